@@ -1,0 +1,1 @@
+"""The learning: supervised fine-tuning, reward models, proximal policy optimisation."""

@@ -1,0 +1,322 @@
+"""Parameters: one block a stage, checked before anything runs.
+
+`params.yaml` holds every value; a file given with `--params` and settings given with `--set` override some of them. The
+classes here say what each value means and what is allowed. They have no defaults, so that a value stands in one place.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from plumbline.errors import UserError
+
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Precision = Literal["fp32", "bf16"]
+
+
+class Block(BaseModel):
+    """A block of parameters: frozen, no unknown keys, no silent conversion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class Snapshot(Block):
+    """Which preference data a run learns from."""
+
+    sources: Annotated[list[str], Field(min_length=1)]
+    """`simulated`, files, folders, or `hub:NAME`; relative paths start at the project's root."""
+    simulated_demonstrations: CountOrNone
+    """Demonstrations that the simulated world writes."""
+    simulated_comparisons: CountOrNone
+    """Pairs that the simulated annotators judge."""
+    simulated_rankings: CountOrNone
+    """Rankings of four responses that the simulated annotators give."""
+
+
+class Ingest(Block):
+    """How rows are checked and split."""
+
+    version: str
+    """Version of the stage: raise it to make the stage run again everywhere."""
+    validation_fraction: Share
+    """Share of prompts kept for measuring during training."""
+    heldout_fraction: Share
+    """Share of prompts that no training ever sees."""
+    chosen_as_demonstrations: bool
+    """Whether the best response of each comparison or ranking also serves as a demonstration."""
+
+
+class Base(Block):
+    """The language model to align."""
+
+    version: str
+    """Version of the stage."""
+    source: str
+    """`pretrain`, a hub name, a folder, a `.gguf` file, or `package:NAME/FILE` for a file inside an installed package."""
+    hidden_size: Count
+    """Width of the model to pretrain."""
+    layers: Count
+    """Layers of the model to pretrain."""
+    heads: Count
+    """Attention heads of the model to pretrain."""
+    vocabulary: Count
+    """Largest number of tokens of the tokenizer to train."""
+    context: Count
+    """Longest sequence, in tokens, of the model to pretrain."""
+    tokens: Count
+    """Tokens to pretrain on."""
+    batch_size: Count
+    """Sequences a step of pretraining."""
+    learning_rate: Positive
+    """Peak learning rate of pretraining."""
+
+
+class Sft(Block):
+    """Supervised fine-tuning on demonstrations."""
+
+    version: str
+    """Version of the stage."""
+    epochs: NotNegative
+    """Passes over the demonstrations; 0 keeps the base model as it is."""
+    batch_size: Count
+    """Packed sequences an optimizer step."""
+    micro_batch_size: Count
+    """Packed sequences a forward pass."""
+    learning_rate: Positive
+    """Peak learning rate."""
+    warmup: Fraction
+    """Share of the steps over which the learning rate rises."""
+    max_length: Count
+    """Longest sequence in tokens; longer demonstrations are cut at the end."""
+    precision: Precision
+    """Arithmetic of the forward pass; weights and optimizer stay fp32."""
+
+
+class RewardModel(Block):
+    """Reward-model training on preferences."""
+
+    version: str
+    """Version of the stage."""
+    epochs: Positive
+    """Passes over the preferences."""
+    batch_size: Count
+    """Comparisons an optimizer step."""
+    micro_batch_size: Count
+    """Comparisons a forward pass."""
+    learning_rate: Positive
+    """Peak learning rate."""
+    warmup: Fraction
+    """Share of the steps over which the learning rate rises."""
+    max_length: Count
+    """Longest prompt with response in tokens."""
+    precision: Precision
+    """Arithmetic of the forward pass."""
+    centering_samples: Count
+    """Responses of the SFT policy whose mean reward becomes 0."""
+
+
+class RewardEval(Block):
+    """Examination of the reward model on held-out preferences, and the gate before PPO."""
+
+    version: str
+    """Version of the stage."""
+    min_accuracy: Fraction
+    """The gate: the lower end of the 95 % interval of held-out accuracy must reach this."""
+    bootstrap_samples: Count
+    """Resamples behind each interval."""
+
+
+class Ppo(Block):
+    """Proximal policy optimisation against the reward model."""
+
+    version: str
+    """Version of the stage."""
+    updates: Count
+    """Rounds of sampling and learning."""
+    batch_size: Count
+    """Responses sampled an update."""
+    epochs: Count
+    """Passes over each batch of responses."""
+    minibatches: Count
+    """Optimizer steps a pass."""
+    micro_batch_size: Count
+    """Responses a forward pass with gradients; it changes memory, not results."""
+    learning_rate: Positive
+    """Learning rate of the policy, falling linearly to 0 over the updates."""
+    value_learning_rate: Positive
+    """Learning rate of the value model."""
+    clip: Positive
+    """Range in which the probability ratio may move (epsilon)."""
+    value_clip: Positive
+    """Range in which a value may move away from its value at sampling time."""
+    gamma: Fraction
+    """Discount a token."""
+    gae_lambda: Fraction
+    """Lambda of generalised advantage estimation."""
+    kl_coef: NotNegative
+    """Weight of the KL penalty (beta); the starting value when `kl_target` is set."""
+    kl_target: Positive | None
+    """Mean KL a response, in nats, that the adaptive controller steers to; null keeps `kl_coef` fixed."""
+    kl_horizon: Count
+    """Episodes over which the adaptive controller may double or halve beta, roughly."""
+    temperature: Positive
+    """Temperature of sampling; log-probabilities use the same one everywhere."""
+    max_prompt: Count
+    """Longest prompt in tokens; longer ones are left out and counted."""
+    max_response: Count
+    """Longest response in tokens."""
+    missing_stop_reward: float
+    """Reward of a response that did not stop by itself within `max_response`, in place of the reward model's."""
+    max_grad_norm: Positive
+    """Gradient norm at which policy and value gradients are clipped."""
+    precision: Precision
+    """Arithmetic of the forward passes."""
+    checkpoint_every: Count
+    """Updates between resume checkpoints."""
+
+
+class PreferenceEval(Block):
+    """The policy against SFT, and against the champion, on held-out prompts."""
+
+    version: str
+    """Version of the stage."""
+    judge: str
+    """`gold` (simulated data only), `reward` (the reward model), or a language model as `base.source` names it."""
+    prompts: Count
+    """Held-out prompts to answer, at most."""
+    temperature: NotNegative
+    """Temperature of sampling; 0 is greedy."""
+    max_response: Count
+    """Longest response in tokens."""
+    bootstrap_samples: Count
+    """Resamples behind each interval."""
+
+
+class Promote(Block):
+    """When the new policy becomes champion."""
+
+    version: str
+    """Version of the stage."""
+    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$")]
+    """Name in the model registry."""
+    min_win_rate: Fraction
+    """The lower end of the 95 % interval of the win rate against SFT, and against the champion, must exceed this."""
+
+
+class Params(Block):
+    """All parameters of a run."""
+
+    seed: CountOrNone
+    """Seed of everything random."""
+    snapshot: Snapshot
+    ingest: Ingest
+    base: Base
+    sft: Sft
+    reward_model: RewardModel
+    reward_eval: RewardEval
+    ppo: Ppo
+    preference_eval: PreferenceEval
+    promote: Promote
+
+
+def load_params(root: Path, file: Path | None = None, settings: Sequence[str] = ()) -> Params:
+    """Read `params.yaml` in `root`, then lay `file` and the `key=value` settings over it.
+
+    Raises UserError for a missing or broken file, an unknown key, a value of the wrong type or out of range.
+    """
+    values = _read_yaml(root / "params.yaml")
+    if file is not None:
+        _lay_over(values, _read_yaml(file), str(file))
+    for setting in settings:
+        _lay_over(values, _parse_setting(setting), f"--set {setting}")
+    return check_params(values, "params.yaml" if file is None else str(file))
+
+
+def check_params(values: Mapping[str, object], where: str) -> Params:
+    """Turn plain values into Params. Raises UserError that names every offending key."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        found = [_describe(problem["loc"], problem["msg"], problem["type"], problem["input"])
+                 for problem in error.errors()]
+        raise UserError(f"Parameters in {where} cannot be used: " + "; ".join(found) + ".") from None
+
+
+def keys(model: type[BaseModel] = Params, prefix: str = "") -> Iterator[str]:
+    """Every dotted key that exists, `seed` and `ppo.kl_coef` alike."""
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield prefix + name
+            yield from keys(annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _read_yaml(file: Path) -> dict[str, object]:
+    try:
+        values = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"Parameter file {file} does not exist. Give one with --params FILE, or run plumbline in a "
+                        "checkout that has params.yaml.") from None
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise UserError(f"Parameter file {file} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"Parameter file {file} must hold blocks such as `ppo:`; found {type(values).__name__}.")
+    return values
+
+
+def _parse_setting(setting: str) -> dict[str, object]:
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set takes KEY=VALUE, such as --set ppo.kl_coef=0.1; found {setting!r}.")
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError:
+        raise UserError(f"The value in --set {setting} is not valid YAML.") from None
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def _lay_over(values: dict[str, object], over: Mapping[str, object], where: str, prefix: str = "") -> None:
+    for key, value in over.items():
+        dotted = f"{prefix}{key}"
+        if key not in values:
+            raise UserError(f"{where}: there is no parameter `{dotted}`.{_closest(dotted)}")
+        below = values[key]
+        if isinstance(below, dict):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{where}: `{dotted}` is a block of parameters; found the value {value!r}. "
+                                f"Set one of its keys, such as {dotted}.{next(iter(below))}.")
+            _lay_over(below, value, where, f"{dotted}.")
+        else:
+            values[key] = value
+
+
+def _closest(dotted: str) -> str:
+    match = difflib.get_close_matches(dotted, list(keys()), n=1, cutoff=0.5)
+    return f" The closest that exists is `{match[0]}`." if match else f" Known blocks: {', '.join(Params.model_fields)}."
+
+
+def _describe(location: tuple[int | str, ...], message: str, kind: str, found: object) -> str:
+    key = ".".join(str(part) for part in location)
+    if kind == "extra_forbidden":
+        return f"there is no parameter `{key}`.{_closest(key)}".rstrip(".")
+    if kind == "missing":
+        return f"`{key}` is missing"
+    allowed = message.removeprefix("Input should be ").removeprefix("a valid ")
+    return f"`{key}` is {found!r}, but must be {allowed}"

@@ -1,0 +1,1 @@
+"""Which data made which model: workspaces, receipts, and the records kept in DVC and MLflow."""

@@ -1,0 +1,1 @@
+"""Language models: base models, chat templates, tokens, sampling."""

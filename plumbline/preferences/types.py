@@ -1,0 +1,136 @@
+"""What people prefer, as data: demonstrations, comparisons and rankings, and the one JSON schema for them.
+
+A row is one JSON object a line. `kind` says which of the three it is; the other keys are the fields below, with a prompt
+as a list of `{"role", "content"}` messages that ends with the user's turn. Batches, prepared data and exports all use it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+Label = Literal["A", "B", "tie"]
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+Prompt = tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a row came from; every field but `source` may be unknown."""
+
+    source: str
+    annotator: str | None = None
+    time: str | None = None
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A prompt with a response worth imitating."""
+
+    prompt: Prompt
+    response: str
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two responses to one prompt, and which of them is better. `strength` is the labeller's own scale, if any."""
+
+    prompt: Prompt
+    responses: tuple[str, str]
+    label: Label
+    origin: Origin
+    strength: float | None = None
+
+    def swap(self) -> "Comparison":
+        """The same judgement with the responses shown in the other order."""
+        swapped: dict[Label, Label] = {"A": "B", "B": "A", "tie": "tie"}
+        return Comparison(self.prompt, self.responses[::-1], swapped[self.label], self.origin, self.strength)
+
+    @property
+    def chosen(self) -> str:
+        """The better response; the first one of a tie."""
+        return self.responses[1] if self.label == "B" else self.responses[0]
+
+    @property
+    def rejected(self) -> str:
+        """The worse response; the second one of a tie."""
+        return self.responses[0] if self.label == "B" else self.responses[1]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """K responses to one prompt with their ranks: 1 is best, equal ranks are ties."""
+
+    prompt: Prompt
+    responses: tuple[str, ...]
+    ranks: tuple[int, ...]
+    origin: Origin
+
+    def comparisons(self) -> list[Comparison]:
+        """All K(K-1)/2 pairs (Ouyang et al. 2022, arXiv 2203.02155, section 3.5)."""
+        pairs = []
+        for (a, rank_a), (b, rank_b) in combinations(zip(self.responses, self.ranks, strict=True), 2):
+            label: Label = "tie" if rank_a == rank_b else "A" if rank_a < rank_b else "B"
+            pairs.append(Comparison(self.prompt, (a, b), label, self.origin))
+        return pairs
+
+
+Preference = Comparison | Ranking
+Row = Demonstration | Comparison | Ranking
+
+
+def comparisons_of(preference: Preference) -> list[Comparison]:
+    """A comparison as it is, a ranking as its pairs."""
+    return [preference] if isinstance(preference, Comparison) else preference.comparisons()
+
+
+def to_json(row: Row) -> dict[str, object]:
+    """The row in the documented schema; unknown fields are left out."""
+    out: dict[str, object] = {"kind": type(row).__name__.lower()}
+    out["prompt"] = [{"role": message.role, "content": message.content} for message in row.prompt]
+    match row:
+        case Demonstration():
+            out["response"] = row.response
+        case Comparison():
+            out |= {"responses": list(row.responses), "label": row.label}
+            if row.strength is not None:
+                out["strength"] = row.strength
+        case Ranking():
+            out |= {"responses": list(row.responses), "ranks": list(row.ranks)}
+    out["source"] = row.origin.source
+    if row.origin.annotator is not None:
+        out["annotator"] = row.origin.annotator
+    if row.origin.time is not None:
+        out["time"] = row.origin.time
+    return out
+
+
+def from_json(values: Mapping[str, object]) -> Row:
+    """The row that `to_json` wrote. For our own files only: untrusted input goes through `formats`."""
+    prompt = tuple(Message(turn["role"], turn["content"]) for turn in values["prompt"])  # type: ignore[attr-defined]
+    origin = Origin(values["source"], values.get("annotator"), values.get("time"))  # type: ignore[arg-type]
+    if values["kind"] == "demonstration":
+        return Demonstration(prompt, values["response"], origin)  # type: ignore[arg-type]
+    responses = tuple(values["responses"])  # type: ignore[arg-type, var-annotated]
+    if values["kind"] == "ranking":
+        return Ranking(prompt, responses, tuple(values["ranks"]), origin)  # type: ignore[arg-type]
+    return Comparison(prompt, responses, values["label"], origin, values.get("strength"))  # type: ignore[arg-type]
+
+
+def row_id(row: Row) -> str:
+    """The row's name: 16 hexadecimal digits of the SHA-256 of its content."""
+    text = json.dumps(to_json(row), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

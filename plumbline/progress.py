@@ -1,0 +1,56 @@
+"""How a stage tells the world how far it is.
+
+A stage runs in a child process. It writes one JSON line a report into the file that `PLUMBLINE_PROGRESS` names; the flow
+follows that file and feeds the progress bar, Prefect's log and its progress artifact. Where the variable is not set (plain
+`dvc repro`), the same report is printed for a person.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+PROGRESS_FILE = "PLUMBLINE_PROGRESS"
+
+
+class Progress:
+    """Reports the steps of one stage, at most `per_second` times a second, and always the last one."""
+
+    def __init__(self, stage: str, per_second: float = 4.0) -> None:
+        self.stage = stage
+        self._pause = 1.0 / per_second
+        self._started: dict[str, float] = {}
+        self._last = 0.0
+        file = os.environ.get(PROGRESS_FILE)
+        self._file = Path(file) if file else None
+
+    def __call__(self, step: int, total: int, metrics: Mapping[str, float] | None = None, what: str = "") -> None:
+        """Say that `step` of `total` is done in the part of the stage called `what`."""
+        now = time.monotonic()
+        started = self._started.setdefault(what, now)
+        if step < total and now - self._last < self._pause:
+            return
+        self._last = now
+        elapsed = now - started
+        eta = elapsed / step * (total - step) if step else None
+        shown = {name: float(value) for name, value in (metrics or {}).items()}
+        if self._file:
+            line = {"stage": self.stage, "what": what, "step": step, "total": total, "eta_s": eta, "metrics": shown}
+            with self._file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(line) + "\n")
+        else:
+            sys.stdout.write(describe(self.stage, what, step, total, eta, shown) + "\n")
+            sys.stdout.flush()
+
+
+def describe(
+    stage: str, what: str, step: int, total: int, eta_s: float | None, metrics: Mapping[str, float]
+) -> str:
+    """One line for a person: `ppo 12/60  reward 0.41  kl 2.3  (0:48 left)`."""
+    parts = [f"{stage} {what}".strip() + f" {step}/{total}"]
+    parts += [f"{name} {value:.3g}" for name, value in metrics.items()]
+    if eta_s is not None and step < total:
+        parts.append(f"({int(eta_s) // 60}:{int(eta_s) % 60:02d} left)")
+    return "  ".join(parts)

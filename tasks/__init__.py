@@ -1,0 +1,1 @@
+"""One file a stage: its Prefect task, and the program that dvc.yaml runs."""
