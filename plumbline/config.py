@@ -62,7 +62,7 @@ class Base(Block):
     version: str
     """Version of the stage."""
     source: str
-    """`pretrain`, a hub name, a folder, a `.gguf` file, or `package:NAME/FILE` for a file inside an installed package."""
+    """`pretrain`, a hub name, a folder, a `.gguf` file, or `package:NAME/FILE` for one in a package."""
     hidden_size: Count
     """Width of the model to pretrain."""
     layers: Count
@@ -134,6 +134,8 @@ class RewardEval(Block):
     """The gate: the lower end of the 95 % interval of held-out accuracy must reach this."""
     bootstrap_samples: Count
     """Resamples behind each interval."""
+    precision: Precision
+    """Arithmetic of the reward model."""
 
 
 class Ppo(Block):
@@ -194,12 +196,16 @@ class PreferenceEval(Block):
     """`gold` (simulated data only), `reward` (the reward model), or a language model as `base.source` names it."""
     prompts: Count
     """Held-out prompts to answer, at most."""
+    comparisons: Count
+    """Held-out comparisons whose responses' likelihoods are compared, at most."""
     temperature: NotNegative
     """Temperature of sampling; 0 is greedy."""
     max_response: Count
     """Longest response in tokens."""
     bootstrap_samples: Count
     """Resamples behind each interval."""
+    precision: Precision
+    """Arithmetic of the models."""
 
 
 class Promote(Block):
@@ -309,7 +315,8 @@ def _lay_over(values: dict[str, object], over: Mapping[str, object], where: str,
 
 def _closest(dotted: str) -> str:
     match = difflib.get_close_matches(dotted, list(keys()), n=1, cutoff=0.5)
-    return f" The closest that exists is `{match[0]}`." if match else f" Known blocks: {', '.join(Params.model_fields)}."
+    known = f" Known blocks: {', '.join(Params.model_fields)}."
+    return f" The closest that exists is `{match[0]}`." if match else known
 
 
 def _describe(location: tuple[int | str, ...], message: str, kind: str, found: object) -> str:

@@ -1,8 +1,8 @@
 """How a stage tells the world how far it is.
 
-A stage runs in a child process. It writes one JSON line a report into the file that `PLUMBLINE_PROGRESS` names; the flow
-follows that file and feeds the progress bar, Prefect's log and its progress artifact. Where the variable is not set (plain
-`dvc repro`), the same report is printed for a person.
+A stage runs in a child process. It writes one JSON line a report into the file that `PLUMBLINE_PROGRESS` names; the
+flow follows that file and feeds the progress bar, Prefect's log and its progress artifact. Where the variable is not
+set (plain `dvc repro`), the same report is printed for a person.
 """
 
 import json

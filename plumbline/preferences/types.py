@@ -1,7 +1,8 @@
 """What people prefer, as data: demonstrations, comparisons and rankings, and the one JSON schema for them.
 
-A row is one JSON object a line. `kind` says which of the three it is; the other keys are the fields below, with a prompt
-as a list of `{"role", "content"}` messages that ends with the user's turn. Batches, prepared data and exports all use it.
+A row is one JSON object a line. `kind` says which of the three it is; the other keys are the fields below, with a
+prompt as a list of `{"role", "content"}` messages that ends with the user's turn. Batches, prepared data and exports
+all use it.
 """
 
 import hashlib
@@ -97,10 +98,15 @@ def comparisons_of(preference: Preference) -> list[Comparison]:
     return [preference] if isinstance(preference, Comparison) else preference.comparisons()
 
 
+def prompt_json(prompt: Prompt) -> list[dict[str, str]]:
+    """The prompt's messages as the schema has them, which is also what a chat template takes."""
+    return [{"role": message.role, "content": message.content} for message in prompt]
+
+
 def to_json(row: Row) -> dict[str, object]:
     """The row in the documented schema; unknown fields are left out."""
     out: dict[str, object] = {"kind": type(row).__name__.lower()}
-    out["prompt"] = [{"role": message.role, "content": message.content} for message in row.prompt]
+    out["prompt"] = prompt_json(row.prompt)
     match row:
         case Demonstration():
             out["response"] = row.response

@@ -1,0 +1,77 @@
+"""Prefect's server for the time of one command, started the moment the command starts and gone when it ends.
+
+Prefect starts one by itself, too late and in our process group: after all imports, and Ctrl-C would take the server
+away before the flow could report to it. This one gets a session of its own, and a shell that ends it as soon as this
+process is gone, however it went: the shell waits for the end of a pipe that only this process holds open.
+"""
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+from plumbline.errors import UserError
+from plumbline.lineage.home import Home
+
+API_URL = "PREFECT_API_URL"
+STARTUP_SECONDS = 120
+END_SECONDS = 10
+UNTIL_PIPE_CLOSES = '"$@" & cat > /dev/null; kill -TERM $! 2> /dev/null; wait'
+
+
+class LocalServer:
+    """A server that is starting or running."""
+
+    def __init__(self, home: Home) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.api_url = f"http://127.0.0.1:{port}/api"
+        self.log = home.folder / "prefect" / "server.log"
+        command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host",
+                   "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+        # The marks that Prefect gives its own temporary server: no web pages, no schedules, final settings.
+        marks = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+        with self.log.open("w", encoding="utf-8") as log:
+            self._shell = subprocess.Popen(["sh", "-c", UNTIL_PIPE_CLOSES, "sh", *command], stdin=subprocess.PIPE,
+                                           stdout=log, stderr=log, env={**os.environ, **marks}, start_new_session=True)
+
+    def wait(self) -> None:
+        """Return when the server answers. Raises UserError when it does not."""
+        deadline = time.monotonic() + STARTUP_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.api_url}/health", timeout=2):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.05)
+        raise UserError(f"Prefect's server did not start within {STARTUP_SECONDS} s; see {self.log}. "
+                        "`plumbline doctor` checks for known broken combinations of packages.")
+
+    def stop(self) -> None:
+        """End the server and wait until it has gone."""
+        assert self._shell.stdin is not None
+        self._shell.stdin.close()
+        try:
+            self._shell.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._shell.pid, 9)
+            self._shell.wait()
+
+
+def start_local_server(home: Home) -> LocalServer | None:
+    """A server for this process, unless the user has one: PREFECT_API_URL or PREFECT_HOME is set.
+
+    Comes before the first import of Prefect: what Prefect still has to send at exit is sent before this server stops,
+    because exit handlers run in the reverse order of their registration.
+    """
+    if API_URL in os.environ or os.environ.get("PREFECT_HOME") != str(home.folder / "prefect"):
+        return None
+    server = LocalServer(home)
+    atexit.register(server.stop)
+    os.environ[API_URL] = server.api_url
+    return server

@@ -1,0 +1,34 @@
+"""The pipeline: from preference data to a promoted policy. `plumbline run` calls it; so do the deployments."""
+
+from prefect import flow
+
+from plumbline.lineage.pipeline_run import check_gate, pipeline_run
+from plumbline.lineage.workspace import Request
+from tasks.base import base
+from tasks.champion import champion
+from tasks.ingest import ingest
+from tasks.ppo import ppo
+from tasks.preference_eval import preference_eval
+from tasks.promote import promote
+from tasks.reward_eval import reward_eval
+from tasks.reward_model import reward_model
+from tasks.sft import sft
+from tasks.snapshot import snapshot
+
+
+@flow(name="retrain", validate_parameters=True, persist_result=False)
+def retrain(request: Request) -> str:
+    """Learn from the preferences that there are now; what has not changed since an earlier run is reused."""
+    with pipeline_run(request) as run:
+        snapshot(run)
+        ingest(run)
+        base(run)
+        sft(run)
+        reward_model(run)
+        reward_eval(run)
+        check_gate(run)
+        ppo(run)
+        champion(run)
+        preference_eval(run)
+        promote(run)
+    return run.record.id

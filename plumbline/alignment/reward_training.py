@@ -1,0 +1,109 @@
+"""Train a reward model on comparisons: the Bradley-Terry loss, -log sigmoid(r_chosen - r_rejected) (Christiano et al. 2017,
+equation 1), as softplus so that it stays finite. A tie is half a win for each side.
+
+Pairs that truncation makes identical teach nothing (loss ln 2, gradient 0): they are dropped and counted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import softplus
+
+from plumbline.alignment.reward import RewardModel, last_scores
+from plumbline.config import RewardModel as RewardParams
+from plumbline.errors import UserError
+from plumbline.lm.optim import Report, adamw, autocast, linear_schedule
+from plumbline.preferences.types import Comparison
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two conversations as ids; `first_wins` is 1, 0, or 0.5 for a tie."""
+
+    first: list[int]
+    second: list[int]
+    first_wins: float
+
+
+def train_reward_model(
+    reward: RewardModel,
+    train: Sequence[Comparison],
+    validation: Sequence[Comparison],
+    params: RewardParams,
+    seed: int,
+    report: Report,
+) -> dict[str, float]:
+    """Train `reward` in place. Returns validation loss and accuracy, and how many pairs were used and dropped.
+
+    Raises UserError if truncation leaves no pair to learn from.
+    """
+    torch.manual_seed(seed)
+    pairs, held = encode(reward, train), encode(reward, validation)
+    if not pairs:
+        raise UserError(f"None of the {len(train)} comparisons differs within reward_model.max_length = "
+                        f"{params.max_length} tokens. Raise it.")
+    metrics: dict[str, float] = {"pairs": len(pairs), "dropped_identical": len(train) - len(pairs)}
+    model = reward.model.eval()  # no dropout: a reward model compares, and noise on either side only blurs it
+    optimizer = adamw(model.parameters(), params.learning_rate)
+    steps = max(1, round(params.epochs * len(pairs) / params.batch_size))
+    generator = torch.Generator().manual_seed(seed)
+    queue: list[int] = []
+    for step in range(steps):
+        while len(queue) < min(params.batch_size, len(pairs)):
+            queue += torch.randperm(len(pairs), generator=generator).tolist()
+        batch, queue = queue[: params.batch_size], queue[params.batch_size :]
+        optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
+        loss, accuracy = _step(reward, [pairs[i] for i in batch], params)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        report(step + 1, steps, {"loss": loss, "accuracy": accuracy, "grad_norm": float(norm)})
+    if held:
+        loss, accuracy = evaluate(reward, held, params)
+        metrics |= {"validation_loss": loss, "validation_accuracy": accuracy}
+    return metrics | {"steps": steps}
+
+
+def encode(reward: RewardModel, comparisons: Sequence[Comparison]) -> list[Pair]:
+    """Both conversations of each comparison, cut as for scoring; pairs that became identical are left out."""
+    wins = {"A": 1.0, "B": 0.0, "tie": 0.5}
+    pairs = [Pair(reward.encode(c.prompt, c.responses[0]), reward.encode(c.prompt, c.responses[1]), wins[c.label])
+             for c in comparisons]
+    return [pair for pair in pairs if pair.first != pair.second]
+
+
+def bradley_terry(difference_B: torch.Tensor, first_wins_B: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy [B] between the observed outcome and sigmoid(difference)."""
+    return first_wins_B * softplus(-difference_B) + (1 - first_wins_B) * softplus(difference_B)
+
+
+@torch.no_grad()
+def evaluate(reward: RewardModel, pairs: Sequence[Pair], params: RewardParams) -> tuple[float, float]:
+    """Mean loss and accuracy over examples; ties do not count for accuracy, equal scores count half."""
+    losses, right, decided = 0.0, 0.0, 0
+    for start in range(0, len(pairs), params.micro_batch_size):
+        loss, hits, n = _forward(reward, pairs[start : start + params.micro_batch_size], params)
+        losses, right, decided = losses + float(loss), right + hits, decided + n
+    return losses / len(pairs), right / decided if decided else float("nan")
+
+
+def _step(reward: RewardModel, batch: Sequence[Pair], params: RewardParams) -> tuple[float, float]:
+    total, right, decided = 0.0, 0.0, 0
+    for start in range(0, len(batch), params.micro_batch_size):
+        loss, hits, n = _forward(reward, batch[start : start + params.micro_batch_size], params)
+        (loss / len(batch)).backward()  # type: ignore[no-untyped-call]
+        total, right, decided = total + float(loss.detach()), right + hits, decided + n
+    return total / len(batch), right / max(1, decided)
+
+
+def _forward(reward: RewardModel, batch: Sequence[Pair], params: RewardParams) -> tuple[torch.Tensor, float, int]:
+    """Sum of losses, number right (equal scores count half), number of comparisons that are not ties."""
+    # One forward for both sides: they share their lengths more than two random conversations do.
+    with autocast(params.precision):
+        scores = last_scores(reward.model, [pair.first for pair in batch] + [pair.second for pair in batch])
+    difference_B = scores[: len(batch)] - scores[len(batch) :]
+    wins_B = torch.tensor([pair.first_wins for pair in batch], device=difference_B.device)
+    decided_B = wins_B != 0.5
+    right_B = torch.where(difference_B == 0, 0.5, ((difference_B > 0) == (wins_B == 1)).float())
+    return bradley_terry(difference_B, wins_B).sum(), float(right_B[decided_B].sum()), int(decided_B.sum())

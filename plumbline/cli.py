@@ -1,0 +1,200 @@
+"""The command line: `plumbline run`, `runs`, `show`, `doctor`.
+
+Exit status: 0 done, 1 a bug or a stage that broke, 2 something to put right, 3 a gate said no, 130 cancelled. What is
+slow to import is imported inside the commands, so that `plumbline --help` and a mistyped option answer at once.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from plumbline.errors import UserError
+from plumbline.lineage.child import StageFailed
+from plumbline.lineage.home import Home, enter, find_home
+from plumbline.lineage.records import find_run, read_record, run_folders
+from plumbline.lineage.workspace import Request, resolve
+
+CANCELLED = 130
+NEWEST_RUNS = 20
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  rich_markup_mode="markdown",
+                  help="Keep a language model aligned with human preferences, and know which data made which model.")
+Names = list[str] | None
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
+
+
+@app.command(epilog="Examples:\n\n    plumbline run\n\n    plumbline run --set ppo.kl_coef=0.1 --set seed=1\n\n"
+                    "    plumbline run --params params/smollm2.yaml\n\n    plumbline run --until sft\n\n"
+                    "    plumbline run --force reward_eval")
+def run(
+    params: Annotated[str | None, typer.Option(metavar="FILE", help="Parameter file laid over params.yaml.")] = None,
+    set_: Annotated[Names, typer.Option("--set", metavar="KEY=VALUE", help="One parameter; repeatable.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")] = None,
+    force: Annotated[Names, typer.Option(metavar="STAGE", help="Run it though nothing changed; repeatable.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show Prefect's own log as well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the pipeline; stages that nothing changed for are reused."""
+    home = find_home()
+    request = Request(params_file=_from_here(params), settings=set_ or [], until=until, force=force or [])
+    resolve(home, request)
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    enter(home)
+    name = _run_flow(home, request, Console(stderr=as_json))
+    folder = home.runs / name
+    if as_json:
+        _print_json(_details(folder))
+    else:
+        _summarise(home, folder)
+
+
+@app.command(epilog="Examples:\n\n    plumbline runs\n\n    plumbline runs --json | jq '.[0].stages'")
+def runs(
+    all_: Annotated[bool, typer.Option("--all", help=f"All of them, not the newest {NEWEST_RUNS}.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs, newest first."""
+    from plumbline.summary import list_runs
+
+    folders = run_folders(find_home())[::-1]
+    records = [read_record(folder) for folder in (folders if all_ else folders[:NEWEST_RUNS])]
+    if as_json:
+        _print_json([record.model_dump() for record in records])
+    elif records:
+        list_runs(Console(), records, len(folders))
+    else:
+        typer.echo("There are no runs yet. Start one with `plumbline run`.")
+
+
+@app.command(epilog="Examples:\n\n    plumbline show latest\n\n    plumbline show 20261121-10 --json")
+def show(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="`latest`, or the beginning of a run's id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a run: for each stage whether it ran or was reused and why, and what was measured."""
+    from plumbline.summary import show_run
+
+    folder = find_run(find_home(), name)
+    if as_json:
+        _print_json(_details(folder))
+    else:
+        record = read_record(folder)
+        show_run(Console(), folder, record)
+        if record.message:
+            typer.echo(record.message)
+
+
+@app.command(epilog="Examples:\n\n    plumbline doctor\n\n    plumbline doctor --json")
+def doctor(as_json: AsJson = False) -> None:
+    """Check versions, known broken combinations, devices, disk, stores and the hub."""
+    from plumbline.doctor import examine, show_findings
+
+    home = find_home()
+    enter(home)
+    findings = examine(home)
+    if as_json:
+        _print_json([finding.as_dict() for finding in findings])
+    else:
+        show_findings(Console(), findings)
+    if any(finding.status == "broken" for finding in findings):
+        raise typer.Exit(UserError.exit_code)
+
+
+def _run_flow(home: Home, request: Request, console: Console) -> str:
+    """Run the flow in this process under a Prefect server of its own; returns the run's id."""
+    from flows.local_server import start_local_server
+    from plumbline.lineage.watch import watcher
+    from plumbline.terminal import Bars, Lines
+
+    server = start_local_server(home)
+    # The server needs some seconds: import what is slow meanwhile.
+    threading.Thread(target=_import_mlflow, daemon=True).start()
+    from flows.retrain import retrain
+
+    if server:
+        server.wait()
+    if not console.is_terminal:
+        watcher.set(Lines(console))
+        return retrain(request)
+    bars = Bars(console)
+    watcher.set(bars)
+    with bars.live:
+        return retrain(request)
+
+
+def _import_mlflow() -> None:
+    import mlflow.entities
+    import mlflow.tracking  # noqa: F401
+
+
+def _summarise(home: Home, folder: "os.PathLike[str]") -> None:
+    from pathlib import Path
+
+    from plumbline.summary import next_steps, show_run
+
+    folder, console = Path(folder), Console()
+    record = read_record(folder)
+    show_run(console, folder, record)
+    console.print("Look next:", markup=False)
+    for line in next_steps(folder, home.tracking_uri):
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _details(folder: "os.PathLike[str]") -> dict[str, object]:
+    from pathlib import Path
+
+    from plumbline.summary import measured
+
+    return {**read_record(Path(folder)).model_dump(), "results": measured(Path(folder))}
+
+
+def _from_here(file: str | None) -> str | None:
+    """A file that the user named, seen from the folder that she is in."""
+    return os.path.abspath(file) if file else None  # noqa: PTH100 - resolving links would hide the name she gave
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one paragraph, not a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        _leave(str(error), error.exit_code)
+    except StageFailed as error:
+        _leave(str(error), 1)
+    except typer._click.exceptions.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except (KeyboardInterrupt, typer.Abort):
+        _leave("Cancelled. Finished stages are kept: the same command goes on from there.", CANCELLED)
+    except BaseException as error:
+        if type(error).__name__ == "TerminationSignal":  # Prefect's, for SIGTERM during a flow
+            _leave("Cancelled. Finished stages are kept: the same command goes on from there.", CANCELLED)
+        raise
+
+
+def _leave(message: str, status: int) -> NoReturn:
+    sys.stderr.write(f"{message}\n")
+    raise SystemExit(status) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""The policy against its opponents on held-out prompts: win rates, lengths, rewards, KL, and samples side by side.
+
+A win rate is only worth its doubts, so beside it stand its interval and n, whether longer responses explain it, whether
+both sides stop by themselves, and how often the judge contradicted itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from plumbline.evaluation import statistics
+from plumbline.evaluation.judges import Judge, judge_both_orders
+from plumbline.evaluation.pages import (
+    BLUE,
+    GREY,
+    ORANGE,
+    conversation,
+    new_figure,
+    percent,
+    quoted,
+    save_figure,
+    table,
+)
+from plumbline.evaluation.statistics import Interval
+from plumbline.preferences.splits import prompt_key
+from plumbline.preferences.types import Prompt
+
+SAMPLES_SHOWN = 20
+SIMILAR = 1.25
+"""Lengths whose ratio is at most this count as similar."""
+BUCKETS = ("shorter", "similar", "longer")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One model's responses to the prompts, in their order, and what was measured on each of them."""
+
+    name: str
+    """`policy`, `sft` or `champion`: a part of the metrics' names."""
+    responses: Sequence[str]
+    stopped: Sequence[bool]
+    """Whether each response ended by itself rather than at the longest length."""
+    measured: Mapping[str, Sequence[float]]
+    """Per response, by name: `reward`, `gold`, `kl` (nats from the reference); absent where not measured."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """The policy against one opponent."""
+
+    opponent: Contestant
+    outcomes: Sequence[float]
+    """One a prompt: 1 the policy is better, 0.5 neither, 0 the opponent is."""
+    win_rate: Interval
+    by_length: dict[str, Interval]
+    """Win rate where the policy's response is shorter, similar or longer than the opponent's."""
+    contradictions: float | None
+    """Share of different pairs on which an order-sensitive judge contradicted itself."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that the report shows."""
+
+    prompts: Sequence[Prompt]
+    policy: Contestant
+    matches: Sequence[Match]
+    means: dict[str, dict[str, Interval]]
+    """By contestant and measurement: mean length in characters, share stopped, mean of each of `measured`."""
+
+    def metrics(self) -> dict[str, float]:
+        """The figures for metrics.json, such as `win_rate_vs_sft_low`, `kl_policy` and `characters_sft`."""
+        found: dict[str, float] = {}
+        for match in self.matches:
+            key, rate = f"win_rate_vs_{match.opponent.name}", match.win_rate
+            found |= {key: rate.value, f"{key}_low": rate.low, f"{key}_high": rate.high, f"{key}_n": rate.n}
+            if match.contradictions is not None:
+                found[f"contradictions_vs_{match.opponent.name}"] = match.contradictions
+        for name, means in self.means.items():
+            found |= {f"{what}_{name}": interval.value for what, interval in means.items()}
+        return found
+
+
+def evaluate(
+    prompts: Sequence[Prompt], policy: Contestant, opponents: Sequence[Contestant], judge: Judge, samples: int,
+    seed: int,
+) -> Evaluation:
+    """Judge the policy against each opponent; intervals resample prompts.
+
+    Raises ValueError if there are no prompts, or if a contestant has not answered each of them.
+    """
+    for one in (policy, *opponents):
+        sizes = {len(one.responses), len(one.stopped), *(len(values) for values in one.measured.values())}
+        if sizes != {len(prompts)}:
+            raise ValueError(f"{one.name} has {sizes} responses and measurements for {len(prompts)} prompts")
+    keys = [prompt_key(prompt) for prompt in prompts]
+    matches = [_match(prompts, keys, policy, opponent, judge, samples, seed) for opponent in opponents]
+    means = {one.name: _means(one, keys, samples, seed) for one in (policy, *opponents)}
+    return Evaluation(prompts, policy, matches, means)
+
+
+def _match(
+    prompts: Sequence[Prompt], keys: Sequence[str], policy: Contestant, opponent: Contestant, judge: Judge,
+    samples: int, seed: int,
+) -> Match:
+    verdicts = judge_both_orders(judge, prompts, policy.responses, opponent.responses)
+    places = [_bucket(own, other) for own, other in zip(policy.responses, opponent.responses, strict=True)]
+    by_length = {}
+    for bucket in BUCKETS:
+        rows = [i for i, place in enumerate(places) if place == bucket]
+        if rows:
+            by_length[bucket] = statistics.share([verdicts.outcomes[i] for i in rows], [keys[i] for i in rows],
+                                                 samples, seed)
+    win_rate = statistics.share(verdicts.outcomes, keys, samples, seed)
+    return Match(opponent, verdicts.outcomes, win_rate, by_length, verdicts.contradictions)
+
+
+def _bucket(own: str, other: str) -> str:
+    if len(own) > SIMILAR * len(other):
+        return "longer"
+    return "shorter" if len(other) > SIMILAR * len(own) else "similar"
+
+
+def _means(one: Contestant, keys: Sequence[str], samples: int, seed: int) -> dict[str, Interval]:
+    found = {"characters": statistics.mean([float(len(text)) for text in one.responses], keys, samples, seed),
+             "stopped": statistics.share([float(stopped) for stopped in one.stopped], keys, samples, seed)}
+    return found | {what: statistics.mean(values, keys, samples, seed) for what, values in one.measured.items()}
+
+
+def write_report(folder: Path, found: Evaluation) -> None:
+    """Write report.md, samples.md and wins.png into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text(_report(found), encoding="utf-8")
+    (folder / "samples.md").write_text(_samples(found), encoding="utf-8")
+    _draw_wins(folder / "wins.png", found.matches)
+
+
+def _report(found: Evaluation) -> str:
+    lines = ["# The policy on held-out prompts", "", "A tie counts as half a win.", "",
+             *table(("against", "win rate, 95 % interval", "prompts", "won", "tied", "lost"),
+                    [(match.opponent.name, percent(match.win_rate), str(match.win_rate.n), *_counts(match))
+                     for match in found.matches]),
+             "![wins](wins.png)", ""]
+    for match in found.matches:
+        lines += [f"## Against {match.opponent.name}", "",
+                  *table(("the policy's response is", "win rate, 95 % interval", "prompts"),
+                         [(name, percent(rate), str(rate.n)) for name, rate in match.by_length.items()])]
+        if match.contradictions is not None:
+            lines += [f"Asked in both orders, the judge contradicted itself on {100 * match.contradictions:.1f} % of "
+                      "the pairs that differ; those count as ties.", ""]
+    measurements = list(dict.fromkeys(what for means in found.means.values() for what in means))
+    lines += ["## Responses", "", "Means with 95 % intervals; `kl` in nats a response, from the reference.", "",
+              *table(("", *measurements), [(name, *(_mean(means.get(what)) for what in measurements))
+                                           for name, means in found.means.items()]),
+              "Responses side by side are in [samples.md](samples.md).", ""]
+    return "\n".join(lines)
+
+
+def _mean(interval: Interval | None) -> str:
+    return f"{interval.value:.3g} [{interval.low:.3g}, {interval.high:.3g}]" if interval else "not measured"
+
+
+def _counts(match: Match) -> tuple[str, str, str]:
+    won, lost = sum(one > 0.5 for one in match.outcomes), sum(one < 0.5 for one in match.outcomes)
+    return str(won), str(len(match.outcomes) - won - lost), str(lost)
+
+
+def _samples(found: Evaluation) -> str:
+    lines = ["# Side by side", "", f"The first {min(SAMPLES_SHOWN, len(found.prompts))} held-out prompts.", ""]
+    for i, prompt in enumerate(found.prompts[:SAMPLES_SHOWN]):
+        lines += [f"## {i + 1}", "", *quoted(conversation(prompt))]
+        for one in (found.policy, *(match.opponent for match in found.matches)):
+            figures = [f"{what} {values[i]:.2f}" for what, values in one.measured.items()]
+            notes = [*figures, *([] if one.stopped[i] else ["did not stop"]), *_verdict(found, one, i)]
+            lines += [f"**{one.name}**" + (f" ({', '.join(notes)})" if notes else ""), "", *quoted(one.responses[i])]
+    return "\n".join(lines)
+
+
+def _verdict(found: Evaluation, one: Contestant, i: int) -> list[str]:
+    for match in found.matches:
+        if match.opponent is one:
+            outcome = match.outcomes[i]
+            return ["the policy's is better" if outcome > 0.5 else "this is better" if outcome < 0.5 else "tie"]
+    return []
+
+
+def _draw_wins(file: Path, matches: Sequence[Match]) -> None:
+    """One bar an opponent: won, tied, lost; the dot is the win rate with its interval."""
+    figure, (panel,) = new_figure(7.0, 1.3 + 0.6 * len(matches))
+    for place, match in enumerate(matches):
+        won, tied, lost = (int(count) / len(match.outcomes) for count in _counts(match))
+        first = place == 0
+        panel.barh(place, won, color=BLUE, height=0.5, label="won" if first else None)
+        panel.barh(place, tied, left=won, color=GREY, height=0.5, label="tied" if first else None)
+        panel.barh(place, lost, left=won + tied, color=ORANGE, height=0.5, label="lost" if first else None)
+        rate = match.win_rate
+        panel.errorbar(rate.value, place, xerr=[[rate.value - rate.low], [rate.high - rate.value]], fmt="o",
+                       color="black", capsize=4, markersize=4)
+    panel.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
+    panel.set(xlim=(0, 1), yticks=range(len(matches)), xlabel="share of prompts; dot: win rate with 95 % interval")
+    panel.set_yticklabels([f"vs {match.opponent.name}" for match in matches])
+    panel.invert_yaxis()
+    figure.legend(frameon=False, fontsize=9, ncols=3, loc="outside upper right")
+    save_figure(figure, file)

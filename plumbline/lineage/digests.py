@@ -1,0 +1,76 @@
+"""Content digests as DVC computes them, so that receipts, MLflow and dvc.lock name the same bytes by the same string.
+
+A file is the MD5 of its bytes. A folder is the MD5 of the JSON list of its files, sorted by path, followed by `.dir`.
+MD5 serves as a name here, not as a protection.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from plumbline.errors import UserError
+
+
+def file_digest(path: Path) -> str:
+    """MD5 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """The digest of every file below `folder`, by its path relative to it."""
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(_files(folder))}
+
+
+def digest(path: Path) -> str:
+    """DVC's digest of a file or folder. Raises FileNotFoundError when there is neither."""
+    if not path.is_dir():
+        return file_digest(path)
+    entries = [{"md5": md5, "relpath": name} for name, md5 in sorted(listing(path).items())]
+    text = json.dumps(entries, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def digests(root: Path, paths: Sequence[str]) -> dict[str, str]:
+    """The digest of each of `paths` below `root`."""
+    return {path: digest(root / path) for path in paths}
+
+
+def combined(values: dict[str, str]) -> str:
+    """One short name for a set of digests or other strings."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def cached_file(cache: Path, md5: str) -> Path:
+    """Where DVC's cache keeps the bytes of that digest."""
+    return cache / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def cached_listing(cache: Path, md5: str) -> dict[str, str] | None:
+    """What a folder of that digest holds, from the cache; None when the cache does not know it."""
+    try:
+        entries = json.loads(cached_file(cache, md5).read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return {entry["relpath"]: entry["md5"] for entry in entries}
+
+
+def restore_folder(cache: Path, md5: str, target: Path) -> None:
+    """Copy a folder out of the cache. Raises UserError when the cache does not hold it."""
+    names = cached_listing(cache, md5)
+    if names is None:
+        raise UserError(f"The cache {cache} does not hold {md5}, which should become {target}. If the project has a "
+                        "DVC remote, `dvc pull` may bring it back.")
+    for name, file in names.items():
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(cached_file(cache, file), path)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":  # as .dvcignore
+            yield path

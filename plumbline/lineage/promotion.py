@@ -1,0 +1,52 @@
+"""Whether a policy becomes champion: a pure decision on what was measured, with its reasons in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from plumbline.errors import UserError
+
+Measured = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict."""
+
+    promoted: bool
+    reasons: list[str]
+
+
+def decide(measured: Measured, champion: int | None, min_win_rate: float) -> Decision:
+    """Promote a policy whose 95 % intervals against SFT, and against the champion if any, lie above `min_win_rate`."""
+    against = ["sft"] if champion is None else ["sft", "champion"]
+    verdicts = [_beats(measured, other, min_win_rate) for other in against]
+    reasons = [reason for _, reason in verdicts]
+    if champion is None:
+        reasons.append("there was no champion to compare with")
+    return Decision(all(passed for passed, _ in verdicts), reasons)
+
+
+def overtaken(decision: Decision, compared_with: int | None, champion_now: int | None, version: int) -> Decision:
+    """Keep a newer champion: a policy that was never compared with it does not replace it."""
+    if not decision.promoted or champion_now in (None, compared_with, version):
+        return decision
+    compared = f"version {compared_with}" if compared_with else "no champion"
+    return Decision(False, [*decision.reasons, f"it was compared with {compared}, but version {champion_now} "
+                                               "has become champion since"])
+
+
+def _beats(measured: Measured, other: str, min_win_rate: float) -> tuple[bool, str]:
+    rate, low, high, n = (_number(measured, f"win_rate_vs_{other}{part}") for part in ("", "_low", "_high", "_n"))
+    passed = low > min_win_rate
+    relation = "above" if passed else "not above"
+    name = "SFT" if other == "sft" else "the champion"
+    return passed, (f"win rate against {name} {rate:.3f} [{low:.3f}, {high:.3f}], n = {n:.0f}: "
+                    f"lower end {relation} {min_win_rate:g}")
+
+
+def _number(measured: Measured, key: str) -> float:
+    value = measured.get(key)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise UserError(f"reports/preference/metrics.json has no number `{key}`, which promotion needs; found "
+                        f"{value!r}. Run the stage again with --force preference_eval.")
+    return float(value)

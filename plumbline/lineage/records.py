@@ -1,0 +1,105 @@
+"""`run.json`: what one run of the pipeline was asked for and what became of it."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from plumbline.errors import UserError
+from plumbline.lineage.home import RECORD_FILE, Home
+
+Status = Literal["running", "finished", "failed", "cancelled", "killed"]
+
+
+class Outcome(BaseModel):
+    """What happened to one stage in one run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["ran", "reused", "failed"]
+    seconds: float
+    reason: str
+    """Why it ran, or since when it was reused."""
+    mlflow_run: str | None = None
+    """The MLflow run that really made the result."""
+    made_by: str | None = None
+    """The pipeline run that really made the result; None for plain `dvc repro`."""
+
+
+class RunRecord(BaseModel):
+    """One pipeline run."""
+
+    id: str
+    created: str
+    ended: str | None = None
+    trigger: str = "command line"
+    params_file: str | None = None
+    settings: list[str] = []
+    until: str | None = None
+    force: list[str] = []
+    project: str
+    """The checkout that the run was started from."""
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    """Whether the checkout had changes that were not committed."""
+    mlflow_run: str | None = None
+    pid: int
+    host: str
+    status: Status = "running"
+    message: str | None = None
+    """Why a run did not finish."""
+    stages: dict[str, Outcome] = {}
+
+    def save(self, workspace: Path) -> None:
+        """Write the record, whole or not at all: other processes read it at any time."""
+        draft = workspace / f".{RECORD_FILE}.new"
+        draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        draft.replace(workspace / RECORD_FILE)
+
+
+def read_record(workspace: Path) -> RunRecord:
+    """The record of a workspace; a run whose process is gone without a word counts as killed."""
+    record = RunRecord.model_validate_json((workspace / RECORD_FILE).read_text(encoding="utf-8"))
+    if record.status == "running" and record.host == socket.gethostname() and not alive(record.pid):
+        record.status = "killed"
+    return record
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of that number exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def run_folders(home: Home) -> list[Path]:
+    """The workspaces of all runs, oldest first: their names begin with the time."""
+    return sorted(file.parent for file in home.runs.glob(f"*/{RECORD_FILE}"))
+
+
+def earlier_runs(home: Home, before: str) -> Iterator[Path]:
+    """The workspaces of runs that started before the run `before`, newest first."""
+    return (folder for folder in reversed(run_folders(home)) if folder.name < before)
+
+
+def find_run(home: Home, name: str) -> Path:
+    """The workspace of the run `latest`, or of the one run whose id begins with `name`. Raises UserError otherwise."""
+    folders = run_folders(home)
+    if not folders:
+        raise UserError(f"There are no runs in {home.runs} yet. Start one with `plumbline run`.")
+    if name == "latest":
+        return folders[-1]
+    found = [folder for folder in folders if folder.name.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        newest = ", ".join(folder.name for folder in found[-5:])
+        raise UserError(f"`{name}` is the beginning of {len(found)} runs, the newest {newest}. Give more of it.")
+    raise UserError(f"No run's id begins with `{name}`; the newest is {folders[-1].name}. See `plumbline runs`.")

@@ -1,0 +1,77 @@
+"""Pretrain a small language model from scratch: the embedded default, for a machine without a model hub.
+
+Tokenizer (byte-level BPE, ChatML template) and model (Llama architecture) are made here in about a minute on two cores.
+Documents are packed one after another into full rows, separated by the end-of-text token, as in GPT-2 (Radford et al. 2019).
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from plumbline.config import Base
+from plumbline.lm.base import LanguageModel, device
+from plumbline.lm.optim import Report, adamw, linear_schedule
+
+PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TOKENIZER_DOCUMENTS = 5000
+
+
+def pretrain(params: Base, seed: int, documents: Iterator[str], report: Report) -> tuple[LanguageModel, dict[str, float]]:
+    """Train tokenizer and model on `documents`, an endless stream of texts. Returns the model and its metrics."""
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(list(islice(documents, TOKENIZER_DOCUMENTS)), params.vocabulary)
+    model = _new_model(params, tokenizer).to(device()).eval()
+    rows = _packed(documents, tokenizer, params.context)
+    steps = max(1, params.tokens // (params.context * params.batch_size))
+    optimizer = adamw(model.parameters(), params.learning_rate, weight_decay=0.1)
+    loss_value = float("nan")
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, warmup=0.05)
+        ids_BT = torch.tensor(list(islice(rows, params.batch_size)), device=device())
+        loss = model(input_ids=ids_BT, labels=ids_BT, use_cache=False).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        loss_value = float(loss.detach())
+        report(step + 1, steps, {"loss": loss_value})
+    parameters = sum(p.numel() for p in model.parameters())
+    return LanguageModel(model, tokenizer), {"loss": loss_value, "parameters": parameters,
+                                             "tokens": steps * params.context * params.batch_size}
+
+
+def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with ChatML: every text can be encoded, and padding has a token of its own."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[PAD, START, END], show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    # The role names occur in every conversation, so they deserve tokens.
+    bpe.train_from_iterator([*texts, *["user\n", "assistant\n", "system\n"] * 100], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END, additional_special_tokens=[START],
+                                   chat_template=CHATML, clean_up_tokenization_spaces=False)
+
+
+def _new_model(params: Base, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=params.hidden_size, intermediate_size=3 * params.hidden_size,
+        num_hidden_layers=params.layers, num_attention_heads=params.heads, num_key_value_heads=params.heads,
+        max_position_embeddings=params.context, tie_word_embeddings=True, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
+
+
+def _packed(documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, length: int) -> Iterator[list[int]]:
+    buffer: list[int] = []
+    for document in documents:
+        buffer += [*tokenizer(document)["input_ids"], tokenizer.eos_token_id]
+        while len(buffer) >= length:
+            yield buffer[:length]
+            buffer = buffer[length:]

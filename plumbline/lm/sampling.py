@@ -1,0 +1,117 @@
+"""Sampling responses, a batch at a time.
+
+Departures from `generate`: what comes back is token ids, never text; positions are counted over real tokens, so left
+padding changes nothing; and rows that have finished leave the batch, so a batch does not decode until its slowest member
+with all the others in tow. Sampling is from the full distribution at a temperature: truncating it (top-k, top-p) would make
+the log-probabilities that PPO computes wrong ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Response:
+    """A sampled response. `ids` ends with the stop token if `stopped`, otherwise it was cut at the longest length."""
+
+    ids: list[int]
+    stopped: bool
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    *,
+    max_response: int,
+    stop: int,
+    temperature: float,
+    generator: torch.Generator,
+) -> list[Response]:
+    """Sample one response of at most `max_response` tokens to each prompt; temperature 0 is greedy.
+
+    `generator` is a CPU generator: the same seed gives the same responses on the same machine.
+    """
+    ids_BT, mask_BT = left_pad(prompts, pad=0)
+    ids_BT, mask_BT = ids_BT.to(model.device), mask_BT.to(model.device)
+    cache = DynamicCache(config=model.config)
+    responses: list[list[int]] = [[] for _ in prompts]
+    active = list(range(len(prompts)))
+    inputs = {"input_ids": ids_BT, "position_ids": positions(mask_BT)}
+    for _ in range(max_response):
+        logits_BV = model(**inputs, attention_mask=mask_BT, past_key_values=cache, use_cache=True,
+                          logits_to_keep=1).logits[:, -1].float()
+        token_B = _draw(logits_BV.cpu(), temperature, generator)
+        keep = []
+        for row, (index, token) in enumerate(zip(active, token_B.tolist(), strict=True)):
+            responses[index].append(token)
+            if token != stop:
+                keep.append(row)
+        if not keep:
+            break
+        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(active), 1)], dim=1)
+        if len(keep) < len(active):
+            rows = torch.tensor(keep, device=model.device)
+            cache.batch_select_indices(rows)
+            mask_BT, token_B = mask_BT[rows], token_B[keep]
+            active = [active[row] for row in keep]
+        inputs = {"input_ids": token_B[:, None].to(model.device), "position_ids": mask_BT.sum(1, keepdim=True) - 1}
+    return [Response(ids, ids[-1] == stop) for ids in responses]
+
+
+def sample_all(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    *,
+    max_response: int,
+    stop: int,
+    temperature: float,
+    generator: torch.Generator,
+    batch_size: int,
+) -> list[Response]:
+    """`sample`, in batches of prompts of similar length; the answers come in the order of the prompts."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    found: dict[int, Response] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = sample(model, [prompts[i] for i in rows], max_response=max_response, stop=stop,
+                       temperature=temperature, generator=generator)
+        found.update(zip(rows, batch, strict=True))
+    return [found[i] for i in range(len(prompts))]
+
+
+def left_pad(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids [B, T] padded on the left, and their mask [B, T]: 1 at real tokens. The mask never depends on `pad`'s value."""
+    longest = max(len(row) for row in rows)
+    ids_BT = torch.full((len(rows), longest), pad)
+    mask_BT = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, row in enumerate(rows):
+        if row:
+            ids_BT[i, -len(row) :] = torch.tensor(row)
+            mask_BT[i, -len(row) :] = 1
+    return ids_BT, mask_BT
+
+
+def right_pad(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids [B, T] padded on the right, and their mask [B, T]."""
+    longest = max(len(row) for row in rows)
+    ids_BT = torch.full((len(rows), longest), pad)
+    mask_BT = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids_BT[i, : len(row)] = torch.tensor(row)
+        mask_BT[i, : len(row)] = 1
+    return ids_BT, mask_BT
+
+
+def positions(mask_BT: torch.Tensor) -> torch.Tensor:
+    """Positions [B, T] counted over real tokens only, so that padding does not move them."""
+    return (mask_BT.cumsum(1) - 1).clamp(min=0)
+
+
+def _draw(logits_BV: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
+    if temperature == 0:
+        return logits_BV.argmax(-1)
+    return torch.multinomial((logits_BV / temperature).softmax(-1), 1, generator=generator).squeeze(1)

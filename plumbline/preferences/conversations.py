@@ -1,0 +1,103 @@
+"""Conversations from untrusted files: texts, messages and transcripts, each checked; the errors name field and reason.
+
+A prompt is an optional system message, then user and assistant in turn, ending with the user.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from plumbline.preferences.types import Message, Prompt, Role
+
+ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "user": "user", "human": "user", "prompter": "user",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
+}
+SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Unusable(Exception):
+    """A record, or a field of it, that cannot become a row."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+def as_text(value: object, field: str) -> str:
+    """A text that says something and that every tool downstream can store. Raises Unusable."""
+    if value is None:
+        raise Unusable(field, "it is missing")
+    if not isinstance(value, str):
+        raise Unusable(field, f"expected a text, found {type(value).__name__}")
+    if not value.strip():
+        raise Unusable(field, "the text is empty")
+    if "\0" in value:
+        raise Unusable(field, "the text holds a NUL character")
+    if SURROGATE.search(value):
+        raise Unusable(field, "the text holds half of a surrogate pair, which is not valid Unicode")
+    return value
+
+
+def as_messages(value: object, field: str) -> list[Message]:
+    """Messages spelt `role` and `content`, or `from` and `value`. Raises Unusable."""
+    if not isinstance(value, list) or not value:
+        raise Unusable(field, "expected a list of messages")
+    return [as_message(turn, f"{field}[{i}]") for i, turn in enumerate(value)]
+
+
+def as_message(turn: object, field: str) -> Message:
+    """One message, spelt in either way. Raises Unusable."""
+    if not isinstance(turn, dict):
+        raise Unusable(field, f"expected a message, found {type(turn).__name__}")
+    role_key, text_key = ("from", "value") if "from" in turn else ("role", "content")
+    spelt = turn.get(role_key)
+    role = ROLES.get(spelt.strip().lower()) if isinstance(spelt, str) else None
+    if role is None:
+        raise Unusable(f"{field}.{role_key}", f"expected user, assistant or system, found {spelt!r:.80}")
+    return Message(role, as_text(turn.get(text_key), f"{field}.{text_key}"))
+
+
+def as_transcript(text: str) -> list[Message]:
+    """The turns of an Anthropic HH transcript; none if the text does not start with the human's turn. Raises Unusable.
+
+    The last turn may be an empty one of the assistant, as in prompts that end with `\\n\\nAssistant:`; it is left out.
+    """
+    if not text.startswith("\n\nHuman:"):
+        return []
+    parts = SPEAKER.split(text)[1:]
+    turns = [(speaker, said.strip()) for speaker, said in zip(parts[::2], parts[1::2], strict=True)]
+    if turns[-1] == ("Assistant", ""):
+        turns.pop()
+    return [Message("user" if speaker == "Human" else "assistant", as_text(said, f"turn {i + 1}"))
+            for i, (speaker, said) in enumerate(turns)]
+
+
+def as_prompt(turns: Sequence[Message], field: str) -> Prompt:
+    """The turns as a prompt. Raises Unusable if the roles are out of order."""
+    spoken = turns[1:] if turns and turns[0].role == "system" else turns
+    expected: tuple[Role, Role] = ("user", "assistant")
+    for i, turn in enumerate(spoken):
+        if turn.role != expected[i % 2]:
+            raise Unusable(field, f"roles out of order: expected {expected[i % 2]} in turn {i + 1}, found {turn.role}")
+    if len(spoken) % 2 == 0:
+        raise Unusable(field, "expected a prompt that ends with the user's turn")
+    return tuple(turns)
+
+
+def user_prompt(text: str) -> Prompt:
+    """A prompt of one turn."""
+    return (Message("user", text),)
+
+
+def common_prompt(chosen: Sequence[Message], rejected: Sequence[Message]) -> tuple[Prompt, str, str]:
+    """The turns that two conversations share, and the two answers in which they differ. Raises Unusable."""
+    if not chosen or chosen[-1].role != "assistant":
+        raise Unusable("chosen", "expected a conversation that ends with the assistant's turn")
+    if not rejected or rejected[-1].role != "assistant":
+        raise Unusable("rejected", "expected a conversation that ends with the assistant's turn")
+    if list(chosen[:-1]) != list(rejected[:-1]):
+        raise Unusable("rejected", "expected the same conversation as chosen up to the last turn")
+    return as_prompt(chosen[:-1], "chosen"), chosen[-1].content, rejected[-1].content

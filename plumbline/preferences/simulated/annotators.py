@@ -1,0 +1,97 @@
+"""Annotators of different reliability, and the preference data that they produce.
+
+An annotator sees the gold reward through noise: utility = gold + taste for length + Gumbel noise / reliability, so that
+choices between two follow Bradley-Terry and rankings follow Plackett-Luce (Luce 1959; Plackett 1975). One likes long
+answers, one hardly looks.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+
+from plumbline.preferences.simulated.gold import score
+from plumbline.preferences.simulated.responses import CONTESTANTS, DEMONSTRATORS, write
+from plumbline.preferences.simulated.world import Request, requests
+from plumbline.preferences.types import Comparison, Demonstration, Label, Message, Origin, Prompt, Ranking, Row
+
+TIE_WITHIN = 0.15
+SECOND_OPINIONS = 0.15
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """`reliability`: inverse scale of the noise. `length_taste`: utility a word. `careless`: chance of a random answer."""
+
+    name: str
+    reliability: float
+    length_taste: float = 0.0
+    careless: float = 0.0
+
+    def utility(self, gold: float, response: str, rng: random.Random) -> float:
+        """What the annotator feels about one response."""
+        if rng.random() < self.careless:
+            return rng.uniform(-3.0, 3.0)
+        noise = -math.log(-math.log(rng.uniform(1e-12, 1 - 1e-12))) / self.reliability
+        return gold + self.length_taste * len(response.split()) + noise
+
+
+ANNOTATORS = (Annotator("ada", 8.0), Annotator("ben", 5.0), Annotator("cleo", 4.0), Annotator("dov", 3.0, 0.03),
+              Annotator("eve", 2.0), Annotator("finn", 3.0, 0.0, 0.5))
+
+
+def rows(seed: int, demonstrations: int, comparisons: int, rankings: int) -> list[Row]:
+    """The preference data of the simulated world: the same for the same arguments."""
+    rng = random.Random(f"simulated-{seed}")
+    found: list[Row] = [_demonstration(rng) for _ in range(demonstrations)]
+    for _ in range(comparisons):
+        request, responses = _contest(2, rng)
+        judges = rng.sample(ANNOTATORS, 2 if rng.random() < SECOND_OPINIONS else 1)
+        found += [_compare(judge, request, responses, rng) for judge in judges]
+    for _ in range(rankings):
+        request, responses = _contest(4, rng)
+        found.append(_rank(rng.choice(ANNOTATORS), request, responses, rng))
+    return found
+
+
+def _draw(rng: random.Random) -> Request:
+    by_kind: dict[str, list[Request]] = _requests_by_kind()
+    return rng.choice(by_kind[rng.choice(list(by_kind))])
+
+
+def _requests_by_kind(cached: dict[str, list[Request]] = {}) -> dict[str, list[Request]]:  # noqa: B006
+    if not cached:
+        for request in requests().values():
+            cached.setdefault(request.kind, []).append(request)
+    return cached
+
+
+def _prompt(request: Request) -> Prompt:
+    return (Message("user", request.text),)
+
+
+def _demonstration(rng: random.Random) -> Demonstration:
+    request = _draw(rng)
+    return Demonstration(_prompt(request), write(request, DEMONSTRATORS, rng), Origin("simulated"))
+
+
+def _contest(k: int, rng: random.Random) -> tuple[Request, list[str]]:
+    """A request with k different responses."""
+    request = _draw(rng)
+    responses: list[str] = []
+    while len(responses) < k:
+        response = write(request, CONTESTANTS, rng)
+        if response not in responses:
+            responses.append(response)
+    return request, responses
+
+
+def _compare(judge: Annotator, request: Request, responses: list[str], rng: random.Random) -> Comparison:
+    first, second = (judge.utility(score(request, response), response, rng) for response in responses)
+    label: Label = "tie" if abs(first - second) < TIE_WITHIN else "A" if first > second else "B"
+    return Comparison(_prompt(request), (responses[0], responses[1]), label, Origin("simulated", judge.name))
+
+
+def _rank(judge: Annotator, request: Request, responses: list[str], rng: random.Random) -> Ranking:
+    utilities = [judge.utility(score(request, response), response, rng) for response in responses]
+    ranks = tuple(1 + sum(other > own for other in utilities) for own in utilities)
+    return Ranking(_prompt(request), tuple(responses), ranks, Origin("simulated", judge.name))

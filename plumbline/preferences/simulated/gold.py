@@ -1,0 +1,88 @@
+"""The gold reward: how good a response really is. Training never sees it; the evaluation may.
+
+Content counts most (the right points, in the right order, nothing wrong), then manner, then brevity: padding, repetition,
+and anything that means nothing in this world cost a little each. The range is about -3 to 1.5.
+"""
+
+from plumbline.errors import UserError
+from plumbline.preferences.simulated.responses import CLOSERS, ORDER_WORDS, POLITE, RUDE
+from plumbline.preferences.simulated.world import Point, Request, requests, words
+from plumbline.preferences.types import Prompt
+
+CONTENT, MISTAKE, MANNER, WASTE, REPETITION = 2.0, 0.75, 0.5, 0.25, 0.4
+
+
+def gold_reward(prompt: Prompt, response: str) -> float:
+    """How good `response` to `prompt` is. Raises UserError for a request that is not of the simulated world."""
+    request = requests().get(prompt[-1].content)
+    if request is None:
+        raise UserError(f"The gold reward knows only simulated requests; found {prompt[-1].content[:80]!r}. "
+                        "Choose another judge: --set preference_eval.judge=reward.")
+    return score(request, response)
+
+
+def score(request: Request, response: str) -> float:
+    """The gold reward of `response` to `request`."""
+    sentences = [said for part in response.replace("!", ".").replace("?", ".").split(".") if (said := words(part))]
+    complete = response.rstrip().endswith((".", "!", "?"))
+    covered, mistakes, waste, repeated, manner = [], 0, 0, 0, 0.0
+    seen: set[tuple[str, ...]] = set()
+    for position, said in enumerate(sentences):
+        key = tuple(_without_order_word(said))
+        if key in seen:
+            repeated += 1
+        elif (index := _point_of(request, key)) is not None:
+            covered.append(index)
+        elif _is_any(key, request.mistakes):
+            mistakes += 1
+        elif position == 0 and _is_any(key, POLITE):
+            manner += 0.7
+        elif position == len(sentences) - 1 and _is_any(key, CLOSERS):
+            manner += 0.3
+        elif _is_any(key, RUDE):
+            manner -= 1.0
+        else:
+            waste += 1
+        seen.add(key)
+    content = _longest_increasing(covered) / len(request.points)
+    waste += 0 if complete else 2
+    # Kindness is no substitute for an answer: manner counts in full only beside content.
+    polite = manner if manner < 0 else manner * content
+    return (CONTENT * content - 0.5 - MISTAKE * min(mistakes, 2) + MANNER * polite
+            - WASTE * min(waste, 4) - REPETITION * min(repeated, 3))
+
+
+def _point_of(request: Request, said: tuple[str, ...]) -> int | None:
+    """Which point a sentence makes: all its words, and hardly any others."""
+    spoken = set(said) | _comparison(said)
+    for index, wanted in enumerate(request.points):
+        if wanted.keywords <= spoken and len(said) <= _length(wanted) + 2:
+            return index
+    return None
+
+
+def _length(wanted: Point) -> int:
+    return len(wanted.sentence.split())
+
+
+def _comparison(said: tuple[str, ...]) -> set[str]:
+    """`the fox is bigger than the bee` also says `fox>bee`."""
+    if "bigger" not in said or "than" not in said:
+        return set()
+    before, after = said[: said.index("bigger")], said[said.index("than") :]
+    return {f"{a}>{b}" for a in before for b in after}
+
+
+def _is_any(said: tuple[str, ...], known: tuple[str, ...]) -> bool:
+    return any(list(said) == words(sentence) for sentence in known)
+
+
+def _without_order_word(said: list[str]) -> list[str]:
+    return said[1:] if len(said) > 1 and said[0].capitalize() in ORDER_WORDS else said
+
+
+def _longest_increasing(indices: list[int]) -> int:
+    best = [0] * len(indices)
+    for i, index in enumerate(indices):
+        best[i] = 1 + max((best[j] for j in range(i) if indices[j] < index), default=0)
+    return max(best, default=0)

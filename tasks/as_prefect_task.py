@@ -1,0 +1,100 @@
+"""The Prefect side of a stage: name, version, retries, time limit, logs and progress."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, cast
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging import get_run_logger
+
+from plumbline.lineage import dvc_stage
+from plumbline.lineage.child import Child, StageFailed
+from plumbline.lineage.outcomes import describe
+from plumbline.lineage.program import run_stage
+from plumbline.lineage.records import Outcome
+from plumbline.lineage.watch import Watcher, watcher
+from plumbline.lineage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tasks.stage import Stage
+
+RETRY_SECONDS = 5
+ARTIFACT_SECONDS = 2.0
+
+
+def run_as_task(stage: "Stage", workspace: Workspace) -> None:
+    """Run one stage of a run, as a task of the flow that is running."""
+    block = workspace.params.model_dump()[stage.name] if stage.name in type(workspace.params).model_fields else {}
+
+    def reproduce_stage() -> None:
+        _reproduce(stage, workspace)
+
+    task(
+        name=stage.name,
+        version=block.get("version"),
+        retries=stage.retries,
+        retry_delay_seconds=RETRY_SECONDS,
+        retry_condition_fn=_worth_retrying,
+        timeout_seconds=stage.timeout_minutes * 60,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )(reproduce_stage)()
+
+
+def _worth_retrying(_task: object, _run: TaskRun, state: State[None]) -> bool:
+    # The same program on the same inputs would raise the same exception again; what was killed may get through.
+    problem = state.result(raise_on_failure=False)
+    return isinstance(problem, StageFailed) and problem.killed
+
+
+def _reproduce(stage: "Stage", workspace: Workspace) -> None:
+    log, started = get_run_logger(), time.monotonic()
+    watching = watcher.get()
+    watching.started(stage.name)
+    forced = stage.name in workspace.record.force
+    child = Child(workspace.home, workspace.folder, stage.name, _follow(stage.name, watching), on_line=log.info)
+    try:
+        _do(stage, workspace, child, forced)
+    except BaseException as error:
+        outcome = Outcome(status="failed", seconds=round(time.monotonic() - started, 2),
+                          reason=str(error) or type(error).__name__, mlflow_run=child.mlflow_run)
+        workspace.done(stage.name, outcome)
+        watching.done(stage.name, outcome)
+        raise
+    outcome = describe(workspace, stage.name, forced, time.monotonic() - started)
+    workspace.done(stage.name, outcome)
+    watching.done(stage.name, outcome)
+    log.info("%s %s in %.1f s: %s", stage.name, outcome.status, outcome.seconds, outcome.reason)
+
+
+def _do(stage: "Stage", workspace: Workspace, child: Child, forced: bool) -> None:
+    if stage.resolver:
+        run_stage(workspace.folder, stage.name, stage.program)
+        dvc_stage.commit(workspace.folder, stage.name)
+    elif forced or not dvc_stage.restore(workspace.folder, stage.name):
+        child.run(force=forced)
+
+
+def _follow(stage: str, watching: Watcher) -> Callable[[Mapping[str, object]], None]:
+    """Pass each report on to the watcher, and now and then to a progress artifact of Prefect."""
+    artifact: UUID | None = None
+    last = 0.0
+
+    def follow(report: Mapping[str, object]) -> None:
+        nonlocal artifact, last
+        watching.progress(stage, report)
+        step, total = cast(int, report["step"]), cast(int, report["total"])
+        if time.monotonic() - last < ARTIFACT_SECONDS and step < total:
+            return
+        last, percent = time.monotonic(), 100.0 * step / max(total, 1)
+        if artifact is None:
+            # Prefect's keys hold lower-case letters, digits and dashes only.
+            artifact = cast(UUID, create_progress_artifact(percent, key=stage.replace("_", "-"), description=stage))
+        else:
+            update_progress_artifact(artifact, percent)
+
+    return follow

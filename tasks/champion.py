@@ -1,0 +1,30 @@
+"""Stage `champion`: fix which policy is in use now, so that the evaluation is against that one whatever happens
+meanwhile.
+
+The files come from the shared cache by their digest. Nothing that changes by itself, such as a time, goes into
+champion.json: an unchanged champion must leave identical files.
+"""
+
+import json
+
+from tasks.stage import Stage, StageRun
+
+
+def program(run: StageRun) -> None:
+    """Leave champion.json, with the model beside it if there is a champion."""
+    from plumbline.lineage.digests import digest, restore_folder
+    from plumbline.lineage.registry import Registry
+
+    registry = Registry.open(run.home, run.params.promote.model_name)
+    champion = registry.to_compare_with(digest(run.root / "models/policy/model"))
+    found: dict[str, object] = {"version": None}
+    if champion:
+        found = {"version": champion.version, "name": registry.name, "md5": champion.md5, "model_id": champion.model_id}
+        restore_folder(run.home.cache, champion.md5, run.folder / "model")
+    (run.folder / "champion.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+champion = Stage("champion", program, resolver=True)
+
+if __name__ == "__main__":
+    champion.main()

@@ -1,0 +1,36 @@
+"""Stage `ppo`: optimise the policy against the reward model, held near SFT by the KL penalty."""
+
+from tasks.stage import Stage, StageRun
+
+SAMPLES = 12
+
+
+def program(run: StageRun) -> None:
+    """Leave the policy in models/policy/model, and its samples beside SFT's. Refuses a reward model that failed its gate."""
+    from plumbline.alignment.ppo import train_ppo
+    from plumbline.alignment.reward import RewardModel, check_same_tokens, value_model
+    from plumbline.evaluation.gate import require_passed
+    from plumbline.lm.base import LanguageModel
+    from plumbline.lm.samples import respond, samples_page
+    from plumbline.preferences.prepared import prompts
+
+    require_passed(run.root / "reports/reward/gate.json")
+    params, seed, data = run.params.ppo, run.params.seed, run.root / "data/prepared"
+    sft_folder, reward_folder = run.root / "models/sft/model", run.root / "models/reward/model"
+    policy, reference = LanguageModel.load(sft_folder), LanguageModel.load(sft_folder, params.precision)
+    reward = RewardModel.load(reward_folder, params.precision)
+    check_same_tokens(policy, reward)
+    metrics = train_ppo(policy, reference.model, value_model(reward_folder), reward, prompts(data, "train"), params, seed,
+                        run.report, run.scratch())
+    policy.save(run.folder / "model")
+    shown = prompts(data, "validation")[:SAMPLES]
+    answers = {name: respond(lm, shown, max_response=params.max_response, temperature=params.temperature, seed=seed)
+               for name, lm in (("sft", reference), ("policy", policy))}
+    (run.folder / "samples.md").write_text(samples_page(shown, answers), encoding="utf-8")
+    run.finish(metrics)
+
+
+ppo = Stage("ppo", program, retries=1, timeout_minutes=7 * 24 * 60)
+
+if __name__ == "__main__":
+    ppo.main()

@@ -1,0 +1,108 @@
+"""Stage `preference_eval`: is the policy better than SFT, and than the champion, on held-out prompts?
+
+Three answers: the judge's win rates; what the responses score and how far the policy has moved; and whether the policy
+itself finds the preferred one of two held-out responses more likely.
+"""
+
+from typing import TYPE_CHECKING
+
+from tasks.stage import Stage, StageRun
+
+if TYPE_CHECKING:
+    from plumbline.evaluation.judges import Judge
+    from plumbline.evaluation.preference_report import Contestant
+    from plumbline.lm.base import LanguageModel
+    from plumbline.preferences.types import Prompt
+
+
+def program(run: StageRun) -> None:
+    """Let policy, SFT and champion answer the held-out prompts, have them judged, and write the report."""
+    from plumbline.errors import UserError
+    from plumbline.evaluation.preference_report import evaluate, write_report
+    from plumbline.lm.base import LanguageModel
+    from plumbline.preferences.prepared import prompts
+
+    chosen, seed = run.params.preference_eval, run.params.seed
+    asked = prompts(run.root / "data/prepared", "heldout")[: chosen.prompts]
+    if not asked:
+        raise UserError("There are no held-out prompts to evaluate on. Add data, or raise ingest.heldout_fraction.")
+    folders = {"policy": run.root / "models/policy/model", "sft": run.root / "models/sft/model",
+               "champion": run.root / "models/champion/model"}
+    models = {name: LanguageModel.load(folder, chosen.precision) for name, folder in folders.items() if folder.exists()}
+    policy, *opponents = (_contestant(run, name, models[name], models["sft"], asked) for name in models)
+    found = evaluate(asked, policy, opponents, _judge(run), chosen.bootstrap_samples, seed)
+    write_report(run.folder / "report", found)
+    run.finish(found.metrics() | _agreement(run, models))
+
+
+def _contestant(
+    run: StageRun, name: str, lm: "LanguageModel", reference: "LanguageModel", asked: "list[Prompt]"
+) -> "Contestant":
+    """The answers of one model, and what can be measured on them."""
+    import torch
+
+    from plumbline.alignment.reward import RewardModel
+    from plumbline.alignment.rollout import kl_estimates
+    from plumbline.evaluation.preference_report import Contestant
+    from plumbline.lm.chat import decode_response, encode_prompt, stop_token
+    from plumbline.lm.sampling import sample_all
+    from plumbline.preferences.simulated import gold_reward
+    from plumbline.preferences.snapshot import read_manifest
+
+    chosen = run.params.preference_eval
+    run.report(0, 1, what=f"{name} answers")
+    ids = [encode_prompt(lm.tokenizer, prompt) for prompt in asked]
+    answers = sample_all(lm.model, ids, max_response=chosen.max_response, stop=stop_token(lm.tokenizer),
+                         temperature=chosen.temperature, generator=torch.Generator().manual_seed(run.params.seed),
+                         batch_size=64)
+    texts = [decode_response(lm.tokenizer, answer.ids) for answer in answers]
+    reward = RewardModel.load(run.root / "models/reward/model", chosen.precision)
+    measured = {"reward": reward.score(list(zip(asked, texts, strict=True)))}
+    if read_manifest(run.root / "data/prepared").simulated:
+        measured["gold"] = [gold_reward(prompt, text) for prompt, text in zip(asked, texts, strict=True)]
+    if lm is not reference and chosen.temperature > 0:
+        measured["kl"] = kl_estimates(lm.model, reference.model, ids, answers, chosen.temperature)
+    return Contestant(name, texts, [answer.stopped for answer in answers], measured)
+
+
+def _judge(run: StageRun) -> "Judge":
+    """The judge that `preference_eval.judge` names."""
+    from plumbline.alignment.reward import RewardModel
+    from plumbline.evaluation.judges import LanguageModelJudge, ScoreJudge
+    from plumbline.lm.base import load_base
+    from plumbline.lm.likelihood import next_token_log_probs
+    from plumbline.preferences.simulated import gold_reward
+
+    chosen = run.params.preference_eval
+    if chosen.judge == "gold":
+        return ScoreJudge(lambda texts: [gold_reward(prompt, text) for prompt, text in texts])
+    if chosen.judge == "reward":
+        return ScoreJudge(RewardModel.load(run.root / "models/reward/model", chosen.precision).score)
+    judge = load_base(chosen.judge, run.home.root)
+    return LanguageModelJudge(lambda texts, options: next_token_log_probs(judge, texts, options))
+
+
+def _agreement(run: StageRun, models: "dict[str, LanguageModel]") -> dict[str, float]:
+    """How often each model finds the preferred response of a held-out comparison more likely, a token."""
+    from plumbline.lm.likelihood import response_log_likelihoods
+    from plumbline.preferences.prepared import preferences
+    from plumbline.preferences.types import comparisons_of
+
+    pairs = [pair for row in preferences(run.root / "data/prepared", "heldout") for pair in comparisons_of(row)
+             if pair.label != "tie"][: run.params.preference_eval.comparisons]
+    if not pairs:
+        return {}
+    sides = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
+    found: dict[str, float] = {"preference_accuracy_n": len(pairs)}
+    for name, lm in models.items():
+        likely = response_log_likelihoods(lm, sides, report=lambda step, total, name=name: run.report(
+            step, total, what=f"{name} on preferences"))
+        wins = zip(likely[: len(pairs)], likely[len(pairs) :], strict=True)
+        found[f"preference_accuracy_{name}"] = sum(chosen > rejected for chosen, rejected in wins) / len(pairs)
+    return found
+
+
+preference_eval = Stage("preference_eval", program, retries=1, timeout_minutes=24 * 60)
+
+if __name__ == "__main__":
+    preference_eval.main()

@@ -1,0 +1,38 @@
+"""Stage `reward_eval`: examine the reward model on held-out preferences, and decide whether PPO may use it."""
+
+from tasks.stage import Stage, StageRun
+
+
+def program(run: StageRun) -> None:
+    """Examine the reward model on held-out preferences, and decide whether PPO may use it."""
+    from plumbline.alignment.reward import RewardModel
+    from plumbline.errors import UserError
+    from plumbline.evaluation.examination import examine, score_comparisons
+    from plumbline.evaluation.gate import write_verdict
+    from plumbline.evaluation.reward_report import gate, write_report
+    from plumbline.preferences import prepared
+    from plumbline.preferences.simulated import gold_reward
+    from plumbline.preferences.snapshot import read_manifest
+    from plumbline.preferences.types import comparisons_of
+
+    chosen = run.params.reward_eval
+    data = run.root / "data/prepared"
+    comparisons = [pair for preference in prepared.preferences(data, "heldout") for pair in comparisons_of(preference)]
+    if all(pair.label == "tie" for pair in comparisons):
+        raise UserError(f"All {len(comparisons)} held-out comparisons are ties, so there is nothing to examine the "
+                        "reward model on. Add preferences to snapshot.sources, or raise ingest.heldout_fraction.")
+    model = RewardModel.load(run.root / "models/reward/model", chosen.precision)
+    scored = score_comparisons(comparisons, lambda texts: model.score(
+        texts, report=lambda step, total: run.report(step, total, what="scoring")))
+    gold = gold_reward if read_manifest(data).simulated else None
+    found = examine(scored, gold, chosen.bootstrap_samples, run.params.seed)
+    reasons = gate(found, chosen.min_accuracy)
+    write_report(run.folder / "report", found, scored, reasons)
+    write_verdict(run.folder / "gate.json", reasons)
+    run.finish(found.metrics() | {"passed": not reasons})
+
+
+reward_eval = Stage("reward_eval", program, retries=1, timeout_minutes=12 * 60)
+
+if __name__ == "__main__":
+    reward_eval.main()

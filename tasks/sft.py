@@ -1,0 +1,29 @@
+"""Stage `sft`: fine-tune the base model on demonstrations. What comes out is also the reference of PPO's KL penalty."""
+
+from tasks.stage import Stage, StageRun
+
+SAMPLES = 12
+
+
+def program(run: StageRun) -> None:
+    """Leave the SFT policy in models/sft/model, and what it says to a few validation prompts in samples.md."""
+    from plumbline.alignment.sft import train_sft
+    from plumbline.lm.base import LanguageModel
+    from plumbline.lm.samples import respond, samples_page
+    from plumbline.preferences.prepared import demonstrations, prompts
+
+    params, data = run.params.sft, run.root / "data/prepared"
+    lm = LanguageModel.load(run.root / "models/base/model")
+    metrics = train_sft(lm, demonstrations(data, "train"), demonstrations(data, "validation"), params,
+                        run.params.seed, run.report)
+    lm.save(run.folder / "model")
+    shown = prompts(data, "validation")[:SAMPLES]
+    answers = respond(lm, shown, max_response=params.max_length // 2, temperature=1.0, seed=run.params.seed)
+    (run.folder / "samples.md").write_text(samples_page(shown, {"sft": answers}), encoding="utf-8")
+    run.finish(metrics)
+
+
+sft = Stage("sft", program, retries=1, timeout_minutes=24 * 60)
+
+if __name__ == "__main__":
+    sft.main()

@@ -1,0 +1,38 @@
+"""A stage: its program, which dvc.yaml runs, and its versioned Prefect task, which the flow calls.
+
+`python -m tasks.sft` runs the program and records it. `sft(workspace)` runs the stage as a Prefect task: restored from
+the cache where nothing changed, otherwise in a child process by `dvc repro --single-item`. DVC alone decides which, so
+Prefect's own caching is off. Importing this module imports neither Prefect nor MLflow: a stage's process has no use for
+the first.
+"""
+
+from dataclasses import dataclass
+
+from plumbline.lineage.program import Program, run_as_command
+from plumbline.lineage.recorder import StageRun
+from plumbline.lineage.workspace import Workspace
+
+__all__ = ["Stage", "StageRun"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline, named as in dvc.yaml and params.yaml."""
+
+    name: str
+    program: Program
+    retries: int = 0
+    timeout_minutes: float = 60
+    resolver: bool = False
+    """It fixes the outside world, cheaply: it runs each time, in the flow's own process."""
+
+    def main(self) -> None:
+        """Run the program in the current folder: what dvc.yaml's command does."""
+        raise SystemExit(run_as_command(self.name, self.program))
+
+    def __call__(self, workspace: Workspace) -> None:
+        """Run the stage as a Prefect task, unless the run was asked to stop before it."""
+        from tasks.as_prefect_task import run_as_task
+
+        if not workspace.complete:
+            run_as_task(self, workspace)

@@ -1,0 +1,290 @@
+"""PPO: one update against a float64 reimplementation without padding, exact steps, and that it learns."""
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from tiny_models import PROMPTS, Steps, copy_of, ppo_params, prompt, small_model, small_tokenizer
+
+from plumbline.alignment import ppo
+from plumbline.alignment.reward import RewardModel, value_model
+from plumbline.errors import UserError
+from plumbline.lm.base import LanguageModel
+from plumbline.lm.chat import encode_prompt, stop_token
+
+
+@dataclass
+class Scripted:
+    """In place of a reward model: the share of `wanted` among the tokens, and a record of what it was asked."""
+
+    wanted: int
+    asked: list[list[int]] = field(default_factory=list)
+
+    def score_ids(self, rows):
+        self.asked += rows
+        return [row.count(self.wanted) / 3 for row in rows]
+
+
+@pytest.fixture(scope="module")
+def reward_folder(taught_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reward")
+    reward = RewardModel.from_policy(taught_folder, 64, seed=0)
+    reward.model.config.reward_offset = 0.5
+    reward.save(folder)
+    return folder
+
+
+@pytest.fixture
+def red(tokenizer):
+    return tokenizer(" red", add_special_tokens=False)["input_ids"][0]
+
+
+@pytest.fixture
+def train(taught_lm, reward_folder, red, tmp_path):
+    """Trains a copy of the taught model; returns (policy, value, reports, rewards asked, final metrics)."""
+
+    def run(*, policy=None, reference=None, reward=None, prompts=PROMPTS, seed=0, folder=None, **changed):
+        policy, reward, value = policy or copy_of(taught_lm), reward or Scripted(red), value_model(reward_folder)
+        reference, reports = reference or deepcopy(policy.model), []
+        last = ppo.train_ppo(policy, reference, value, reward, prompts, ppo_params(**changed), seed,
+                             lambda step, total, metrics=None, what="": reports.append(metrics),
+                             folder or tmp_path / "none")
+        return policy, value, reports, reward, last
+
+    return run
+
+
+class ByHand:
+    """One PPO update in float64, one response at a time, from nothing but the ids that were scored."""
+
+    def __init__(self, policy, reference, value, reward, params, prompts, stop):
+        self.params, self.policy = params, deepcopy(policy).double()
+        self.value, value_offset = deepcopy(value).double(), value.config.reward_offset
+        starts = sorted(prompts, key=len, reverse=True)
+        self.rows = [(row, next(len(p) for p in starts if row[:len(p)] == p)) for row in reward.asked]
+        scores = reward.score_ids([row for row, _ in self.rows])
+        self.scores = [score if row[-1] == stop else params.missing_stop_reward
+                       for score, (row, _) in zip(scores, self.rows, strict=True)]
+        self.advantages, self.returns, self.log_probs, self.kls, self.values = [], [], [], [], []
+        for (row, start), score in zip(self.rows, self.scores, strict=True):
+            with torch.no_grad():
+                ours, theirs = self.log_probs_of(self.policy, row, start), self.log_probs_of(
+                    deepcopy(reference).double(), row, start)
+                values = self.values_of(row, start) - value_offset
+            kl, n = ours - theirs, len(row) - start
+            rewards = [-params.kl_coef * float(k) for k in kl]
+            rewards[-1] += score
+            deltas = [rewards[t] + params.gamma * (float(values[t + 1]) if t + 1 < n else 0.0) - float(values[t])
+                      for t in range(n)]
+            advantage = [sum((params.gamma * params.gae_lambda) ** k * d for k, d in enumerate(deltas[t:]))
+                         for t in range(n)]
+            self.advantages.append(torch.tensor(advantage, dtype=torch.float64))
+            self.returns.append(self.advantages[-1] + values)
+            self.log_probs.append(ours), self.kls.append(kl), self.values.append(values)
+        every = torch.cat(self.advantages)
+        self.white = [(a - every.mean()) / every.std(correction=0) for a in self.advantages]
+        self.offset = value_offset
+
+    def log_probs_of(self, model, row, start):
+        log_probs = (model(torch.tensor([row])).logits[0] / self.params.temperature).log_softmax(-1)
+        return torch.stack([log_probs[t - 1, row[t]] for t in range(start, len(row))])
+
+    def values_of(self, row, start):
+        hidden = self.value.base_model(torch.tensor([row])).last_hidden_state[0]
+        return (hidden @ self.value.score.weight[0])[start - 1:-1]
+
+    def policy_gradient(self):
+        """At ratio 1 the clipped objective has the gradient of the plain policy gradient."""
+        tokens = sum(map(len, self.white))
+        loss = sum(-(a * self.log_probs_of(self.policy, row, start)).sum()
+                   for a, (row, start) in zip(self.white, self.rows, strict=True)) / tokens
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(self.policy.parameters()))])
+
+    def value_gradient(self):
+        """At the old values nothing is clipped: half the squared error."""
+        tokens = sum(map(len, self.returns))
+        loss = sum(0.5 * (self.values_of(row, start) - self.offset - r).square().sum()
+                   for r, (row, start) in zip(self.returns, self.rows, strict=True)) / tokens
+        return float(loss.detach()), torch.cat([g.flatten() for g in torch.autograd.grad(
+            loss, list(self.value.parameters()), materialize_grads=True)])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_an_update_has_the_gradients_and_metrics_of_a_float64_loop(train, taught_lm, random_lm, reward_folder, temperature):
+    changed = {"updates": 1, "temperature": temperature, "gamma": 0.97, "kl_coef": 0.2, "max_response": 3}
+    with Steps() as steps:
+        _, _, (metrics,), reward, _ = train(reference=random_lm.model, **changed)
+    tokenizer = taught_lm.tokenizer
+    hand = ByHand(taught_lm.model, random_lm.model, value_model(reward_folder), reward, ppo_params(**changed),
+                  [encode_prompt(tokenizer, p) for p in PROMPTS], stop_token(tokenizer))
+    stopped = [row[-1] == stop_token(tokenizer) for row, _ in hand.rows]
+    assert 0 < sum(stopped) < len(stopped), "both kinds of response occur"
+    assert torch.allclose(steps.gradients[0].double(), hand.policy_gradient(), atol=1e-4)
+    value_loss, value_gradient = hand.value_gradient()
+    assert torch.allclose(steps.gradients[1].double(), value_gradient, atol=1e-4)
+    every = {name: torch.cat(getattr(hand, name)) for name in ("log_probs", "returns", "values")}
+    error = every["returns"] - every["values"]
+    expected = {
+        "kl": sum(float(kl.sum()) for kl in hand.kls) / 6, "kl_coef": 0.2, "value_loss": value_loss,
+        "reward": sum(hand.scores) / 6, "entropy": -float(every["log_probs"].mean()), "stopped": sum(stopped) / 6,
+        "length": sum(len(kl) for kl in hand.kls) / 6, "ratio": 1.0, "approx_kl": 0.0, "clip_fraction": 0.0,
+        "policy_loss": 0.0, "policy_grad_norm": float(steps.gradients[0].norm()),
+        "value_grad_norm": float(steps.gradients[1].norm()),
+        "explained_variance": float(1 - error.var(correction=0) / every["returns"].var(correction=0))}
+    assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2])
+def test_micro_batches_change_neither_gradients_nor_metrics(train, micro_batch_size):
+    found = []
+    for size in (12, micro_batch_size):
+        with Steps() as steps:
+            reports = train(batch_size=12, minibatches=2, epochs=2, updates=1, micro_batch_size=size)[2]
+        found.append((torch.stack([torch.cat(pair) for pair in zip(steps.gradients[::2], steps.gradients[1::2],
+                                                                   strict=True)]), reports[0]))
+    (whole, metrics), (split, split_metrics) = found
+    assert torch.allclose(whole, split, atol=3e-4)
+    assert torch.allclose(whole[0], split[0], atol=1e-5), "before the first step there is no drift"
+    assert split_metrics == pytest.approx(metrics, rel=2e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize(("epochs", "minibatches", "micro_batch_size"), [(1, 1, 6), (3, 2, 6), (2, 3, 1), (4, 4, 4)])
+def test_an_update_is_epochs_times_minibatches_steps_of_each_model(train, epochs, minibatches, micro_batch_size):
+    with Steps() as steps:
+        train(epochs=epochs, minibatches=minibatches, micro_batch_size=micro_batch_size, updates=3)
+    assert len(steps.rates) == 3 * epochs * minibatches * 2
+
+
+def test_more_minibatches_than_responses_are_refused(train):
+    with pytest.raises(UserError, match=r"ppo\.minibatches"):
+        train(batch_size=2, minibatches=3)
+
+
+def test_both_rates_fall_linearly_over_the_updates(train):
+    with Steps() as steps:
+        train(updates=4, learning_rate=1e-3, value_learning_rate=8e-3)
+    assert steps.rates[::2] == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
+    assert steps.rates[1::2] == pytest.approx([8e-3, 6e-3, 4e-3, 2e-3])
+
+
+def test_gradients_of_both_models_are_clipped_once_a_step_and_logged_unclipped(train):
+    with Steps() as free:
+        train(updates=1)
+    with Steps() as clipped:
+        _, _, (metrics,), _, _ = train(updates=1, max_grad_norm=0.01)
+    for before, after, name in zip(free.gradients, clipped.gradients, ("policy", "value"), strict=True):
+        assert float(before.norm()) > 0.01 and float(after.norm()) == pytest.approx(0.01, rel=1e-3)
+        assert torch.allclose(after / after.norm(), before / before.norm(), atol=1e-4)
+        assert metrics[f"{name}_grad_norm"] == pytest.approx(float(before.norm()), rel=1e-4)
+
+
+def test_what_was_sampled_is_scored_id_by_id_and_ends_at_the_first_stop_token(train, taught_lm, random_lm, monkeypatch):
+    """Never decoded and encoded again: an untrained model says things that would come back as other ids."""
+    sampled, sample = [], ppo.sample
+    monkeypatch.setattr(ppo, "sample", lambda model, prompts, **options: [
+        sampled.append((p, r)) or r for p, r in zip(prompts, sample(model, prompts, **options), strict=True)])
+    reward = train(policy=copy_of(random_lm), temperature=2.0, max_response=12)[3]
+    assert reward.asked == [p + response.ids for p, response in sampled]
+    tokenizer, stop = taught_lm.tokenizer, stop_token(taught_lm.tokenizer)
+    assert all(stop not in response.ids[:-1] for _, response in sampled)
+    assert any(tokenizer(tokenizer.decode(r.ids), add_special_tokens=False)["input_ids"] != r.ids for _, r in sampled)
+
+
+def test_the_stop_token_in_use_decides_what_counts_as_stopped_not_the_eos(train, red):
+    tokenizer = small_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|im_start|>")
+    stop, model = stop_token(tokenizer), small_model(tokenizer, tie_word_embeddings=False)
+    with torch.no_grad():  # certain to end at once
+        model.lm_head = torch.nn.Linear(32, len(tokenizer))
+        model.lm_head.bias[stop] = 1000.0
+    assert stop != tokenizer.eos_token_id
+    reports, reward = train(policy=LanguageModel(model, tokenizer), updates=1)[2:4]
+    assert reports[0]["stopped"] == 1 and reports[0]["length"] == 1
+    assert all(row[-1] == stop for row in reward.asked)
+
+
+def test_a_policy_handed_over_in_training_mode_with_dropout_still_has_ratio_one(train, tokenizer, taught_lm):
+    model = small_model(tokenizer, attention_dropout=0.5)
+    model.load_state_dict(taught_lm.model.state_dict())
+    reports = train(policy=LanguageModel(model.train(), tokenizer), reference=deepcopy(taught_lm.model), updates=1)[2]
+    assert reports[0]["kl"] == 0 and reports[0]["approx_kl"] < 1e-8 and reports[0]["ratio"] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_clearly_negative_kl_stops_the_run(train, taught_lm, random_lm, monkeypatch):
+    """Responses that another model sampled are less probable under the policy than under that model."""
+    sample = ppo.sample
+    monkeypatch.setattr(ppo, "sample", lambda model, prompts, **options: sample(taught_lm.model, prompts, **options))
+    with pytest.raises(UserError, match=r"KL .* cannot be negative"):
+        train(policy=copy_of(random_lm), reference=taught_lm.model)
+
+
+def test_the_adaptive_controller_counts_episodes_and_reaches_the_rewards(train):
+    reports = train(updates=4, kl_target=0.5, kl_horizon=60, kl_coef=0.1, learning_rate=3e-3)[2]
+    beta = 0.1
+    for metrics in reports:
+        assert metrics["kl_coef"] == pytest.approx(beta, rel=1e-9)
+        beta *= 1 + max(-0.2, min(0.2, metrics["kl"] / 0.5 - 1)) * 6 / 60
+    assert len({metrics["kl_coef"] for metrics in reports}) == 4
+
+
+def test_experience_is_not_changed_by_learning_from_it(train, monkeypatch):
+    """Old values and log-probabilities stay those of sampling time through all epochs."""
+    rollouts, roll_out = [], ppo.roll_out
+
+    def keep(*args, **options):
+        rollouts.append(roll_out(*args, **options))
+        rollouts.append(deepcopy(rollouts[-1]))
+        return rollouts[-2]
+
+    monkeypatch.setattr(ppo, "roll_out", keep)
+    train(updates=1, epochs=3, minibatches=2, learning_rate=1e-2)
+    for name in ("log_probs_BR", "kl_BR", "values_BR", "score_B"):
+        assert torch.equal(getattr(rollouts[0], name), getattr(rollouts[1], name))
+
+
+def test_every_prompt_is_used_before_any_is_used_again_and_long_ones_are_counted(train, tokenizer):
+    reward, last = train(prompts=[*PROMPTS, prompt("colors " * 80)], batch_size=5, updates=3)[3:]
+    assert (last["prompts"], last["dropped_too_long"]) == (5, 1)
+    asked = [tuple(encode_prompt(tokenizer, p)) for p in PROMPTS]
+    for update in range(3):
+        rows = reward.asked[5 * update:5 * update + 5]
+        assert sorted(next(p for p in asked if tuple(row[:len(p)]) == p) for row in rows) == sorted(asked)
+
+
+def test_no_prompt_that_fits_is_an_error_that_names_the_parameter(train):
+    with pytest.raises(UserError, match=r"ppo\.max_prompt = 3"):
+        train(max_prompt=3)
+
+
+def test_the_frozen_models_stay_frozen(train, taught_lm):
+    reference = deepcopy(taught_lm.model)
+    policy = train(reference=reference, learning_rate=1e-2)[0]
+    assert all(torch.equal(a, b) for a, b in zip(reference.parameters(), taught_lm.model.parameters(), strict=True))
+    assert all(p.grad is None for p in reference.parameters())
+    assert not torch.equal(next(policy.model.parameters()), next(reference.parameters()))
+
+
+def test_the_same_seed_gives_the_same_run(train):
+    one, two, other = train(seed=1), train(seed=1), train(seed=2)
+    assert one[2] == two[2] != other[2]
+    assert all(torch.equal(a, b) for a, b in zip(one[0].model.parameters(), two[0].model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_reward_rises(train, precision):
+    changed = {"updates": 15, "batch_size": 32, "micro_batch_size": 32, "epochs": 2, "minibatches": 2, "kl_coef": 0.02,
+               "learning_rate": 3e-3, "value_learning_rate": 3e-3, "precision": precision, "max_grad_norm": 1.0}
+    policy, _, reports, _, last = train(**changed)
+    rewards = [metrics["reward"] for metrics in reports]
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:2]) / 2 + 0.3
+    assert reports[-1]["kl"] > 0.1 and reports[-1]["stopped"] > 0.8
+    assert all(p.dtype == torch.float32 for p in policy.model.parameters())
+    assert last["reward"] == pytest.approx(rewards[-1])
+
+
+def test_a_heavier_kl_penalty_keeps_the_policy_nearer(train):
+    changed = {"updates": 8, "batch_size": 32, "micro_batch_size": 32, "epochs": 2, "minibatches": 2,
+               "learning_rate": 3e-3, "value_learning_rate": 3e-3}
+    free, held = (train(kl_coef=beta, **changed)[2][-1]["kl"] for beta in (0.0, 2.0))
+    assert held < 0.5 * free

@@ -1,0 +1,117 @@
+"""Resume: a PPO run that was killed goes on to the last digit, and a damaged checkpoint is never a fresh start."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from tiny_models import PROMPTS, copy_of, ppo_params
+
+from plumbline.alignment.ppo import train_ppo
+from plumbline.alignment.reward import RewardModel, value_model
+from plumbline.errors import UserError
+
+PARAMS = ppo_params(updates=6, checkpoint_every=1, epochs=2, minibatches=2, kl_target=0.1, kl_horizon=50,
+                    batch_size=4, learning_rate=3e-3)
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it and tidy up."""
+
+
+@pytest.fixture
+def reward_folder(taught_folder, tmp_path):
+    RewardModel.from_policy(taught_folder, 64, seed=0).save(tmp_path / "reward")
+    return tmp_path / "reward"
+
+
+@pytest.fixture
+def train(taught_lm, reward_folder, tmp_path):
+    """One process's part of a run in `folder`: everything is made anew; stops dead after `killed_after` updates."""
+
+    def run(name, killed_after=None, params=PARAMS):
+        policy, value, reports = copy_of(taught_lm), value_model(reward_folder), []
+
+        def report(step, total, metrics=None, what=""):
+            reports.append((step, metrics))
+            if step == killed_after:
+                raise Killed
+
+        last = None
+        try:
+            last = train_ppo(policy, deepcopy(policy.model), value, RewardModel.load(reward_folder), PROMPTS, params, 0,
+                             report, tmp_path / name)
+        except Killed:
+            torch.rand(17)  # the next process starts with whatever random state
+        return last, reports, [*policy.model.parameters(), *value.parameters()]
+
+    return run
+
+
+def checkpoint(folder):
+    file, = folder.glob("*.pt")
+    return torch.load(file, weights_only=True)
+
+
+def flat(state):
+    """Every leaf of nested state, tensors as bytes."""
+    if isinstance(state, dict):
+        return {f"{key}/{below}": leaf for key, value in state.items() for below, leaf in flat(value).items()}
+    if isinstance(state, list):
+        return flat(dict(enumerate(state)))
+    return {"": state.numpy().tobytes() if isinstance(state, torch.Tensor) else state}
+
+
+@pytest.mark.parametrize("killed_after", [[1], [4], [2, 3, 5]])
+def test_a_killed_run_ends_as_the_undisturbed_one_does(train, tmp_path, killed_after):
+    last, reports, weights = train("whole")
+    seen = []
+    for update in killed_after:
+        seen += train("killed", killed_after=update)[1][:-1]
+    resumed_last, resumed, resumed_weights = train("killed")
+    assert resumed_last == last
+    assert seen + resumed == reports, "each update is reported as it was, from the one that was lost on"
+    assert all(torch.equal(a, b) for a, b in zip(weights, resumed_weights, strict=True))
+    assert flat(checkpoint(tmp_path / "whole")) == flat(checkpoint(tmp_path / "killed"))
+    assert {"policy_optimizer", "value_optimizer", "kl_coef", "queue", "generator"} <= checkpoint(tmp_path / "whole").keys()
+
+
+def test_updates_since_the_last_checkpoint_are_done_again(train):
+    params = PARAMS.model_copy(update={"checkpoint_every": 4})
+    last, reports, _ = train("whole", params=params)
+    train("killed", killed_after=3, params=params)
+    assert train("killed", killed_after=6, params=params)[1] == reports
+    resumed_last, resumed, _ = train("killed", params=params)
+    assert (resumed_last, resumed) == (last, reports[4:])
+
+
+def damage(content):
+    return content[:100] + bytes([content[100] ^ 1]) + content[101:]
+
+
+@pytest.mark.parametrize("spoil", [damage, lambda content: content[: len(content) // 2], lambda content: b""],
+                         ids=["one bit", "half", "empty"])
+def test_a_damaged_checkpoint_is_refused_and_left_for_the_user(train, tmp_path, spoil):
+    train("run", killed_after=3)
+    file, = (tmp_path / "run").glob("*.pt")
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(UserError, match=r"damaged.*Delete it"):
+        train("run")
+    assert file.exists()
+
+
+def test_a_write_that_was_cut_off_leaves_the_checkpoint_before_it(train, tmp_path):
+    last = train("whole")[0]
+    train("run", killed_after=3)
+    (tmp_path / "run/partial").write_bytes(b"half of a")
+    resumed_last, resumed, _ = train("run")
+    assert resumed_last == last and resumed[0][0] == 3
+
+
+def test_an_older_checkpoint_left_beside_the_newest_is_not_taken(train, tmp_path):
+    """Killed between writing the new one and removing the old one."""
+    train("run", killed_after=3)
+    older, = (tmp_path / "run").glob("*.pt")
+    kept = older.read_bytes()
+    train("run", killed_after=5)
+    older.write_bytes(kept)
+    assert train("run")[1][0][0] == 5

@@ -1,0 +1,157 @@
+"""The reward model: reads the last token, ignores padding, keeps its centre, and others can load it."""
+
+import pytest
+import torch
+from tiny_models import PROMPTS, prompt, small_model
+from transformers import AutoModelForSequenceClassification
+
+from plumbline.alignment.reward import RewardModel, check_same_tokens, last_scores, token_scores, value_model
+from plumbline.alignment.rollout import join, response_values
+from plumbline.errors import UserError
+from plumbline.lm.base import LanguageModel
+from plumbline.lm.chat import encode_prompt, encode_response, stop_token
+from plumbline.lm.optim import autocast
+from plumbline.lm.pretrain import train_tokenizer
+from plumbline.lm.sampling import Response, right_pad
+
+RESPONSES = ("red", "red green", "", "blue blue blue black", "green red", "black.")
+
+
+@pytest.fixture
+def reward(taught_folder):
+    return RewardModel.from_policy(taught_folder, max_length=64, seed=0)
+
+
+def conversations(reward):
+    return [reward.encode(asked, response) for asked in PROMPTS[:2] for response in RESPONSES]
+
+
+def scores_in_float64(reward, rows):
+    """The head on the body's last hidden state, one unpadded row at a time."""
+    model, found = reward.model.double(), []
+    with torch.no_grad():
+        for ids in rows:
+            hidden = model.base_model(torch.tensor([ids])).last_hidden_state[0, -1]
+            found.append(float(hidden @ model.score.weight[0]))
+    model.float()
+    return found
+
+
+def test_scores_are_read_at_the_last_token_whatever_stands_beside_a_row(reward):
+    rows = conversations(reward)
+    assert len({len(row) for row in rows}) > 3
+    expected = scores_in_float64(reward, rows)
+    assert reward.score_ids(rows, batch_size=64) == pytest.approx(expected, abs=1e-4)
+    assert reward.score_ids(rows, batch_size=1) == pytest.approx(expected, abs=1e-4)
+
+
+def test_scores_come_in_the_order_asked_and_are_those_of_the_texts(reward):
+    asked = [(p, response) for p in PROMPTS for response in RESPONSES]
+    reports = []
+    found = reward.score(asked, batch_size=7, report=lambda done, total: reports.append((done, total)))
+    assert found == pytest.approx([reward.score([one])[0] for one in asked], abs=1e-4)
+    assert reports[-1] == (30, 30)
+
+
+def test_the_conversation_is_prompt_and_response_as_ppo_joins_them(reward):
+    """Also where the joined text has other tokens than its parts (checklist 7)."""
+    for text in (*RESPONSES, " red", "\n", "assistant\n"):
+        tokens = encode_prompt(reward.tokenizer, PROMPTS[0]) + encode_response(reward.tokenizer, text)
+        assert reward.encode(PROMPTS[0], text) == tokens
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 3, 8, 20, 40])
+@pytest.mark.parametrize("response", ["", "red green " * 30])
+@pytest.mark.parametrize("asked", [PROMPTS[0], prompt("colors " * 50)])
+def test_truncation_keeps_the_stop_token_at_the_end(taught_folder, max_length, response, asked):
+    reward = RewardModel.from_policy(taught_folder, max_length, seed=0)
+    ids = reward.encode(asked, response)
+    assert len(ids) <= max_length and ids[-1] == stop_token(reward.tokenizer)
+    if response and max_length >= 8:
+        assert encode_response(reward.tokenizer, response)[0] in ids, "some of the response is left"
+
+
+def test_centring_puts_the_mean_at_zero_and_survives_saving(reward, tmp_path):
+    rows = conversations(reward)
+    before = reward.score_ids(rows)
+    offset = reward.centre(rows)
+    assert offset == pytest.approx(sum(before) / len(before), abs=1e-5)
+    reward.save(tmp_path)
+    found = RewardModel.load(tmp_path)
+    assert found.score_ids(rows) == reward.score_ids(rows)
+    assert sum(found.score_ids(rows)) / len(rows) == pytest.approx(0, abs=1e-5)
+    assert found.score_ids(rows) == pytest.approx([score - offset for score in before], abs=1e-5)
+    assert found.max_length == 64
+
+
+def test_centring_again_changes_nothing(reward):
+    rows = conversations(reward)
+    assert reward.centre(rows) == pytest.approx(reward.centre(rows), abs=1e-5)
+
+
+def test_centring_on_nothing_says_what_to_raise(reward):
+    with pytest.raises(UserError, match=r"reward_model\.max_length"):
+        reward.centre([])
+
+
+def test_transformers_reads_the_same_score_from_the_folder(reward, tmp_path):
+    rows = conversations(reward)
+    offset = reward.centre(rows)
+    reward.save(tmp_path)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert theirs.config.num_labels == 1
+    ids, mask = right_pad(rows, pad=theirs.config.pad_token_id)
+    with torch.no_grad():
+        logits = theirs(input_ids=ids, attention_mask=mask).logits[:, 0]
+    assert [float(score) - offset for score in logits] == pytest.approx(reward.score_ids(rows), abs=1e-4)
+
+
+def test_the_fresh_head_is_small_random_and_of_its_seed(taught_folder):
+    heads = [RewardModel.from_policy(taught_folder, 64, seed).model.score.weight.detach() for seed in (0, 0, 1)]
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+    assert heads[0].shape == (1, 32)
+    many = torch.cat([RewardModel.from_policy(taught_folder, 64, seed).model.score.weight.detach() for seed in range(8)])
+    assert float(many.std()) == pytest.approx(1 / 33**0.5, rel=0.2)
+
+
+def test_scores_of_distinct_responses_stay_distinct_in_bf16(reward, tmp_path):
+    """A score with the 8 bits of bf16 would tie responses of nearly the same quality, and gold and reward disagree."""
+    with torch.no_grad():
+        reward.model.score.weight.add_(3.0)
+    rows = [reward.encode(asked, " ".join([a, b])) for asked in PROMPTS for a in ("red", "green", "blue")
+            for b in ("red", "green", "blue", "black")]
+    exact = reward.score_ids(rows)
+    reward.save(tmp_path)
+    stored = RewardModel.load(tmp_path, "bf16")
+    ids, mask = right_pad(rows, pad=0)
+    with torch.no_grad(), autocast("bf16"):
+        tokens = token_scores(reward.model, ids, mask)
+        under_autocast = last_scores(reward.model, rows)
+    assert tokens.dtype == under_autocast.dtype == torch.float32
+    assert stored.model.dtype == torch.bfloat16
+    for scores in (stored.score_ids(rows), under_autocast.tolist()):
+        assert len(set(scores)) == len(rows)
+        assert torch.corrcoef(torch.tensor([scores, exact]))[0, 1] > 0.95
+
+
+def test_a_different_vocabulary_is_refused_before_anything_runs(reward, taught_lm):
+    check_same_tokens(taught_lm, reward)
+    other = train_tokenizer(["something else entirely"] * 50, 270)
+    with pytest.raises(UserError, match="vocabular"):
+        check_same_tokens(LanguageModel(small_model(other), other), reward)
+
+
+def test_the_value_of_a_state_is_the_reward_of_what_has_been_said_so_far(reward, tmp_path):
+    """The value model starts as the reward model, centre and all: V before token t is the score of what precedes it."""
+    reward.centre(conversations(reward))
+    reward.model.config.reward_offset += 2.0
+    reward.save(tmp_path)
+    prompts = [encode_prompt(reward.tokenizer, p) for p in PROMPTS[:3]]
+    responses = [Response(encode_response(reward.tokenizer, text), True) for text in ("red green blue", "", "black")]
+    with torch.no_grad():
+        values = response_values(value_model(tmp_path), join(prompts, responses, torch.device("cpu")), "fp32")
+    for i, (asked, response) in enumerate(zip(prompts, responses, strict=True)):
+        n = len(response.ids)
+        expected = reward.score_ids([asked + response.ids[:t] for t in range(n)])
+        assert values[i, :n].tolist() == pytest.approx(expected, abs=1e-4)
+        assert (values[i, n:] == 0).all()

@@ -1,0 +1,132 @@
+"""SFT: packed rows compute what separate ones do, the loss is on responses alone, and a taught model stops."""
+
+import itertools
+
+import pytest
+import torch
+from tiny_models import WORDS, PROMPTS, Steps, copy_of, demonstrations, prompt, sft_params, silent
+
+from plumbline.alignment import sft
+from plumbline.errors import UserError
+from plumbline.lm.chat import decode_response, encode_prompt, encode_response, stop_token
+from plumbline.lm.sampling import sample
+from plumbline.preferences.types import Demonstration, Origin
+
+
+def mean_loss_one_by_one(lm, shown):
+    """Nats a response token, in float64, one demonstration at a time."""
+    model, total, tokens = copy_of(lm).model.double(), 0.0, 0
+    for row in shown:
+        start = len(encode_prompt(lm.tokenizer, row.prompt))
+        ids = encode_prompt(lm.tokenizer, row.prompt) + encode_response(lm.tokenizer, row.response)
+        with torch.no_grad():
+            log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        total -= sum(float(log_probs[t - 1, ids[t]]) for t in range(start, len(ids)))
+        tokens += len(ids) - start
+    return total / tokens
+
+
+def first_gradient(lm, shown, **params):
+    with Steps() as steps:
+        sft.train_sft(copy_of(lm), shown, [], sft_params(epochs=1, warmup=0.0, **params), 0, silent)
+    return steps.gradients[0]
+
+
+def test_packed_rows_give_the_logits_of_separate_ones(random_lm):
+    examples = sft.encode(random_lm, demonstrations(9), 64)
+    rows = sft.pack(examples, 64)
+    assert len(rows) < len(examples)
+    ids, at = (torch.tensor([getattr(row, field) + [0] * (64 - len(row.ids)) for row in rows])
+               for field in ("ids", "positions"))
+    with torch.no_grad():
+        packed = random_lm.model(input_ids=ids, position_ids=at, use_cache=False).logits
+        flat = torch.cat([packed[i, :len(row.ids)] for i, row in enumerate(rows)])
+        alone = torch.cat([random_lm.model(torch.tensor([example.ids])).logits[0] for example in examples])
+    assert torch.allclose(flat, alone, atol=1e-4)
+
+
+def test_the_validation_loss_is_that_of_each_response_alone(random_lm):
+    shown = demonstrations(12)
+    metrics = sft.train_sft(copy_of(random_lm), [], shown, sft_params(micro_batch_size=2), 0, silent)
+    expected = mean_loss_one_by_one(random_lm, shown)
+    assert metrics["validation_loss_before"] == pytest.approx(expected, rel=1e-5)
+    assert metrics["validation_loss"] == metrics["validation_loss_before"], "nothing to train on"
+
+
+def test_no_demonstration_is_split_lost_or_too_long_for_its_row(random_lm):
+    examples = sft.encode(random_lm, demonstrations(40), 64)
+    rows = sft.pack(examples, 64)
+    assert all(len(row.ids) == len(row.labels) == len(row.positions) <= 64 for row in rows)
+    found = []
+    for row in rows:
+        starts = [i for i, position in enumerate(row.positions) if position == 0]
+        for a, b in itertools.pairwise([*starts, len(row.ids)]):
+            assert row.positions[a:b] == list(range(b - a))
+            found.append(row.ids[a:b])
+    assert found == [example.ids for example in examples]
+
+
+def test_the_loss_is_on_the_response_and_its_stop_token_only(random_lm):
+    shown = demonstrations(3)
+    row, = sft.pack(sft.encode(random_lm, shown, 128), 128)
+    labels = [label for label in row.labels if label != sft.IGNORED]
+    assert labels == [i for row in shown for i in encode_response(random_lm.tokenizer, row.response)]
+    assert labels.count(stop_token(random_lm.tokenizer)) == 3
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2])
+def test_the_split_into_micro_batches_does_not_change_the_gradient(random_lm, micro_batch_size):
+    shown = demonstrations(30)
+    whole = first_gradient(random_lm, shown, batch_size=8, micro_batch_size=8)
+    split = first_gradient(random_lm, shown, batch_size=8, micro_batch_size=micro_batch_size)
+    assert whole.norm() > 0.1 and torch.allclose(whole, split, atol=1e-5)
+
+
+def test_demonstrations_without_room_for_a_response_are_dropped_and_counted(random_lm):
+    long = Demonstration(prompt("colors " * 80), "red", Origin("test"))
+    metrics = sft.train_sft(copy_of(random_lm), [*demonstrations(4), long], [], sft_params(epochs=0), 0, silent)
+    assert (metrics["examples"], metrics["dropped_too_long"], metrics["steps"]) == (4, 1, 0)
+    with pytest.raises(UserError, match=r"sft\.max_length = 64"):
+        sft.train_sft(copy_of(random_lm), [long], [], sft_params(), 0, silent)
+
+
+def test_a_demonstration_that_is_cut_does_not_learn_to_stop_there(random_lm):
+    cut, = sft.encode(random_lm, [Demonstration(PROMPTS[0], "red green " * 30, Origin("test"))], 40)
+    assert len(cut.ids) == 40 and stop_token(random_lm.tokenizer) not in cut.ids[cut.start:]
+
+
+def test_a_taught_model_answers_as_shown_and_stops(taught_lm):
+    """A model whose stop token is masked from the loss never ends (huggingface/trl#1623)."""
+    tokenizer = taught_lm.tokenizer
+    responses = sample(taught_lm.model, [encode_prompt(tokenizer, p) for p in PROMPTS * 8], max_response=16,
+                       stop=stop_token(tokenizer), temperature=1.0, generator=torch.Generator().manual_seed(0))
+    assert sum(response.stopped for response in responses) >= 0.9 * len(responses)
+    said = [decode_response(tokenizer, response.ids).split() for response in responses]
+    assert sum(set(words) <= set(WORDS) and 1 <= len(words) <= 3 for words in said) >= 0.8 * len(said)
+
+
+def test_the_loss_falls_and_the_rate_ends_near_zero(random_lm):
+    losses = []
+    with Steps() as steps:
+        metrics = sft.train_sft(copy_of(random_lm), demonstrations(40), demonstrations(10, seed=2), sft_params(), 0,
+                                lambda step, total, metrics, what="": losses.append(metrics["loss"]))
+    assert metrics["validation_loss"] < 0.6 * metrics["validation_loss_before"]
+    assert losses[-1] < 0.6 * losses[0]
+    assert len(steps.rates) == metrics["steps"] == len(losses)
+    assert 0 < steps.rates[-1] < 0.2 * max(steps.rates) <= 0.2 * 1e-2
+
+
+def test_the_same_seed_gives_the_same_weights(random_lm):
+    one, two, other = (copy_of(random_lm) for _ in range(3))
+    for lm, seed in ((one, 0), (two, 0), (other, 1)):
+        sft.train_sft(lm, demonstrations(20), [], sft_params(epochs=1), seed, silent)
+    same = [torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True)]
+    assert all(same)
+    assert not torch.equal(next(one.model.parameters()), next(other.model.parameters()))
+
+
+def test_bf16_arithmetic_keeps_fp32_weights_and_learns(random_lm):
+    lm = copy_of(random_lm)
+    metrics = sft.train_sft(lm, demonstrations(40), demonstrations(10, seed=2), sft_params(precision="bf16"), 0, silent)
+    assert all(p.dtype == torch.float32 for p in lm.model.parameters())
+    assert metrics["validation_loss"] < 0.6 * metrics["validation_loss_before"]

@@ -1,0 +1,33 @@
+"""Tiny language models, made once a session."""
+
+import pytest
+from tiny_models import copy_of, demonstrations, sft_params, silent, small_model, small_tokenizer
+
+from plumbline.alignment.sft import train_sft
+from plumbline.lm.base import LanguageModel
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return small_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def random_lm(tokenizer):
+    """Untrained; do not change its weights."""
+    return LanguageModel(small_model(tokenizer), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def taught_lm(random_lm):
+    """Fine-tuned to answer anything with one to three colors; do not change its weights."""
+    lm = copy_of(random_lm)
+    train_sft(lm, demonstrations(), [], sft_params(epochs=8), seed=0, report=silent)
+    return lm
+
+
+@pytest.fixture(scope="session")
+def taught_folder(taught_lm, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("taught")
+    copy_of(taught_lm).save(folder)
+    return folder

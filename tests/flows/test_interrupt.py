@@ -1,0 +1,95 @@
+"""Whatever ends a run, no process is left, and the next run goes on from there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from fake_project import environment, plumbline
+
+pytestmark = pytest.mark.slow
+LONG = ["--set", "ppo.updates=4000"]
+STEP = {"FAKE_STEP_SECONDS": "0.05"}
+PATIENCE = 60
+
+
+def processes_of(root: Path) -> list[psutil.Process]:
+    """All that belongs to a project: they carry its home in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("PLUMBLINE_HOME") == str(root / ".plumbline"):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def eventually(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.1)
+
+
+def start(root: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """A run that has reached its PPO, which would take minutes."""
+    before = set(root.glob("runs/*"))
+    process = subprocess.Popen([sys.executable, "-m", "plumbline.cli", "run", *LONG, *arguments], cwd=root,
+                               env=environment(**STEP), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)
+    eventually(lambda: any(file.stat().st_size > 500 for run in set(root.glob("runs/*")) - before
+                           for file in run.glob("logs/ppo.progress.jsonl")), "ppo")
+    return process
+
+
+def status(root: Path) -> str:
+    return str(json.loads(plumbline(root, "show", "latest", "--json").stdout)["status"])
+
+
+@pytest.mark.parametrize(("kill", "number"), [(os.kill, signal.SIGINT), (os.killpg, signal.SIGINT),
+                                             (os.kill, signal.SIGTERM)],
+                         ids=["SIGINT", "SIGINT to the group", "SIGTERM"])
+def test_cancelling_leaves_nothing_behind(project: Path, kill: Callable[[int, int], None], number: int) -> None:
+    process = start(project)
+    kill(process.pid, number)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, errors
+    assert "Cancelled" in errors
+    assert "Traceback" not in errors
+    assert processes_of(project) == []
+    assert status(project) == "cancelled"
+
+
+def test_kill_9_of_the_run(project: Path) -> None:
+    process = start(project)
+    process.kill()
+    process.communicate()
+    eventually(lambda: not processes_of(project), "the end of all processes", 20)
+    assert status(project) == "killed"
+
+
+def test_kill_9_of_a_stage(project: Path) -> None:
+    process = start(project, "--until", "ppo")
+    stage = next(one for one in processes_of(project) if one.cmdline()[1:] == ["-m", "tasks.ppo"])
+    stage.kill()
+    # ppo has one retry; the second attempt is killed as well.
+    eventually(lambda: any(one.pid != stage.pid and one.cmdline()[1:] == ["-m", "tasks.ppo"]
+                           for one in processes_of(project) if one.is_running()), "the retry")
+    next(one for one in processes_of(project) if one.cmdline()[1:] == ["-m", "tasks.ppo"]).kill()
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "ppo.log" in errors
+    assert processes_of(project) == []
+
+    again = plumbline(project, "run", "--json", "--set", "ppo.updates=3", "--until", "ppo")
+    assert again.returncode == 0, again.stderr
+    stages = json.loads(again.stdout)["stages"]
+    assert {name: stage["status"] for name, stage in stages.items()}["sft"] == "reused"
+    assert stages["ppo"]["status"] == "ran"

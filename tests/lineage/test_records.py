@@ -1,0 +1,61 @@
+"""run.json, and finding runs."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from plumbline.errors import UserError
+from plumbline.lineage.home import Home, find_home
+from plumbline.lineage.records import RunRecord, earlier_runs, find_run, read_record
+
+
+def make(home: Home, name: str, **more: object) -> Path:
+    folder = home.runs / name
+    folder.mkdir(parents=True)
+    record = RunRecord.model_validate({"id": name, "created": "2026-01-01T00:00:00+00:00", "project": str(home.root),
+                                       "pid": os.getpid(), "host": socket.gethostname(), **more})
+    record.save(folder)
+    return folder
+
+
+def test_finding_a_run(home: Home) -> None:
+    with pytest.raises(UserError, match="no runs"):
+        find_run(home, "latest")
+    first, second = make(home, "20260101-000000-aaaaaa"), make(home, "20260102-000000-bbbbbb")
+    assert find_run(home, "latest") == second
+    assert find_run(home, "20260101") == first
+    with pytest.raises(UserError, match="beginning of 2 runs"):
+        find_run(home, "2026")
+    with pytest.raises(UserError, match="newest is 20260102-000000-bbbbbb"):
+        find_run(home, "1999")
+
+
+def test_earlier_runs_newest_first(home: Home) -> None:
+    names = ["20260101-000000-aaaaaa", "20260102-000000-bbbbbb", "20260103-000000-cccccc"]
+    for name in names:
+        make(home, name)
+    assert [folder.name for folder in earlier_runs(home, names[2])] == [names[1], names[0]]
+
+
+def test_a_run_whose_process_is_gone_was_killed(home: Home) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    folder = make(home, "20260101-000000-aaaaaa", pid=process.pid)
+    assert read_record(folder).status == "killed"
+    assert read_record(make(home, "20260102-000000-bbbbbb")).status == "running"
+
+
+def test_the_project_is_found_from_inside_a_workspace(home: Home) -> None:
+    folder = make(home, "20260101-000000-aaaaaa")
+    for file in ("dvc.yaml", "params.yaml"):
+        (folder / file).write_text("")
+    assert find_home(folder).root == home.root
+
+
+def test_outside_of_a_project(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not inside a Plumbline project"):
+        find_home(tmp_path)

@@ -1,0 +1,90 @@
+"""Sampling against transformers' own `generate`, exact probabilities, and one prompt at a time."""
+
+import pytest
+import torch
+
+from plumbline.lm.sampling import Response, left_pad, positions, right_pad, sample, sample_all
+
+ROWS = [[5, 6, 7, 8, 9, 10, 11], [40, 41], [100], [200, 30, 60, 61], [7, 7, 7]]
+
+
+def draw(model, prompts, stop=-1, temperature=0.0, max_response=12, seed=0):
+    return sample(model, prompts, max_response=max_response, stop=stop, temperature=temperature,
+                  generator=torch.Generator().manual_seed(seed))
+
+
+def generated(model, ids, stop, max_response=12):
+    """What transformers generates greedily for one prompt without padding."""
+    out = model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), do_sample=False,
+                         max_new_tokens=max_response, eos_token_id=stop, pad_token_id=0)
+    return out[0, len(ids):].tolist()
+
+
+@pytest.fixture(scope="module")
+def stop(random_lm):
+    """A token that ends the first prompt's greedy response after three tokens, and not every other one's."""
+    return generated(random_lm.model, ROWS[0], stop=-1)[2]
+
+
+def test_greedy_responses_are_those_of_generate(random_lm, stop):
+    expected = [generated(random_lm.model, ids, stop) for ids in ROWS]
+    assert len({len(ids) for ids in expected}) > 1, "some must stop and some must not"
+    assert draw(random_lm.model, ROWS, stop) == [Response(ids, ids[-1] == stop) for ids in expected]
+
+
+def test_rows_that_finished_leave_the_batch(random_lm, stop):
+    sizes = []
+    hook = random_lm.model.register_forward_pre_hook(lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])),
+                                                     with_kwargs=True)
+    found = draw(random_lm.model, ROWS, stop)
+    hook.remove()
+    assert sizes == [sum(len(response.ids) > step for response in found) for step in range(len(sizes))]
+    assert sizes[0] == len(ROWS) > sizes[-1]
+
+
+def test_nothing_runs_once_every_row_has_finished(random_lm):
+    calls = []
+    first = generated(random_lm.model, ROWS[0], stop=-1)[0]
+    hook = random_lm.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    assert draw(random_lm.model, [ROWS[0]] * 2, stop=first) == [Response([first], True)] * 2
+    hook.remove()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_tokens_come_as_often_as_their_probability_at_the_temperature(random_lm, temperature):
+    n = 3000
+    with torch.no_grad():
+        logits = random_lm.model(torch.tensor([ROWS[3]])).logits[0, -1].double()
+    expected = (logits / temperature).softmax(-1)
+    drawn = draw(random_lm.model, [ROWS[3]] * n, temperature=temperature, max_response=1)
+    counts = torch.bincount(torch.tensor([response.ids[0] for response in drawn]), minlength=len(expected))
+    error = (counts / n - expected).abs()
+    assert (error <= 5 * (expected * (1 - expected) / n).sqrt() + 2 / n).all()
+
+
+def test_the_seed_decides_the_samples(random_lm):
+    once, again, other = (draw(random_lm.model, ROWS, temperature=1.0, seed=seed) for seed in (3, 3, 4))
+    assert once == again != other
+
+
+def test_greedy_needs_no_randomness(random_lm):
+    assert draw(random_lm.model, ROWS, seed=1) == draw(random_lm.model, ROWS, seed=2)
+
+
+def test_batches_by_length_come_back_in_the_order_of_the_prompts(random_lm, stop):
+    found = sample_all(random_lm.model, ROWS, max_response=12, stop=stop, temperature=0.0,
+                       generator=torch.Generator(), batch_size=2)
+    assert found == [draw(random_lm.model, [ids], stop)[0] for ids in ROWS]
+
+
+def test_the_mask_is_of_lengths_not_of_pad_values():
+    """A row that contains the pad's id keeps it: with pad == eos, `ids != pad` would drop the end."""
+    ids, mask = right_pad([[3, 0, 0], [0]], pad=0)
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]] and ids.tolist() == [[3, 0, 0], [0, 0, 0]]
+    ids, mask = left_pad([[3, 0, 0], [0], []], pad=9)
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1], [0, 0, 0]] and ids.tolist() == [[3, 0, 0], [9, 9, 0], [9, 9, 9]]
+
+
+def test_positions_count_real_tokens():
+    assert positions(torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2]]

@@ -1,0 +1,16 @@
+"""A snapshot taken of files in the test's own folder."""
+
+import pytest
+
+from plumbline.preferences.snapshot import Simulation, fix_snapshot
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    """Takes a snapshot of sources in tmp_path; returns its manifest and its folder."""
+
+    def take(*sources, simulation=None, out="snapshot"):
+        simulation = simulation or Simulation(0, 40, 60, 10)
+        return fix_snapshot(sources, simulation, tmp_path, tmp_path / "home/batches", tmp_path / out), tmp_path / out
+
+    return take

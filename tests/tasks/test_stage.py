@@ -1,0 +1,37 @@
+"""What importing a stage costs, and how each is declared."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+from plumbline.config import Params
+from plumbline.lineage.declared import read_stages
+from plumbline.lineage.home import find_home
+from tasks.stage import Stage
+
+STAGES = read_stages(find_home().root)
+HEAVY = ("prefect", "torch", "mlflow", "transformers", "dvc")
+
+
+def test_importing_the_stages_imports_nothing_heavy() -> None:
+    names = ", ".join(f"tasks.{name}" for name in STAGES)
+    code = f"import sys, {names}; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_each_stage_of_dvc_yaml_has_its_program(name: str) -> None:
+    stage = getattr(import_module(f"tasks.{name}"), name)
+    assert isinstance(stage, Stage)
+    assert stage.name == name
+    assert STAGES[name].command == f"python -m tasks.{name}"
+    assert stage.resolver == STAGES[name].always_changed == (STAGES[name].receipt is None)
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if STAGES[name].receipt])
+def test_each_recorded_stage_has_a_version_among_its_parameters(name: str) -> None:
+    assert "version" in Params.model_fields[name].annotation.model_fields  # type: ignore[union-attr]
+    assert name in STAGES[name].params

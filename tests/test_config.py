@@ -1,0 +1,71 @@
+"""Parameters: what ships can be loaded, what is wrong is named."""
+
+from pathlib import Path
+
+import pytest
+
+from plumbline.config import Params, check_params, keys, load_params
+from plumbline.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "params").glob("*.yaml")), ids=lambda file: file.name)
+def test_every_parameter_file_that_ships_can_be_loaded(file: Path) -> None:
+    load_params(ROOT, file)
+
+
+def test_every_key_says_what_it_means() -> None:
+    for block in Params.model_fields.values():
+        fields = getattr(block.annotation, "model_fields", {})
+        assert all(field.description for field in fields.values())
+
+
+def test_settings_lie_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "more.yaml"
+    file.write_text("ppo: {kl_coef: 0.3, clip: 0.1}\n")
+    params = load_params(ROOT, file, ["ppo.kl_coef=0.4", "ppo.kl_target=null", "snapshot.sources=[a.jsonl, b.jsonl]"])
+    assert (params.ppo.kl_coef, params.ppo.clip, params.ppo.kl_target) == (0.4, 0.1, None)
+    assert params.snapshot.sources == ["a.jsonl", "b.jsonl"]
+
+
+@pytest.mark.parametrize(("setting", "words"), [
+    ("ppo.kl_coeff=0.1", "closest that exists is `ppo.kl_coef`"),
+    ("pppo.clip=0.1", "closest that exists is `ppo`"),
+    ("ppo=1", "is a block of parameters"),
+    ("ppo.updates=many", "`ppo.updates` is 'many', but must be"),
+    ("ppo.updates=0", "`ppo.updates` is 0, but must be greater than or equal to 1"),
+    ("ppo.updates=1.5", "`ppo.updates` is 1.5"),
+    ("ppo.precision=fp8", "'fp32' or 'bf16'"),
+    ("snapshot.sources=[]", "`snapshot.sources`"),
+    ("ppo.clip", "KEY=VALUE"),
+    ("ppo.clip=[1", "not valid YAML"),
+])
+def test_a_wrong_setting_is_named(setting: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_params(ROOT, None, [setting])
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_params(ROOT, tmp_path / "missing.yaml")
+    for text, words in (("- a\n", "found list"), ("a: [", "cannot be read as YAML"), ("new: 1\n", "no parameter `new`")):
+        file = tmp_path / "broken.yaml"
+        file.write_text(text)
+        with pytest.raises(UserError, match=words):
+            load_params(ROOT, file)
+
+
+def test_missing_and_unknown_keys_are_all_named() -> None:
+    values = load_params(ROOT).model_dump()
+    del values["seed"]
+    values["sft"]["epoch"] = 1
+    with pytest.raises(UserError, match="`seed` is missing") as caught:
+        check_params(values, "a file")
+    assert "there is no parameter `sft.epoch`. The closest that exists is `sft.epochs`" in str(caught.value)
+
+
+def test_keys_are_dotted() -> None:
+    assert {"seed", "ppo", "ppo.kl_coef"} <= set(keys())

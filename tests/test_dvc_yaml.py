@@ -1,0 +1,70 @@
+"""dvc.yaml names the code that each stage's result depends on: a forgotten file would be silently stale results."""
+
+from pathlib import Path
+
+import pytest
+from test_imports import ROOT, imported
+
+from plumbline.config import keys
+from plumbline.lineage.declared import ROOMS, read_stages
+
+STAGES = read_stages(ROOT)
+MACHINERY = ("plumbline/__init__.py", "plumbline/config.py", "plumbline/progress.py", "plumbline/errors.py",
+             "plumbline/lineage/", "tasks/__init__.py", "tasks/stage.py", "tasks/as_prefect_task.py")
+"""It runs and records a stage, but does not change its result."""
+
+
+def file_of(module: str) -> Path | None:
+    path = ROOT / module.replace(".", "/")
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def code_of(stage: str) -> set[str]:
+    """The files that a stage's program imports, directly or not, machinery left out."""
+    found: set[Path] = set()
+    waiting = [ROOT / "tasks" / f"{stage}.py"]
+    while waiting:
+        file = waiting.pop()
+        if file in found:
+            continue
+        found.add(file)
+        names = {name for name in imported(file) if name.startswith(("plumbline", "tasks"))}
+        waiting += [below for name in names if (below := file_of(name)) and not is_machinery(below)]
+    return {file.relative_to(ROOT).as_posix() for file in found}
+
+
+def is_machinery(file: Path) -> bool:
+    return file.relative_to(ROOT).as_posix().startswith(MACHINERY)
+
+
+def covers(dep: str, file: str) -> bool:
+    return file == dep or file.startswith(f"{dep}/")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_imported_file_is_a_dependency(stage: str) -> None:
+    empty = {file for file in code_of(stage) if file.endswith("__init__.py")
+             and (ROOT / file).read_text(encoding="utf-8").count("\n") <= 1}
+    missing = [file for file in sorted(code_of(stage) - empty)
+               if not any(covers(dep, file) for dep in STAGES[stage].code)]
+    assert not missing, f"add to the deps of `{stage}` in dvc.yaml: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_dependency_is_imported(stage: str) -> None:
+    code = code_of(stage)
+    unused = [dep for dep in STAGES[stage].code if not any(covers(dep, file) for file in code)]
+    assert not unused, f"remove from the deps of `{stage}` in dvc.yaml: {', '.join(unused)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_exist(stage: str) -> None:
+    assert set(STAGES[stage].params) <= set(keys())
+
+
+def test_inputs_are_made_by_earlier_stages() -> None:
+    made: set[str] = set()
+    for stage in STAGES.values():
+        assert set(stage.inputs) <= made, f"{stage.name} reads what no stage before it makes"
+        made |= {*stage.outs, *stage.metrics}
+        assert {path.split("/")[0] for path in (*stage.outs, *stage.metrics)} <= set(ROOMS)

@@ -1,0 +1,93 @@
+"""Two-layer models with a tokenizer trained on a few sentences, and parameter blocks of the size to train them."""
+
+import random
+from copy import deepcopy
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from plumbline.config import Ppo, RewardModel, Sft
+from plumbline.lm.base import LanguageModel
+from plumbline.lm.pretrain import train_tokenizer
+from plumbline.preferences.types import Demonstration, Message, Origin
+
+WORDS = ("red", "green", "blue", "black")
+ASKED = ("name some colors", "colors", "please tell me a few colors", "which ones?", "say it")
+
+
+def prompt(text):
+    return (Message("user", text),)
+
+
+PROMPTS = [prompt(text) for text in ASKED]
+
+
+def small_tokenizer():
+    """BPE with merges: " red" and " green" are single tokens."""
+    rng = random.Random(0)
+    return train_tokenizer([" ".join(rng.choices(WORDS, k=6)) + ". " + text for text in ASKED for _ in range(40)], 330)
+
+
+def small_model(tokenizer, seed=0, **config):
+    """Weights wide enough that the model is sure of some tokens and not of others."""
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(LlamaConfig(**{
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.2,
+        "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id} | config)
+    ).eval()
+
+
+def copy_of(lm):
+    return LanguageModel(deepcopy(lm.model), lm.tokenizer)
+
+
+def demonstrations(count=64, seed=1):
+    """One to three colors, whatever the request."""
+    rng = random.Random(seed)
+    return [Demonstration(rng.choice(PROMPTS), " ".join(rng.choices(WORDS, k=rng.randint(1, 3))), Origin("test"))
+            for _ in range(count)]
+
+
+def sft_params(**changed):
+    return Sft(**{"version": "1", "epochs": 3, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 1e-2,
+                  "warmup": 0.1, "max_length": 64, "precision": "fp32"} | changed)
+
+
+def reward_params(**changed):
+    return RewardModel(**{"version": "1", "epochs": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 3e-3,
+                          "warmup": 0.1, "max_length": 64, "precision": "fp32", "centering_samples": 8} | changed)
+
+
+def ppo_params(**changed):
+    return Ppo(**{"version": "1", "updates": 2, "batch_size": 6, "epochs": 1, "minibatches": 1, "micro_batch_size": 6,
+                  "learning_rate": 1e-3, "value_learning_rate": 1e-3, "clip": 0.2, "value_clip": 0.2, "gamma": 1.0,
+                  "gae_lambda": 0.95, "kl_coef": 0.05, "kl_target": None, "kl_horizon": 10000, "temperature": 1.0,
+                  "max_prompt": 64, "max_response": 8, "missing_stop_reward": -1.0, "max_grad_norm": 1e9,
+                  "precision": "fp32", "checkpoint_every": 100} | changed)
+
+
+def silent(step, total, metrics=None, what=""):
+    """A report that nobody reads."""
+
+
+class Steps:
+    """Every optimizer step while it is entered: the learning rate, and the gradients the optimizer was given."""
+
+    def __init__(self):
+        self.rates, self.gradients = [], []
+
+    def __enter__(self):
+        from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+        def before(optimizer, args, kwargs):
+            group = optimizer.param_groups[0]
+            self.rates.append(group["lr"])
+            self.gradients.append(torch.cat([p.grad.flatten().clone() if p.grad is not None
+                                             else torch.zeros(p.numel()) for p in group["params"]]))
+
+        self.hook = register_optimizer_step_pre_hook(before)
+        return self
+
+    def __exit__(self, *exception):
+        self.hook.remove()
