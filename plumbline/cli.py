@@ -15,13 +15,14 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from plumbline.errors import UserError
+from plumbline.errors import UserError, as_user_error
 from plumbline.lineage.child import StageFailed
 from plumbline.lineage.home import Home, enter, find_home
 from plumbline.lineage.records import find_run, read_record, run_folders
 from plumbline.lineage.workspace import Request, resolve
 
 CANCELLED = 130
+KEPT = "Cancelled. Finished stages are kept: the same command goes on from there."
 NEWEST_RUNS = 20
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -116,13 +117,14 @@ def _run_flow(home: Home, request: Request, console: Console) -> str:
     from plumbline.lineage.watch import watcher
     from plumbline.terminal import Bars, Lines
 
-    server = start_local_server(home)
-    # The server needs some seconds: import what is slow meanwhile.
-    threading.Thread(target=_import_mlflow, daemon=True).start()
-    from flows.retrain import retrain
+    with console.status("Starting Prefect"):
+        server = start_local_server(home)
+        # The server needs some seconds: import what is slow meanwhile.
+        threading.Thread(target=_import_mlflow, daemon=True).start()
+        from flows.retrain import retrain
 
-    if server:
-        server.wait()
+        if server:
+            server.wait()
     if not console.is_terminal:
         watcher.set(Lines(console))
         return retrain(request)
@@ -175,19 +177,20 @@ def main() -> None:
     """Run the command line; a user's mistake is one paragraph, not a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(standalone_mode=False)
-    except UserError as error:
-        _leave(str(error), error.exit_code)
+        app()
     except StageFailed as error:
         _leave(str(error), 1)
-    except typer._click.exceptions.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
-    except (KeyboardInterrupt, typer.Abort):
-        _leave("Cancelled. Finished stages are kept: the same command goes on from there.", CANCELLED)
+    except SystemExit as error:
+        if error.code == CANCELLED:  # typer's answer to Ctrl-C
+            _leave(KEPT, CANCELLED)
+        raise
     except BaseException as error:
-        if type(error).__name__ == "TerminationSignal":  # Prefect's, for SIGTERM during a flow
-            _leave("Cancelled. Finished stages are kept: the same command goes on from there.", CANCELLED)
+        problem = as_user_error(error)
+        if problem:
+            _leave(str(problem), problem.exit_code)
+        # Prefect raises its own exception for SIGTERM during a flow.
+        if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":
+            _leave(KEPT, CANCELLED)
         raise
 
 

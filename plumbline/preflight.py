@@ -3,7 +3,11 @@
 Parameters have been checked one by one; here they meet the world: the files, the base model, its context, the disk.
 """
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from plumbline.config import Params
@@ -17,6 +21,19 @@ GOLD = "gold"
 LEAST_FREE_BYTES = 1_000_000_000
 COPIES_OF_BASE = 10
 """A run keeps base, SFT, reward, policy and champion, each in its workspace and in the cache."""
+
+DESCRIBE = """
+import json, sys
+from pathlib import Path
+from plumbline.errors import UserError
+from plumbline.lm.base import describe
+try:
+    found = describe(sys.argv[1], Path(sys.argv[2]))
+except UserError as error:
+    sys.stderr.write(" ".join(str(error).split()))
+    raise SystemExit(error.exit_code)
+print(json.dumps([found.context, found.has_chat_template]))
+"""
 
 
 def preflight(home: Home, params: Params) -> None:
@@ -45,13 +62,39 @@ def _context(home: Home, params: Params) -> int:
     """The longest sequence of the base model; a model to pretrain is judged without loading transformers."""
     if params.base.source == PRETRAIN:
         return params.base.context
-    from plumbline.lm.base import describe
-
-    found = describe(params.base.source, home.root)
-    if not found.has_chat_template:
+    context, has_chat_template = describe_base(home, params.base.source)
+    if not has_chat_template:
         raise UserError(f"The base model {params.base.source} has no chat template, so it does not know the turns of a "
                         "conversation. Choose an instruction-tuned model, or add chat_template.jinja to its folder.")
-    return found.context
+    return context
+
+
+def describe_base(home: Home, source: str) -> tuple[int, bool]:
+    """The context of a base model, and whether it has a chat template.
+
+    Asked in a child process, because this one must never import torch; and once for each model, because that takes
+    seconds which an unchanged pipeline should not wait for.
+    """
+    kept_in = home.folder / "base_models.json"
+    kept = json.loads(kept_in.read_text(encoding="utf-8")) if kept_in.exists() else {}
+    key = f"{source} {_newest(home.root / source)}"
+    if key not in kept:
+        done = subprocess.run([sys.executable, "-c", DESCRIBE, source, str(home.root)], capture_output=True, text=True,
+                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, check=False)
+        if done.returncode == UserError.exit_code:
+            raise UserError(done.stderr.strip().splitlines()[-1])
+        if done.returncode:
+            raise UserError(f"The base model {source} cannot be examined: {done.stderr.strip()[-500:]}")
+        kept[key] = json.loads(done.stdout.splitlines()[-1])
+        kept_in.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    context, has_chat_template = kept[key]
+    return int(context), bool(has_chat_template)
+
+
+def _newest(path: Path) -> int:
+    """When the files of a local model were last changed; 0 for what is no path."""
+    files = [path, *path.glob("*")] if path.exists() else []
+    return max((file.stat().st_mtime_ns for file in files), default=0)
 
 
 def _lengths(params: Params, context: int) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,7 +16,8 @@ Metrics = dict[str, object]
 
 def show_run(console: Console, folder: Path, record: RunRecord) -> None:
     """Print the stages of a run and its results."""
-    table = Table("stage", "", "seconds", "reason", title=f"Run {record.id}: {record.status}", title_justify="left")
+    table = Table("stage", "", "seconds", "reason", title=f"Run {record.id}: {record.status}", title_justify="left",
+                  box=SIMPLE_HEAD)
     for name, outcome in record.stages.items():
         reason = outcome.reason.splitlines()[0] if outcome.reason else ""
         table.add_row(name, f"[{COLOURS[outcome.status]}]{outcome.status}[/]", f"{outcome.seconds:.1f}", escape(reason))
@@ -35,7 +37,8 @@ def results(folder: Path, record: RunRecord) -> list[str]:
         kl = _read(folder / "models/policy/metrics.json").get("kl")
         lines += [f"KL to SFT: {kl:.2f} nats a response"] if isinstance(kl, float) else []
     if "promote" in record.stages:
-        lines += _promotion(_read(folder / "reports/promote/decision.json"))
+        earlier = record.stages["promote"].made_by if record.stages["promote"].status == "reused" else None
+        lines += _promotion(_read(folder / "reports/promote/decision.json"), earlier)
     return lines
 
 
@@ -49,7 +52,8 @@ def next_steps(folder: Path, tracking_uri: str) -> list[str]:
 
 def list_runs(console: Console, records: list[RunRecord], total: int) -> None:
     """Print runs, newest first."""
-    table = Table("run", "status", "ran", "reused", "started by", "parameters")
+    table = Table("run", "status", "ran", "reused", "started by", "parameters", box=SIMPLE_HEAD)
+    table.columns[0].no_wrap = True
     for record in records:
         count = {status: sum(outcome.status == status for outcome in record.stages.values()) for status in COLOURS}
         given = [record.params_file] if record.params_file else []
@@ -91,13 +95,14 @@ def _interval(metrics: Metrics, key: str, count: str) -> str:
     return f"{value:.3f}"
 
 
-def _promotion(decision: Metrics) -> list[str]:
+def _promotion(decision: Metrics, earlier: str | None) -> list[str]:
     if not decision:
         return []
     verdict = "became champion" if decision["promoted"] else "stays challenger"
+    when = f" in run {earlier}" if earlier else ""
     reasons = decision["reasons"]
     assert isinstance(reasons, list)
-    return [f"promotion: version {decision['version']} {verdict}: {'; '.join(map(str, reasons))}"]
+    return [f"promotion: version {decision['version']} {verdict}{when}: {'; '.join(map(str, reasons))}"]
 
 
 def _read(file: Path) -> Metrics:

@@ -11,11 +11,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
+from plumbline.errors import after
 from plumbline.lineage import dvc_stage
 from plumbline.lineage.child import Child, StageFailed
 from plumbline.lineage.outcomes import describe
 from plumbline.lineage.program import run_stage
 from plumbline.lineage.records import Outcome
+from plumbline.lineage.tracking import end_abandoned
 from plumbline.lineage.watch import Watcher, watcher
 from plumbline.lineage.workspace import Workspace
 
@@ -62,8 +64,11 @@ def _reproduce(stage: "Stage", workspace: Workspace) -> None:
     except BaseException as error:
         outcome = Outcome(status="failed", seconds=round(time.monotonic() - started, 2),
                           reason=str(error) or type(error).__name__, mlflow_run=child.mlflow_run)
-        workspace.done(stage.name, outcome)
         watching.done(stage.name, outcome)
+        with after(error):
+            workspace.done(stage.name, outcome)
+            if child.mlflow_run:
+                end_abandoned(workspace.home, child.mlflow_run)
         raise
     outcome = describe(workspace, stage.name, forced, time.monotonic() - started)
     workspace.done(stage.name, outcome)

@@ -1,10 +1,13 @@
 """Tiny language models, made once a session."""
 
 import pytest
+import torch
 from tiny_models import copy_of, demonstrations, sft_params, silent, small_model, small_tokenizer
 
 from plumbline.alignment.sft import train_sft
 from plumbline.lm.base import LanguageModel
+
+torch.set_num_threads(1)  # a second thread only costs on models of this size, a lot of it where the cores are busy
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ def test_a_wrong_setting_is_named(setting: str, words: str) -> None:
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load_params(ROOT, tmp_path / "missing.yaml")
-    for text, words in (("- a\n", "found list"), ("a: [", "cannot be read as YAML"), ("new: 1\n", "no parameter `new`")):
+    for text, words in (("- a\n", "found list"), ("a: [", "cannot be read"), ("new: 1\n", "no parameter `new`")):
         file = tmp_path / "broken.yaml"
         file.write_text(text)
         with pytest.raises(UserError, match=words):

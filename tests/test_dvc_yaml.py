@@ -1,17 +1,20 @@
 """dvc.yaml names the code that each stage's result depends on: a forgotten file would be silently stale results."""
 
+import ast
 from pathlib import Path
 
 import pytest
 from test_imports import ROOT, imported
 
 from plumbline.config import keys
-from plumbline.lineage.declared import ROOMS, read_stages
+from plumbline.lineage.declared import ROOMS, producer_of, read_stages
 
 STAGES = read_stages(ROOT)
 MACHINERY = ("plumbline/__init__.py", "plumbline/config.py", "plumbline/progress.py", "plumbline/errors.py",
              "plumbline/lineage/", "tasks/__init__.py", "tasks/stage.py", "tasks/as_prefect_task.py")
 """It runs and records a stage, but does not change its result."""
+DECIDES = ("plumbline/lineage/promotion.py", "plumbline/lineage/registry.py")
+"""Parts of it that do."""
 
 
 def file_of(module: str) -> Path | None:
@@ -34,7 +37,8 @@ def code_of(stage: str) -> set[str]:
 
 
 def is_machinery(file: Path) -> bool:
-    return file.relative_to(ROOT).as_posix().startswith(MACHINERY)
+    path = file.relative_to(ROOT).as_posix()
+    return path.startswith(MACHINERY) and path not in DECIDES
 
 
 def covers(dep: str, file: str) -> bool:
@@ -60,6 +64,20 @@ def test_every_dependency_is_imported(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_parameters_exist(stage: str) -> None:
     assert set(STAGES[stage].params) <= set(keys())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_only_parameters_that_make_it_run_again(stage: str) -> None:
+    """Its own, or those of a stage that it depends on: that one would leave another input."""
+    declared, waiting = set(), [stage]
+    while waiting:
+        one = STAGES[waiting.pop()]
+        declared |= {key.split(".")[0] for key in one.params}
+        waiting += [maker.name for path in one.inputs if (maker := producer_of(STAGES, path))]
+    tree = ast.parse((ROOT / "tasks" / f"{stage}.py").read_text(encoding="utf-8"))
+    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Attribute) and node.value.attr == "params"}
+    assert read <= declared
 
 
 def test_inputs_are_made_by_earlier_stages() -> None:

@@ -4,7 +4,7 @@ import random
 from copy import deepcopy
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from plumbline.config import Ppo, RewardModel, Sft
 from plumbline.lm.base import LanguageModel
@@ -36,6 +36,14 @@ def small_model(tokenizer, seed=0, **config):
         "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.2,
         "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id} | config)
     ).eval()
+
+
+def small_gpt2(tokenizer):
+    """Positions are absolute here, so that padding which moves them is noticed; rotary ones are relative."""
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=128, initializer_range=0.2,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)).eval()
 
 
 def copy_of(lm):

@@ -1,7 +1,7 @@
-"""Resume checkpoints of PPO: kill it at any update, start it again, and the next metrics are the same to the last digit.
+"""Resume checkpoints of PPO: kill it at any update, start it again, and the metrics are the same to the digit.
 
-A checkpoint is one file, written beside its name and then moved there, with the digest of its content in the name: a partial
-or damaged file is noticed and refused, never taken for a fresh start.
+A checkpoint is one file, written beside its name and then moved there, with the digest of its content in the name: a
+partial or damaged file is noticed and refused, never taken for a fresh start.
 """
 
 import hashlib

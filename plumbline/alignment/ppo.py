@@ -1,10 +1,10 @@
 """Proximal policy optimisation of a language model against a reward model.
 
-One episode is one response; the action is a token; the reward model's score comes with the last token and every token pays
-for moving away from the frozen SFT policy (Ziegler et al. 2019; Stiennon et al. 2020; Ouyang et al. 2022). Policy and value
-are separate models, the value starting as the reward model. Departures from the textbook: rewards are neither whitened nor
-clipped, since the reward model is centred; a response that does not stop gets a fixed reward instead of the model's; dropout
-is off everywhere, so that the ratio is exactly 1 before the first step.
+One episode is one response; the action is a token; the reward model's score comes with the last token and every token
+pays for moving away from the frozen SFT policy (Ziegler et al. 2019; Stiennon et al. 2020; Ouyang et al. 2022). Policy
+and value are separate models, the value starting as the reward model. Departures from the textbook: rewards are neither
+whitened nor clipped, since the reward model is centred; a response that does not stop gets a fixed reward instead of
+the model's; dropout is off everywhere, so that the ratio is exactly 1 before the first step.
 
     python -m tasks.ppo          # in a workspace, after sft and reward_model
 """
@@ -65,7 +65,8 @@ def train_ppo(
     torch.manual_seed(seed)
     encoded = [ids for prompt in prompts if len(ids := encode_prompt(policy.tokenizer, prompt)) <= params.max_prompt]
     if not encoded:
-        raise UserError(f"None of the {len(prompts)} prompts fits ppo.max_prompt = {params.max_prompt} tokens. Raise it.")
+        raise UserError(f"None of the {len(prompts)} prompts fits ppo.max_prompt = {params.max_prompt} tokens. "
+                        "Raise it.")
     if params.minibatches > params.batch_size:
         raise UserError(f"ppo.minibatches = {params.minibatches} leaves some without a response: ppo.batch_size is "
                         f"{params.batch_size}. Lower the one or raise the other.")
@@ -104,9 +105,9 @@ def _learn(learner: Learner, rollout: Rollout, params: Ppo) -> Metrics:
     mask_BR = rollout.sequences.mask_BR
     kl = float(rollout.kl_BR.sum(1).mean())
     if kl < -1.0:
-        raise UserError(f"The KL of the policy to the reference is {kl:.2f} nats a response. A KL cannot be negative, so "
-                        "sampling and scoring disagree about the policy: is the reference the SFT model that the policy "
-                        "started from, and does ppo.temperature match the sampling?")
+        raise UserError(f"The KL of the policy to the reference is {kl:.2f} nats a response. A KL cannot be negative, "
+                        "so sampling and scoring disagree about the policy: is the reference the SFT model that the "
+                        "policy started from, and does ppo.temperature match the sampling?")
     rewards_BR = ppo_math.token_rewards(rollout.score_B, rollout.kl_BR, mask_BR, learner.kl.coef)
     advantages_BR, returns_BR = ppo_math.advantages_and_returns(
         rewards_BR, rollout.values_BR, mask_BR, params.gamma, params.gae_lambda)
@@ -129,18 +130,21 @@ def _step(
     learner: Learner, rollout: Rollout, advantages_BR: torch.Tensor, returns_BR: torch.Tensor, minibatch: torch.Tensor,
     params: Ppo, sums: dict[str, float],
 ) -> tuple[float, float]:
-    """One optimizer step of policy and value. The loss is a mean over the tokens of the whole minibatch, so its split into
-    micro-batches changes nothing. Adds to `sums`; returns the two gradient norms."""
+    """One optimizer step of policy and value. The loss is a mean over the tokens of the whole minibatch, so its split
+    into micro-batches changes nothing. Adds to `sums`; returns the two gradient norms."""
     tokens = rollout.sequences.mask_BR[minibatch].sum()
-    for rows in minibatch.split(params.micro_batch_size):
+    for rows in rollout.sequences.micro_batches(minibatch, params.micro_batch_size):
         sequences = rollout.sequences.rows(rows)
         mask_BR = sequences.mask_BR
+        old_BR, old_values_BR, advantage_BR, return_BR = (
+            whole[rows, : mask_BR.shape[1]]
+            for whole in (rollout.log_probs_BR, rollout.values_BR, advantages_BR, returns_BR))
         new_BR = response_log_probs(learner.policy, sequences, params.temperature, params.precision)
-        policy = ppo_math.policy_loss(new_BR, rollout.log_probs_BR[rows], advantages_BR[rows], mask_BR, params.clip)
-        (policy.loss / tokens).backward()  # type: ignore[no-untyped-call]
+        policy = ppo_math.policy_loss(new_BR, old_BR, advantage_BR, mask_BR, params.clip)
+        (policy.loss / tokens).backward()
         values_BR = response_values(learner.value, sequences, params.precision)
-        value = ppo_math.value_loss(values_BR, rollout.values_BR[rows], returns_BR[rows], mask_BR, params.value_clip)
-        (value / tokens).backward()  # type: ignore[no-untyped-call]
+        value = ppo_math.value_loss(values_BR, old_values_BR, return_BR, mask_BR, params.value_clip)
+        (value / tokens).backward()
         for name, total in (("policy_loss", policy.loss), ("value_loss", value), ("clip_fraction", policy.clipped),
                             ("approx_kl", policy.approx_kl), ("ratio", policy.ratio), ("tokens", mask_BR.sum())):
             sums[name] += float(total.detach())
@@ -156,7 +160,7 @@ def _describe(rollout: Rollout, returns_BR: torch.Tensor) -> Metrics:
     """What the responses of this batch were like."""
     mask_BR = rollout.sequences.mask_BR
     stopped = rollout.stopped_B
-    metrics = {
+    return {
         "reward": float(rollout.score_B.mean()),
         # Minus the mean log-probability of what was sampled is an unbiased estimate of the entropy a token.
         "entropy": -float(ppo_math.masked_mean(rollout.log_probs_BR, mask_BR)),
@@ -164,7 +168,6 @@ def _describe(rollout: Rollout, returns_BR: torch.Tensor) -> Metrics:
         "stopped": float(stopped.float().mean()),
         "explained_variance": ppo_math.explained_variance(rollout.values_BR, returns_BR, mask_BR),
     }
-    return metrics
 
 
 def _next_prompts(learner: Learner, encoded: Sequence[list[int]], size: int) -> list[list[int]]:

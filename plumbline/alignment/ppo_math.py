@@ -11,8 +11,8 @@ import torch
 def token_log_probs(logits_BRV: torch.Tensor, ids_BR: torch.Tensor, temperature: float) -> torch.Tensor:
     """Log-probability [B, R] of each token under the distribution that it was sampled from.
 
-    The temperature belongs here as much as in sampling: without it the ratio compares two different policies (Huang et al.
-    2023, "The N implementation details of RLHF with PPO", policy detail 1). fp32, whatever the model computed in.
+    The temperature belongs here as much as in sampling: without it the ratio compares two different policies (Huang et
+    al. 2023, "The N implementation details of RLHF with PPO", policy detail 1). fp32, whatever the model computed in.
     """
     log_probs_BRV = (logits_BRV.float() / temperature).log_softmax(-1)
     return log_probs_BRV.gather(-1, ids_BR[..., None]).squeeze(-1)
@@ -31,8 +31,8 @@ def whiten(values_BR: torch.Tensor, mask_BR: torch.Tensor) -> torch.Tensor:
 
 
 def token_rewards(score_B: torch.Tensor, kl_BR: torch.Tensor, mask_BR: torch.Tensor, kl_coef: float) -> torch.Tensor:
-    """Reward [B, R] of each token: the KL penalty everywhere, and the score at the last real token (Ziegler et al. 2019,
-    arXiv 1909.08593, equation 2)."""
+    """Reward [B, R] of each token: the KL penalty everywhere, and the score at the last real token (Ziegler et al.
+    2019, arXiv 1909.08593, equation 2)."""
     rewards_BR = -kl_coef * kl_BR * mask_BR
     last_B = mask_BR.sum(1) - 1
     rewards_BR[torch.arange(len(score_B)), last_B.long()] += score_B
@@ -42,10 +42,10 @@ def token_rewards(score_B: torch.Tensor, kl_BR: torch.Tensor, mask_BR: torch.Ten
 def advantages_and_returns(
     rewards_BR: torch.Tensor, values_BR: torch.Tensor, mask_BR: torch.Tensor, gamma: float, gae_lambda: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Generalised advantage estimates and value targets, both [B, R] (Schulman et al. 2016, arXiv 1506.02438, equation 16).
+    """Generalised advantage estimates and value targets, both [B, R] (Schulman et al. 2016, arXiv 1506.02438, eq. 16).
 
-    A response ends at its last real token: nothing is worth anything after it. A response that was cut has been given its
-    own reward for that (`missing_stop_reward`), so it needs no bootstrap either.
+    A response ends at its last real token: nothing is worth anything after it. A response that was cut has been given
+    its own reward for that (`missing_stop_reward`), so it needs no bootstrap either.
     """
     mask_BR = mask_BR.to(values_BR.dtype)
     values_BR = values_BR * mask_BR

@@ -1,9 +1,9 @@
 """The reward model: a scalar for a prompt with a response, learnt from comparisons.
 
-A sequence classifier with one output, initialised from SFT, its head N(0, 1/(d+1)) (Stiennon et al. 2020, appendix B). It
-is stored as transformers stores one, but read differently: transformers finds the last token by looking for padding, we
-count. Rewards are shifted so that the SFT policy scores 0 on average (ibid.); the shift is kept as `reward_offset` in the
-model's config.
+A sequence classifier with one output, initialised from SFT, its head N(0, 1/(d+1)) (Stiennon et al. 2020, appendix B).
+It is stored as transformers stores one, but read differently: transformers finds the last token by looking for padding,
+we count. Rewards are shifted so that the SFT policy scores 0 on average (ibid.); the shift is kept as `reward_offset`
+in the model's config.
 """
 
 from collections.abc import Callable, Sequence
@@ -94,8 +94,8 @@ class RewardModel:
         Raises UserError if there are none.
         """
         if not sequences:
-            raise UserError("There is no response of the SFT policy to centre the reward model on: every prompt is longer "
-                            "than half of reward_model.max_length. Raise it.")
+            raise UserError("There is no response of the SFT policy to centre the reward model on: every prompt is "
+                            "longer than half of reward_model.max_length. Raise it.")
         self.model.config.reward_offset += sum(self.score_ids(sequences)) / len(sequences)
         return float(self.model.config.reward_offset)
 

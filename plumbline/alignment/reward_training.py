@@ -1,5 +1,5 @@
-"""Train a reward model on comparisons: the Bradley-Terry loss, -log sigmoid(r_chosen - r_rejected) (Christiano et al. 2017,
-equation 1), as softplus so that it stays finite. A tie is half a win for each side.
+"""Train a reward model on comparisons: the Bradley-Terry loss, -log sigmoid(r_chosen - r_rejected) (Christiano et al.
+2017, equation 1), as softplus so that it stays finite. A tie is half a win for each side.
 
 Pairs that truncation makes identical teach nothing (loss ln 2, gradient 0): they are dropped and counted.
 """
@@ -15,6 +15,8 @@ from plumbline.config import RewardModel as RewardParams
 from plumbline.errors import UserError
 from plumbline.lm.optim import Report, adamw, autocast, linear_schedule
 from plumbline.preferences.types import Comparison
+
+STRETCH = 8
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,12 @@ def train_reward_model(
     metrics: dict[str, float] = {"pairs": len(pairs), "dropped_identical": len(train) - len(pairs)}
     model = reward.model.eval()  # no dropout: a reward model compares, and noise on either side only blurs it
     optimizer = adamw(model.parameters(), params.learning_rate)
-    steps = max(1, round(params.epochs * len(pairs) / params.batch_size))
+    steps = max(1, round(params.epochs * -(-len(pairs) // params.batch_size)))
     generator = torch.Generator().manual_seed(seed)
-    queue: list[int] = []
+    batches: list[list[int]] = []
     for step in range(steps):
-        while len(queue) < min(params.batch_size, len(pairs)):
-            queue += torch.randperm(len(pairs), generator=generator).tolist()
-        batch, queue = queue[: params.batch_size], queue[params.batch_size :]
+        batches = batches or shuffled_batches(pairs, params.batch_size, generator)
+        batch = batches.pop()
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
         loss, accuracy = _step(reward, [pairs[i] for i in batch], params)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -71,6 +72,18 @@ def encode(reward: RewardModel, comparisons: Sequence[Comparison]) -> list[Pair]
     pairs = [Pair(reward.encode(c.prompt, c.responses[0]), reward.encode(c.prompt, c.responses[1]), wins[c.label])
              for c in comparisons]
     return [pair for pair in pairs if pair.first != pair.second]
+
+
+def shuffled_batches(pairs: Sequence[Pair], size: int, generator: torch.Generator) -> list[list[int]]:
+    """Indices of all pairs in random batches of similar length: pairs are sorted by length within random stretches of
+    `STRETCH` batches, which halves the padding, and the batches are shuffled again."""
+    order = torch.randperm(len(pairs), generator=generator).tolist()
+    batches = []
+    for start in range(0, len(order), STRETCH * size):
+        stretch = sorted(order[start : start + STRETCH * size],
+                         key=lambda i: max(len(pairs[i].first), len(pairs[i].second)))
+        batches += [stretch[i : i + size] for i in range(0, len(stretch), size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
 def bradley_terry(difference_B: torch.Tensor, first_wins_B: torch.Tensor) -> torch.Tensor:
@@ -92,7 +105,7 @@ def _step(reward: RewardModel, batch: Sequence[Pair], params: RewardParams) -> t
     total, right, decided = 0.0, 0.0, 0
     for start in range(0, len(batch), params.micro_batch_size):
         loss, hits, n = _forward(reward, batch[start : start + params.micro_batch_size], params)
-        (loss / len(batch)).backward()  # type: ignore[no-untyped-call]
+        (loss / len(batch)).backward()
         total, right, decided = total + float(loss.detach()), right + hits, decided + n
     return total / len(batch), right / max(1, decided)
 

@@ -5,7 +5,7 @@ numerics of sampling and training differ below fp32, and PPO would clip the diff
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
@@ -18,7 +18,7 @@ from plumbline.lm.sampling import Response, left_pad, positions, right_pad
 
 @dataclass(frozen=True)
 class Sequences:
-    """Prompts padded on the left to P tokens, responses on the right to R, so that all responses begin in one column."""
+    """Prompts padded on the left to P tokens, responses on the right to R, so that all responses begin together."""
 
     ids_BT: torch.Tensor
     mask_BT: torch.Tensor
@@ -26,13 +26,25 @@ class Sequences:
     mask_BR: torch.Tensor
 
     def rows(self, index: torch.Tensor) -> "Sequences":
-        """The sequences of these rows."""
-        return Sequences(*(getattr(self, field.name)[index] for field in fields(self)))
+        """The sequences of these rows, without the columns in which all of them have padding."""
+        mask_BT, mask_BR = self.mask_BT[index], self.mask_BR[index]
+        prompt = mask_BT.shape[1] - mask_BR.shape[1]
+        first = int(prompt - mask_BT[:, :prompt].sum(1).max())
+        width = int(mask_BR.sum(1).max())
+        columns = slice(first, prompt + width)
+        return Sequences(self.ids_BT[index, columns], mask_BT[:, columns], self.response_BR[index, :width],
+                         mask_BR[:, :width])
+
+    def micro_batches(self, index: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
+        """`index` in parts of at most `size` rows of similar length: what is left of padding costs little."""
+        length = self.mask_BT[index].sum(1)
+        parts: tuple[torch.Tensor, ...] = index[length.argsort(stable=True)].split(size)
+        return parts
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """Sequences with everything that stays fixed while PPO learns from them. All [B, R], 0 at padding, but `score_B`."""
+    """Sequences with everything that stays fixed while PPO learns from them. All [B, R] and 0 at padding, or [B]."""
 
     sequences: Sequences
     log_probs_BR: torch.Tensor
@@ -46,11 +58,13 @@ def join(prompts: Sequence[list[int]], responses: Sequence[Response], device: to
     """Put prompts and responses side by side."""
     prompt_BP, prompt_mask_BP = left_pad(prompts, pad=0)
     response_BR, mask_BR = right_pad([response.ids for response in responses], pad=0)
-    return Sequences(torch.cat([prompt_BP, response_BR], 1).to(device), torch.cat([prompt_mask_BP, mask_BR], 1).to(device),
-                     response_BR.to(device), mask_BR.to(device))
+    return Sequences(torch.cat([prompt_BP, response_BR], 1).to(device),
+                     torch.cat([prompt_mask_BP, mask_BR], 1).to(device), response_BR.to(device), mask_BR.to(device))
 
 
-def response_log_probs(model: PreTrainedModel, sequences: Sequences, temperature: float, precision: str) -> torch.Tensor:
+def response_log_probs(
+    model: PreTrainedModel, sequences: Sequences, temperature: float, precision: str
+) -> torch.Tensor:
     """Log-probability [B, R] of each response token. Only the response's positions pass through the output layer."""
     width = sequences.response_BR.shape[1]
     with autocast(precision):
@@ -68,7 +82,8 @@ def response_values(model: PreTrainedModel, sequences: Sequences, precision: str
     width = sequences.response_BR.shape[1]
     with autocast(precision):
         values_BT = token_scores(model, sequences.ids_BT, sequences.mask_BT)
-    return (values_BT[:, -width - 1 : -1] - model.config.reward_offset) * sequences.mask_BR
+    values_BR: torch.Tensor = (values_BT[:, -width - 1 : -1] - model.config.reward_offset) * sequences.mask_BR
+    return values_BR
 
 
 @torch.no_grad()
@@ -87,12 +102,13 @@ def roll_out(
 ) -> Rollout:
     """Score sampled responses. A response that did not stop by itself gets `missing_stop_reward` for its score."""
     sequences = join(prompts, responses, policy.device)
-    parts = torch.arange(len(prompts), device=policy.device).split(micro_batch_size)
-    old_BR, reference_BR, values_BR = (
-        torch.cat(computed) for computed in zip(*(
-            (response_log_probs(policy, sequences.rows(rows), temperature, precision),
-             response_log_probs(reference, sequences.rows(rows), temperature, precision),
-             response_values(value, sequences.rows(rows), precision)) for rows in parts), strict=True))
+    old_BR, reference_BR, values_BR = (torch.zeros(sequences.mask_BR.shape, device=policy.device) for _ in range(3))
+    for rows in sequences.micro_batches(torch.arange(len(prompts), device=policy.device), micro_batch_size):
+        part = sequences.rows(rows)
+        width = part.mask_BR.shape[1]
+        old_BR[rows, :width] = response_log_probs(policy, part, temperature, precision)
+        reference_BR[rows, :width] = response_log_probs(reference, part, temperature, precision)
+        values_BR[rows, :width] = response_values(value, part, precision)
     scores = reward.score_ids([prompt + response.ids for prompt, response in zip(prompts, responses, strict=True)])
     stopped_B = torch.tensor([response.stopped for response in responses], device=policy.device)
     score_B = torch.where(stopped_B, torch.tensor(scores, device=policy.device),
@@ -110,6 +126,7 @@ def kl_estimates(
     for start in range(0, len(prompts), batch_size):
         rows = slice(start, start + batch_size)
         sequences = join(prompts[rows], responses[rows], policy.device)
-        own_BR, reference_BR = (response_log_probs(model, sequences, temperature, "fp32") for model in (policy, reference))
+        own_BR, reference_BR = (response_log_probs(model, sequences, temperature, "fp32")
+                                for model in (policy, reference))
         found += (own_BR - reference_BR).sum(1).tolist()
     return found

@@ -120,7 +120,7 @@ def _step(model: PreTrainedModel, batch: Sequence[Row], params: Sft) -> float:
     total = 0.0
     for start in range(0, len(batch), params.micro_batch_size):
         loss, _ = _loss_sum(model, batch[start : start + params.micro_batch_size], params)
-        (loss / tokens).backward()  # type: ignore[no-untyped-call]
+        (loss / tokens).backward()
         total += float(loss.detach())
     return total / tokens
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from plumbline.errors import GateFailed, UserError
+from plumbline.errors import NO_SPACE, DiskFull, GateFailed, UserError
 from plumbline.lineage.home import Home
 from plumbline.lineage.program import FLOW_PID
 from plumbline.progress import PROGRESS_FILE
@@ -110,6 +110,8 @@ class Child:
         if self.error:
             return self.error
         last = "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+        if any(text in last for text in NO_SPACE):  # DVC has no exit status for that
+            return DiskFull(f"a file of stage `{self.stage}`")
         return StageFailed(f"Stage `{self.stage}` failed with exit status {code}. Its whole log is {self.log}; "
                            f"it ends with:\n{last}", killed=not self.crashed)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from plumbline.errors import after
 from plumbline.lineage import tracking
 from plumbline.lineage.home import enter, find_home
 from plumbline.lineage.records import Status
@@ -11,6 +12,7 @@ from plumbline.lineage.workspace import Request, Workspace, create_workspace, re
 from plumbline.preflight import preflight
 
 MLFLOW_STATUS: dict[Status, tracking.RunStatus] = {"finished": "FINISHED", "cancelled": "KILLED", "failed": "FAILED"}
+LONGEST_TAG = 1000
 GATE = "reports/reward/gate.json"
 
 
@@ -30,7 +32,8 @@ def pipeline_run(request: Request) -> Iterator[Workspace]:
         yield workspace
     except BaseException as error:
         cancelled = not isinstance(error, Exception)
-        _end(workspace, parent, "cancelled" if cancelled else "failed", str(error) or type(error).__name__)
+        with after(error):
+            _end(workspace, parent, "cancelled" if cancelled else "failed", str(error) or type(error).__name__)
         raise
     _end(workspace, parent, "finished", None)
 
@@ -51,7 +54,7 @@ def _end(workspace: Workspace, parent: tracking.Recording, status: Status, messa
     record.save(workspace.folder)
     tags: dict[str, str] = {"status": status}
     for name, outcome in record.stages.items():
-        tags |= {f"stage.{name}": outcome.status, f"stage.{name}.reason": outcome.reason}
+        tags |= {f"stage.{name}": outcome.status, f"stage.{name}.reason": outcome.reason[:LONGEST_TAG]}
         if outcome.mlflow_run:
             tags[f"stage.{name}.run"] = outcome.mlflow_run
     parent.tags(tags)

@@ -3,7 +3,6 @@
 This is what `python -m tasks.NAME` does, whether dvc runs it for `plumbline run` or by itself.
 """
 
-import errno
 import json
 import os
 import platform
@@ -18,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from plumbline.config import load_params
-from plumbline.errors import UserError
+from plumbline.errors import UserError, after, as_user_error
 from plumbline.lineage import tracking
 from plumbline.lineage.declared import Declared, read_stage
 from plumbline.lineage.digests import combined, digest, digests
@@ -40,7 +39,7 @@ def run_as_command(name: str, program: Program) -> int:
     try:
         run_stage(Path.cwd(), name, program)
     except Exception as error:
-        problem = _as_user_error(error)
+        problem = as_user_error(error)
         if problem is None:
             traceback.print_exc()
             _write_line({"crashed": f"{type(error).__name__}: {error}"})
@@ -95,8 +94,9 @@ def _run_recorded(root: Path, home: Home, stage: Declared, program: Program) -> 
         (root / stage.receipt).write_text(receipt.model_dump_json(indent=1) + "\n", encoding="utf-8")
         recording.tags({f"host.{name}": value for name, value in host.items()})
         recording.files(run.folder)
-    except BaseException:
-        recording.end("FAILED")
+    except BaseException as error:
+        with after(error):
+            recording.end("FAILED")
         raise
     recording.end("FINISHED")
     run.clear_scratch()
@@ -136,15 +136,6 @@ def _host() -> dict[str, str]:
         facts["threads"] = str(torch.get_num_threads())
         facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return facts
-
-
-def _as_user_error(error: Exception) -> UserError | None:
-    if isinstance(error, UserError):
-        return error
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return UserError(f"The disk is full: {error.filename or 'a file'} could not be written. Make room (old runs/, "
-                         "`dvc gc`), then run again: finished stages are kept.")
-    return None
 
 
 def _announce(mlflow_run: str) -> None:

@@ -48,6 +48,13 @@ def experiment(client: "MlflowClient", home: Home) -> str:
     return str(found.experiment_id)
 
 
+def end_abandoned(home: Home, run_id: str) -> None:
+    """Close the run of a stage whose process was killed before it could."""
+    client = connect(home)
+    if client.get_run(run_id).info.status == "RUNNING":
+        client.set_terminated(run_id, "KILLED")
+
+
 class Recording:
     """The MLflow run of one stage. Curves are buffered, so that recording stays cheap."""
 

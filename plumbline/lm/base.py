@@ -1,7 +1,7 @@
 """Language models and their tokenizers: where they come from, and how they are kept.
 
-A source is a hub name, a folder, a `.gguf` file, or `package:NAME/FILE` for a file inside an installed package. Whatever it
-was, it is kept as safetensors with its tokenizer and chat template. Code from a hub is never run.
+A source is a hub name, a folder, a `.gguf` file, or `package:NAME/FILE` for a file inside an installed package.
+Whatever it was, it is kept as safetensors with its tokenizer and chat template. Code from a hub is never run.
 """
 
 import importlib.util
@@ -129,8 +129,9 @@ def _locate(source: str, root: Path) -> tuple[str, dict[str, str]]:
     if source.endswith(".gguf"):
         if not file.is_file():
             raise UserError(f"base.source names the file {file}, which does not exist.")
-        if importlib.util.find_spec("gguf") is None:
-            raise UserError("Reading a GGUF file needs the package gguf. Install it with: pip install gguf")
+        if importlib.util.find_spec("gguf") is None or importlib.util.find_spec("accelerate") is None:
+            raise UserError("Reading a GGUF file needs the packages gguf and accelerate. "
+                            "Install them with: pip install 'plumbline[gguf]'")
         return str(file.parent), {"gguf_file": file.name}
     if file.is_dir():
         return str(file), {}

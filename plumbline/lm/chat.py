@@ -1,8 +1,8 @@
 """From conversations to token ids, in one way for every stage.
 
-A prompt is rendered by the model's chat template up to where the assistant begins; a response is tokenised by itself and
-ends with the token that ends a turn. Their ids are joined, never their texts: SFT, the reward model and PPO see the same
-ids for the same conversation, and sampled ids are never decoded and encoded again.
+A prompt is rendered by the model's chat template up to where the assistant begins; a response is tokenised by itself
+and ends with the token that ends a turn. Their ids are joined, never their texts: SFT, the reward model and PPO see the
+same ids for the same conversation, and sampled ids are never decoded and encoded again.
 """
 
 from functools import lru_cache

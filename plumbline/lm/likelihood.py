@@ -18,7 +18,8 @@ def response_log_likelihoods(
     report: Callable[[int, int], None] | None = None,
 ) -> list[float]:
     """Mean log-probability, in nats a token, of each response with its stop token, given its prompt."""
-    rows = [(encode_prompt(lm.tokenizer, prompt), encode_response(lm.tokenizer, text)) for prompt, text in conversations]
+    rows = [(encode_prompt(lm.tokenizer, prompt), encode_response(lm.tokenizer, text))
+            for prompt, text in conversations]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
     found: dict[int, float] = {}
     for start in range(0, len(order), batch_size):

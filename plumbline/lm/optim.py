@@ -11,7 +11,8 @@ from torch.nn import Parameter
 class Report(Protocol):
     """Called as training goes on: `step` of `total` is done, and these are its metrics."""
 
-    def __call__(self, step: int, total: int, metrics: dict[str, float] | None = None, what: str = "") -> None: ...
+    def __call__(self, step: int, total: int, metrics: dict[str, float] | None = None, what: str = "") -> None:
+        """Tell how far it is."""
 
 
 def adamw(parameters: Iterable[Parameter], learning_rate: float, weight_decay: float = 0.0) -> torch.optim.AdamW:

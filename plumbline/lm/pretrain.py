@@ -1,7 +1,8 @@
 """Pretrain a small language model from scratch: the embedded default, for a machine without a model hub.
 
 Tokenizer (byte-level BPE, ChatML template) and model (Llama architecture) are made here in about a minute on two cores.
-Documents are packed one after another into full rows, separated by the end-of-text token, as in GPT-2 (Radford et al. 2019).
+Documents are packed one after another into full rows, separated by the end-of-text token, as in GPT-2
+(Radford et al. 2019).
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,9 @@ CHATML = (
 TOKENIZER_DOCUMENTS = 5000
 
 
-def pretrain(params: Base, seed: int, documents: Iterator[str], report: Report) -> tuple[LanguageModel, dict[str, float]]:
+def pretrain(
+    params: Base, seed: int, documents: Iterator[str], report: Report
+) -> tuple[LanguageModel, dict[str, float]]:
     """Train tokenizer and model on `documents`, an endless stream of texts. Returns the model and its metrics."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(list(islice(documents, TOKENIZER_DOCUMENTS)), params.vocabulary)
@@ -56,8 +59,9 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     # The role names occur in every conversation, so they deserve tokens.
     bpe.train_from_iterator([*texts, *["user\n", "assistant\n", "system\n"] * 100], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END, additional_special_tokens=[START],
-                                   chat_template=CHATML, clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END,
+                                   additional_special_tokens=[START], chat_template=CHATML,
+                                   clean_up_tokenization_spaces=False)
 
 
 def _new_model(params: Base, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:

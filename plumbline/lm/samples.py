@@ -11,7 +11,8 @@ from plumbline.preferences.types import Prompt
 
 
 def respond(
-    lm: LanguageModel, prompts: Sequence[Prompt], *, max_response: int, temperature: float, seed: int, batch_size: int = 64
+    lm: LanguageModel, prompts: Sequence[Prompt], *, max_response: int, temperature: float, seed: int,
+    batch_size: int = 64,
 ) -> list[str]:
     """One response, as text, to each prompt."""
     generator = torch.Generator().manual_seed(seed)
@@ -22,7 +23,7 @@ def respond(
 
 
 def samples_page(prompts: Sequence[Prompt], answers: Mapping[str, Sequence[str]]) -> str:
-    """Markdown with the answers of each model under each prompt, quoted so that they cannot look like part of the page."""
+    """Markdown with the answers of each model under each prompt, quoted so that they cannot pass for part of it."""
     parts = ["# Samples"]
     for i, prompt in enumerate(prompts):
         parts.append(f"## {i + 1}\n\n" + "\n\n".join(f"**{turn.role}**\n\n{_quote(turn.content)}" for turn in prompt))

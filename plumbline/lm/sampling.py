@@ -1,9 +1,9 @@
 """Sampling responses, a batch at a time.
 
 Departures from `generate`: what comes back is token ids, never text; positions are counted over real tokens, so left
-padding changes nothing; and rows that have finished leave the batch, so a batch does not decode until its slowest member
-with all the others in tow. Sampling is from the full distribution at a temperature: truncating it (top-k, top-p) would make
-the log-probabilities that PPO computes wrong ones.
+padding changes nothing; and rows that have finished leave the batch, so a batch does not decode until its slowest
+member with all the others in tow. Sampling is from the full distribution at a temperature: truncating it (top-k, top-p)
+would make the log-probabilities that PPO computes wrong ones.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def sample_all(
 
 
 def left_pad(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids [B, T] padded on the left, and their mask [B, T]: 1 at real tokens. The mask never depends on `pad`'s value."""
+    """Ids [B, T] padded on the left, and their mask [B, T]: 1 at real tokens. The mask does not depend on `pad`."""
     longest = max(len(row) for row in rows)
     ids_BT = torch.full((len(rows), longest), pad)
     mask_BT = torch.zeros((len(rows), longest), dtype=torch.long)

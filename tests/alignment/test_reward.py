@@ -110,7 +110,7 @@ def test_the_fresh_head_is_small_random_and_of_its_seed(taught_folder):
     heads = [RewardModel.from_policy(taught_folder, 64, seed).model.score.weight.detach() for seed in (0, 0, 1)]
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
     assert heads[0].shape == (1, 32)
-    many = torch.cat([RewardModel.from_policy(taught_folder, 64, seed).model.score.weight.detach() for seed in range(8)])
+    many = torch.cat([RewardModel.from_policy(taught_folder, 64, i).model.score.weight.detach() for i in range(8)])
     assert float(many.std()) == pytest.approx(1 / 33**0.5, rel=0.2)
 
 

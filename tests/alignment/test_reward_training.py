@@ -1,8 +1,10 @@
-"""Reward-model training: the Bradley-Terry loss to the last digit that matters, ties, dropped pairs, and that it learns."""
+"""Reward-model training: the Bradley-Terry loss to the last digit that matters, ties, dropped pairs, and that it
+learns."""
 
 import itertools
 import math
 import random
+from copy import deepcopy
 
 import pytest
 import torch
@@ -94,6 +96,25 @@ def test_the_split_into_micro_batches_changes_neither_gradient_nor_metrics(taugh
     assert split_metrics == pytest.approx(metrics, rel=1e-4)
 
 
+def test_the_gradient_is_that_of_the_mean_over_comparisons(taught_folder):
+    data, reports, reward = prefers_red(6), [], RewardModel.from_policy(taught_folder, 64, 0)
+    model = deepcopy(reward.model).double()
+    reward_training.train_reward_model(reward, data, [], reward_params(micro_batch_size=2), 0,
+                                       lambda step, total, metrics, what="": reports.append(metrics))
+
+    def score(prompt, response):
+        hidden = model.base_model(torch.tensor([reward.encode(prompt, response)])).last_hidden_state[0, -1]
+        return hidden @ model.score.weight[0]
+
+    margins = torch.stack([score(c.prompt, c.chosen) - score(c.prompt, c.rejected) for c in data])
+    loss = (1 + (-margins).exp()).log().mean()
+    gradient = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
+    norm = torch.cat([g.flatten() for g in gradient]).norm()
+    accuracy = float((margins > 0).double().mean())
+    expected = {"loss": float(loss.detach()), "accuracy": accuracy, "grad_norm": float(norm)}
+    assert reports[0] == pytest.approx(expected, rel=1e-4)
+
+
 def test_pairs_made_identical_by_truncation_are_dropped_and_counted(taught_folder):
     reward = RewardModel.from_policy(taught_folder, 40, 0)
     long = "red green " * 30
@@ -142,5 +163,6 @@ def test_every_pair_is_used_once_before_any_is_used_again(reward, monkeypatch):
         reward, batch, params))[1])
     data = [Comparison(PROMPTS[0], (f"red {a} {b}", "blue"), "A", Origin("test"))
             for a, b in itertools.product("abcd", "efghij")]
-    train(reward, data, batch_size=5, epochs=2)
-    assert len(used) == 50 and len({tuple(pair.first) for pair in used[:24]}) == 24
+    assert train(reward, data, batch_size=5, epochs=2)["steps"] == 10
+    assert len(used) == 48 and len({tuple(pair.first) for pair in used[:24]}) == 24
+    assert sorted(pair.first for pair in used[:24]) == sorted(pair.first for pair in used[24:])

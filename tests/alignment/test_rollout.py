@@ -4,11 +4,11 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tiny_models import PROMPTS, small_model
+from tiny_models import PROMPTS, small_gpt2, small_model
 
 from plumbline.alignment.ppo_math import policy_loss
 from plumbline.alignment.reward import RewardModel, value_model
-from plumbline.alignment.rollout import join, response_log_probs, roll_out
+from plumbline.alignment.rollout import join, kl_estimates, response_log_probs, roll_out
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response, stop_token
 from plumbline.lm.sampling import Response, sample
@@ -36,9 +36,9 @@ def reward(taught_folder, tmp_path):
 @pytest.fixture
 def rolled(taught_lm, random_lm, reward, tmp_path):
     def run(precision="fp32", micro_batch_size=2, responses=RESPONSES, temperature=0.7):
-        return roll_out(PROMPT_IDS, responses, taught_lm.model, random_lm.model, value_model(tmp_path / "reward"), reward,
-                        temperature=temperature, missing_stop_reward=-7.0, precision=precision,
-                        micro_batch_size=micro_batch_size)
+        value = value_model(tmp_path / "reward")
+        return roll_out(PROMPT_IDS, responses, taught_lm.model, random_lm.model, value, reward, temperature=temperature,
+                        missing_stop_reward=-7.0, precision=precision, micro_batch_size=micro_batch_size)
 
     return run
 
@@ -54,12 +54,14 @@ def test_log_probs_beside_padding_are_those_of_each_response_alone(random_lm, te
 
 
 @pytest.mark.parametrize("pads", [0, 1, 9])
-def test_left_pads_do_not_change_log_probs(random_lm, pads):
+@pytest.mark.parametrize("make", [small_model, small_gpt2])
+def test_left_pads_do_not_change_log_probs(tokenizer, make, pads):
     """A longer neighbour pads the prompt by so many tokens."""
+    model = make(tokenizer)
     with torch.no_grad():
-        found = response_log_probs(random_lm.model, join([PROMPT_IDS[0], [7] * (7 + pads)], [RESPONSES[1]] * 2, CPU),
+        found = response_log_probs(model, join([PROMPT_IDS[0], [7] * (7 + pads)], [RESPONSES[1]] * 2, CPU),
                                    1.0, "fp32")
-    assert found[0].tolist() == pytest.approx(alone(random_lm.model, PROMPT_IDS[0], RESPONSES[1].ids), abs=1e-4)
+    assert found[0].tolist() == pytest.approx(alone(model, PROMPT_IDS[0], RESPONSES[1].ids), abs=1e-4)
 
 
 def test_the_kl_is_policy_minus_reference_token_by_token_and_zero_at_padding(rolled, taught_lm, random_lm):
@@ -67,12 +69,21 @@ def test_the_kl_is_policy_minus_reference_token_by_token_and_zero_at_padding(rol
     for i, (prompt, response) in enumerate(zip(PROMPT_IDS, RESPONSES, strict=True)):
         ours, theirs = (alone(lm.model, prompt, response.ids, 0.7) for lm in (taught_lm, random_lm))
         n = len(response.ids)
-        assert rollout.kl_BR[i, :n].tolist() == pytest.approx([a - b for a, b in zip(ours, theirs, strict=True)], abs=1e-3)
+        expected = [a - b for a, b in zip(ours, theirs, strict=True)]
+        assert rollout.kl_BR[i, :n].tolist() == pytest.approx(expected, abs=1e-3)
         assert (rollout.kl_BR[i, n:] == 0).all() and (rollout.values_BR[i, n:] == 0).all()
 
 
+def test_the_kl_estimate_of_a_response_is_the_sum_over_its_tokens(taught_lm, random_lm):
+    found = kl_estimates(taught_lm.model, random_lm.model, PROMPT_IDS, RESPONSES, 0.7, batch_size=2)
+    expected = [sum(alone(taught_lm.model, p, r.ids, 0.7)) - sum(alone(random_lm.model, p, r.ids, 0.7))
+                for p, r in zip(PROMPT_IDS, RESPONSES, strict=True)]
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
 def test_each_response_is_scored_up_to_its_stop_token_and_a_cut_one_gets_the_fixed_reward(rolled, reward):
-    scores = [reward.score_ids([prompt + response.ids])[0] for prompt, response in zip(PROMPT_IDS, RESPONSES, strict=True)]
+    scores = [reward.score_ids([prompt + response.ids])[0]
+              for prompt, response in zip(PROMPT_IDS, RESPONSES, strict=True)]
     rollout = rolled()
     assert rollout.score_B.tolist() == pytest.approx([-7.0, *scores[1:]], abs=1e-4)
     assert rollout.stopped_B.tolist() == [False, True, True]
@@ -81,7 +92,7 @@ def test_each_response_is_scored_up_to_its_stop_token_and_a_cut_one_gets_the_fix
 def test_an_empty_response_is_its_stop_token_and_is_scored_there(rolled, reward):
     rollout = rolled(responses=[Response([2], True)] * 3)
     assert rollout.sequences.mask_BR.tolist() == [[1]] * 3
-    assert rollout.score_B.tolist() == pytest.approx([reward.score_ids([p + [2]])[0] for p in PROMPT_IDS], abs=1e-4)
+    assert rollout.score_B.tolist() == pytest.approx([reward.score_ids([[*p, 2]])[0] for p in PROMPT_IDS], abs=1e-4)
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 100])

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from tiny_models import WORDS, PROMPTS, Steps, copy_of, demonstrations, prompt, sft_params, silent
+from tiny_models import PROMPTS, WORDS, Steps, copy_of, demonstrations, prompt, sft_params, silent
 
 from plumbline.alignment import sft
 from plumbline.errors import UserError
@@ -80,6 +80,21 @@ def test_the_split_into_micro_batches_does_not_change_the_gradient(random_lm, mi
     whole = first_gradient(random_lm, shown, batch_size=8, micro_batch_size=8)
     split = first_gradient(random_lm, shown, batch_size=8, micro_batch_size=micro_batch_size)
     assert whole.norm() > 0.1 and torch.allclose(whole, split, atol=1e-5)
+
+
+def test_the_gradient_is_that_of_the_mean_over_response_tokens(random_lm):
+    shown, reports = demonstrations(6), []
+    sft.train_sft(copy_of(random_lm), shown, [], sft_params(epochs=1, batch_size=8, micro_batch_size=2), 0,
+                  lambda step, total, metrics, what="": reports.append(metrics))
+    model, losses = copy_of(random_lm).model.double(), []
+    for row in shown:
+        response = encode_response(random_lm.tokenizer, row.response)
+        ids = torch.tensor([encode_prompt(random_lm.tokenizer, row.prompt) + response])
+        log_probs = model(ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])
+        losses.append(-log_probs[-len(response):, 0])
+    loss = torch.cat(losses).mean()
+    norm = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]).norm()
+    assert reports[0] == pytest.approx({"loss": float(loss.detach()), "grad_norm": float(norm)}, rel=1e-4)
 
 
 def test_demonstrations_without_room_for_a_response_are_dropped_and_counted(random_lm):

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_project import environment, plumbline
 
 from plumbline.lineage.digests import digest
 from plumbline.lineage.dvc_stage import lock_entry
-from fake_project import environment, plumbline
 
 pytestmark = pytest.mark.slow
 STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "ppo", "champion", "preference_eval",
@@ -108,7 +108,7 @@ def test_a_failed_gate_stops_before_ppo(project: Path) -> None:
 
 
 def test_bad_input_is_one_paragraph(project: Path) -> None:
-    for arguments, words in ((["--set", "ppo.max_response=4000"], "tokens, but ppo.max_prompt + ppo.max_response is 40"),
+    for arguments, words in ((["--set", "ppo.max_response=4000"], "tokens, but ppo.max_prompt + ppo.max_response is"),
                              (["--set", "snapshot.sources=[missing.jsonl]"], "missing.jsonl does not exist")):
         done = plumbline(project, "run", *arguments)
         assert done.returncode == 2
@@ -119,7 +119,7 @@ def test_bad_input_is_one_paragraph(project: Path) -> None:
 def test_plain_dvc_repro_gives_the_same_outputs(project: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=project, env=environment(), check=True)
     workspace = project / "runs" / json.loads((project / "first.json").read_text())["id"]
-    for folder in ("data/prepared", "models/base/model", "models/sft/model", "models/reward/model", "models/policy/model"):
+    for folder in ("data/prepared", *(f"models/{name}/model" for name in ("base", "sft", "reward", "policy"))):
         assert digest(project / folder) == digest(workspace / folder)
     # The checkout shares the cache: what the run had done was restored, down to the receipt.
     receipt = json.loads((project / "models/policy/receipt.json").read_text())

@@ -51,7 +51,8 @@ def test_code_names_the_files() -> None:
 
 def test_dependencies_that_came_and_went() -> None:
     deps = [*entry()["deps"][:2], {"path": "plumbline/lm", "md5": "d.dir"}]  # type: ignore[index]
-    assert why(entry(deps=deps), entry(), nothing_known) == "code plumbline/lm is new; code tasks/ppo.py is no longer used"
+    found = why(entry(deps=deps), entry(), nothing_known)
+    assert found == "code plumbline/lm is new; code tasks/ppo.py is no longer used"
 
 
 def test_the_command() -> None:

@@ -24,7 +24,8 @@ def test_a_prompt_ends_where_the_assistant_begins(tokenizer):
 
 
 def test_all_turns_are_in_the_prompt_in_order(tokenizer):
-    turns = (Message("system", "be brief"), Message("user", "red?"), Message("assistant", "yes"), Message("user", "blue?"))
+    turns = (Message("system", "be brief"), Message("user", "red?"), Message("assistant", "yes"),
+             Message("user", "blue?"))
     text = tokenizer.decode(encode_prompt(tokenizer, turns))
     assert [text.index(turn.content) for turn in turns] == sorted(text.index(turn.content) for turn in turns)
     assert text.endswith("<|im_start|>assistant\n")

@@ -114,7 +114,8 @@ def test_a_model_that_caps_its_logits_is_refused(tokenizer, tmp_path):
 
 def test_code_that_comes_with_a_model_is_not_run(folder):
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "homemade", "auto_map": {"AutoConfig": "made.Config", "AutoModelForCausalLM": "made.Model"}}
+    config |= {"model_type": "homemade",
+               "auto_map": {"AutoConfig": "made.Config", "AutoModelForCausalLM": "made.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "made.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
     with pytest.raises(UserError, match="cannot be loaded"):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_models import small_gpt2
 
 from plumbline.lm.sampling import Response, left_pad, positions, right_pad, sample, sample_all
 
@@ -30,6 +31,12 @@ def test_greedy_responses_are_those_of_generate(random_lm, stop):
     expected = [generated(random_lm.model, ids, stop) for ids in ROWS]
     assert len({len(ids) for ids in expected}) > 1, "some must stop and some must not"
     assert draw(random_lm.model, ROWS, stop) == [Response(ids, ids[-1] == stop) for ids in expected]
+
+
+def test_left_pads_do_not_move_the_positions(tokenizer):
+    """Rotary positions are relative and would hide it: GPT-2's are absolute."""
+    model = small_gpt2(tokenizer)
+    assert [response.ids for response in draw(model, ROWS)] == [generated(model, ids, stop=-1) for ids in ROWS]
 
 
 def test_rows_that_finished_leave_the_batch(random_lm, stop):

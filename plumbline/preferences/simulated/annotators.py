@@ -8,10 +8,11 @@ answers, one hardly looks.
 import math
 import random
 from dataclasses import dataclass
+from functools import cache
 
 from plumbline.preferences.simulated.gold import score
 from plumbline.preferences.simulated.responses import CONTESTANTS, DEMONSTRATORS, write
-from plumbline.preferences.simulated.world import Request, requests
+from plumbline.preferences.simulated.world import Kind, Request, requests
 from plumbline.preferences.types import Comparison, Demonstration, Label, Message, Origin, Prompt, Ranking, Row
 
 TIE_WITHIN = 0.15
@@ -20,7 +21,7 @@ SECOND_OPINIONS = 0.15
 
 @dataclass(frozen=True)
 class Annotator:
-    """`reliability`: inverse scale of the noise. `length_taste`: utility a word. `careless`: chance of a random answer."""
+    """`reliability`: inverse scale of the noise. `length_taste`: utility a word. `careless`: chance of a random one."""
 
     name: str
     reliability: float
@@ -54,15 +55,16 @@ def rows(seed: int, demonstrations: int, comparisons: int, rankings: int) -> lis
 
 
 def _draw(rng: random.Random) -> Request:
-    by_kind: dict[str, list[Request]] = _requests_by_kind()
+    by_kind = _requests_by_kind()
     return rng.choice(by_kind[rng.choice(list(by_kind))])
 
 
-def _requests_by_kind(cached: dict[str, list[Request]] = {}) -> dict[str, list[Request]]:  # noqa: B006
-    if not cached:
-        for request in requests().values():
-            cached.setdefault(request.kind, []).append(request)
-    return cached
+@cache
+def _requests_by_kind() -> dict[Kind, list[Request]]:
+    found: dict[Kind, list[Request]] = {}
+    for request in requests().values():
+        found.setdefault(request.kind, []).append(request)
+    return found
 
 
 def _prompt(request: Request) -> Prompt:

@@ -1,7 +1,7 @@
 """The gold reward: how good a response really is. Training never sees it; the evaluation may.
 
-Content counts most (the right points, in the right order, nothing wrong), then manner, then brevity: padding, repetition,
-and anything that means nothing in this world cost a little each. The range is about -3 to 1.5.
+Content counts most (the right points, in the right order, nothing wrong), then manner, then brevity: padding,
+repetition, and anything that means nothing in this world cost a little each. The range is about -4 to 2.
 """
 
 from plumbline.errors import UserError
@@ -74,7 +74,8 @@ def _comparison(said: tuple[str, ...]) -> set[str]:
 
 
 def _is_any(said: tuple[str, ...], known: tuple[str, ...]) -> bool:
-    return any(list(said) == words(sentence) for sentence in known)
+    # Order words are dropped on both sides: some mistakes begin with one.
+    return any(list(said) == _without_order_word(words(sentence)) for sentence in known)
 
 
 def _without_order_word(said: list[str]) -> list[str]:

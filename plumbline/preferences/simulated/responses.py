@@ -6,6 +6,7 @@ the wrong order, something wrong, answering another request, rudeness, padding, 
 
 import random
 from dataclasses import dataclass
+from functools import cache
 
 from plumbline.preferences.simulated.world import Request, requests
 
@@ -41,9 +42,9 @@ NOVICE = Writer("novice", 0.25, 0.25, 0.30, 0.08, 0.20, 0.40, 0.40, 0.30, 0.05)
 PARROT = Writer("parrot", 0.02, 0.02, 0.05, 0.70, 0.0, 0.10, 0.05, 0.02, 0.0)
 TROLL = Writer("troll", 0.40, 0.40, 0.50, 0.30, 0.45, 0.40, 0.50, 0.50, 0.20)
 
-# Demonstrations come from ordinary people; the responses that annotators compare span the whole range, as they must for a
-# reward model to be of use far from where it started.
-DEMONSTRATORS = {EXPERT: 0.15, HELPER: 0.70, NOVICE: 0.15}
+# Demonstrations come from ordinary people; the responses that annotators compare span the whole range, as they must for
+# a reward model to be of use far from where it started.
+DEMONSTRATORS = {EXPERT: 0.10, HELPER: 0.60, NOVICE: 0.30}
 CONTESTANTS = {EXPERT: 0.22, HELPER: 0.34, NOVICE: 0.16, PARROT: 0.16, TROLL: 0.12}
 
 
@@ -103,10 +104,6 @@ def _order_word(i: int, n: int) -> str:
     return ORDER_WORDS[0] if i == 0 else ORDER_WORDS[-1] if i == n - 1 else ORDER_WORDS[1 + (i - 1) % 2]
 
 
-_ALL: list[Request] = []
-
-
+@cache
 def _all_requests() -> list[Request]:
-    if not _ALL:
-        _ALL.extend(requests().values())
-    return _ALL
+    return list(requests().values())

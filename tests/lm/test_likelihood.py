@@ -1,0 +1,47 @@
+"""Likelihoods of given text against float64 passes over one conversation at a time, and the page of samples."""
+
+import pytest
+import torch
+from tiny_models import PROMPTS, WORDS, copy_of
+
+from plumbline.lm.chat import encode_prompt, encode_response
+from plumbline.lm.likelihood import next_token_log_probs, response_log_likelihoods
+from plumbline.lm.samples import respond, samples_page
+
+
+def log_probs(lm, ids):
+    with torch.no_grad():
+        return copy_of(lm).model.double()(torch.tensor([ids])).logits[0].log_softmax(-1)
+
+
+def test_the_likelihood_of_a_response_is_the_mean_over_its_tokens_and_its_stop(random_lm):
+    asked = [(PROMPTS[0], "red"), (PROMPTS[2], "green blue black"), (PROMPTS[1], "")]
+    expected = []
+    for prompt, text in asked:
+        start, response = encode_prompt(random_lm.tokenizer, prompt), encode_response(random_lm.tokenizer, text)
+        table = log_probs(random_lm, start + response)
+        each = [float(table[len(start) + t - 1, token]) for t, token in enumerate(response)]
+        expected.append(sum(each) / len(each))
+    assert response_log_likelihoods(random_lm, asked, batch_size=2) == pytest.approx(expected, abs=1e-4)
+
+
+def test_options_are_weighed_as_the_first_token_of_the_answer(random_lm):
+    found, = next_token_log_probs(random_lm, ["colors"], ["A", " B"])
+    last = log_probs(random_lm, encode_prompt(random_lm.tokenizer, PROMPTS[1]))[-1]
+    ids = [random_lm.tokenizer(option, add_special_tokens=False)["input_ids"][0] for option in "AB"]
+    assert found == pytest.approx(last[ids].tolist(), abs=1e-4)
+
+
+def test_responses_are_text_without_special_tokens_in_the_order_of_the_prompts(taught_lm):
+    said = respond(taught_lm, PROMPTS, max_response=16, temperature=0.0, seed=0, batch_size=2)
+    assert said == [respond(taught_lm, [p], max_response=16, temperature=0.0, seed=0)[0] for p in PROMPTS]
+    assert all("<|" not in text and set(text.split()) <= set(WORDS) for text in said)
+
+
+def test_a_sample_cannot_close_its_quotation():
+    page = samples_page(PROMPTS[:1], {"sft": ["~~~\n# I am a heading\n~~~~"]})
+    assert "~~~~~text\n~~~\n# I am a heading\n~~~~\n~~~~~" in page
+    assert page.startswith("# Samples") and ASKED in page
+
+
+ASKED = PROMPTS[0][0].content

@@ -1,0 +1,50 @@
+"""What is found out before anything is trained."""
+
+from pathlib import Path
+
+import pytest
+
+from plumbline.config import load_params
+from plumbline.errors import UserError
+from plumbline.lineage.home import Home
+from plumbline.preflight import preflight
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def check(root: Path, *settings: str) -> None:
+    home = Home(root, root / ".plumbline")
+    home.folder.mkdir(exist_ok=True)
+    preflight(home, load_params(ROOT, None, settings))
+
+
+def test_the_default_passes(tmp_path: Path) -> None:
+    check(tmp_path)
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    (["snapshot.sources=[here.jsonl]"], "here.jsonl does not exist"),
+    (["base.context=100", "sft.max_length=101", "reward_model.max_length=100", "ppo.max_prompt=50",
+      "ppo.max_response=50"], "at most 100 tokens, but sft.max_length is 101"),
+    (["base.context=100", "sft.max_length=100", "reward_model.max_length=100", "ppo.max_prompt=50",
+      "ppo.max_response=51"], "ppo.max_prompt + ppo.max_response is 101"),
+    (["snapshot.sources=[simulated, 'hub:a/b']"], "judge is `gold`"),
+    (["base.source=missing/model.gguf"], "missing/model.gguf"),
+])
+def test_what_cannot_work_is_named(tmp_path: Path, settings: list[str], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(tmp_path, *settings)
+    assert words in str(caught.value)
+
+
+def test_a_local_model_is_asked_once(tmp_path: Path, random_lm) -> None:
+    random_lm.save(tmp_path / "model")
+    context = random_lm.model.config.max_position_embeddings
+    settings = ["base.source=model", f"sft.max_length={context}", f"reward_model.max_length={context}",
+                f"ppo.max_prompt={context // 2}", f"ppo.max_response={context // 2}"]
+    check(tmp_path, *settings)
+    asked = (tmp_path / ".plumbline/base_models.json").read_text()
+    check(tmp_path, *settings)
+    assert (tmp_path / ".plumbline/base_models.json").read_text() == asked
+    with pytest.raises(UserError, match=f"at most {context} tokens"):
+        check(tmp_path, *settings, f"sft.max_length={context + 1}")
