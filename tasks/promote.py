@@ -9,7 +9,7 @@ def program(run: StageRun) -> None:
     """Register the policy as challenger, decide, and move the aliases."""
     from plumbline.lineage.declared import read_stage
     from plumbline.lineage.digests import digest
-    from plumbline.lineage.promotion import decide, overtaken
+    from plumbline.lineage.promotion import decide, postponed, was_overtaken
     from plumbline.lineage.receipts import read_receipt
     from plumbline.lineage.registry import Registry
 
@@ -28,8 +28,11 @@ def program(run: StageRun) -> None:
     version = registry.register(policy.md5, policy.model_id, receipt.mlflow_run, compared_with, tags).version
     registry.make_challenger(version)
     champion = registry.champion()
-    decision = overtaken(decision, compared_with, champion.version if champion else None, version)
-    if decision.promoted:
+    champion_now = champion.version if champion else None
+    if decision.promoted and was_overtaken(compared_with, champion_now, version):
+        decision = postponed(decision, compared_with, champion_now)
+        registry.leave_open(version)
+    elif decision.promoted:
         registry.make_champion(version)
     found = {"promoted": decision.promoted, "name": registry.name, "version": version, "compared_with": compared_with,
              "reasons": decision.reasons}

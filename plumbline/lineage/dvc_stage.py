@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -44,7 +45,12 @@ def lock_entry(root: Path, name: str) -> LockEntry | None:
     file = root / "dvc.lock"
     if not file.exists():
         return None
-    entry = YAML(typ="safe").load(file.read_text(encoding="utf-8")).get("stages", {}).get(name)
+    try:
+        lock = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    except YAMLError:
+        lock = None
+    # The lock of another run may be half written at this moment: then that run has not done the stage yet.
+    entry = lock.get("stages", {}).get(name) if lock else None
     return dict(entry) if entry else None
 
 

@@ -26,13 +26,16 @@ def decide(measured: Measured, champion: int | None, min_win_rate: float) -> Dec
     return Decision(all(passed for passed, _ in verdicts), reasons)
 
 
-def overtaken(decision: Decision, compared_with: int | None, champion_now: int | None, version: int) -> Decision:
-    """Keep a newer champion: a policy that was never compared with it does not replace it."""
-    if not decision.promoted or champion_now in (None, compared_with, version):
-        return decision
+def was_overtaken(compared_with: int | None, champion_now: int | None, version: int) -> bool:
+    """Whether another version became champion after the comparison: nobody knows which of the two is better."""
+    return champion_now not in (None, compared_with, version)
+
+
+def postponed(decision: Decision, compared_with: int | None, champion_now: int | None) -> Decision:
+    """Keep the newer champion, and say what to do."""
     compared = f"version {compared_with}" if compared_with else "no champion"
-    return Decision(False, [*decision.reasons, f"it was compared with {compared}, but version {champion_now} "
-                                               "has become champion since"])
+    return Decision(False, [*decision.reasons, f"it was compared with {compared}, but version {champion_now} has "
+                                               "become champion since: run again to compare it with that one"])
 
 
 def _beats(measured: Measured, other: str, min_win_rate: float) -> tuple[bool, str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 DIGEST = "dvc.md5"
 COMPARED_WITH = "compared_with"
-NOBODY = "none"
+NOBODY, OPEN = "none", "open"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class PolicyVersion:
     """MLflow's logged model."""
     compared_with: int | None
     """The version that was champion when this one was evaluated, if there was one."""
+    settled: bool
+    """Whether that comparison counts; not if another version became champion meanwhile."""
 
 
 class Registry:
@@ -80,7 +82,7 @@ class Registry:
         would be evaluated anew after each promotion, against itself.
         """
         known = self.find(md5)
-        if known is None:
+        if known is None or not known.settled:
             return self.champion()
         return self.version(known.compared_with) if known.compared_with else None
 
@@ -89,12 +91,17 @@ class Registry:
         """The version of these bytes, made if there is none."""
         known = self.find(md5)
         if known:
+            self._mark(known.version, compared_with)
             return known
         self._ensure_model()
         marks = {DIGEST: md5, COMPARED_WITH: str(compared_with or NOBODY), "model_id": model_id}
         made = self._client.create_model_version(self.name, source=f"models:/{model_id}", run_id=run_id,
                                                  tags={**tags, **marks})
         return _policy(made)
+
+    def leave_open(self, version: int) -> None:
+        """Let the next run compare the version with the champion of that time."""
+        self._client.set_model_version_tag(self.name, str(version), COMPARED_WITH, OPEN)
 
     def make_challenger(self, version: int) -> None:
         """Name the newest version."""
@@ -109,6 +116,9 @@ class Registry:
             self._client.set_registered_model_alias(self.name, PREVIOUS, str(before.version))
         self._client.set_registered_model_alias(self.name, CHAMPION, str(version))
 
+    def _mark(self, version: int, compared_with: int | None) -> None:
+        self._client.set_model_version_tag(self.name, str(version), COMPARED_WITH, str(compared_with or NOBODY))
+
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException
 
@@ -121,4 +131,4 @@ class Registry:
 def _policy(version: "ModelVersion") -> PolicyVersion:
     compared = version.tags.get(COMPARED_WITH, NOBODY)
     return PolicyVersion(int(version.version), version.tags.get(DIGEST, ""), version.tags.get("model_id", ""),
-                         None if compared == NOBODY else int(compared))
+                         int(compared) if compared.isdecimal() else None, settled=compared != OPEN)

@@ -3,7 +3,7 @@
 import pytest
 
 from plumbline.errors import UserError
-from plumbline.lineage.promotion import Decision, decide, overtaken
+from plumbline.lineage.promotion import Decision, decide, postponed, was_overtaken
 
 
 def measured(sft_low: float = 0.7, champion_low: float | None = None) -> dict[str, object]:
@@ -33,12 +33,14 @@ def test_a_missing_measurement_is_an_error_not_a_zero() -> None:
         decide(measured(), 3, 0.5)
 
 
+@pytest.mark.parametrize(("compared_with", "champion_now", "overtaken"),
+                         [(1, 2, True), (None, 2, True), (1, 1, False), (None, None, False), (1, 3, False)])
+def test_a_newer_champion_overtakes(compared_with: int | None, champion_now: int | None, overtaken: bool) -> None:
+    assert was_overtaken(compared_with, champion_now, version=3) is overtaken
+
+
 def test_a_champion_that_it_was_not_compared_with_stays() -> None:
-    decision = overtaken(Decision(True, ["it won"]), compared_with=1, champion_now=2, version=3)
+    decision = postponed(Decision(True, ["it won"]), compared_with=1, champion_now=2)
     assert not decision.promoted
-    assert decision.reasons[-1] == "it was compared with version 1, but version 2 has become champion since"
-
-
-@pytest.mark.parametrize(("compared_with", "champion_now"), [(1, 1), (None, None), (1, None), (1, 3)])
-def test_nobody_overtook(compared_with: int | None, champion_now: int | None) -> None:
-    assert overtaken(Decision(True, []), compared_with, champion_now, version=3).promoted
+    assert decision.reasons == ["it won", "it was compared with version 1, but version 2 has become champion since: "
+                                          "run again to compare it with that one"]

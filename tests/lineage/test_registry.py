@@ -60,3 +60,15 @@ def test_the_version_points_at_the_model_and_the_run_that_made_it(home: Home, re
     assert (version.source, version.run_id) == (f"models:/{model}", run.run_id)
     assert version.tags["snapshot"] == "s.dir"
     assert version.tags["compared_with"] == "none"
+
+
+def test_a_version_that_was_overtaken_meets_the_new_champion_next_time(home: Home, registry: Registry) -> None:
+    first, second = register(home, registry, "a.dir"), register(home, registry, "b.dir")
+    registry.make_champion(second)
+    assert registry.to_compare_with("a.dir") is None
+    registry.leave_open(first)
+    other = registry.to_compare_with("a.dir")
+    assert other and other.version == second
+    assert register(home, registry, "a.dir", compared_with=second) == first
+    settled = registry.find("a.dir")
+    assert settled and (settled.compared_with, settled.settled) == (second, True)
