@@ -4,6 +4,7 @@ Exit status: 0 done, 1 a bug or a stage that broke, 2 something to put right, 3 
 slow to import is imported inside the commands, so that `plumbline --help` and a mistyped option answer at once.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -120,9 +121,11 @@ def _run_flow(home: Home, request: Request, console: Console) -> str:
     with console.status("Starting Prefect"):
         server = start_local_server(home)
         # The server needs some seconds: import what is slow meanwhile.
-        threading.Thread(target=_import_mlflow, daemon=True).start()
+        warming = threading.Thread(target=_warm_up, args=(home,), daemon=True)
+        warming.start()
         from flows.retrain import retrain
 
+        warming.join()
         if server:
             server.wait()
     if not console.is_terminal:
@@ -134,9 +137,13 @@ def _run_flow(home: Home, request: Request, console: Console) -> str:
         return retrain(request)
 
 
-def _import_mlflow() -> None:
-    import mlflow.entities
-    import mlflow.tracking  # noqa: F401
+def _warm_up(home: Home) -> None:
+    with contextlib.suppress(Exception):  # the run meets the same problem, and reports it
+        import dvc.repo  # noqa: F401
+
+        from plumbline.lineage import tracking
+
+        tracking.experiment(tracking.connect(home), home)
 
 
 def _summarise(home: Home, folder: "os.PathLike[str]") -> None:

@@ -35,7 +35,7 @@ def run_as_task(stage: "Stage", workspace: Workspace) -> None:
     def reproduce_stage() -> None:
         _reproduce(stage, workspace)
 
-    task(
+    run = task(
         name=stage.name,
         version=block.get("version"),
         retries=stage.retries,
@@ -44,7 +44,13 @@ def run_as_task(stage: "Stage", workspace: Workspace) -> None:
         timeout_seconds=stage.timeout_minutes * 60,
         cache_policy=NO_CACHE,
         persist_result=False,
-    )(reproduce_stage)()
+    )(reproduce_stage)
+    try:
+        run()
+    except TimeoutError as error:
+        raise StageFailed(f"Stage `{stage.name}` was stopped after {stage.timeout_minutes:g} minutes, its limit in "
+                          f"tasks/{stage.name}.py. Raise the limit, or make the stage shorter; its log is "
+                          f"{workspace.folder / 'logs' / stage.name}.log.", killed=False) from error
 
 
 def _worth_retrying(_task: object, _run: TaskRun, state: State[None]) -> bool:
@@ -63,7 +69,7 @@ def _reproduce(stage: "Stage", workspace: Workspace) -> None:
         _do(stage, workspace, child, forced)
     except BaseException as error:
         outcome = Outcome(status="failed", seconds=round(time.monotonic() - started, 2),
-                          reason=str(error) or type(error).__name__, mlflow_run=child.mlflow_run)
+                          reason=str(error) or f"stopped: {type(error).__name__}", mlflow_run=child.mlflow_run)
         watching.done(stage.name, outcome)
         with after(error):
             workspace.done(stage.name, outcome)

@@ -29,7 +29,8 @@ def restore(root: Path, name: str) -> bool:
             repo.stage_cache.restore(stage)
         except RunCacheNotFoundError:
             return False
-        _save(stage)
+        stage.save(run_cache=False)  # what came from the cache need not go there
+        stage.dump(update_pipeline=False)
     return True
 
 
@@ -37,7 +38,9 @@ def commit(root: Path, name: str) -> None:
     """Put the outputs of a stage that has just been run into the cache and into dvc.lock."""
     repo, stage = _load(root, name)
     with repo.lock:
-        _save(stage)
+        stage.save()
+        stage.commit()
+        stage.dump(update_pipeline=False)
 
 
 def lock_entry(root: Path, name: str) -> LockEntry | None:
@@ -60,9 +63,3 @@ def _load(root: Path, name: str) -> tuple["Repo", "PipelineStage"]:
     logging.getLogger("dvc").setLevel(logging.ERROR)
     repo = Repo(str(root))
     return repo, repo.stage.load_one(str(root / "dvc.yaml"), name)
-
-
-def _save(stage: "PipelineStage") -> None:
-    stage.save()
-    stage.commit()
-    stage.dump(update_pipeline=False)

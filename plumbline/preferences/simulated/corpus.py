@@ -40,8 +40,10 @@ def _procedure(rng: random.Random) -> str:
 
 
 def _fact(rng: random.Random) -> str:
-    (attribute, x), value = rng.choice(list(facts().items()))
-    return f"About the {attribute} of the {x}. " + _sentence(FACTS[attribute][2].format(x=x, value=value))
+    x = rng.choice(ANIMALS)
+    known = rng.sample(list(FACTS), 2)
+    told = [_sentence(FACTS[attribute][2].format(x=x, value=facts()[attribute, x])) for attribute in known]
+    return f"About the {x}. " + " ".join(told)
 
 
 def _size(rng: random.Random) -> str:

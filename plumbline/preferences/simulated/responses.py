@@ -36,7 +36,7 @@ class Writer:
 
 
 EXPERT = Writer("expert", 0.02, 0.01, 0.02, 0.0, 0.0, 0.10, 0.03, 0.02, 0.0)
-HELPER = Writer("helper", 0.12, 0.10, 0.15, 0.03, 0.08, 0.35, 0.25, 0.18, 0.0)
+HELPER = Writer("helper", 0.06, 0.05, 0.08, 0.0, 0.12, 0.35, 0.45, 0.35, 0.0)
 NOVICE = Writer("novice", 0.25, 0.25, 0.30, 0.08, 0.20, 0.40, 0.40, 0.30, 0.05)
 # Fluent and polite, but often answering something else: only a reader of the request can tell.
 PARROT = Writer("parrot", 0.02, 0.02, 0.05, 0.70, 0.0, 0.10, 0.05, 0.02, 0.0)
@@ -44,8 +44,8 @@ TROLL = Writer("troll", 0.40, 0.40, 0.50, 0.30, 0.45, 0.40, 0.50, 0.50, 0.20)
 
 # Demonstrations come from ordinary people; the responses that annotators compare span the whole range, as they must for
 # a reward model to be of use far from where it started.
-DEMONSTRATORS = {EXPERT: 0.10, HELPER: 0.60, NOVICE: 0.30}
-CONTESTANTS = {EXPERT: 0.22, HELPER: 0.34, NOVICE: 0.16, PARROT: 0.16, TROLL: 0.12}
+DEMONSTRATORS = {EXPERT: 0.10, HELPER: 0.80, NOVICE: 0.10}
+CONTESTANTS = {EXPERT: 0.22, HELPER: 0.32, NOVICE: 0.13, PARROT: 0.22, TROLL: 0.11}
 
 
 def write(request: Request, writers: dict[Writer, float], rng: random.Random) -> str:
