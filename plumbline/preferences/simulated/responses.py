@@ -36,7 +36,7 @@ class Writer:
 
 
 EXPERT = Writer("expert", 0.02, 0.01, 0.02, 0.0, 0.0, 0.10, 0.03, 0.02, 0.0)
-HELPER = Writer("helper", 0.06, 0.05, 0.08, 0.0, 0.12, 0.35, 0.45, 0.35, 0.0)
+HELPER = Writer("helper", 0.06, 0.05, 0.08, 0.0, 0.15, 0.35, 0.55, 0.45, 0.0)
 NOVICE = Writer("novice", 0.25, 0.25, 0.30, 0.08, 0.20, 0.40, 0.40, 0.30, 0.05)
 # Fluent and polite, but often answering something else: only a reader of the request can tell.
 PARROT = Writer("parrot", 0.02, 0.02, 0.05, 0.70, 0.0, 0.10, 0.05, 0.02, 0.0)
