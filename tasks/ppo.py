@@ -6,7 +6,10 @@ SAMPLES = 12
 
 
 def program(run: StageRun) -> None:
-    """Leave the policy in models/policy/model, and its samples beside SFT's. Refuses a reward model that failed its gate."""
+    """Leave the policy in models/policy/model, and its samples beside SFT's.
+
+    Raises GateFailed for a reward model that failed its examination.
+    """
     from plumbline.alignment.ppo import train_ppo
     from plumbline.alignment.reward import RewardModel, check_same_tokens, value_model
     from plumbline.evaluation.gate import require_passed
@@ -20,8 +23,8 @@ def program(run: StageRun) -> None:
     policy, reference = LanguageModel.load(sft_folder), LanguageModel.load(sft_folder, params.precision)
     reward = RewardModel.load(reward_folder, params.precision)
     check_same_tokens(policy, reward)
-    metrics = train_ppo(policy, reference.model, value_model(reward_folder), reward, prompts(data, "train"), params, seed,
-                        run.report, run.scratch())
+    metrics = train_ppo(policy, reference.model, value_model(reward_folder), reward, prompts(data, "train"), params,
+                        seed, run.report, run.scratch())
     policy.save(run.folder / "model")
     shown = prompts(data, "validation")[:SAMPLES]
     answers = {name: respond(lm, shown, max_response=params.max_response, temperature=params.temperature, seed=seed)

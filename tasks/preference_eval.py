@@ -95,8 +95,8 @@ def _agreement(run: StageRun, models: "dict[str, LanguageModel]") -> dict[str, f
     sides = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
     found: dict[str, float] = {"preference_accuracy_n": len(pairs)}
     for name, lm in models.items():
-        likely = response_log_likelihoods(lm, sides, report=lambda step, total, name=name: run.report(
-            step, total, what=f"{name} on preferences"))
+        run.report(0, 1, what=f"{name} on preferences")
+        likely = response_log_likelihoods(lm, sides)
         wins = zip(likely[: len(pairs)], likely[len(pairs) :], strict=True)
         found[f"preference_accuracy_{name}"] = sum(chosen > rejected for chosen, rejected in wins) / len(pairs)
     return found

@@ -1,6 +1,6 @@
 """What a language model thinks of given text, without sampling."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -15,7 +15,6 @@ def response_log_likelihoods(
     lm: LanguageModel,
     conversations: Sequence[tuple[Prompt, str]],
     batch_size: int = 16,
-    report: Callable[[int, int], None] | None = None,
 ) -> list[float]:
     """Mean log-probability, in nats a token, of each response with its stop token, given its prompt."""
     rows = [(encode_prompt(lm.tokenizer, prompt), encode_response(lm.tokenizer, text))
@@ -25,8 +24,6 @@ def response_log_likelihoods(
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         found.update(zip(batch, _batch(lm, [rows[i] for i in batch]), strict=True))
-        if report:
-            report(start + len(batch), len(rows))
     return [found[i] for i in range(len(rows))]
 
 
