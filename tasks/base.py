@@ -1,4 +1,4 @@
-"""Stage `base`: the language model to align, pretrained here from scratch or loaded from a hub, a folder, a GGUF file."""
+"""Stage `base`: the model to align: pretrained here from scratch, or loaded from a hub, a folder, a GGUF file."""
 
 from tasks.stage import Stage, StageRun
 
