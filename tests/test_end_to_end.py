@@ -1,0 +1,73 @@
+"""The real pipeline, every stage of it, on a model of two layers, through the real command line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+CODE = ("plumbline", "tasks", "flows", "dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config")
+SMALL = {
+    "snapshot.simulated_demonstrations": 150, "snapshot.simulated_comparisons": 150, "snapshot.simulated_rankings": 10,
+    "base.hidden_size": 32, "base.layers": 2, "base.heads": 2, "base.tokens": 20000, "sft.epochs": 0.5,
+    "reward_model.epochs": 0.5, "reward_model.centering_samples": 8, "reward_eval.min_accuracy": 0.0,
+    "reward_eval.bootstrap_samples": 100, "ppo.updates": 2, "ppo.batch_size": 8, "ppo.micro_batch_size": 4,
+    "preference_eval.prompts": 12, "preference_eval.comparisons": 10, "preference_eval.bootstrap_samples": 100,
+    "promote.min_win_rate": 0.0,
+}
+STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "ppo", "champion", "preference_eval",
+          "promote"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code of the checkout in a folder of its own."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in CODE:
+        source, target = CHECKOUT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    return folder
+
+
+def run(project: Path, home: str, **settings: object) -> dict[str, object]:
+    """`plumbline run --json` in `project`, with a home of its own."""
+    command = [sys.executable, "-m", "plumbline.cli", "run", "--json"]
+    for key, value in (SMALL | settings).items():
+        command += ["--set", f"{key}={value}"]
+    environment = {**os.environ, "PLUMBLINE_HOME": str(project / home), "PYTHONPATH": str(project)}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_champion_and_the_same_again(project: Path) -> None:
+    first = run(project, "one")
+    assert list(first["stages"]) == STAGES
+    assert {stage["status"] for stage in first["stages"].values()} == {"ran"}
+    folder = project / "runs" / first["id"]
+    assert json.loads((folder / "reports/promote/decision.json").read_text())["version"] is not None
+    for left in ("models/policy/model/model.safetensors", "models/policy/samples.md", "data/prepared/report.md",
+                 "reports/reward/report/report.md", "reports/preference/report/wins.png", "models/champion/champion.json"):
+        assert (folder / left).exists(), left
+    receipt = json.loads((folder / "models/policy/receipt.json").read_text())
+    assert {"models/sft/model", "models/reward/model", "data/prepared"} <= set(receipt["inputs"])
+
+    again = run(project, "one")
+    assert {stage["status"] for stage in again["stages"].values()} == {"reused"}
+    assert again["results"] == first["results"]
+
+    # Nothing shared but parameters, data and machine: the same numbers to the last digit.
+    elsewhere = run(project, "two")
+    assert {stage["mlflow_run"] for stage in elsewhere["stages"].values()}.isdisjoint(
+        {stage["mlflow_run"] for stage in first["stages"].values() if stage["mlflow_run"]})
+    assert elsewhere["results"] == first["results"]
