@@ -57,7 +57,8 @@ def test_from_nothing_to_a_champion_and_the_same_again(project: Path) -> None:
     folder = project / "runs" / first["id"]
     assert json.loads((folder / "reports/promote/decision.json").read_text())["version"] is not None
     for left in ("models/policy/model/model.safetensors", "models/policy/samples.md", "data/prepared/report.md",
-                 "reports/reward/report/report.md", "reports/preference/report/wins.png", "models/champion/champion.json"):
+                 "reports/reward/report/report.md", "reports/preference/report/wins.png",
+                 "models/champion/champion.json"):
         assert (folder / left).exists(), left
     receipt = json.loads((folder / "models/policy/receipt.json").read_text())
     assert {"models/sft/model", "models/reward/model", "data/prepared"} <= set(receipt["inputs"])
