@@ -4,6 +4,7 @@ Three answers: the judge's win rates; what the responses score and how far the p
 itself finds the preferred one of two held-out responses more likely.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tasks.stage import Stage, StageRun
@@ -95,8 +96,7 @@ def _agreement(run: StageRun, models: "dict[str, LanguageModel]") -> dict[str, f
     sides = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
     found: dict[str, float] = {"preference_accuracy_n": len(pairs)}
     for name, lm in models.items():
-        run.report(0, 1, what=f"{name} on preferences")
-        likely = response_log_likelihoods(lm, sides)
+        likely = response_log_likelihoods(lm, sides, partial(run.report, what=f"{name} on preferences"))
         wins = zip(likely[: len(pairs)], likely[len(pairs) :], strict=True)
         found[f"preference_accuracy_{name}"] = sum(chosen > rejected for chosen, rejected in wins) / len(pairs)
     return found

@@ -1,6 +1,6 @@
 """What a language model thinks of given text, without sampling."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -9,22 +9,38 @@ from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.sampling import left_pad, positions, right_pad
 from plumbline.preferences.types import Message, Prompt
 
+TOKENS_A_BATCH = 2048
+"""Every token brings logits over the whole vocabulary: 0.2 MB of them for a vocabulary of 49,152."""
+
+Progress = Callable[[int, int], None]
+
 
 @torch.no_grad()
 def response_log_likelihoods(
     lm: LanguageModel,
     conversations: Sequence[tuple[Prompt, str]],
-    batch_size: int = 16,
+    progress: Progress = lambda _done, _total: None,
 ) -> list[float]:
     """Mean log-probability, in nats a token, of each response with its stop token, given its prompt."""
     rows = [(encode_prompt(lm.tokenizer, prompt), encode_response(lm.tokenizer, text))
             for prompt, text in conversations]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
     found: dict[int, float] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    for batch in _batches([len(prompt) + len(response) for prompt, response in rows]):
         found.update(zip(batch, _batch(lm, [rows[i] for i in batch]), strict=True))
+        progress(len(found), len(rows))
     return [found[i] for i in range(len(rows))]
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Rows of similar length together, as many as TOKENS_A_BATCH allows once they are padded, at least one."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[row] > TOKENS_A_BATCH:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def _batch(lm: LanguageModel, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
@@ -34,9 +50,11 @@ def _batch(lm: LanguageModel, rows: Sequence[tuple[list[int], list[int]]]) -> li
     logits_BRV = lm.model(input_ids=torch.cat([prompt_BP, response_BR], 1).to(lm.model.device), attention_mask=mask_BT,
                           position_ids=positions(mask_BT), use_cache=False,
                           logits_to_keep=response_BR.shape[1] + 1).logits[:, :-1]
-    log_probs_BR = logits_BRV.float().log_softmax(-1).gather(-1, response_BR[..., None].to(lm.model.device)).squeeze(-1)
-    mask_BR = mask_BR.to(log_probs_BR.device)
-    means: list[float] = ((log_probs_BR * mask_BR).sum(1) / mask_BR.sum(1)).tolist()
+    means = []
+    for logits_RV, (_, response) in zip(logits_BRV, rows, strict=True):  # a row at a time: in fp32 all would not fit
+        logits_NV = logits_RV[: len(response)].float()
+        chosen_N = logits_NV[torch.arange(len(response)), torch.tensor(response, device=logits_NV.device)]
+        means.append((chosen_N - logits_NV.logsumexp(-1)).mean().item())
     return means
 
 

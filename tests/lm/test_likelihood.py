@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_models import PROMPTS, WORDS, copy_of
 
+from plumbline.lm import likelihood
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.likelihood import next_token_log_probs, response_log_likelihoods
 from plumbline.lm.samples import respond, samples_page
@@ -14,7 +15,9 @@ def log_probs(lm, ids):
         return copy_of(lm).model.double()(torch.tensor([ids])).logits[0].log_softmax(-1)
 
 
-def test_the_likelihood_of_a_response_is_the_mean_over_its_tokens_and_its_stop(random_lm):
+@pytest.mark.parametrize("tokens_a_batch", [1, 12, 2048])
+def test_the_likelihood_of_a_response_is_the_mean_over_its_tokens_and_its_stop(random_lm, monkeypatch, tokens_a_batch):
+    monkeypatch.setattr(likelihood, "TOKENS_A_BATCH", tokens_a_batch)
     asked = [(PROMPTS[0], "red"), (PROMPTS[2], "green blue black"), (PROMPTS[1], "")]
     expected = []
     for prompt, text in asked:
@@ -22,7 +25,11 @@ def test_the_likelihood_of_a_response_is_the_mean_over_its_tokens_and_its_stop(r
         table = log_probs(random_lm, start + response)
         each = [float(table[len(start) + t - 1, token]) for t, token in enumerate(response)]
         expected.append(sum(each) / len(each))
-    assert response_log_likelihoods(random_lm, asked, batch_size=2) == pytest.approx(expected, abs=1e-4)
+    seen = []
+    found = response_log_likelihoods(random_lm, asked, lambda done, total: seen.append((done, total)))
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert seen[-1] == (3, 3)
+    assert (len(seen) == 1) == (tokens_a_batch == 2048)
 
 
 def test_options_are_weighed_as_the_first_token_of_the_answer(random_lm):
