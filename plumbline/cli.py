@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from plumbline.data_cli import data_app
 from plumbline.errors import UserError, as_user_error
 from plumbline.lineage.child import StageFailed
 from plumbline.lineage.home import Home, enter, find_home
@@ -29,6 +30,7 @@ NEWEST_RUNS = 20
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   rich_markup_mode="markdown",
                   help="Keep a language model aligned with human preferences, and know which data made which model.")
+app.add_typer(data_app, name="data")
 Names = list[str] | None
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
 

@@ -34,7 +34,8 @@ class Snapshot(Block):
     """Which preference data a run learns from."""
 
     sources: Annotated[list[str], Field(min_length=1)]
-    """`simulated`, files, folders, or `hub:NAME`; relative paths start at the project's root."""
+    """`simulated`, `added` (what `plumbline data add` brought), files, folders, or `hub:NAME`; relative paths start at
+    the project's root."""
     simulated_demonstrations: CountOrNone
     """Demonstrations that the simulated world writes."""
     simulated_comparisons: CountOrNone
@@ -52,8 +53,31 @@ class Ingest(Block):
     """Share of prompts kept for measuring during training."""
     heldout_fraction: Share
     """Share of prompts that no training ever sees."""
+    near_duplicate: Fraction | None
+    """Similarity (Jaccard, of words and word pairs) to a held-out prompt that keeps a prompt out of training; null
+    compares none."""
     chosen_as_demonstrations: bool
     """Whether the best response of each comparison or ranking also serves as a demonstration."""
+    max_quarantined: Fraction | None
+    """A limit: share of the rows read that may be in quarantine. Null, here and below, checks nothing."""
+    max_contradictions: Fraction | None
+    """A limit: share of the pairs judged again that may have both labels."""
+    max_cycles: Fraction | None
+    """A limit: share of prompts with three or more decided pairs whose preferences may go in a circle."""
+    min_agreement: Annotated[float, Field(ge=-1, le=1)] | None
+    """A limit: Krippendorff's alpha between annotators; 1 is perfect, 0 is chance."""
+    max_near_chance_annotators: Fraction | None
+    """A limit: share of annotators whose agreement with the others may be like a coin's."""
+    max_longer_wins: Fraction | None
+    """A limit: share of decided pairs in which the longer response may win."""
+    max_first_shown_wins: Fraction | None
+    """A limit: share of decided pairs in which the response shown first may win."""
+    max_machine: Fraction | None
+    """A limit: share of labels that may be a machine's."""
+    max_damaged_texts: Fraction | None
+    """A limit: share of a source's texts that may have traces of a wrong encoding."""
+    min_heldout_preferences: Count | None
+    """A limit: held-out comparisons and rankings."""
 
 
 class Base(Block):

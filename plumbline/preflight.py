@@ -13,9 +13,12 @@ from pathlib import Path
 from plumbline.config import Params
 from plumbline.errors import UserError
 from plumbline.lineage.home import Home
+from plumbline.preferences.arrivals import arrivals
+from plumbline.preferences.batches import SIMULATED
+from plumbline.preferences.folders import Folders
+from plumbline.preferences.snapshot import ADDED
 
 PRETRAIN = "pretrain"
-SIMULATED = "simulated"
 HUB = "hub:"
 GOLD = "gold"
 LEAST_FREE_BYTES = 1_000_000_000
@@ -39,21 +42,28 @@ print(json.dumps([found.context, found.has_chat_template]))
 def preflight(home: Home, params: Params) -> None:
     """Raise UserError for the first thing that would stop the run later."""
     _sources(home.root, params)
-    _judge(params)
+    _judge(home, params)
     _lengths(params, _context(home, params))
     _disk(home, params)
 
 
 def _sources(root: Path, params: Params) -> None:
     for source in params.snapshot.sources:
-        if source != SIMULATED and not source.startswith(HUB) and not (root / source).exists():
+        if source not in (SIMULATED, ADDED) and not source.startswith(HUB) and not (root / source).exists():
             raise UserError(f"snapshot.sources names {source}, but {root / source} does not exist. Give a file, a "
-                            f"folder, `{SIMULATED}` or `{HUB}NAME`; relative paths start at the project's root.")
+                            f"folder, `{SIMULATED}`, `{ADDED}` or `{HUB}NAME`; relative paths start at the project's "
+                            "root.")
 
 
-def _judge(params: Params) -> None:
-    outside = [source for source in params.snapshot.sources if source != SIMULATED]
-    if params.preference_eval.judge == GOLD and outside:
+def _judge(home: Home, params: Params) -> None:
+    if params.preference_eval.judge != GOLD:
+        return
+    sources = params.snapshot.sources
+    outside = [source for source in sources if source not in (SIMULATED, ADDED)]
+    if ADDED in sources:
+        outside += [f"{ADDED}: {arrival.batch.source}" for arrival in arrivals(Folders(home.root, home.folder))
+                    if not arrival.batch.simulated]
+    if outside:
         raise UserError(f"preference_eval.judge is `{GOLD}`, which knows the simulated world only, but "
                         f"snapshot.sources has {', '.join(outside)}. Set preference_eval.judge=reward.")
 

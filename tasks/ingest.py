@@ -4,12 +4,25 @@ from tasks.stage import Stage, StageRun
 
 
 def program(run: StageRun) -> None:
-    """Check the rows of the snapshot and split them by prompt."""
-    from plumbline.preferences.prepare import Splitting, prepare
+    """Check the rows of the snapshot, split them by prompt, and refuse data that are worse than the limits."""
+    from dataclasses import fields
+
+    from plumbline.errors import GateFailed
+    from plumbline.preferences.data_gates import DataLimits, check_gates
+    from plumbline.preferences.data_report import write_report
+    from plumbline.preferences.parts import Splitting
+    from plumbline.preferences.prepare import prepare
 
     chosen = run.params.ingest
-    splitting = Splitting(chosen.validation_fraction, chosen.heldout_fraction, chosen.chosen_as_demonstrations)
-    run.finish(prepare(run.root / "data/snapshot", run.root / "data/prepared", splitting))
+    splitting = Splitting(chosen.validation_fraction, chosen.heldout_fraction, chosen.chosen_as_demonstrations,
+                          chosen.near_duplicate)
+    counts, report = prepare(run.root / "data/snapshot", run.root / "data/prepared", splitting)
+    write_report(report, run.root / "reports/data")
+    limits = DataLimits(**chosen.model_dump(include={limit.name for limit in fields(DataLimits)}))
+    if reasons := check_gates(report, limits):
+        raise GateFailed("The data were refused before anything was trained: " + " ".join(reasons) + " The report is "
+                         f"{run.root / 'reports/data/report.html'}.")
+    run.finish(counts)
 
 
 ingest = Stage("ingest", program, timeout_minutes=120)

@@ -47,8 +47,8 @@ def _contestant(
     from plumbline.evaluation.preference_report import Contestant
     from plumbline.lm.chat import decode_response, encode_prompt, stop_token
     from plumbline.lm.sampling import sample_all
+    from plumbline.preferences.manifest import read_manifest
     from plumbline.preferences.simulated import gold_reward
-    from plumbline.preferences.snapshot import read_manifest
 
     chosen = run.params.preference_eval
     run.report(0, 1, what=f"{name} answers")

@@ -11,8 +11,8 @@ def program(run: StageRun) -> None:
     from plumbline.evaluation.gate import write_verdict
     from plumbline.evaluation.reward_report import gate, write_report
     from plumbline.preferences import prepared
+    from plumbline.preferences.manifest import read_manifest
     from plumbline.preferences.simulated import gold_reward
-    from plumbline.preferences.snapshot import read_manifest
     from plumbline.preferences.types import comparisons_of
 
     chosen = run.params.reward_eval

@@ -53,11 +53,6 @@ class Home:
         return self.folder / "scratch"
 
     @property
-    def batches(self) -> Path:
-        """Preference data that arrived."""
-        return self.folder / "batches"
-
-    @property
     def artifacts(self) -> Path:
         """MLflow's files."""
         return self.folder / "artifacts"

@@ -18,6 +18,7 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 DIGEST = "dvc.md5"
 COMPARED_WITH = "compared_with"
 NOBODY, OPEN = "none", "open"
+MOST_VERSIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,19 @@ class Registry:
             return _policy(self._client.get_model_version(self.name, str(number)))
         except MlflowException:
             return None
+
+    def versions(self) -> list[tuple[int, str, tuple[str, ...]]]:
+        """Every version, newest first, with the pipeline run that registered it and its aliases."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            aliases = self._client.get_registered_model(self.name).aliases
+        except MlflowException:
+            return []
+        found = self._client.search_model_versions(f"name = '{self.name}'", max_results=MOST_VERSIONS)
+        numbers = sorted(((int(one.version), one.tags.get("pipeline_run", "")) for one in found), reverse=True)
+        return [(number, run, tuple(sorted(name for name, of in aliases.items() if int(of) == number)))
+                for number, run in numbers]
 
     def to_compare_with(self, md5: str) -> PolicyVersion | None:
         """The champion that a policy must beat.

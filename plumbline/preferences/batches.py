@@ -2,8 +2,9 @@
 
 A batch is `rows.jsonl` (our schema, one row a line), `quarantine.jsonl` (what could not be used, and why) and
 `batch.json`. Its digest is the SHA-256 of the rows followed by the quarantined rows, so that `sha256sum` verifies a
-batch that has none. Making a batch can take seconds, and a snapshot is taken at the start of every run: batches are
-kept in a store under the identity of their source, which holds its content and the code that imports it.
+batch that has none. Rows are written as they are read: a batch may be larger than memory. Making a batch can take
+seconds, and a snapshot is taken at the start of every run: batches are kept in a store under the identity of their
+source, which holds its content and the code that imports it.
 """
 
 import hashlib
@@ -11,14 +12,17 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from plumbline.preferences.types import Row, to_json
+from plumbline.preferences.manifest import Batch
+from plumbline.preferences.types import Row, to_line
 
 ROWS, QUARANTINE, BATCH = "rows.jsonl", "quarantine.jsonl", "batch.json"
+SIMULATED = "simulated"
 
 
 @dataclass(frozen=True)
@@ -31,44 +35,78 @@ class Quarantined:
     reason: str
 
 
-@dataclass(frozen=True)
-class Imported:
-    """What one source held: every row read is in one of the two."""
-
-    rows: Sequence[Row]
-    quarantined: Sequence[Quarantined] = ()
+Read = Iterable[Row | Quarantined]
+"""What a source holds, in its order."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A batch as the manifest lists it: `rows` usable rows, by kind, and how many were `quarantined`."""
-
-    digest: str
-    source: str
-    rows: int
-    kinds: dict[str, int]
-    quarantined: int
-
-
-def keep(store: Path, identity: Sequence[object], source: str, read: Callable[[], Imported]) -> tuple[Batch, Path]:
+def keep(store: Path, identity: Sequence[object], source: str, read: Callable[[], Read]) -> tuple[Batch, Path]:
     """The batch of the source with this `identity` and its folder in `store`; `read` is called only for a new one."""
     key = hashlib.sha256(json.dumps([code_digest(), source, *identity]).encode()).hexdigest()
     folder = store / key
     if not (folder / BATCH).exists():
-        _write(folder, source, read())
+        with new_folder(store) as made:
+            batch = write_batch(made, source, read())
+            (made / BATCH).write_text(json.dumps(asdict(batch)) + "\n", encoding="utf-8")
+            move_into_place(made, folder)
     return Batch(**json.loads((folder / BATCH).read_text(encoding="utf-8"))), folder
 
 
-def copy_batch(folder: Path, batch: Batch, out: Path) -> None:
-    """Put the batch into a snapshot: `<digest>.jsonl`, and `<digest>.quarantine.jsonl` if anything was quarantined."""
-    shutil.copyfile(folder / ROWS, out / f"{batch.digest}.jsonl")
-    if batch.quarantined:
-        shutil.copyfile(folder / QUARANTINE, out / f"{batch.digest}.quarantine.jsonl")
+@contextmanager
+def new_folder(parent: Path) -> Iterator[Path]:
+    """An empty folder beside its future place; what has not been moved away at the end is deleted."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".new-") as name:
+        made = Path(name) / "batch"
+        made.mkdir()
+        yield made
+
+
+def move_into_place(made: Path, folder: Path) -> None:
+    """Put a finished batch where it belongs: the whole of it, or nothing."""
+    shutil.rmtree(folder, ignore_errors=True)  # left without batch.json by a copy that someone cut short
+    try:
+        made.replace(folder)
+    except OSError:
+        if not (folder / BATCH).exists():  # otherwise another process was quicker, and made the same
+            raise
+
+
+def write_batch(folder: Path, source: str, read: Read) -> Batch:
+    """Write rows and quarantined rows into `folder` as they come."""
+    digest, kinds, quarantined, simulated = hashlib.sha256(), Counter[str](), 0, True
+    with (folder / ROWS).open("wb") as rows, (folder / QUARANTINE).open("wb") as set_aside:
+        for row in read:
+            if isinstance(row, Quarantined):
+                quarantined += 1
+                set_aside.write(jsonl([asdict(row)]).encode())
+                continue
+            line = to_line(row).encode()
+            digest.update(line)
+            rows.write(line)
+            kinds[type(row).__name__.lower()] += 1
+            simulated = simulated and _is_simulated(row)
+    digest.update((folder / QUARANTINE).read_bytes())
+    return Batch(digest.hexdigest(), source, kinds.total(), dict(sorted(kinds.items())), quarantined, simulated)
+
+
+def _is_simulated(row: Row) -> bool:
+    """Whether the row is of the simulated world: a file of that name holds other prompts."""
+    if row.origin.source != SIMULATED:
+        return False
+    from plumbline.preferences.simulated.world import requests  # real data never needs it
+
+    return len(row.prompt) == 1 and row.prompt[0].content in requests()
 
 
 def jsonl(values: Iterable[object]) -> str:
     """One JSON object a line; the same bytes for the same values."""
     return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+
+
+def lines(file: Path) -> Iterator[str]:
+    """The lines of a file of ours, line ends included."""
+    with file.open(encoding="utf-8", newline="\n") as opened:
+        yield from opened
 
 
 def file_digest(file: Path) -> str:
@@ -85,25 +123,3 @@ def code_digest() -> str:
     for file in sorted(folder.rglob("*.py")):
         digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-def _write(folder: Path, source: str, imported: Imported) -> None:
-    """Leave the whole batch in `folder`, or nothing: it is made beside it and renamed."""
-    rows = jsonl(to_json(row) for row in imported.rows).encode()
-    quarantined = jsonl(asdict(row) for row in imported.quarantined).encode()
-    kinds = Counter(type(row).__name__.lower() for row in imported.rows)
-    batch = Batch(hashlib.sha256(rows + quarantined).hexdigest(), source, len(imported.rows),
-                  dict(sorted(kinds.items())), len(imported.quarantined))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
-        made = Path(name) / "batch"
-        made.mkdir()
-        (made / ROWS).write_bytes(rows)
-        (made / QUARANTINE).write_bytes(quarantined)
-        (made / BATCH).write_text(json.dumps(asdict(batch)) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # left without batch.json by a copy that someone cut short
-        try:
-            made.replace(folder)
-        except OSError:
-            if not (folder / BATCH).exists():  # otherwise another run was quicker, and made the same
-                raise

@@ -14,7 +14,7 @@ ROLES: Mapping[str, Role] = {
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
 }
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
-SURROGATE = re.compile("[\ud800-\udfff]")
+SHOWN_CHARACTERS = 80
 
 
 class Unusable(Exception):
@@ -26,25 +26,41 @@ class Unusable(Exception):
         self.reason = reason
 
 
+def shown(value: object) -> str:
+    """The value as a message quotes it: short, and never a failure of its own, however deep or huge the value is."""
+    if value is None or isinstance(value, bool | float):
+        return repr(value)
+    if isinstance(value, str):
+        return repr(value[:SHOWN_CHARACTERS])
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**20 else "a huge number"
+    return {"list": "a list", "dict": "an object"}.get(type(value).__name__, type(value).__name__)
+
+
 def as_text(value: object, field: str) -> str:
     """A text that says something and that every tool downstream can store. Raises Unusable."""
     if value is None:
         raise Unusable(field, "it is missing")
     if not isinstance(value, str):
         raise Unusable(field, f"expected a text, found {type(value).__name__}")
-    if not value.strip():
+    if not value or value.isspace():
         raise Unusable(field, "the text is empty")
     if "\0" in value:
         raise Unusable(field, "the text holds a NUL character")
-    if SURROGATE.search(value):
-        raise Unusable(field, "the text holds half of a surrogate pair, which is not valid Unicode")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise Unusable(field, "the text holds half of a surrogate pair, which is not valid Unicode") from None
     return value
 
 
 def as_messages(value: object, field: str) -> list[Message]:
     """Messages spelt `role` and `content`, or `from` and `value`. Raises Unusable."""
+    if value is None:
+        raise Unusable(field, "it is missing")
     if not isinstance(value, list) or not value:
-        raise Unusable(field, "expected a list of messages")
+        raise Unusable(field, f"expected a list of messages, found {shown(value) if value else 'an empty one'}")
     return [as_message(turn, f"{field}[{i}]") for i, turn in enumerate(value)]
 
 
@@ -56,7 +72,7 @@ def as_message(turn: object, field: str) -> Message:
     spelt = turn.get(role_key)
     role = ROLES.get(spelt.strip().lower()) if isinstance(spelt, str) else None
     if role is None:
-        raise Unusable(f"{field}.{role_key}", f"expected user, assistant or system, found {spelt!r:.80}")
+        raise Unusable(f"{field}.{role_key}", f"expected user, assistant or system, found {shown(spelt)}")
     return Message(role, as_text(turn.get(text_key), f"{field}.{text_key}"))
 
 
@@ -92,12 +108,50 @@ def user_prompt(text: str) -> Prompt:
     return (Message("user", text),)
 
 
+def any_prompt(value: object, field: str) -> Prompt:
+    """A prompt given as a text, as an Anthropic HH transcript, or as a list of messages. Raises Unusable."""
+    if isinstance(value, list):
+        return as_prompt(as_messages(value, field), field)
+    text = as_text(value, field)
+    turns = as_transcript(text)
+    return as_prompt(turns, field) if turns else user_prompt(text)
+
+
+def any_answer(value: object, field: str) -> str:
+    """A response given as a text, as a message, or as a list of one message. Raises Unusable."""
+    if isinstance(value, list):
+        messages = as_messages(value, field)
+    elif isinstance(value, dict):
+        messages = [as_message(value, field)]
+    else:
+        return as_text(value, field)
+    if len(messages) != 1 or messages[0].role != "assistant":
+        raise Unusable(field, f"expected one message of the assistant, found {[turn.role for turn in messages][:8]}")
+    return messages[0].content
+
+
+def any_conversation(value: object, field: str) -> list[Message]:
+    """A list of messages, or an Anthropic HH transcript. Raises Unusable."""
+    if not isinstance(value, str):
+        return as_messages(value, field)
+    if turns := as_transcript(as_text(value, field)):
+        return turns
+    raise Unusable(field, "expected a transcript that starts with `\\n\\nHuman:`, a list of messages, or a text beside "
+                          "a field `prompt`")
+
+
+def prompt_and_answer(turns: Sequence[Message], field: str) -> tuple[Prompt, str]:
+    """A conversation cut before the assistant's last turn. Raises Unusable."""
+    if not turns or turns[-1].role != "assistant":
+        raise Unusable(field, "expected a conversation that ends with the assistant's turn")
+    return as_prompt(turns[:-1], field), turns[-1].content
+
+
 def common_prompt(chosen: Sequence[Message], rejected: Sequence[Message]) -> tuple[Prompt, str, str]:
     """The turns that two conversations share, and the two answers in which they differ. Raises Unusable."""
-    if not chosen or chosen[-1].role != "assistant":
-        raise Unusable("chosen", "expected a conversation that ends with the assistant's turn")
+    prompt, better = prompt_and_answer(chosen, "chosen")
     if not rejected or rejected[-1].role != "assistant":
         raise Unusable("rejected", "expected a conversation that ends with the assistant's turn")
     if list(chosen[:-1]) != list(rejected[:-1]):
         raise Unusable("rejected", "expected the same conversation as chosen up to the last turn")
-    return as_prompt(chosen[:-1], "chosen"), chosen[-1].content, rejected[-1].content
+    return prompt, better, rejected[-1].content

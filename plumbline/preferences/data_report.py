@@ -1,53 +1,62 @@
 """The data report: what a snapshot's rows are like, before anything is trained on them.
 
-Two shares tell a reader what a reward model could learn for the wrong reason: how often the longer response wins, and
-how often the one shown first does. Agreement is the share of pairs of judgements, by different annotators about the
-same two responses, that say the same: no reward model can do much better on such labels than their annotators do.
+A `Reporter` sees every accepted row once, keeps numbers and hashes of it (about 75 bytes a comparison), and computes
+all statistics at the end. `write_report` leaves them three times: report.json for programs, report.md for a terminal,
+report.html with pictures for a browser. What cannot be measured is absent, never zero: agreement where nobody judged a
+pair that another judged, position bias where formats record no order.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
-from typing import TypedDict
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NotRequired, TypedDict, cast
 
-from plumbline.preferences.types import Comparison, Demonstration, Ranking, Row, comparisons_of, to_json
+import numpy as np
 
-EXAMPLE_CHARACTERS = 600
-REASONS_SHOWN = 10
+from plumbline.preferences import agreement, judgements
+from plumbline.preferences.census import Census, Labellers, Leakage, Lengths, Ratings, lengths, responses_of
+from plumbline.preferences.cycles import Cycles, cycles
+from plumbline.preferences.judgements import NOBODY, Bias, JudgementColumns, Names
+from plumbline.preferences.shares import Estimate
+from plumbline.preferences.splits import Split
+from plumbline.preferences.text_trouble import Example, TextColumns, Texts
+from plumbline.preferences.types import Demonstration, Preference, Prompt, Rating, Row, to_json
+
+LISTED = 1000
+"""The longest list of sources, annotators or reasons in report.json; `names` says how many there are."""
+MATRIX = 40
+"""Annotators whose agreement is measured two by two: the busiest."""
+EXAMPLE_CHARACTERS = 2000
 UNKNOWN = "unknown"
 
 
-class Share(TypedDict):
-    """A share, and of how many."""
-
-    share: float
-    n: int
-
-
-class Lengths(TypedDict):
-    """Lengths in characters."""
-
-    median: int
-    p95: int
-    longest: int
-
-
-class Judgements(TypedDict, total=False):
-    """What the labels say; a share that cannot be measured is absent."""
+class Judged(TypedDict):
+    """What the labels say. `pairs` are all pairs judged, those within rankings and those made of ratings included."""
 
     pairs: int
-    ties: Share
-    longer_wins: Share
-    first_shown_wins: Share
+    ties: NotRequired[Estimate]
+    longer_wins: NotRequired[Estimate]
+    first_shown_wins: NotRequired[Estimate]
 
 
-class Agreement(TypedDict):
-    """How far those who judged the same two responses agree."""
+class Agreement(agreement.Measured):
+    """How far those who judged the same two responses agree, with each other and with themselves."""
 
     pairs_judged_again: int
     contradictions: int
-    overall: Share | None
-    by_annotator: dict[str, Share]
+    by_one_annotator: int
+    between_annotators: int
+    contradicted: NotRequired[Estimate]
+    cycles: NotRequired[Cycles]
+
+
+class Strata(TypedDict):
+    """Rows by split within each kind and each source, and by kind within each source."""
+
+    kind_by_split: dict[str, dict[str, int]]
+    source_by_split: dict[str, dict[str, int]]
+    source_by_kind: dict[str, dict[str, int]]
 
 
 class Report(TypedDict):
@@ -56,169 +65,147 @@ class Report(TypedDict):
     snapshot: str
     counts: dict[str, int]
     splits: dict[str, dict[str, int]]
+    names: dict[str, int]
     by_kind: dict[str, int]
     by_source: dict[str, int]
     by_annotator: dict[str, int]
+    strata: Strata
+    leakage: Leakage
     characters: dict[str, Lengths]
-    judgements: Judgements
+    judgements: Judged
+    bias: dict[str, Bias]
     agreement: Agreement
+    labellers: NotRequired[Labellers]
+    ratings: NotRequired[Ratings]
+    texts: dict[str, Texts]
+    trouble_examples: dict[str, Example]
     quarantine: dict[str, int]
     examples: list[dict[str, object]]
 
 
-def describe(
-    snapshot: str,
-    counts: dict[str, int],
-    splits: dict[str, dict[str, int]],
-    rows: Sequence[tuple[Row, str]],
-    quarantined: Sequence[Mapping[str, object]],
-) -> Report:
-    """The report on `rows`, each with the key of its prompt."""
-    examples: dict[str, dict[str, object]] = {}
-    for row, _ in rows:
-        examples.setdefault(type(row).__name__, to_json(row))
-    return {
-        "snapshot": snapshot,
-        "counts": counts,
-        "splits": splits,
-        "by_kind": _count(type(row).__name__.lower() for row, _ in rows),
-        "by_source": _count(row.origin.source for row, _ in rows),
-        "by_annotator": _count(row.origin.annotator or UNKNOWN for row, _ in rows
-                               if not isinstance(row, Demonstration)),
-        "characters": _characters(rows),
-        "judgements": _judgements([row for row, _ in rows if not isinstance(row, Demonstration)]),
-        "agreement": _agreement(rows),
-        "quarantine": _count(f"{row['field']}: {row['reason']}" for row in quarantined),
-        "examples": list(examples.values()),
-    }
+class Reporter:
+    """Sees the accepted rows in their order, then reports on them."""
+
+    def __init__(self) -> None:
+        self._sources, self._annotators = Names(), Names()
+        self._census, self._judgements, self._texts = Census(), JudgementColumns(), TextColumns()
+        self._derived = 0
+        self._examples: dict[str, dict[str, object]] = {}
+
+    def add(self, row: Row, prompt_key: str, split: Split) -> None:
+        """Count one accepted row; `prompt_key` is the hexadecimal name of its prompt."""
+        prompt, source, annotator = self._numbers(row, prompt_key)
+        self._census.add(row, prompt, source, annotator, split)
+        self._texts.add(source, _text(row.prompt))
+        for response in responses_of(row):
+            self._texts.add(source, response)
+        if not isinstance(row, Demonstration | Rating):
+            self._judgements.add(row, prompt, source, annotator, shown=True)
+        if (kind := type(row).__name__) not in self._examples:
+            self._examples[kind] = _example(row)
+
+    def derived(self, preference: Preference, prompt_key: str) -> None:
+        """Judge what was made of one annotator's ratings like any preference, without counting it as a row."""
+        prompt, source, annotator = self._numbers(preference, prompt_key)
+        self._derived += 1
+        self._judgements.add(preference, prompt, source, annotator, shown=False)
+
+    def report(self, snapshot: str, counts: dict[str, int], sizes: dict[str, dict[str, int]],
+               quarantined: Iterable[Mapping[str, object]]) -> Report:
+        """The report on all rows so far, which ends the collecting: a row added now raises BufferError."""
+        sources, annotators, census = self._sources.all(), self._annotators.all(), self._census
+        found = self._judgements.table()
+        report: Report = {
+            "snapshot": snapshot, "counts": counts, "splits": sizes,
+            "names": {"sources": len(sources), "annotators": len(annotators)},
+            "by_kind": census.by_kind(),
+            "by_source": census.by_source(sources, LISTED),
+            "by_annotator": census.by_annotator(annotators, UNKNOWN, LISTED),
+            "strata": {"kind_by_split": census.splits_by_kind(),
+                       "source_by_split": census.splits_by_source(sources, LISTED),
+                       "source_by_kind": census.kinds_by_source(sources, LISTED)},
+            "leakage": census.leakage(),
+            "characters": _characters(census, found),
+            "judgements": {"pairs": len(found.labels)},
+            "bias": {},
+            "agreement": _agreement(found, annotators),
+            "texts": self._texts.by_source(sources, LISTED),
+            "trouble_examples": self._texts.examples(sources),
+            "quarantine": _reasons(quarantined),
+            "examples": list(self._examples.values()),
+        }
+        if (labellers := census.labellers(annotators, UNKNOWN, LISTED)) is not None:
+            report["labellers"] = labellers
+        if (ratings := census.ratings(self._derived)) is not None:
+            report["ratings"] = ratings
+        _add_bias(report, found, sources, annotators)
+        return report
+
+    def _numbers(self, row: Row, prompt_key: str) -> tuple[int, int, int]:
+        name = row.origin.annotator
+        annotator = NOBODY if name is None or name == UNKNOWN else self._annotators.code(name)
+        return int(prompt_key[:16], 16), self._sources.code(row.origin.source), annotator
 
 
-def _count(names: Iterable[str]) -> dict[str, int]:
-    """Most frequent first; names break ties, so that the order is always the same."""
-    return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
+def write_report(report: Report, folder: Path) -> None:
+    """Write report.json, report.md and report.html into `folder`: the same bytes for the same report."""
+    from plumbline.preferences.report_pages import html, markdown  # the pages import the types of this module
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n"),
+                       ("report.md", markdown(report)), ("report.html", html(report))):
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
-def _characters(rows: Sequence[tuple[Row, str]]) -> dict[str, Lengths]:
-    prompts = [sum(len(message.content) for message in row.prompt) for row, _ in rows]
-    responses = [len(response) for row, _ in rows
-                 for response in ([row.response] if isinstance(row, Demonstration) else row.responses)]
-    return {name: _lengths(sorted(lengths)) for name, lengths in (("prompt", prompts), ("response", responses))}
+def _characters(census: Census, found: judgements.Judgements) -> dict[str, Lengths]:
+    decided = np.flatnonzero(found.labels)
+    chosen = found.lengths[decided, (found.labels[decided] < 0).astype(np.int64)]
+    rejected = found.lengths[decided, (found.labels[decided] > 0).astype(np.int64)]
+    measured = {"prompt": census.prompt_lengths(), "response": census.response_lengths(),
+                "chosen": lengths(chosen), "rejected": lengths(rejected)}
+    return {name: one for name, one in measured.items() if one is not None}
 
 
-def _lengths(ordered: Sequence[int]) -> Lengths:
-    return {"median": ordered[len(ordered) // 2], "p95": ordered[int(0.95 * (len(ordered) - 1))],
-            "longest": ordered[-1]}
+def _agreement(found: judgements.Judgements, annotators: list[str]) -> Agreement:
+    again = judgements.contradictions(found)
+    out = cast(Agreement, {**again, **agreement.agreement(found, annotators, LISTED, MATRIX)})
+    if (contradicted := judgements.contradicted(again)) is not None:
+        out["contradicted"] = contradicted
+    if (circles := cycles(found)) is not None:
+        out["cycles"] = circles
+    return out
 
 
-def _judgements(preferences: Sequence[Comparison | Ranking]) -> Judgements:
-    pairs = [pair for preference in preferences for pair in comparisons_of(preference)]
-    decided = [pair for pair in pairs if pair.label != "tie"]
-    unequal = [pair for pair in decided if len(pair.chosen) != len(pair.rejected)]
-    shown = _shown_in_some_order([row for row in preferences if isinstance(row, Comparison)])
-    found: Judgements = {"pairs": len(pairs)}
-    if pairs:
-        found["ties"] = _share(len(pairs) - len(decided), len(pairs))
-    if unequal:
-        found["longer_wins"] = _share(sum(len(pair.chosen) > len(pair.rejected) for pair in unequal), len(unequal))
-    if shown:
-        found["first_shown_wins"] = _share(sum(pair.label == "A" for pair in shown), len(shown))
-    return found
+def _add_bias(report: Report, found: judgements.Judgements, sources: list[str], annotators: list[str]) -> None:
+    if (ties := judgements.ties(found)) is not None:
+        report["judgements"]["ties"] = ties
+    if (longer := judgements.longer_wins(found, sources, annotators, LISTED)) is not None:
+        report["bias"]["longer_wins"] = longer
+        report["judgements"]["longer_wins"] = longer["overall"]
+    if (first := judgements.first_shown_wins(found, sources, annotators, LISTED)) is not None:
+        report["bias"]["first_shown_wins"] = first
+        report["judgements"]["first_shown_wins"] = first["overall"]
 
 
-def _shown_in_some_order(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Decided comparisons of sources where either can win: formats with `chosen` and `rejected` record no order."""
-    labels: dict[str, set[str]] = defaultdict(set)
-    for pair in comparisons:
-        labels[pair.origin.source].add(pair.label)
-    return [pair for pair in comparisons if pair.label != "tie" and {"A", "B"} <= labels[pair.origin.source]]
+def _reasons(quarantined: Iterable[Mapping[str, object]]) -> dict[str, int]:
+    found = Counter(f"{row['field']}: {row['reason']}" for row in quarantined)
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))[:LISTED])
 
 
-def _agreement(rows: Sequence[tuple[Row, str]]) -> Agreement:
-    """Judgements of the same two responses, put into one order, rankings included."""
-    judged: dict[tuple[str, str, str], list[tuple[str | None, str]]] = defaultdict(list)
-    for row, key in rows:
-        if not isinstance(row, Demonstration):
-            for pair in comparisons_of(row):
-                ordered = pair if pair.responses[0] <= pair.responses[1] else pair.swap()
-                judged[key, *ordered.responses].append((row.origin.annotator, ordered.label))
-    again = [judgements for judgements in judged.values() if len(judgements) > 1]
-    same: Counter[str] = Counter()
-    met: Counter[str] = Counter()
-    for judgements in again:
-        for (one, label), (other, other_label) in combinations(judgements, 2):
-            if one != other and one is not None and other is not None:
-                for name in (one, other):
-                    met[name] += 1
-                    same[name] += label == other_label
-    total = sum(met.values()) // 2
-    return {
-        "pairs_judged_again": len(again),
-        "contradictions": sum({"A", "B"} <= {label for _, label in judgements} for judgements in again),
-        "overall": _share(sum(same.values()) // 2, total) if total else None,
-        "by_annotator": {name: _share(same[name], met[name]) for name in sorted(met)},
-    }
+def _text(prompt: Prompt) -> str:
+    return prompt[0].content if len(prompt) == 1 else "\n".join(message.content for message in prompt)
 
 
-def _share(part: int, whole: int) -> Share:
-    return {"share": part / whole, "n": whole}
+def _example(row: Row) -> dict[str, object]:
+    """The row as the schema has it, long texts cut."""
+    cut: dict[str, object] = json.loads(json.dumps(to_json(row)), object_hook=_cut)
+    return cut
 
 
-def markdown(report: Report) -> str:
-    """The report for a person."""
-    counts = report["counts"]
-    lines = [
-        "# Data report", "",
-        f"Snapshot `{report['snapshot']}`.", "",
-        f"{counts['rows_read']} rows read = {counts['rows_accepted']} accepted + {counts['duplicates']} duplicates "
-        f"+ {counts['quarantined']} quarantined.", "",
-        "| | train | validation | held-out |", "|---|---|---|---|",
-        *(f"| {part} | {sizes['train']} | {sizes['validation']} | {sizes['heldout']} |"
-          for part, sizes in report["splits"].items()), "",
-        *_table("Kind", report["by_kind"]), *_table("Source", report["by_source"]),
-        *_table("Annotator", report["by_annotator"]),
-        "| Characters | median | 95th percentile | longest |", "|---|---|---|---|",
-        *(f"| {name} | {sizes['median']} | {sizes['p95']} | {sizes['longest']} |"
-          for name, sizes in report["characters"].items()), "",
-        "## Judgements", "", *_judgement_lines(report["judgements"], report["agreement"]),
-    ]
-    if report["quarantine"]:
-        lines += ["## Quarantined", "", "Each row with its file and line is in quarantine.jsonl.", "",
-                  *_table("Reason", dict(list(report["quarantine"].items())[:REASONS_SHOWN]))]
-    return "\n".join([*lines, "## Examples", "", *_examples(report["examples"])])
+def _cut(values: dict[str, object]) -> dict[str, object]:
+    return {name: [_cut_text(one) for one in value] if isinstance(value, list) else _cut_text(value)
+            for name, value in values.items()}
 
 
-def _table(title: str, counts: Mapping[str, int]) -> list[str]:
-    cells = ((name.replace("|", "\\|").replace("\n", " "), n) for name, n in counts.items())
-    return [f"| {title} | rows |", "|---|---|", *(f"| {name} | {n} |" for name, n in cells), ""] if counts else []
-
-
-def _judgement_lines(judgements: Judgements, agreement: Agreement) -> list[str]:
-    lines = [f"- {judgements['pairs']} pairs judged, those within rankings included"]
-    if "ties" in judgements:
-        lines.append(f"- ties: {_percent(judgements['ties'])}")
-    if "longer_wins" in judgements:
-        lines.append(f"- the longer response wins: {_percent(judgements['longer_wins'])}")
-    if "first_shown_wins" in judgements:
-        lines.append(f"- the response shown first wins: {_percent(judgements['first_shown_wins'])}")
-    lines.append(f"- pairs judged more than once: {agreement['pairs_judged_again']}, "
-                 f"{agreement['contradictions']} of them with both labels")
-    if agreement["overall"] is not None:
-        lines.append(f"- two annotators agree: {_percent(agreement['overall'])}")
-        lines += [f"  - {name}, with the others: {_percent(share)}"
-                  for name, share in agreement["by_annotator"].items()]
-    return [*lines, ""]
-
-
-def _percent(share: Share) -> str:
-    return f"{100 * share['share']:.1f} % of {share['n']}"
-
-
-def _examples(examples: Iterable[Mapping[str, object]]) -> list[str]:
-    """One row of each kind, indented, so that nothing in it is taken for markup."""
-    lines = []
-    for row in examples:
-        for name, value in row.items():
-            text = f"{name}: {value}"[:EXAMPLE_CHARACTERS]
-            lines += ["    " + line for line in text.splitlines()]
-        lines.append("")
-    return lines
+def _cut_text(value: object) -> object:
+    return value[:EXAMPLE_CHARACTERS] + " ..." if isinstance(value, str) and len(value) > EXAMPLE_CHARACTERS else value

@@ -8,14 +8,15 @@ import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 
 from plumbline.errors import UserError
-from plumbline.preferences.batches import Imported
-from plumbline.preferences.reading import import_records
+from plumbline.preferences.batches import Quarantined
+from plumbline.preferences.reading import Reading, import_records
+from plumbline.preferences.types import Row
 
 TIMEOUT_SECONDS = 6.0
 DEFAULT_SPLIT = "train"
@@ -27,10 +28,10 @@ class HubDataset:
 
     source: str
     revision: str
-    read: Callable[[], Imported]
+    read: Callable[[], Iterator[Row | Quarantined]]
 
 
-def find(source: str) -> HubDataset:
+def find(source: str, how: Reading | None = None) -> HubDataset:
     """The data set that `source` names. Raises UserError at once without `datasets`, or without a hub that answers."""
     name, _, split = source.removeprefix("hub:").partition(":")
     try:
@@ -48,8 +49,8 @@ def find(source: str) -> HubDataset:
             raise UserError(f"The data set {source} cannot be loaded: {type(error).__name__}: "
                             f"{shorten(str(error), 400)} Check its name and split on the hub.") from None
 
-    def read() -> Imported:
-        return import_records(enumerate(load(), start=1), source, name.rstrip("/").split("/")[-1])
+    def read() -> Iterator[Row | Quarantined]:
+        return import_records(enumerate(load(), start=1), source, name.rstrip("/").split("/")[-1], how)
 
     return HubDataset(source, revision or str(load()._fingerprint), read)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from plumbline.errors import UserError
 from plumbline.preferences.splits import Split
-from plumbline.preferences.types import Demonstration, Message, Preference, Prompt, from_json
+from plumbline.preferences.types import Comparison, Demonstration, Message, Preference, Prompt, Ranking, from_json
 
 
 def demonstrations(folder: Path, split: Split) -> list[Demonstration]:
@@ -18,7 +18,7 @@ def demonstrations(folder: Path, split: Split) -> list[Demonstration]:
 def preferences(folder: Path, split: Split) -> list[Preference]:
     """The comparisons and rankings of a split, ties included. Raises UserError where there is no prepared data."""
     rows = [from_json(values) for values in _read(folder / "preferences" / f"{split}.jsonl")]
-    return [row for row in rows if not isinstance(row, Demonstration)]
+    return [row for row in rows if isinstance(row, Comparison | Ranking)]
 
 
 def prompts(folder: Path, split: Split) -> list[Prompt]:

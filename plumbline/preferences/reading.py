@@ -1,179 +1,96 @@
-"""Reading preference files: JSON lines, a JSON array, CSV or Parquet, compressed with gzip or not.
+"""Reading preference files: from a file or numbered records to rows, each record that is no row in quarantine.
 
-The content decides, not the name: gzip, Parquet and JSON arrays are told by their first bytes; only CSV needs its
-suffix. A record that cannot be used is quarantined with file, line, field and reason, and the others go on.
+Everything is an iterator, so a file of any size is read in the memory of one record. What went wrong with the file as
+a whole is raised: at the start that it cannot be opened, at the end that nothing in it was usable.
 """
 
-import csv
-import gzip
-import io
-import json
-import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from plumbline.errors import UserError
-from plumbline.preferences.batches import Imported, Quarantined
+from plumbline.preferences.batches import Quarantined
 from plumbline.preferences.conversations import Unusable
-from plumbline.preferences.formats import EXPECTED, parse
+from plumbline.preferences.formats import EXPECTED, Reading, closest, parse
+from plumbline.preferences.records import read_records
 from plumbline.preferences.types import Row
 
-GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
-Records = Iterator[tuple[int, object]]
+__all__ = ["Reading", "import_records", "read_file"]
+
+NAMED_WITHIN = 1000
+"""A mapped column must be named by one of this many first records."""
+KINDS_OF_PROBLEM = 1000
 
 
-def read_file(file: Path, name: str) -> Imported:
+def read_file(file: Path, name: str, how: Reading | None = None) -> Iterator[Row | Quarantined]:
     """Import a file; `name` stands for it in the quarantine, its stem is the source of rows that name none themselves.
 
     Raises UserError for a file that cannot be read, or in which nothing is usable.
     """
     source = Path(name).name.split(".")[0] or name
     try:
-        return import_records(_records(file), name, source)
+        yield from import_records(read_records(file), name, source, how)
     except OSError as error:
         raise UserError(f"The preference file {file} cannot be read: {error.strerror or error}.") from None
 
 
-def import_records(records: Iterable[tuple[int, object]], name: str, source: str) -> Imported:
-    """Turn numbered records into rows. Raises UserError when none of them is usable."""
-    rows: list[Row] = []
-    quarantined: list[Quarantined] = []
-    for line, record in records:
-        try:
-            if isinstance(record, Unusable):
-                raise record
-            rows.append(parse(record, source))
-        except Unusable as problem:
-            quarantined.append(Quarantined(name, line, problem.field, problem.reason))
-    if not rows:
-        raise UserError(_nothing_usable(name, quarantined))
-    return Imported(rows, quarantined)
-
-
-def _nothing_usable(name: str, quarantined: list[Quarantined]) -> str:
-    if not quarantined:
-        return f"{name} is empty: expected preferences or demonstrations, one JSON object a line. Expected {EXPECTED}."
-    (field, reason), count = Counter((row.field, row.reason) for row in quarantined).most_common(1)[0]
-    first = next(row.line for row in quarantined if (row.field, row.reason) == (field, reason))
-    where = "" if field == "-" else f" in field `{field}`"
-    return (f"Nothing in {name} is usable: {len(quarantined)} records read, {count} of them (first in line {first}) "
-            f"with this problem{where}: {reason}. Convert the file to one of the formats that "
-            "plumbline/preferences/formats.py lists, or take it out of snapshot.sources.")
-
-
-def _records(file: Path) -> Records:
-    """Each record with its line, or what is wrong with that line."""
-    with file.open("rb") as plain:
-        start = plain.read(4)
-        plain.seek(0)
-        if start.startswith(GZIP):
-            with gzip.open(plain) as unpacked:
-                yield from _texts(io.BufferedReader(unpacked), file.name.removesuffix(".gz"))
-        elif start == PARQUET:
-            yield from _parquet(plain)
-        else:
-            yield from _texts(plain, file.name)
-
-
-def _texts(opened: BinaryIO, name: str) -> Records:
-    lines = _numbered_lines(opened)
-    if name.endswith(".csv"):
-        yield from _csv(lines)
-        return
-    for number, line in lines:
-        if isinstance(line, Unusable):
-            yield number, line
-        elif line.lstrip().startswith("[") and number == 1:
-            rest = [text for _, text in lines]
-            yield from _array([line, *rest])
-        elif line.strip():
-            yield number, _json(line)
-
-
-def _numbered_lines(opened: BinaryIO) -> Iterator[tuple[int, str | Unusable]]:
-    number = 0
-    while True:
-        number += 1
-        try:
-            line = opened.readline()
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            yield number, Unusable("-", f"the compressed file is damaged from here on: {error}")
-            return
-        if not line:
-            return
-        try:
-            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            yield number, Unusable("-", f"not UTF-8: {error.reason} at byte {error.start} of the line")
-
-
-def _json(text: str) -> object:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        return Unusable("-", f"not valid JSON: {error.msg} at character {error.pos + 1}")
-    except (RecursionError, ValueError) as error:  # nested a thousand deep, or a number of a thousand digits
-        return Unusable("-", f"not usable JSON: {error}")
-
-
-def _array(lines: list[str | Unusable]) -> Records:
-    """One JSON array over all lines; records are numbered from 1."""
-    for line in lines:
-        if isinstance(line, Unusable):
-            yield 1, line
-            return
-    values = _json("".join(line for line in lines if isinstance(line, str)))
-    if isinstance(values, list):
-        yield from enumerate(values, start=1)
-    else:
-        yield 1, values
-
-
-def _csv(lines: Iterator[tuple[int, str | Unusable]]) -> Records:
-    """Records under the header's names; a field over several lines counts as the line on which its record ends."""
-    broken: list[tuple[int, Unusable]] = []
-
-    def usable() -> Iterator[str]:
-        for number, line in lines:
-            if isinstance(line, Unusable):
-                broken.append((number, line))
+def import_records(records: Iterable[tuple[int, object]], name: str, source: str,
+                   how: Reading | None = None) -> Iterator[Row | Quarantined]:
+    """Turn numbered records into rows. Raises UserError at the end when none of them was usable."""
+    problems = _Problems(name)
+    usable = False
+    for line, record in _with_columns(records, name, how) if how and how.columns else records:
+        for judged in (record,) if isinstance(record, Unusable) else parse(record, source, how):
+            if isinstance(judged, Unusable):
+                if not usable:
+                    problems.note(line, judged)
+                yield Quarantined(name, line, judged.field, judged.reason)
             else:
-                yield line
-
-    reader = csv.DictReader(usable(), restkey="", strict=True)
-    while True:
-        try:
-            record = next(reader, None)
-        except csv.Error as error:
-            yield reader.line_num, Unusable("-", f"not valid CSV: {error}")
-            continue
-        if record is None:
-            break
-        if "" in record or None in record.values():
-            yield reader.line_num, Unusable("-", "the number of cells differs from the header's")
-        else:
-            yield reader.line_num, {name: _cell(value) for name, value in record.items()}
-    yield from broken
+                usable = True
+                yield judged
+    if not usable:
+        raise UserError(problems.message())
 
 
-def _cell(value: str) -> object:
-    """A cell as it is, or the number or list that it spells: the formats that need those say so by their types."""
-    if value[:1] in "[{" or value.replace(".", "", 1).isdigit():
-        decoded = _json(value)
-        return value if isinstance(decoded, Unusable) else decoded
-    return value
+def _with_columns(records: Iterable[tuple[int, object]], name: str, how: Reading) -> Iterator[tuple[int, object]]:
+    """The records, as long as their first ones name all columns that are mapped. Raises UserError."""
+    missing, seen, count = set(how.columns.values()), dict[str, None](), 0
+    for line, record in records:
+        if missing and isinstance(record, dict):
+            count += 1
+            seen |= dict.fromkeys(record)
+            missing -= seen.keys()
+            if count == NAMED_WITHIN:
+                break
+        yield line, record
+    if missing and seen:
+        column = min(missing)
+        raise UserError(f"{name} has no column {column!r}.{closest(column, list(seen))} Its columns: "
+                        f"{', '.join(list(seen)[:40])}.")
 
 
-def _parquet(opened: BinaryIO) -> Records:
-    try:
-        from pyarrow import ArrowInvalid, parquet  # type: ignore[import-untyped]
-    except ModuleNotFoundError:
-        raise UserError("Reading Parquet needs pyarrow, which is not installed: pip install pyarrow.") from None
-    try:
-        table = parquet.read_table(opened)
-    except ArrowInvalid as error:
-        yield 1, Unusable("-", f"not valid Parquet: {error}")
-        return
-    yield from enumerate(table.to_pylist(), start=1)
+class _Problems:
+    """What was wrong with the first records of a file, while none has been usable, and how often."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.read = 0
+        self.found: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def note(self, line: int, problem: Unusable) -> None:
+        """Count the problem under its first line. Only so many kinds are kept: a reason can quote the record."""
+        self.read += 1
+        kind = (problem.field, problem.reason)
+        if kind in self.found or len(self.found) < KINDS_OF_PROBLEM:
+            times, first = self.found.get(kind, (0, line))
+            self.found[kind] = (times + 1, first)
+
+    def message(self) -> str:
+        """That nothing is usable, with the most frequent problem."""
+        if not self.found:
+            return (f"{self.name} is empty: expected preferences or demonstrations, one JSON object a line. "
+                    f"Expected {EXPECTED}.")
+        (field, reason), (times, first) = max(self.found.items(), key=lambda kind: kind[1][0])
+        where = "" if field == "-" else f" in field `{field}`"
+        return (f"Nothing in {self.name} is usable: {self.read} records read, {times} of them (first in line {first}) "
+                f"with this problem{where}: {reason}. Convert the file to one of the formats of docs/data-formats.md, "
+                "name its columns, or leave it out.")

@@ -1,23 +1,30 @@
 """Snapshots: the exact set of batches that a run learns from, fixed before its first stage.
 
 Each source becomes a batch in the snapshot's folder (a folder: one a file), and `manifest.json` lists them in order.
-The snapshot's digest is the SHA-256 of the batches' digests: the same sources in the same order give the same bytes.
+Rows that were removed or superseded are not in it. The snapshot's digest is the SHA-256 of the batches' digests: the
+same sources in the same order give the same bytes.
 """
 
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from plumbline.errors import UserError
-from plumbline.preferences.batches import Batch, Imported, copy_batch, file_digest, keep
+from plumbline.preferences.arrivals import arrivals, folder_of, removed_rows
+from plumbline.preferences.batches import QUARANTINE, ROWS, SIMULATED, Quarantined, Read, file_digest, keep
+from plumbline.preferences.folders import Folders, data_files
+from plumbline.preferences.index import KINDS, Flags, Hashes, index_of
+from plumbline.preferences.manifest import MANIFEST, Batch, Manifest
 from plumbline.preferences.types import Row
 
-SIMULATED = "simulated"
+ADDED = "added"
 HUB = "hub:"
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -36,90 +43,96 @@ class Simulation:
         return rows(self.seed, self.demonstrations, self.comparisons, self.rankings)
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What a snapshot holds."""
-
-    digest: str
-    batches: tuple[Batch, ...]
-
-    @property
-    def simulated(self) -> bool:
-        """Whether every row is from the simulated world, so that the gold reward knows every prompt."""
-        return all(batch.source == SIMULATED for batch in self.batches)
-
-
-def fix_snapshot(sources: Sequence[str], simulation: Simulation, root: Path, store: Path, out: Path) -> Manifest:
+def fix_snapshot(sources: Sequence[str], simulation: Simulation, folders: Folders, out: Path) -> Manifest:
     """Resolve `sources` to batches and leave them in `out`, which is emptied first.
 
-    Relative paths start at `root`; `store` keeps batches between calls. Raises UserError for a source that is missing,
-    unreadable, or holds nothing usable.
+    Raises UserError for a source that is missing, unreadable, or holds nothing usable.
     """
-    found = [batch for source in sources for batch in _resolve(source, simulation, root, store)]
+    found = resolve_sources(sources, simulation, folders)
+    gone = removed_rows(folders, arrivals(folders))
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     batches: dict[str, Batch] = {}
     for batch, folder in found:
-        if batch.digest not in batches:  # a snapshot is a set: the same batch named twice is one batch
-            batches[batch.digest] = batch
-            copy_batch(folder, batch, out)
+        kept = _without(batch, folder, gone, folders, out)
+        if kept.rows or kept.quarantined:
+            batches[kept.digest] = kept  # a snapshot is a set: the same batch named twice is one batch
     digest = hashlib.sha256("\n".join(batches).encode()).hexdigest()
     manifest = Manifest(digest, tuple(batches.values()))
     text = json.dumps({"digest": digest, "batches": [asdict(batch) for batch in manifest.batches]}, indent=2)
-    (out / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    (out / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return manifest
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a snapshot, or of prepared data, which keeps a copy."""
-    values = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return Manifest(values["digest"], tuple(Batch(**batch) for batch in values["batches"]))
+def resolve_sources(sources: Sequence[str], simulation: Simulation, folders: Folders) -> list[tuple[Batch, Path]]:
+    """The batches that the sources stand for now, with their folders. Raises UserError like `fix_snapshot`."""
+    return [batch for source in sources for batch in _resolve(source, simulation, folders)]
 
 
-def _resolve(source: str, simulation: Simulation, root: Path, store: Path) -> Iterator[tuple[Batch, Path]]:
+def _without(batch: Batch, folder: Path, gone: Hashes, folders: Folders, out: Path) -> Batch:
+    """Copy the batch into the snapshot in `out`, the rows in `gone` left out."""
+    left_out = np.zeros(batch.rows, bool)
+    if len(gone):
+        index = index_of(folder / ROWS, batch.digest, folders.indexes)
+        left_out = np.isin(index.row, gone)
+    if left_out.any():
+        batch = _copy_some(batch, folder, left_out, [KINDS[kind] for kind in index.kind[~left_out]], out)
+    elif batch.rows or batch.quarantined:
+        shutil.copyfile(folder / ROWS, out / f"{batch.digest}.jsonl")
+    if batch.quarantined:
+        shutil.copyfile(folder / QUARANTINE, out / f"{batch.digest}.quarantine.jsonl")
+    return batch
+
+
+def _copy_some(batch: Batch, folder: Path, left_out: Flags, kinds: list[str], out: Path) -> Batch:
+    digest, draft = hashlib.sha256(), out / "draft"
+    with (folder / ROWS).open("rb") as rows, draft.open("wb") as kept:
+        for line, unwanted in zip(rows, left_out.tolist(), strict=True):
+            if not unwanted:
+                digest.update(line)
+                kept.write(line)
+    digest.update((folder / QUARANTINE).read_bytes())
+    draft.rename(out / f"{digest.hexdigest()}.jsonl")
+    return replace(batch, digest=digest.hexdigest(), whole=batch.digest, rows=len(kinds),
+                   kinds=dict(sorted(Counter(kinds).items())), removed=int(left_out.sum()))
+
+
+def _resolve(source: str, simulation: Simulation, folders: Folders) -> Iterator[tuple[Batch, Path]]:
+    store = folders.imported
     if source == SIMULATED:
         yield keep(store, [asdict(simulation)], SIMULATED, lambda: _simulate(simulation))
+    elif source == ADDED:
+        yield from ((arrival.batch, folder_of(folders, arrival)) for arrival in arrivals(folders))
     elif source.startswith(HUB):
         from plumbline.preferences import hub  # `datasets` is an optional dependency
 
         dataset = hub.find(source)
         yield keep(store, [dataset.revision], source, dataset.read)
     else:
-        for file, name in _files(source, root):
-            yield keep(store, [file_digest(file)], name, _reader(file, name))
+        for found in data_files(source, folders.root):
+            if isinstance(found, Quarantined):
+                yield keep(store, [asdict(found)], found.file, _only(found))
+            else:
+                file, name = found
+                yield keep(store, [file_digest(file)], name, _reader(file, name))
 
 
-def _simulate(simulation: Simulation) -> Imported:
+def _simulate(simulation: Simulation) -> Read:
     rows = simulation.rows()
     if not rows:
         raise UserError("The source `simulated` has nothing to write: snapshot.simulated_demonstrations, "
                         "snapshot.simulated_comparisons and snapshot.simulated_rankings are all 0. Raise one of them.")
-    return Imported(rows)
+    return rows
 
 
-def _reader(file: Path, name: str) -> Callable[[], Imported]:
-    def read() -> Imported:
+def _only(found: Quarantined) -> Callable[[], Read]:
+    return lambda: [found]
+
+
+def _reader(file: Path, name: str) -> Callable[[], Read]:
+    def read() -> Read:
         from plumbline.preferences.reading import read_file  # not needed while the store has the batch
 
         return read_file(file, name)
 
     return read
-
-
-def _files(source: str, root: Path) -> list[tuple[Path, str]]:
-    """The files that a source names, each with the name that the manifest and the quarantine give it."""
-    path = root / Path(source).expanduser()
-    if path.is_file():
-        return [(path, source)]
-    if not path.exists():
-        raise UserError(f"The preference source {source!r} does not exist: looked for {path}. Set snapshot.sources to "
-                        "`simulated`, files, folders, or hub:NAME; relative paths start at the project's root.")
-    files = sorted(file for file in path.rglob("*") if file.is_file() and _is_data(file))
-    if not files:
-        raise UserError(f"The folder {source!r} in snapshot.sources holds no preference files: expected names that end "
-                        f"in {', '.join(SUFFIXES)}, with or without .gz. Looked in {path}.")
-    return [(file, f"{source.rstrip('/')}/{file.relative_to(path).as_posix()}") for file in files]
-
-
-def _is_data(file: Path) -> bool:
-    return not file.name.startswith(".") and file.name.removesuffix(".gz").endswith(SUFFIXES)

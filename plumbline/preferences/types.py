@@ -1,6 +1,6 @@
-"""What people prefer, as data: demonstrations, comparisons and rankings, and the one JSON schema for them.
+"""What people prefer, as data: demonstrations, comparisons, rankings and ratings, and the one JSON schema for them.
 
-A row is one JSON object a line. `kind` says which of the three it is; the other keys are the fields below, with a
+A row is one JSON object a line. `kind` says which of the four it is; the other keys are the fields below, with a
 prompt as a list of `{"role", "content"}` messages that ends with the user's turn. Batches, prepared data and exports
 all use it.
 """
@@ -34,6 +34,9 @@ class Origin:
     source: str
     annotator: str | None = None
     time: str | None = None
+    """When the judgement was made: ISO 8601."""
+    machine: bool | None = None
+    """Whether a program gave the label and not a person."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,21 @@ class Ranking:
         return pairs
 
 
+@dataclass(frozen=True)
+class Rating:
+    """One response judged by itself, on the labeller's own scale: more is better. A thumb is 1 up and 0 down.
+
+    It says something only beside other ratings of the same prompt by the same annotator: see ratings.py.
+    """
+
+    prompt: Prompt
+    response: str
+    score: float
+    origin: Origin
+
+
 Preference = Comparison | Ranking
-Row = Demonstration | Comparison | Ranking
+Row = Demonstration | Comparison | Ranking | Rating
 
 
 def comparisons_of(preference: Preference) -> list[Comparison]:
@@ -116,27 +132,38 @@ def to_json(row: Row) -> dict[str, object]:
                 out["strength"] = row.strength
         case Ranking():
             out |= {"responses": list(row.responses), "ranks": list(row.ranks)}
+        case Rating():
+            out |= {"response": row.response, "score": row.score}
     out["source"] = row.origin.source
     if row.origin.annotator is not None:
         out["annotator"] = row.origin.annotator
     if row.origin.time is not None:
         out["time"] = row.origin.time
+    if row.origin.machine is not None:
+        out["machine"] = row.origin.machine
     return out
 
 
 def from_json(values: Mapping[str, object]) -> Row:
     """The row that `to_json` wrote. For our own files only: untrusted input goes through `formats`."""
     prompt = tuple(Message(turn["role"], turn["content"]) for turn in values["prompt"])  # type: ignore[attr-defined]
-    origin = Origin(values["source"], values.get("annotator"), values.get("time"))  # type: ignore[arg-type]
+    origin = Origin(values["source"], values.get("annotator"), values.get("time"),  # type: ignore[arg-type]
+                    values.get("machine"))  # type: ignore[arg-type]
     if values["kind"] == "demonstration":
         return Demonstration(prompt, values["response"], origin)  # type: ignore[arg-type]
+    if values["kind"] == "rating":
+        return Rating(prompt, values["response"], values["score"], origin)  # type: ignore[arg-type]
     responses = tuple(values["responses"])  # type: ignore[arg-type, var-annotated]
     if values["kind"] == "ranking":
         return Ranking(prompt, responses, tuple(values["ranks"]), origin)  # type: ignore[arg-type]
     return Comparison(prompt, responses, values["label"], origin, values.get("strength"))  # type: ignore[arg-type]
 
 
-def row_id(row: Row) -> str:
-    """The row's name: 16 hexadecimal digits of the SHA-256 of its content."""
-    text = json.dumps(to_json(row), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def to_line(row: Row) -> str:
+    """The row as batches keep it: one line, the same for the same row."""
+    return json.dumps(to_json(row), ensure_ascii=False) + "\n"
+
+
+def row_id(line: bytes) -> str:
+    """The name of the row on this line of a batch: 16 hexadecimal digits of the SHA-256 of its content."""
+    return hashlib.sha256(line.rstrip(b"\n")).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from plumbline.preferences.folders import Folders
 from plumbline.preferences.snapshot import Simulation, fix_snapshot
 
 
@@ -11,6 +12,6 @@ def snapshot(tmp_path):
 
     def take(*sources, simulation=None, out="snapshot"):
         simulation = simulation or Simulation(0, 40, 60, 10)
-        return fix_snapshot(sources, simulation, tmp_path, tmp_path / "home/batches", tmp_path / out), tmp_path / out
+        return fix_snapshot(sources, simulation, Folders(tmp_path, tmp_path / "home"), tmp_path / out), tmp_path / out
 
     return take

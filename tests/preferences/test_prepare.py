@@ -2,20 +2,25 @@
 
 import json
 import time
-from itertools import pairwise
 
 import pytest
 from preference_files import demonstrations, pairs, write_jsonl
 
 from plumbline.errors import UserError
 from plumbline.preferences import prepared
-from plumbline.preferences.prepare import Splitting, prepare
-from plumbline.preferences.snapshot import Simulation, read_manifest
+from plumbline.preferences.manifest import read_manifest
+from plumbline.preferences.parts import Splitting
+from plumbline.preferences.prepare import prepare
+from plumbline.preferences.snapshot import Simulation
 from plumbline.preferences.splits import SPLITS, prompt_key
 from plumbline.preferences.types import Comparison, Message, Origin, Ranking, to_json
 
-SPLITTING = Splitting(0.1, 0.3, chosen_as_demonstrations=False)
+SPLITTING = Splitting(0.1, 0.3, chosen_as_demonstrations=False, near_duplicate=0.8)
 PROMPT = (Message("user", "Question"),)
+
+
+def share(found):
+    return {name: found[name] for name in ("share", "n")}
 
 
 def judged(label, annotator, responses=("one", "two"), prompt=PROMPT):
@@ -30,8 +35,8 @@ def prepared_from(tmp_path, snapshot):
         write_jsonl(tmp_path / "plain.jsonl", [*pairs(60), *demonstrations(60)])
         write_jsonl(tmp_path / "more.jsonl", records)
         sources = ["plain.jsonl", "more.jsonl"] if records else ["plain.jsonl"]
-        counts = prepare(snapshot(*sources)[1], tmp_path / "prepared", splitting)
-        return counts, json.loads((tmp_path / "prepared/report.json").read_text()), tmp_path / "prepared"
+        counts, report = prepare(snapshot(*sources)[1], tmp_path / "prepared", splitting)
+        return counts, report, tmp_path / "prepared"
 
     return run
 
@@ -67,16 +72,16 @@ def test_annotators_who_disagree_stay_in_and_are_counted(prepared_from):
     counts, report, _ = prepared_from(*records)
     assert counts["rows_accepted"] == 124
     assert counts["contradictions"] == 1
-    # Put into one order: ada A, ben B, ada A, cleo tie; of the five pairs of different annotators none agrees.
-    assert report["agreement"]["overall"] == {"share": 0.0, "n": 5}
+    # Put into one order: ada A, ben B, ada A, cleo tie; of the three pairs of annotators none agrees.
+    assert share(report["agreement"]["overall"]) == {"share": 0.0, "n": 3}
 
 
 def test_agreement_between_annotators_counts_pairs_of_judgements(prepared_from):
     records = [judged("A", "ada"), judged("A", "ben"), judged("B", "cleo", ("two", "one")), judged("B", "dov")]
     _, report, _ = prepared_from(*records)
-    assert report["agreement"]["overall"] == {"share": 0.5, "n": 6}
-    assert report["agreement"]["by_annotator"]["dov"] == {"share": 0.0, "n": 3}
-    assert report["agreement"]["by_annotator"]["ada"] == {"share": pytest.approx(2 / 3), "n": 3}
+    assert share(report["agreement"]["overall"]) == {"share": 0.5, "n": 6}
+    assert share(report["agreement"]["by_annotator"]["dov"]) == {"share": 0.0, "n": 3}
+    assert share(report["agreement"]["by_annotator"]["ada"]) == {"share": pytest.approx(2 / 3), "n": 3}
 
 
 def test_the_report_measures_what_a_reward_model_could_learn_wrongly(prepared_from):
@@ -84,10 +89,10 @@ def test_the_report_measures_what_a_reward_model_could_learn_wrongly(prepared_fr
     records = [judged(label, "ada", ("x", "longer"), (Message("user", f"Q{i}"),)) for i, label in enumerate(labels)]
     _, report, _ = prepared_from(*records)
     judgements = report["judgements"]
-    assert judgements["ties"] == {"share": 10 / 100, "n": 100}
-    assert judgements["longer_wins"] == {"share": (60 + 10) / 90, "n": 90}
+    assert share(judgements["ties"]) == {"share": 10 / 100, "n": 100}
+    assert share(judgements["longer_wins"]) == {"share": (60 + 10) / 90, "n": 90}
     # The plain file stores the chosen response first: who was shown first is not known there.
-    assert judgements["first_shown_wins"] == {"share": 20 / 30, "n": 30}
+    assert share(judgements["first_shown_wins"]) == {"share": 20 / 30, "n": 30}
 
 
 def test_chosen_responses_become_demonstrations_once_a_prompt(prepared_from):
@@ -95,7 +100,8 @@ def test_chosen_responses_become_demonstrations_once_a_prompt(prepared_from):
     level = Ranking((Message("user", "Level"),), ("a", "b"), (1, 1), Origin("house"))
     records = [judged("B", "ada"), judged("B", "ben"), judged("tie", "ada", ("x", "y"), (Message("user", "Tie"),)),
                to_json(ranking), to_json(level)]
-    _, _, folder = prepared_from(*records, splitting=Splitting(0.1, 0.3, chosen_as_demonstrations=True))
+    splitting = Splitting(0.1, 0.3, chosen_as_demonstrations=True, near_duplicate=0.8)
+    _, _, folder = prepared_from(*records, splitting=splitting)
     found = [row for split in SPLITS for row in prepared.demonstrations(folder, split)]
     # "Question 0" to 59 are demonstrated and chosen with the same words, so only these two are new.
     assert {(row.prompt[-1].content, row.response) for row in found} == {
@@ -109,14 +115,14 @@ def test_chosen_responses_become_demonstrations_once_a_prompt(prepared_from):
 def test_a_missing_kind_of_data_is_named_with_what_to_do(tmp_path, snapshot, records, says):
     write_jsonl(tmp_path / "a.jsonl", records)
     with pytest.raises(UserError, match=says) as caught:
-        prepare(snapshot("a.jsonl")[1], tmp_path / "prepared", Splitting(0.1, 0.3, False))
+        prepare(snapshot("a.jsonl")[1], tmp_path / "prepared", Splitting(0.1, 0.3, False, None))
     assert "snapshot.sources" in str(caught.value)
     assert not (tmp_path / "prepared").exists()
 
 
 def test_fractions_that_leave_nothing_to_train_on_are_refused(tmp_path, snapshot):
     with pytest.raises(UserError, match=r"ingest\.validation_fraction \(0\.5\)"):
-        prepare(snapshot("simulated")[1], tmp_path / "prepared", Splitting(0.5, 0.5, False))
+        prepare(snapshot("simulated")[1], tmp_path / "prepared", Splitting(0.5, 0.5, False, None))
 
 
 def test_reading_before_ingest_says_which_stage_is_missing(tmp_path):
@@ -137,16 +143,7 @@ def test_the_same_snapshot_is_prepared_into_the_same_bytes_and_names_itself(tmp_
 def test_the_default_amount_of_data_is_prepared_in_seconds(tmp_path, snapshot):
     _, folder = snapshot("simulated", simulation=Simulation(0, 2000, 3000, 300))
     started = time.perf_counter()
-    counts = prepare(folder, tmp_path / "prepared", SPLITTING)
+    counts, _ = prepare(folder, tmp_path / "prepared", SPLITTING)
     assert time.perf_counter() - started < 5
     assert counts["rows_accepted"] > 5000
     assert all(counts[f"{part}_{split}"] for part in ("demonstrations", "preferences", "prompts") for split in SPLITS)
-
-
-def test_untrusted_text_stays_text_in_the_report(prepared_from):
-    _, _, folder = prepared_from(judged("A", "<b>|ada\n# x", ("# heading\n<script>", "two")))
-    lines = (folder / "report.md").read_text().splitlines()
-    assert not any(line.startswith(("# heading", "# x", "<script>")) for line in lines)
-    header = lines.index("| Annotator | rows |")
-    assert all(line.startswith("|") for line in lines[header : header + 4])
-    assert all(one or other for one, other in pairwise(lines[-3:]))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.preferences.batches import Quarantined
 from plumbline.preferences.reading import read_file
 from plumbline.preferences.types import Comparison, Demonstration
 
@@ -11,27 +12,33 @@ FILES = Path(__file__).parents[2] / "../shared/data"
 pytestmark = pytest.mark.skipif(not FILES.is_dir(), reason="the real files are not here")
 
 
+def read(name):
+    found = list(read_file(FILES / name, name))
+    quarantined = [row for row in found if isinstance(row, Quarantined)]
+    return [row for row in found if not isinstance(row, Quarantined)], quarantined
+
+
 def test_alpaca_eval_annotations():
-    found = read_file(FILES / "alpaca_eval_annotations.jsonl.gz", "alpaca_eval_annotations.jsonl.gz")
-    assert len(found.rows) + len(found.quarantined) == 8050
-    assert {row.reason for row in found.quarantined} == {"it is the same text as output_1"}  # 24 ties of equal outputs
-    assert len(found.quarantined) == 24
-    rows = [row for row in found.rows if isinstance(row, Comparison)]
-    assert {row.origin.annotator for row in rows} == {"weighted_alpaca_eval_gpt4_turbo"}
+    found, quarantined = read("alpaca_eval_annotations.jsonl.gz")
+    assert len(found) + len(quarantined) == 8050
+    assert {row.reason for row in quarantined} == {"it is the same text as output_1"}  # 24 ties of equal outputs
+    assert len(quarantined) == 24
+    rows = [row for row in found if isinstance(row, Comparison)]
+    assert {(row.origin.annotator, row.origin.machine) for row in rows} == {("weighted_alpaca_eval_gpt4_turbo", True)}
     assert len({row.origin.source for row in rows}) == 5
     assert len({row.prompt for row in rows}) == 805
     assert sum(row.label == "tie" for row in rows) == 2
 
 
 def test_sharegpt_pairs():
-    rows = read_file(FILES / "dpo_sharegpt.json.gz", "dpo_sharegpt.json.gz").rows
-    assert len(rows) == 300
+    rows, quarantined = read("dpo_sharegpt.json.gz")
+    assert (len(rows), len(quarantined)) == (300, 0)
     assert sum(row.prompt[0].role == "system" for row in rows) == 80
     assert max(len(row.prompt) for row in rows) == 13
 
 
 def test_alpaca_instructions():
-    rows = read_file(FILES / "alpaca_instructions.json.gz", "alpaca_instructions.json.gz").rows
-    assert len(rows) == 999
+    rows, quarantined = read("alpaca_instructions.json.gz")
+    assert (len(rows), len(quarantined)) == (999, 0)
     assert all(isinstance(row, Demonstration) for row in rows)
     assert rows[0].prompt[0].content == "Describe a process of making crepes."

@@ -9,7 +9,8 @@ from preference_files import pairs, write_jsonl
 
 from plumbline.errors import UserError
 from plumbline.preferences import snapshot as module
-from plumbline.preferences.snapshot import Simulation, read_manifest
+from plumbline.preferences.manifest import read_manifest
+from plumbline.preferences.snapshot import Simulation
 
 
 def contents(folder):

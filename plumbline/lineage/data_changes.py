@@ -1,0 +1,237 @@
+"""Changing the preference data: batches are added, corrected and removed, and nothing is edited in place."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from plumbline.config import load_params
+from plumbline.errors import UserError
+from plumbline.lineage.data_tracking import track
+from plumbline.lineage.events import PREFERENCES_ADDED, send
+from plumbline.lineage.home import Home
+from plumbline.preferences.arrivals import (
+    NO_ROWS,
+    Action,
+    Arrival,
+    Draft,
+    arrival_index,
+    arrivals,
+    draft,
+    find_arrival,
+    folder_of,
+    publish,
+    removed_rows,
+)
+from plumbline.preferences.batches import QUARANTINE, ROWS, Quarantined, Read, file_digest, lines
+from plumbline.preferences.folders import Folders, data_files
+from plumbline.preferences.formats import Reading
+from plumbline.preferences.index import Hashes, Index, index_of
+from plumbline.preferences.reading import read_file
+from plumbline.preferences.snapshot import ADDED, HUB, Simulation, resolve_sources
+from plumbline.preferences.splits import SPLITS, split_of
+from plumbline.preferences.types import Row
+from plumbline.preferences.versions import chosen_rows
+
+REASONS = 5
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What a change to the data came to."""
+
+    arrival: Arrival
+    already_there: bool
+    """The same content had been added before, so nothing changed."""
+    written: bool
+    """False for a dry run."""
+    known: int
+    """Rows that an earlier batch holds too."""
+    removed_before: int
+    """Rows that were removed before, and stay out."""
+    new: int
+    """Rows that the next run sees for the first time."""
+    new_prompts: dict[str, int]
+    """Prompts that no earlier batch has, by the split that they fall into."""
+    gone: list[str]
+    """The ids of the rows that are taken away."""
+    set_aside: list[str]
+    """Why rows were quarantined: the commonest reasons, each with a place."""
+    learned_from: bool
+    """Whether `snapshot.sources` in params.yaml lets the next run learn from added batches."""
+    not_announced: str | None
+    """Why no event was sent."""
+
+
+def folders_of(home: Home) -> Folders:
+    """Where the project keeps its preference data."""
+    return Folders(home.root, home.folder)
+
+
+def add(home: Home, source: str, how: Reading, dry_run: bool = False) -> Changed:
+    """Import a file, a folder or `hub:NAME` as a batch. Raises UserError where nothing in it is usable."""
+    content, read = _open(source, how)
+    for known in arrivals(folders_of(home)):
+        if known.content == content and known.action == "add":
+            return Changed(known, True, False, 0, 0, 0, {}, [], [], _is_learned_from(home), None)
+    return _change(home, source, read(), "add", content, lambda _: NO_ROWS, "", dry_run)
+
+
+def supersede(home: Home, source: str, how: Reading, reason: str, batch: str | None, dry_run: bool = False) -> Changed:
+    """Import a correction: its rows take the place of earlier judgements of the same by the same annotator.
+
+    With `batch` they take the place of that whole batch. Raises UserError like `add`.
+    """
+    content, read = _open(source, how)
+    folders = folders_of(home)
+    replaced = arrival_index(folders, find_arrival(folders, batch)).row if batch else None
+
+    def superseded(drafted: Draft) -> Hashes:
+        old = replaced if replaced is not None else _judged_before(home, drafted.index)
+        return np.setdiff1d(old, drafted.index.row)
+
+    return _change(home, source, read(), "supersede", content, superseded, reason, dry_run)
+
+
+def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str | None, reason: str,
+           dry_run: bool = False) -> Changed:
+    """Take rows out of every later snapshot: those named, or all of an annotator, of a source, or of both.
+
+    Raises UserError when there is no such row.
+    """
+    found = [_named(index, rows) if rows else index.row[chosen_rows(index, source, annotator)]
+             for index in _present(home)]
+    gone = np.unique(np.concatenate([NO_ROWS, *found]))
+    if not len(gone):
+        raise UserError("There is no such row in the data that the next run would learn from. `plumbline data show "
+                        "now` counts rows by source and annotator; `plumbline data blame ROW` looks for one row.")
+    parts = [*rows, annotator and f"annotator={annotator}", source and f"source={source}"]
+    name = " ".join(part for part in parts if part)
+    content = hashlib.sha256(gone.tobytes()).hexdigest()
+    return _change(home, name, [], "remove", content, lambda _: gone, reason, dry_run)
+
+
+def _change(home: Home, source: str, read: Read, action: Action, content: str, removes: Callable[[Draft], Hashes],
+            reason: str, dry_run: bool) -> Changed:
+    folders, now = folders_of(home), datetime.now(UTC).isoformat(timespec="microseconds")
+    with draft(folders, source, read) as drafted:
+        gone = removes(drafted)
+        effects = _effects(home, drafted, arrivals(folders))
+        reasons = _reasons(lines(drafted.folder / QUARANTINE))
+        if dry_run:
+            arrival = Arrival(drafted.batch.digest, action, now, content, len(gone), reason, drafted.batch)
+        else:
+            arrival = publish(folders, drafted, action, now, content, gone, reason)
+    problem = None
+    if not dry_run:
+        track(home, [folder_of(folders, each) for each in arrivals(folders)])
+        problem = send(PREFERENCES_ADDED, f"plumbline.batch.{arrival.digest[:16]}", {
+            "batch": arrival.digest, "action": action, "rows": arrival.batch.rows, "removes": arrival.removes})
+    return Changed(arrival, False, not dry_run, *effects, [f"{row:016x}" for row in gone.tolist()], reasons,
+                   _is_learned_from(home), problem)
+
+
+def _open(source: str, how: Reading) -> tuple[str, Callable[[], Read]]:
+    """What names the content of a source, and how to read it."""
+    if source.startswith(HUB):
+        from plumbline.preferences import hub
+
+        dataset = hub.find(source)
+        return dataset.revision, dataset.read
+    files = list(data_files(source, Path.cwd()))
+    digests = [file_digest(found[0]) for found in files if not isinstance(found, Quarantined)]
+    asked = f"{how.format or ''} {sorted(how.columns.items())}"
+    return hashlib.sha256("\n".join([asked, *digests]).encode()).hexdigest(), lambda: _read(files, how)
+
+
+def _read(files: Sequence[tuple[Path, str] | Quarantined], how: Reading) -> Iterator[Row | Quarantined]:
+    """All files after each other; one in which nothing is usable does not stop the others."""
+    usable, problem = 0, None
+    for found in files:
+        if isinstance(found, Quarantined):
+            yield found
+            continue
+        aside = 0
+        try:
+            for row in read_file(*found, how):
+                usable += not isinstance(row, Quarantined)
+                aside += isinstance(row, Quarantined)
+                yield row
+        except UserError as error:
+            problem = error
+            if not aside:
+                yield Quarantined(found[1], 0, "-", str(error))
+    if problem and not usable:
+        raise problem
+
+
+def _effects(home: Home, drafted: Draft, before: Sequence[Arrival]) -> tuple[int, int, int, dict[str, int]]:
+    folders, index = folders_of(home), drafted.index
+    earlier = [arrival_index(folders, arrival) for arrival in before]
+    rows, first = np.unique(index.row, return_index=True)
+    known = np.isin(rows, np.concatenate([NO_ROWS, *(one.row for one in earlier)]))
+    out = np.isin(rows, removed_rows(folders, before))
+    prompts = np.setdiff1d(index.prompt[first[~known & ~out]],
+                           np.concatenate([NO_ROWS, *(one.prompt for one in earlier)]))
+    chosen = load_params(home.root).ingest
+    splits = Counter(split_of(f"{prompt:016x}", chosen.validation_fraction, chosen.heldout_fraction)
+                     for prompt in prompts.tolist())
+    return int(known.sum()), int(out.sum()), int((~known & ~out).sum()), {name: splits[name] for name in SPLITS}
+
+
+def _present(home: Home) -> Iterator[Index]:
+    """The indexes of everything that the next run would learn from, and of all arrivals."""
+    params, folders = load_params(home.root), folders_of(home)
+    chosen = params.snapshot
+    simulation = Simulation(params.seed, chosen.simulated_demonstrations, chosen.simulated_comparisons,
+                            chosen.simulated_rankings)
+    sources = [*(source for source in chosen.sources if source != ADDED), ADDED]
+    for batch, folder in resolve_sources(sources, simulation, folders):
+        yield index_of(folder / ROWS, batch.digest, folders.indexes)
+
+
+def _judged_before(home: Home, index: Index) -> Hashes:
+    """Earlier judgements of what the index judges, by the same annotators."""
+    wanted = set(zip(index.item.tolist(), index.annotators[index.annotator].tolist(), strict=True))
+    found = [NO_ROWS]
+    for earlier in _present(home):
+        candidates = np.flatnonzero(np.isin(earlier.item, index.item))
+        names = earlier.annotators[earlier.annotator[candidates]].tolist()
+        same = [place for place, name in zip(candidates.tolist(), names, strict=True)
+                if (int(earlier.item[place]), name) in wanted]
+        found.append(earlier.row[same])
+    return np.unique(np.concatenate(found))
+
+
+def _named(index: Index, rows: Sequence[str]) -> Hashes:
+    return index.row[np.isin(index.row, np.array([_row_number(row) for row in rows], np.uint64))]
+
+
+def _row_number(row: str) -> int:
+    try:
+        if len(row) == 16:
+            return int(row, 16)
+    except ValueError:
+        pass
+    raise UserError(f"{row!r} is not a row's id: expected 16 hexadecimal digits, as `plumbline data diff` and "
+                    "`plumbline data show` print them.")
+
+
+def _reasons(quarantined: Iterator[str]) -> list[str]:
+    import orjson
+
+    found: dict[tuple[str, str], list[str]] = {}
+    for line in quarantined:
+        row = orjson.loads(line)
+        found.setdefault((row["field"], row["reason"]), []).append(f"{row['file']}:{row['line']}")
+    ordered = sorted(found.items(), key=lambda item: -len(item[1]))[:REASONS]
+    return [f"{len(places)} x {'' if field == '-' else field + ': '}{reason} (first at {places[0]})"
+            for (field, reason), places in ordered]
+
+
+def _is_learned_from(home: Home) -> bool:
+    return ADDED in load_params(home.root).snapshot.sources

@@ -1,0 +1,78 @@
+"""Where preference data is kept, and the files that a source names."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from plumbline.errors import UserError
+from plumbline.preferences.batches import Quarantined
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders of one project."""
+
+    root: Path
+    """Relative paths of sources start here."""
+    home: Path
+    """What can be made again."""
+
+    @property
+    def arrived(self) -> Path:
+        """Batches that were added, each with a file that lets DVC carry it to other machines."""
+        return self.root / "data" / "batches"
+
+    @property
+    def imported(self) -> Path:
+        """Batches made of the sources in the parameters."""
+        return self.home / "batches"
+
+    @property
+    def indexes(self) -> Path:
+        """Indexes of batches."""
+        return self.home / "index"
+
+
+def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantined]:
+    """The files that a source names, each with the name that manifest and quarantine give it, in the names' order.
+
+    A link that leads out of the folder is not followed but set aside. Raises UserError for a source that does not
+    exist, or a folder without preference files.
+    """
+    path = root / Path(source).expanduser()
+    if path.is_file():
+        yield path, source
+        return
+    if not path.exists():
+        raise UserError(f"The preference source {source!r} does not exist: looked for {path}. Name a file, a folder, "
+                        "or hub:NAME, in snapshot.sources or with `plumbline data add`.")
+    found = sorted(_walk(path))
+    if not found:
+        raise UserError(f"The folder {source!r} holds no preference files: expected names that end in "
+                        f"{', '.join(SUFFIXES)}, compressed or not. Looked in {path}; see snapshot.sources.")
+    inside = path.resolve()
+    for file in found:
+        name = f"{source.rstrip('/')}/{file.relative_to(path).as_posix()}"
+        if not file.resolve().is_relative_to(inside):
+            yield Quarantined(name, 0, "-", "a symbolic link that leads out of the folder; name its target as a source "
+                                            "of its own if it is meant")
+        elif file.is_file():
+            yield file, name
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files of preference data, and every link to a folder, because what lies behind it is not read."""
+    for parent, folders, files in os.walk(folder):
+        for name in folders:
+            if (link := Path(parent, name)).is_symlink():
+                yield link
+        yield from (Path(parent, name) for name in files if _is_data(name))
+
+
+def _is_data(name: str) -> bool:
+    stem = next((name.removesuffix(end) for end in COMPRESSED if name.endswith(end)), name)
+    return not name.startswith(".") and stem.lower().endswith(SUFFIXES)

@@ -1,0 +1,43 @@
+"""What batches and snapshots say of themselves."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch: `rows` usable rows, by kind, and how many were `quarantined`."""
+
+    digest: str
+    source: str
+    rows: int
+    kinds: dict[str, int]
+    quarantined: int
+    simulated: bool
+    """Whether every row is from the simulated world, so that the gold reward knows every prompt."""
+    removed: int = 0
+    """Rows that a snapshot leaves out because they were removed or superseded."""
+    whole: str | None = None
+    """Digest of the batch with those rows."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a snapshot holds."""
+
+    digest: str
+    batches: tuple[Batch, ...]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether every row is from the simulated world."""
+        return all(batch.simulated for batch in self.batches)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a snapshot, or of prepared data, which keeps a copy."""
+    values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return Manifest(values["digest"], tuple(Batch(**batch) for batch in values["batches"]))

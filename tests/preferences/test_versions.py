@@ -1,0 +1,69 @@
+"""Two versions of the data side by side: added, removed, judged anew, with the rate of flipped labels."""
+
+import pytest
+from preference_files import write_jsonl
+
+from plumbline.preferences.index import make_index
+from plumbline.preferences.types import Comparison, Message, Origin, Ranking, row_id, to_json
+from plumbline.preferences.versions import Version, chosen_rows, compare, describe
+
+
+def judged(number, label="A", annotator="ada", source="house", responses=("one", "two")):
+    prompt = (Message("user", f"Question {number}"),)
+    return to_json(Comparison(prompt, responses, label, Origin(source, annotator)))
+
+
+@pytest.fixture
+def version(tmp_path):
+    def make(name, *records):
+        return Version(name, ((write_jsonl(tmp_path / f"{name}.jsonl", records), name),))
+
+    return make
+
+
+def test_what_came_went_and_was_judged_anew(tmp_path, version):
+    before = version("before", *[judged(n) for n in range(8)], judged(8, annotator="ben"))
+    after = version("after", *[judged(n) for n in range(4)], judged(4, "B"), judged(5, "tie"), judged(8, "B", "cleo"))
+    found = compare(before, after, tmp_path / "index")
+    assert found.unchanged == 4
+    assert (found.added.rows, found.added.by_annotator) == (1, {"cleo": 1})
+    assert (found.removed.rows, found.removed.by_annotator) == (3, {"ada": 2, "ben": 1})
+    assert found.relabelled.rows == 2
+    # Ada judged six of the same pairs in both, and two of them otherwise.
+    assert (found.relabelled.flip_rate, found.relabelled.comparisons) == (2 / 6, 6)
+    assert [(one["before"]["label"], one["after"]["label"]) for one in found.relabelled.examples] in (
+        [("A", "B"), ("A", "tie")], [("A", "tie"), ("A", "B")])
+
+
+def test_the_same_judgement_with_the_responses_shown_in_the_other_order_is_no_new_label(tmp_path, version):
+    before, after = version("before", judged(1)), version("after", judged(1, "B", responses=("two", "one")))
+    assert compare(before, after, tmp_path / "index").relabelled.rows == 0
+
+
+def test_a_ranking_in_another_order_is_judged_anew(tmp_path, version):
+    prompt = (Message("user", "Rank"),)
+    ranked = [to_json(Ranking(prompt, ("a", "b", "c"), ranks, Origin("house"))) for ranks in ((1, 2, 3), (1, 3, 2))]
+    found = compare(version("before", ranked[0]), version("after", ranked[1]), tmp_path / "index")
+    assert (found.relabelled.rows, found.relabelled.flip_rate) == (1, None)
+
+
+def test_a_version_is_described_with_each_row_once(tmp_path, version):
+    one = version("one", judged(1), judged(2))
+    both = Version("both", (*one.files, *version("two", judged(2), judged(3, source="street")).files))
+    found = describe(both, tmp_path / "index")
+    assert (found.rows, found.prompts, found.by_kind) == (3, 3, {"comparison": 3})
+    assert found.by_source == {"house": 2, "street": 1}
+
+
+def test_an_index_names_rows_as_their_lines_do_and_chooses_by_source_and_annotator(tmp_path):
+    file = write_jsonl(tmp_path / "a.jsonl", [judged(1), judged(2, annotator="ben"), judged(3, source="street")])
+    index = make_index(file)
+    assert [f"{row:016x}" for row in index.row.tolist()] == [row_id(line) for line in file.read_bytes().splitlines()]
+    assert chosen_rows(index, "house", None).tolist() == [True, True, False]
+    assert chosen_rows(index, None, "ben").tolist() == [False, True, False]
+    assert chosen_rows(index, "street", "ben").tolist() == [False, False, False]
+
+
+def test_an_empty_version_differs_by_everything(tmp_path, version):
+    found = compare(version("none"), version("some", judged(1)), tmp_path / "index")
+    assert (found.unchanged, found.added.rows, found.removed.rows) == (0, 1, 0)
