@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint types format smollm2 seeds clean
+.PHONY: help demo test test-fast lint types seeds bench smollm2 clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ types: $(INSTALLED)  ## mypy
 
 seeds: $(INSTALLED)  ## learning evidence: the embedded default over seeds 0, 1, 2 (15 minutes)
 	@$(BIN)/python benchmarks/seeds.py 0 1 2
+
+bench: $(INSTALLED)  ## scale of the data rooms: a million comparisons (10 minutes)
+	@$(BIN)/python benchmarks/data_scale.py
 
 smollm2: $(INSTALLED)  ## align SmolLM2-135M-Instruct on real preferences (an hour)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gguf]'

@@ -54,6 +54,8 @@ BODIES = {
     folder.mkdir(parents=True, exist_ok=True)
     text = (run.root / "data/snapshot/manifest.json").read_text()
     (folder / "preferences.jsonl").write_text(text + repr(run.params.ingest))
+    (run.root / "reports/data").mkdir(parents=True, exist_ok=True)
+    (run.root / "reports/data/report.md").write_text("# Data report")
     run.finish({"rows": 3})
 ''',
     "base": TRAINER.format(name="base", steps=2, source="nothing", samples=False),

@@ -56,8 +56,8 @@ def test_from_nothing_to_a_champion_and_the_same_again(project: Path) -> None:
     assert {stage["status"] for stage in first["stages"].values()} == {"ran"}
     folder = project / "runs" / first["id"]
     assert json.loads((folder / "reports/promote/decision.json").read_text())["version"] is not None
-    for left in ("models/policy/model/model.safetensors", "models/policy/samples.md", "data/prepared/report.md",
-                 "reports/reward/report/report.md", "reports/preference/report/wins.png",
+    for left in ("models/policy/model/model.safetensors", "models/policy/samples.md", "reports/data/report.html",
+                 "data/prepared/rows.csv", "reports/reward/report/report.md", "reports/preference/report/wins.png",
                  "models/champion/champion.json"):
         assert (folder / left).exists(), left
     receipt = json.loads((folder / "models/policy/receipt.json").read_text())

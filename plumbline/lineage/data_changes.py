@@ -11,7 +11,7 @@ import numpy as np
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
-from plumbline.lineage.data_tracking import track
+from plumbline.lineage.data_tracking import sweep, track
 from plumbline.lineage.events import PREFERENCES_ADDED, send
 from plumbline.lineage.home import Home
 from plumbline.preferences.arrivals import (
@@ -127,6 +127,7 @@ def _change(home: Home, source: str, read: Read, action: Action, content: str, r
         else:
             arrival = publish(folders, drafted, action, now, content, gone, reason)
     problem = None
+    sweep(folders.arrived)
     if not dry_run:
         track(home, [folder_of(folders, each) for each in arrivals(folders)])
         problem = send(PREFERENCES_ADDED, f"plumbline.batch.{arrival.digest[:16]}", {

@@ -3,10 +3,13 @@
 import contextlib
 import logging
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from plumbline.lineage.home import Home
+
+DAY_SECONDS = 86_400
 
 
 def track(home: Home, folders: Iterable[Path]) -> None:
@@ -22,6 +25,7 @@ def track(home: Home, folders: Iterable[Path]) -> None:
 
 
 def sweep(arrived: Path) -> None:
-    """Delete what an interrupted import left: folders that never became batches."""
+    """Delete what imports that were killed left: folders that never became batches, a day old at least."""
     for folder in arrived.glob(".new-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+        if time.time() - folder.stat().st_mtime > DAY_SECONDS:  # a younger one may still be written to
+            shutil.rmtree(folder, ignore_errors=True)

@@ -16,6 +16,7 @@ from fake_project import environment
 from test_interrupt import eventually, processes_of
 
 from flows.deployments import DEPLOYMENTS
+from plumbline.lineage.events import PREFERENCES_ADDED, send
 
 pytestmark = pytest.mark.slow
 START = 60
@@ -84,6 +85,19 @@ def test_a_cron_deployment_gets_a_scheduled_run(server: Api) -> None:
     hour = int(DEPLOYMENTS[0].cron.split()[1])
     assert str(run["expected_start_time"])[11:16] == f"{hour:02d}:00"
     assert run["parameters"] == {"request": DEPLOYMENTS[0].request.model_dump()}
+
+
+def test_the_event_of_new_preferences_reaches_the_server(server: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server.url)
+    assert send(PREFERENCES_ADDED, "plumbline.batch.0123", {"rows": 30}) is None
+
+    def arrived() -> list[dict[str, object]]:
+        found = server.post("events/filter", {"filter": {"event": {"name": [PREFERENCES_ADDED]}}})
+        assert isinstance(found, dict)
+        return list(found["events"])
+
+    eventually(arrived, "the event", 30)
+    assert arrived()[0]["payload"] == {"rows": 30}
 
 
 def test_the_request_is_a_form(server: Api) -> None:

@@ -1,0 +1,132 @@
+"""How the data rooms carry a million comparisons of a kilobyte: seconds and peak memory of each step.
+
+    python benchmarks/data_scale.py 100000 1000000      # or: make bench
+
+Each step runs in a process of its own, so that its peak memory is its own. Beside them stands the yardstick: pandas
+reading the same file and counting its distinct prompts.
+"""
+
+import json
+import multiprocessing
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SIZES = [100_000, 1_000_000]
+WORDS = [f"{a}{b}{c}" for a in ("ba", "ko", "li", "mu", "ne", "ra") for b in ("den", "fol", "gar", "sim", "tor", "vel")
+         for c in ("", "as", "er", "in", "on", "um")]
+NEAR = 0.02
+RELABELLED = 0.01
+
+
+def generate(file, rows, seed=0, flipped=0.0):
+    """Write comparisons of about 1 KB; one prompt in fifty nearly repeats the one before it."""
+    rng, flips, prompt = random.Random(seed), random.Random(seed + 1), ""
+    with file.open("w", encoding="utf-8") as out:
+        for _ in range(rows):
+            prompt = f"{prompt} please" if rng.random() < NEAR else " ".join(rng.choices(WORDS, k=35))
+            answers = [" ".join(rng.choices(WORDS, k=48)) for _ in range(2)]
+            annotator = f"annotator {rng.randrange(20)}"
+            if flips.random() < flipped:
+                answers.reverse()
+            out.write(json.dumps({"prompt": prompt, "chosen": answers[0], "rejected": answers[1],
+                                  "annotator": annotator, "source": "bench"}) + "\n")
+
+
+def pandas_pass(folder):
+    import pandas
+
+    pandas.read_json(folder / "in.jsonl", lines=True)["prompt"].nunique()
+
+
+def import_and_index(folder):
+    arrive(folder, "in.jsonl")
+
+
+def import_other(folder):
+    arrive(folder, "other.jsonl")
+
+
+def arrive(folder, name):
+    from plumbline.preferences.arrivals import NO_ROWS, draft, publish
+    from plumbline.preferences.reading import read_file
+
+    folders = folders_in(folder)
+    with draft(folders, name, read_file(folder / name, name)) as drafted:
+        publish(folders, drafted, "add", name, name, NO_ROWS, "")
+
+
+def snapshot(folder):
+    from plumbline.preferences.snapshot import Simulation, fix_snapshot
+
+    fix_snapshot(["added"], Simulation(0, 0, 0, 0), folders_in(folder), folder / "snapshot")
+
+
+def check_and_split(folder):
+    from plumbline.preferences.data_report import write_report
+    from plumbline.preferences.parts import Splitting
+    from plumbline.preferences.prepare import prepare
+
+    counts, report = prepare(folder / "snapshot", folder / "prepared", Splitting(0.05, 0.05, True, 0.8))
+    write_report(report, folder / "report")
+    assert counts["near_heldout"] > 0
+    assert counts["rows_read"] == sum(counts[name] for name in
+                                      ("rows_accepted", "duplicates", "near_heldout", "quarantined"))
+
+
+def diff(folder):
+    from plumbline.preferences.arrivals import arrivals, folder_of
+    from plumbline.preferences.versions import Version, compare
+
+    folders = folders_in(folder)
+    one, other = (Version(arrival.batch.source, ((folder_of(folders, arrival) / "rows.jsonl", arrival.batch.digest),))
+                  for arrival in arrivals(folders))
+    found = compare(one, other, folders.indexes)
+    assert found.relabelled.rows > 0
+
+
+def folders_in(folder):
+    from plumbline.preferences.folders import Folders
+
+    return Folders(folder, folder / "home")
+
+
+def measured(step, folder):
+    """Run a step in a new process; its seconds and its peak memory in MiB."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(timed, (step, folder))
+
+
+def timed(step, folder):
+    started = time.perf_counter()
+    step(folder)
+    return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(sizes):
+    print("| rows | step | seconds | seconds a million rows | peak MiB |\n|---|---|---|---|---|")
+    for rows in sizes:
+        folder = Path(tempfile.mkdtemp(prefix="data-scale-"))
+        try:
+            generate(folder / "in.jsonl", rows)
+            for step in (pandas_pass, import_and_index, snapshot, check_and_split):
+                show(rows, step, *measured(step, folder))
+            shutil.rmtree(folder / "prepared")
+            generate(folder / "other.jsonl", rows, flipped=RELABELLED)
+            measured(import_other, folder)
+            show(rows, diff, *measured(diff, folder))
+        finally:
+            shutil.rmtree(folder)
+
+
+def show(rows, step, seconds, peak):
+    print(f"| {rows:,} | {step.__name__.replace('_', ' ')} | {seconds:.1f} | {seconds * 1e6 / rows:.1f} | {peak:.0f} |",
+          flush=True)
+
+
+if __name__ == "__main__":
+    main([int(size) for size in sys.argv[1:]] or SIZES)
