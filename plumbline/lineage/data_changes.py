@@ -77,7 +77,10 @@ def add(home: Home, source: str, how: Reading, dry_run: bool = False) -> Changed
     content, read = _open(source, how)
     for known in arrivals(folders_of(home)):
         if known.content == content and known.action == "add":
-            return Changed(known, True, False, 0, 0, 0, {}, [], [], _is_learned_from(home), None)
+            # An import that was killed after its batch appeared is finished here.
+            tracked = folder_of(folders_of(home), known).with_suffix(".dvc").exists()
+            problem = None if tracked or dry_run else _settle(home, known)
+            return Changed(known, True, False, 0, 0, 0, {}, [], [], _is_learned_from(home), problem)
     return _change(home, source, read(), "add", content, lambda _: NO_ROWS, "", dry_run)
 
 
@@ -126,14 +129,18 @@ def _change(home: Home, source: str, read: Read, action: Action, content: str, r
             arrival = Arrival(drafted.batch.digest, action, now, content, len(gone), reason, drafted.batch)
         else:
             arrival = publish(folders, drafted, action, now, content, gone, reason)
-    problem = None
     sweep(folders.arrived)
-    if not dry_run:
-        track(home, [folder_of(folders, each) for each in arrivals(folders)])
-        problem = send(PREFERENCES_ADDED, f"plumbline.batch.{arrival.digest[:16]}", {
-            "batch": arrival.digest, "action": action, "rows": arrival.batch.rows, "removes": arrival.removes})
+    problem = None if dry_run else _settle(home, arrival)
     return Changed(arrival, False, not dry_run, *effects, [f"{row:016x}" for row in gone.tolist()], reasons,
                    _is_learned_from(home), problem)
+
+
+def _settle(home: Home, arrival: Arrival) -> str | None:
+    """Give DVC what has arrived and tell the server; why that could not be told, or None."""
+    folders = folders_of(home)
+    track(home, [folder_of(folders, each) for each in arrivals(folders)])
+    return send(PREFERENCES_ADDED, f"plumbline.batch.{arrival.digest[:16]}", {
+        "batch": arrival.digest, "action": arrival.action, "rows": arrival.batch.rows, "removes": arrival.removes})
 
 
 def _open(source: str, how: Reading) -> tuple[str, Callable[[], Read]]:
