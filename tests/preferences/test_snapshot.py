@@ -70,6 +70,16 @@ def test_a_folder_gives_one_batch_a_file_and_leaves_other_files_alone(tmp_path, 
     assert len(contents(folder)) == 3
 
 
+def test_a_link_out_of_a_folder_is_set_aside_and_the_rest_imported(tmp_path, snapshot):
+    write_jsonl(tmp_path / "secret/b.jsonl", pairs(2))
+    write_jsonl(tmp_path / "data/a.jsonl", pairs(3))
+    (tmp_path / "data/file.jsonl").symlink_to(tmp_path / "secret/b.jsonl")
+    (tmp_path / "data/folder").symlink_to(tmp_path / "secret")
+    batches = snapshot("data")[0].batches
+    assert [(batch.source, batch.rows, batch.quarantined) for batch in batches] == [
+        ("data/a.jsonl", 3, 0), ("data/file.jsonl", 0, 1), ("data/folder", 0, 1)]
+
+
 def test_the_same_batch_named_twice_is_one(tmp_path, snapshot):
     write_jsonl(tmp_path / "a.jsonl", pairs(3))
     assert len(snapshot("a.jsonl", str(tmp_path / "a.jsonl"))[0].batches) == 1
