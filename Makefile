@@ -13,7 +13,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with: make demo PYTHON=python3.12"; exit 1; }
 	@test -d .venv || $(PYTHON) -m venv .venv
 	@echo "Installing the pinned dependencies into .venv (some minutes the first time)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hub]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hub,s3,postgres]'
 	@touch $@
 
 demo: $(INSTALLED)  ## the whole pipeline on the embedded default, about 5 minutes on two cores
