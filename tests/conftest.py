@@ -1,5 +1,7 @@
 """Tiny language models, made once a session."""
 
+import signal
+
 import pytest
 import torch
 from tiny_models import copy_of, demonstrations, sft_params, silent, small_model, small_tokenizer
@@ -7,6 +9,8 @@ from tiny_models import copy_of, demonstrations, sft_params, silent, small_model
 from plumbline.alignment.sft import train_sft
 from plumbline.lm.base import LanguageModel
 
+# Where the tests are started in the background SIGINT is ignored, and every process that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # a second thread only costs on models of this size, a lot of it where the cores are busy
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -29,6 +29,14 @@ def processes_of(root: Path) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
     return found
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers(project: Path) -> Iterator[None]:
+    """What one test leaves behind must not fail the next."""
+    yield
+    for process in processes_of(project):
+        process.kill()
 
 
 def eventually(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
