@@ -1,62 +1,138 @@
-"""When the pipeline runs by itself: one list of deployments, and the command that serves them.
+"""When the pipeline runs by itself: one list of deployments, which is served here or written down for work pools.
 
-    python -m flows.deployments
+    python -m flows.deployments                             # serve: `plumbline up` does the same
+    python -m flows.deployments --work-pools > prefect.yaml # after a change of params.yaml's block `retrain`
 
-Serving needs a Prefect server that schedules (`prefect server start`); PREFECT_API_URL says where it is.
+Serving needs a Prefect server that schedules; PREFECT_API_URL says where it is.
 """
 
+import logging
 import os
+import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from ruamel.yaml import YAML
+
+from plumbline.config import Params, load_params
 from plumbline.errors import UserError
-from plumbline.lineage.home import enter, find_home
-from plumbline.lineage.workspace import Request
+from plumbline.lineage.events import PREFERENCES_ADDED
+from plumbline.lineage.home import Home, enter, find_home
+from plumbline.lineage.not_run import BY_NEW_PREFERENCES, BY_THE_CLOCK
+from plumbline.service.keeper import Keeper
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
 API_URL = "PREFECT_API_URL"
+ENTRYPOINT = "flows/retrain.py:retrain"
+FROM_THE_FORM = "Prefect"
+SET_FOLDER = "prefect.deployments.steps.set_working_directory"
+WORK_POOLS = ("process", "docker", "kubernetes")
+WRITTEN = "# Written by `python -m flows.deployments --work-pools`; docs/always-on.md says how to use it.\n"
 
 
 @dataclass(frozen=True)
-class Scheduled:
-    """A deployment of the flow `retrain`."""
+class Deployment:
+    """A way in which the flow `retrain` is started without a command line."""
 
     name: str
-    cron: str
+    cron: str | None
     timezone: str
-    request: Request
+    event: str
+    debounce_seconds: float
+    """A run starts that long after the event; further events meanwhile belong to it."""
 
 
-DEPLOYMENTS = (Scheduled("nightly", "0 3 * * *", "UTC", Request(trigger="schedule")),)
+def deployments(params: Params) -> tuple[Deployment, ...]:
+    """All of them: one, so that runs by the clock and runs for new preferences share its limit of one at a time."""
+    chosen = params.retrain
+    return (Deployment("always-on", chosen.cron, chosen.timezone, PREFERENCES_ADDED, chosen.debounce_seconds),)
 
 
-def main() -> None:
-    """Serve all deployments until interrupted."""
-    if not os.environ.get(API_URL):
-        raise UserError(f"{API_URL} is not set. Start a server with `prefect server start`, and set "
-                        f"{API_URL}=http://127.0.0.1:4200/api.")
-    enter(find_home())
-    from prefect import serve
-
-    serve(*build(), pause_on_shutdown=False)
+def request(trigger: str) -> dict[str, object]:
+    """The flow's parameters: a `Request`, of which the form shows the other fields too."""
+    return {"request": {"trigger": trigger}}
 
 
-def build() -> "list[RunnerDeployment]":
-    """The deployments as Prefect's runner takes them."""
+def build(one: Deployment) -> "RunnerDeployment":
+    """A deployment as Prefect's runner takes it."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.deployments.runner import RunnerDeployment
+    from prefect.events import DeploymentEventTrigger
     from prefect.schedules import Cron
 
     from flows.retrain import retrain
 
-    # A run that arrives during another one waits: cancelling it would lose the data that it came for.
-    one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-    return [RunnerDeployment.from_flow(retrain, name=one.name, schedules=[Cron(one.cron, timezone=one.timezone)],
-                                       parameters={"request": one.request.model_dump()},
-                                       concurrency_limit=one_at_a_time)
-            for one in DEPLOYMENTS]
+    wait = timedelta(seconds=one.debounce_seconds)
+    return RunnerDeployment.from_flow(
+        retrain, name=one.name, parameters=request(FROM_THE_FORM),
+        schedules=[Cron(one.cron, timezone=one.timezone, parameters=request(BY_THE_CLOCK))] if one.cron else [],
+        # A run that comes during another one waits: cancelling it would lose the data that it came for.
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
+        # The run starts after the window closes, so it sees every batch whose event the window has swallowed.
+        triggers=[DeploymentEventTrigger(name=f"retrain/{one.name}", expect={one.event}, within=wait,
+                                         schedule_after=wait, parameters=request(BY_NEW_PREFERENCES))])
+
+
+def work_pools(params: Params) -> dict[str, object]:
+    """The content of prefect.yaml: every deployment for every kind of work pool."""
+    return {"name": "plumbline", "pull": [{SET_FOLDER: {"directory": "{{ $PLUMBLINE_ROOT }}"}}],
+            "deployments": [_for_pool(one, pool) for one in deployments(params) for pool in WORK_POOLS]}
+
+
+def _for_pool(one: Deployment, pool: str) -> dict[str, object]:
+    schedule = {"cron": one.cron, "timezone": one.timezone, "parameters": request(BY_THE_CLOCK)}
+    trigger = {"type": "event", "name": f"retrain/{one.name}-{pool}", "enabled": True, "expect": [one.event],
+               "within": one.debounce_seconds, "schedule_after": one.debounce_seconds,
+               "parameters": request(BY_NEW_PREFERENCES)}
+    return {"name": f"{one.name}-{pool}", "entrypoint": ENTRYPOINT, "parameters": request(FROM_THE_FORM),
+            "schedules": [schedule] if one.cron else [], "triggers": [trigger],
+            "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
+            "work_pool": {"name": f"plumbline-{pool}", "job_variables": _job(pool)}}
+
+
+def _job(pool: str) -> dict[str, object]:
+    """What a job of this kind of work pool needs: the image, and where its data and records are."""
+    if pool == "process":
+        return {}
+    names = ("PLUMBLINE_HOME", "MLFLOW_TRACKING_URI")
+    job: dict[str, object] = {"image": "{{ $PLUMBLINE_IMAGE }}", "env": {name: f"{{{{ ${name} }}}}" for name in names}}
+    return {**job, "volumes": ["plumbline:/data"], "auto_remove": True} if pool == "docker" else job
+
+
+def main() -> None:
+    """Serve all deployments until interrupted, or print prefect.yaml."""
+    home = find_home()
+    if sys.argv[1:] == ["--work-pools"]:
+        sys.stdout.write(WRITTEN)
+        YAML().dump(work_pools(load_params(home.root)), sys.stdout)
+    else:
+        serve_all(home)
+
+
+def serve_all(home: Home) -> None:
+    """Serve all deployments until interrupted, and look after what belongs to them.
+
+    Raises UserError where no server is named.
+    """
+    if not os.environ.get(API_URL):
+        raise UserError(f"{API_URL} is not set. `plumbline up` starts a server and serves; or start one with `prefect "
+                        f"server start` and set {API_URL}=http://127.0.0.1:4200/api.")
+    params = load_params(home.root)
+    enter(home)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    from prefect import serve
+
+    Keeper(home, params, _apply).start()
+    serve(*(build(one) for one in deployments(params)), pause_on_shutdown=False)
+
+
+def _apply(params: Params) -> None:
+    """Give the server other schedules and triggers."""
+    for one in deployments(params):
+        build(one).apply()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """The pipeline: from preference data to a promoted policy. `plumbline run` calls it; so do the deployments."""
 
 from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
+from plumbline.lineage.not_run import decide
 from plumbline.lineage.pipeline_run import check_gate, pipeline_run
 from plumbline.lineage.workspace import Request
 from tasks.base import base
@@ -17,8 +20,11 @@ from tasks.snapshot import snapshot
 
 
 @flow(name="retrain", validate_parameters=True, persist_result=False)
-def retrain(request: Request) -> str:
+def retrain(request: Request) -> str | State[None]:
     """Learn from the preferences that there are now; what has not changed since an earlier run is reused."""
+    request, why_not = decide(request)
+    if why_not:
+        return Completed(name="Skipped", message=why_not)
     with pipeline_run(request) as run:
         snapshot(run)
         ingest(run)

@@ -4,24 +4,26 @@ Exit status: 0 done, 1 a bug or a stage that broke, 2 something to put right, 3 
 slow to import is imported inside the commands, so that `plumbline --help` and a mistyped option answer at once.
 """
 
-import contextlib
 import json
 import os
 import signal
 import sys
-import threading
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
+from plumbline.care_cli import care_app
 from plumbline.data_cli import data_app
 from plumbline.errors import UserError, as_user_error
 from plumbline.lineage.child import StageFailed
-from plumbline.lineage.home import Home, enter, find_home
+from plumbline.lineage.home import enter, find_home
 from plumbline.lineage.records import find_run, read_record, run_folders
-from plumbline.lineage.workspace import Request, resolve
+from plumbline.lineage.workspace import Request
+from plumbline.run_command import details, run_pipeline
+from plumbline.service_cli import add_service_commands
+from plumbline.web_cli import ui
 
 CANCELLED = 130
 KEPT = "Cancelled. Finished stages are kept: the same command goes on from there."
@@ -31,6 +33,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   rich_markup_mode="markdown",
                   help="Keep a language model aligned with human preferences, and know which data made which model.")
 app.add_typer(data_app, name="data")
+app.add_typer(care_app)
+add_service_commands(app)
+app.command(epilog="Examples:\n\n    plumbline ui\n\n    plumbline ui --port 8080 --show-token")(ui)
 Names = list[str] | None
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
 
@@ -49,17 +54,7 @@ def run(
     """Run the pipeline; stages that nothing changed for are reused."""
     home = find_home()
     request = Request(params_file=_from_here(params), settings=set_ or [], until=until, force=force or [])
-    resolve(home, request)
-    if not verbose:
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-        os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
-    enter(home)
-    name = _run_flow(home, request, Console(stderr=as_json))
-    folder = home.runs / name
-    if as_json:
-        _print_json(_details(folder))
-    else:
-        _summarise(home, folder)
+    run_pipeline(home, request, verbose, as_json)
 
 
 @app.command(epilog="Examples:\n\n    plumbline runs\n\n    plumbline runs --json | jq '.[0].stages'")
@@ -90,7 +85,7 @@ def show(
 
     folder = find_run(find_home(), name)
     if as_json:
-        _print_json(_details(folder))
+        _print_json(details(folder))
     else:
         record = read_record(folder)
         show_run(Console(), folder, record)
@@ -112,61 +107,6 @@ def doctor(as_json: AsJson = False) -> None:
         show_findings(Console(), findings)
     if any(finding.status == "broken" for finding in findings):
         raise typer.Exit(UserError.exit_code)
-
-
-def _run_flow(home: Home, request: Request, console: Console) -> str:
-    """Run the flow in this process under a Prefect server of its own; returns the run's id."""
-    from flows.local_server import start_local_server
-    from plumbline.lineage.watch import watcher
-    from plumbline.terminal import Bars, Lines
-
-    with console.status("Starting Prefect"):
-        server = start_local_server(home)
-        # The server needs some seconds: import what is slow meanwhile.
-        warming = threading.Thread(target=_warm_up, args=(home,), daemon=True)
-        warming.start()
-        from flows.retrain import retrain
-
-        warming.join()
-        if server:
-            server.wait()
-    if not console.is_terminal:
-        watcher.set(Lines(console))
-        return retrain(request)
-    bars = Bars(console)
-    watcher.set(bars)
-    with bars.live:
-        return retrain(request)
-
-
-def _warm_up(home: Home) -> None:
-    with contextlib.suppress(Exception):  # the run meets the same problem, and reports it
-        import dvc.repo  # noqa: F401
-
-        from plumbline.lineage import tracking
-
-        tracking.experiment(tracking.connect(home), home)
-
-
-def _summarise(home: Home, folder: "os.PathLike[str]") -> None:
-    from pathlib import Path
-
-    from plumbline.summary import next_steps, show_run
-
-    folder, console = Path(folder), Console()
-    record = read_record(folder)
-    show_run(console, folder, record)
-    console.print("Look next:", markup=False)
-    for line in next_steps(folder, home.tracking_uri):
-        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _details(folder: "os.PathLike[str]") -> dict[str, object]:
-    from pathlib import Path
-
-    from plumbline.summary import measured
-
-    return {**read_record(Path(folder)).model_dump(), "results": measured(Path(folder))}
 
 
 def _from_here(file: str | None) -> str | None:

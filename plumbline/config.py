@@ -6,10 +6,12 @@ classes here say what each value means and what is allowed. They have no default
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -22,6 +24,26 @@ NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Precision = Literal["fp32", "bf16"]
+
+
+def _is_cron(text: str) -> str:
+    from cronsim import CronSim, CronSimError
+
+    try:
+        CronSim(text, datetime(2026, 1, 1))
+    except CronSimError:
+        raise ValueError("five fields of cron, such as `0 3 * * *` for 3 o'clock every night") from None
+    return text
+
+
+def _is_timezone(text: str) -> str:
+    if text not in available_timezones():
+        raise ValueError("the name of a time zone, such as UTC or Europe/Berlin")
+    return text
+
+
+Cron = Annotated[str, AfterValidator(_is_cron)]
+TimeZone = Annotated[str, AfterValidator(_is_timezone)]
 
 
 class Block(BaseModel):
@@ -243,6 +265,26 @@ class Promote(Block):
     """The lower end of the 95 % interval of the win rate against SFT, and against the champion, must exceed this."""
 
 
+class Retrain(Block):
+    """When the pipeline runs by itself, under `plumbline up`. Not a stage: no result depends on it."""
+
+    cron: Cron | None
+    """When it runs by the clock: minute, hour, day of the month, month, day of the week; null never."""
+    timezone: TimeZone
+    """The clock that `cron` is read by."""
+    min_new_comparisons: Count
+    """Judgements (comparisons, rankings, ratings) that must have arrived since the champion's snapshot; with fewer, a
+    run by the clock or for new preferences ends at once. A run that a person starts always runs."""
+    debounce_seconds: Annotated[float, Field(ge=0.1)]
+    """Seconds from the first new batch to the run that learns from it, and from all that arrives meanwhile."""
+    watched: str | None
+    """Folder or bucket prefix (`s3://bucket/prefix`) whose new files are added; null watches none."""
+    settle_seconds: NotNegative
+    """Seconds for which a watched file must not have changed before it is read."""
+    webhook: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None
+    """Where the ends of runs, failed gates and new champions are posted to; null is nowhere."""
+
+
 class Params(Block):
     """All parameters of a run."""
 
@@ -257,6 +299,7 @@ class Params(Block):
     ppo: Ppo
     preference_eval: PreferenceEval
     promote: Promote
+    retrain: Retrain
 
 
 def load_params(root: Path, file: Path | None = None, settings: Sequence[str] = ()) -> Params:
@@ -349,5 +392,5 @@ def _describe(location: tuple[int | str, ...], message: str, kind: str, found: o
         return f"there is no parameter `{key}`.{_closest(key)}".rstrip(".")
     if kind == "missing":
         return f"`{key}` is missing"
-    allowed = message.removeprefix("Input should be ").removeprefix("a valid ")
+    allowed = message.removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid ")
     return f"`{key}` is {found!r}, but must be {allowed}"

@@ -84,10 +84,9 @@ def list_(as_json: AsJson = False) -> None:
     """List what arrived, oldest first."""
     from rich.table import Table
 
-    from plumbline.lineage.data_changes import folders_of
     from plumbline.preferences.arrivals import arrivals
 
-    found = arrivals(folders_of(_home()))
+    found = arrivals(_home().preferences)
     if as_json:
         _print_json([asdict(arrival) for arrival in found])
         return
@@ -106,13 +105,12 @@ def list_(as_json: AsJson = False) -> None:
 @data_app.command(epilog="Examples:\n\n    plumbline data show now\n\n    plumbline data show latest --json")
 def show(name: Data = "now", as_json: AsJson = False) -> None:
     """Show what some data holds: rows by kind, source and annotator, and a few of them."""
-    from plumbline.lineage.data_changes import folders_of
     from plumbline.lineage.data_lookup import find_version
     from plumbline.preferences.versions import describe
 
     home = _home()
     version = find_version(home, name)
-    found = describe(version, folders_of(home).indexes)
+    found = describe(version, home.preferences.indexes)
     if as_json:
         _print_json({"data": version.name, **asdict(found)})
         return
@@ -126,13 +124,12 @@ def show(name: Data = "now", as_json: AsJson = False) -> None:
                          "    plumbline data diff 3f2a91 77c0de --json")
 def diff(before: Data, after: Data, as_json: AsJson = False) -> None:
     """Compare two versions: rows added, removed and judged anew, by source and annotator."""
-    from plumbline.lineage.data_changes import folders_of
     from plumbline.lineage.data_lookup import find_version
     from plumbline.preferences.versions import compare
 
     home = _home()
     old, new = find_version(home, before), find_version(home, after)
-    found = compare(old, new, folders_of(home).indexes)
+    found = compare(old, new, home.preferences.indexes)
     if as_json:
         _print_json({"before": old.name, "after": new.name, **asdict(found)})
         return
@@ -249,6 +246,8 @@ def _show_change(changed: "Changed", as_json: bool, affected: "Sequence[Learner]
         typer.echo("But snapshot.sources in params.yaml does not name `added`: runs do not learn from added batches.")
     if changed.not_announced and changed.written:
         typer.echo(f"No event was sent: {changed.not_announced}. The next scheduled run finds the batch by itself.")
+    if changed.not_tracked:
+        typer.echo(f"{changed.not_tracked}. It counts all the same; the next run tries again.")
     _show_learners(affected, "learned from what is taken away")
 
 

@@ -17,6 +17,7 @@ from plumbline.lineage.child import Child, StageFailed
 from plumbline.lineage.outcomes import describe
 from plumbline.lineage.program import run_stage
 from plumbline.lineage.records import Outcome
+from plumbline.lineage.retries import take_outputs
 from plumbline.lineage.tracking import end_abandoned
 from plumbline.lineage.watch import Watcher, watcher
 from plumbline.lineage.workspace import Workspace
@@ -63,10 +64,9 @@ def _reproduce(stage: "Stage", workspace: Workspace) -> None:
     log, started = get_run_logger(), time.monotonic()
     watching = watcher.get()
     watching.started(stage.name)
-    forced = stage.name in workspace.record.force
     child = Child(workspace.home, workspace.folder, stage.name, _follow(stage.name, watching), on_line=log.info)
     try:
-        _do(stage, workspace, child, forced)
+        why = _do(stage, workspace, child)
     except BaseException as error:
         outcome = Outcome(status="failed", seconds=round(time.monotonic() - started, 2),
                           reason=str(error) or f"stopped: {type(error).__name__}", mlflow_run=child.mlflow_run)
@@ -76,18 +76,27 @@ def _reproduce(stage: "Stage", workspace: Workspace) -> None:
             if child.mlflow_run:
                 end_abandoned(workspace.home, child.mlflow_run)
         raise
-    outcome = describe(workspace, stage.name, forced, time.monotonic() - started)
+    outcome = describe(workspace, stage.name, why, time.monotonic() - started)
     workspace.done(stage.name, outcome)
     watching.done(stage.name, outcome)
     log.info("%s %s in %.1f s: %s", stage.name, outcome.status, outcome.seconds, outcome.reason)
 
 
-def _do(stage: "Stage", workspace: Workspace, child: Child, forced: bool) -> None:
+def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:
+    """Do the stage, or restore it; returns why, where something other than DVC decided that it must run."""
     if stage.resolver:
-        run_stage(workspace.folder, stage.name, stage.program)
+        if not (stage.kept_by_retry and workspace.record.retry_of and take_outputs(workspace, stage.name)):
+            run_stage(workspace.folder, stage.name, stage.program)
         dvc_stage.commit(workspace.folder, stage.name)
-    elif forced or not dvc_stage.restore(workspace.folder, stage.name):
-        child.run(force=forced)
+    elif stage.name in workspace.record.force:
+        child.run(force=True)
+        return "forced"
+    elif not dvc_stage.restore(workspace.folder, stage.name):
+        child.run()
+    elif stage.still_done and not stage.still_done(workspace):
+        child.run(force=True)
+        return "what it had done outside of its files was lost"
+    return None
 
 
 def _follow(stage: str, watching: Watcher) -> Callable[[Mapping[str, object]], None]:

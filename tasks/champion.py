@@ -14,12 +14,13 @@ def program(run: StageRun) -> None:
     """Leave champion.json, with the model beside it if there is a champion."""
     from plumbline.lineage.digests import digest, restore_folder
     from plumbline.lineage.registry import Registry
+    from plumbline.lineage.waiting import patiently
 
-    registry = Registry.open(run.home, run.params.promote.model_name)
-    champion = registry.to_compare_with(digest(run.root / "models/policy/model"))
+    name, md5 = run.params.promote.model_name, digest(run.root / "models/policy/model")
+    champion = patiently(run.home, lambda: Registry.open(run.home, name).to_compare_with(md5))
     found: dict[str, object] = {"version": None}
     if champion:
-        found = {"version": champion.version, "name": registry.name, "md5": champion.md5, "model_id": champion.model_id}
+        found = {"version": champion.version, "name": name, "md5": champion.md5, "model_id": champion.model_id}
         restore_folder(run.home.cache, champion.md5, run.folder / "model")
     (run.folder / "champion.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

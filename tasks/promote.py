@@ -1,46 +1,71 @@
 """Stage `promote`: register the policy; make it champion if it is better; say why in decision.json."""
 
 import json
+from typing import TYPE_CHECKING
 
 from tasks.stage import Stage, StageRun
+
+if TYPE_CHECKING:
+    from plumbline.lineage.promotion import Decision
+    from plumbline.lineage.workspace import Workspace
 
 
 def program(run: StageRun) -> None:
     """Register the policy as challenger, decide, and move the aliases."""
-    from plumbline.lineage.declared import read_stage
-    from plumbline.lineage.digests import digest
-    from plumbline.lineage.promotion import decide, postponed, was_overtaken
-    from plumbline.lineage.receipts import read_receipt
-    from plumbline.lineage.registry import Registry
+    from plumbline.lineage.promotion import decide
+    from plumbline.lineage.waiting import patiently
 
-    params = run.params.promote
     measured = json.loads((run.root / "reports/preference/metrics.json").read_text(encoding="utf-8"))
     compared_with = json.loads((run.root / "models/champion/champion.json").read_text(encoding="utf-8"))["version"]
-    receipt = read_receipt(run.root, read_stage(run.root, "ppo"))
-    assert receipt is not None, "dvc ran promote before ppo"
-    policy = receipt.outputs["models/policy/model"]
-    assert policy.model_id is not None
-
-    decision = decide(measured, compared_with, params.min_win_rate)
-    registry = Registry.open(run.home, params.model_name)
-    tags = {"snapshot": digest(run.root / "data/snapshot"), "pipeline_run": run.pipeline_run,
-            "win_rate_vs_sft": str(measured["win_rate_vs_sft"])}
-    version = registry.register(policy.md5, policy.model_id, receipt.mlflow_run, compared_with, tags).version
-    registry.make_challenger(version)
-    champion = registry.champion()
-    champion_now = champion.version if champion else None
-    if decision.promoted and was_overtaken(compared_with, champion_now, version):
-        decision = postponed(decision, compared_with, champion_now)
-        registry.leave_open(version)
-    elif decision.promoted:
-        registry.make_champion(version)
-    found = {"promoted": decision.promoted, "name": registry.name, "version": version, "compared_with": compared_with,
-             "reasons": decision.reasons}
+    wins = decide(measured, compared_with, run.params.promote.min_win_rate)
+    version, decision = patiently(run.home, lambda: _settle(run, measured["win_rate_vs_sft"], compared_with, wins))
+    found = {"promoted": decision.promoted, "name": run.params.promote.model_name, "version": version,
+             "compared_with": compared_with, "reasons": decision.reasons}
     (run.folder / "decision.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     run.finish({"promoted": decision.promoted, "version": version})
 
 
-promote = Stage("promote", program)
+def _settle(run: StageRun, win_rate: float, compared_with: int | None, wins: "Decision") -> "tuple[int, Decision]":
+    """Register the policy and act on what was measured; the same a second time. The version, and what was decided."""
+    from plumbline.lineage.declared import read_stage
+    from plumbline.lineage.digests import digest
+    from plumbline.lineage.promotion import kept_out, postponed, was_overtaken
+    from plumbline.lineage.receipts import read_receipt
+    from plumbline.lineage.registry import Registry
+
+    receipt = read_receipt(run.root, read_stage(run.root, "ppo"))
+    assert receipt is not None, "dvc ran promote before ppo"
+    policy = receipt.outputs["models/policy/model"]
+    assert policy.model_id is not None
+    registry, by = Registry.open(run.home, run.params.promote.model_name), run.pipeline_run
+    tags = {"snapshot": digest(run.root / "data/snapshot"), "pipeline_run": by, "win_rate_vs_sft": str(win_rate)}
+    registered = registry.register(policy.md5, policy.model_id, receipt.mlflow_run, compared_with, tags)
+    version = registered.version
+    registry.make_challenger(version, "the newest version", by)
+    with registry.alone():
+        champion = registry.champion()
+        champion_now = champion.version if champion else None
+        if wins.promoted and registered.rolled_back:
+            return version, kept_out(wins, version, registered.rolled_back)
+        if wins.promoted and was_overtaken(compared_with, champion_now, version):
+            registry.leave_open(version)
+            return version, postponed(wins, compared_with, champion_now)
+        if wins.promoted:
+            registry.make_champion(version, "; ".join(wins.reasons), by)
+    return version, wins
+
+
+def _still_registered(workspace: "Workspace") -> bool:
+    """Whether the registry knows the policy: it may have been lost, while the cache was not."""
+    from plumbline.lineage.digests import digest
+    from plumbline.lineage.registry import Registry
+    from plumbline.lineage.waiting import patiently
+
+    md5, name = digest(workspace.folder / "models/policy/model"), workspace.params.promote.model_name
+    return patiently(workspace.home, lambda: Registry.open(workspace.home, name).find(md5)) is not None
+
+
+promote = Stage("promote", program, still_done=_still_registered)
 
 if __name__ == "__main__":
     promote.main()

@@ -1,20 +1,24 @@
 """Stage `snapshot`: fix which preference data the run learns from."""
 
+import sys
+
 from tasks.stage import Stage, StageRun
 
 
 def program(run: StageRun) -> None:
-    """Fix which preference data the run learns from."""
-    from plumbline.preferences.folders import Folders
+    """Collect the verdicts that people have given, then fix which preference data the run learns from."""
+    from plumbline.feedback.collect import collect
+    from plumbline.lineage.data_tracking import track_apart
     from plumbline.preferences.snapshot import Simulation, fix_snapshot
 
-    chosen = run.params.snapshot
-    simulation = Simulation(run.params.seed, chosen.simulated_demonstrations, chosen.simulated_comparisons,
-                            chosen.simulated_rankings)
-    fix_snapshot(chosen.sources, simulation, Folders(run.home.root, run.home.folder), run.folder)
+    collect(run.home)
+    fix_snapshot(run.params.snapshot.sources, Simulation.of(run.params), run.home.preferences, run.folder)
+    problem = track_apart(run.home)
+    if problem:
+        sys.stderr.write(f"{problem}. They count all the same; the next run tries again.\n")
 
 
-snapshot = Stage("snapshot", program, resolver=True)
+snapshot = Stage("snapshot", program, resolver=True, kept_by_retry=True)
 
 if __name__ == "__main__":
     snapshot.main()

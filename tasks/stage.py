@@ -6,6 +6,7 @@ Prefect's own caching is off. Importing this module imports neither Prefect nor 
 the first.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from plumbline.lineage.program import Program, run_as_command
@@ -25,6 +26,10 @@ class Stage:
     timeout_minutes: float = 60
     resolver: bool = False
     """It fixes the outside world, cheaply: it runs each time, in the flow's own process."""
+    kept_by_retry: bool = False
+    """A retry takes what the run before left, and does not look at the world again."""
+    still_done: Callable[[Workspace], bool] | None = None
+    """For a stage that does something outside of its files: whether that still holds when they come from the cache."""
 
     def main(self) -> None:
         """Run the program in the current folder: what dvc.yaml's command does."""

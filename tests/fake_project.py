@@ -77,7 +77,7 @@ BODIES = {
     run.finish({f"win_rate_vs_{other}{part}": rate for other in others for part, rate in rates.items()})
 ''',
 }
-OPTIONS = {"snapshot": ", resolver=True", "ppo": ", retries=1"}
+OPTIONS = {"snapshot": ", resolver=True, kept_by_retry=True", "ppo": ", retries=1"}
 
 
 def make_project(root: Path) -> Path:

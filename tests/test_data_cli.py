@@ -64,6 +64,28 @@ def test_adding_says_what_came_in_and_the_same_content_is_added_once(project):
     assert len(data(project, "list", "--json")) == 1
 
 
+def test_two_that_add_at_once_both_get_in_and_dvc_knows_both(project):
+    for name in ("one", "two"):
+        (project / f"{name}.jsonl").write_text(json.dumps({**PAIRS[0], "prompt": name}) + "\n")
+    adding = [subprocess.Popen([sys.executable, "-m", "plumbline.cli", "data", "add", f"{name}.jsonl"], cwd=project,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE) for name in ("one", "two", "two")]
+    assert [(one.communicate()[1], one.returncode) for one in adding] == [("", 0)] * 3
+    assert [one["batch"]["rows"] for one in data(project, "list", "--json")] == [1, 1]
+    assert len(list((project / "data/batches").glob("*.dvc"))) == 2
+
+
+def test_a_hub_data_set_is_read_in_the_format_that_is_asked_for(project, tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "hh").mkdir()
+    dialogues = {side: f"\n\nHuman: Why?\n\nAssistant: {side}" for side in ("chosen", "rejected")}
+    (tmp_path / "hh/train.jsonl").write_text(json.dumps(dialogues) + "\n")
+    asked = data(project, "add", f"hub:{tmp_path / 'hh'}", "--format", "hh-chosen", "--json")
+    assert asked["arrival"]["batch"]["kinds"] == {"demonstration": 1}
+    assert data(project, "add", f"hub:{tmp_path / 'hh'}", "--json")["arrival"]["batch"]["kinds"] == {"comparison": 1}
+
+
 def test_a_dry_run_writes_nothing(project):
     assert "Would make a batch" in data(project, "add", "given.jsonl", "--dry-run")
     assert data(project, "list", "--json") == []

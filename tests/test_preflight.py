@@ -1,5 +1,6 @@
 """What is found out before anything is trained."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,11 @@ def check(root: Path, *settings: str) -> None:
     preflight(home, load_params(ROOT, None, settings))
 
 
-def test_the_default_passes(tmp_path: Path) -> None:
+def test_the_default_passes_in_a_moment_and_leaves_nothing(tmp_path: Path) -> None:
+    started = time.monotonic()
     check(tmp_path)
+    assert time.monotonic() - started < 2  # no model is loaded for it
+    assert list(tmp_path.rglob("*")) == [tmp_path / ".plumbline"]
 
 
 @pytest.mark.parametrize(("settings", "words"), [

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plumbline import statistics
 from plumbline.errors import UserError
-from plumbline.evaluation import statistics
 from plumbline.evaluation.judges import ScoreFunction
-from plumbline.evaluation.statistics import Floats, Interval
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Comparison, Prompt
+from plumbline.statistics import Floats, Interval
 
 Gold = Callable[[Prompt, str], float]
 Score = float | int | None

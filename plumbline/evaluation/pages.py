@@ -10,8 +10,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plumbline.evaluation.statistics import Interval
 from plumbline.preferences.types import Prompt
+from plumbline.statistics import Interval
 
 BLUE, ORANGE, GREY = "#3b6ea8", "#d98032", "#b8bec6"
 DOTS_PER_INCH = 110

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plumbline.evaluation import statistics
+from plumbline import statistics
 from plumbline.evaluation.judges import Judge, judge_both_orders
 from plumbline.evaluation.pages import (
     BLUE,
@@ -21,9 +21,10 @@ from plumbline.evaluation.pages import (
     save_figure,
     table,
 )
-from plumbline.evaluation.statistics import Interval
+from plumbline.evaluation.samples import SAMPLES, Answer, Sample, write_samples
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Prompt
+from plumbline.statistics import Interval
 
 SAMPLES_SHOWN = 20
 SIMILAR = 1.25
@@ -42,6 +43,10 @@ class Contestant:
     """Whether each response ended by itself rather than at the longest length."""
     measured: Mapping[str, Sequence[float]]
     """Per response, by name: `reward`, `gold`, `kl` (nats from the reference); absent where not measured."""
+
+    def answer(self, i: int) -> Answer:
+        """The response to prompt `i`, with what was measured on it."""
+        return Answer(self.responses[i], self.stopped[i], {name: values[i] for name, values in self.measured.items()})
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,13 @@ class Evaluation:
     matches: Sequence[Match]
     means: dict[str, dict[str, Interval]]
     """By contestant and measurement: mean length in characters, share stopped, mean of each of `measured`."""
+
+    def samples(self) -> list[Sample]:
+        """Every prompt with every answer, as data."""
+        contestants = (self.policy, *(match.opponent for match in self.matches))
+        return [Sample(prompt, {one.name: one.answer(i) for one in contestants},
+                       {match.opponent.name: match.outcomes[i] for match in self.matches})
+                for i, prompt in enumerate(self.prompts)]
 
     def metrics(self) -> dict[str, float]:
         """The figures for metrics.json, such as `win_rate_vs_sft_low`, `kl_policy` and `characters_sft`."""
@@ -128,10 +140,11 @@ def _means(one: Contestant, keys: Sequence[str], samples: int, seed: int) -> dic
 
 
 def write_report(folder: Path, found: Evaluation) -> None:
-    """Write report.md, samples.md and wins.png into `folder`."""
+    """Write report.md, samples.md, samples.jsonl and wins.png into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(_report(found), encoding="utf-8")
     (folder / "samples.md").write_text(_samples(found), encoding="utf-8")
+    write_samples(folder / SAMPLES, found.samples())
     _draw_wins(folder / "wins.png", found.matches)
 
 

@@ -17,7 +17,7 @@ from plumbline.evaluation.pages import (
     save_figure,
     table,
 )
-from plumbline.evaluation.statistics import Interval
+from plumbline.statistics import Interval
 
 HISTOGRAM_BINS = 40
 

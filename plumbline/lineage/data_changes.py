@@ -12,8 +12,8 @@ import numpy as np
 from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.lineage.data_tracking import sweep, track
-from plumbline.lineage.events import PREFERENCES_ADDED, send
 from plumbline.lineage.home import Home
+from plumbline.lineage.intake import announce_once, content_digest
 from plumbline.preferences.arrivals import (
     NO_ROWS,
     Action,
@@ -23,12 +23,11 @@ from plumbline.preferences.arrivals import (
     arrivals,
     draft,
     find_arrival,
-    folder_of,
     publish,
     removed_rows,
 )
 from plumbline.preferences.batches import QUARANTINE, ROWS, Quarantined, Read, file_digest, lines
-from plumbline.preferences.folders import Folders, data_files
+from plumbline.preferences.folders import data_files
 from plumbline.preferences.formats import Reading
 from plumbline.preferences.index import Hashes, Index, index_of
 from plumbline.preferences.reading import read_file
@@ -65,22 +64,18 @@ class Changed:
     """Whether `snapshot.sources` in params.yaml lets the next run learn from added batches."""
     not_announced: str | None
     """Why no event was sent."""
-
-
-def folders_of(home: Home) -> Folders:
-    """Where the project keeps its preference data."""
-    return Folders(home.root, home.folder)
+    not_tracked: str | None
+    """Why DVC does not know the batch yet; the next run tries again."""
 
 
 def add(home: Home, source: str, how: Reading, dry_run: bool = False) -> Changed:
     """Import a file, a folder or `hub:NAME` as a batch. Raises UserError where nothing in it is usable."""
     content, read = _open(source, how)
-    for known in arrivals(folders_of(home)):
+    for known in arrivals(home.preferences):
         if known.content == content and known.action == "add":
             # An import that was killed after its batch appeared is finished here.
-            tracked = folder_of(folders_of(home), known).with_suffix(".dvc").exists()
-            problem = None if tracked or dry_run else _settle(home, known)
-            return Changed(known, True, False, 0, 0, 0, {}, [], [], _is_learned_from(home), problem)
+            not_tracked, not_announced = (None, None) if dry_run else (track(home), announce_once(home, known))
+            return Changed(known, True, False, 0, 0, 0, {}, [], [], _is_learned_from(home), not_announced, not_tracked)
     return _change(home, source, read(), "add", content, lambda _: NO_ROWS, "", dry_run)
 
 
@@ -90,7 +85,7 @@ def supersede(home: Home, source: str, how: Reading, reason: str, batch: str | N
     With `batch` they take the place of that whole batch. Raises UserError like `add`.
     """
     content, read = _open(source, how)
-    folders = folders_of(home)
+    folders = home.preferences
     replaced = arrival_index(folders, find_arrival(folders, batch)).row if batch else None
 
     def superseded(drafted: Draft) -> Hashes:
@@ -120,7 +115,7 @@ def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str |
 
 def _change(home: Home, source: str, read: Read, action: Action, content: str, removes: Callable[[Draft], Hashes],
             reason: str, dry_run: bool) -> Changed:
-    folders, now = folders_of(home), datetime.now(UTC).isoformat(timespec="microseconds")
+    folders, now = home.preferences, datetime.now(UTC).isoformat(timespec="microseconds")
     with draft(folders, source, read) as drafted:
         gone = removes(drafted)
         effects = _effects(home, drafted, arrivals(folders))
@@ -130,17 +125,10 @@ def _change(home: Home, source: str, read: Read, action: Action, content: str, r
         else:
             arrival = publish(folders, drafted, action, now, content, gone, reason)
     sweep(folders.arrived)
-    problem = None if dry_run else _settle(home, arrival)
-    return Changed(arrival, False, not dry_run, *effects, [f"{row:016x}" for row in gone.tolist()], reasons,
-                   _is_learned_from(home), problem)
-
-
-def _settle(home: Home, arrival: Arrival) -> str | None:
-    """Give DVC what has arrived and tell the server; why that could not be told, or None."""
-    folders = folders_of(home)
-    track(home, [folder_of(folders, each) for each in arrivals(folders)])
-    return send(PREFERENCES_ADDED, f"plumbline.batch.{arrival.digest[:16]}", {
-        "batch": arrival.digest, "action": arrival.action, "rows": arrival.batch.rows, "removes": arrival.removes})
+    not_tracked, not_announced = (None, None) if dry_run else (track(home), announce_once(home, arrival))
+    new = arrival.added == now
+    return Changed(arrival, not new, new and not dry_run, *effects, [f"{row:016x}" for row in gone.tolist()],
+                   reasons, _is_learned_from(home), not_announced, not_tracked)
 
 
 def _open(source: str, how: Reading) -> tuple[str, Callable[[], Read]]:
@@ -148,12 +136,11 @@ def _open(source: str, how: Reading) -> tuple[str, Callable[[], Read]]:
     if source.startswith(HUB):
         from plumbline.preferences import hub
 
-        dataset = hub.find(source)
-        return dataset.revision, dataset.read
+        dataset = hub.find(source, how)
+        return content_digest([dataset.revision], how), dataset.read
     files = list(data_files(source, Path.cwd()))
     digests = [file_digest(found[0]) for found in files if not isinstance(found, Quarantined)]
-    asked = f"{how.format or ''} {sorted(how.columns.items())}"
-    return hashlib.sha256("\n".join([asked, *digests]).encode()).hexdigest(), lambda: _read(files, how)
+    return content_digest(digests, how), lambda: _read(files, how)
 
 
 def _read(files: Sequence[tuple[Path, str] | Quarantined], how: Reading) -> Iterator[Row | Quarantined]:
@@ -178,7 +165,7 @@ def _read(files: Sequence[tuple[Path, str] | Quarantined], how: Reading) -> Iter
 
 
 def _effects(home: Home, drafted: Draft, before: Sequence[Arrival]) -> tuple[int, int, int, dict[str, int]]:
-    folders, index = folders_of(home), drafted.index
+    folders, index = home.preferences, drafted.index
     earlier = [arrival_index(folders, arrival) for arrival in before]
     rows, first = np.unique(index.row, return_index=True)
     known = np.isin(rows, np.concatenate([NO_ROWS, *(one.row for one in earlier)]))
@@ -193,12 +180,9 @@ def _effects(home: Home, drafted: Draft, before: Sequence[Arrival]) -> tuple[int
 
 def _present(home: Home) -> Iterator[Index]:
     """The indexes of everything that the next run would learn from, and of all arrivals."""
-    params, folders = load_params(home.root), folders_of(home)
-    chosen = params.snapshot
-    simulation = Simulation(params.seed, chosen.simulated_demonstrations, chosen.simulated_comparisons,
-                            chosen.simulated_rankings)
-    sources = [*(source for source in chosen.sources if source != ADDED), ADDED]
-    for batch, folder in resolve_sources(sources, simulation, folders):
+    params, folders = load_params(home.root), home.preferences
+    sources = [*(source for source in params.snapshot.sources if source != ADDED), ADDED]
+    for batch, folder in resolve_sources(sources, Simulation.of(params), folders):
         yield index_of(folder / ROWS, batch.digest, folders.indexes)
 
 
@@ -216,10 +200,11 @@ def _judged_before(home: Home, index: Index) -> Hashes:
 
 
 def _named(index: Index, rows: Sequence[str]) -> Hashes:
-    return index.row[np.isin(index.row, np.array([_row_number(row) for row in rows], np.uint64))]
+    return index.row[np.isin(index.row, np.array([row_number(row) for row in rows], np.uint64))]
 
 
-def _row_number(row: str) -> int:
+def row_number(row: str) -> int:
+    """The number of the row with this id. Raises UserError for what is no id."""
     try:
         if len(row) == 16:
             return int(row, 16)

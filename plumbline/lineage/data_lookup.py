@@ -1,16 +1,18 @@
 """Which data is meant by a name, where a row came from, and which models learned from it."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
-from plumbline.lineage.data_changes import folders_of
+from plumbline.lineage.data_changes import row_number
 from plumbline.lineage.home import Home
+from plumbline.lineage.recorded import outputs_of
 from plumbline.lineage.records import find_run, run_folders
 from plumbline.lineage.registry import Registry
+from plumbline.lineage.waiting import StoreGone
 from plumbline.preferences.arrivals import Arrival, arrival_index, arrivals, find_arrival, folder_of, removed_rows
 from plumbline.preferences.batches import ROWS
 from plumbline.preferences.manifest import MANIFEST, read_manifest
@@ -21,6 +23,8 @@ from plumbline.preferences.versions import Version
 NOW = "now"
 SNAPSHOT, PREPARED = Path("data/snapshot"), Path("data/prepared")
 LEARNED = ("train", "validation")
+Seen = dict[str, dict[str, str]]
+"""Where the rows in question went, by the digest of the prepared data."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,11 @@ def find_version(home: Home, name: str) -> Version:
     """
     if name == NOW:
         return _snapshot(NOW, _now(home))
-    known = arrivals(folders_of(home))
+    known = arrivals(home.preferences)
     if any(arrival.digest.startswith(name) for arrival in known):
-        arrival = find_arrival(folders_of(home), name)
+        arrival = find_arrival(home.preferences, name)
         return Version(f"batch {arrival.digest[:16]}",
-                       ((folder_of(folders_of(home), arrival) / ROWS, arrival.batch.digest),))
+                       ((folder_of(home.preferences, arrival) / ROWS, arrival.batch.digest),))
     for folder in reversed(run_folders(home)):
         snapshot = folder / SNAPSHOT
         if (snapshot / MANIFEST).exists() and read_manifest(snapshot).digest.startswith(name):
@@ -75,10 +79,11 @@ def find_version(home: Home, name: str) -> Version:
 
 def where_is(home: Home, row: str) -> Place:
     """Everything that is known of a row. Raises UserError for a row that is nowhere."""
-    folders, number = folders_of(home), _number(row)
+    folders, number = home.preferences, row_number(row)
     known = arrivals(folders)
     found = [arrival for arrival in known if number in arrival_index(folders, arrival).row]
-    went_to = {run.name: place for run in run_folders(home) if (place := _destinations(run).get(row))}
+    wanted, seen = {row}, Seen()
+    went_to = {run.name: place for run in run_folders(home) if (place := _destinations(run, wanted, seen).get(row))}
     if not found and not went_to:
         raise UserError(f"No batch and no run on this machine holds the row {row}. `plumbline data diff` and "
                         "`plumbline data show` print the ids of rows.")
@@ -87,48 +92,49 @@ def where_is(home: Home, row: str) -> Place:
 
 def learners(home: Home, rows: Iterable[str]) -> list[Learner]:
     """Every registered model with how many of these rows it learned from, newest first; those with none left out."""
-    wanted = set(rows)
-    registry = Registry.open(home, load_params(home.root).promote.model_name)
-    found = []
+    try:
+        registry = Registry.open(home, load_params(home.root).promote.model_name)
+    except StoreGone:
+        return []  # nothing has been registered yet
+    wanted, seen, found = set(rows), Seen(), []
     for version, run, aliases in registry.versions():
         count = None
         if (home.runs / run / PREPARED / ROWS_FILE).exists():
-            count = sum(row in wanted for row, place in _destinations(home.runs / run).items() if place in LEARNED)
+            count = sum(place in LEARNED for place in _destinations(home.runs / run, wanted, seen).values())
         if count != 0:
             found.append(Learner(registry.name, version, aliases, run, count))
     return found
 
 
-def _destinations(run: Path) -> dict[str, str]:
-    """Where each row of a run went; nothing for a run that has not prepared its data."""
+def _destinations(run: Path, wanted: Set[str], seen: Seen) -> dict[str, str]:
+    """Where the wanted rows went in a run; nothing for a run that has not prepared its data.
+
+    A run has a line for each of its rows, and most runs have the same as the one before: `seen` remembers them.
+    """
     file = run / PREPARED / ROWS_FILE
-    return dict(_read_destinations(file)) if file.exists() else {}
+    if not file.exists():
+        return {}
+    digest = outputs_of(run, "ingest").get(str(PREPARED), run.name)
+    if digest not in seen:
+        seen[digest] = dict(_read_destinations(file, wanted))
+    return seen[digest]
 
 
-def _read_destinations(file: Path) -> Iterator[tuple[str, str]]:
+def _read_destinations(file: Path, wanted: Set[str]) -> Iterator[tuple[str, str]]:
     with file.open(encoding="ascii") as lines:
         next(lines)
         for line in lines:
-            row, _, place = line.rstrip("\n").split(",")
-            yield row, place
-
-
-def _number(row: str) -> int:
-    try:
-        return int(row, 16)
-    except ValueError:
-        raise UserError(f"{row!r} is not a row's id: expected 16 hexadecimal digits.") from None
+            row, _, place = line.partition(",")
+            if row in wanted:
+                yield row, place.rstrip("\n").rpartition(",")[2]
 
 
 def _now(home: Home) -> Path:
     """The snapshot that a run with params.yaml would take, made anew."""
     params = load_params(home.root)
-    chosen = params.snapshot
-    simulation = Simulation(params.seed, chosen.simulated_demonstrations, chosen.simulated_comparisons,
-                            chosen.simulated_rankings)
     out = home.folder / "now"
     shutil.rmtree(out, ignore_errors=True)
-    fix_snapshot(chosen.sources, simulation, folders_of(home), out)
+    fix_snapshot(params.snapshot.sources, Simulation.of(params), home.preferences, out)
     return out
 
 

@@ -1,9 +1,10 @@
-"""Events that others act on, sent to the Prefect server: new preferences start the retraining.
+"""Events on the Prefect server: new preferences start the retraining, and others may act on what became of a run.
 
 An event is a notice, not the data: where no server listens nothing is lost, because the next run learns from everything
 that has arrived.
 """
 
+import base64
 import json
 import os
 import urllib.error
@@ -13,21 +14,37 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 PREFERENCES_ADDED = "plumbline.preferences.added"
+RUN_FINISHED = "plumbline.run.finished"
+RUN_FAILED = "plumbline.run.failed"
+GATE_FAILED = "plumbline.gate.failed"
+CHAMPION_CHANGED = "plumbline.champion.changed"
 API_URL = "PREFECT_API_URL"
+AUTH = "PREFECT_API_AUTH_STRING"
 TIMEOUT_SECONDS = 5.0
 
 
-def send(event: str, resource: str, payload: Mapping[str, object]) -> str | None:
-    """Send one event to the server that PREFECT_API_URL names; what went wrong, or None."""
-    url = os.environ.get(API_URL)
-    if not url:
+def send(event: str, resource: str, payload: Mapping[str, object], name: str | None = None) -> str | None:
+    """Send one event to the server that PREFECT_API_URL names; what went wrong, or None.
+
+    An event that is sent again under the same `name` (a UUID) counts once.
+    """
+    if not os.environ.get(API_URL):
         return f"{API_URL} is not set"
-    body = [{"occurred": datetime.now(UTC).isoformat(), "event": event, "id": str(uuid.uuid4()),
-             "resource": {"prefect.resource.id": resource}, "payload": payload}]
-    request = urllib.request.Request(f"{url.rstrip('/')}/events", json.dumps(body).encode(),
-                                     {"Content-Type": "application/json"}, method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
-            return None
+        call("events", [{"occurred": datetime.now(UTC).isoformat(), "event": event, "id": name or str(uuid.uuid4()),
+                         "resource": {"prefect.resource.id": resource}, "payload": payload}])
     except (urllib.error.URLError, OSError, ValueError) as error:
-        return f"{url} does not take events ({error})"
+        return f"{os.environ[API_URL]} does not take events ({error})"
+    return None
+
+
+def call(path: str, body: object) -> object:
+    """POST to the server that PREFECT_API_URL names; its answer, or None for an empty one. Raises OSError."""
+    headers = {"Content-Type": "application/json"}
+    if secret := os.environ.get(AUTH):
+        headers["Authorization"] = f"Basic {base64.b64encode(secret.encode()).decode()}"
+    request = urllib.request.Request(f"{os.environ[API_URL].rstrip('/')}/{path}", json.dumps(body).encode(), headers,
+                                     method="POST")
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+        text = answer.read()
+    return json.loads(text) if text else None

@@ -1,110 +1,33 @@
 """Everything that has been recorded, as the pages and the lineage graph read it: runs, stages, versions of the policy.
 
 The source is MLflow alone (runs, their tags, inputs and artifacts, the registry), so a run that was started on another
-machine appears like any other. What has ended never changes, so it is read once and kept in the home; a refresh asks
-only for what is new. Workspaces on this machine add what is still going on.
+machine appears like any other. What has ended never changes, so it is read once and kept in the home (see
+history_index.py); a refresh asks only for what is new (history_reader.py). Workspaces on this machine add what is still
+going on.
 """
 
+import os
+import sqlite3
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
+from plumbline.errors import UserError
+from plumbline.lineage.graph_build import build
+from plumbline.lineage.history_collection import Collection
+from plumbline.lineage.history_records import Move, Run, Step, StepStatus, Version
 from plumbline.lineage.home import Home
-from plumbline.lineage.records import Status
-from plumbline.preferences.manifest import Batch
 
-StepStatus = Literal["ran", "reused", "failed", "running", "waiting"]
+__all__ = ["History", "Move", "Run", "Step", "StepStatus", "Version"]
 
-
-@dataclass(frozen=True)
-class Step:
-    """One stage in one run. For a reused stage everything measured comes from the run that made it."""
-
-    stage: str
-    status: StepStatus
-    reason: str
-    """Why it ran, or since when it was reused."""
-    seconds: float | None
-    """What this run spent on it."""
-    started: str | None
-    """ISO 8601, UTC; None for a stage that was reused or waits."""
-    version: str | None
-    mlflow_run: str | None
-    """The MLflow run that really made the result."""
-    made_by: str | None
-    """The pipeline run that really made the result; None for plain `dvc repro`."""
-    params: Mapping[str, str]
-    """Flat: {"sft.epochs": "2"}."""
-    metrics: Mapping[str, float]
-    """The last value of each."""
-    facts: Mapping[str, str]
-    """Results that are words."""
-    inputs: Mapping[str, str]
-    """DVC's digest of each input, by path."""
-    outputs: Mapping[str, str]
-    """DVC's digest of each output, by path."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One pipeline run."""
-
-    id: str
-    created: str
-    ended: str | None
-    status: Status
-    message: str | None
-    """Why a run did not finish."""
-    trigger: str
-    params_file: str | None
-    settings: tuple[str, ...]
-    until: str | None
-    git_commit: str | None
-    git_dirty: bool | None
-    host: str
-    mlflow_run: str
-    params: Mapping[str, str]
-    """All parameters, flat."""
-    steps: Mapping[str, Step]
-    """In the order of the pipeline."""
-    snapshot: str | None
-    """The digest of the data that it learned from."""
-    batches: tuple[Batch, ...]
-    """What the snapshot holds."""
-    folder: Path | None
-    """Its workspace, where that is on this machine."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """One registered policy."""
-
-    name: str
-    number: int
-    md5: str
-    run: str
-    """The pipeline run that registered it."""
-    created: str
-    aliases: tuple[str, ...]
-    compared_with: int | None
-    tags: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Move:
-    """An alias that was moved."""
-
-    when: str
-    alias: str
-    before: int | None
-    after: int | None
-    reason: str
-    by: str
+SQLITE = "sqlite:///"
 
 
 class History:
-    """What is recorded in one project's MLflow store. Reading it is cheap; `refresh` brings it up to date."""
+    """What is recorded in one project's MLflow store. Reading it is cheap; `refresh` brings it up to date.
+
+    What earlier processes have read is there at once. The mappings are never changed, only replaced, and only when
+    something in them is new, so that any thread may read them while one refreshes.
+    """
 
     def __init__(self, home: Home) -> None:
         self.home = home
@@ -114,7 +37,38 @@ class History:
         """By number, newest first."""
         self.moves: tuple[Move, ...] = ()
         """Newest first."""
+        self.others: Mapping[str, Step] = {}
+        """Stages that plain `dvc repro` ran, by MLflow run, newest first."""
+        self.graph = build({}, {}, {})
+        """The lineage graph of all that, with the runs that it was made of."""
+        self._one_at_a_time = threading.Lock()
+        self._collection = Collection(home)
+        self._show()
 
     def refresh(self) -> None:
-        """Read what is new. Raises UserError when MLflow's store cannot be read."""
-        raise NotImplementedError
+        """Read what is new. Raises UserError when MLflow's store cannot be read; what was read before stays."""
+        with self._one_at_a_time:
+            store = self.home.tracking_uri
+            if store.startswith(SQLITE) and not os.path.exists(store.removeprefix(SQLITE)):  # noqa: PTH110
+                raise UserError(f"There is no MLflow store at {store.removeprefix(SQLITE)} yet, so nothing has been "
+                                "recorded. Start a run with `plumbline run`.")
+            from mlflow.exceptions import MlflowException
+            from sqlalchemy.exc import SQLAlchemyError
+
+            try:
+                self._collection.update(self._show)
+            except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+                self._collection.reconnect()
+                raise UserError(f"MLflow's store {store} cannot be read: {error}. See that its server runs, or that no "
+                                "other program locks the file.") from error
+
+    def _show(self) -> None:
+        """Let readers see what has been collected."""
+        registered = self._collection.registered
+        runs, others = self._collection.runs(), self._collection.others()
+        versions = {version.number: version for version in registered.versions}
+        self.moves = registered.moves
+        now, before = (runs, versions, others), (self.runs, self.versions, self.others)
+        if now != before or list(runs) != list(self.runs):
+            self.graph = build(*now)
+            self.runs, self.versions, self.others = now

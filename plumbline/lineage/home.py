@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plumbline.errors import UserError
+from plumbline.lineage.running import api_url
+from plumbline.preferences.folders import Folders
 
 HOME = "PLUMBLINE_HOME"
 RECORD_FILE = "run.json"
@@ -43,6 +45,11 @@ class Home:
         return self.root / "runs"
 
     @property
+    def preferences(self) -> Folders:
+        """The preference data: what arrived, and what can be made from it again."""
+        return Folders(self.root, self.folder)
+
+    @property
     def cache(self) -> Path:
         """The DVC cache that the checkout and all runs share."""
         return self.folder / "cache"
@@ -51,6 +58,11 @@ class Home:
     def scratch(self) -> Path:
         """Resume checkpoints of unfinished stages."""
         return self.folder / "scratch"
+
+    @property
+    def waiting(self) -> Path:
+        """What MLflow's store could not take yet."""
+        return self.folder / "waiting"
 
     @property
     def artifacts(self) -> Path:
@@ -68,6 +80,8 @@ class Home:
         wanted = {**SETTINGS, HOME: str(self.folder), "MLFLOW_TRACKING_URI": self.tracking_uri}
         if "PREFECT_HOME" not in os.environ and "PREFECT_API_URL" not in os.environ:
             wanted["PREFECT_HOME"] = str(self.folder / "prefect")
+            if url := api_url(self.folder):  # a `plumbline up` is running
+                wanted["PREFECT_API_URL"] = url
         return wanted
 
 

@@ -15,8 +15,8 @@ from plumbline.lineage.workspace import Workspace
 COMPARED_RUNS = 20
 
 
-def describe(workspace: Workspace, stage: str, forced: bool, seconds: float) -> Outcome:
-    """The outcome of a stage that has just been done in a workspace."""
+def describe(workspace: Workspace, stage: str, why_run: str | None, seconds: float) -> Outcome:
+    """The outcome of a stage that has just been done in a workspace; `why_run` where not DVC decided that it runs."""
     seconds = round(seconds, 2)
     now = lock_entry(workspace.folder, stage)
     assert now is not None, f"dvc.lock has no entry for {stage} although it has just been done"
@@ -27,8 +27,8 @@ def describe(workspace: Workspace, stage: str, forced: bool, seconds: float) -> 
     if receipt.pipeline_run != workspace.record.id:
         since = receipt.pipeline_run or "`dvc repro`"
         return Outcome(status="reused", seconds=seconds, reason=f"nothing changed since {since}", **made)
-    if forced:
-        return Outcome(status="ran", seconds=seconds, reason="forced", **made)
+    if why_run:
+        return Outcome(status="ran", seconds=seconds, reason=why_run, **made)
     folder, before = _last_time(workspace, stage) or (None, None)
     reason = why(now, before, lambda path: changed_files(workspace, folder, path) if folder else [])
     return Outcome(status="ran", seconds=seconds, reason=reason, **made)

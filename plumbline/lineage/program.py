@@ -22,6 +22,7 @@ from plumbline.lineage import tracking
 from plumbline.lineage.declared import Declared, read_stage
 from plumbline.lineage.digests import combined, digest, digests
 from plumbline.lineage.home import RECORD_FILE, Home, enter, find_home
+from plumbline.lineage.journal import deliver
 from plumbline.lineage.receipts import Output, Receipt, model_of
 from plumbline.lineage.recorder import DVC_REPRO, StageRun, stage_params
 from plumbline.lineage.records import RunRecord, alive, read_record
@@ -71,9 +72,10 @@ def _run_recorded(root: Path, home: Home, stage: Declared, program: Program) -> 
     inputs, code = digests(root, stage.inputs), combined(digests(root, stage.code))
     record = read_record(root) if (root / RECORD_FILE).exists() else None
     commit, dirty = (record.git_commit, record.git_dirty) if record else git_state(root)
-    client = tracking.connect(home)
-    recording = tracking.Recording(client, tracking.experiment(client, home), stage.name,
-                                   _tags(stage, record, commit, dirty))
+    if record is None:
+        tracking.prepare(home)  # otherwise the run has done that
+    deliver(home)  # what a stage before this one could not
+    recording = tracking.Recording(home, stage.name, _tags(stage, record, commit, dirty))
     _announce(recording.run_id)
     used = stage_params(params, stage)
     version = str(used[f"{stage.name}.version"])

@@ -38,6 +38,12 @@ def postponed(decision: Decision, compared_with: int | None, champion_now: int |
                                                "become champion since: run again to compare it with that one"])
 
 
+def kept_out(decision: Decision, version: int, why: str) -> Decision:
+    """Leave a version out of use that a person has rolled back, however well it measures."""
+    return Decision(False, [*decision.reasons, f"version {version} was rolled back ({why}): `plumbline promote "
+                                               f"{version}` puts it into use again"])
+
+
 def _beats(measured: Measured, other: str, min_win_rate: float) -> tuple[bool, str]:
     rate, low, high, n = (_number(measured, f"win_rate_vs_{other}{part}") for part in ("", "_low", "_high", "_n"))
     passed = low > min_win_rate

@@ -53,6 +53,11 @@ def _changed(kind: str, path: str, files: list[str]) -> str:
     return f"input {path} changed ({', '.join(files[:SHOWN_FILES])}{more})"
 
 
+def code_digests(entry: LockEntry | None) -> dict[str, str]:
+    """The digest of each file and folder of code that a stage used; nothing for a stage that was not done."""
+    return {path: md5 for path, md5 in _digests(entry or {}).items() if path.split("/")[0] not in ROOMS}
+
+
 def _digests(entry: LockEntry) -> dict[str, str]:
     deps = cast(list[dict[str, str]], entry.get("deps") or [])
     return {dep["path"]: dep.get("md5", "") for dep in deps}

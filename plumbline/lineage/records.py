@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from plumbline.errors import UserError
 from plumbline.lineage.home import RECORD_FILE, Home
 
+ZOMBIE, BEGAN = "Z", 19
+"""In /proc/pid/stat, after the process's name: a state, and the place of the time of its beginning."""
 Status = Literal["running", "finished", "failed", "cancelled", "killed"]
 
 
@@ -47,7 +49,13 @@ class RunRecord(BaseModel):
     """Whether the checkout had changes that were not committed."""
     mlflow_run: str | None = None
     pid: int
+    pid_began: int | None = None
+    """When that process began, in ticks since the machine did: numbers of processes are given again."""
     host: str
+    retry_of: str | None = None
+    """The run that this one goes on from, with its parameters, code and snapshot."""
+    pinned: str | None = None
+    """Why `plumbline gc` must keep it."""
     status: Status = "running"
     message: str | None = None
     """Why a run did not finish."""
@@ -62,26 +70,55 @@ class RunRecord(BaseModel):
 
 def read_record(workspace: Path) -> RunRecord:
     """The record of a workspace; a run whose process is gone without a word counts as killed."""
-    record = RunRecord.model_validate_json((workspace / RECORD_FILE).read_text(encoding="utf-8"))
-    if record.status == "running" and record.host == socket.gethostname() and not alive(record.pid):
+    record = raw_record(workspace)
+    if record.status == "running" and is_gone(record):
         record.status = "killed"
     return record
 
 
+def raw_record(workspace: Path) -> RunRecord:
+    """The record of a workspace as it stands there."""
+    return RunRecord.model_validate_json((workspace / RECORD_FILE).read_text(encoding="utf-8"))
+
+
+def is_gone(record: RunRecord) -> bool:
+    """Whether the process of a run is known to have ended: one of another machine is not."""
+    if record.host != socket.gethostname():
+        return False
+    began = process_began(record.pid)
+    return not alive(record.pid) or (record.pid_began is not None and began is not None and began != record.pid_began)
+
+
 def alive(pid: int) -> bool:
-    """Whether a process of that number exists."""
+    """Whether a process of that number exists and has not ended; one that nobody has waited for has."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    fields = _process(pid)
+    return fields is None or fields[0] != ZOMBIE
+
+
+def process_began(pid: int) -> int | None:
+    """When a process began, in ticks since the machine did; None where the system does not tell."""
+    fields = _process(pid)
+    return int(fields[BEGAN]) if fields else None
+
+
+def _process(pid: int) -> list[str] | None:
+    """What Linux says of a process, from its state on: see proc(5), /proc/pid/stat."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
 
 
 def run_folders(home: Home) -> list[Path]:
     """The workspaces of all runs, oldest first: their names begin with the time."""
-    return sorted(file.parent for file in home.runs.glob(f"*/{RECORD_FILE}"))
+    found = (file.parent for file in home.runs.glob(f"*/{RECORD_FILE}"))
+    return sorted(folder for folder in found if not folder.name.startswith("."))  # being restored or deleted
 
 
 def earlier_runs(home: Home, before: str) -> Iterator[Path]:

@@ -1,34 +1,79 @@
 """MLflow: one parent run a pipeline run, one nested run a stage, data sets and models as inputs and outputs of each.
 
 Only `MlflowClient` is used: importing the whole of mlflow pulls in what a stage does not need. Weights are never copied
-to MLflow; a logged model is a pointer that carries DVC's digest and path.
+to MLflow; a logged model is a pointer that carries DVC's digest and path. Recording never stops what is recorded: while
+the store is away, writes are kept and delivered later (`plumbline.lineage.journal`).
 """
 
-import json
+import sys
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from plumbline.lineage.home import Home
+from plumbline.lineage.journal import Journal, close
+from plumbline.lineage.locks import file_lock
+from plumbline.lineage.waiting import SQLITE, is_away, quiet_client
+from plumbline.lineage.writes import (
+    EXPERIMENT,
+    LARGEST_BATCH,
+    OURS,
+    PARENT,
+    AnyWrite,
+    Create,
+    End,
+    File,
+    Inputs,
+    Metrics,
+    Model,
+    NotYet,
+    Params,
+    Point,
+    RunStatus,
+    Store,
+    Tags,
+    now_ms,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "plumbline"
-PARENT = "mlflow.parentRunId"
-RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+__all__ = ["EXPERIMENT", "PARENT", "TRIGGER", "Recording", "RunStatus", "connect", "end_abandoned", "experiment",
+           "prepare"]
+
+TRIGGER = "plumbline.trigger"
+"""A tag that the run of a whole pipeline has, and the run of a stage has not."""
 LARGEST_ARTIFACT = 5_000_000
-LARGEST_BATCH = 900
-"""MLflow takes at most 1,000 metrics a call."""
+RETRY_SECONDS = 30.0
+"""How often a recording tries a store that is away; a locked database costs each try 20 s."""
+COMES_BACK_SECONDS = 75.0
 
 
 def connect(home: Home) -> "MlflowClient":
-    """A client of the project's MLflow store."""
+    """A client of the project's MLflow store, which is made where there is none."""
     from mlflow import MlflowClient
 
+    quiet_client()
     home.folder.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
+
+
+def prepare(home: Home) -> None:
+    """Make the store where there is none yet; one that has vanished gets a while to come back first."""
+    file = Path(home.tracking_uri.removeprefix(SQLITE))
+    if home.tracking_uri.startswith(SQLITE) and not file.exists() and home.artifacts.exists():
+        sys.stderr.write(f"MLflow's store {file} is gone, although runs were recorded. Waiting {COMES_BACK_SECONDS:g} "
+                         "seconds for it to come back; then a new one begins, without champion and history.\n")
+        deadline = time.monotonic() + COMES_BACK_SECONDS
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.5)
+    try:
+        experiment(connect(home), home)
+    except Exception as error:
+        if not is_away(error):
+            raise
 
 
 def experiment(client: "MlflowClient", home: Home) -> str:
@@ -50,69 +95,53 @@ def experiment(client: "MlflowClient", home: Home) -> str:
 
 def end_abandoned(home: Home, run_id: str) -> None:
     """Close the run of a stage whose process was killed before it could."""
-    client = connect(home)
-    if client.get_run(run_id).info.status == "RUNNING":
-        client.set_terminated(run_id, "KILLED")
+    close(home, run_id)
 
 
 class Recording:
     """The MLflow run of one stage. Curves are buffered, so that recording stays cheap."""
 
-    def __init__(self, client: "MlflowClient", experiment_id: str, name: str, tags: Mapping[str, str]) -> None:
-        self._client = client
-        self._experiment = experiment_id
-        self.run_id: str = client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
-        self._points: list[tuple[str, float, int, int]] = []
+    def __init__(self, home: Home, name: str, tags: Mapping[str, str]) -> None:
+        self._store = Store(home)
+        self._ours = OURS + uuid.uuid4().hex
+        self._models = 0
+        self._points: list[Point] = []
+        self._journal = Journal(home, self._ours)
+        self._try_again = 0.0
+        self._create = Create(id=self._ours, name=name, tags=tags, start=now_ms())
+        self.run_id = self._ours
+        """MLflow's id; while the store is away ours, which stands for it."""
+        self._write(self._create)
 
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters."""
-        from mlflow.entities import Param
-
-        self._client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in values.items()])
+        self._write(Params(values={name: str(value) for name, value in values.items()}))
 
     def inputs(self, data: Mapping[str, str], models: list[str]) -> None:
         """Log data sets, as {path: DVC's digest}, and models, as ids, that the stage reads."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
-
-        sets = [
-            DatasetInput(
-                Dataset(name=path, digest=md5, source_type="dvc", source=json.dumps({"path": path, "md5": md5})),
-                [InputTag("mlflow.data.context", "evaluation" if path.startswith("reports/") else "training")])
-            for path, md5 in data.items()
-        ]
-        if sets or models:
-            self._client.log_inputs(self.run_id, sets, [LoggedModelInput(model) for model in models])
+        self._write(Inputs(data=data, models=models))
 
     def point(self, name: str, value: float, step: int) -> None:
         """Add a point to a curve; written when enough of them have come together."""
-        self._points.append((name, value, step, int(time.time() * 1000)))
+        self._points.append((name, value, step, now_ms()))
         if len(self._points) >= LARGEST_BATCH:
             self.flush()
 
     def flush(self) -> None:
         """Write the points that are waiting."""
-        from mlflow.entities import Metric
-
-        waiting, self._points = self._points, []
-        points = [Metric(name, value, when, step) for name, value, step, when in waiting]
-        for start in range(0, len(points), LARGEST_BATCH):
-            self._client.log_batch(self.run_id, metrics=points[start:start + LARGEST_BATCH])
+        points, self._points = self._points, []
+        if points:
+            self._write(Metrics(points=points))
 
     def model(self, name: str, tags: Mapping[str, str]) -> str:
-        """Log a model that the stage made, as a pointer; returns MLflow's id."""
-        from mlflow.entities import LoggedModelOutput
-
-        model = self._client.create_logged_model(self._experiment, name=name, source_run_id=self.run_id,
-                                                 tags=dict(tags), params=dict(tags), model_type=name)
-        self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
-        self._client.finalize_logged_model(model.model_id, "READY")
-        return str(model.model_id)
+        """Log a model that the stage made, as a pointer; returns MLflow's id, or ours while the store is away."""
+        self._models += 1
+        made = Model(id=f"{self._ours}-{self._models}", name=name, tags=tags)
+        return self._write(made) or made.id
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags."""
-        from mlflow.entities import RunTag
-
-        self._client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in values.items()])
+        self._write(Tags(values=values))
 
     def files(self, folder: Path, skip: str = "model") -> None:
         """Keep the small files of a folder as artifacts."""
@@ -120,9 +149,51 @@ class Recording:
             relative = path.relative_to(folder)
             if path.is_file() and relative.parts[0] != skip and path.stat().st_size <= LARGEST_ARTIFACT:
                 parent = relative.parent.as_posix()
-                self._client.log_artifact(self.run_id, str(path), None if parent == "." else parent)
+                self.file(path, None if parent == "." else parent)
+
+    def file(self, path: Path, folder: str | None) -> None:
+        """Keep a file as an artifact below `folder`; a second time replaces it."""
+        self._write(File(path=path, folder=folder))
 
     def end(self, status: RunStatus) -> None:
         """Close the run."""
         self.flush()
-        self._client.set_terminated(self.run_id, status)
+        self._try_again = 0.0
+        self._write(End(status=status, when=now_ms()))
+
+    def _write(self, write: AnyWrite) -> str | None:
+        """Do it now, or keep it for later; returns the id of what it made, if MLflow has given one."""
+        with file_lock(self._journal.lock):
+            if not self._journal.exists:
+                try:
+                    return self._apply(write)
+                except Exception as error:
+                    if not (isinstance(error, NotYet) or is_away(error)):
+                        raise
+                    sys.stderr.write(f"MLflow does not answer ({' '.join(str(error).split())[:200]}). What is recorded "
+                                     "is kept here, and delivered when it does.\n")
+                    self._journal.add(self.run_id, write)
+                    self._try_again = time.monotonic() + RETRY_SECONDS
+            else:
+                self._journal.add(self.run_id, write)
+                self._deliver()
+        return None
+
+    def _apply(self, write: AnyWrite) -> str | None:
+        if isinstance(write, Create):
+            self.run_id = write.apply(self._store, again=False)
+            return self.run_id
+        # What waited was delivered by another process meanwhile, or never reached a store that is a new one now.
+        self.run_id = self._store.run(self.run_id) or self._create.apply(self._store, again=True)
+        return write.apply(self._store, self.run_id)
+
+    def _deliver(self) -> None:
+        if time.monotonic() < self._try_again:
+            return
+        self._try_again = time.monotonic() + RETRY_SECONDS
+        try:
+            self._journal.deliver(self._store)
+            self.run_id = self._store.run(self.run_id) or self.run_id
+        except Exception as error:
+            if not (isinstance(error, NotYet) or is_away(error)):
+                raise

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import getpid
@@ -22,9 +23,11 @@ from plumbline.config import Params, load_params
 from plumbline.errors import UserError
 from plumbline.lineage.declared import read_stages
 from plumbline.lineage.home import Home
-from plumbline.lineage.records import Outcome, RunRecord
+from plumbline.lineage.records import Outcome, RunRecord, process_began
 
 CODE = ("plumbline", "tasks", "flows")
+IGNORE = ".dvcignore"
+"""Says what is no code; digests depend on it."""
 
 
 class Request(BaseModel):
@@ -42,6 +45,14 @@ class Request(BaseModel):
     """Stages to run even if nothing changed."""
     trigger: str = "command line"
     """What started the run."""
+    retry_of: str | None = None
+    """A run to go on from, with its parameters, code and snapshot; see `plumbline retry`."""
+    new_code: bool = False
+    """A retry takes the checkout's code and not that of the run."""
+
+
+def _nobody(_stage: str, _outcome: Outcome) -> None:
+    """Nobody wants to hear of a stage."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +63,14 @@ class Workspace:
     folder: Path
     params: Params
     record: RunRecord
+    after_stage: Callable[[str, Outcome], None] = _nobody
+    """Hears of each stage that has ended, when it stands in the record."""
 
     def done(self, stage: str, outcome: Outcome) -> None:
         """Write down what became of a stage."""
         self.record.stages[stage] = outcome
         self.record.save(self.folder)
+        self.after_stage(stage, outcome)
 
     @property
     def complete(self) -> bool:
@@ -73,6 +87,10 @@ def resolve(home: Home, request: Request) -> Params:
                 close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
                 hint = f" Did you mean `{close[0]}`?" if close else ""
                 raise UserError(f"{option} {name}: there is no such stage.{hint} The stages are {', '.join(known)}.")
+    if request.retry_of:
+        from plumbline.lineage.retries import params_of
+
+        return params_of(home, request.retry_of)
     file = home.root / request.params_file if request.params_file else None
     return load_params(home.root, file, request.settings)
 
@@ -83,22 +101,31 @@ def create_workspace(home: Home, params: Params, request: Request) -> Workspace:
     name = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     folder = home.runs / name
     (folder / "logs").mkdir(parents=True)
+    commit, dirty = _copy_code(home, folder, request)
+    with (folder / "params.yaml").open("w", encoding="utf-8") as out:
+        YAML().dump(params.model_dump(), out)
+    init_dvc(folder, home)
+    record = RunRecord(id=name, created=created.isoformat(timespec="seconds"), trigger=request.trigger,
+                       params_file=request.params_file, settings=request.settings, until=request.until,
+                       force=request.force, retry_of=request.retry_of, project=str(home.root), git_commit=commit,
+                       git_dirty=dirty, pid=getpid(), pid_began=process_began(getpid()), host=socket.gethostname())
+    record.save(folder)
+    return Workspace(home, folder, params, record)
+
+
+def _copy_code(home: Home, folder: Path, request: Request) -> tuple[str | None, bool | None]:
+    """Copy the code of the checkout, or of the run that is retried; the commit that it belongs to, as `git_state`."""
+    if request.retry_of and not request.new_code:
+        from plumbline.lineage.retries import take_code
+
+        return take_code(home, request.retry_of, folder)
     for room in CODE:
         if (home.root / room).is_dir():
             shutil.copytree(home.root / room, folder / room, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    for file in ("dvc.yaml", ".dvcignore"):
+    for file in ("dvc.yaml", IGNORE):
         if (home.root / file).exists():
             shutil.copy(home.root / file, folder / file)
-    with (folder / "params.yaml").open("w", encoding="utf-8") as out:
-        YAML().dump(params.model_dump(), out)
-    init_dvc(folder, home.cache)
-    commit, dirty = git_state(home.root)
-    record = RunRecord(id=name, created=created.isoformat(timespec="seconds"), trigger=request.trigger,
-                       params_file=request.params_file, settings=request.settings, until=request.until,
-                       force=request.force, project=str(home.root), git_commit=commit, git_dirty=dirty,
-                       pid=getpid(), host=socket.gethostname())
-    record.save(folder)
-    return Workspace(home, folder, params, record)
+    return git_state(home.root)
 
 
 def git_state(root: Path) -> tuple[str | None, bool | None]:
@@ -115,10 +142,26 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def init_dvc(folder: Path, cache: Path) -> None:
-    """Make a DVC repository without git."""
+def init_dvc(folder: Path, home: Home) -> None:
+    """Make a DVC repository without git that shares the project's cache and its remotes."""
     # What `dvc init --no-scm` and four `dvc config` would write, in a millisecond instead of two seconds.
     (folder / ".dvc").mkdir()
     (folder / ".dvc" / "config").write_text(
         "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
-        f'[cache]\n    dir = {cache}\n    type = "reflink,copy"\n', encoding="utf-8")
+        f'[cache]\n    dir = {home.cache}\n    type = "reflink,copy"\n', encoding="utf-8")
+    settings = [home.root / ".dvc" / name for name in ("config", "config.local")]
+    if any(file.exists() and "remote" in file.read_text(encoding="utf-8") for file in settings):
+        _carry_remotes(home.root, folder)
+
+
+def _carry_remotes(root: Path, folder: Path) -> None:
+    from dvc.config import Config
+
+    checkout = Config(str(root / ".dvc"), validate=False)
+    (folder / ".dvc" / "config.local").touch(mode=0o600)  # it may hold the remotes' keys
+    with Config(str(folder / ".dvc")).edit("local") as local:
+        for level in ("repo", "local"):
+            found = checkout.load_one(level)  # its relative paths are made absolute
+            for name, options in found["remote"].items():
+                local["remote"].setdefault(name, {}).update(options)
+            local["core"].update({key: value for key, value in found["core"].items() if key == "remote"})

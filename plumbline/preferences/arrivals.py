@@ -8,6 +8,7 @@ from all of them in order: a row is out if something took it away and no later c
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -33,7 +34,8 @@ class Arrival:
     """One folder of `data/batches/`."""
 
     digest: str
-    """SHA-256 of rows, quarantine and removed ids; the folder's name is its beginning."""
+    """SHA-256 of rows and quarantine, and for what takes rows away of its time and their ids; the folder's name is its
+    beginning."""
     action: Action
     added: str
     """When: ISO 8601, UTC."""
@@ -66,16 +68,32 @@ def draft(folders: Folders, source: str, read: Read) -> Iterator[Draft]:
 def publish(
     folders: Folders, drafted: Draft, action: Action, added: str, content: str, removed: Hashes, reason: str
 ) -> Arrival:
-    """Make the draft an arrival: the whole of it appears at once."""
+    """Make the draft an arrival: the whole of it appears at once, and is on the disk when this returns.
+
+    What is there already stays as it is, and is returned: the same rows arrive once, however many bring them.
+    """
     names = "".join(f"{row:016x}\n" for row in np.unique(removed).tolist())
-    # Equal to the batch's own digest where nothing is taken away.
-    digest = hashlib.sha256(bytes.fromhex(drafted.batch.digest) + names.encode()).hexdigest() if names \
-        else drafted.batch.digest
+    digest = drafted.batch.digest
+    if action != "add":
+        # The same rows can be removed again after a correction brought them back: the time tells the two apart.
+        digest = hashlib.sha256(bytes.fromhex(digest) + f"{action} {added}\n{names}".encode()).hexdigest()
     arrival = Arrival(digest, action, added, content, names.count("\n"), reason, drafted.batch)
     (drafted.folder / REMOVED).write_text(names, encoding="ascii")
     (drafted.folder / BATCH).write_text(json.dumps(asdict(arrival), indent=1) + "\n", encoding="utf-8")
-    move_into_place(drafted.folder, folder_of(folders, arrival))
-    return arrival
+    for path in (*drafted.folder.iterdir(), drafted.folder):
+        _to_disk(path)
+    folder = folder_of(folders, arrival)
+    move_into_place(drafted.folder, folder)
+    _to_disk(folders.arrived)
+    return _read(folder / BATCH)
+
+
+def _to_disk(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def folder_of(folders: Folders, arrival: Arrival) -> Path:
@@ -85,11 +103,13 @@ def folder_of(folders: Folders, arrival: Arrival) -> Path:
 
 def arrivals(folders: Folders) -> list[Arrival]:
     """All of them, in the order in which they count."""
-    found = []
-    for file in folders.arrived.glob(f"*/{BATCH}"):
-        values = json.loads(file.read_text(encoding="utf-8"))
-        found.append(Arrival(**{**values, "batch": Batch(**values["batch"])}))
+    found = [_read(file) for file in folders.arrived.glob(f"*/{BATCH}")]
     return sorted(found, key=lambda arrival: (arrival.added, arrival.digest))
+
+
+def _read(file: Path) -> Arrival:
+    values = json.loads(file.read_text(encoding="utf-8"))
+    return Arrival(**{**values, "batch": Batch(**values["batch"])})
 
 
 def find_arrival(folders: Folders, name: str) -> Arrival:

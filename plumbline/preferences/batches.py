@@ -62,8 +62,9 @@ def new_folder(parent: Path) -> Iterator[Path]:
 
 
 def move_into_place(made: Path, folder: Path) -> None:
-    """Put a finished batch where it belongs: the whole of it, or nothing."""
-    shutil.rmtree(folder, ignore_errors=True)  # left without batch.json by a copy that someone cut short
+    """Put a finished batch where it belongs: the whole of it, or nothing. One that is there already stays."""
+    if folder.exists() and not (folder / BATCH).exists():
+        shutil.rmtree(folder, ignore_errors=True)  # left without batch.json by a copy that someone cut short
     try:
         made.replace(folder)
     except OSError:

@@ -70,9 +70,10 @@ def _walk(folder: Path) -> Iterator[Path]:
         for name in folders:
             if (link := Path(parent, name)).is_symlink():
                 yield link
-        yield from (Path(parent, name) for name in files if _is_data(name))
+        yield from (Path(parent, name) for name in files if is_data(name))
 
 
-def _is_data(name: str) -> bool:
+def is_data(name: str) -> bool:
+    """Whether a file of this name would be read."""
     stem = next((name.removesuffix(end) for end in COMPRESSED if name.endswith(end)), name)
     return not name.startswith(".") and stem.lower().endswith(SUFFIXES)

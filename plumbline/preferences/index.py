@@ -7,6 +7,7 @@ other derived files and made again when it is missing.
 
 import hashlib
 import os
+import threading
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -64,7 +65,7 @@ def index_of(rows: Path, digest: str, store: Path) -> Index:
     if not file.exists():
         index = make_index(rows)
         store.mkdir(parents=True, exist_ok=True)
-        draft = store / f".new-{os.getpid()}-{digest}.npz"
+        draft = store / f".new-{os.getpid()}-{threading.get_ident()}-{digest}.npz"
         np.savez(draft, **{name: getattr(index, name) for name in COLUMNS})
         draft.replace(file)
     with np.load(file, allow_pickle=False) as kept:

@@ -39,16 +39,19 @@ nav { margin: .8rem 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem; } nav a 
 .glance { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .6rem; padding: 0;
   margin: 1rem 0; max-width: none; }
 .glance > div { background: var(--panel); border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .8rem; }
-.glance dt { color: var(--soft); font-size: .85rem; } .glance dd { margin: 0; font-size: 1.15rem; font-weight: 600; }
+.glance dt { color: var(--soft); font-size: .85rem; } .glance dd { margin: 0; font-size: 1.05rem; font-weight: 600; }
 .glance small { display: block; color: var(--soft); font-size: .8rem; font-weight: 400; }
-.wide { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); gap: .8rem 2.5rem;
+  align-items: start; margin: .8rem 0; }
+.wide { overflow-x: auto; min-width: 0; }
+table { width: 100%; border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
   unicode-bidi: isolate; }
 th { color: var(--soft); font-weight: 500; }
 td { white-space: nowrap; } td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
 .more { color: var(--soft); font-size: .85rem; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem 2.5rem;
+  margin: .8rem 0; }
 figure { margin: .6rem 0; } figcaption { color: var(--soft); font-size: .85rem; } svg { width: 100%; max-width: 34rem; }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 .mid { text-anchor: middle; } .end { text-anchor: end; }
@@ -106,8 +109,11 @@ def _html_section(section: Section) -> Iterator[str]:
         yield "</ul>"
     if section.pictures:
         yield '<div class="pictures">' + "\n".join(section.pictures) + "</div>"
-    for table in section.tables:
-        yield from _html_table(table)
+    if section.tables:
+        yield '<div class="tables">'
+        for table in section.tables:
+            yield from _html_table(table)
+        yield "</div>"
 
 
 def _html_table(table: Table) -> Iterator[str]:

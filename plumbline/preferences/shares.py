@@ -4,7 +4,7 @@ Judgements of one prompt resemble each other, and the six pairs of one ranking o
 interval is Wilson's (1927) with an effective number of observations, p(1 - p) over the variance that whole prompts show
 (Kish 1965, section 8.2; Franco et al. 2019, Journal of Survey Statistics and Methodology 7, section 2). Where every
 prompt is judged once, that is exactly Wilson's interval of n. A million judgements take a second; the bootstrap of
-plumbline/evaluation/statistics.py would take minutes.
+plumbline/statistics.py would take minutes.
 """
 
 from typing import TypedDict
@@ -12,7 +12,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.evaluation.statistics import FEW_PROMPTS, wilson
+from plumbline.statistics import FEW_PROMPTS, wilson
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from plumbline.config import Params
 from plumbline.errors import UserError
 from plumbline.preferences.arrivals import arrivals, folder_of, removed_rows
 from plumbline.preferences.batches import QUARANTINE, ROWS, SIMULATED, Quarantined, Read, file_digest, keep
@@ -35,6 +36,13 @@ class Simulation:
     demonstrations: int
     comparisons: int
     rankings: int
+
+    @classmethod
+    def of(cls, params: Params) -> "Simulation":
+        """What the parameters of a run ask for."""
+        chosen = params.snapshot
+        return cls(params.seed, chosen.simulated_demonstrations, chosen.simulated_comparisons,
+                   chosen.simulated_rankings)
 
     def rows(self) -> list[Row]:
         """Write it."""

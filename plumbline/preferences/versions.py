@@ -20,6 +20,7 @@ EXAMPLES = 3
 COMPARISON = KINDS.index("comparison")
 ODD = np.uint64(0x9E3779B97F4A7C15)
 Rows = NDArray[np.intp]
+NO_NUMBERS, NO_CODES = np.zeros(0, np.int64), np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Version:
     name: str
     files: tuple[tuple[Path, str], ...]
     """Each file of rows with the digest of its content."""
+    left_out: tuple[int, ...] = ()
+    """The ids of rows that the files hold and the version does not."""
 
 
 @dataclass(frozen=True)
@@ -75,24 +78,56 @@ class Columns:
     def __init__(self, version: Version, indexes: Path) -> None:
         self._files = [file for file, _ in version.files]
         found = [index_of(file, digest, indexes) for file, digest in version.files]
-        self._file = np.concatenate([np.zeros(0, np.int64), *(np.full(len(one), n) for n, one in enumerate(found))])
+        self.file = np.concatenate([NO_NUMBERS, *(np.full(len(one), n) for n, one in enumerate(found))])
         self.row = _joined([one.row for one in found])
         self.prompt = _joined([one.prompt for one in found])
-        self.kind = np.concatenate([np.zeros(0, np.int32), *(one.kind for one in found)])
-        self.verdict = np.concatenate([np.zeros(0, np.int64), *(one.verdict for one in found)])
-        self._start = np.concatenate([np.zeros(0, np.int64), *(one.start for one in found)])
-        self.sources = np.concatenate([np.zeros(0, np.str_), *(one.sources[one.source] for one in found)])
-        self.annotators = np.concatenate([np.zeros(0, np.str_), *(one.annotators[one.annotator] for one in found)])
+        self.item = _joined([one.item for one in found])
+        self.kind = np.concatenate([NO_CODES, *(one.kind for one in found)])
+        self.verdict = np.concatenate([NO_NUMBERS, *(one.verdict for one in found)])
+        self.start = np.concatenate([NO_NUMBERS, *(one.start for one in found)])
+        self.source, self.sources = _one_numbering([(one.source, one.sources) for one in found])
+        self.annotator, self.annotators = _one_numbering([(one.annotator, one.annotators) for one in found])
         self.judgement = _joined([_judgements(one) for one in found])
-        self.once = np.unique(self.row, return_index=True)[1]
+        first = np.sort(np.unique(self.row, return_index=True)[1])
+        left_out = np.array(version.left_out, np.uint64)
+        self.once: Rows = first[~np.isin(self.row[first], left_out)] if len(left_out) else first
 
     def read(self, position: int) -> dict[str, object]:
         """The row at a position, in our schema, with its id."""
+        with self._files[int(self.file[position])].open("rb") as rows:
+            rows.seek(int(self.start[position]))
+            return self.parsed(position, rows.readline())
+
+    def parsed(self, position: int, line: bytes) -> dict[str, object]:
+        """The row on a line that was read at a position, with its id."""
         import orjson
 
-        with self._files[int(self._file[position])].open("rb") as rows:
-            rows.seek(int(self._start[position]))
-            return {"row": f"{int(self.row[position]):016x}", **orjson.loads(rows.readline())}
+        return {"row": f"{int(self.row[position]):016x}", **orjson.loads(line)}
+
+    def lines(self, positions: Rows) -> Iterator[tuple[int, bytes]]:
+        """The lines at many positions, each with its position; quickest in the order of the files."""
+        file, opened = -1, None
+        try:
+            for position in positions.tolist():
+                if int(self.file[position]) != file:
+                    if opened:
+                        opened.close()
+                    file = int(self.file[position])
+                    opened = self._files[file].open("rb")
+                assert opened is not None
+                opened.seek(int(self.start[position]))
+                yield position, opened.readline()
+        finally:
+            if opened:
+                opened.close()
+
+
+def _one_numbering(columns: list[tuple[Codes, Names]]) -> tuple[Codes, list[str]]:
+    """Codes of several files, each with names of its own, as codes of one list of names."""
+    known: dict[str, int] = {}
+    parts = [np.array([known.setdefault(str(name), len(known)) for name in names], np.int32)[codes]
+             for codes, names in columns if len(codes)]
+    return np.concatenate([NO_CODES, *parts]), list(known)
 
 
 def rows_of(version: Version) -> Iterator[Row]:
@@ -114,34 +149,66 @@ def describe(version: Version, indexes: Path) -> Holdings:
                     len(np.unique(columns.prompt)))
 
 
-def compare(before: Version, after: Version, indexes: Path) -> Difference:
-    """How `after` differs from `before`; `indexes` keeps what had to be worked out."""
-    old, new = Columns(before, indexes), Columns(after, indexes)
-    gone = old.once[~np.isin(old.row[old.once], new.row)]
-    come = new.once[~np.isin(new.row[new.once], old.row)]
+@dataclass(frozen=True)
+class Changes:
+    """The same as positions: in the rows of `before` for what went, in those of `after` for what came."""
+
+    same: Rows
+    """In `before`."""
+    added: Rows
+    removed: Rows
+    was: Rows
+    """What was judged anew, as it was, in the order of `now`."""
+    now: Rows
+    judged_twice: Rows
+    """In `before`: rows that are gone whose item the same annotator judges in `after`, anew or not."""
+
+
+def changes(old: Columns, new: Columns) -> Changes:
+    """How one version differs from another, row by row."""
+    kept = np.isin(old.row[old.once], new.row[new.once])
+    gone, same = old.once[~kept], old.once[kept]
+    come = new.once[~np.isin(new.row[new.once], old.row[old.once])]
     _, left, right = np.intersect1d(old.judgement[gone], new.judgement[come], return_indices=True)
     judged_anew = old.verdict[gone[left]] != new.verdict[come[right]]
     was, now = gone[left][judged_anew], come[right][judged_anew]
-    same = old.once[np.isin(old.row[old.once], new.row)]
+    return Changes(same, np.setdiff1d(come, now), np.setdiff1d(gone, was), was, now, gone[left])
+
+
+def compare(before: Version, after: Version, indexes: Path) -> Difference:
+    """How `after` differs from `before`; `indexes` keeps what had to be worked out."""
+    return difference(Columns(before, indexes), Columns(after, indexes))
+
+
+def difference(old: Columns, new: Columns) -> Difference:
+    """How `new` differs from `old`, counted, with a few examples."""
+    found = changes(old, new)
     pairs: list[dict[str, object]] = [
         {"before": old.read(a), "after": new.read(b)}
-        for a, b in zip(was[:EXAMPLES].tolist(), now[:EXAMPLES].tolist(), strict=True)]
-    comparisons = int((old.kind[same] == COMPARISON).sum() + (old.kind[gone[left]] == COMPARISON).sum())
-    flipped = int((old.kind[was] == COMPARISON).sum())
+        for a, b in zip(found.was[:EXAMPLES].tolist(), found.now[:EXAMPLES].tolist(), strict=True)]
+    flip_rate, comparisons = flips(old, found)
     return Difference(
-        len(same), _change(new, np.setdiff1d(come, now)), _change(old, np.setdiff1d(gone, was)),
-        Relabelled(len(now), _count(new.sources[now]), _count(new.annotators[now]), pairs,
-                   flipped / comparisons if comparisons else None, comparisons))
+        len(found.same), _change(new, found.added), _change(old, found.removed),
+        Relabelled(len(found.now), _count(new.source[found.now], new.sources),
+                   _count(new.annotator[found.now], new.annotators), pairs, flip_rate, comparisons))
+
+
+def flips(old: Columns, found: Changes) -> tuple[float | None, int]:
+    """The share of the comparisons in both versions, by the same annotator, whose label changed; and of how many."""
+    comparisons, flipped = (sum(int((old.kind[rows] == COMPARISON).sum()) for rows in parts)
+                            for parts in ((found.same, found.judged_twice), (found.was,)))
+    return flipped / comparisons if comparisons else None, comparisons
 
 
 def _change(columns: Columns, rows: Rows) -> Change:
-    return Change(len(rows), _count(columns.sources[rows]), _count(columns.annotators[rows]),
+    return Change(len(rows), _count(columns.source[rows], columns.sources),
+                  _count(columns.annotator[rows], columns.annotators),
                   [columns.read(row) for row in rows[:EXAMPLES].tolist()])
 
 
-def _count(names: Names) -> dict[str, int]:
-    values, counts = np.unique(names, return_counts=True)
-    found = Counter({str(name) or "unknown": int(n) for name, n in zip(values, counts, strict=True)})
+def _count(codes: Codes, names: list[str]) -> dict[str, int]:
+    counts = np.bincount(codes, minlength=len(names)).tolist()
+    found = Counter({name or "unknown": n for name, n in zip(names, counts, strict=True) if n})
     return dict(found.most_common())
 
 

@@ -1,13 +1,56 @@
 """The web application: every page, behind one set of headers and checks."""
 
-from fastapi import FastAPI
+import importlib
+import pkgutil
+from collections.abc import Iterator
 
+from fastapi import APIRouter, FastAPI
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+import plumbline.web.pages
 from plumbline.lineage.home import Home
-from plumbline.web.site import new_site
+from plumbline.web.guard import Guard
+from plumbline.web.problems import add_error_pages
+from plumbline.web.security import open_keys, own_names
+from plumbline.web.site import STATIC, new_site
+from plumbline.web.updates import updating
+
+LOCAL = "127.0.0.1"
+ABOUT = ("What Plumbline has recorded, as JSON. Reading needs nothing; what changes something needs the token, as "
+         "`Authorization: Bearer TOKEN`.")
 
 
-def create_app(home: Home) -> FastAPI:
-    """The application of a project."""
-    app = FastAPI(title="Plumbline")
-    app.state.site = new_site(home)
+def create_app(home: Home, host: str = LOCAL) -> FastAPI:
+    """The application of a project, for a server that is started with --host `host`."""
+    site = new_site(home)
+    app = FastAPI(title="Plumbline", description=ABOUT, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",
+                  lifespan=updating(site))
+    app.state.site = site
+    keys, _ = open_keys(home)
+    app.add_middleware(Guard, keys=keys, names=own_names(host))
+    add_error_pages(app)
+    for router in routers():
+        app.include_router(router)
+    app.mount("/static", StaticWithHash(directory=STATIC), name="static")
     return app
+
+
+def routers() -> Iterator[APIRouter]:
+    """The `router` of every module in `plumbline/web/pages`."""
+    for module in sorted(pkgutil.iter_modules(plumbline.web.pages.__path__), key=lambda module: module.name):
+        router = importlib.import_module(f"plumbline.web.pages.{module.name}").router
+        assert isinstance(router, APIRouter)
+        yield router
+
+
+class StaticWithHash(StaticFiles):
+    """Files with an ETag; one that was asked for by its content's hash never changes."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Serve a file."""
+        response = await super().get_response(path, scope)
+        if scope["query_string"].startswith(b"v="):
+            response.headers["cache-control"] = "public, max-age=31536000, immutable"
+        return response

@@ -1,16 +1,38 @@
 """What every page needs: the project, its history, and the way to render a template."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from plumbline.errors import UserError
 from plumbline.lineage.history import History
 from plumbline.lineage.home import Home
+from plumbline.lineage.reports import Reports
+from plumbline.web import charts, security, words
+from plumbline.web.run_view import strip, took
 
 HERE = Path(__file__).parent
+STATIC = HERE / "static"
+
+
+class NotFound(UserError):
+    """What was asked for does not exist: a page with status 404."""
+
+    status = 404
+
+
+@dataclass
+class Freshness:
+    """Whether the history is up to date."""
+
+    problem: str = ""
+    """Why it could not be read lately."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +43,30 @@ class Site:
     history: History
     """Kept up to date in the background; a page only reads it."""
     templates: Environment
+    reports: Reports
+    """What stages left to be read: reports, curves, samples."""
+    freshness: Freshness
 
-    def page(self, template: str, status: int = 200, **context: object) -> HTMLResponse:
-        """Render a template of `plumbline/web/templates`. Everything in it is escaped."""
-        return HTMLResponse(self.templates.get_template(template).render(**context), status_code=status)
+    def page(self, template: str, status: int = 200, script: bool = False, **context: object) -> HTMLResponse:
+        """Render a template of `plumbline/web/templates`. Everything in it is escaped.
+
+        Only a page that says `script` may load scripts (files of `static/`) and fetch from this server.
+        """
+        text = self.templates.get_template(template).render(**context)
+        headers = {"content-security-policy": security.SCRIPT_POLICY} if script else {}
+        return HTMLResponse(text, status, headers)
 
 
 def new_site(home: Home) -> Site:
     """The site of a project."""
     templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
                             trim_blocks=True, lstrip_blocks=True)
-    return Site(home, History(home), templates)
+    templates.globals.update(url=url, static=static, charts=charts, signed_in=security.signed_in,
+                             form_token=security.form_token, form_value=security.form_value)
+    templates.filters.update(words.FILTERS, took=took, stages=strip)
+    history, freshness = History(home), Freshness()
+    templates.globals.update(freshness=freshness)
+    return Site(home, history, templates, Reports(history), freshness)
 
 
 def site_of(request: Request) -> Site:
@@ -39,3 +74,20 @@ def site_of(request: Request) -> Site:
     site = request.app.state.site
     assert isinstance(site, Site)
     return site
+
+
+def url(*parts: object, **query: object) -> str:
+    """An address on this site, every part quoted: url("runs", id), url("lineage", kind, id, depth=2).
+
+    Query values that are None are left out; a trailing underscore in a name is dropped (from_ -> from).
+    """
+    path = "/" + "/".join(quote(str(part), safe="") for part in parts)
+    given = [(name.removesuffix("_"), value) for name, value in query.items() if value is not None]
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path
+
+
+@cache
+def static(name: str) -> str:
+    """The address of a file of `static/`, with its content's hash, so that browsers may keep it for good."""
+    content = (STATIC / name).read_bytes()
+    return f"/static/{quote(name)}?v={hashlib.sha256(content).hexdigest()[:12]}"

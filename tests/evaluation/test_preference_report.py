@@ -4,6 +4,7 @@ import pytest
 
 from plumbline.evaluation.judges import LanguageModelJudge, ScoreJudge
 from plumbline.evaluation.preference_report import Contestant, evaluate, write_report
+from plumbline.evaluation.samples import Answer, read_samples
 from plumbline.preferences.types import Message
 
 PROMPTS = [(Message("user", f"Question {i}"),) for i in range(40)]
@@ -44,7 +45,7 @@ def test_the_report_shows_everything_and_comes_out_the_same(tmp_path, evaluation
     for name in ("one", "two"):
         write_report(tmp_path / name, evaluation)
     names = sorted(file.name for file in (tmp_path / "one").iterdir())
-    assert names == ["report.md", "samples.md", "wins.png"]
+    assert names == ["report.md", "samples.jsonl", "samples.md", "wins.png"]
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
     report = (tmp_path / "one/report.md").read_text()
     assert "| sft | 62.5 % [" in report and "| 40 | 20 | 10 | 10 |" in report
@@ -52,6 +53,23 @@ def test_the_report_shows_everything_and_comes_out_the_same(tmp_path, evaluation
     samples = (tmp_path / "one/samples.md").read_text()
     assert "**policy** (kl 2.00, gold 1.00)" in samples
     assert "**sft** (gold 0.00, did not stop, the policy's is better)" in samples
+
+
+def test_every_answer_is_kept_as_data(tmp_path, evaluation):
+    write_report(tmp_path, evaluation)
+    with (tmp_path / "samples.jsonl").open() as lines:
+        samples = list(read_samples(lines))
+    assert [sample.prompt for sample in samples] == PROMPTS
+    assert samples[0].answers["policy"] == Answer("good good good", True, {"kl": 2.0, "gold": 1.0})
+    assert samples[0].answers["champion"] == Answer("bad", True, {})
+    assert [sample.outcomes["sft"] for sample in samples] == [1.0] * 20 + [0.5] * 10 + [0.0] * 10
+
+
+def test_what_is_no_number_was_not_measured(tmp_path):
+    found = evaluate(PROMPTS[:1], contestant("policy", ["a"], kl=[float("nan")]), [], JUDGE, samples=100, seed=0)
+    write_report(tmp_path, found)
+    with (tmp_path / "samples.jsonl").open() as lines:
+        assert next(read_samples(lines)).answers["policy"].measured == {}
 
 
 def test_a_judge_that_contradicts_itself_is_reported(tmp_path):

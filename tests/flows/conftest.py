@@ -10,7 +10,7 @@ from fake_project import make_project, plumbline
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which one run has finished; the tests share it, because a first run takes half a minute."""
     root = make_project(tmp_path_factory.mktemp("projects") / "shared")
-    done = plumbline(root, "run", "--json")
+    done = plumbline(root, "run", "--json", timeout=400)
     assert done.returncode == 0, done.stderr
     (root / "first.json").write_text(done.stdout)
     return root

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,14 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fake_project import environment
+from fake_project import CHECKOUT, environment
+from prefect.events import DeploymentEventTrigger
+from ruamel.yaml import YAML
 from test_interrupt import eventually, processes_of
 
-from flows.deployments import DEPLOYMENTS
+from flows.deployments import WORK_POOLS, WRITTEN, build, deployments, work_pools
+from plumbline.config import load_params
 from plumbline.lineage.events import PREFERENCES_ADDED, send
 
-pytestmark = pytest.mark.slow
-START = 60
+START = 120
+PARAMS = load_params(CHECKOUT)
+[ALWAYS_ON] = deployments(PARAMS)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Api:
 
     url: str
     root: Path
+    prefect_home: str
 
     def post(self, path: str, body: dict[str, object]) -> object:
         request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(),
@@ -41,7 +47,7 @@ class Api:
         return found
 
     def deployment(self) -> str:
-        found = self.post("deployments/filter", {"limit": 5})
+        found = self.post("deployments/filter", {"deployments": {"name": {"any_": ["always-on"]}}})
         assert isinstance(found, list)
         return str(found[0]["id"]) if found else ""
 
@@ -68,7 +74,7 @@ def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         started.append(subprocess.Popen(command, cwd=project, env=settings, start_new_session=True,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         eventually(lambda: answers(f"{url}/health"), "the server's start", START)
-    api = Api(url, project)
+    api = Api(url, project, str(home))
     eventually(api.deployment, "the deployment", START)
     yield api
     for process in reversed(started):
@@ -78,15 +84,66 @@ def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         left.kill()
 
 
+def test_prefect_yaml_is_what_the_list_says() -> None:
+    text = (CHECKOUT / "prefect.yaml").read_text(encoding="utf-8")
+    assert text.startswith(WRITTEN)
+    assert YAML(typ="safe").load(text) == work_pools(PARAMS), (
+        "run `python -m flows.deployments --work-pools > prefect.yaml`")
+
+
+@pytest.mark.parametrize("pool", WORK_POOLS)
+def test_served_and_deployed_are_the_same(pool: str) -> None:
+    """What Prefect makes of a deployment of prefect.yaml, against what is served."""
+    written = YAML(typ="safe").load((CHECKOUT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    one = next(one for one in written if one["name"] == f"{ALWAYS_ON.name}-{pool}")
+    served = build(ALWAYS_ON)
+    assert served.entrypoint.endswith(one["entrypoint"])
+    assert served.parameters == one["parameters"]
+    assert served.concurrency_limit == one["concurrency_limit"]["limit"]
+    assert served.concurrency_options.collision_strategy.value == one["concurrency_limit"]["collision_strategy"]
+    [schedule], [trigger] = served.schedules, served.triggers
+    assert {"cron": schedule.schedule.cron, "timezone": schedule.schedule.timezone,
+            "parameters": schedule.parameters} == one["schedules"][0]
+    written_trigger = DeploymentEventTrigger.model_validate(one["triggers"][0])
+    assert written_trigger.model_dump(exclude={"name"}) == trigger.model_dump(exclude={"name"})
+    # A trigger whose window were longer than the wait would swallow events of data that its run does not see.
+    assert trigger.within <= trigger.schedule_after
+
+
+@pytest.mark.slow
+def test_a_work_pool_takes_it(server: Api) -> None:
+    """`prefect deploy` on the real server, with the pool that needs no container."""
+    settings = environment(PREFECT_HOME=server.prefect_home, PREFECT_API_URL=server.url,
+                           PLUMBLINE_ROOT=str(server.root))
+    shutil.copy(CHECKOUT / "prefect.yaml", server.root / "prefect.yaml")
+    for command in (["work-pool", "create", "plumbline-process", "--type", "process"],
+                    ["--no-prompt", "deploy", "--name", "always-on-process"]):
+        done = subprocess.run([sys.executable, "-m", "prefect", *command], cwd=server.root, env=settings, check=False,
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    found = server.post("deployments/filter", {"limit": 5})
+    assert isinstance(found, list)
+    one, other = (next(one for one in found if one["name"] == name) for name in ("always-on", "always-on-process"))
+    for field in ("parameters", "global_concurrency_limit", "concurrency_options", "parameter_openapi_schema"):
+        left, right = one[field], other[field]
+        if field == "global_concurrency_limit":
+            left, right = left["limit"], right["limit"]
+        assert left == right, field
+    assert one["schedules"][0]["schedule"] == other["schedules"][0]["schedule"]
+    server.post(f"deployments/{other['id']}/pause_deployment", {})
+
+
+@pytest.mark.slow
 def test_a_cron_deployment_gets_a_scheduled_run(server: Api) -> None:
     """Two sets of dependencies are known in which it silently does not: fastapi 0.165, sqlalchemy 2.1."""
     eventually(lambda: server.runs("SCHEDULED"), "a scheduled run", 90)
     run = server.runs("SCHEDULED")[0]
-    hour = int(DEPLOYMENTS[0].cron.split()[1])
+    hour = int(str(ALWAYS_ON.cron).split()[1])
     assert str(run["expected_start_time"])[11:16] == f"{hour:02d}:00"
-    assert run["parameters"] == {"request": DEPLOYMENTS[0].request.model_dump()}
+    assert run["parameters"] == {"request": {"trigger": "schedule"}}
 
 
+@pytest.mark.slow
 def test_the_event_of_new_preferences_reaches_the_server(server: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", server.url)
     assert send(PREFERENCES_ADDED, "plumbline.batch.0123", {"rows": 30}) is None
@@ -100,14 +157,16 @@ def test_the_event_of_new_preferences_reaches_the_server(server: Api, monkeypatc
     assert arrived()[0]["payload"] == {"rows": 30}
 
 
+@pytest.mark.slow
 def test_the_request_is_a_form(server: Api) -> None:
-    found = server.post("deployments/filter", {"limit": 5})
+    found = server.post("deployments/filter", {"deployments": {"name": {"any_": ["always-on"]}}})
     assert isinstance(found, list)
     fields = found[0]["parameter_openapi_schema"]["definitions"]["Request"]["properties"]
     assert {"params_file", "settings", "until", "force"} <= set(fields)
     assert found[0]["global_concurrency_limit"]["limit"] == 1
 
 
+@pytest.mark.slow
 def test_cancelling_in_prefect_leaves_no_process(server: Api) -> None:
     def stages() -> list[object]:
         return [process for process in processes_of(server.root) if "tasks.ppo" in " ".join(process.cmdline())]

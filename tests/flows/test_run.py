@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from fake_project import environment, plumbline
+from mlflow import MlflowClient
 
 from plumbline.lineage.digests import digest
 from plumbline.lineage.dvc_stage import lock_entry
+from plumbline.lineage.records import read_record
 
 pytestmark = pytest.mark.slow
 STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "ppo", "champion", "preference_eval",
@@ -40,6 +42,27 @@ def test_the_first_run_does_everything(project: Path) -> None:
     assert set(reasons(first).values()) == {"first run"}
     decision = first["results"]["reports/promote"]
     assert (decision["promoted"], decision["version"]) == (True, 1)
+
+
+def test_mlflow_alone_tells_the_run(project: Path, tmp_path: Path) -> None:
+    """What the pages and another machine read: the record, a tag for each stage, and the moves of the aliases."""
+    folder = project / "runs" / json.loads((project / "first.json").read_text())["id"]
+    record = read_record(folder)
+    client = MlflowClient(f"sqlite:///{project / '.plumbline/mlflow.db'}")
+    assert record.mlflow_run is not None
+    kept = Path(client.download_artifacts(record.mlflow_run, "record", str(tmp_path)))
+    for file in ("run.json", "params.yaml", "dvc.yaml", "dvc.lock", "data/snapshot/manifest.json"):
+        assert (kept / Path(file).name).read_text() == (folder / file).read_text()
+    tags = client.get_run(record.mlflow_run).data.tags
+    assert {tags[f"stage.{stage}"] for stage in STAGES} == {"ran"}
+    assert {tags[f"stage.{stage}.reason"] for stage in STAGES} == {"first run"}
+    assert tags["stage.ppo.run"] == record.stages["ppo"].mlflow_run
+    assert float(tags["stage.ppo.seconds"]) == record.stages["ppo"].seconds
+    moves = [json.loads(value) for name, value in client.get_registered_model("policy").tags.items()
+             if name.startswith("plumbline.move.")]
+    champion = next(move for move in moves if move["alias"] == "champion" and move["after"] == 1)
+    assert (champion["before"], champion["by"]) == (None, record.id)
+    assert "win rate against SFT" in champion["reason"]
 
 
 def test_digests_in_receipts_are_those_of_dvc_lock(project: Path) -> None:

@@ -1,11 +1,13 @@
 """A home of its own for each test."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from plumbline.lineage import tracking
 from plumbline.lineage.home import Home, enter
 
 
@@ -22,3 +24,22 @@ def home(tmp_path: Path) -> Iterator[Home]:
     yield home
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with nothing but our experiment: making one takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    before = dict(os.environ)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    tracking.prepare(Home(folder, folder))
+    os.environ.clear()
+    os.environ.update(before)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def recording_home(home: Home, empty_store: Path) -> Home:
+    """A home in which something could be recorded already."""
+    shutil.copy(empty_store, home.folder / "mlflow.db")
+    return home

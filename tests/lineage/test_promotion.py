@@ -3,7 +3,7 @@
 import pytest
 
 from plumbline.errors import UserError
-from plumbline.lineage.promotion import Decision, decide, postponed, was_overtaken
+from plumbline.lineage.promotion import Decision, decide, kept_out, postponed, was_overtaken
 
 
 def measured(sft_low: float = 0.7, champion_low: float | None = None) -> dict[str, object]:
@@ -44,3 +44,10 @@ def test_a_champion_that_it_was_not_compared_with_stays() -> None:
     assert not decision.promoted
     assert decision.reasons == ["it won", "it was compared with version 1, but version 2 has become champion since: "
                                           "run again to compare it with that one"]
+
+
+def test_a_version_that_was_rolled_back_stays_out_of_use() -> None:
+    decision = kept_out(Decision(True, ["it won"]), 3, "it swears")
+    assert not decision.promoted
+    assert decision.reasons == ["it won", "version 3 was rolled back (it swears): `plumbline promote 3` puts it into "
+                                          "use again"]

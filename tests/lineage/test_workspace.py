@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from dvc.config import Config
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
@@ -57,3 +58,20 @@ def test_a_wrong_request_is_named(project: Home, request_: Request, words: str) 
     with pytest.raises(UserError) as caught:
         resolve(project, request_)
     assert words in str(caught.value)
+
+
+def test_a_workspace_has_the_remotes_of_the_checkout(project: Home) -> None:
+    (project.root / ".dvc").mkdir()
+    (project.root / ".dvc/config").write_text("[core]\n    remote = shelf\n"
+                                              "['remote \"shelf\"']\n    url = ../shelf\n"
+                                              "['remote \"bucket\"']\n    url = s3://kept/here\n")
+    (project.root / ".dvc/config.local").write_text("['remote \"bucket\"']\n    secret_access_key = hidden\n")
+    folder = create_workspace(project, resolve(project, Request()), Request()).folder
+    found = Config(str(folder / ".dvc"))
+    assert found["core"]["remote"] == "shelf"
+    assert Path(found["remote"]["shelf"]["url"]) == project.root / "shelf"
+    bucket = found["remote"]["bucket"]
+    assert (bucket["url"], bucket["secret_access_key"]) == ("s3://kept/here", "hidden")
+    assert Path(found["cache"]["dir"]) == project.cache
+    assert (folder / ".dvc/config.local").stat().st_mode & 0o077 == 0
+    assert "hidden" not in (folder / ".dvc/config").read_text()

@@ -6,7 +6,7 @@ section 2).
 
 For shares of few prompts the bootstrap promises too much: nine of ten right gives it [0.70, 1.00], ten of ten gives it
 no width at all, and then any gate passes. Of ten draws at a true share of 0.9 its 95 % interval holds the truth 65 % of
-the time, Wilson's 93 % (tests/evaluation/test_statistics.py computes both exactly). Below `FEW_PROMPTS`, and whenever
+the time, Wilson's 93 % (tests/test_statistics.py computes both exactly). Below `FEW_PROMPTS`, and whenever
 all outcomes agree, `share` gives Wilson's score interval (Wilson 1927; Brown, Cai & DasGupta 2001). A tie counts as
 half, which makes the variance smaller, never larger, than wins and losses with the same mean have, and so do several
 outcomes of one prompt: Wilson's interval, with n the number of prompts, stays on the safe side.

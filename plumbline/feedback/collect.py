@@ -1,0 +1,167 @@
+"""From verdicts to batches: what people said since the last time becomes an immutable batch of preference data.
+
+It happens when a run takes its snapshot, so that no verdict which was acknowledged before misses the run, and in the
+background once the last verdict has settled (caretaker.py). It may be killed between any two steps, and done by several
+processes at once; still every verdict that counts ends up in exactly one batch:
+
+1. **Plan**, in one transaction of the store: every verdict that is in no plan yet is written into a new one, with the
+   very lines that it will be in the batch. The table's primary key lets a verdict be in one plan only; of two processes
+   that plan at once, one fails and looks again. Killed before: nothing has happened.
+2. **Export**: the plan's lines become a batch, named by their content. Killed before, in the middle or after: whoever
+   comes next finds the plan unfinished and exports the same lines again, which makes the same batch or finds it there.
+3. **Finish**, in one transaction: the plan is marked as done, with the batch's digest. Killed before: see 2.
+4. **Announce**: an event that starts the retraining. Killed before: intake.announce_missed makes up for it.
+
+A verdict that was undone before it was planned is never exported. One that was undone later is taken away again by the
+next collection: a plan of removals goes through the same four steps, and its batch holds the ids of the lines.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import orjson
+from sqlalchemy import Connection, Select, exists, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from plumbline.feedback.database import is_there, unreachable
+from plumbline.feedback.schema import collected, collections, pairs, verdicts
+from plumbline.feedback.store import Store, now, pair_of, verdict_of
+from plumbline.feedback.verdicts import rows_of
+from plumbline.lineage.home import Home
+from plumbline.lineage.intake import announce_once
+from plumbline.preferences.arrivals import NO_ROWS, Arrival, draft, publish
+from plumbline.preferences.types import from_json, row_id, to_line
+
+NAME = "feedback"
+UNDONE = "undone by the annotator"
+Action = Literal["add", "remove"]
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Verdicts that have not become a batch yet, those among them that were undone after they had, and batches that
+    were begun."""
+
+    count: int
+    oldest: str | None
+    newest: str | None
+
+
+def collect(home: Home, step: Step = lambda _: None) -> list[Arrival]:
+    """Collect what the project's store holds, if it has one. Raises UserError where the store cannot be used."""
+    if not is_there(home):
+        return []
+    store = Store.open(home)
+    try:
+        return collect_from(store, home, step)
+    finally:
+        store.close()
+
+
+def collect_from(store: Store, home: Home, step: Step = lambda _: None) -> list[Arrival]:
+    """Collect: the batches that this made or finished. `step` hears of each step before it is taken."""
+    with unreachable(store.engine):
+        for action in ("add", "remove"):
+            step(f"plan {action}")
+            _plan(store, action)
+        return [_export(store, home, plan, step) for plan in _unfinished(store)]
+
+
+def waiting(store: Store) -> Waiting:
+    """What the next collection would find."""
+    unfinished = select(collections).where(collections.c.finished.is_(None))
+    found = ((_to_add(), verdicts.c.time), (_to_remove(), verdicts.c.undone), (unfinished, collections.c.planned))
+    counts = [query.with_only_columns(func.count(), func.min(time), func.max(time)).order_by(None)
+              for query, time in found]
+    with unreachable(store.engine), store.reading.connect() as connection:
+        counted = [connection.execute(query).one() for query in counts]
+    some = [row for row in counted if row[0]]
+    return Waiting(sum(row[0] for row in some), min((row[1] for row in some), default=None),
+                   max((row[2] for row in some), default=None))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    id: int
+    action: Action
+    planned: str
+
+
+def _to_add() -> Select[tuple[object, ...]]:
+    """Verdicts that count and are in no plan."""
+    planned = exists().where(collected.c.verdict == verdicts.c.id, collected.c.action == "add")
+    return (select(verdicts).where(verdicts.c.undone.is_(None), verdicts.c.choice != "skip", ~planned)
+            .order_by(verdicts.c.id))
+
+
+def _to_remove() -> Select[tuple[object, ...]]:
+    """Verdicts that were undone after they had been planned."""
+    added = exists().where(collected.c.verdict == verdicts.c.id, collected.c.action == "add")
+    removed = exists().where(collected.c.verdict == verdicts.c.id, collected.c.action == "remove")
+    return select(verdicts).where(verdicts.c.undone.is_not(None), added, ~removed).order_by(verdicts.c.id)
+
+
+def _plan(store: Store, action: Action) -> None:
+    try:
+        with store.engine.begin() as connection:
+            lines = _lines_to_add(connection) if action == "add" else _lines_to_remove(connection)
+            if not lines:
+                return
+            made = connection.execute(insert(collections).values(action=action, planned=now()))
+            assert made.inserted_primary_key is not None
+            number = made.inserted_primary_key[0]
+            connection.execute(insert(collected), [
+                {"verdict": verdict, "action": action, "collection": number, "lines": text}
+                for verdict, text in lines.items()])
+    except IntegrityError:
+        return  # another process has planned the same verdicts: its plan is found below, or it finishes it itself
+
+
+def _lines_to_add(connection: Connection) -> dict[int, str]:
+    """By verdict, its rows as lines."""
+    found = connection.execute(_to_add()).all()
+    judged = _to_add().with_only_columns(verdicts.c.pair).order_by(None)
+    known = {row.id: pair_of(row) for row in connection.execute(select(pairs).where(pairs.c.id.in_(judged)))}
+    return {row.id: "".join(to_line(made) for made in rows_of(known[row.pair], verdict_of(row))) for row in found}
+
+
+def _lines_to_remove(connection: Connection) -> dict[int, str]:
+    """By verdict, the lines that it was exported as."""
+    undone = _to_remove().with_only_columns(verdicts.c.id).order_by(None)
+    query = select(collected.c.verdict, collected.c.lines).where(
+        collected.c.action == "add", collected.c.verdict.in_(undone)).order_by(collected.c.verdict)
+    return {row.verdict: row.lines for row in connection.execute(query)}
+
+
+def _unfinished(store: Store) -> Sequence[_Plan]:
+    query = select(collections).where(collections.c.finished.is_(None)).order_by(collections.c.id)
+    with store.reading.connect() as connection:
+        return [_Plan(row.id, row.action, row.planned) for row in connection.execute(query)]
+
+
+def _export(store: Store, home: Home, plan: _Plan, step: Step) -> Arrival:
+    query = select(collected.c.lines).where(collected.c.collection == plan.id).order_by(collected.c.verdict)
+    with store.reading.connect() as connection:
+        lines = "".join(row.lines for row in connection.execute(query)).encode()
+    content = hashlib.sha256(lines).hexdigest()
+    removed, rows = NO_ROWS, []
+    if plan.action == "add":
+        rows = [from_json(orjson.loads(line)) for line in lines.splitlines()]
+    else:
+        removed = np.array([int(row_id(line), 16) for line in lines.splitlines()], np.uint64)
+    step(f"export {plan.action}")
+    with draft(home.preferences, NAME, rows) as drafted:
+        step(f"publish {plan.action}")
+        reason = UNDONE if plan.action == "remove" else ""
+        arrival = publish(home.preferences, drafted, plan.action, plan.planned, content, removed, reason)
+    step(f"finish {plan.action}")
+    with store.engine.begin() as connection:
+        connection.execute(update(collections).where(collections.c.id == plan.id)
+                           .values(batch=arrival.digest, finished=now()))
+    step(f"announce {plan.action}")
+    announce_once(home, arrival)
+    return arrival

@@ -1,0 +1,112 @@
+"""What people are asked and what they say: pairs (or more answers) to one prompt, and verdicts on them.
+
+A verdict becomes rows of the preference data as follows; the row holds the answers in the order in which they were
+shown, so that a preference for what stands first can be measured.
+
+| verdict | row |
+|---|---|
+| A, B | a comparison, with the strength (1 slightly, 2 clearly, 3 far better) where one was given |
+| tie | a comparison that is a tie |
+| both bad | two ratings of 0, a thumb down each: ingest makes a tie of them, and the low rating stays in the batch |
+| ranking | a ranking; equal ranks are ties |
+| skip | none: it says nothing of the answers |
+
+A comment stays in the store: the rows' schema has no place for it.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from plumbline.preferences.types import Comparison, Label, Origin, Prompt, Ranking, Rating, Row, prompt_json
+
+Choice = Literal["A", "B", "tie", "both bad", "ranking", "skip"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+Source = Literal["feedback", "try it"]
+STRENGTHS = {1: "slightly", 2: "clearly", 3: "far"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one model answered."""
+
+    text: str
+    model: str
+    """Such as `champion, version 3`; nobody sees it before the verdict."""
+    digest: str
+    """DVC's digest of the model."""
+    reward: float | None
+    """The reward model's score."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One prompt with two or more different answers, offered to people."""
+
+    prompt: Prompt
+    answers: tuple[Answer, ...]
+    reason: str
+    """Why it was chosen; shown after the verdict."""
+    kind: str
+    """The prompt's kind: kinds with few comparisons are asked first."""
+    source: Source
+    """`try it`: made on that page, and offered to nobody else."""
+
+    @property
+    def id(self) -> str:
+        """A name that follows from prompt and answers, so that the same pair is kept once."""
+        texts = json.dumps([prompt_json(self.prompt), [answer.text for answer in self.answers], self.source])
+        return hashlib.sha256(texts.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one person said of a pair."""
+
+    key: str
+    """Made by the client: the same verdict sent again, after an answer that got lost, counts once."""
+    pair: str
+    choice: Choice
+    annotator: str
+    session: str
+    """The browser session; within it a verdict can be undone."""
+    shown: tuple[int, ...]
+    """Positions of the pair's answers in the order in which they were shown: A is the first of them."""
+    time: str
+    """ISO 8601, UTC."""
+    ranks: tuple[int, ...] | None = None
+    """Of a ranking: each shown answer's rank, from 1 for the best."""
+    strength: int | None = None
+    """Of A and B: one of STRENGTHS."""
+    comment: str = ""
+
+    def problem(self, answers: int) -> str | None:
+        """Why this cannot be a verdict on so many answers, or None."""
+        if sorted(self.shown) != list(range(answers)):
+            return f"`shown` must name each of the {answers} answers once; found {list(self.shown)}"
+        if self.choice in ("A", "B", "tie", "both bad") and answers != 2:
+            return f"the choice {self.choice!r} is for two answers; here are {answers}: rank them"
+        if (self.ranks is not None) != (self.choice == "ranking"):
+            return "a ranking has ranks, and nothing else has"
+        if self.ranks is not None and (len(self.ranks) != answers or not all(1 <= r <= answers for r in self.ranks)):
+            return f"expected {answers} ranks from 1 to {answers}, found {list(self.ranks)}"
+        if self.strength is not None and (self.choice not in ("A", "B") or self.strength not in STRENGTHS):
+            return f"a strength is 1, 2 or 3 and goes with A or B; found {self.strength}"
+        return None
+
+
+def rows_of(pair: Pair, verdict: Verdict) -> list[Row]:
+    """The rows of the preference data that a verdict makes."""
+    texts = tuple(pair.answers[place].text for place in verdict.shown)
+    origin = Origin(pair.source, verdict.annotator, verdict.time, machine=False)
+    if verdict.choice == "skip":
+        return []
+    if verdict.choice == "ranking":
+        assert verdict.ranks is not None
+        return [Ranking(pair.prompt, texts, verdict.ranks, origin)]
+    if verdict.choice == "both bad":
+        return [Rating(pair.prompt, text, 0.0, origin) for text in texts]
+    labels: dict[Choice, Label] = {"A": "A", "B": "B", "tie": "tie"}
+    strength = float(verdict.strength) if verdict.strength else None
+    return [Comparison(pair.prompt, (texts[0], texts[1]), labels[verdict.choice], origin, strength)]

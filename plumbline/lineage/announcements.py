@@ -1,0 +1,45 @@
+"""What is announced: how a run ended, that a gate said no, that another policy is champion."""
+
+import contextlib
+import json
+from pathlib import Path
+
+from plumbline.errors import GateFailed
+from plumbline.lineage.events import CHAMPION_CHANGED, GATE_FAILED, RUN_FAILED, RUN_FINISHED
+from plumbline.lineage.home import Home
+from plumbline.lineage.notices import notify
+from plumbline.lineage.registry import Registry
+from plumbline.lineage.workspace import Workspace
+
+NOTICED = "champion.json"
+"""The champion that was announced last."""
+
+
+def run_ended(workspace: Workspace, error: BaseException | None) -> None:
+    """Announce how a run ended. Never raises."""
+    record, webhook = workspace.record, workspace.params.retrain.webhook
+    event = RUN_FINISHED if error is None else GATE_FAILED if isinstance(error, GateFailed) else RUN_FAILED
+    payload = {"run": record.id, "status": record.status, "message": record.message, "trigger": record.trigger,
+               "host": record.host, "stages": {name: outcome.status for name, outcome in record.stages.items()}}
+    notify(workspace.home, webhook, event, f"plumbline.run.{record.id}", payload)
+    with contextlib.suppress(Exception):  # a store that does not answer has been reported by the run itself
+        champion_changed(workspace.home, workspace.params.promote.model_name, webhook)
+
+
+def champion_changed(home: Home, model: str, webhook: str | None) -> None:
+    """Announce the champion unless it is the one that was announced last, whoever moved the alias."""
+    champion = Registry.open(home, model).champion()
+    file = home.folder / NOTICED
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    now = champion.version if champion else None
+    if before.get(model) == now:
+        return
+    _write(file, {**before, model: now})
+    notify(home, webhook, CHAMPION_CHANGED, f"plumbline.model.{model}",
+           {"model": model, "version": now, "before": before.get(model)})
+
+
+def _write(file: Path, values: dict[str, int | None]) -> None:
+    draft = file.with_suffix(".new")
+    draft.write_text(json.dumps(values) + "\n", encoding="utf-8")
+    draft.replace(file)

@@ -1,0 +1,82 @@
+"""What must stay: which runs, and the digests of everything that they, the aliases and the data are made of."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plumbline.config import load_params
+from plumbline.errors import UserError
+from plumbline.lineage.home import Home
+from plumbline.lineage.recorded import outputs_of, recorded
+from plumbline.lineage.records import find_run, is_gone, raw_record, run_folders
+from plumbline.lineage.registry import Registry
+from plumbline.lineage.storage import tracked_batches
+from plumbline.lineage.waiting import is_away
+
+UNFINISHED = ("failed", "cancelled", "killed")
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What must stay."""
+
+    runs: dict[str, str]
+    """Runs with a workspace on this machine, and why each stays."""
+    digests: set[str]
+    """Of files and folders; a folder stands for all that it holds."""
+    other_versions: dict[str, str]
+    """Registered versions without an alias, with their digests: they stay only if a run that stays has them."""
+    unfinished: bool
+    """Whether a run that stays may go on from a checkpoint."""
+
+
+def needed(home: Home, newest: int, keep: Sequence[str]) -> Needed:
+    """Find out. Raises UserError when MLflow cannot be asked, or for a run in `keep` that does not exist."""
+    runs = _kept_runs(home, newest, keep)
+    digests = set(outputs_of(home.root).values()) | set(tracked_batches(home).values())
+    others: dict[str, str] = {}
+    for number, run, aliases, md5 in _versions(home):
+        if not aliases:
+            others[f"version {number} (run {run})"] = md5
+            continue
+        digests.add(md5)
+        if (home.runs / run).is_dir() and run:
+            runs.setdefault(run, f"it registered version {number}, the {' and '.join(aliases)}")
+        else:  # of another machine, or gone before: what is here of it stays
+            with contextlib.suppress(UserError), recorded(home, run) as found:
+                digests |= set(found.outputs.values())
+    for run in runs:
+        digests |= set(outputs_of(home.runs / run).values())
+    unfinished = any(raw_record(home.runs / run).status in ("running", *UNFINISHED) for run in runs)
+    return Needed(runs, digests, others, unfinished)
+
+
+def _kept_runs(home: Home, newest: int, keep: Sequence[str]) -> dict[str, str]:
+    named = {find_run(home, name).name for name in keep}
+    folders = run_folders(home)
+    last = {folder.name for folder in folders[-newest:]} if newest else set()
+    found: dict[str, str] = {}
+    for folder in folders:
+        record = raw_record(folder)
+        if record.status == "running" and not is_gone(record):
+            found[record.id] = "it is going on"
+        elif record.pinned is not None:
+            found[record.id] = f"it is pinned: {record.pinned}"
+        elif record.id in named:
+            found[record.id] = "it was named"
+        elif record.id in last:
+            found[record.id] = f"it is one of the newest {newest}"
+    return found
+
+
+def _versions(home: Home) -> list[tuple[int, str, tuple[str, ...], str]]:
+    """All versions: number, run, aliases, digest."""
+    try:
+        registry = Registry.open(home, load_params(home.root).promote.model_name)
+        return [(number, run, aliases, version.md5) for number, run, aliases in registry.versions()
+                if (version := registry.version(number))]
+    except Exception as error:
+        if isinstance(error, UserError) or not is_away(error):
+            raise
+        raise UserError(f"MLflow at {home.tracking_uri} does not answer, so nobody knows which versions have an alias. "
+                        "Nothing was deleted.") from error

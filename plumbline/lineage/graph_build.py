@@ -1,0 +1,230 @@
+"""Puts the lineage graph together, run by run, the oldest first; see graph.py for what a node and an edge mean."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from plumbline.lineage.digests import combined
+from plumbline.lineage.graph import BY_STAGE, Graph, Kind, Node, Ref, State, short_digest
+from plumbline.lineage.history_records import Run, Step, Version
+from plumbline.preferences.manifest import Batch
+
+STAGES: Mapping[Kind, str] = {
+    "snapshot": "ingest", "base": "base", "sft": "sft", "reward": "reward_model", "examination": "reward_eval",
+    "policy": "ppo", "evaluation": "preference_eval"}
+"""The stage whose record says most about a node."""
+ROOMS: Mapping[str, Kind] = {
+    "data/snapshot": "snapshot", "data/prepared": "snapshot", "models/base": "base", "models/sft": "sft",
+    "models/reward": "reward", "reports/reward": "examination", "models/policy": "policy",
+    "reports/preference": "evaluation"}
+USUAL: Mapping[Kind, tuple[Kind, ...]] = {
+    "base": (), "sft": ("base", "snapshot"), "reward": ("sft", "snapshot"), "examination": ("reward", "snapshot"),
+    "policy": ("sft", "reward", "examination", "snapshot"), "evaluation": ("policy", "sft", "reward", "snapshot"),
+    "version": ("policy", "evaluation")}
+"""What a stage reads, for those that left no record of it."""
+
+
+def build(runs: Mapping[str, Run], versions: Mapping[int, Version], others: Mapping[str, Step]) -> Graph:
+    """The graph of all that is recorded; each of them the newest first, as a history has them."""
+    drafts = _Drafts(versions)
+    for run in reversed(list(runs.values())):
+        drafts.add_run(run)
+    for step in reversed(list(others.values())):
+        drafts.add_alone(step)
+    drafts.add_versions()
+    return drafts.graph(runs)
+
+
+def key_of(kind: Kind, step: Step) -> str | None:
+    """The content that names what a step left; None when it left nothing. What nobody knows more of is named by its
+    MLflow run.
+    """
+    if step.status not in ("ran", "reused"):
+        return None
+    model = f"models/{kind}/model"
+    left = {model: step.outputs[model]} if model in step.outputs else step.outputs
+    return combined({**step.inputs, **left}) if left else step.mlflow_run
+
+
+def md5_of(ref: Ref, step: Step | None) -> str | None:
+    """DVC's digest of a snapshot or a model."""
+    if ref.kind == "snapshot":
+        return ref.key
+    md5 = step.outputs.get(f"models/{ref.kind}/model") if step else None
+    return short_digest(md5) if md5 else None
+
+
+@dataclass
+class _Draft:
+    """A node that is being put together."""
+
+    made_by: str | None
+    when: str
+    state: State = "made"
+    step: Step | None = None
+    batch: Batch | None = None
+    version: Version | None = None
+    reason: str = ""
+    runs: list[str] = field(default_factory=list)
+
+    def node(self, ref: Ref) -> Node:
+        """The finished node."""
+        md5 = short_digest(self.version.md5) if self.version else md5_of(ref, self.step)
+        return Node(ref, self.state, self.made_by, md5, self.when, tuple(reversed(self.runs)), self.step, self.batch,
+                    self.version, self.reason)
+
+
+class _Drafts:
+    """Nodes and edges, gathered run by run, the oldest first."""
+
+    def __init__(self, versions: Mapping[int, Version]) -> None:
+        self._versions = versions
+        self._by_md5 = {short_digest(version.md5): version for version in versions.values()}
+        self._policies: dict[str, list[Ref]] = defaultdict(list)
+        self._drafts: dict[Ref, _Draft] = {}
+        self._edges: dict[Ref, dict[Ref, None]] = defaultdict(dict)
+        self._rows: dict[str, dict[Kind, Ref]] = {}
+        self._keys: dict[str, str | None] = {}
+
+    def add_run(self, run: Run) -> None:
+        """Take in a run: a node for what each of its steps left, made or used."""
+        row = self._rows[run.id] = {}
+        if run.snapshot:
+            row["snapshot"] = self._snapshot(run, run.snapshot)
+        for step in run.steps.values():
+            kind = BY_STAGE.get(step.stage)
+            if kind is None or step.status == "waiting":
+                continue
+            if kind == "snapshot":
+                self._about_data(run, step, row)
+            elif kind == "version":
+                self._registered(run, step, row)
+            else:
+                row[kind] = self._result(run, step, kind)
+                if self._drafts[row[kind]].made_by in (run.id, None) or not self._edges[row[kind]]:
+                    self._connect(row[kind], step, row)
+
+    def add_alone(self, step: Step) -> None:
+        """Take in a stage that no pipeline run has run; what it read is found by its content."""
+        kind = BY_STAGE.get(step.stage)
+        key = key_of(kind, step) if kind and kind in USUAL and kind != "version" else None
+        if kind is None or key is None or Ref(kind, key) in self._drafts:
+            return
+        ref = Ref(kind, key)
+        self._drafts[ref] = _Draft(None, step.started or "", _state(step), step)
+        for path, md5 in step.inputs.items():
+            source = ROOMS.get("/".join(path.split("/")[:2]))
+            same = [one for one, draft in self._drafts.items() if one.kind == source and (
+                one.key == short_digest(md5) or (draft.step and md5 in draft.step.outputs.values()))]
+            self._edges[ref].update(dict.fromkeys(same[-1:]))
+
+    def add_versions(self) -> None:
+        """Take in the registry."""
+        for number, version in sorted(self._versions.items()):
+            ref = Ref("version", str(number))
+            draft = self._drafts.setdefault(ref, _Draft(version.run, version.created))
+            draft.made_by, draft.when, draft.version = version.run, version.created, version
+            policy, row = self._policy_of(version), self._rows.get(version.run, {})
+            sources = [policy, row.get("evaluation") if policy == row.get("policy") else None]
+            self._edges[ref].update(dict.fromkeys(source for source in sources if source))
+        for run, row in self._rows.items():
+            self._opponent(run, row)
+
+    def graph(self, runs: Mapping[str, Run]) -> Graph:
+        """What has been gathered."""
+        nodes = {ref: draft.node(ref) for ref, draft in self._drafts.items()}
+        down: dict[Ref, list[Ref]] = defaultdict(list)
+        for ref, sources in self._edges.items():
+            for source in sources:
+                down[source].append(ref)
+        return Graph(nodes, {ref: tuple(sources) for ref, sources in self._edges.items()},
+                     {ref: tuple(refs) for ref, refs in down.items()}, {run: self._rows[run] for run in runs}, runs)
+
+    def _snapshot(self, run: Run, digest: str) -> Ref:
+        ref = self._use(Ref("snapshot", short_digest(digest)), run, run.id, run.created)
+        for batch in run.batches:
+            source = self._use(Ref("batch", batch.digest), run, None, run.created)
+            self._drafts[source].batch = batch
+            self._edges[ref][source] = None
+        return ref
+
+    def _about_data(self, run: Run, step: Step, row: dict[Kind, Ref]) -> None:
+        """Whether the data could be fixed and passed their limits."""
+        if "snapshot" not in row:
+            if step.status in ("failed", "running"):
+                row["snapshot"] = self._use(Ref("snapshot", run.id), run, run.id, run.created)
+                self._mark(row["snapshot"], step)
+            return
+        draft = self._drafts[row["snapshot"]]
+        if step.stage == "ingest" and (draft.step is None or draft.state == "failed"):
+            self._mark(row["snapshot"], step)
+
+    def _registered(self, run: Run, step: Step, row: dict[Kind, Ref]) -> None:
+        number = step.metrics.get("version")
+        if number is not None:
+            row["version"] = self._use(Ref("version", str(int(number))), run, step.made_by, step.started or run.created)
+        elif step.status in ("failed", "running"):
+            row["version"] = self._use(Ref("version", run.id), run, run.id, run.created)
+            self._mark(row["version"], step)
+            self._connect(row["version"], step, row)
+
+    def _result(self, run: Run, step: Step, kind: Kind) -> Ref:
+        name = step.mlflow_run or ""
+        if not name or name not in self._keys:
+            self._keys[name] = key_of(kind, step)
+        done = step.status in ("ran", "reused")
+        key = (self._keys[name] if name else None) if done else None
+        ref = self._use(Ref(kind, key or run.id), run, step.made_by if done else run.id, step.started or run.created)
+        draft = self._drafts[ref]
+        if draft.step is None or step.status == "ran":
+            self._mark(ref, step)
+        md5 = md5_of(ref, step)
+        if kind == "policy" and md5 and ref not in self._policies[md5]:
+            self._policies[md5].append(ref)
+        return ref
+
+    def _use(self, ref: Ref, run: Run, made_by: str | None, when: str) -> Ref:
+        draft = self._drafts.get(ref)
+        if draft is None:
+            draft = self._drafts[ref] = _Draft(made_by, when)
+        if not draft.runs or draft.runs[-1] != run.id:
+            draft.runs.append(run.id)
+        return ref
+
+    def _mark(self, ref: Ref, step: Step) -> None:
+        draft = self._drafts[ref]
+        draft.step, draft.state = step, _state(step)
+        draft.reason = step.reason if draft.state == "failed" else ""
+
+    def _connect(self, ref: Ref, step: Step, row: Mapping[Kind, Ref]) -> None:
+        """Edges from what the step read, which stands in the same run."""
+        rooms = {ROOMS.get("/".join(path.split("/")[:2])) for path in step.inputs}
+        known = step.status in ("ran", "reused") and step.inputs
+        for kind in USUAL[ref.kind]:
+            if kind in row and (not known or kind in rooms):
+                self._edges[ref][row[kind]] = None
+
+    def _policy_of(self, version: Version) -> Ref | None:
+        """The policy that a version is: of those with its bytes the one that its run made or used, or the first."""
+        row = self._rows.get(version.run, {})
+        same = [ref for ref in (row.get("policy"), *self._policies.get(short_digest(version.md5), ())) if ref]
+        return next((ref for ref in same if md5_of(ref, self._drafts[ref].step) == short_digest(version.md5)), None)
+
+    def _opponent(self, run: str, row: Mapping[Kind, Ref]) -> None:
+        """The champion that an evaluation, which the run held, compared the policy with."""
+        if "evaluation" not in row or "policy" not in row:
+            return
+        draft, policy = self._drafts[row["evaluation"]], row["policy"]
+        if draft.made_by != run or draft.step is None or "win_rate_vs_champion" not in draft.step.metrics:
+            return
+        version = self._by_md5.get(md5_of(policy, self._drafts[policy].step) or "")
+        other = self._versions.get(version.compared_with or 0) if version else None
+        source = self._policy_of(other) if other else None
+        if source and source != policy:
+            self._edges[row["evaluation"]][source] = None
+
+
+def _state(step: Step) -> State:
+    if step.status in ("failed", "running"):
+        return "failed" if step.status == "failed" else "running"
+    return "gate" if step.metrics.get("passed") == 0.0 else "made"

@@ -1,0 +1,119 @@
+"""What the pages read: runs, their stages, the versions of the policy and the moves of its aliases."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from plumbline.lineage.records import Status
+from plumbline.preferences.manifest import Batch
+
+StepStatus = Literal["ran", "reused", "failed", "running", "waiting"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage in one run. For a reused stage everything measured comes from the run that made it."""
+
+    stage: str
+    status: StepStatus
+    reason: str
+    """Why it ran, or since when it was reused."""
+    seconds: float | None
+    """What this run spent on it."""
+    started: str | None
+    """ISO 8601, UTC; None for a stage that was reused or waits."""
+    version: str | None
+    mlflow_run: str | None
+    """The MLflow run that really made the result."""
+    made_by: str | None
+    """The pipeline run that really made the result; None for plain `dvc repro`."""
+    params: Mapping[str, str]
+    """Flat: {"sft.epochs": "2"}."""
+    metrics: Mapping[str, float]
+    """The last value of each."""
+    facts: Mapping[str, str]
+    """Results that are words."""
+    inputs: Mapping[str, str]
+    """DVC's digest of each input, by path."""
+    outputs: Mapping[str, str]
+    """DVC's digest of each output, by path."""
+    code: str | None = None
+    """Digest of the code that it depends on."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pipeline run."""
+
+    id: str
+    created: str
+    ended: str | None
+    status: Status
+    message: str | None
+    """Why a run did not finish."""
+    trigger: str
+    params_file: str | None
+    settings: tuple[str, ...]
+    until: str | None
+    git_commit: str | None
+    git_dirty: bool | None
+    host: str
+    mlflow_run: str
+    params: Mapping[str, str]
+    """All parameters, flat."""
+    steps: Mapping[str, Step]
+    """In the order of the pipeline. A run that has ended has only those that it came to."""
+    snapshot: str | None
+    """The digest of the data that it learned from: DVC's of data/snapshot, as in the tag `snapshot` of a version."""
+    batches: tuple[Batch, ...]
+    """What the snapshot holds."""
+    folder: Path | None
+    """Its workspace, where that is on this machine."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered policy."""
+
+    name: str
+    number: int
+    md5: str
+    run: str
+    """The pipeline run that registered it."""
+    created: str
+    aliases: tuple[str, ...]
+    compared_with: int | None
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Move:
+    """An alias that was moved."""
+
+    when: str
+    alias: str
+    before: int | None
+    after: int | None
+    reason: str
+    by: str
+
+
+
+@dataclass(frozen=True)
+class Registered:
+    """The versions of the policy and the moves of its aliases, both newest first."""
+
+    versions: tuple[Version, ...] = ()
+    moves: tuple[Move, ...] = ()
+
+    def plain(self) -> dict[str, object]:
+        """As JSON knows it."""
+        return asdict(self)
+
+
+def registered(values: Mapping[str, list[dict[str, object]]]) -> Registered:
+    """The inverse of `plain`."""
+    versions = [Version(**{**one, "aliases": tuple(cast(list[str], one["aliases"]))})  # type: ignore[arg-type]
+                for one in values["versions"]]
+    return Registered(tuple(versions), tuple(Move(**one) for one in values["moves"]))  # type: ignore[arg-type]

@@ -1,0 +1,69 @@
+"""Whether a `plumbline up` is running for a project, and where its Prefect server is: two small files in the home.
+
+The one that runs holds a lock as long as it lives, so what a killed one left is not believed.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from plumbline.errors import UserError
+
+LOCK, API_URL = "lock", "prefect_api_url"
+ATTEMPTS = 20
+
+
+def service_folder(home: Path) -> Path:
+    """Where `plumbline up` keeps its files."""
+    return home / "service"
+
+
+def is_up(home: Path) -> bool:
+    """Whether a `plumbline up` of this home is alive."""
+    try:
+        with (service_folder(home) / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """Be the one `plumbline up` of this home. Raises UserError when there is another."""
+    service_folder(home).mkdir(parents=True, exist_ok=True)
+    with (service_folder(home) / LOCK).open("a") as lock:
+        for attempt in range(ATTEMPTS):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == ATTEMPTS - 1:
+                    raise UserError("Plumbline is up for this project already.") from None
+                time.sleep(0.05)  # `is_up` holds it for a moment
+        yield
+
+
+def api_url(home: Path) -> str | None:
+    """The address of the running Prefect server's API; None when there is no `plumbline up`."""
+    try:
+        url = (service_folder(home) / API_URL).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    return url if is_up(home) else None
+
+
+def say_api_url(home: Path, url: str | None) -> None:
+    """Let other commands find the server, or no longer."""
+    file = service_folder(home) / API_URL
+    if url is None:
+        file.unlink(missing_ok=True)
+        return
+    draft = file.with_name(f".{API_URL}.{os.getpid()}")
+    draft.write_text(url + "\n", encoding="utf-8")
+    draft.replace(file)

@@ -1,0 +1,114 @@
+"""What is looked after while the service is up, beside the deployments: in a thread of the worker.
+
+Watched files, notices that a receiver did not take, runs whose process is gone, data that waits without a run, and
+changes of params.yaml. Each duty may fail for a while, when a server is being started again; it is said once.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from plumbline.config import Params, load_params
+from plumbline.errors import UserError
+from plumbline.lineage.announcements import champion_changed
+from plumbline.lineage.home import Home
+from plumbline.lineage.intake import announce_missed
+from plumbline.lineage.notices import deliver
+from plumbline.service.flow_runs import mark_crashed, start_missing
+from plumbline.service.watch_folder import Watch
+
+LOOK_SECONDS = 1.0
+log = logging.getLogger("plumbline.service")
+
+
+@dataclass
+class Duty:
+    """Something to do every few seconds."""
+
+    name: str
+    every: float
+    do: Callable[[], Sequence[str] | None]
+    """Returns what is worth a line in the log."""
+    due: float = 0.0
+    problem: str = ""
+
+
+class Keeper(threading.Thread):
+    """Does its duties until the process ends."""
+
+    def __init__(self, home: Home, params: Params, apply: Callable[[Params], None]) -> None:
+        super().__init__(name="keeper", daemon=True)
+        self._home, self._apply = home, apply
+        self._written = _written(home)
+        self._duties = self._plan(params)
+
+    def run(self) -> None:
+        """Do what is due, for ever."""
+        while True:
+            for duty in self._duties:
+                if time.monotonic() >= duty.due:
+                    perform(duty)
+            time.sleep(min(LOOK_SECONDS, *(duty.every for duty in self._duties)))
+
+    def _plan(self, params: Params) -> list[Duty]:
+        home, chosen = self._home, params.retrain
+        duties = [
+            Duty("runs whose process is gone", 15, lambda: mark_crashed(home)),
+            Duty("events that were missed", 30, lambda: _missed(home)),
+            Duty("data that waits", 30, lambda: start_missing(home, chosen.debounce_seconds)),
+            Duty("notices", 5, lambda: _deliver(home)),
+            Duty("the champion", 30, lambda: champion_changed(home, params.promote.model_name, chosen.webhook)),
+            Duty("params.yaml", 5, self._follow_params),
+        ]
+        if chosen.watched:
+            watch = Watch(home, chosen.watched, chosen.settle_seconds)
+            duties.append(Duty("watched files", min(5.0, max(chosen.settle_seconds / 2, 0.2)), watch.look))
+        return duties
+
+    def _follow_params(self) -> list[str]:
+        """Take over what was changed in params.yaml; what is wrong there changes nothing."""
+        written = _written(self._home)
+        if written == self._written:
+            return []
+        params = load_params(self._home.root)
+        self._apply(params)
+        self._duties, self._written = self._plan(params), written
+        return ["params.yaml was changed: its block `retrain` holds from now on"]
+
+
+def perform(duty: Duty) -> None:
+    """Do it; what goes wrong is said when it begins and when it changes, not each time."""
+    problem = ""
+    try:
+        for line in duty.do() or ():
+            log.warning("%s", line)
+    except (UserError, OSError) as error:
+        problem = str(error)
+        if problem != duty.problem:
+            log.warning("%s: %s", duty.name, problem)
+    except Exception as error:
+        problem = repr(error)
+        if problem != duty.problem:
+            log.exception("%s", duty.name)
+    duty.problem = problem
+    duty.due = time.monotonic() + duty.every
+
+
+def _missed(home: Home) -> list[str]:
+    if problem := announce_missed(home):
+        raise UserError(problem)
+    return []
+
+
+def _deliver(home: Home) -> list[str]:
+    return [f"gave up telling {', '.join(lost.to)} of {lost.event} ({lost.id}): {lost.problem}"
+            for lost in deliver(home)]
+
+
+def _written(home: Home) -> int:
+    try:
+        return (home.root / "params.yaml").stat().st_mtime_ns
+    except FileNotFoundError:  # an editor is writing it
+        return 0

@@ -1,0 +1,130 @@
+"""The parts of the service: what each is, where it listens, and how it says that it is well."""
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from plumbline.lineage.home import Home
+from plumbline.service.process import MARK
+
+LOCAL = "127.0.0.1"
+PORTS = {"prefect": 4200, "pages": 4280, "mlflow": 5000}
+SERVE = (sys.executable, "-m", "plumbline.service.serve_socket")
+SLOW_LOOPS = ("LATE_RUNS", "PAUSE_EXPIRATIONS", "CLEANUP_RECONCILER", "FOREMAN", "CANCELLATION_CLEANUP",
+              "SCHEDULER_RECENT_DEPLOYMENTS")
+"""Prefect goes through its tables for these every few seconds, a percent of a core; here a minute is soon enough."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process to keep running."""
+
+    name: str
+    title: str
+    """What a person calls it."""
+    command: tuple[str, ...]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    address: str | None = None
+    """Where a person opens it."""
+    health: str | None = None
+    """Answers 200 when all is well."""
+    listener: socket.socket | None = None
+    """The socket that it serves on."""
+    after: str | None = None
+    """The part that must be well before it starts."""
+    start_seconds: float = 120.0
+    """How long it may take to be well."""
+    end_seconds: float = 10.0
+    """How long it may take to end when asked to."""
+
+
+def make_parts(home: Home, host: str) -> list[Part]:
+    """All parts. What the user runs elsewhere (PREFECT_API_URL, MLFLOW_TRACKING_URI) is not started here."""
+    found, url = [], os.environ.get("PREFECT_API_URL")
+    if not url:
+        prefect = _prefect(home)
+        found.append(prefect)
+        url = f"{prefect.address}api"
+    environment = {"PREFECT_API_URL": url, "PREFECT_HOME": str(home.folder / "prefect")}
+    found.append(_worker(home, environment, "prefect" if len(found) else None))
+    found.append(_pages(home, environment, host))
+    if not home.tracking_uri.startswith(("http:", "https:")):
+        found.append(_mlflow(home))
+    return found
+
+
+def common(home: Home) -> dict[str, str]:
+    """What every part's environment has."""
+    return {**home.environment(), MARK: str(home.folder), "PYTHONUNBUFFERED": "1"}
+
+
+def prefect_url(parts: list[Part]) -> str | None:
+    """The API of the Prefect server among the parts."""
+    return next((f"{part.address}api" for part in parts if part.name == "prefect"), None)
+
+
+def _prefect(home: Home) -> Part:
+    listener, address = _listen("prefect")
+    settings = {
+        "PREFECT_HOME": str(home.folder / "prefect"),
+        "PREFECT_UI_API_URL": f"{address}api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Leases kept in memory would be lost with the process: a run would lose its slot, and be cancelled.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT__SERVER_FINAL": "1",
+        **{f"PREFECT_SERVER_SERVICES_{name}_LOOP_SECONDS": "60" for name in SLOW_LOOPS},
+    }
+    return Part("prefect", "Prefect", (*SERVE, str(listener.fileno()), "plumbline.service.prefect_server:create_app()"),
+                _log(home, "prefect"), settings, address, f"{address}api/health", listener)
+
+
+def _worker(home: Home, environment: Mapping[str, str], after: str | None) -> Part:
+    return Part("worker", "worker", (sys.executable, "-m", "flows.deployments"), _log(home, "worker"),
+                {**environment, "PYTHONPATH": str(home.root)}, after=after, end_seconds=30)
+
+
+def _pages(home: Home, environment: Mapping[str, str], host: str) -> Part:
+    port = _free_port("pages", host)
+    name = LOCAL if host in ("0.0.0.0", "::") else host
+    address = f"http://{name}:{port}/"
+    command = (sys.executable, "-m", "plumbline.cli", "ui", "--host", host, "--port", str(port))
+    return Part("pages", "Plumbline", command, _log(home, "pages"), environment, address, f"{address}api/health")
+
+
+def _mlflow(home: Home) -> Part:
+    listener, address = _listen("mlflow")
+    # What `mlflow server` sets for its worker; started directly it is one process of 200 MB and not two of 480.
+    settings = {"_MLFLOW_SERVER_FILE_STORE": home.tracking_uri, "_MLFLOW_SERVER_REGISTRY_STORE": home.tracking_uri,
+                "_MLFLOW_SERVER_ARTIFACT_ROOT": home.artifacts.as_uri(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return Part("mlflow", "MLflow", (*SERVE, str(listener.fileno()), "plumbline.service.mlflow_server:create_app()"),
+                _log(home, "mlflow"), settings, address, f"{address}health", listener)
+
+
+def _log(home: Home, name: str) -> Path:
+    return home.folder / "service" / f"{name}.log"
+
+
+def _listen(name: str) -> tuple[socket.socket, str]:
+    """A socket on the part's usual port, or on any that is free."""
+    listener = _bind(LOCAL, PORTS[name])
+    listener.listen(256)
+    return listener, f"http://{LOCAL}:{listener.getsockname()[1]}/"
+
+
+def _free_port(name: str, host: str) -> int:
+    with _bind(host, PORTS[name]) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.bind((host, 0))
+    return listener

@@ -1,0 +1,54 @@
+"""What `plumbline up` says of itself, for other commands, the pages and a second `plumbline up`."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from plumbline.lineage.running import is_up, service_folder
+
+STATE = "state.json"
+PartStatus = Literal["waiting", "starting", "up", "failing", "stopped"]
+
+
+@dataclass
+class PartState:
+    """One part of the service."""
+
+    name: str
+    address: str | None = None
+    pid: int | None = None
+    status: PartStatus = "waiting"
+    since: str = ""
+    """When it came into this status: ISO 8601, UTC."""
+    restarts: int = 0
+    problem: str | None = None
+    """What was last wrong with it, in a line."""
+    log: str = ""
+
+
+@dataclass
+class ServiceState:
+    """A `plumbline up`."""
+
+    pid: int
+    host: str
+    started: str
+    parts: list[PartState] = field(default_factory=list)
+
+    def save(self, home: Path) -> None:
+        """Write it, whole or not at all."""
+        draft = service_folder(home) / f".{STATE}.new"
+        draft.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        draft.replace(service_folder(home) / STATE)
+
+
+def read_state(home: Path) -> ServiceState | None:
+    """What the running `plumbline up` says; None when there is none, or when it has said nothing yet."""
+    if not is_up(home):
+        return None
+    try:
+        values = json.loads((service_folder(home) / STATE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return ServiceState(**{**values, "parts": [PartState(**part) for part in values["parts"]]})

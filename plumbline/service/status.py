@@ -1,0 +1,64 @@
+"""What `plumbline status` says: the parts, the run that is going on, what would start the next one, what waits."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import TypedDict
+
+from plumbline.lineage.due import Due, due
+from plumbline.lineage.home import Home
+from plumbline.lineage.not_run import NotRun, not_run
+from plumbline.lineage.records import read_record, run_folders
+from plumbline.service.state import PartState, ServiceState, read_state
+
+NEWEST_RUNS = 20
+
+
+class Status(TypedDict):
+    """The whole of it."""
+
+    up: bool
+    service: ServiceState | None
+    running: list[str]
+    """Ids of the runs that are going on."""
+    due: Due
+    not_run: NotRun | None
+    """The last run that did not take place."""
+
+
+def describe(home: Home) -> Status:
+    """Look at everything, quickly. Raises UserError for broken parameters."""
+    state = read_state(home.folder)
+    running = [folder.name for folder in run_folders(home)[-NEWEST_RUNS:] if read_record(folder).status == "running"]
+    return {"up": state is not None, "service": state, "running": running, "due": due(home),
+            "not_run": next(iter(not_run(home)), None)}
+
+
+def as_json(found: Status) -> Mapping[str, object]:
+    """The same for a program."""
+    return {**found, "service": asdict(found["service"]) if found["service"] else None, "due": asdict(found["due"]),
+            "not_run": asdict(found["not_run"]) if found["not_run"] else None}
+
+
+def lines(found: Status) -> Iterator[str]:
+    """The same for a person."""
+    if found["service"]:
+        yield f"Up since {found['service'].started} as process {found['service'].pid}."
+        for part in found["service"].parts:
+            yield _part(part)
+    else:
+        yield "Not up. `plumbline up` starts everything."
+    for run in found["running"]:
+        yield f"Running: {run}"
+    now = found["due"]
+    yield f"A run {'is' if now.enough else 'is not'} due: {now.why}."
+    if now.next_scheduled:
+        yield f"The clock is next at {now.next_scheduled}."
+    if skipped := found["not_run"]:
+        times = f", {skipped.times} times in a row" if skipped.times > 1 else ""
+        yield f"Last run that did not take place{times}: {skipped.when}, by {skipped.trigger}: {skipped.reason}."
+
+
+def _part(part: PartState) -> str:
+    more = f"  restarted {part.restarts} times" if part.restarts else ""
+    problem = f"  {part.problem}" if part.problem and part.status != "up" else ""
+    return f"  {part.name:<8} {part.status:<9} {part.address or ''}{more}{problem}"

@@ -1,0 +1,137 @@
+"""A watched folder or bucket prefix: files that appear there are added, once each, and never touched.
+
+A file waits until it has not changed for a while, so that a half-written one is not read. What has been added is known
+by its content: a copy, or the same file after a restart, makes nothing. A file in which nothing is usable is said once,
+and read again when it changes.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plumbline.errors import UserError
+from plumbline.lineage.home import Home
+from plumbline.lineage.intake import take_in_file
+from plumbline.preferences.batches import Quarantined
+from plumbline.preferences.folders import data_files, is_data
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+SEEN = "watched.json"
+Mark = str
+"""What tells that a file has changed: its size and time, or a bucket's own."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file in the watched place."""
+
+    name: str
+    mark: Mark
+
+
+class Watch:
+    """One watched place. `look` is called again and again."""
+
+    def __init__(self, home: Home, place: str, settle_seconds: float) -> None:
+        self._home, self._place, self._settle = home, place, settle_seconds
+        self._files: Folder | Bucket = Bucket(place) if "://" in place else Folder(home.root, place)
+        self._changed: dict[str, tuple[Mark, float]] = {}
+
+    def look(self) -> list[str]:
+        """Add what has settled; returns what is to be said of it, a line a file."""
+        seen, said = self._seen(), []
+        for found in self._settled(seen):
+            try:
+                taken = self._files.take(self._home, found)
+            except UserError as error:
+                said.append(f"{self._place}: {error}")
+            else:
+                said.append(f"{found.name}: batch {taken}")
+            self._remember({**seen, found.name: found.mark})
+            seen = self._seen()
+        return said
+
+    def _settled(self, seen: dict[str, Mark]) -> Iterator[Found]:
+        now, here = time.monotonic(), {}
+        for found in self._files.look():
+            mark, since = self._changed.get(found.name, ("", now))
+            here[found.name] = (found.mark, since if mark == found.mark else now)
+            if seen.get(found.name) != found.mark and now - here[found.name][1] >= self._settle:
+                yield found
+        self._changed = here
+
+    def _seen(self) -> dict[str, Mark]:
+        try:
+            values = json.loads((self._home.folder / SEEN).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}  # everything is read again, and is there already
+        return dict(values.get(self._place, {}))
+
+    def _remember(self, seen: dict[str, Mark]) -> None:
+        draft = self._home.folder / f"{SEEN}.new"
+        draft.write_text(json.dumps({self._place: seen}) + "\n", encoding="utf-8")
+        draft.replace(self._home.folder / SEEN)
+
+
+class Folder:
+    """A folder on this machine."""
+
+    def __init__(self, root: Path, place: str) -> None:
+        self._root, self._place = root, place
+
+    def look(self) -> Iterator[Found]:
+        """All preference files in it. A folder that is not there yet is empty."""
+        try:
+            for found in data_files(self._place, self._root):
+                if not isinstance(found, Quarantined):
+                    file = found[0]
+                    about = file.stat()
+                    yield Found(str(file), f"{about.st_size} {about.st_mtime_ns} {about.st_ino}")
+        except (UserError, FileNotFoundError):
+            return
+
+    def take(self, home: Home, found: Found) -> str:
+        """Add a file; the name of its batch. It is read from a copy, so that it may change meanwhile."""
+        with tempfile.TemporaryDirectory(dir=home.folder) as folder:
+            copy = Path(folder) / Path(found.name).name
+            copy.write_bytes(Path(found.name).read_bytes())
+            return take_in_file(home, copy, Path(found.name).name).arrival.digest[:16]
+
+
+class Bucket:
+    """Everything below a prefix of a bucket, or of another place that fsspec reads."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def look(self) -> Iterator[Found]:
+        """All preference files below the prefix."""
+        for name, about in self._system().find(self._prefix(), detail=True).items():
+            if is_data(name.rsplit("/", 1)[-1]):
+                mark = about.get("ETag") or about.get("etag") or about.get("mtime") or about.get("LastModified")
+                yield Found(name, f"{about.get('size')} {mark}")
+
+    def take(self, home: Home, found: Found) -> str:
+        """Fetch an object and add it; the name of its batch."""
+        with tempfile.TemporaryDirectory(dir=home.folder) as folder:
+            copy = Path(folder) / found.name.rsplit("/", 1)[-1]
+            self._system().get_file(found.name, str(copy))
+            return take_in_file(home, copy, copy.name).arrival.digest[:16]
+
+    def _system(self) -> "AbstractFileSystem":
+        import fsspec
+
+        kind = self._place.partition("://")[0]
+        try:
+            return fsspec.filesystem(kind, skip_instance_cache=True, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"retrain.watched names {self._place}, which cannot be read: {error}") from None
+
+    def _prefix(self) -> str:
+        return self._place.partition("://")[2]

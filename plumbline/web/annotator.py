@@ -1,0 +1,73 @@
+"""Who gives feedback in this browser: a name and a session, in cookies; and the desk that serves them.
+
+The name is what the person says it is: it tells annotators apart, and protects nothing.
+"""
+
+import secrets
+import threading
+from urllib.parse import quote, unquote
+from weakref import WeakKeyDictionary
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from plumbline.errors import UserError
+from plumbline.feedback.desk import Desk
+from plumbline.web.site import Site
+
+NAME, SESSION = "plumbline-annotator", "plumbline-session"
+LONGEST_NAME = 80
+YEAR_SECONDS = 31_536_000
+_desks: WeakKeyDictionary[FastAPI, Desk] = WeakKeyDictionary()
+_one_at_a_time = threading.Lock()
+
+
+def desk_of(app: FastAPI) -> Desk:
+    """The application's desk, set up when it is first needed."""
+    with _one_at_a_time:
+        if app not in _desks:
+            site = app.state.site
+            assert isinstance(site, Site)
+            _desks[app] = Desk(site.home)
+        return _desks[app]
+
+
+def name_of(request: Request) -> str:
+    """Who judges in this browser; empty if nobody has said."""
+    return tidy(unquote(request.cookies.get(NAME, "")))
+
+
+def session_of(request: Request) -> str:
+    """The browser's session, within which verdicts can be undone; empty before it has begun."""
+    given = request.cookies.get(SESSION, "")
+    return given if given.isascii() and given.isalnum() and len(given) <= 64 else ""
+
+
+def keep_name(request: Request, answer: Response, given: str) -> None:
+    """Remember a name. Raises UserError for one that is empty."""
+    name = tidy(given)
+    if not name:
+        raise UserError("A name has at least one letter. It is kept with every verdict, so that agreement between "
+                        "people can be measured.")
+    _set(request, answer, NAME, quote(name, safe=""), YEAR_SECONDS)
+
+
+def keep_session(request: Request, answer: Response, session: str) -> None:
+    """Remember the session until the browser is closed."""
+    if session_of(request) != session:
+        _set(request, answer, SESSION, session, None)
+
+
+def new_session() -> str:
+    """A name for a session that nobody can guess."""
+    return secrets.token_hex(16)
+
+
+def _set(request: Request, answer: Response, name: str, value: str, seconds: int | None) -> None:
+    answer.set_cookie(name, value, seconds, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+
+
+def tidy(name: str) -> str:
+    """The name without what no name has: control characters, and white space around and in rows."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in name)
+    return " ".join(printable.split())[:LONGEST_NAME]

@@ -1,0 +1,185 @@
+"""The data pages: what arrived, what a run learned from, each row, and the difference between any two versions."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal, cast
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+from markupsafe import Markup
+
+from plumbline.errors import UserError
+from plumbline.lineage.data_lookup import SNAPSHOT
+from plumbline.lineage.history import History
+from plumbline.lineage.known_data import PULL, Data, KnownData
+from plumbline.lineage.reports import Reports
+from plumbline.lineage.row_history import row_history
+from plumbline.preferences.arrivals import folder_of
+from plumbline.preferences.batches import QUARANTINE, lines
+from plumbline.preferences.browse import AGREEMENTS, Browser, Page
+from plumbline.preferences.data_report import Report
+from plumbline.preferences.index import KINDS
+from plumbline.preferences.report_pictures import bars
+from plumbline.preferences.report_sections import Section, sections
+from plumbline.preferences.versions import changes, flips
+from plumbline.web.rows import ShownRow, shown, wanted_rows
+from plumbline.web.site import NotFound, site_of
+
+ROWS_A_PAGE = 25
+SEARCH_SECONDS = 1.5
+LISTED = 100
+"""Batches, snapshots or rows set aside on one page, and names in a list to choose from."""
+SECTION = "Data"
+View = Literal["about", "rows", "aside"]
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A row that could not be used."""
+
+    file: str
+    line: int
+    field: str
+    reason: str
+
+
+@router.get("/data")
+def data(request: Request, at: int = 0) -> HTMLResponse:
+    """What arrived, and what runs learned from."""
+    site = site_of(request)
+    known = KnownData(site.history)
+    arrived, snapshots, at = known.arrivals()[::-1], known.snapshots(), max(at, 0)
+    uses: dict[str, int] = {}
+    for snapshot in snapshots:
+        for batch in snapshot.batches:
+            digest = batch.whole or batch.digest
+            uses[digest] = uses.get(digest, 0) + len(snapshot.runs)
+    return site.page("data.html", section=SECTION, arrivals=arrived[at:at + LISTED], at=at, listed=LISTED,
+                     arrived=len(arrived), uses=uses, snapshots=snapshots[at:at + LISTED], taken=len(snapshots),
+                     champion=_champion(site.history), not_here=known.not_here(), pull=PULL)
+
+
+@router.get("/data/diff")
+def difference(request: Request, a: str = "latest", b: str = "now", what: str = "", at: int = 0) -> HTMLResponse:
+    """The rows that two versions do not share, or judge differently."""
+    site = site_of(request)
+    known = KnownData(site.history)
+    before, after = _find(known, a), _find(known, b)
+    choices = _choices(known)
+    if before.version is None or after.version is None:
+        return site.page("data_diff.html", section=SECTION, a=before, b=after, parts=None, choices=choices)
+    old, new = known.browser(before).columns, known.browser(after).columns
+    found, at = changes(old, new), max(at, 0)
+    parts = {"added": found.added, "removed": found.removed, "relabelled": found.now}
+    what = what if what in parts else next((name for name, rows in parts.items() if len(rows)), "added")
+    page = slice(at, at + ROWS_A_PAGE)
+    columns = old if what == "removed" else new
+    rows = [shown(columns.read(row)) for row in parts[what][page].tolist()]
+    previous = [shown(old.read(row)) for row in found.was[page].tolist()] if what == "relabelled" else []
+    return site.page("data_diff.html", section=SECTION, a=before, b=after, choices=choices, what=what, rows=rows,
+                     previous=previous, parts={name: len(of) for name, of in parts.items()}, same=len(found.same),
+                     at=at, end=at + len(rows), flips=flips(old, found))
+
+
+@router.get("/data/rows/{row}")
+def one_row(request: Request, row: str) -> HTMLResponse:
+    """Where a row came from, and what became of it."""
+    site = site_of(request)
+    try:
+        found = row_history(site.history, row)
+    except UserError as error:
+        raise NotFound(str(error)) from None
+    return site.page("data_row.html", section=SECTION, found=found, others=[shown(other) for other in found.others],
+                     row=shown(found.content) if found.content else None)
+
+
+@router.get("/data/{name}")
+def version(request: Request, name: str, view: str = "", q: str = "", kind: str = "", source: str = "",
+            annotator: str = "", agreement: str = "", at: int = 0) -> HTMLResponse:
+    """What a version holds: the report on it, its rows, and what was set aside."""
+    site = site_of(request)
+    known = KnownData(site.history)
+    data = _find(known, name)
+    shown_view = cast(View, view if view in ("about", "rows", "aside") else "about")
+    query = {"q": q, "kind": kind, "source": source, "annotator": annotator, "agreement": agreement}
+    given = {key: value for key, value in query.items() if value}
+    context: dict[str, object] = {"data": data, "view": shown_view, "given": given, "query": query}
+    if shown_view == "aside":
+        context["aside"] = _set_aside(site.history, data)
+    elif shown_view == "about":
+        context["report"] = _report(site.history, data)
+        context["picture"] = None
+    if data.version is not None:
+        browser = known.browser(data)
+        context |= {"rows": len(browser), "counts": browser.counts, "prompts": browser.prompts,
+                    "agreements": AGREEMENTS, "listed": LISTED}
+        if shown_view == "rows":
+            page = browser.find(wanted_rows(**query), max(at, 0), ROWS_A_PAGE, SEARCH_SECONDS)
+            context |= {"page": page, "found": _shown(browser, page), "size": ROWS_A_PAGE}
+        elif shown_view == "about" and context["report"] is None and len(browser):
+            drawn = bars(dict(islice(browser.by_source_and_kind().items(), 15)), KINDS, "Rows by source and kind")
+            context["picture"] = picture(drawn)
+    return site.page("data_version.html", section=SECTION, champion=_champion(site.history), about=context,
+                     picture=picture)
+
+
+def picture(svg: str) -> Markup:
+    """A picture of the data report: SVG that report_pictures.py made, with every name in it escaped there."""
+    return Markup(svg)
+
+
+def _find(known: KnownData, name: str) -> Data:
+    try:
+        return known.find(name)
+    except UserError as error:
+        raise NotFound(str(error)) from None
+
+
+def _shown(browser: Browser, page: Page) -> list[ShownRow]:
+    return [shown(browser.columns.read(row), bool(browser.disputed[row])) for row in page.rows]
+
+
+def _champion(history: History) -> str | None:
+    """The run whose policy is in use."""
+    return next((one.run for one in history.versions.values() if "champion" in one.aliases), None)
+
+
+def _choices(known: KnownData) -> list[tuple[str, str]]:
+    """Names to choose from, each with what it is."""
+    snapshots = [(one.digest, f"snapshot {one.digest[:8]} of {one.runs[0].created[:10]}, {one.rows:,} rows")
+                 for one in known.snapshots()[:LISTED]]
+    batches = [(one.digest, f"{one.action} {one.digest[:8]} of {one.added[:10]}, {one.batch.source:.40}")
+               for one in known.arrivals()[::-1][:LISTED]]
+    return [("now", "now: what the next run learns from"), *snapshots, *batches]
+
+
+def _report(history: History, data: Data) -> list[Section] | None:
+    """The report of a run that learned from exactly this data."""
+    reports = Reports(history)
+    for run in data.snapshot.runs if data.snapshot else ():
+        if found := reports.data_report(run):
+            try:
+                return sections(cast(Report, found))
+            except (KeyError, TypeError, ValueError):  # written by another version of Plumbline
+                continue
+    return None
+
+
+def _set_aside(history: History, data: Data) -> list[Aside]:
+    """The first rows of the data that could not be used."""
+    found = (line for file in _aside_files(history, data) if file.is_file() for line in lines(file))
+    return [Aside(**json.loads(line)) for line in islice(found, LISTED)]
+
+
+def _aside_files(history: History, data: Data) -> Sequence[Path]:
+    if data.arrival is not None:
+        return [folder_of(history.home.preferences, data.arrival) / QUARANTINE]
+    if data.snapshot is None:
+        return []
+    folders = [run.folder / SNAPSHOT for run in data.snapshot.runs if run.folder is not None]
+    return [folder / f"{batch.digest}.quarantine.jsonl" for folder in folders[:1] for batch in data.snapshot.batches]

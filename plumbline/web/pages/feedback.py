@@ -1,0 +1,217 @@
+"""The feedback pages: compare two answers blind, rank several, and see who has said what.
+
+    GET  /feedback            a pair of answers, sides at random, keys for everything
+    GET  /feedback/ranking    several answers to put in order
+    GET  /feedback/people     each annotator's verdicts, agreement and habits
+    POST /feedback/name       who judges in this browser
+    POST /feedback/verdicts   a verdict; answered when it is on the disk
+    POST /feedback/undo       take the last one back
+
+Which model gave which answer is told after the verdict.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from plumbline.errors import UserError
+from plumbline.feedback.asking import annotators, next_pair, shown_order
+from plumbline.feedback.cast import cast_of
+from plumbline.feedback.desk import Desk
+from plumbline.feedback.store import now
+from plumbline.feedback.verdicts import CHOICES, STRENGTHS, Answer, Choice, Pair, Verdict
+from plumbline.web.annotator import desk_of, keep_name, keep_session, name_of, new_session, session_of, tidy
+from plumbline.web.progress import Progress, progress_of
+from plumbline.web.security import form_of, signed_in
+from plumbline.web.site import Site, site_of
+
+LETTERS = "ABCDEFGH"
+LONGEST_COMMENT = 4000
+LONGEST_KEY = 64
+BACK = {"feedback": "/feedback", "ranking": "/feedback/ranking", "try it": "/try?kept=1"}
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Let the caretaker work as long as the server runs."""
+    desk = desk_of(app)
+    desk.open()
+    yield
+    await asyncio.to_thread(desk.close)
+
+
+router = APIRouter(include_in_schema=False, lifespan=lifespan)
+
+
+@router.get("/feedback")
+def compare(request: Request, pair: str | None = None) -> Response:
+    """A pair to judge."""
+    return _ask(request, pair, ranking=False)
+
+
+@router.get("/feedback/ranking")
+def rank(request: Request, pair: str | None = None) -> Response:
+    """Several answers to put in order."""
+    return _ask(request, pair, ranking=True)
+
+
+@router.get("/feedback/people")
+def people(request: Request) -> HTMLResponse:
+    """Who has said what."""
+    return site_of(request).page("feedback_people.html", people=annotators(desk_of(request.app).store()))
+
+
+@router.post("/feedback/name")
+async def name(request: Request) -> Response:
+    """Keep who judges in this browser."""
+    form = await form_of(request)
+    answer = RedirectResponse(BACK.get(form.get("back", ""), "/feedback"), 303)
+    keep_name(request, answer, form.get("name", ""))
+    return answer
+
+
+async def verdicts(request: Request) -> Response:
+    """Keep a verdict, and show the next pair."""
+    form = await form_of(request)
+    store = desk_of(request.app).store()
+    verdict = _verdict(form, name_of(request) or tidy(form.get("name", "")), session_of(request) or new_session())
+    await asyncio.wrap_future(store.submit(verdict))
+    pair = store.pair(verdict.pair)
+    back = BACK["try it" if pair and pair.source == "try it" else "ranking" if verdict.ranks else "feedback"]
+    answer = RedirectResponse(back, 303)
+    keep_session(request, answer, verdict.session)
+    if not name_of(request):
+        keep_name(request, answer, verdict.annotator)
+    return answer
+
+
+# Without FastAPI's analysis of parameters, of which there are none: five hundred a second are to fit.
+router.add_route("/feedback/verdicts", verdicts, methods=["POST"], include_in_schema=False)
+
+
+@router.post("/feedback/undo")
+async def undo(request: Request) -> Response:
+    """Take back a verdict of this browser, and show its pair again."""
+    form = await form_of(request)
+    desk = desk_of(request.app)
+    taken_back = await asyncio.to_thread(desk.store().undo, form.get("key", ""), session_of(request))
+    if taken_back is None:
+        raise UserError("This browser session has no such verdict: only what was said in it can be undone here.")
+    page = "/feedback/ranking" if taken_back.ranks else "/feedback"
+    return RedirectResponse(f"{page}?pair={taken_back.pair}", 303)
+
+
+@dataclass(frozen=True)
+class Last:
+    """What this session said last, with what was hidden then."""
+
+    verdict: Verdict
+    pair: Pair
+    answers: Sequence[tuple[str, Answer]]
+    """As they were shown, with their letters."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the page shows."""
+
+    ranking: bool
+    name: str
+    progress: Progress | None
+    last: Last | None = None
+    pair: Pair | None = None
+    shown: tuple[int, ...] = ()
+    """The order of the pair's answers on the page."""
+    making: bool = False
+    """Whether answers are on their way."""
+    problem: str = ""
+    """Why there is nothing to judge."""
+
+    @property
+    def answers(self) -> Sequence[tuple[str, Answer]]:
+        """The pair's answers in their order, with their letters."""
+        return _lettered(self.pair, self.shown) if self.pair else []
+
+
+def _ask(request: Request, named: str | None, ranking: bool) -> Response:
+    site, desk, who = site_of(request), desk_of(request.app), name_of(request)
+    view = View(ranking, who, progress_of(site.home, desk.store()))
+    session = session_of(request) or new_session()
+    judging = bool(who) and signed_in()
+    if judging:
+        pair = _named(desk, named, ranking) or next_pair(desk.store(), who, ranking)
+        making, problem = _stock(site, desk, ranking)
+        view = replace(view, last=_last(desk, session), pair=pair, shown=shown_order(pair, who) if pair else (),
+                       making=making, problem=problem)
+    page = site.page("feedback.html", script=True, view=view, key=secrets.token_hex(16), strengths=STRENGTHS)
+    if judging:
+        keep_session(request, page, session)
+    return page
+
+
+def _named(desk: Desk, name: str | None, ranking: bool) -> Pair | None:
+    """The pair that an undo leads back to."""
+    pair = desk.store().pair(name) if name else None
+    return pair if pair and (len(pair.answers) > 2) == ranking else None
+
+
+def _stock(site: Site, desk: Desk, ranking: bool) -> tuple[bool, str]:
+    """Whether pairs are being made, and why not."""
+    try:
+        cast_of(site.history)
+    except UserError as error:
+        return False, str(error)
+    making = desk.keep_stock(ranking)
+    return making, "" if making else desk.problem
+
+
+def _last(desk: Desk, session: str) -> Last | None:
+    verdict = desk.store().last(session)
+    pair = desk.store().pair(verdict.pair) if verdict else None
+    return Last(verdict, pair, _lettered(pair, verdict.shown)) if verdict and pair else None
+
+
+def _lettered(pair: Pair, shown: Sequence[int]) -> Sequence[tuple[str, Answer]]:
+    return [(LETTERS[place], pair.answers[number]) for place, number in enumerate(shown)]
+
+
+def _verdict(form: Mapping[str, str], who: str, session: str) -> Verdict:
+    """The verdict that a form holds. Raises UserError for what is none."""
+    if not who:
+        raise UserError("Nobody is named as the annotator. Give your name on the feedback page first.")
+    ranks = tuple(_whole(form, name) for name in sorted(form) if name.startswith("rank-"))
+    best = form.get("best")
+    shown = tuple(_number(part, "shown") for part in form.get("shown", "").split(","))
+    if best is not None:  # one answer is better than all others, which share a rank
+        ranks = tuple(1 if place == _number(best, "best") else 2 for place in range(len(shown)))
+    key = form.get("key", "")
+    if not 8 <= len(key) <= LONGEST_KEY or not key.isascii():
+        raise UserError(f"A verdict needs a key of 8 to {LONGEST_KEY} characters, which makes sending it again "
+                        "harmless.")
+    strength = _whole(form, "strength") if form.get("strength") else None
+    choice = _choice("ranking" if best is not None else form.get("choice", ""))
+    return Verdict(key, form.get("pair", ""), choice, who, session, shown, now(),
+                   ranks if choice == "ranking" else None, strength if choice in ("A", "B") else None,
+                   form.get("comment", "").replace("\0", "").strip()[:LONGEST_COMMENT])
+
+
+def _choice(given: str) -> Choice:
+    for known in CHOICES:
+        if given == known:
+            return known
+    raise UserError(f"The choice should be one of {', '.join(CHOICES)}; found {given!r:.40}.")
+
+
+def _whole(form: Mapping[str, str], field: str) -> int:
+    return _number(form[field], field)
+
+
+def _number(text: str, field: str) -> int:
+    if text.isascii() and text.isdecimal() and len(text) < 4:
+        return int(text)
+    raise UserError(f"`{field}` should hold whole numbers; found {text!r:.40}.")

@@ -1,0 +1,43 @@
+"""`POST /hooks/argilla` and `/hooks/label-studio`: what annotators do there arrives here, and starts the retraining.
+
+The guard leaves these paths to this file: a request proves itself by its signature, not by the pages' token.
+"""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from plumbline.lineage.intake import NothingUsable
+from plumbline.service.annotation_hooks import ARGILLA, LABEL_STUDIO, NotConfigured, NotSigned, accept, check
+from plumbline.web.site import site_of
+
+router = APIRouter()
+
+
+@router.post("/hooks/argilla", summary="Argilla's webhook")
+async def argilla(request: Request) -> JSONResponse:
+    """Subscribe it to `response.created` and `response.updated`. Its secret is in PLUMBLINE_ARGILLA_SECRET."""
+    return await _received(ARGILLA, request)
+
+
+@router.post("/hooks/label-studio", summary="Label Studio's webhook")
+async def label_studio(request: Request) -> JSONResponse:
+    """For annotations created and updated, with payload and the header `Authorization: Bearer SECRET`.
+
+    The secret is in PLUMBLINE_LABEL_STUDIO_SECRET.
+    """
+    return await _received(LABEL_STUDIO, request)
+
+
+async def _received(tool: str, request: Request) -> JSONResponse:
+    body = await request.body()
+    try:
+        check(tool, request.headers, body)
+    except NotSigned as error:
+        return JSONResponse({"detail": str(error)}, 401)
+    except NotConfigured as error:
+        return JSONResponse({"detail": str(error)}, 503)
+    try:
+        return JSONResponse(await run_in_threadpool(accept, site_of(request).home, tool, body))
+    except NothingUsable as error:
+        return JSONResponse({"detail": str(error)}, 422)

@@ -1,0 +1,241 @@
+"""The model pages: every version of the policy, what is known of each, and the forms that change the champion."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from markupsafe import Markup
+from starlette.concurrency import run_in_threadpool
+
+from plumbline.errors import UserError
+from plumbline.evaluation.samples import Sample
+from plumbline.lineage.graph import Graph, Node, Ref
+from plumbline.lineage.history import History, Move, Run, Version
+from plumbline.lineage.registry import CHAMPION, PREVIOUS, Registry
+from plumbline.lineage.reports import Curve, Reports
+from plumbline.web.charts import Bar, Series, intervals, lines
+from plumbline.web.markdown import Block, blocks
+from plumbline.web.overview import champion_of, trends, win_rates
+from plumbline.web.security import form_of
+from plumbline.web.site import NotFound, Site, site_of, url
+
+SECTION = "Models"
+PAGE, SAMPLES_A_PAGE = 50, 10
+VIEWS = {"about": "About", "curves": "Training", "reward": "Reward model", "evaluation": "Evaluation",
+         "samples": "Samples"}
+TRAINED = {"ppo": "PPO", "reward_model": "Reward model", "sft": "SFT", "base": "Base model"}
+TELLING = ("reward", "kl", "loss", "accuracy", "length", "stopped", "entropy")
+"""The curves that one looks at first."""
+PICTURES = {"calibration": "report/calibration.png", "scores": "report/scores.png"}
+SHARES = (("accuracy", "the reward model, held-out"), ("longer_baseline_accuracy", "preferring the longer response"),
+          ("ceiling_accuracy", "the gold reward on the same labels: the ceiling"),
+          ("gold_agreement", "the reward model on the gold reward's order"))
+LONGEST_NAME, LONGEST_REASON = 100, 2000
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One version with what is known of it."""
+
+    version: Version
+    run: Run | None
+    """The run that registered it; None where its records are gone."""
+    rates: Sequence[Bar]
+
+    @property
+    def chart(self) -> Markup:
+        """Its win rates with their intervals."""
+        return intervals(self.rates, "Win rates") if self.rates else Markup("")
+
+    def figure(self, stage: str, name: str) -> float | None:
+        """A metric of one of its run's stages."""
+        step = self.run.steps.get(stage) if self.run else None
+        return step.metrics.get(name) if step else None
+
+
+@router.get("/models")
+def models(request: Request, page: int = 1) -> HTMLResponse:
+    """All versions, newest first, and how they developed."""
+    site = site_of(request)
+    numbers = list(site.history.versions)
+    pages = max(1, -(-len(numbers) // PAGE))
+    page = min(max(1, page), pages)
+    shown = [model_of(site.history, number) for number in numbers[(page - 1) * PAGE:page * PAGE]]
+    champion = champion_of(site.history)
+    return site.page("models.html", section=SECTION, models=shown, page=page, pages=pages, total=len(numbers),
+                     trends=trends(site.history, champion), can_roll_back=_named(site.history, PREVIOUS) is not None)
+
+
+@router.get("/models/roll-back")
+def ask_roll_back(request: Request) -> HTMLResponse:
+    """Say what rolling back does, and ask for a reason."""
+    return _ask(site_of(request), None)
+
+
+@router.post("/models/roll-back")
+async def roll_back(request: Request) -> Response:
+    """Put the version before the champion into use again."""
+    return await _change(request, None)
+
+
+@router.get("/models/{number}/promote")
+def ask_promote(request: Request, number: int) -> HTMLResponse:
+    """Say what promoting does, and ask for a reason."""
+    return _ask(site_of(request), number)
+
+
+@router.post("/models/{number}/promote")
+async def promote(request: Request, number: int) -> Response:
+    """Put a version into use."""
+    return await _change(request, number)
+
+
+@router.get("/models/{number}/pictures/{name}")
+def picture(request: Request, number: int, name: str) -> Response:
+    """A picture of the reward model's examination."""
+    site = site_of(request)
+    run = model_of(site.history, number).run
+    file = Reports(site.history).file(run, "reward_eval", PICTURES[name]) if run and name in PICTURES else None
+    if file is None:
+        raise NotFound(f"Version {number} has no picture of that name.")
+    return FileResponse(file, media_type="image/png")
+
+
+@router.get("/models/{name}")
+def model(request: Request, name: str, view: str = "about", at: int = 0, done: str = "") -> Response:
+    """One version; an alias leads to the version that has it."""
+    site = site_of(request)
+    if not name.isdecimal():
+        return RedirectResponse(url("models", find_version(site.history, name).number), status_code=307)
+    found = model_of(site.history, find_version(site.history, name).number)
+    view, reports, at = view if view in VIEWS else "about", Reports(site.history), max(at, 0)
+    context: dict[str, object] = {}
+    if view == "about":
+        context = _about(site.history, found.version)
+    elif found.run is not None and view == "curves":
+        context["stages"] = {label: [_drawn(curve) for curve in _ordered(reports.curves(found.run, stage))]
+                             for stage, label in TRAINED.items()}
+    elif found.run is not None and view == "reward":
+        context = {"accuracies": _accuracies(found), "report": _blocks(reports, found.run, "reward_eval", "report.md"),
+                   "worst": _blocks(reports, found.run, "reward_eval", "worst.md"),
+                   "pictures": [name for name, file in PICTURES.items()
+                                if reports.file(found.run, "reward_eval", file)]}
+    elif found.run is not None and view == "evaluation":
+        context = {"report": _blocks(reports, found.run, "preference_eval", "report.md")}
+    elif found.run is not None and view == "samples":
+        context = _samples(reports.samples(found.run), at)
+    return site.page("model.html", section=SECTION, model=found, view=view, views=VIEWS, done=done, about=context,
+                     champion=champion_of(site.history), can_roll_back=_named(site.history, PREVIOUS) is not None)
+
+
+def find_version(history: History, name: str) -> Version:
+    """The version of that number, or with that alias. Raises NotFound."""
+    known = (one for one in history.versions.values() if str(one.number) == name or name in one.aliases)
+    found = next(known, None)
+    if found is None:
+        raise NotFound(f"There is no version {name!r:.60} of the policy: expected its number, or champion, "
+                       "challenger or previous. The page Models lists them all.")
+    return found
+
+
+def model_of(history: History, number: int) -> Model:
+    """A version with what is known of it. Raises NotFound."""
+    version = find_version(history, str(number))
+    run = history.runs.get(version.run)
+    return Model(version, run, win_rates(run) if run else [])
+
+
+def _about(history: History, version: Version) -> dict[str, object]:
+    graph, ref = history.graph, Ref("version", str(version.number))
+    upstream = graph.upstream(ref)
+    policy = next((near for near, steps in upstream.items() if steps == 1 and near.kind == "policy"), ref)
+    own = {ref, *upstream}
+    downstream = {far: steps for far, steps in graph.downstream(policy).items() if far not in own}
+    return {"moves": moves_of(history, version.number), "known": ref in graph.nodes,
+            "upstream": _nodes(graph, upstream), "downstream": _nodes(graph, downstream),
+            "judged": [other for other in history.versions.values() if other.compared_with == version.number][:50]}
+
+
+def moves_of(history: History, number: int) -> list[Move]:
+    """The moves of aliases to a version and away from it, newest first."""
+    return [move for move in history.moves if number in (move.before, move.after)]
+
+
+def _nodes(graph: Graph, found: dict[Ref, int]) -> list[tuple[Node, int]]:
+    """Nodes with how far away they are, the nearest first."""
+    return [(graph.nodes[ref], steps) for ref, steps in sorted(found.items(), key=lambda pair: pair[1])][:60]
+
+
+def _ordered(curves: Sequence[Curve]) -> list[Curve]:
+    return sorted(curves, key=lambda curve: TELLING.index(curve.name) if curve.name in TELLING else len(TELLING))
+
+
+def _drawn(curve: Curve) -> Markup:
+    return lines([Series(curve.name, curve.points)], curve.name.replace("_", " "), x="step")
+
+
+def _accuracies(found: Model) -> Markup:
+    """Shares of held-out comparisons, the reward model's first."""
+    bars = [Bar(label, value, found.figure("reward_eval", f"{name}_low"), found.figure("reward_eval", f"{name}_high"))
+            for name, label in SHARES if (value := found.figure("reward_eval", name)) is not None]
+    return intervals(bars, "Right on held-out comparisons") if bars else Markup("")
+
+
+def _blocks(reports: Reports, run: Run, stage: str, name: str) -> list[Block]:
+    text = reports.text(run, stage, f"report/{name}")
+    return blocks(text)[1:] if text else []  # without the title
+
+
+def _samples(found: Sequence[Sample], at: int) -> dict[str, object]:
+    return {"samples": found[at:at + SAMPLES_A_PAGE], "at": at, "size": SAMPLES_A_PAGE, "all": len(found)}
+
+
+def _named(history: History, alias: str) -> Version | None:
+    return next((one for one in history.versions.values() if alias in one.aliases), None)
+
+
+def _target(history: History, number: int | None) -> Version | None:
+    """The version that would come into use; without a number the one before the champion."""
+    return find_version(history, str(number)) if number is not None else _named(history, PREVIOUS)
+
+
+def _ask(site: Site, number: int | None, reason: str = "", by: str = "", problem: str = "",
+         status: int = 200) -> HTMLResponse:
+    """The page on which a change is confirmed."""
+    target, champion = _target(site.history, number), _named(site.history, CHAMPION)
+    models = [model_of(site.history, one.number) for one in (champion, target) if one is not None]
+    return site.page("model_change.html", status, section=SECTION, number=number, target=target, champion=champion,
+                     models=models, reason=reason, by=by, problem=problem, longest=(LONGEST_NAME, LONGEST_REASON))
+
+
+async def _change(request: Request, number: int | None) -> Response:
+    """Do what was confirmed; what cannot be done is said on the same page, with the reason kept."""
+    site = site_of(request)
+    fields = await form_of(request)
+    reason, by = fields.get("reason", "").strip(), fields.get("by", "").strip()
+    try:
+        if not (0 < len(by) <= LONGEST_NAME and 0 < len(reason) <= LONGEST_REASON):
+            raise UserError("Say who you are and why, so that whoever reads the history understands: at most "
+                            f"{LONGEST_NAME} and {LONGEST_REASON:,} characters.")
+        made = await run_in_threadpool(_move, site, number, reason, by, fields.get("seen", ""))
+    except NotFound:
+        raise
+    except UserError as error:
+        return await run_in_threadpool(_ask, site, number, reason, by, str(error), 409)
+    return RedirectResponse(url("models", made, done="promoted" if number is not None else "rolled-back"), 303)
+
+
+def _move(site: Site, number: int | None, reason: str, by: str, seen: str) -> int:
+    """Change the champion; returns its number."""
+    target = _target(site.history, number)
+    if target is None:
+        raise UserError("There is no version before the champion to go back to.")
+    registry = Registry.open(site.home, target.name)
+    champion = int(seen) if seen.isdecimal() else None
+    made = registry.roll_back(reason, by, champion) if number is None else \
+        registry.promote(target.number, reason, by, champion)
+    site.history.refresh()
+    return made.version

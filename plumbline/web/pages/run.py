@@ -1,0 +1,74 @@
+"""The pages of runs: a list with filters, and one run with everything that is known about it."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from plumbline.lineage.graph import BY_STAGE
+from plumbline.lineage.history import History, Run
+from plumbline.web import run_view
+from plumbline.web.live import log_tail, logs_of, progress_of
+from plumbline.web.overview import champion_of, differences, win_rates
+from plumbline.web.site import NotFound, site_of, url
+
+router = APIRouter(include_in_schema=False)
+PAGE = 50
+STATUSES = ("running", "finished", "failed", "cancelled", "killed")
+
+
+@router.get("/runs")
+def run_list(request: Request, status: str = "", q: str = "", page: int = 1) -> HTMLResponse:
+    """All runs, newest first, by status and by a word in their id, trigger, settings or message."""
+    site = site_of(request)
+    found = [run for run in site.history.runs.values() if (not status or run.status == status) and _mentions(run, q)]
+    pages = max(1, -(-len(found) // PAGE))
+    page = min(max(1, page), pages)
+    return site.page("runs.html", latest=found[(page - 1) * PAGE:page * PAGE], found=len(found), wanted=status, q=q,
+                     page=page, pages=pages, statuses=STATUSES, total=len(site.history.runs), win_rates=win_rates)
+
+
+@router.get("/runs/{id}")
+def run_page(request: Request, id: str, against: str = "", log: str = "", reload: bool = True) -> Response:
+    """One run, beside the one before it or the one that `against` names."""
+    site = site_of(request)
+    run = find_run(site.history, id)
+    if run.id != id:
+        return RedirectResponse(url("runs", run.id), status_code=307)
+    other = find_run(site.history, against) if against else run_view.earlier(site.history, run)
+    champion = champion_of(site.history)
+    made = site.history.graph.rows.get(run.id, {})
+    logs = logs_of(run)
+    log = log if log in logs else _interesting(run, logs)
+    return site.page("run.html", run=run, other=other, champion=champion, view=run_view, progress=progress_of(run),
+                     params=differences(other.params, run.params) if other else [],
+                     figures=run_view.measured(run, other), gate=run_view.gate_of(site.reports, run),
+                     decision=run_view.decision_of(site.reports, run), logs=logs, log=log, lines=log_tail(run, log),
+                     lineage={stage: url("lineage", *made[kind]) for stage, kind in BY_STAGE.items() if kind in made},
+                     versions=[version for version in site.history.versions.values() if version.run == run.id],
+                     reload=reload and run.status == "running")
+
+
+def find_run(history: History, name: str) -> Run:
+    """The run of that id, `latest`, or the one whose id begins so. Raises NotFound."""
+    if name in history.runs:
+        return history.runs[name]
+    if name == "latest" and history.runs:
+        return next(iter(history.runs.values()))
+    found = [run for id, run in history.runs.items() if name and id.startswith(name)]
+    if len(found) != 1:
+        raise NotFound(f"{len(found) or 'No'} runs have an id that begins with {name!r:.100}. The page Runs lists them "
+                       "all; one that was just started appears within seconds.")
+    return found[0]
+
+
+def _mentions(run: Run, word: str) -> bool:
+    texts = (run.id, run.trigger, run.message or "", run.params_file or "", *run.settings)
+    return any(word.lower() in text.lower() for text in texts)
+
+
+def _interesting(run: Run, logs: list[str]) -> str:
+    """The log that one wants to see first: of what broke or runs, or of the last stage that did something."""
+    for status in ("failed", "running", "ran"):
+        for step in reversed(list(run.steps.values())):
+            if step.status == status and step.stage in logs:
+                return step.stage
+    return logs[-1] if logs else ""

@@ -1,0 +1,131 @@
+"""`Try it`: type a prompt, and champion, challenger and SFT answer side by side, with their rewards.
+
+    GET  /try    the form
+    POST /try    the answers, as they come: the page is sent piece by piece, and needs no script
+    POST /feedback/verdicts turns the comparison into feedback; see feedback.py
+
+The models run in a process of their own, which plumbline.feedback.trying starts.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from markupsafe import Markup, escape
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+
+from plumbline.errors import UserError
+from plumbline.feedback.cast import Cast, cast_of
+from plumbline.feedback.desk import Desk
+from plumbline.feedback.pairs import kind_of
+from plumbline.feedback.store import Store
+from plumbline.feedback.trying import Piece, Said
+from plumbline.feedback.verdicts import Answer, Pair
+from plumbline.preferences.conversations import Unusable, as_text, user_prompt
+from plumbline.preferences.types import Prompt
+from plumbline.web.annotator import desk_of, keep_session, name_of, new_session, session_of
+from plumbline.web.security import SCRIPT_POLICY, form_of, signed_in
+from plumbline.web.site import Site, site_of
+
+LONGEST_PROMPT = 4000
+REASON = "Asked on the page “Try it”."
+CUT = "<!-- answers -->"
+"""Where the template is cut in two: what comes before the answers, and what after."""
+NO_VERDICT = Markup('<p class="soft">These answers cannot be compared: fewer than two of them differ.</p>')
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/try")
+def form(request: Request, kept: bool = False) -> HTMLResponse:
+    """The form for a prompt."""
+    site = site_of(request)
+    try:
+        cast_of(site.history)
+        problem = ""
+    except UserError as error:
+        problem = str(error)
+    return site.page("try.html", script=True, problem=problem, kept=kept, prompt="", answering=False,
+                     longest=LONGEST_PROMPT)
+
+
+@router.post("/try")
+async def answers(request: Request) -> Response:
+    """The answers to a prompt, as they come."""
+    site, desk = site_of(request), desk_of(request.app)
+    given = (await form_of(request)).get("prompt", "")
+    prompt, cast = _prompt(given), cast_of(site.history)
+    page = str(site.page("try.html", script=True, problem="", kept=False, prompt=given, answering=True,
+                         longest=LONGEST_PROMPT).body, "utf-8")
+    session = session_of(request) or new_session()
+    answer = StreamingResponse(_stream(site, desk, request, cast, prompt, page), media_type="text/html",
+                               headers={"content-security-policy": SCRIPT_POLICY, "x-accel-buffering": "no"})
+    keep_session(request, answer, session)
+    return answer
+
+
+def _prompt(given: str) -> Prompt:
+    """The prompt that was typed. Raises UserError for one that says nothing, or too much."""
+    if len(given) > LONGEST_PROMPT:
+        raise UserError(f"The prompt has {len(given):,} characters, and {LONGEST_PROMPT:,} are allowed here.")
+    try:
+        return user_prompt(as_text(given.strip().replace("\r\n", "\n"), "prompt"))
+    except Unusable as problem:
+        raise UserError(f"The prompt cannot be used: {problem.reason}.") from None
+
+
+async def _stream(site: Site, desk: Desk, request: Request, cast: Cast, prompt: Prompt, page: str
+                  ) -> AsyncIterator[str]:
+    """The page: its beginning at once, the answers as they come, its end."""
+    before, after = page.split(CUT)
+    yield before
+    said: list[Said] = []
+    events = desk.trying.answers(cast, prompt)
+    try:
+        yield str(_begin(cast, 0))
+        async for event in iterate_in_threadpool(events):
+            if isinstance(event, Piece):
+                yield str(escape(event.text))
+            else:
+                said.append(event)
+                yield str(_end(event) + (_begin(cast, event.part + 1) if event.part + 1 < len(cast.parts) else ""))
+        yield "</div>" + await run_in_threadpool(_verdict_form, site, desk.store(), request, cast, prompt, said)
+    except UserError as error:
+        yield str(Markup('</div></section></div><p class="notice bad" role="alert">{}</p>').format(str(error)))
+    finally:
+        events.close()
+    yield after
+
+
+def _begin(cast: Cast, part: int) -> Markup:
+    return Markup('<section class="card side"><h2>{} <span class="soft">{}</span></h2><div class="untrusted answer">'
+                  ).format(part + 1, cast.parts[part].name)
+
+
+def _end(said: Said) -> Markup:
+    reward = "no answer" if said.reward is None else f"reward {said.reward:.2f}"
+    return Markup('</div><p class="reward">{}</p></section>').format(reward)
+
+
+def _verdict_form(site: Site, store: Store, request: Request, cast: Cast, prompt: Prompt, said: list[Said]) -> str:
+    """The buttons that turn the comparison into feedback; the pair is kept for them."""
+    different = list(_different(said))
+    if len(different) < 2:
+        return str(NO_VERDICT)
+    answers = tuple(Answer(one.text, cast.parts[one.part].name, cast.parts[one.part].digest,
+                           None if one.reward is None else round(one.reward, 4)) for one in different)
+    pair = Pair(prompt, answers, REASON, kind_of(prompt), "try it")
+    store.add_pairs([pair])
+    numbers = [(one.part + 1, cast.parts[one.part].name) for one in different]
+    return site.templates.get_template("try_verdict.html").render(
+        pair=pair, numbers=numbers, key=secrets.token_hex(16), name=name_of(request), signed_in=signed_in())
+
+
+def _different(said: list[Said]) -> Iterator[Said]:
+    """Answers that say something, each text once."""
+    seen: set[str] = set()
+    for one in said:
+        if one.text.strip() and one.text not in seen:
+            seen.add(one.text)
+            yield one

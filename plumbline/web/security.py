@@ -1,0 +1,252 @@
+"""Who may do what: the token, the same origin, the host's name, the size of a body, and the headers of every answer.
+
+Reading needs nothing. Whatever changes something (POST, PUT, PATCH, DELETE) needs the token and the same origin:
+
+- a program sends the token as `Authorization: Bearer TOKEN` or `X-Plumbline-Token: TOKEN`;
+- a browser was given a cookie by the address that `plumbline ui` printed (`/?token=TOKEN`) or by the page `/sign-in`,
+  and sends back what its page holds: the field `token` of a form (`{{ form_token() }}` in a template), or, from a
+  script, the same value in the header `X-Plumbline-Token` (`{{ form_value() }}`).
+
+Cookie and form value are derived from the token, each for its own purpose, so that none gives another away.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import secrets
+import socket
+from contextvars import ContextVar
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
+
+from markupsafe import Markup
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from plumbline.errors import UserError
+from plumbline.lineage.home import Home
+
+OWN_CHECKS = ("/hooks/",)
+"""Below these paths a request is checked by its page alone: a webhook proves itself by a signature of its body."""
+
+LARGEST_BODY = 1_000_000
+"""Bytes of a request."""
+LARGER_BODIES = {"/api/preferences": 32_000_000, "/hooks/": 32_000_000}
+"""Bytes, for the paths that take many rows at once."""
+MOST_FIELDS = 500
+
+TOKEN_FILE = "token"
+SIGN_IN = "/sign-in"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+POLICY = ("default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
+          "frame-ancestors 'none'")
+SCRIPT_POLICY = f"{POLICY}; script-src 'self'; connect-src 'self'"
+"""For a page that needs a script of its own."""
+
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    # Under `no-referrer` a browser sends `Origin: null` even with our own forms. Other sites get nothing either way.
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "cache-control": "private, no-cache",
+}
+
+
+class Refused(UserError):
+    """A request that is not allowed, with the HTTP status that says so."""
+
+    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+        """Seconds until it makes sense to ask again."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The token, and what is derived from it."""
+
+    token: str
+    cookie_name: str
+    """Its own for each project: browsers keep one set of cookies for all ports of a host."""
+
+    @property
+    def cookie(self) -> str:
+        """What the browser keeps."""
+        return self._derived("cookie")
+
+    @property
+    def form(self) -> str:
+        """What a page for a signed-in person holds, to be sent back by its forms."""
+        return self._derived("form")
+
+    def _derived(self, purpose: str) -> str:
+        return hmac.new(self.token.encode(), purpose.encode(), hashlib.sha256).hexdigest()
+
+
+def open_keys(home: Home) -> tuple[Keys, bool]:
+    """The keys of a project, made at the first start; and whether this was it."""
+    file = home.folder / TOKEN_FILE
+    made = _make_token(file)
+    token = file.read_text(encoding="utf-8").strip()
+    if len(token) < 32:
+        raise UserError(f"{file} should hold the token of the web pages, and holds {len(token)} characters. Delete it: "
+                        "the next start makes a new one.")
+    return Keys(token, f"plumbline-{hashlib.sha256(str(home.folder).encode()).hexdigest()[:8]}"), made
+
+
+def _make_token(file: Path) -> bool:
+    """Write a new token, whole or not at all, unless there is one."""
+    if file.exists():
+        return False
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{TOKEN_FILE}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(secrets.token_urlsafe(32) + "\n")
+        os.link(draft, file)  # fails where another process was faster
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who asked for the page that is being rendered."""
+
+    form: str | None = None
+    """The form value of a signed-in person."""
+
+
+visitor: ContextVar[Visitor] = ContextVar("visitor", default=Visitor())  # noqa: B039 - it is frozen
+
+
+def signed_in() -> bool:
+    """Whether the visitor may change something."""
+    return visitor.get().form is not None
+
+
+def form_value() -> str:
+    """What a script sends as `X-Plumbline-Token`; empty for a visitor who may only read."""
+    return visitor.get().form or ""
+
+
+def form_token() -> Markup:
+    """The hidden field that every form with method=post needs."""
+    return Markup('<input type="hidden" name="token" value="{}">').format(form_value())
+
+
+def same(given: str, wanted: str) -> bool:
+    """Compare in a time that does not depend on how much of it is right."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode())
+
+
+def has_cookie(headers: Headers, keys: Keys) -> bool:
+    """Whether the request carries the right cookie."""
+    return same(sent_cookie(headers, keys), keys.cookie)
+
+
+def sent_cookie(headers: Headers, keys: Keys) -> str:
+    """The project's cookie as it was sent; empty without one."""
+    try:
+        morsel = SimpleCookie(headers.get("cookie", "")).get(keys.cookie_name)
+    except CookieError:
+        return ""
+    return morsel.value if morsel else ""
+
+
+def set_cookie(keys: Keys, secure: bool) -> str:
+    """The header that signs a browser in, until it is closed for good or the token changes."""
+    return (f"{keys.cookie_name}={keys.cookie}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000"
+            + ("; Secure" if secure else ""))
+
+
+def check_host(headers: Headers, names: frozenset[str]) -> None:
+    """Refuse a name that is not ours: a foreign name that leads here is how a web page reaches into a local server.
+
+    An address in numbers is always fine, for a browser never took that from a foreign name.
+    """
+    host = headers.get("host", "")
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    if name.lower().rstrip(".") in names or _is_address(name.strip("[]")):
+        return
+    raise Refused(400, f"The request names the host {host!r:.100}, and this server answers to its address and to "
+                       f"{', '.join(sorted(names))}. Open it by one of these, or start it with --host NAME.")
+
+
+def own_names(host: str) -> frozenset[str]:
+    """The host names that a server started with --host answers to."""
+    return frozenset(name.lower() for name in ("localhost", socket.gethostname(), host) if not _is_address(name))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def check_origin(headers: Headers, scheme: str) -> bool:
+    """Refuse what another site's page sent. Returns whether a browser vouched for the origin at all."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if (site is not None and site != "same-origin") or (
+            origin is not None and origin != f"{scheme}://{headers.get('host', '')}"):
+        raise Refused(403, "This request came from another site's page. Changes are made from Plumbline's own pages, "
+                           "or by a program that sends the token.")
+    return site is not None or origin is not None
+
+
+def sent_token(headers: Headers) -> str | None:
+    """The token that a program, or a script, sent in a header."""
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip()
+    return headers.get("x-plumbline-token")
+
+
+def largest_body(path: str) -> int:
+    """How many bytes a request to `path` may have."""
+    return max((limit for start, limit in LARGER_BODIES.items() if path.startswith(start)), default=LARGEST_BODY)
+
+
+def parse_form(body: bytes) -> dict[str, str]:
+    """The fields of a form. Raises UserError for what is no form, and for a field that is there twice."""
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
+    except ValueError as error:
+        raise UserError("The request should hold a form, application/x-www-form-urlencoded in UTF-8 with at most "
+                        f"{MOST_FIELDS} fields, and holds something else.") from error
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise UserError("A field of the form was sent twice. Go back, load the page again, and send it once more.")
+    return fields
+
+
+def is_form(headers: Headers) -> bool:
+    """Whether the body is a form of ours."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/x-www-form-urlencoded"
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """The fields of a posted form, without the token. Raises UserError for what is no form."""
+    if not is_form(request.headers):
+        raise UserError("The request should hold a form (Content-Type: application/x-www-form-urlencoded).")
+    fields = parse_form(await request.body())
+    fields.pop("token", None)
+    return fields
+
+
+def without_token(query: str) -> str:
+    """A query string without the token."""
+    return urlencode([(key, value) for key, value in parse_qsl(query, keep_blank_values=True) if key != "token"])

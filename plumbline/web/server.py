@@ -1,0 +1,64 @@
+"""Serve the pages: the socket, the address to open, and a quiet end."""
+
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from plumbline.errors import UserError
+from plumbline.lineage.home import Home
+from plumbline.web.app import create_app
+from plumbline.web.security import open_keys
+
+GRACE_SECONDS = 1
+"""How long an answer that is on its way may take when the server is asked to end."""
+ANYWHERE = ("0.0.0.0", "::", "")
+
+
+def serve(home: Home, host: str, port: int, say: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM. Raises UserError for an address that cannot be had."""
+    keys, first = open_keys(home)
+    listener = listen(host, port)
+    app = create_app(home, host)
+    address = shown_address(host, listener)
+    say(f"Plumbline's pages: {with_token(address, keys.token) if first else address}")
+    if not first:
+        say("The token is the one from the first start; `plumbline ui --show-token` prints it again.")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    # No access log: the address that signs in has the token in it.
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
+                            timeout_graceful_shutdown=GRACE_SECONDS)
+    with listener, contextlib.suppress(KeyboardInterrupt):  # how a server ends is no error
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket of its own on the address. Raises UserError where another program has it, or there is none such."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(256)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"Port {port} is in use, perhaps by another `plumbline ui`. Choose another with "
+                            "`plumbline ui --port NUMBER`.") from error
+        raise UserError(f"Cannot listen on {host} port {port}: {error.strerror or error}. Give an address of this "
+                        "machine with --host, and a port above 1023 with --port.") from error
+    return listener
+
+
+def shown_address(host: str, listener: socket.socket) -> str:
+    """The address to open in a browser."""
+    name = "localhost" if host in ANYWHERE else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}/"
+
+
+def with_token(address: str, token: str) -> str:
+    """The address that signs a browser in."""
+    return f"{address}?token={token}"

@@ -1,0 +1,82 @@
+"""Keeps the history of a running server up to date, in the background."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from plumbline.errors import UserError
+from plumbline.lineage.history import History
+from plumbline.lineage.home import Home
+from plumbline.web.site import Freshness, Site
+
+LOCAL = "sqlite:///"
+PAUSE_SECONDS = 2.0
+FIRST_SECONDS = 60.0
+"""How long the first visitor waits at most for the history to be read."""
+log = logging.getLogger("plumbline.web")
+
+
+class Updates(threading.Thread):
+    """Refreshes a history every two seconds, whatever goes wrong with it."""
+
+    def __init__(self, history: History, freshness: Freshness) -> None:
+        super().__init__(name="history", daemon=True)
+        self._history = history
+        self._freshness = freshness
+        self._end = threading.Event()
+        self.first = threading.Event()
+        """Set when the history has been read once, or could not be."""
+
+    def run(self) -> None:
+        """Refresh until `end`."""
+        while not self._end.is_set():
+            self.refresh()
+            self.first.set()
+            self._end.wait(PAUSE_SECONDS)
+
+    def end(self) -> None:
+        """Stop; what is being read is left behind."""
+        self._end.set()
+        self.join(0.5)
+
+    def refresh(self) -> None:
+        """Refresh once; a problem is written down, and said once and not every two seconds."""
+        problem = ""
+        try:
+            if not _nothing_yet(self._history.home):
+                self._history.refresh()
+        except UserError as error:
+            problem = str(error)
+            if problem != self._freshness.problem:
+                log.warning("%s", problem)
+        except Exception as error:
+            problem = f"The history could not be read ({type(error).__name__}); the server's log has the details."
+            if problem != self._freshness.problem:
+                log.exception("The history could not be read")
+        self._freshness.problem = problem
+
+
+def _nothing_yet(home: Home) -> bool:
+    """Whether the store is a file that the first run will make."""
+    file = home.tracking_uri.removeprefix(LOCAL)
+    return file != home.tracking_uri and not Path(file).exists()
+
+
+def updating(site: Site) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """A lifespan in which the history is kept up to date; the first page waits for it where nothing is known yet."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        updates = Updates(site.history, site.freshness)
+        updates.start()
+        if not site.history.runs:  # else there is what an earlier server has read, and the rest comes in seconds
+            await asyncio.to_thread(updates.first.wait, FIRST_SECONDS)
+        yield
+        await asyncio.to_thread(updates.end)
+
+    return lifespan

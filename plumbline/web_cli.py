@@ -1,0 +1,28 @@
+"""The command `plumbline ui`: the web pages."""
+
+from typing import Annotated
+
+import typer
+
+from plumbline.lineage.home import enter, find_home
+
+LOCAL, PORT = "127.0.0.1", 4280
+
+
+def ui(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = LOCAL,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = PORT,
+    show_token: Annotated[bool, typer.Option("--show-token", help="Print the address with the token; start nothing.")
+                          ] = False,
+) -> None:
+    """Show the pages: lineage, runs, data, models, feedback."""
+    home = find_home()
+    enter(home)
+    if show_token:
+        from plumbline.web.security import open_keys
+
+        typer.echo(f"http://{LOCAL if host == '0.0.0.0' else host}:{port}/?token={open_keys(home)[0].token}")
+        return
+    from plumbline.web.server import serve
+
+    serve(home, host, port, typer.echo)

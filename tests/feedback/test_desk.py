@@ -1,0 +1,79 @@
+"""What the server does by itself: verdicts that have settled become a batch, pairs are made when few are left."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from verdict_makers import pair_number, say, verdict
+
+from plumbline.feedback import desk as desk_module
+from plumbline.feedback.collect import Waiting, waiting
+from plumbline.feedback.desk import Desk, has_settled
+from plumbline.lineage.home import Home
+from plumbline.preferences.arrivals import arrivals
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def desk(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    one = Desk(home)
+    yield one
+    one.close()
+
+
+def ago(seconds: float) -> str:
+    return (NOW - timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize(("oldest", "newest", "settled"), [(30, 5, False), (300, 5, False), (300, 61, True),
+                                                           (901, 1, True), (61, 61, True)])
+def test_verdicts_settle_a_minute_after_the_last_one_and_after_a_quarter_of_an_hour_at_the_latest(
+        oldest: float, newest: float, settled: bool) -> None:
+    assert has_settled(Waiting(3, ago(oldest), ago(newest)), NOW) == settled
+    assert not has_settled(Waiting(0, None, None), NOW)
+
+
+def test_the_caretaker_collects_what_has_settled_and_nothing_before(desk: Desk, monkeypatch: pytest.MonkeyPatch
+                                                                    ) -> None:
+    desk.store().add_pairs([pair_number(1)])
+    say(desk.store(), verdict(pair_number(1)))
+    monkeypatch.setattr(desk_module, "track_apart", lambda _: None)
+    desk.look_once()
+    assert arrivals(desk.home.preferences) == []
+    monkeypatch.setattr(desk_module, "SETTLED_SECONDS", 0.0)
+    desk.look_once()
+    assert [arrival.batch.rows for arrival in arrivals(desk.home.preferences)] == [1]
+    assert waiting(desk.store()).count == 0
+
+
+def test_the_caretaker_goes_on_after_something_went_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch,
+                                                          caplog: pytest.LogCaptureFixture) -> None:
+    looked: list[str] = []
+
+    def fail(_: object) -> str:
+        looked.append("x")
+        raise OSError("no disk")
+
+    monkeypatch.setattr(desk_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(desk_module, "announce_missed", fail)
+    monkeypatch.setattr(desk_module, "track_apart", lambda _: looked.append("tracked"))
+    desk.open()
+    deadline = time.monotonic() + 10
+    while looked.count("tracked") < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert looked[:6] == ["x", "tracked"] * 3
+    assert caplog.text.count("Traceback") == 1, "said once, and not each time"
+
+
+@pytest.mark.slow
+def test_where_no_pairs_can_be_made_the_reason_is_kept_and_it_is_not_tried_at_once_again(desk: Desk) -> None:
+    assert desk.want_pairs()
+    deadline = time.monotonic() + 60
+    while desk.want_pairs() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "plumbline run" in desk.problem
+    assert not desk.want_pairs()

@@ -1,0 +1,161 @@
+"""Real (tiny) models answer: pairs are made, and `Try it` streams."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from small_cast import make_cast, put_into_history
+from tiny_models import ASKED, prompt
+
+from plumbline.errors import UserError
+from plumbline.feedback.asking import next_pair, stock
+from plumbline.feedback.cast import Cast, cast_of
+from plumbline.feedback.make_pairs import make_pairs
+from plumbline.feedback.models import Models
+from plumbline.feedback.store import Store
+from plumbline.feedback.trying import Said, Trying
+from plumbline.lineage.history import History
+from plumbline.lineage.home import Home
+from plumbline.lm.base import LanguageModel
+from plumbline.lm.chat import decode_response, encode_prompt, stop_token
+from plumbline.lm.sampling import sample
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def cast(cache: Path, taught_lm: LanguageModel) -> Cast:
+    return make_cast(cache, taught_lm)
+
+
+@pytest.fixture(scope="module")
+def models(cache: Path, cast: Cast) -> Models:
+    return Models.load(cast, cache)
+
+
+@pytest.fixture
+def project(tmp_path: Path, cache: Path, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A project whose cache holds the cast."""
+    monkeypatch.delenv("PLUMBLINE_FEEDBACK_URL", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").write_text("{}\n")
+    (tmp_path / ".plumbline").mkdir()
+    (tmp_path / ".plumbline" / "cache").symlink_to(cache)
+    return Home(tmp_path, tmp_path / ".plumbline")
+
+
+def test_pieces_put_together_are_the_answer_that_sampling_gives(models: Models) -> None:
+    for number, lm in enumerate(models.speakers):
+        for seed in range(4):
+            said = "".join(models.say(number, prompt(ASKED[seed]), seed))
+            expected, = sample(lm.model, [encode_prompt(lm.tokenizer, prompt(ASKED[seed]))], max_response=12,
+                               stop=stop_token(lm.tokenizer), temperature=1.0,
+                               generator=torch.Generator().manual_seed(seed))
+            assert said == decode_response(lm.tokenizer, expected.ids)
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_in_streams_and_answered_with_nothing_in_batches(models: Models
+                                                                                               ) -> None:
+    long = prompt("red " * 200)
+    with pytest.raises(UserError, match="too long"):
+        list(models.say(0, long, 0))
+    texts = models.answer(2, [long, prompt("colors")], 0)
+    assert texts[0] == ""
+    assert texts[1]
+
+
+def test_a_model_that_the_cache_lacks_is_said_with_what_to_do(cast: Cast, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dvc pull"):
+        Models.load(cast, tmp_path)
+
+
+def test_the_cast_is_what_the_registry_names(project: Home, cast: Cast) -> None:
+    history = History(project)
+    with pytest.raises(UserError, match="plumbline run"):
+        cast_of(history)
+    put_into_history(history, cast)
+    assert cast_of(history) == cast
+
+
+def test_a_champion_that_is_the_challenger_too_answers_once(project: Home, cast: Cast) -> None:
+    history = History(project)
+    put_into_history(history, cast)
+    only = history.versions[2]
+    history.versions = {2: type(only)(only.name, 2, only.md5, only.run, only.created, ("challenger", "champion"), None,
+                                      {})}
+    assert [part.name for part in cast_of(history).parts] == ["champion, version 2", "SFT"]
+
+
+def test_pairs_are_made_of_what_the_champion_learned_from_with_rewards_and_a_reason(project: Home, cast: Cast) -> None:
+    assert make_pairs(project, cast) > 0
+    store = Store.open(project)
+    pair = next_pair(store, "ada")
+    assert pair
+    assert pair.prompt[0].content in ASKED
+    assert pair.reason
+    assert all(answer.reward is not None and answer.text for answer in pair.answers)
+    assert {answer.model for answer in pair.answers} <= {part.name for part in cast.parts}
+    assert stock(store, ranking=True) > 0
+    store.close()
+
+
+@pytest.fixture
+def trying(project: Home) -> Iterator[Trying]:
+    one = Trying(project)
+    yield one
+    one.close()
+
+
+@pytest.mark.slow
+def test_a_prompt_is_answered_by_the_whole_cast_piece_by_piece_one_prompt_at_a_time(trying: Trying, cast: Cast) -> None:
+    events = trying.answers(cast, prompt("colors"))
+    first = next(events)
+    with pytest.raises(UserError, match="One at a time"):
+        next(trying.answers(cast, prompt("colors")))
+    rest = [first, *events]
+    said = [event for event in rest if isinstance(event, Said)]
+    assert [one.part for one in said] == [0, 1, 2]
+    for one in said:
+        assert one.text == "".join(event.text for event in rest if event.part == one.part and event is not one)
+        assert (one.reward is None) == (not one.text)
+    assert [event.part for event in rest] == sorted(event.part for event in rest)
+    started = time.monotonic()
+    assert len([event for event in trying.answers(cast, prompt("say it")) if isinstance(event, Said)]) == 3
+    assert time.monotonic() - started < 5, "the models stay loaded"
+
+
+@pytest.mark.slow
+def test_whoever_leaves_or_asks_too_much_does_not_keep_the_next_one_waiting(trying: Trying, cast: Cast) -> None:
+    events = trying.answers(cast, prompt("colors"))
+    next(events)
+    events.close()
+    with pytest.raises(UserError, match="too long"):
+        list(trying.answers(cast, prompt("red " * 200)))
+    assert list(trying.answers(cast, prompt("colors")))
+
+
+@pytest.mark.slow
+def test_the_process_ends_when_nobody_asks_and_when_the_server_is_gone(cache: Path) -> None:
+    code = "import sys; from pathlib import Path; from plumbline.feedback.trying import serve; serve(Path('.'), {})"
+    waiting = [subprocess.Popen([sys.executable, "-c", code.format(seconds)], stdin=subprocess.PIPE, cwd=cache,
+                                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+               for seconds in (1.0, 600.0)]
+    try:
+        assert waiting[0].wait(60) == 0
+        assert waiting[1].poll() is None
+        assert waiting[1].stdin
+        waiting[1].stdin.close()
+        assert waiting[1].wait(60) == 0
+    finally:
+        for one in waiting:
+            one.kill()
+            one.wait()

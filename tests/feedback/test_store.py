@@ -1,0 +1,129 @@
+"""The feedback store: a verdict that was acknowledged is there, once, and can be taken back."""
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from verdict_makers import pair_number, say, verdict
+
+from plumbline.errors import UserError
+from plumbline.feedback.database import open_database
+from plumbline.feedback.schema import metadata
+from plumbline.feedback.store import Store
+from plumbline.feedback.verdicts import Answer, Pair
+from plumbline.lineage.home import Home
+
+
+def test_what_was_written_is_there_after_the_store_is_opened_again(home: Home) -> None:
+    first, pair = Store.open(home), pair_number(1)
+    first.add_pairs([pair])
+    told = verdict(pair, "B", shown=(1, 0), strength=2, comment="clearer  \U0001f600")
+    say(first, told)
+    first.close()
+    second = Store.open(home)
+    assert second.last("s1") == told
+    assert second.pair(pair.id) == pair
+    second.close()
+
+
+def test_the_same_verdict_sent_again_counts_once(store: Store, pair: Pair) -> None:
+    told = verdict(pair)
+    say(store, told, told, verdict(pair), told)
+    assert store.count() == 2
+
+
+def test_the_same_pair_is_kept_once(store: Store) -> None:
+    assert store.add_pairs([pair_number(1), pair_number(2), pair_number(1)]) == 2
+    assert store.add_pairs([replace(pair_number(1), reason="another")]) == 0
+    assert store.pair(pair_number(1).id) == pair_number(1)
+
+
+def test_many_threads_lose_and_double_nothing(store: Store, pair: Pair) -> None:
+    told = [verdict(pair, key=f"key {number % 300}") for number in range(600)]
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda one: say(store, one), told))
+    assert store.count() == 300
+
+
+def test_undo_takes_back_one_verdict_of_the_session_and_doing_it_twice_is_harmless(store: Store, pair: Pair) -> None:
+    first, second, other = verdict(pair), verdict(pair), verdict(pair, session="s2")
+    say(store, first, second, other)
+    assert store.undo(second.key, "s1") == second
+    assert store.undo(second.key, "s1") == second
+    assert store.undo(other.key, "s1") is None
+    assert store.last("s1") == first
+    assert store.count() == 2
+
+
+@pytest.mark.parametrize(("changed", "says"), [
+    ({"shown": (0, 0)}, "each of the 2"), ({"choice": "ranking"}, "ranks"), ({"ranks": (1, 2)}, "nothing else"),
+    ({"choice": "ranking", "ranks": (1, 3)}, "from 1 to 2"), ({"strength": 4}, "1, 2 or 3"),
+    ({"choice": "tie", "strength": 1}, "goes with A or B"), ({"pair": "0"}, "no pair")])
+def test_what_is_no_verdict_is_refused_with_the_reason(store: Store, pair: Pair, changed: dict[str, object],
+                                                       says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        store.submit(replace(verdict(pair), **changed))  # type: ignore[arg-type]
+
+
+def test_a_choice_between_two_is_refused_for_three(store: Store) -> None:
+    pair = pair_number(1, answers=3)
+    store.add_pairs([pair])
+    with pytest.raises(UserError, match="rank them"):
+        store.submit(verdict(pair, "A"))
+    say(store, verdict(pair, "ranking", ranks=(1, 3, 1)))
+
+
+def test_one_text_that_the_database_cannot_hold_does_not_take_the_others_with_it(store: Store, pair: Pair) -> None:
+    bad = store.submit(verdict(pair, comment="a\0b"))
+    say(store, *[verdict(pair) for _ in range(5)])
+    assert store.count() == 5 + (bad.exception(10) is None)
+
+
+def _open(home: Home) -> None:
+    open_database(home).dispose()
+
+
+def test_several_that_open_a_new_store_at_once_all_find_it_whole(home: Home) -> None:
+    context = multiprocessing.get_context("spawn")
+    opening = [context.Process(target=_open, args=(home,)) for _ in range(4)]
+    for one in opening:
+        one.start()
+    for one in opening:
+        one.join()
+        assert one.exitcode == 0
+    store = Store.open(home)
+    assert store.count() == 0
+    store.close()
+
+
+def test_the_changes_make_the_tables_that_the_code_writes_to(store: Store) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with store.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_store_of_a_newer_version_is_refused(store: Store, home: Home) -> None:
+    from sqlalchemy import text
+
+    with store.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '99'"))
+    with pytest.raises(UserError, match="newer"):
+        Store.open(home)
+
+
+@pytest.mark.parametrize(("url", "says"), [("mysql://x/y", "postgresql or sqlite"), ("nonsense", "should be"),
+                                           ("postgresql://nobody@127.0.0.1:1/none", "cannot be used")])
+def test_an_address_that_does_not_lead_to_a_store_is_said_in_one_paragraph(home: Home, monkeypatch: pytest.MonkeyPatch,
+                                                                          url: str, says: str) -> None:
+    monkeypatch.setenv("PLUMBLINE_FEEDBACK_URL", url)
+    with pytest.raises(UserError, match=says):
+        Store.open(home)
+
+
+def test_a_pair_is_named_by_what_it_asks() -> None:
+    pair = pair_number(1)
+    assert pair.id == replace(pair, answers=tuple(Answer(a.text, "x", "y", None) for a in pair.answers)).id
+    assert pair.id != pair_number(2).id

@@ -1,0 +1,66 @@
+"""Cancelling a run from another terminal, and going on from where it stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_project import plumbline
+from test_interrupt import PATIENCE, eventually, processes_of, start
+
+from plumbline.lineage.digests import digest
+from plumbline.lineage.home import Home
+from plumbline.lineage.records import find_run, read_record
+
+pytestmark = pytest.mark.slow
+
+
+def newest(project: Path) -> Path:
+    return find_run(Home(project, project / ".plumbline"), "latest")
+
+
+def test_cancel_then_retry_with_the_code_and_the_data_of_the_run(project: Path) -> None:
+    process = start(project)
+    cancelled = newest(project)
+    done = plumbline(project, "cancel", "latest", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"id": cancelled.name, "status": "cancelled"}
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, errors
+    assert processes_of(project) == []
+    assert plumbline(project, "cancel", "latest").returncode == 2
+
+    # The checkout has changed meanwhile, in its code and in its parameters.
+    code, params = project / "tasks/sft.py", project / "params.yaml"
+    kept = code.read_text(), params.read_text()
+    try:
+        code.write_text(kept[0] + "\n# a change\n")
+        params.write_text(kept[1].replace("simulated_comparisons: 10000", "simulated_comparisons: 20000"))
+        again = plumbline(project, "retry", "latest", "--json")
+        assert again.returncode == 0, again.stderr
+        retried = newest(project)
+        assert json.loads(again.stdout)["retry_of"] == cancelled.name
+        stages = json.loads(again.stdout)["stages"]
+        done_before = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval"]
+        assert [name for name, stage in stages.items() if stage["status"] == "reused"] == done_before
+        assert (retried / "params.yaml").read_text() == (cancelled / "params.yaml").read_text()
+        assert digest(retried / "tasks") == digest(cancelled / "tasks") != digest(project / "tasks")
+        assert plumbline(project, "retry", retried.name).returncode == 2
+    finally:
+        code.write_text(kept[0])
+        params.write_text(kept[1])
+
+
+def test_a_run_that_was_killed_is_closed_and_retried(project: Path) -> None:
+    process = start(project, "--set", "ppo.clip=0.25", "--until", "ppo")
+    process.kill()
+    process.communicate()
+    killed = newest(project)
+    eventually(lambda: not processes_of(project), "the end of all processes", 20)
+    again = plumbline(project, "retry", killed.name, "--json", "--new-code")
+    assert again.returncode == 0, again.stderr
+    stages = json.loads(again.stdout)["stages"]
+    assert {name: stage["status"] for name, stage in stages.items()}["sft"] == "reused"
+    assert (stages["ppo"]["status"], list(stages)[-1]) == ("ran", "ppo")
+    # The next run has written down what became of the one before.
+    assert json.loads((killed / "run.json").read_text())["status"] == "killed"
+    assert read_record(newest(project)).status == "finished"

@@ -1,0 +1,126 @@
+"""Notices reach a webhook signed, survive a receiver that is away, and are given up in the end."""
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from plumbline.lineage import notices
+from plumbline.lineage.home import Home
+from plumbline.lineage.notices import MOST_ATTEMPTS, deliver, notify, waiting
+
+SECRET = base64.b64encode(b"between us").decode()
+
+
+@dataclass
+class Receiver:
+    """A webhook's receiver, on a real socket."""
+
+    url: str = ""
+    status: int = 200
+    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    found = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            found.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(found.status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    found.url = f"http://127.0.0.1:{server.server_port}/hook"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield found
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PLUMBLINE_WEBHOOK_SECRET", SECRET)
+    monkeypatch.setattr(notices, "PAUSES", (0.0,))
+    return Home(tmp_path, tmp_path / ".plumbline")
+
+
+def test_it_arrives_signed(home: Home, receiver: Receiver) -> None:
+    notify(home, receiver.url, "plumbline.run.finished", "plumbline.run.1", {"run": "1", "text": "größer"})
+    headers, body = receiver.got[0]
+    content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    expected = base64.b64encode(hmac.new(base64.b64decode(SECRET), content, hashlib.sha256).digest()).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    values = json.loads(body)
+    assert (values["type"], values["data"]["text"], values["id"]) == ("plumbline.run.finished", "größer",
+                                                                      headers["webhook-id"])
+    assert waiting(home) == []
+
+
+def test_without_a_secret_it_is_not_signed(home: Home, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PLUMBLINE_WEBHOOK_SECRET")
+    notify(home, receiver.url, "plumbline.run.finished", "plumbline.run.1", {})
+    assert "webhook-signature" not in receiver.got[0][0]
+
+
+def test_a_receiver_that_is_away_gets_it_later(home: Home, receiver: Receiver) -> None:
+    receiver.status = 503
+    notify(home, receiver.url, "plumbline.gate.failed", "plumbline.run.1", {"run": "1"})
+    assert "503" in str(waiting(home)[0].problem)
+    deliver(home)
+    receiver.status = 204
+    deliver(home)
+    assert waiting(home) == []
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
+    assert len(receiver.got) == 3
+    deliver(home)
+    assert len(receiver.got) == 3
+
+
+def test_nobody_at_the_address(home: Home) -> None:
+    notify(home, "http://127.0.0.1:9/hook", "plumbline.run.failed", "plumbline.run.1", {})
+    assert "did not take it" in str(waiting(home)[0].problem)
+
+
+def test_it_is_given_up_in_the_end(home: Home, receiver: Receiver) -> None:
+    receiver.status = 500
+    notify(home, receiver.url, "plumbline.run.failed", "plumbline.run.1", {})
+    lost = [given_up for _ in range(MOST_ATTEMPTS) for given_up in deliver(home)]
+    assert [notice.event for notice in lost] == ["plumbline.run.failed"]
+    assert waiting(home) == []
+
+
+def test_the_next_attempt_waits(home: Home, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "PAUSES", (3600.0,))
+    receiver.status = 500
+    notify(home, receiver.url, "plumbline.run.failed", "plumbline.run.1", {})
+    deliver(home)
+    assert len(receiver.got) == 1
+
+
+def test_nobody_to_tell(home: Home) -> None:
+    notify(home, None, "plumbline.run.finished", "plumbline.run.1", {})
+    assert waiting(home) == []
+
+
+def test_a_broken_file_stops_no_other(home: Home, receiver: Receiver) -> None:
+    receiver.status = 500
+    notify(home, receiver.url, "plumbline.run.failed", "plumbline.run.1", {})
+    (home.folder / "notices" / "half.json").write_text('{"id": ')
+    receiver.status = 200
+    deliver(home)
+    assert waiting(home) == []
+    assert len(receiver.got) == 2

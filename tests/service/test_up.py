@@ -1,0 +1,113 @@
+"""`plumbline up`: everything is there, what dies comes back, one is enough, and the end leaves nothing."""
+
+import json
+import signal
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+from always_on_project import make_always_on
+from conftest import Up, eventually
+from fake_project import plumbline
+
+from plumbline.service.process import marked
+
+pytestmark = pytest.mark.slow
+
+
+def answers(url: object) -> int:
+    with urllib.request.urlopen(str(url), timeout=30) as answer:
+        return int(answer.status)
+
+
+def test_everything_is_there(up: Up) -> None:
+    parts = up.parts()
+    assert set(parts) == {"prefect", "worker", "pages", "mlflow"}
+    for name in ("prefect", "pages", "mlflow"):
+        assert answers(parts[name]["address"]) == 200
+    assert all(str(part["address"]) in up.said() for part in parts.values() if part["address"])
+    found = json.loads(plumbline(up.root, "status", "--json").stdout)
+    assert found["up"]
+    assert found["due"]["needed"] == 5
+
+
+def test_a_second_one_says_where_the_first_is(up: Up) -> None:
+    second = plumbline(up.root, "up")
+    assert second.returncode == 2
+    assert str(up.parts()["pages"]["address"]) in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_other_commands_find_the_server(up: Up) -> None:
+    done = plumbline(up.root, "run", "--json", "--until", "snapshot", "--set", "snapshot.sources=[simulated]")
+    assert done.returncode == 0, done.stderr
+    eventually(lambda: any(run["state_type"] == "COMPLETED" for run in up.flow_runs()), "the run on the server", 20)
+
+
+@pytest.mark.parametrize("part", ["pages", "mlflow", "worker", "prefect"])
+def test_what_is_killed_comes_back(up: Up, part: str) -> None:
+    eventually(lambda: up.all_are("up"), "up")
+    pid = up.kill(part)
+    eventually(lambda: up.parts()[part]["pid"] not in (pid, None) and up.all_are("up"), f"the return of {part}")
+    assert "ended by signal 9; starting it again" in up.said()
+    if address := up.parts()[part]["address"]:
+        assert answers(address) == 200
+
+
+def test_stopping_leaves_nothing(up: Up) -> None:
+    assert up.process is not None
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(60) == 0
+    assert up.said().rstrip().endswith("Stopped.")
+    assert marked(up.home) == []
+    assert plumbline(up.root, "status").returncode == 1
+
+
+def test_kill_9_of_the_supervisor_leaves_nothing(up: Up) -> None:
+    up.start()
+    assert up.process is not None
+    up.process.kill()
+    up.process.wait()
+    eventually(lambda: marked(up.home) == [], "the end of everything", 40)
+    # Nobody believes what it has left behind.
+    assert plumbline(up.root, "status").returncode == 1
+    assert not json.loads(plumbline(up.root, "status", "--json").stdout)["up"]
+
+
+def test_detached(up: Up) -> None:
+    started = plumbline(up.root, "up", "--detach", timeout=240)
+    assert started.returncode == 0, started.stderr
+    assert "Up since" in started.stdout
+    assert {part["status"] for part in up.parts().values()} == {"up"}
+    stopped = plumbline(up.root, "down")
+    assert (stopped.returncode, stopped.stdout) == (0, "Stopped.\n")
+    assert marked(up.home) == []
+    assert plumbline(up.root, "down").stdout == "Nothing is up for this project.\n"
+
+
+def test_broken_parameters_are_said_before_anything_starts(tmp_path: Path) -> None:
+    root = make_always_on(tmp_path / "broken", cron="every night")
+    done = plumbline(root, "up")
+    assert done.returncode == 2
+    assert "`retrain.cron` is 'every night', but must be five fields of cron" in done.stderr
+    assert marked(root / ".plumbline") == []
+
+
+def test_a_taken_port_is_no_obstacle(tmp_path: Path) -> None:
+    from plumbline.lineage.home import Home
+    from plumbline.service.parts import PORTS, make_parts
+
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            other.bind(("127.0.0.1", PORTS["mlflow"]))
+        except OSError:
+            pass  # somebody else has it: as good
+        else:
+            other.listen()
+        parts = {part.name: part for part in make_parts(Home(tmp_path, tmp_path / "home"), "127.0.0.1")}
+    assert parts["mlflow"].address not in (None, f"http://127.0.0.1:{PORTS['mlflow']}/")
+    for part in parts.values():
+        if part.listener:
+            part.listener.close()

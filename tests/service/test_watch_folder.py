@@ -1,0 +1,148 @@
+"""Watched files are added once, when they have settled, and never touched."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from always_on_project import comparisons
+from fake_project import CHECKOUT
+
+from plumbline.lineage.home import Home
+from plumbline.preferences.arrivals import arrivals
+from plumbline.preferences.folders import Folders
+from plumbline.preferences.types import to_line
+from plumbline.service.watch_folder import Watch
+
+SETTLE = 0.2
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    shutil.copy(CHECKOUT / "params.yaml", tmp_path / "params.yaml")
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    (tmp_path / ".plumbline").mkdir()
+    (tmp_path / "drop").mkdir()
+    return Home(tmp_path, tmp_path / ".plumbline")
+
+
+def write(home: Home, name: str, start: int, count: int = 3) -> Path:
+    file = home.root / "drop" / name
+    file.write_text("".join(map(to_line, comparisons(start, count))))
+    return file
+
+
+def batches(home: Home) -> list[int]:
+    return [one.batch.rows for one in arrivals(Folders(home.root, home.folder))]
+
+
+def look(watch: Watch) -> list[str]:
+    """Until a file that does not change has settled."""
+    said = watch.look()
+    time.sleep(1.5 * SETTLE)
+    return said + watch.look()
+
+
+def test_a_file_is_added_once(home: Home) -> None:
+    file = write(home, "first.jsonl", 0)
+    before = (file.read_bytes(), file.stat().st_mtime_ns)
+    watch = Watch(home, "drop", SETTLE)
+    assert "batch" in look(watch)[0]
+    assert look(watch) == []
+    assert batches(home) == [3]
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+    # Nor after a restart, nor when the memory of it is lost.
+    assert look(Watch(home, "drop", SETTLE)) == []
+    (home.folder / "watched.json").unlink()
+    look(Watch(home, "drop", SETTLE))
+    assert batches(home) == [3]
+
+
+def test_a_file_that_is_being_written_waits(home: Home) -> None:
+    watch = Watch(home, "drop", SETTLE)
+    lines = [to_line(row) for row in comparisons(0, 12)]
+    with (home.root / "drop/slow.jsonl").open("w") as file:
+        for line in lines:
+            file.write(line[:20])
+            file.flush()
+            assert watch.look() == []
+            time.sleep(SETTLE / 3)
+            file.write(line[20:])
+            file.flush()
+            assert watch.look() == []
+    look(watch)
+    assert batches(home) == [12]
+
+
+def test_a_copy_makes_nothing(home: Home) -> None:
+    write(home, "first.jsonl", 0)
+    watch = Watch(home, "drop", SETTLE)
+    look(watch)
+    write(home, "copy.jsonl", 0)
+    os.rename(home.root / "drop/first.jsonl", home.root / "drop/renamed.jsonl")  # noqa: PTH104
+    look(watch)
+    assert batches(home) == [3]
+
+
+def test_a_file_that_grew_is_read_again(home: Home) -> None:
+    write(home, "log.jsonl", 0, 3)
+    watch = Watch(home, "drop", SETTLE)
+    look(watch)
+    write(home, "log.jsonl", 0, 5)
+    look(watch)
+    assert batches(home) == [3, 5]
+
+
+def test_what_is_not_usable_is_said_once(home: Home) -> None:
+    (home.root / "drop/notes.jsonl").write_text('{"nothing": "of use"}\n')
+    (home.root / "drop/readme.txt").write_text("not preferences")
+    write(home, "good.jsonl", 0)
+    watch = Watch(home, "drop", SETTLE)
+    said = look(watch)
+    assert len(said) == 2
+    assert any("notes.jsonl" in line for line in said)
+    assert look(watch) == []
+    assert batches(home) == [3]
+
+
+def test_a_folder_that_comes_later(home: Home) -> None:
+    watch = Watch(home, "later/incoming", SETTLE)
+    assert watch.look() == []
+    (home.root / "later/incoming").mkdir(parents=True)
+    (home.root / "later/incoming/a.jsonl").write_text("".join(map(to_line, comparisons(0, 2))))
+    look(watch)
+    assert batches(home) == [2]
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket on a real S3-compatible server."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in (("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"),
+                        ("AWS_DEFAULT_REGION", "us-east-1"), ("AWS_ENDPOINT_URL", f"http://{host}:{port}")):
+        monkeypatch.setenv(name, value)
+    yield "preferences"
+    server.stop()
+
+
+@pytest.mark.slow
+def test_a_bucket(home: Home, bucket: str) -> None:
+    import s3fs
+
+    storage = s3fs.S3FileSystem()
+    storage.mkdir(bucket)
+    storage.pipe(f"{bucket}/in/a.jsonl", "".join(map(to_line, comparisons(0, 4))).encode())
+    storage.pipe(f"{bucket}/other/b.jsonl", "".join(map(to_line, comparisons(10, 4))).encode())
+    watch = Watch(home, f"s3://{bucket}/in/", SETTLE)
+    look(watch)
+    assert look(watch) == []
+    assert batches(home) == [4]
+    assert storage.exists(f"{bucket}/in/a.jsonl")
+    assert json.loads((home.folder / "watched.json").read_text())

@@ -1,0 +1,109 @@
+"""The compare page: what one sees of two policies, and what of hostile answers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import emulate, problems_in, site_behind, visit
+from fake_project import CHECKOUT
+from fastapi.testclient import TestClient
+from hostile import TEXTS, active_in
+from made_up import fill, run, step, version
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select
+
+from plumbline.evaluation.samples import Answer, Sample, write_samples
+from plumbline.lineage.home import Home
+from plumbline.preferences.manifest import Batch
+from plumbline.preferences.types import Message
+
+
+def test_without_a_policy_it_says_what_is_missing(empty: Home) -> None:
+    page = visit(empty).get("/compare")
+    assert page.status_code == 200 and "nothing to compare" in page.text
+
+
+def test_without_names_the_newest_meets_the_champion(client: TestClient) -> None:
+    page = client.get("/compare")
+    newest = next(iter(site_behind(client).history.versions))
+    assert page.status_code == 200
+    assert f'value="{newest}" selected' in page.text
+
+
+def test_answers_and_settings_of_two_versions(client: TestClient) -> None:
+    history = site_behind(client).history
+    a = next(one for one in history.versions.values() if one.compared_with)
+    page = client.get(f"/compare?a={a.number}&b={a.compared_with}").text
+    assert "was evaluated against" in page and page.count('class="answer') > 10
+    assert 'href="/compare?a=' in page
+    settings = client.get(f"/compare?a={a.number}&b={a.compared_with}&view=settings").text
+    assert "Parameters" in settings and ("Row by row" in settings or "same batches" in settings)
+
+
+def test_the_filters_are_in_the_address(client: TestClient) -> None:
+    a = next(one for one in site_behind(client).history.versions.values() if one.compared_with)
+    base = f"/compare?a={a.number}&b={a.compared_with}"
+    wins, losses = (client.get(f"{base}&better={side}").text for side in "ab")
+    assert "A: better" in wins and "B: better" not in wins
+    assert "B: better" in losses and "A: better" not in losses
+    assert "No answers are like that" in client.get(f"{base}&q=nobodysaysthis").text
+    assert client.get(f"{base}&sort=nonsense&at=-4").status_code == 200
+
+
+def test_an_unknown_policy_is_not_found(client: TestClient) -> None:
+    page = client.get("/compare?a=nonsense")
+    assert page.status_code == 404 and "nonsense" in page.text
+
+
+def test_policies_without_answers_say_what_brings_them(empty: Home) -> None:
+    client = visit(empty)
+    one, two = run("20261120-100000-aaaaaa"), run("20261120-110000-bbbbbb")
+    fill(site_behind(client).history, [one, two], [version(2, two), version(1, one, "champion")])
+    page = client.get("/compare?a=2&b=1")
+    assert page.status_code == 200
+    assert f"plumbline restore {two.id}" in page.text
+    assert client.get("/compare?a=2&b=2").status_code == 200
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_hostile_texts_are_inert(empty: Home, tmp_path: Path, text: str) -> None:
+    client, made = visit(empty), []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        (folder / "reports/preference/report").mkdir(parents=True)
+        (folder / "dvc.yaml").write_text((CHECKOUT / "dvc.yaml").read_text())
+        answers = {name: Answer(f"{text} {number}", False, {"reward": float(number)})
+                   for name in ("policy", "sft", "champion")}
+        asked = (Message("system", text), Message("user", text))
+        write_samples(folder / "reports/preference/report/samples.jsonl",
+                      [Sample(asked, answers, {"sft": 0.0, "champion": 1.0})])
+        evaluated = step("preference_eval", mlflow_run=None, params={"preference_eval.judge": text}, version=text,
+                         code=text, inputs={"models/reward/model": text})
+        made.append(run(f"20261120-10000{number}-aaaaaa", folder=folder, steps={"preference_eval": evaluated},
+                        params={f"ppo.{text}": f"{text} {number}"}, git_commit=text,
+                        batches=(Batch(str(number) * 64, text, 1, {"comparison": 1}, 0, False),)))
+    fill(site_behind(client).history, made,
+         [replace(version(2, made[1], text), compared_with=1), version(1, made[0], "champion")])
+    for params in ({}, {"view": "settings"}, {"q": text, "better": text, "sort": text}, {"q": text},
+                   {"a": text, "b": text}):
+        page = client.get("/compare", params={"a": "2", "b": "1", **params})
+        assert page.status_code in (200, 404)
+        assert active_in(page.text) == []
+    assert "A: better" in client.get("/compare?a=2&b=1").text
+
+
+@pytest.mark.slow
+def test_in_the_browser(server, client: TestClient, browser: Chrome) -> None:
+    a = next(one for one in site_behind(client).history.versions.values() if one.compared_with)
+    for width in (1280, 390):
+        emulate(browser, width == 390, width, 900)
+        for view in ("answers", "settings"):
+            browser.get(f"{server.url}/compare?a={a.number}&b={a.compared_with}&view={view}")
+            assert problems_in(browser) == []
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    browser.get(f"{server.url}/compare?a={a.number}&b={a.compared_with}")
+    Select(browser.find_element(By.ID, "better")).select_by_value("a")
+    browser.find_element(By.ID, "better").submit()
+    marks = [mark.text for mark in browser.find_elements(By.CSS_SELECTOR, ".answer.best .mark")]
+    assert marks and all("A: better" in mark for mark in marks)

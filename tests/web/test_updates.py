@@ -1,0 +1,79 @@
+"""The history of a running server: read before the first page, kept up to date, whatever goes wrong with it."""
+
+import logging
+import time
+from collections.abc import Callable
+
+import pytest
+from conftest import site_behind, visit
+from made_up import fill, run
+
+from plumbline.errors import UserError
+from plumbline.lineage.history import History
+from plumbline.lineage.home import Home
+from plumbline.web.updates import Updates
+
+
+class Scripted(History):
+    """A history whose refreshes go as they are told."""
+
+    def __init__(self, home: Home, steps: list[Callable[[History], None]]) -> None:
+        super().__init__(home)
+        self.steps = steps
+
+    def refresh(self) -> None:
+        self.steps.pop(0)(self)
+
+
+def locked(_history: History) -> None:
+    raise UserError("MLflow's store cannot be read. Start its server.")
+
+
+def broken(_history: History) -> None:
+    raise ValueError("a secret detail")
+
+
+def well(history: History) -> None:
+    fill(history, [run()])
+
+
+def test_pages_show_what_was_read_and_say_that_it_is_old(empty: Home, caplog: pytest.LogCaptureFixture) -> None:
+    (empty.folder / "mlflow.db").touch()
+    client = visit(empty)
+    site = site_behind(client)
+    history = Scripted(empty, [well, locked, locked, broken, well])
+    updates = Updates(history, site.freshness)
+    pages = []
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            updates.refresh()
+            pages.append(client.get("/").text)
+    assert ["out of date" in page for page in pages] == [False, True, True, True, False]
+    assert "Start its server" in pages[1]
+    assert "ValueError" in pages[3] and "secret" not in pages[3]
+    assert len(history.runs) == 1  # what was read before stays
+    assert caplog.text.count("Start its server") == 1
+    assert "a secret detail" in caplog.text
+
+
+def test_a_new_project_has_no_problem(empty: Home) -> None:
+    site = site_behind(visit(empty))
+    updates = Updates(site.history, site.freshness)
+    updates.start()
+    assert updates.first.wait(10)
+    updates.end()
+    assert site.freshness.problem == ""
+
+
+def test_the_first_page_waits_for_the_history(empty: Home) -> None:
+    client = visit(empty)
+    history = site_behind(client).history
+    (empty.folder / "mlflow.db").touch()
+
+    def slow() -> None:
+        time.sleep(0.3)
+        fill(history, [run()])
+
+    history.refresh = slow  # type: ignore[method-assign]
+    with client:
+        assert "Latest runs" in client.get("/").text
