@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
@@ -17,19 +17,18 @@ from plumbline.web.security import open_keys, own_names
 from plumbline.web.site import STATIC, new_site
 from plumbline.web.updates import updating
 
-LOCAL = "127.0.0.1"
 ABOUT = ("What Plumbline has recorded, as JSON. Reading needs nothing; what changes something needs the token, as "
          "`Authorization: Bearer TOKEN`.")
 
 
-def create_app(home: Home, host: str = LOCAL) -> FastAPI:
-    """The application of a project, for a server that is started with --host `host`."""
+def create_app(home: Home, names: Sequence[str] = ()) -> FastAPI:
+    """The application of a project; `names` are host names that it answers to besides this machine's own."""
     site = new_site(home)
     app = FastAPI(title="Plumbline", description=ABOUT, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",
                   lifespan=updating(site))
     app.state.site = site
     keys, _ = open_keys(home)
-    app.add_middleware(Guard, keys=keys, names=own_names(host))
+    app.add_middleware(Guard, keys=keys, names=own_names(*names))
     add_error_pages(app)
     for router in routers():
         app.include_router(router)

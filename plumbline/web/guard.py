@@ -83,7 +83,7 @@ class Guard:
         path, headers = request.url.path, request.headers
         if path.startswith(security.OWN_CHECKS):
             return None
-        vouched = security.check_origin(headers, request.url.scheme)
+        vouched = security.check_origin(headers)
         if path == security.SIGN_IN:
             self._try(request, security.parse_form(body).get("token", "").strip())
             return self._welcome(request, "/")

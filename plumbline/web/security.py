@@ -181,12 +181,13 @@ def check_host(headers: Headers, names: frozenset[str]) -> None:
     if name.lower().rstrip(".") in names or _is_address(name.strip("[]")):
         return
     raise Refused(400, f"The request names the host {host!r:.100}, and this server answers to its address and to "
-                       f"{', '.join(sorted(names))}. Open it by one of these, or start it with --host NAME.")
+                       f"{', '.join(sorted(names))}. Open it by one of these, or start it with --name NAME.")
 
 
-def own_names(host: str) -> frozenset[str]:
-    """The host names that a server started with --host answers to."""
-    return frozenset(name.lower() for name in ("localhost", socket.gethostname(), host) if not _is_address(name))
+def own_names(*given: str) -> frozenset[str]:
+    """The host names that a server answers to: this machine's, and those that it was started with."""
+    return frozenset(name.lower() for name in ("localhost", socket.gethostname(), *given)
+                     if name and not _is_address(name))
 
 
 def _is_address(name: str) -> bool:
@@ -197,11 +198,14 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def check_origin(headers: Headers, scheme: str) -> bool:
-    """Refuse what another site's page sent. Returns whether a browser vouched for the origin at all."""
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+def check_origin(headers: Headers) -> bool:
+    """Refuse what another site's page sent. Returns whether a browser vouched for the origin at all.
+
+    Either scheme is ours: in front of this server there may be one that speaks TLS.
+    """
+    site, origin, host = (headers.get(name) for name in ("sec-fetch-site", "origin", "host"))
     if (site is not None and site != "same-origin") or (
-            origin is not None and origin != f"{scheme}://{headers.get('host', '')}"):
+            origin is not None and origin not in (f"http://{host}", f"https://{host}")):
         raise Refused(403, "This request came from another site's page. Changes are made from Plumbline's own pages, "
                            "or by a program that sends the token.")
     return site is not None or origin is not None

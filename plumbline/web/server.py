@@ -4,7 +4,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 
@@ -18,11 +18,11 @@ GRACE_SECONDS = 1
 ANYWHERE = ("0.0.0.0", "::", "")
 
 
-def serve(home: Home, host: str, port: int, say: Callable[[str], None]) -> None:
+def serve(home: Home, host: str, port: int, names: Sequence[str], say: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM. Raises UserError for an address that cannot be had."""
     keys, first = open_keys(home)
     listener = listen(host, port)
-    app = create_app(home, host)
+    app = create_app(home, [host, *names])
     address = shown_address(host, listener)
     say(f"Plumbline's pages: {with_token(address, keys.token) if first else address}")
     if not first:

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from plumbline.errors import UserError
+from plumbline.lineage.due import Due
 from plumbline.lineage.history import History
 from plumbline.lineage.home import Home
 from plumbline.lineage.reports import Reports
@@ -29,10 +30,12 @@ class NotFound(UserError):
 
 @dataclass
 class Freshness:
-    """Whether the history is up to date."""
+    """What the background has found out lately."""
 
     problem: str = ""
-    """Why it could not be read lately."""
+    """Why the history could not be read."""
+    due: Due | str | None = None
+    """Whether a retraining is due, or in words why that is not known; None where nothing looks in the background."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from plumbline.errors import UserError
+from plumbline.lineage.due import Due, due
 from plumbline.lineage.history import History
 from plumbline.lineage.home import Home
 from plumbline.web.site import Freshness, Site
@@ -18,6 +19,7 @@ LOCAL = "sqlite:///"
 PAUSE_SECONDS = 2.0
 FIRST_SECONDS = 60.0
 """How long the first visitor waits at most for the history to be read."""
+COUNTING = "The new comparisons are being counted; look again in a few seconds."
 log = logging.getLogger("plumbline.web")
 
 
@@ -34,9 +36,11 @@ class Updates(threading.Thread):
 
     def run(self) -> None:
         """Refresh until `end`."""
+        self._freshness.due = COUNTING
         while not self._end.is_set():
             self.refresh()
             self.first.set()
+            self._freshness.due = look_up_due(self._history.home)
             self._end.wait(PAUSE_SECONDS)
 
     def end(self) -> None:
@@ -59,6 +63,14 @@ class Updates(threading.Thread):
             if problem != self._freshness.problem:
                 log.exception("The history could not be read")
         self._freshness.problem = problem
+
+
+def look_up_due(home: Home) -> Due | str:
+    """Whether a retraining is due, or in words why that cannot be told. Opens MLflow, which takes seconds at first."""
+    try:
+        return due(home)
+    except UserError as error:
+        return str(error)
 
 
 def _nothing_yet(home: Home) -> bool:

@@ -9,51 +9,40 @@
 """
 
 import os
-import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-import uvicorn
 from fake_project import CHECKOUT, environment
 from fastapi.testclient import TestClient
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
-from starlette.types import ASGIApp
+from selenium.webdriver import Chrome
+from sites import (
+    CHROMEDRIVER,
+    CHROMIUM,
+    MANY_RUNS,
+    RUNS,
+    Serve,
+    Server,
+    entered,
+    free_port,
+    login,
+    site_behind,
+    start_browser,
+    visit,
+    wait_for,
+)
 
-from plumbline.lineage.home import Home, enter
-from plumbline.web.app import create_app
-from plumbline.web.security import open_keys
-from plumbline.web.site import Site
-
-ADDRESS = "http://127.0.0.1:4280"
-CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-MANY_RUNS = CHECKOUT / "benchmarks" / "many_runs.py"
-RUNS = 12
-
-
-def visit(home: Home) -> TestClient:
-    """A client of a project's site, who may only read."""
-    return TestClient(create_app(home), base_url=ADDRESS, follow_redirects=False)
-
-
-def login(client: TestClient, home: Home) -> TestClient:
-    """Let a client send the token as programs do."""
-    client.headers["authorization"] = f"Bearer {open_keys(home)[0].token}"
-    return client
+from plumbline.lineage.home import Home
 
 
-def site_behind(client: TestClient) -> Site:
-    """The site that a client visits, so that a test can put runs into its history."""
-    site = client.app.state.site  # type: ignore[attr-defined]
-    assert isinstance(site, Site)
-    return site
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the project with runs, a server or a browser takes more than a few seconds."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and isinstance(item, pytest.Function) and (
+                {"project", "serve", "browser"} & set(item.fixturenames)):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
@@ -63,24 +52,6 @@ def empty(tmp_path: Path) -> Iterator[Home]:
     (tmp_path / "params.yaml").write_text((CHECKOUT / "params.yaml").read_text())
     with entered(Home(tmp_path, tmp_path / ".plumbline")) as home:
         yield home
-
-
-class entered:
-    """A home whose environment this process has, until the end of the block."""
-
-    def __init__(self, home: Home) -> None:
-        self.home = home
-
-    def __enter__(self) -> Home:
-        self.before = dict(os.environ)
-        for name in ("PLUMBLINE_HOME", "MLFLOW_TRACKING_URI"):
-            os.environ.pop(name, None)
-        enter(self.home)
-        return self.home
-
-    def __exit__(self, *_: object) -> None:
-        os.environ.clear()
-        os.environ.update(self.before)
 
 
 @pytest.fixture(scope="session")
@@ -114,41 +85,6 @@ def member(home: Home, client: TestClient) -> TestClient:
     return login(client, home)
 
 
-@dataclass(frozen=True)
-class Server:
-    """A running `plumbline ui`."""
-
-    url: str
-    token: str
-    process: "subprocess.Popen[str]"
-
-
-@contextmanager
-def served(app: ASGIApp) -> Iterator[str]:
-    """A site of this process behind a real server, by its address: for a history that a test filled."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-Serve = Callable[..., Server]
-
-
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Serve]:
     """Starts `plumbline ui` over a project; all are ended at the end."""
@@ -171,20 +107,6 @@ def serve() -> Iterator[Serve]:
             process.wait()
 
 
-def wait_for(url: str, process: "subprocess.Popen[str]") -> None:
-    """Return when the server answers."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            pytest.fail(f"the server ended: {process.stdout.read() if process.stdout else ''}")
-        try:
-            httpx.get(f"{url}/api/health", timeout=60)
-            return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    pytest.fail("the server did not answer within a minute")
-
-
 @pytest.fixture(scope="session")
 def server(serve: Serve, project: Path) -> Server:
     """`plumbline ui` over the project; tests that change something start their own."""
@@ -203,32 +125,3 @@ def browser() -> Iterator[Chrome]:
         yield driver
     finally:
         driver.quit()
-
-
-def start_browser(dark: bool = False, width: int = 1280, height: int = 900) -> Chrome:
-    """A Chromium of the given size; the caller ends it with `quit`."""
-    options = ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for option in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                   "--disable-background-networking", "--hide-scrollbars", f"--window-size={width},{height}",
-                   *(["--force-dark-mode", "--enable-features=WebUIDarkMode"] if dark else [])):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = Chrome(options=options, service=ChromeService(str(CHROMEDRIVER)))
-    emulate(driver, dark, width, height)
-    return driver
-
-
-def emulate(driver: Chrome, dark: bool, width: int, height: int) -> None:
-    """Show pages as a screen of this size, in this theme, would."""
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {
-        "features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
-                     {"name": "prefers-reduced-motion", "value": "reduce"}]})
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-        "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
-
-
-def problems_in(driver: Chrome) -> list[str]:
-    """What the browser's console complained of since the last call: blocked styles, failed requests, script errors."""
-    return [entry["message"] for entry in driver.get_log("browser")  # type: ignore[no-untyped-call]
-            if entry["level"] in ("SEVERE", "WARNING")]

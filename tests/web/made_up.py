@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from plumbline.lineage.graph_build import build
 from plumbline.lineage.history import History, Move, Run, Step, Version
 from plumbline.preferences.manifest import Batch
 
@@ -50,6 +51,7 @@ def fill(history: History, runs: Iterable[Run], versions: Iterable[Version] = ()
     history.runs = {one.id: one for one in sorted(runs, key=lambda one: one.id, reverse=True)}
     history.versions = {one.number: one for one in sorted(versions, key=lambda one: -one.number)}
     history.moves = tuple(moves)
+    history.graph = build(history.runs, history.versions, history.others)
 
 
 def workspace(folder: Path, files: Mapping[str, str]) -> Path:

@@ -9,13 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 from accessibility import contrast_problems, focus_problems, structure_problems
-from conftest import Server, emulate, problems_in, served, site_behind, visit
 from crawler import Crawl, crawl
 from hostile import MARK, TEXTS
 from made_up import STAGES, fill, run, step, version, workspace
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
+from sites import Server, emulate, problems_in, served, site_behind, visit
 
 from plumbline.lineage.history import Move
 from plumbline.lineage.home import Home

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import emulate, problems_in, site_behind, visit
 from fake_project import CHECKOUT
 from fastapi.testclient import TestClient
 from hostile import TEXTS, active_in
@@ -12,6 +11,7 @@ from made_up import fill, run, step, version
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
+from sites import emulate, problems_in, site_behind, visit
 
 from plumbline.evaluation.samples import Answer, Sample, write_samples
 from plumbline.lineage.home import Home

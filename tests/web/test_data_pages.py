@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import emulate, problems_in, site_behind, visit
 from fastapi.testclient import TestClient
 from hostile import MARK, TEXTS, active_in
 from made_up import fill, run
 from selenium.webdriver import Chrome
+from sites import emulate, problems_in, site_behind, visit
 
 from plumbline.lineage.data_changes import add, remove, supersede
 from plumbline.lineage.home import Home

@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import Serve, emulate, login, problems_in, visit
 from fastapi.testclient import TestClient
 from hostile import MARK, TEXTS, active_in
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from sites import Serve, emulate, login, problems_in, visit
 
 from plumbline.feedback.collect import collect_from
 from plumbline.feedback.store import Store

@@ -5,12 +5,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from conftest import Server, problems_in, site_behind, visit
 from fastapi.testclient import TestClient
 from hostile import TEXTS, active_in
 from made_up import fill, run, step
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from sites import Server, problems_in, site_behind, visit
 
 from plumbline.lineage.graph import Graph, Node
 from plumbline.lineage.graph_build import build

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ADDRESS, emulate, login, problems_in, site_behind, visit
 from fake_project import CHECKOUT
 from fastapi.testclient import TestClient
 from hostile import TEXTS, active_in
 from made_up import fill, promotion, run, step, version, workspace
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from sites import ADDRESS, emulate, login, problems_in, site_behind, visit
 
 from plumbline.evaluation import preference_report, reward_report
 from plumbline.evaluation.examination import Scored, examine

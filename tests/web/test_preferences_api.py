@@ -4,8 +4,8 @@ import gzip
 import json
 
 import pytest
-from conftest import login, visit
 from fastapi.testclient import TestClient
+from sites import login, visit
 
 from plumbline.lineage.home import Home
 from plumbline.preferences.arrivals import arrivals, folder_of

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import site_behind, visit
 from fastapi.testclient import TestClient
 from hostile import TEXTS, active_in
 from made_up import STAGES, fill, run, step, version, workspace
+from sites import site_behind, visit
 
 from plumbline.lineage.history import Run
 from plumbline.lineage.home import Home

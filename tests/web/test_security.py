@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from conftest import ADDRESS, login, served, visit
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.testclient import TestClient
+from sites import ADDRESS, login, served, visit
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import Home
@@ -235,7 +235,7 @@ class TestOrigin:
     @pytest.mark.parametrize("headers", [
         {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"sec-fetch-site": "none"},
         {"origin": "http://example.org"}, {"origin": "null"}, {"origin": "http://127.0.0.1:4281"},
-        {"origin": "https://127.0.0.1:4280"}, {"sec-fetch-site": "same-origin", "origin": "http://example.org"}])
+        {"origin": "https://127.0.0.1"}, {"sec-fetch-site": "same-origin", "origin": "http://example.org"}])
     def test_is_refused(self, anyone: TestClient, keys: Keys, headers: dict[str, str]) -> None:
         browser = signed_in(anyone, keys)
         for name in SAME_SITE:
@@ -251,6 +251,11 @@ class TestOrigin:
         for name in SAME_SITE:
             del browser.headers[name]
         assert browser.post("/vote", data={"token": keys.form}).status_code == 403
+
+    def test_a_proxy_in_front_may_speak_tls(self, anyone: TestClient, keys: Keys) -> None:
+        browser = signed_in(anyone, keys)
+        origin = {"origin": ADDRESS.replace("http:", "https:")}
+        assert browser.post("/vote", data={"token": keys.form}, headers=origin).status_code == 200
 
     @pytest.mark.parametrize("header", ["sec-fetch-site", "origin"])
     def test_one_sign_of_the_same_origin_will_do(self, anyone: TestClient, keys: Keys, header: str) -> None:
@@ -275,7 +280,7 @@ class TestHost:
         assert "names the host" in answer.json()["detail"]
 
     def test_the_name_that_it_was_started_with(self, empty: Home) -> None:
-        client = TestClient(create_app(empty, "plumbline.internal"), base_url="http://plumbline.internal")
+        client = TestClient(create_app(empty, ["plumbline.internal"]), base_url="http://plumbline.internal")
         assert client.get("/api/health").status_code == 200
 
 

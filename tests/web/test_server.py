@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Serve, Server
 from fake_project import environment
+from sites import Serve, Server
 
 pytestmark = pytest.mark.slow
 

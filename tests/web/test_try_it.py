@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import login, site_behind, visit
 from fastapi.testclient import TestClient
 from hostile import MARK, TEXTS, active_in
+from sites import login, site_behind, visit
 from small_cast import make_cast, put_into_history
 
 from plumbline.feedback.cast import Cast

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from conftest import site_behind, visit
 from made_up import fill, run
+from sites import site_behind, visit
 
 from plumbline.errors import UserError
 from plumbline.lineage.history import History

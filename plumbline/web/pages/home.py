@@ -1,25 +1,20 @@
 """The home page: the champion, what is running, what has changed, what comes next, and how the versions developed."""
 
-import time
 from collections.abc import Sequence
-from functools import lru_cache
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from plumbline.errors import UserError
-from plumbline.lineage.due import Due, due
 from plumbline.lineage.history import History, Run, Version
 from plumbline.lineage.home import Home
 from plumbline.lineage.registry import CHALLENGER
 from plumbline.web.live import progress_of
 from plumbline.web.overview import Champion, champion_of, changed_code, changed_parameters, trends, win_rates
 from plumbline.web.site import site_of
+from plumbline.web.updates import look_up_due
 
 router = APIRouter(include_in_schema=False)
 LATEST = 8
-DUE_SECONDS = 2.0
-"""For how long the answer is believed: where there are many runs it takes a while to find."""
 
 
 @router.get("/")
@@ -32,26 +27,14 @@ def home_page(request: Request, reload: bool = True) -> HTMLResponse:
     return site.page("home.html", champion=champion, challenger=challenger_of(history, champion),
                      running=[(run, progress_of(run)) for run in running], reload=reload and bool(running),
                      latest=list(history.runs.values())[:LATEST], total=len(history.runs), win_rates=win_rates,
-                     due=_due(site.home), changed=_changed(site.home, champion), trends=trends(history, champion))
+                     due=site.freshness.due or look_up_due(site.home), changed=_changed(site.home, champion),
+                     trends=trends(history, champion))
 
 
 def challenger_of(history: History, champion: Champion | None) -> Version | None:
     """The newest version, where that is not the champion."""
     found = next((version for version in history.versions.values() if CHALLENGER in version.aliases), None)
     return found if found and (champion is None or found.number != champion.version.number) else None
-
-
-def _due(home: Home) -> Due | str:
-    """What `due` found, or in words why it cannot tell."""
-    try:
-        return _due_lately(home, int(time.monotonic() / DUE_SECONDS))
-    except UserError as error:
-        return str(error)
-
-
-@lru_cache(maxsize=4)
-def _due_lately(home: Home, _when: int) -> Due:
-    return due(home)
 
 
 class Changed:
