@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint types seeds bench smollm2 clean
+.PHONY: help demo test test-fast lint types seeds bench chaos pictures smollm2 clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -36,8 +36,17 @@ types: $(INSTALLED)  ## mypy
 seeds: $(INSTALLED)  ## learning evidence: the embedded default over seeds 0, 1, 2 (15 minutes)
 	@$(BIN)/python benchmarks/seeds.py 0 1 2
 
-bench: $(INSTALLED)  ## scale of the data rooms: a million comparisons (10 minutes)
+bench: $(INSTALLED)  ## scale: a million comparisons, the pages over 1,000 runs, 500 verdicts a second (an hour)
 	@$(BIN)/python benchmarks/data_scale.py
+	@test -d .many/runs || $(BIN)/python benchmarks/many_runs.py .many 1000
+	@$(BIN)/python benchmarks/pages.py .many
+	@$(BIN)/python benchmarks/feedback_load.py
+
+chaos: $(INSTALLED)  ## kill, fill, lock and break everything in turn, 100 rounds (hours); ROUNDS=10 for fewer
+	@$(BIN)/python benchmarks/chaos.py --rounds $(or $(ROUNDS),100)
+
+pictures: $(INSTALLED)  ## the pictures of README and docs, from the runs of this checkout
+	@$(BIN)/python benchmarks/pictures.py
 
 smollm2: $(INSTALLED)  ## align SmolLM2-135M-Instruct on real preferences (an hour)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gguf]'

@@ -20,6 +20,7 @@ from plumbline.errors import UserError
 from plumbline.lineage.events import PREFERENCES_ADDED
 from plumbline.lineage.home import Home, enter, find_home
 from plumbline.lineage.not_run import BY_NEW_PREFERENCES, BY_THE_CLOCK
+from plumbline.service.flow_runs import DEPLOYMENT
 from plumbline.service.keeper import Keeper
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Deployment:
 def deployments(params: Params) -> tuple[Deployment, ...]:
     """All of them: one, so that runs by the clock and runs for new preferences share its limit of one at a time."""
     chosen = params.retrain
-    return (Deployment("always-on", chosen.cron, chosen.timezone, PREFERENCES_ADDED, chosen.debounce_seconds),)
+    return (Deployment(DEPLOYMENT, chosen.cron, chosen.timezone, PREFERENCES_ADDED, chosen.debounce_seconds),)
 
 
 def request(trigger: str) -> dict[str, object]:

@@ -21,8 +21,8 @@ class DiskFull(UserError):
     """There is no room for a file."""
 
     def __init__(self, file: object) -> None:
-        super().__init__(f"The disk is full: {file or 'a file'} could not be written. Make room (old folders in runs/, "
-                         "`dvc gc`), then run again: finished stages are kept.")
+        super().__init__(f"The disk is full: {file or 'a file'} could not be written. Make room (`plumbline gc "
+                         "--dry-run` says what nothing needs), then run again: finished stages are kept.")
 
 
 class GateFailed(UserError):

@@ -125,4 +125,4 @@ def _disk(home: Home, params: Params) -> None:
     needed = max(LEAST_FREE_BYTES, COPIES_OF_BASE * file.stat().st_size if file.is_file() else 0)
     if free < needed:
         raise UserError(f"The disk of {home.root} has {free / 1e9:.1f} GB free; a run with these parameters wants at "
-                        f"least {needed / 1e9:.1f} GB. Delete old folders in {home.runs}, or free space elsewhere.")
+                        f"least {needed / 1e9:.1f} GB. See `plumbline gc --dry-run`, or free space elsewhere.")

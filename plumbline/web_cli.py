@@ -12,6 +12,8 @@ LOCAL, PORT = "127.0.0.1", 4280
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = LOCAL,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = PORT,
+    name: Annotated[list[str] | None, typer.Option(metavar="NAME", envvar="PLUMBLINE_NAMES", help=
+                    "A host name that others open it by, such as that of a proxy in front; repeatable.")] = None,
     show_token: Annotated[bool, typer.Option("--show-token", help="Print the address with the token; start nothing.")
                           ] = False,
 ) -> None:
@@ -25,4 +27,4 @@ def ui(
         return
     from plumbline.web.server import serve
 
-    serve(home, host, port, typer.echo)
+    serve(home, host, port, name or [], typer.echo)

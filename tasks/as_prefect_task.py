@@ -1,10 +1,12 @@
 """The Prefect side of a stage: name, version, retries, time limit, logs and progress."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
+import httpx
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
@@ -111,10 +113,12 @@ def _follow(stage: str, watching: Watcher) -> Callable[[Mapping[str, object]], N
         if time.monotonic() - last < ARTIFACT_SECONDS and step < total:
             return
         last, percent = time.monotonic(), 100.0 * step / max(total, 1)
-        if artifact is None:
-            # Prefect's keys hold lower-case letters, digits and dashes only.
-            artifact = cast(UUID, create_progress_artifact(percent, key=stage.replace("_", "-"), description=stage))
-        else:
-            update_progress_artifact(artifact, percent)
+        # A server that is away costs the progress, not the stage.
+        with contextlib.suppress(httpx.HTTPError):
+            if artifact is None:
+                # Prefect's keys hold lower-case letters, digits and dashes only.
+                artifact = cast(UUID, create_progress_artifact(percent, key=stage.replace("_", "-"), description=stage))
+            else:
+                update_progress_artifact(artifact, percent)
 
     return follow

@@ -6,23 +6,38 @@ champion.json: an unchanged champion must leave identical files.
 """
 
 import json
+from typing import TYPE_CHECKING
 
 from tasks.stage import Stage, StageRun
+
+if TYPE_CHECKING:
+    from plumbline.lineage.registry import PolicyVersion
 
 
 def program(run: StageRun) -> None:
     """Leave champion.json, with the model beside it if there is a champion."""
     from plumbline.lineage.digests import digest, restore_folder
-    from plumbline.lineage.registry import Registry
     from plumbline.lineage.waiting import patiently
 
     name, md5 = run.params.promote.model_name, digest(run.root / "models/policy/model")
-    champion = patiently(run.home, lambda: Registry.open(run.home, name).to_compare_with(md5))
+    champion = patiently(run.home, lambda: _to_compare_with(run, md5))
     found: dict[str, object] = {"version": None}
     if champion:
         found = {"version": champion.version, "name": name, "md5": champion.md5, "model_id": champion.model_id}
         restore_folder(run.home.cache, champion.md5, run.folder / "model")
     (run.folder / "champion.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _to_compare_with(run: StageRun, md5: str) -> "PolicyVersion | None":
+    """The champion that the policy must beat; that of now, where the bytes of an earlier one have been freed."""
+    from plumbline.lineage.registry import Registry
+    from plumbline.lineage.storage import Storage
+
+    registry = Registry.open(run.home, run.params.promote.model_name)
+    chosen = registry.to_compare_with(md5)
+    if chosen and Storage(run.home).fetch([chosen.md5]):
+        return registry.champion()
+    return chosen
 
 
 champion = Stage("champion", program, resolver=True)

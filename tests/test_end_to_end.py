@@ -37,15 +37,21 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def python(project: Path, home: str, *arguments: str, cwd: Path | None = None) -> str:
+    """Run a module in `project`, with a home of its own; what it prints."""
+    # The stages' commands say `python`: it must be this one.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PLUMBLINE_HOME": str(project / home), "PYTHONPATH": str(cwd or project), "PATH": path}
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=cwd or project, env=environment, capture_output=True,
+                          text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 def run(project: Path, home: str, **settings: object) -> dict[str, object]:
     """`plumbline run --json` in `project`, with a home of its own."""
-    command = [sys.executable, "-m", "plumbline.cli", "run", "--json"]
-    for key, value in (SMALL | settings).items():
-        command += ["--set", f"{key}={value}"]
-    environment = {**os.environ, "PLUMBLINE_HOME": str(project / home), "PYTHONPATH": str(project)}
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, object] = json.loads(done.stdout)
+    options = [part for key, value in (SMALL | settings).items() for part in ("--set", f"{key}={value}")]
+    found: dict[str, object] = json.loads(python(project, home, "plumbline.cli", "run", "--json", *options))
     return found
 
 
@@ -72,3 +78,14 @@ def test_from_nothing_to_a_champion_and_the_same_again(project: Path) -> None:
     assert {stage["mlflow_run"] for stage in elsewhere["stages"].values()}.isdisjoint(
         {stage["mlflow_run"] for stage in first["stages"].values() if stage["mlflow_run"]})
     assert elsewhere["results"] == first["results"]
+
+    # A run that is nowhere but in MLflow and in a DVC remote comes back, and evaluates to the same numbers.
+    with (project / ".dvc/config").open("a") as config:
+        config.write(f"['remote \"shelf\"']\n    url = {project / 'shelf'}\n")
+    python(project, "one", "plumbline.cli", "push", first["id"])
+    metrics = json.loads((folder / "reports/preference/metrics.json").read_text())
+    shutil.rmtree(folder)
+    shutil.rmtree(project / "one/cache")
+    python(project, "one", "plumbline.cli", "restore", first["id"])
+    python(project, "one", "dvc", "repro", "--single-item", "--force", "preference_eval", cwd=folder)
+    assert json.loads((folder / "reports/preference/metrics.json").read_text()) == metrics

@@ -9,6 +9,7 @@ from plumbline.lineage.events import CHAMPION_CHANGED, GATE_FAILED, RUN_FAILED, 
 from plumbline.lineage.home import Home
 from plumbline.lineage.notices import notify
 from plumbline.lineage.registry import Registry
+from plumbline.lineage.waiting import require_store
 from plumbline.lineage.workspace import Workspace
 
 NOTICED = "champion.json"
@@ -28,6 +29,9 @@ def run_ended(workspace: Workspace, error: BaseException | None) -> None:
 
 def champion_changed(home: Home, model: str, webhook: str | None) -> None:
     """Announce the champion unless it is the one that was announced last, whoever moved the alias."""
+    if not home.artifacts.exists():
+        return  # no run has been recorded
+    require_store(home)
     champion = Registry.open(home, model).champion()
     file = home.folder / NOTICED
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}

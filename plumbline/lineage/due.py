@@ -20,6 +20,7 @@ from plumbline.config import Params, Retrain, load_params
 from plumbline.lineage.digests import cached_file, cached_listing
 from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.lineage.records import RunRecord, read_record
+from plumbline.lineage.waiting import StoreGone, is_away, is_there, require_store
 from plumbline.preferences.arrivals import arrival_index, arrivals, removed_rows
 from plumbline.preferences.batches import BATCH, SIMULATED
 from plumbline.preferences.folders import Folders
@@ -70,7 +71,7 @@ class Learned:
 
 
 def due(home: Home) -> Due:
-    """Look at what has arrived. Raises UserError for broken parameters."""
+    """Look at what has arrived. Raises UserError for broken parameters, and StoreGone where MLflow's store is away."""
     params = _params(home.root, _changed(home.root / "params.yaml"))
     champion, last = _champion(home, params.promote.model_name), _last_conclusive(home)
     batches = _arrived(home) if ADDED in params.snapshot.sources else {}
@@ -158,7 +159,9 @@ def _arrived(home: Home) -> Mapping[str, Arrived]:
 def _champion(home: Home, model: str) -> Learned | None:
     database = home.folder / "mlflow.db"
     local = home.tracking_uri == f"sqlite:///{database}"
-    if local and not database.exists():
+    if local and not is_there(database):
+        if home.artifacts.exists():
+            require_store(home)
         return None
     return _champion_at(home, model, _changed(database) if local else int(time.monotonic() / FRESH_SECONDS))
 
@@ -171,7 +174,9 @@ def _champion_at(home: Home, model: str, _when: int) -> Learned | None:
 
     try:
         version = tracking.connect(home).get_model_version_by_alias(model, ALIAS)
-    except MlflowException:
+    except MlflowException as error:
+        if is_away(error):
+            raise StoreGone(f"MLflow's store {home.tracking_uri} does not answer now ({error}).") from None
         return None
     created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat()
     run = version.tags.get("pipeline_run", "")

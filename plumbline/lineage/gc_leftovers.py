@@ -1,5 +1,6 @@
 """What can be made again, or was left behind: checkpoints, imports, indexes, and drafts of what was interrupted."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from plumbline.lineage.gc_needed import Needed
 from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.preferences.arrivals import arrivals
 from plumbline.preferences.batches import BATCH
-from plumbline.preferences.manifest import MANIFEST, read_manifest
+from plumbline.preferences.manifest import read_manifest
 
 DAY_SECONDS = 86_400.0
 """Younger ones may be in use."""
@@ -59,7 +60,8 @@ def _batches(home: Home, live: Needed) -> set[str]:
     found = {arrival.batch.digest for arrival in arrivals(home.preferences)}
     for folder in (home.root, *(home.runs / run for run in live.runs)):
         for snapshot in SNAPSHOTS:
-            if (folder / snapshot / MANIFEST).exists():
+            # One that is not there, or half written, names nothing; imports can be made again.
+            with contextlib.suppress(FileNotFoundError, ValueError):
                 for batch in read_manifest(folder / snapshot).batches:
                     found |= {batch.digest, batch.whole or batch.digest}
     return found

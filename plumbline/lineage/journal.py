@@ -101,6 +101,7 @@ def _deliver(journal: Journal, store: Store) -> None:
     with try_lock(journal.lock) as free, contextlib.suppress(NotYet):
         if free and journal.exists:
             journal.deliver(store)
+            journal.lock.unlink(missing_ok=True)
 
 
 def close(home: Home, run: str, *before: AnyWrite) -> None:

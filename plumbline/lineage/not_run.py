@@ -15,6 +15,7 @@ from plumbline.lineage.events import RUN_FAILED
 from plumbline.lineage.flows import note_flow
 from plumbline.lineage.home import Home, enter, find_home
 from plumbline.lineage.notices import notify
+from plumbline.lineage.waiting import patiently
 from plumbline.lineage.workspace import Request
 
 COMMAND_LINE = "command line"
@@ -43,7 +44,7 @@ def decide(request: Request) -> tuple[Request, str | None]:
     note_flow(home)
     if request.trigger not in (BY_THE_CLOCK, BY_NEW_PREFERENCES):
         return request, None
-    found = due(home)
+    found = patiently(home, lambda: due(home))
     if found.enough:
         return request.model_copy(update={"trigger": f"{request.trigger}: {found.why}"}), None
     _note(home, NotRun(datetime.now(UTC).isoformat(timespec="seconds"), request.trigger, found.why))

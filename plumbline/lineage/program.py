@@ -96,6 +96,9 @@ def _run_recorded(root: Path, home: Home, stage: Declared, program: Program) -> 
         (root / stage.receipt).write_text(receipt.model_dump_json(indent=1) + "\n", encoding="utf-8")
         recording.tags({f"host.{name}": value for name, value in host.items()})
         recording.files(run.folder)
+        for path in stage.outs:
+            if path.startswith("reports/") and not path.startswith(f"{stage.folder}/"):
+                recording.files(root / path)
     except BaseException as error:
         with after(error):
             recording.end("FAILED")

@@ -5,6 +5,7 @@ to MLflow; a logged model is a pointer that carries DVC's digest and path. Recor
 the store is away, writes are kept and delivered later (`plumbline.lineage.journal`).
 """
 
+import os
 import sys
 import time
 import uuid
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from plumbline.lineage.home import Home
 from plumbline.lineage.journal import Journal, close
 from plumbline.lineage.locks import file_lock
-from plumbline.lineage.waiting import SQLITE, is_away, quiet_client
+from plumbline.lineage.waiting import SQLITE, is_away, is_there, quiet_client
 from plumbline.lineage.writes import (
     EXPERIMENT,
     LARGEST_BATCH,
@@ -57,17 +58,33 @@ def connect(home: Home) -> "MlflowClient":
 
     quiet_client()
     home.folder.mkdir(parents=True, exist_ok=True)
+    file = Path(home.tracking_uri.removeprefix(SQLITE))
+    if home.tracking_uri.startswith(SQLITE) and not is_there(file):
+        _create(file)
     return MlflowClient(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
+
+
+def _create(file: Path) -> None:
+    """Make MLflow's tables elsewhere and put them in place: two processes at once, or a kill, would break them."""
+    from mlflow import MlflowClient
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file_lock(file.with_name(f"{file.name}.lock")):
+        if is_there(file):
+            return
+        draft = file.with_name(f".{file.name}.{os.getpid()}")
+        MlflowClient(tracking_uri=f"{SQLITE}{draft}", registry_uri=f"{SQLITE}{draft}")
+        draft.replace(file)
 
 
 def prepare(home: Home) -> None:
     """Make the store where there is none yet; one that has vanished gets a while to come back first."""
     file = Path(home.tracking_uri.removeprefix(SQLITE))
-    if home.tracking_uri.startswith(SQLITE) and not file.exists() and home.artifacts.exists():
+    if home.tracking_uri.startswith(SQLITE) and not is_there(file) and home.artifacts.exists():
         sys.stderr.write(f"MLflow's store {file} is gone, although runs were recorded. Waiting {COMES_BACK_SECONDS:g} "
                          "seconds for it to come back; then a new one begins, without champion and history.\n")
         deadline = time.monotonic() + COMES_BACK_SECONDS
-        while not file.exists() and time.monotonic() < deadline:
+        while not is_there(file) and time.monotonic() < deadline:
             time.sleep(0.5)
     try:
         experiment(connect(home), home)
@@ -160,6 +177,8 @@ class Recording:
         self.flush()
         self._try_again = 0.0
         self._write(End(status=status, when=now_ms()))
+        if not self._journal.exists:
+            self._journal.lock.unlink(missing_ok=True)
 
     def _write(self, write: AnyWrite) -> str | None:
         """Do it now, or keep it for later; returns the id of what it made, if MLflow has given one."""

@@ -50,10 +50,15 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, StoreGone) or any(_is_away(one) for one in _chain(error))
 
 
+def is_there(file: Path) -> bool:
+    """Whether a SQLite store exists; a process that had it open leaves an empty file where it has vanished."""
+    return file.exists() and file.stat().st_size > 0
+
+
 def require_store(home: Home) -> None:
     """Raise StoreGone where opening the store would make a new, empty one."""
     file = home.tracking_uri.removeprefix(SQLITE)
-    if home.tracking_uri.startswith(SQLITE) and not Path(file).exists():
+    if home.tracking_uri.startswith(SQLITE) and not is_there(Path(file)):
         raise StoreGone(f"MLflow's store {file} is not there. The first `plumbline run` makes it; if runs were "
                         "recorded in it, put it back.")
 

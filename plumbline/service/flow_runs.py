@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from plumbline.lineage.due import due
-from plumbline.lineage.events import PREFERENCES_ADDED, call, send
+from plumbline.lineage.events import call
 from plumbline.lineage.flows import forget_flows, has_died
 from plumbline.lineage.home import Home
+from plumbline.lineage.not_run import BY_NEW_PREFERENCES
 from plumbline.preferences.batches import BATCH
 
-FLOW = "retrain"
+FLOW, DEPLOYMENT = "retrain", "always-on"
 ACTIVE = ("PENDING", "RUNNING", "CANCELLING")
 UNSEEN_SECONDS = 180.0
 """A flow run whose process has not come so far as to say that it runs it is given up after so long."""
@@ -64,7 +65,7 @@ def mark_crashed(home: Home) -> list[str]:
 
 
 def start_missing(home: Home, debounce_seconds: float) -> list[str]:
-    """Send the event of new preferences again when data waits and no run is on its way; what was done, in lines.
+    """Start a run when data waits and none is on its way, whatever became of the event; what was done, in lines.
 
     A run that failed or that a person cancelled is not repeated for the same data; one that was killed is, three times.
     """
@@ -73,8 +74,10 @@ def start_missing(home: Home, debounce_seconds: float) -> list[str]:
         return []
     newest = max((file.stat().st_mtime for file in home.preferences.arrived.glob(f"*/{BATCH}")), default=0.0)
     arrived = datetime.fromtimestamp(newest, UTC)
-    if datetime.now(UTC) - arrived < timedelta(seconds=debounce_seconds + PATIENCE_SECONDS):
+    patience = timedelta(seconds=debounce_seconds + PATIENCE_SECONDS)
+    if timedelta() <= datetime.now(UTC) - arrived < patience:  # one from the future is old: the clock went back
         return []
+    arrived = min(arrived, datetime.now(UTC) - patience)
     if any(not (run.state == "SCHEDULED" and run.by_the_clock) for run in flow_runs(("SCHEDULED", *ACTIVE))):
         return []
     since = [run for run in flow_runs(("COMPLETED", "FAILED", "CANCELLED", "CRASHED"))
@@ -82,8 +85,11 @@ def start_missing(home: Home, debounce_seconds: float) -> list[str]:
     crashes = sum(run.state == "CRASHED" for run in since)
     if any(run.state != "CRASHED" for run in since) or crashes >= MOST_CRASHES:
         return []
-    problem = send(PREFERENCES_ADDED, "plumbline.waiting", {"why": found.why})
-    return [] if problem else [f"no run was on its way although {found.why}: asked for one again"]
+    deployed = call("deployments/filter", {"deployments": {"name": {"any_": [DEPLOYMENT]}}})
+    assert isinstance(deployed, list)
+    for one in deployed:
+        call(f"deployments/{one['id']}/create_flow_run", {"parameters": {"request": {"trigger": BY_NEW_PREFERENCES}}})
+    return [f"no run was on its way although {found.why}: asked for one" for _ in deployed]
 
 
 def _time(text: str) -> datetime:

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from plumbline.config import Params, load_params
 from plumbline.errors import UserError
 from plumbline.lineage.announcements import champion_changed
+from plumbline.lineage.dead_runs import mark_dead
+from plumbline.lineage.events import RUN_FAILED
 from plumbline.lineage.home import Home
 from plumbline.lineage.intake import announce_missed
-from plumbline.lineage.notices import deliver
+from plumbline.lineage.journal import deliver as deliver_records
+from plumbline.lineage.notices import deliver, notify
 from plumbline.service.flow_runs import mark_crashed, start_missing
 from plumbline.service.watch_folder import Watch
 
@@ -56,6 +59,8 @@ class Keeper(threading.Thread):
         home, chosen = self._home, params.retrain
         duties = [
             Duty("runs whose process is gone", 15, lambda: mark_crashed(home)),
+            Duty("runs that were killed", 15, lambda: _mark_dead(home, chosen.webhook)),
+            Duty("records that MLflow missed", 30, lambda: _deliver_records(home)),
             Duty("events that were missed", 30, lambda: _missed(home)),
             Duty("data that waits", 30, lambda: start_missing(home, chosen.debounce_seconds)),
             Duty("notices", 5, lambda: _deliver(home)),
@@ -100,6 +105,20 @@ def _missed(home: Home) -> list[str]:
     if problem := announce_missed(home):
         raise UserError(problem)
     return []
+
+
+def _deliver_records(home: Home) -> list[str]:
+    deliver_records(home)
+    return []
+
+
+def _mark_dead(home: Home, webhook: str | None) -> list[str]:
+    said = []
+    for run in mark_dead(home):
+        message = "The run's process is gone: it was killed, or the machine went down."
+        notify(home, webhook, RUN_FAILED, f"plumbline.run.{run}", {"run": run, "status": "killed", "message": message})
+        said.append(f"run {run} was killed")
+    return said
 
 
 def _deliver(home: Home) -> list[str]:

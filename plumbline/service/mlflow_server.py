@@ -4,14 +4,18 @@ from typing import TYPE_CHECKING
 
 from plumbline.lineage import tracking
 from plumbline.lineage.home import find_home
+from plumbline.lineage.waiting import require_store
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
 def create_app() -> "FastAPI":
-    """MLflow's application."""
-    tracking.connect(find_home())
+    """MLflow's application. Raises StoreGone where a store that runs were recorded in has vanished."""
+    home = find_home()
+    if home.artifacts.exists():
+        require_store(home)
+    tracking.connect(home)
     from mlflow.server.fastapi_app import app
 
     served: FastAPI = app

@@ -3,10 +3,11 @@
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from plumbline.lineage.flows import stop_flows
 from plumbline.lineage.home import Home
 from plumbline.service.process import MARK
 
@@ -40,6 +41,8 @@ class Part:
     """How long it may take to be well."""
     end_seconds: float = 10.0
     """How long it may take to end when asked to."""
+    before_end: Callable[[], None] | None = None
+    """What is done before it is asked to."""
 
 
 def make_parts(home: Home, host: str) -> list[Part]:
@@ -84,7 +87,8 @@ def _prefect(home: Home) -> Part:
 
 def _worker(home: Home, environment: Mapping[str, str], after: str | None) -> Part:
     return Part("worker", "worker", (sys.executable, "-m", "flows.deployments"), _log(home, "worker"),
-                {**environment, "PYTHONPATH": str(home.root)}, after=after, end_seconds=30)
+                {**environment, "PYTHONPATH": str(home.root)}, after=after, end_seconds=30,
+                before_end=lambda: stop_flows(home))
 
 
 def _pages(home: Home, environment: Mapping[str, str], host: str) -> Part:

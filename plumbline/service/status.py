@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TypedDict
 
+from plumbline.errors import UserError
 from plumbline.lineage.due import Due, due
 from plumbline.lineage.home import Home
 from plumbline.lineage.not_run import NotRun, not_run
@@ -20,23 +21,25 @@ class Status(TypedDict):
     service: ServiceState | None
     running: list[str]
     """Ids of the runs that are going on."""
-    due: Due
+    due: Due | str
+    """Whether a run is due, or why that cannot be told now."""
     not_run: NotRun | None
     """The last run that did not take place."""
 
 
 def describe(home: Home) -> Status:
-    """Look at everything, quickly. Raises UserError for broken parameters."""
+    """Look at everything, quickly."""
     state = read_state(home.folder)
     running = [folder.name for folder in run_folders(home)[-NEWEST_RUNS:] if read_record(folder).status == "running"]
-    return {"up": state is not None, "service": state, "running": running, "due": due(home),
+    return {"up": state is not None, "service": state, "running": running, "due": _due(home),
             "not_run": next(iter(not_run(home)), None)}
 
 
 def as_json(found: Status) -> Mapping[str, object]:
     """The same for a program."""
-    return {**found, "service": asdict(found["service"]) if found["service"] else None, "due": asdict(found["due"]),
-            "not_run": asdict(found["not_run"]) if found["not_run"] else None}
+    service, now, skipped = found["service"], found["due"], found["not_run"]
+    return {**found, "service": asdict(service) if service else None,
+            "due": now if isinstance(now, str) else asdict(now), "not_run": asdict(skipped) if skipped else None}
 
 
 def lines(found: Status) -> Iterator[str]:
@@ -50,12 +53,22 @@ def lines(found: Status) -> Iterator[str]:
     for run in found["running"]:
         yield f"Running: {run}"
     now = found["due"]
-    yield f"A run {'is' if now.enough else 'is not'} due: {now.why}."
-    if now.next_scheduled:
-        yield f"The clock is next at {now.next_scheduled}."
+    if isinstance(now, str):
+        yield f"Whether a run is due cannot be told: {now}"
+    else:
+        yield f"A run {'is' if now.enough else 'is not'} due: {now.why}."
+        if now.next_scheduled:
+            yield f"The clock is next at {now.next_scheduled}."
     if skipped := found["not_run"]:
         times = f", {skipped.times} times in a row" if skipped.times > 1 else ""
         yield f"Last run that did not take place{times}: {skipped.when}, by {skipped.trigger}: {skipped.reason}."
+
+
+def _due(home: Home) -> Due | str:
+    try:
+        return due(home)
+    except UserError as error:
+        return str(error)
 
 
 def _part(part: PartState) -> str:

@@ -69,6 +69,8 @@ class Keeping(threading.Thread):
             for other in self._service.keeping.values():
                 if self._service.stop.is_set() and other.part.after == self.part.name:
                     other.join()  # it has something to say to this part while it ends
+            if self._service.stop.is_set() and self.part.before_end:
+                self.part.before_end()
             end(process, self.part.end_seconds)
             if self._service.stop.is_set():
                 break

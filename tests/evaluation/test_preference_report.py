@@ -66,7 +66,8 @@ def test_every_answer_is_kept_as_data(tmp_path, evaluation):
 
 
 def test_what_is_no_number_was_not_measured(tmp_path):
-    found = evaluate(PROMPTS[:1], contestant("policy", ["a"], kl=[float("nan")]), [], JUDGE, samples=100, seed=0)
+    policy, sft = contestant("policy", ["a"], kl=[float("nan")]), contestant("sft", ["b"])
+    found = evaluate(PROMPTS[:1], policy, [sft], JUDGE, samples=100, seed=0)
     write_report(tmp_path, found)
     with (tmp_path / "samples.jsonl").open() as lines:
         assert next(read_samples(lines)).answers["policy"].measured == {}

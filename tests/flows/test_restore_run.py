@@ -24,8 +24,8 @@ def run(project: Path) -> Path:
 def shelf(project: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC remote that holds the first run."""
     shelf = tmp_path_factory.mktemp("shelf")
-    for arguments in (["remote", "add", "-d", "shelf", str(shelf)],):
-        subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=project, env=environment(), check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "remote", "add", "-d", "shelf", str(shelf)], cwd=project,
+                   env=environment(), check=True)
     pushed = plumbline(project, "push", run.name, "--json")
     assert pushed.returncode == 0, pushed.stderr
     assert json.loads(pushed.stdout)["left_out"] == []
@@ -80,17 +80,19 @@ def test_on_another_machine(project: Path, run: Path, elsewhere: Path) -> None:
     assert {stage["status"] for stage in json.loads(again.stdout)["stages"].values()} == {"reused"}
 
 
-def test_a_workspace_that_lost_its_models(project: Path, run: Path, shelf: Path) -> None:
-    before = files(run)
-    shutil.rmtree(run / "models")
-    shutil.rmtree(project / ".plumbline/cache/files")
-    pulled = plumbline(project, "pull")
+def test_a_workspace_that_lost_its_models(project: Path, run: Path, shelf: Path, tmp_path: Path) -> None:
+    root = tmp_path / "own"
+    shutil.copytree(project, root, symlinks=True)
+    lost = root / "runs" / run.name
+    shutil.rmtree(lost / "models")
+    shutil.rmtree(root / ".plumbline/cache/files")
+    pulled = plumbline(root, "pull", run.name)
     assert pulled.returncode == 0, pulled.stderr
-    done = plumbline(project, "restore", run.name)
+    done = plumbline(root, "restore", run.name)
     assert done.returncode == 0, done.stderr
-    assert files(run) == before
-    assert (run / "logs").is_dir()
-    again = plumbline(project, "restore", run.name)
+    assert files(lost) == files(run)
+    assert (lost / "logs").is_dir()
+    again = plumbline(root, "restore", run.name)
     assert "nothing had to be done" in again.stdout
 
 

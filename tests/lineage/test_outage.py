@@ -171,6 +171,7 @@ def test_a_server_killed_in_the_middle_of_a_stage(project: Home, server: Server,
 
     server.start()
     assert deliver(project) == 0
+    assert len(list(project.waiting.iterdir())) == 1  # the lock of the run, which has not ended
     check_delivered(project, "base", parent)
     check_delivered(project, "sft", parent)
     store, sft = Store(project), receipt_of(project, "sft")

@@ -143,8 +143,8 @@ def test_errors_reach_the_flow(project: Home, monkeypatch: pytest.MonkeyPatch,
     lines = [json.loads(line) for line in progress.read_text().splitlines()]
     assert [line for line in lines if "mlflow_run" not in line] == [
         {"error": "The rows are empty.", "exit_code": 2},
-        {"error": "The disk is full: /full/file could not be written. Make room (old folders in runs/, `dvc gc`), then "
-                  "run again: finished stages are kept.", "exit_code": 2},
+        {"error": "The disk is full: /full/file could not be written. Make room (`plumbline gc --dry-run` says what "
+                  "nothing needs), then run again: finished stages are kept.", "exit_code": 2},
         {"crashed": "ValueError: a bug"}]
     printed = capfd.readouterr().err
     assert "The rows are empty." in printed

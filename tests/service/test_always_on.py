@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from always_on_project import bring, change_params, make_always_on
-from conftest import Up, eventually
 from fake_project import plumbline
+from running_service import Up, eventually
 
 from plumbline.preferences.arrivals import arrivals
 from plumbline.preferences.folders import Folders
@@ -151,3 +151,20 @@ def test_data_that_came_while_nothing_was_up_is_learned_from(up: Up, monkeypatch
     assert snapshot(up, learned(up)[-1]) == arrived(up)
 
 
+
+
+def test_a_run_that_stopping_cut_short_goes_on_afterwards(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"{up.parts()['prefect']['address']}api")
+    bring(up.root, 50_000)
+    eventually(lambda: any(record["status"] == "running" and "sft" in record["stages"] for record in up.records()),
+               "a run's middle")
+    up.stop()
+    assert up.said().rstrip().endswith("Stopped.")
+    cut = up.records()[-1]
+    assert cut["status"] == "cancelled"
+    up.start()
+    eventually(lambda: up.records()[-1]["id"] != cut["id"] and up.quiet(), "the run that goes on")
+    again = up.records()[-1]
+    assert again["status"] == "finished"
+    assert again["stages"]["sft"]["status"] == "reused"  # type: ignore[index]
+    assert snapshot(up, again) == arrived(up)

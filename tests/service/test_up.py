@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from always_on_project import make_always_on
-from conftest import Up, eventually
 from fake_project import plumbline
+from running_service import Up, eventually
 
 from plumbline.service.process import marked
 

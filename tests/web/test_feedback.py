@@ -1,12 +1,14 @@
 """The feedback pages: blind comparison, ranking, undo, people; and a whole session by keyboard in a real browser."""
 
+import contextlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from fastapi.testclient import TestClient
 from hostile import MARK, TEXTS, active_in
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -188,6 +190,8 @@ def session(browser: Chrome, serve: Serve, empty: Home) -> Iterator[Chrome]:
     store.add_pairs([make_pair(number) for number in range(8)] + [make_pair(9, answers=3)])
     server = serve(empty.root)
     emulate(browser, False, 1280, 900)
+    browser.get(f"{server.url}/sign-in")
+    browser.delete_all_cookies()  # those of other tests: a browser keeps them for all ports of a host
     browser.get(f"{server.url}/feedback?token={server.token}")
     try:
         yield browser
@@ -196,12 +200,25 @@ def session(browser: Chrome, serve: Serve, empty: Home) -> Iterator[Chrome]:
 
 
 def press(browser: Chrome, *keys: str) -> None:
-    """Press keys, and wait until the page that follows is there."""
+    """Press keys, and wait until the page that follows is there, its script included."""
     before = browser.find_element(By.TAG_NAME, "html").id
     ActionChains(browser).send_keys(*keys).perform()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and browser.find_element(By.TAG_NAME, "html").id == before:
+    wait(lambda: browser.find_element(By.TAG_NAME, "html").id != before and loaded(browser))
+
+
+def loaded(browser: Chrome) -> bool:
+    return bool(browser.execute_script("return document.readyState") == "complete")  # type: ignore[no-untyped-call]
+
+
+def wait(until: Callable[[], bool]) -> None:
+    """Look until it is so."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(WebDriverException):  # the page is just going
+            if until():
+                return
         time.sleep(0.05)
+    pytest.fail("nothing followed within half a minute")
 
 
 def told(browser: Chrome) -> str:
@@ -237,13 +254,11 @@ def test_a_whole_session_by_keyboard(session: Chrome, empty: Home) -> None:
 def test_without_script_the_pages_work_by_tab_and_enter(session: Chrome, empty: Home) -> None:
     session.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
-        press(session, "Ada", Keys.ENTER)
-        button = session.find_element(By.CSS_SELECTOR, 'button[value="B"]')
-        button.send_keys(Keys.ENTER)
-        time.sleep(1)
-        assert "B was better." in told(session)
+        session.find_element(By.ID, "name").send_keys("Ada", Keys.ENTER)
+        wait(lambda: bool(session.find_elements(By.CSS_SELECTOR, 'button[value="B"]')))
+        session.find_element(By.CSS_SELECTOR, 'button[value="B"]').send_keys(Keys.ENTER)
+        wait(lambda: "B was better." in told(session))
         session.find_element(By.CSS_SELECTOR, ".reveal button").send_keys(Keys.ENTER)
-        time.sleep(1)
-        assert not session.find_elements(By.CSS_SELECTOR, ".reveal")
+        wait(lambda: not session.find_elements(By.CSS_SELECTOR, ".reveal") and "Question" in session.page_source)
     finally:
         session.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
