@@ -13,7 +13,7 @@ then checks that
 - the champion is that policy, and loads.
 
 At the end a second project, which nothing disturbs, gets the same batches and must come to the same files. The rounds
-take their turns in a shuffled order. Needs Linux; `disk-full` needs root (a tmpfs), `clock-jump` needs libfaketime.
+take their turns in a shuffled order. Needs Linux; `disk-full` needs root (a tmpfs), `clock-jump` a C compiler.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,17 +37,15 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests"), str(HERE.parent / "tests" / "service")]
 
 from always_on_project import make_always_on  # noqa: E402
-from chaos_faults import FAULTS, World, possible  # noqa: E402
+from chaos_faults import FAULTS, World, possible, settle  # noqa: E402
 from fake_project import plumbline  # noqa: E402
-from running_service import Up, eventually  # noqa: E402
+from running_service import Up  # noqa: E402
 
 from plumbline.config import load_params  # noqa: E402
 from plumbline.lineage.digests import digest, restore_folder  # noqa: E402
 from plumbline.lineage.home import Home  # noqa: E402
 from plumbline.lineage.registry import Registry  # noqa: E402
-from plumbline.preferences.manifest import read_manifest  # noqa: E402
 
-PATIENCE = 420
 TMPFS_SIZE = "2500m"
 CHECKED = ("models/policy/model", "models/reward/model", "models/sft/model", "data/prepared")
 
@@ -89,6 +88,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", action="store_true", help="leave the folder for a look")
     chosen = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # started in the background it would ignore the first
+        signal.signal(number, signal.default_int_handler)
     names = chosen.only.split(",") if chosen.only else list(FAULTS)
     with place(chosen.keep) as folder:
         done, failed = run_rounds(folder, names, chosen.rounds, random.Random(chosen.seed))
@@ -115,7 +116,7 @@ def run_rounds(folder: Path, names: list[str], rounds: int, chance: random.Rando
             print(f"{number:>4}  {name:<18} {line}", flush=True)
         compare_with_undisturbed(world, folder / "undisturbed")
         print("      an undisturbed project comes to the same files", flush=True)
-    except Exception:
+    except (Exception, KeyboardInterrupt):
         traceback.print_exc()
         failed["the whole"] += 1
     finally:
@@ -140,20 +141,6 @@ def turns(names: list[str], rounds: int, chance: random.Random) -> Iterator[str]
     while rounds > 0:
         yield from chance.sample(names, len(names))[:rounds]
         rounds -= len(names)
-
-
-def settle(world: World) -> None:
-    """Wait until every part is up and a run has learned from everything; a failed run needs data to be tried again."""
-    eventually(lambda: world.up.all_are("up"), "every part up again", PATIENCE)
-    deadline = time.monotonic() + PATIENCE
-    while not (world.up.quiet() and learned_from_all(world)):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"no run has learned from everything: {world.accepted - last_snapshot(world)}; "
-                                 f"{[(run['name'], run['state_name']) for run in world.up.flow_runs()[-4:]]}")
-        if world.up.quiet() and world.last_run_failed():
-            world.bring()  # what people do is to go on judging
-            time.sleep(8)
-        time.sleep(1)
 
 
 def check(world: World) -> None:
@@ -184,18 +171,6 @@ def expected_policy(workspace: Path) -> str:
 
 def _sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def learned_from_all(world: World) -> bool:
-    return last_snapshot(world) == world.accepted
-
-
-def last_snapshot(world: World) -> set[str]:
-    done = world.finished()
-    if not done:
-        return set()
-    manifest = read_manifest(world.up.root / "runs" / str(done[-1]["id"]) / "data/snapshot")
-    return {batch.digest for batch in manifest.batches}
 
 
 def compare_with_undisturbed(world: World, root: Path) -> None:

@@ -25,7 +25,7 @@ from plumbline.lineage.receipts import Receipt
 from plumbline.lineage.recorder import DVC_REPRO
 from plumbline.lineage.records import Outcome, RunRecord, Status
 from plumbline.lineage.writes import OUR_ID, PARENT
-from plumbline.preferences.manifest import MANIFEST
+from plumbline.preferences.manifest import MANIFEST, Batch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -242,6 +242,8 @@ def _locked_snapshot(text: bytes | None) -> str | None:
 def _manifest(text: bytes | None) -> ManifestFacts | None:
     try:
         batches = list(orjson.loads(text)["batches"]) if text else None
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+        for one in batches or ():
+            Batch(**one)
+    except (orjson.JSONDecodeError, KeyError, TypeError):  # damaged, or of another version of this program
         return None
     return ManifestFacts(hashlib.sha256(text).hexdigest(), batches) if text and batches is not None else None

@@ -230,6 +230,18 @@ def test_a_run_that_was_recorded_with_tags_alone_is_readable(here: Home):
     assert run.params == sft.params
 
 
+def test_a_manifest_of_another_version_leaves_its_run_without_batches_and_the_others_alone(here: Home, tmp_path: Path):
+    name = "20261121-000000-oooooo"
+    old = tmp_path / "manifest.json"
+    old.write_text(json.dumps({"digest": "d" * 64, "batches": [{"digest": "e" * 64, "source": "first.jsonl"}]}))
+    recording = pipeline(here, name)
+    tracking.connect(here).log_artifact(recording.run_id, str(old), "record")
+    recording.end("FINISHED")
+    runs = read(here).runs
+    assert runs[name].batches == ()
+    assert any(run.batches for run in runs.values())
+
+
 @pytest.mark.parametrize(("pid", "status"), [(os.getpid(), "running"), (2**22 + 1, "killed")])
 def test_a_run_on_this_machine_lives_as_long_as_its_process(project: Path, tmp_path: Path, pid: int, status: str):
     root = tmp_path / "checkout"

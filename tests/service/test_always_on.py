@@ -1,6 +1,8 @@
 """Retraining by itself, on a real Prefect server with its default database: by the clock, for a burst, during a run."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -168,3 +170,18 @@ def test_a_run_that_stopping_cut_short_goes_on_afterwards(up: Up, monkeypatch: p
     assert again["status"] == "finished"
     assert again["stages"]["sft"]["status"] == "reused"  # type: ignore[index]
     assert snapshot(up, again) == arrived(up)
+
+
+def test_a_run_that_was_killed_gives_its_place_to_another(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"{up.parts()['prefect']['address']}api")
+    bring(up.root, 60_000)
+    eventually(lambda: up.records()[-1]["status"] == "running" and "sft" in up.records()[-1]["stages"],  # type: ignore
+               "a run's middle")
+    killed = up.records()[-1]
+    os.kill(int(str(killed["pid"])), signal.SIGKILL)
+    eventually(lambda: up.records()[-1]["id"] != killed["id"] and up.quiet(), "the run after it")
+    assert {run["state_name"] for run in up.flow_runs()} == {"Completed", "Skipped", "Crashed"}
+    by_id = {record["id"]: record["status"] for record in up.records()}
+    assert by_id[killed["id"]] == "killed"
+    assert up.records()[-1]["status"] == "finished"
+    assert snapshot(up, up.records()[-1]) == arrived(up)
