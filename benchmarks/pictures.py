@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-from selenium.common.exceptions import NoSuchElementException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 
@@ -22,7 +21,7 @@ from plumbline.web.security import open_keys
 PORT = 4287
 SITE = f"http://127.0.0.1:{PORT}"
 FOLDER = Path("docs/pictures")
-WIDTH = 1280
+WIDTH = 1500
 PATIENCE_SECONDS = 300
 
 
@@ -38,7 +37,7 @@ def main() -> None:
     server = subprocess.Popen([sys.executable, "-m", "plumbline.cli", "ui", "--port", str(PORT)])
     browser = open_browser()
     try:
-        visit_when_up(browser, f"{SITE}/?token={token}")
+        visit_when_up(browser, f"{SITE}/?token={token}", server)
         take(browser, "home", "/")
         take(browser, "lineage", f"/lineage/version/{newest.number}?depth=5")
         take(browser, "compare", "/compare")
@@ -60,10 +59,10 @@ def open_browser() -> Chrome:
     return Chrome(options=options, service=ChromeService("/usr/bin/chromedriver"))
 
 
-def visit_when_up(browser: Chrome, address: str) -> None:
+def visit_when_up(browser: Chrome, address: str, server: "subprocess.Popen[bytes]") -> None:
     """Open an address as soon as the server answers."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and server.poll() is None:
         try:
             browser.get(address)
             return
@@ -77,15 +76,13 @@ def await_pair(browser: Chrome) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         browser.get(f"{SITE}/feedback")
-        names = browser.find_elements(By.CSS_SELECTOR, "form[action='/feedback/name'] input[name=name]")
-        if names:
-            names[0].send_keys("ada")
-            names[0].submit()
-        try:
-            browser.find_element(By.CSS_SELECTOR, "form[action='/feedback/verdicts']")
+        if browser.find_elements(By.CSS_SELECTOR, "form[action='/feedback/verdicts']"):
             return
-        except NoSuchElementException:
-            time.sleep(3)
+        for name in browser.find_elements(By.CSS_SELECTOR, "form[action='/feedback/name'] input[name=name]"):
+            if name.is_displayed():
+                name.send_keys("ada")
+                name.submit()
+        time.sleep(3)
     raise UserError(f"No pair was made within {PATIENCE_SECONDS} s.")
 
 

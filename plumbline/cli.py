@@ -63,9 +63,11 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """List the runs, newest first."""
+    from plumbline.lineage.not_run import not_run
     from plumbline.summary import list_runs
 
-    folders = run_folders(find_home())[::-1]
+    home = find_home()
+    folders = run_folders(home)[::-1]
     records = [read_record(folder) for folder in (folders if all_ else folders[:NEWEST_RUNS])]
     if as_json:
         _print_json([record.model_dump() for record in records])
@@ -73,6 +75,8 @@ def runs(
         list_runs(Console(), records, len(folders))
     else:
         typer.echo("There are no runs yet. Start one with `plumbline run`.")
+    if not as_json and (skipped := next(iter(not_run(home)), None)):
+        typer.echo(f"Not run: {skipped}")
 
 
 @app.command(epilog="Examples:\n\n    plumbline show latest\n\n    plumbline show 20261121-10 --json")

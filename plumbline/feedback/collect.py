@@ -1,7 +1,7 @@
 """From verdicts to batches: what people said since the last time becomes an immutable batch of preference data.
 
 It happens when a run takes its snapshot, so that no verdict which was acknowledged before misses the run, and in the
-background once the last verdict has settled (caretaker.py). It may be killed between any two steps, and done by several
+background once the last verdict has settled (desk.py). It may be killed between any two steps, and done by several
 processes at once; still every verdict that counts ends up in exactly one batch:
 
 1. **Plan**, in one transaction of the store: every verdict that is in no plan yet is written into a new one, with the

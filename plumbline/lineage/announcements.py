@@ -7,6 +7,7 @@ from pathlib import Path
 from plumbline.errors import GateFailed
 from plumbline.lineage.events import CHAMPION_CHANGED, GATE_FAILED, RUN_FAILED, RUN_FINISHED
 from plumbline.lineage.home import Home
+from plumbline.lineage.locks import file_lock
 from plumbline.lineage.notices import notify
 from plumbline.lineage.registry import Registry
 from plumbline.lineage.waiting import require_store
@@ -32,13 +33,14 @@ def champion_changed(home: Home, model: str, webhook: str | None) -> None:
     if not home.artifacts.exists():
         return  # no run has been recorded
     require_store(home)
-    champion = Registry.open(home, model).champion()
     file = home.folder / NOTICED
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    now = champion.version if champion else None
-    if before.get(model) == now:
-        return
-    _write(file, {**before, model: now})
+    with file_lock(file.with_suffix(".lock")):  # the run and `plumbline up` may look at the same moment
+        champion = Registry.open(home, model).champion()
+        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        now = champion.version if champion else None
+        if before.get(model) == now:
+            return
+        _write(file, {**before, model: now})
     notify(home, webhook, CHAMPION_CHANGED, f"plumbline.model.{model}",
            {"model": model, "version": now, "before": before.get(model)})
 

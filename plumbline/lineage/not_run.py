@@ -36,6 +36,11 @@ class NotRun:
     times: int = 1
     """How often in a row, `when` being the last."""
 
+    def __str__(self) -> str:
+        """In a line."""
+        times = f", {self.times} times in a row" if self.times > 1 else ""
+        return f"{self.when}{times}, by {self.trigger}: {self.reason}"
+
 
 def decide(request: Request) -> tuple[Request, str | None]:
     """The request with the reason why it runs, and the reason why it does not, which is written down, or None."""

@@ -13,7 +13,7 @@ GRACE_SECONDS = 10.0
 
 # A shell that becomes the program. What it leaves in the background waits for the end of a pipe that only the starting
 # process holds open; then it asks the program to end, and kills the whole group a few seconds later.
-WITH_PIPE = ("exec 3<&0; (cat <&3 > /dev/null; kill -TERM $$; sleep 10; kill -KILL -- -$$) > /dev/null 2>&1 & "
+WITH_PIPE = ("exec 3<&0; (cat <&3 > /dev/null; kill -s TERM $$; sleep 10; kill -s KILL -- -$$) > /dev/null 2>&1 & "
              'exec 3<&-; exec "$@" < /dev/null')
 
 

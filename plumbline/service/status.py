@@ -59,9 +59,8 @@ def lines(found: Status) -> Iterator[str]:
         yield f"A run {'is' if now.enough else 'is not'} due: {now.why}."
         if now.next_scheduled:
             yield f"The clock is next at {now.next_scheduled}."
-    if skipped := found["not_run"]:
-        times = f", {skipped.times} times in a row" if skipped.times > 1 else ""
-        yield f"Last run that did not take place{times}: {skipped.when}, by {skipped.trigger}: {skipped.reason}."
+    if found["not_run"]:
+        yield f"Last run that did not take place: {found['not_run']}"
 
 
 def _due(home: Home) -> Due | str:

@@ -25,7 +25,7 @@ open("out.txt", "w").write("done")
 
 
 def child(home: Home, body: str) -> tuple[Child, list[object], list[str]]:
-    init_dvc(home.root, home.cache)
+    init_dvc(home.root, home)
     (home.root / "dvc.yaml").write_text("stages: {one: {cmd: python program.py, outs: [out.txt]}}")
     (home.root / "program.py").write_text(STAGE.format(body=body))
     reports: list[object] = []

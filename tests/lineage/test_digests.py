@@ -9,6 +9,7 @@ import pytest
 from plumbline.errors import UserError
 from plumbline.lineage.digests import cached_listing, digest, listing, restore_folder
 from plumbline.lineage.dvc_stage import lock_entry
+from plumbline.lineage.home import Home
 from plumbline.lineage.workspace import init_dvc
 
 DVC_YAML = """
@@ -32,7 +33,7 @@ Path("single.txt").write_text("line\\r\\nline\\n")
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("dvc")
-    init_dvc(root, root / "cache")
+    init_dvc(root, Home(root, root))
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "make.py").write_text(MAKE)
     subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=root, check=True)

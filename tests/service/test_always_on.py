@@ -10,6 +10,7 @@ import pytest
 from always_on_project import bring, change_params, make_always_on
 from fake_project import plumbline
 from running_service import Up, eventually
+from webhook_receiver import Receiver, receiving
 
 from plumbline.preferences.arrivals import arrivals
 from plumbline.preferences.folders import Folders
@@ -22,9 +23,15 @@ PATIENCE = 300
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    service = Up(make_always_on(tmp_path_factory.mktemp("always") / "on", debounce_seconds=12.0),
-                 {"FAKE_STEP_SECONDS": "0.3"})
+def receiver() -> Iterator[Receiver]:
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Up]:
+    root = make_always_on(tmp_path_factory.mktemp("always") / "on", debounce_seconds=12.0, webhook=receiver.url)
+    service = Up(root, {"FAKE_STEP_SECONDS": "0.3"})
     try:
         service.start()
         yield service
@@ -91,6 +98,20 @@ def test_batches_during_a_run_give_exactly_one_more(up: Up) -> None:
     assert names.count("Completed") == 3
     assert set(names) == {"Completed", "Skipped"}
     assert second["created"] >= first["ended"]  # type: ignore[operator]
+
+
+def test_who_should_know_is_told(up: Up, receiver: Receiver) -> None:
+    """By the webhook and by events on Prefect's server, once each."""
+    posted = [json.loads(body) for _, body in receiver.got]
+    finished = [one["data"]["run"] for one in posted if one["type"] == "plumbline.run.finished"]
+    assert finished == [record["id"] for record in learned(up)]
+    champions = [(one["data"]["before"], one["data"]["version"]) for one in posted
+                 if one["type"] == "plumbline.champion.changed"]
+    assert champions == [(None, 1), (1, 2), (2, 3)]
+    for name, count in (("plumbline.run.finished", 3), ("plumbline.champion.changed", 3)):
+        found = up.call("events/filter", {"filter": {"event": {"name": [name]}}})
+        assert isinstance(found, dict)
+        assert len(found["events"]) == count
 
 
 def test_why_a_run_did_not_take_place_can_be_seen(up: Up) -> None:
