@@ -63,6 +63,11 @@ def flow_of(home: Home, pid: int) -> str | None:
     return None
 
 
+def any_died(home: Home) -> bool:
+    """Whether the process of a flow run that is not forgotten is gone: it ended, or it died."""
+    return any(has_died(home, file.name) for file in _folder(home).glob("*"))
+
+
 def stop_flows(home: Home) -> None:
     """Ask all flow runs on this machine to end, and wait until they have: they write down how far they came."""
     found = [process for file in _folder(home).glob("*") if (process := _read(file))]

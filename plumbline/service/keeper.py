@@ -15,6 +15,7 @@ from plumbline.errors import UserError
 from plumbline.lineage.announcements import champion_changed
 from plumbline.lineage.dead_runs import mark_dead
 from plumbline.lineage.events import RUN_FAILED
+from plumbline.lineage.flows import any_died
 from plumbline.lineage.home import Home
 from plumbline.lineage.intake import announce_missed
 from plumbline.lineage.journal import deliver as deliver_records
@@ -58,7 +59,8 @@ class Keeper(threading.Thread):
     def _plan(self, params: Params) -> list[Duty]:
         home, chosen = self._home, params.retrain
         duties = [
-            Duty("runs whose process is gone", 15, lambda: mark_crashed(home)),
+            Duty("runs whose process is gone", 10, lambda: mark_crashed(home) if any_died(home) else None),
+            Duty("runs that never began", 120, lambda: mark_crashed(home)),
             Duty("runs that were killed", 15, lambda: _mark_dead(home, chosen.webhook)),
             Duty("records that MLflow missed", 30, lambda: _deliver_records(home)),
             Duty("events that were missed", 30, lambda: _missed(home)),

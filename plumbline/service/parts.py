@@ -15,7 +15,7 @@ LOCAL = "127.0.0.1"
 PORTS = {"prefect": 4200, "pages": 4280, "mlflow": 5000}
 SERVE = (sys.executable, "-m", "plumbline.service.serve_socket")
 SLOW_LOOPS = ("LATE_RUNS", "PAUSE_EXPIRATIONS", "CLEANUP_RECONCILER", "FOREMAN", "CANCELLATION_CLEANUP",
-              "SCHEDULER_RECENT_DEPLOYMENTS")
+              "SCHEDULER_RECENT_DEPLOYMENTS", "REPOSSESSOR")
 """Prefect goes through its tables for these every few seconds, a percent of a core; here a minute is soon enough."""
 
 

@@ -139,8 +139,8 @@ class Service:
 
     def run(self) -> None:
         """Keep everything running until `stop` is set, then end all of it."""
-        kill_marked(self._home.folder)  # what a killed `plumbline up` has left
         self.changed()
+        kill_marked(self._home.folder)  # what a killed `plumbline up` has left
         say_api_url(self._home.folder, self._url)
         for keeping in self.keeping.values():
             keeping.start()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -12,15 +13,18 @@ from fastapi import FastAPI
 from plumbline.errors import UserError
 from plumbline.lineage.due import Due, due
 from plumbline.lineage.history import History
-from plumbline.lineage.home import Home
+from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.web.site import Freshness, Site
 
 LOCAL = "sqlite:///"
 PAUSE_SECONDS = 2.0
+AT_LEAST_SECONDS = 30.0
+"""So often it is refreshed though nothing seems to have been written: a refresh costs a percent of a core at rest."""
 FIRST_SECONDS = 60.0
 """How long the first visitor waits at most for the history to be read."""
 COUNTING = "The new comparisons are being counted; look again in a few seconds."
 log = logging.getLogger("plumbline.web")
+Mark = tuple[int, ...] | None
 
 
 class Updates(threading.Thread):
@@ -31,6 +35,7 @@ class Updates(threading.Thread):
         self._history = history
         self._freshness = freshness
         self._end = threading.Event()
+        self._seen: tuple[Mark, float] | None = None
         self.first = threading.Event()
         """Set when the history has been read once, or could not be."""
 
@@ -38,7 +43,8 @@ class Updates(threading.Thread):
         """Refresh until `end`."""
         self._freshness.due = COUNTING
         while not self._end.is_set():
-            self.refresh()
+            if self._may_differ():
+                self.refresh()
             self.first.set()
             self._freshness.due = look_up_due(self._history.home)
             self._end.wait(PAUSE_SECONDS)
@@ -47,6 +53,14 @@ class Updates(threading.Thread):
         """Stop; what is being read is left behind."""
         self._end.set()
         self.join(0.5)
+
+    def _may_differ(self) -> bool:
+        """Whether anything was written since the last look; a store that is no file may always have been."""
+        mark, now = written(self._history.home), time.monotonic()
+        if mark is not None and self._seen and self._seen[0] == mark and now - self._seen[1] < AT_LEAST_SECONDS:
+            return False
+        self._seen = (mark, now)
+        return True
 
     def refresh(self) -> None:
         """Refresh once; a problem is written down, and said once and not every two seconds."""
@@ -63,6 +77,15 @@ class Updates(threading.Thread):
             if problem != self._freshness.problem:
                 log.exception("The history could not be read")
         self._freshness.problem = problem
+
+
+def written(home: Home) -> Mark:
+    """When the store on this machine, the folder of runs and the newest run were last written; None for a server's."""
+    if not home.tracking_uri.startswith(LOCAL):
+        return None
+    newest = max(home.runs.glob("*"), default=home.runs)
+    files = (Path(home.tracking_uri.removeprefix(LOCAL)), home.runs, newest / RECORD_FILE)
+    return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 
 
 def look_up_due(home: Home) -> Due | str:

@@ -44,6 +44,7 @@ class Up:
 
     def start(self) -> None:
         """Start it in front, in a process of its own, and wait until it is up."""
+        (self.home / "service" / "state.json").unlink(missing_ok=True)  # a killed one's
         with (self.root / "up.txt").open("a") as out:
             self.process = subprocess.Popen([sys.executable, "-m", "plumbline.cli", "up"], cwd=self.root, text=True,
                                             env=environment(**{**QUICK, **self.more}), stdout=out, stderr=out,
