@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from plumbline.lineage.flows import stop_flows
 from plumbline.lineage.home import Home
@@ -43,6 +44,11 @@ class Part:
     """How long it may take to end when asked to."""
     before_end: Callable[[], None] | None = None
     """What is done before it is asked to."""
+
+    @property
+    def port(self) -> int | None:
+        """Where it listens."""
+        return urlsplit(self.address).port if self.address else None
 
 
 def make_parts(home: Home, host: str) -> list[Part]:

@@ -167,7 +167,8 @@ class Service:
                 part = waiting.pop(name).part
                 self.say(f"{part.title:<10} {part.address or 'serves the deployments'}")
         if not waiting:
-            self.say("Up. Ctrl-C stops everything; `plumbline status` says more.")
+            self.say("Up. Ctrl-C stops everything; `plumbline status` says more. `plumbline ui --show-token --port "
+                     f"{self.keeping['pages'].part.port}` prints the address that signs you in.")
 
 
 def answers(health: str | None) -> bool:

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,8 +40,15 @@ class Api:
     def post(self, path: str, body: dict[str, object]) -> object:
         request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(),
                                          {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
+        for pause in (1, 3, 9):  # a server whose database is busy says so, and is asked again
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.loads(answer.read())
+            except urllib.error.HTTPError as error:
+                if error.code != 503:
+                    raise
+                time.sleep(pause)
+        raise AssertionError(f"{path}: the server stayed busy")
 
     def runs(self, state: str) -> list[dict[str, object]]:
         found = self.post("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": [state]}}}, "limit": 5})

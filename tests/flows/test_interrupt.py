@@ -16,7 +16,7 @@ from fake_project import environment, plumbline
 pytestmark = pytest.mark.slow
 LONG = ["--set", "ppo.updates=4000"]
 STEP = {"FAKE_STEP_SECONDS": "0.05"}
-PATIENCE = 60
+PATIENCE = 180
 
 
 def processes_of(root: Path) -> list[psutil.Process]:
@@ -35,8 +35,10 @@ def processes_of(root: Path) -> list[psutil.Process]:
 def no_leftovers(project: Path) -> Iterator[None]:
     """What one test leaves behind must not fail the next."""
     yield
-    for process in processes_of(project):
+    left = processes_of(project)
+    for process in left:
         process.kill()
+    psutil.wait_procs(left, timeout=20)
 
 
 def eventually(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
