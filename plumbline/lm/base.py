@@ -23,7 +23,15 @@ transformers.utils.logging.disable_progress_bar()
 
 T = TypeVar("T")
 TIMEOUT_SECONDS = 6.0
+VECTOR_FUNCTIONS = (torch.cos, torch.sin, torch.exp, torch.log, torch.log2, torch.sqrt, torch.tanh, torch.erf)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+# oneMKL chooses the kernel of each vector function at its first call; of two threads that make this call at once, one
+# may get a less exact kernel (pytorch/pytorch#188792), and one training in six then differed from the next in its last
+# digits. So one element first, from one thread.
+for _function in VECTOR_FUNCTIONS:
+    for _dtype in (torch.float32, torch.float64):
+        _function(torch.ones(1, dtype=_dtype))
 
 
 @dataclass(frozen=True)
