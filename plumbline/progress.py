@@ -21,7 +21,7 @@ class Progress:
     def __init__(self, stage: str, per_second: float = 4.0) -> None:
         self.stage = stage
         self._pause = 1.0 / per_second
-        self._started: dict[str, float] = {}
+        self._first: dict[str, tuple[float, int]] = {}
         self._last = 0.0
         file = os.environ.get(PROGRESS_FILE)
         self._file = Path(file) if file else None
@@ -29,12 +29,11 @@ class Progress:
     def __call__(self, step: int, total: int, metrics: Mapping[str, float] | None = None, what: str = "") -> None:
         """Say that `step` of `total` is done in the part of the stage called `what`."""
         now = time.monotonic()
-        started = self._started.setdefault(what, now)
+        began, first = self._first.setdefault(what, (now, step))
         if step < total and now - self._last < self._pause:
             return
         self._last = now
-        elapsed = now - started
-        eta = elapsed / step * (total - step) if step else None
+        eta = (now - began) / (step - first) * (total - step) if step > first else None
         shown = {name: float(value) for name, value in (metrics or {}).items()}
         if self._file:
             line = {"stage": self.stage, "what": what, "step": step, "total": total, "eta_s": eta, "metrics": shown}
