@@ -2,9 +2,11 @@
 
 A prompt is rendered by the model's chat template up to where the assistant begins; a response is tokenised by itself
 and ends with the token that ends a turn. Their ids are joined, never their texts: SFT, the reward model and PPO see the
-same ids for the same conversation, and sampled ids are never decoded and encoded again.
+same ids for the same conversation, and sampled ids are never decoded and encoded again. What people wrote is text
+only: a message that contains the characters of a special token, such as `<|im_end|>`, ends no turn and opens none.
 """
 
+import re
 from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
@@ -12,18 +14,30 @@ from transformers import PreTrainedTokenizerBase
 from plumbline.errors import UserError
 from plumbline.preferences.types import Prompt
 
+STAND_IN = "\ue000{}\ue001"
+"""For a message while the template is rendered; of characters for private use."""
+
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Ids of the prompt, up to and including the marker that opens the assistant's turn."""
-    messages = [{"role": message.role, "content": message.content} for message in prompt]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    # The template has written the special tokens: adding them again would double the BOS.
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    special = _special_texts(tokenizer)
+    aside = {STAND_IN.format(turn): message.content for turn, message in enumerate(prompt)
+             if any(text in message.content for text in special)}
+    messages = [{"role": message.role, "content": name if (name := STAND_IN.format(turn)) in aside else message.content}
+                for turn, message in enumerate(prompt)]
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids: list[int] = []
+    for part in re.split(f"({'|'.join(aside)})", rendered) if aside else [rendered]:
+        if part in aside:
+            ids += _literally(tokenizer, aside[part])
+        else:  # the template has written the special tokens: adding them again would double the BOS
+            ids += tokenizer(part, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def encode_response(tokenizer: PreTrainedTokenizerBase, response: str) -> list[int]:
     """Ids of a response with the token that ends the turn."""
-    return [*tokenizer(response, add_special_tokens=False)["input_ids"], stop_token(tokenizer)]
+    return [*_literally(tokenizer, response), stop_token(tokenizer)]
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
@@ -34,6 +48,15 @@ def decode_response(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id that ends the assistant's turn: what the chat template writes after a response, or else the EOS token."""
     return _stop_token(tokenizer.get_chat_template(), tokenizer)
+
+
+def _literally(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+
+@lru_cache(maxsize=8)
+def _special_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    return tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
 
 
 @lru_cache(maxsize=8)
