@@ -22,10 +22,11 @@ demo: $(INSTALLED)  ## the whole pipeline on the embedded default, about 5 minut
 test: $(INSTALLED)  ## lint, types, and every test
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not alone"
+	@$(BIN)/pytest -m alone
 
 test-fast: $(INSTALLED)  ## the tests that need no server
-	@$(BIN)/pytest -m "not slow"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not alone"
 
 lint: $(INSTALLED)  ## ruff
 	@$(BIN)/ruff check .

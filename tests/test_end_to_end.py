@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 CHECKOUT = Path(__file__).parents[1]
 CODE = ("plumbline", "tasks", "flows", "dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config")
 SMALL = {
@@ -55,7 +56,6 @@ def run(project: Path, home: str, **settings: object) -> dict[str, object]:
     return found
 
 
-@pytest.mark.slow
 def test_from_nothing_to_a_champion_and_the_same_again(project: Path) -> None:
     first = run(project, "one")
     assert list(first["stages"]) == STAGES
