@@ -244,7 +244,7 @@ def test_a_manifest_of_another_version_leaves_its_run_without_batches_and_the_ot
     assert any(run.batches for run in runs.values())
 
 
-@pytest.mark.parametrize(("pid", "status"), [(os.getpid(), "running"), (2**22 + 1, "killed")])
+@pytest.mark.parametrize(("pid", "status"), [(os.getpid(), "running"), (2**22 + 1, "killed")], ids=["lives", "gone"])
 def test_a_run_on_this_machine_lives_as_long_as_its_process(project: Path, tmp_path: Path, pid: int, status: str):
     root = tmp_path / "checkout"
     root.mkdir()
