@@ -12,6 +12,7 @@ __all__ = ["server"]
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_run_of_a_deployment(server: Api) -> None:
     def in_ppo() -> list[Path]:
         found = server.root.glob("runs/*/logs/ppo.progress.jsonl")

@@ -120,6 +120,7 @@ def test_served_and_deployed_are_the_same(pool: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_work_pool_takes_it(server: Api) -> None:
     """`prefect deploy` on the real server, with the pool that needs no container."""
     settings = environment(PREFECT_HOME=server.prefect_home, PREFECT_API_URL=server.url,
@@ -143,6 +144,7 @@ def test_a_work_pool_takes_it(server: Api) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_cron_deployment_gets_a_scheduled_run(server: Api) -> None:
     """Two sets of dependencies are known in which it silently does not: fastapi 0.165, sqlalchemy 2.1."""
     eventually(lambda: server.runs("SCHEDULED"), "a scheduled run", 90)
@@ -153,6 +155,7 @@ def test_a_cron_deployment_gets_a_scheduled_run(server: Api) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_event_of_new_preferences_reaches_the_server(server: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", server.url)
     assert send(PREFERENCES_ADDED, "plumbline.batch.0123", {"rows": 30}) is None
@@ -167,6 +170,7 @@ def test_the_event_of_new_preferences_reaches_the_server(server: Api, monkeypatc
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_request_is_a_form(server: Api) -> None:
     found = server.post("deployments/filter", {"deployments": {"name": {"any_": ["always-on"]}}})
     assert isinstance(found, list)
@@ -176,6 +180,7 @@ def test_the_request_is_a_form(server: Api) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_cancelling_in_prefect_leaves_no_process(server: Api) -> None:
     def stages() -> list[object]:
         return [process for process in processes_of(server.root) if "tasks.ppo" in " ".join(process.cmdline())]

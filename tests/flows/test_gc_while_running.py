@@ -8,7 +8,7 @@ import pytest
 from fake_project import plumbline
 from test_interrupt import PATIENCE, start
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def test_a_run_that_is_going_on_loses_nothing(project: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Whatever ends a run, no process is left, and the next run goes on from there."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from fake_project import environment, plumbline
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 LONG = ["--set", "ppo.updates=4000"]
 STEP = {"FAKE_STEP_SECONDS": "0.05"}
 PATIENCE = 180
@@ -51,12 +52,22 @@ def eventually(condition: Callable[[], object], what: str, seconds: float = PATI
 def start(root: Path, *arguments: str) -> "subprocess.Popen[str]":
     """A run that has reached its PPO, which would take minutes."""
     before = set(root.glob("runs/*"))
-    process = subprocess.Popen([sys.executable, "-m", "plumbline.cli", "run", *LONG, *arguments], cwd=root,
-                               env=environment(**STEP), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)
+    ours = environment(**STEP, PLUMBLINE_HOME=str(root / ".plumbline"))
+    process = subprocess.Popen([sys.executable, "-m", "plumbline.cli", "run", *LONG, *arguments], cwd=root, env=ours,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     eventually(lambda: any(file.stat().st_size > 500 for run in set(root.glob("runs/*")) - before
                            for file in run.glob("logs/ppo.progress.jsonl")), "ppo")
     return process
+
+
+def ppo_of(root: Path) -> list[psutil.Process]:
+    """The processes that run the stage's program."""
+    found = []
+    for process in processes_of(root):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if process.cmdline()[1:] == ["-m", "tasks.ppo"]:
+                found.append(process)
+    return found
 
 
 def status(root: Path) -> str:
@@ -87,12 +98,12 @@ def test_kill_9_of_the_run(project: Path) -> None:
 
 def test_kill_9_of_a_stage(project: Path) -> None:
     process = start(project, "--until", "ppo")
-    stage = next(one for one in processes_of(project) if one.cmdline()[1:] == ["-m", "tasks.ppo"])
-    stage.kill()
+    [first] = ppo_of(project)
+    first.kill()
     # ppo has one retry; the second attempt is killed as well.
-    eventually(lambda: any(one.pid != stage.pid and one.cmdline()[1:] == ["-m", "tasks.ppo"]
-                           for one in processes_of(project) if one.is_running()), "the retry")
-    next(one for one in processes_of(project) if one.cmdline()[1:] == ["-m", "tasks.ppo"]).kill()
+    eventually(lambda: any(one.pid != first.pid for one in ppo_of(project)), "the retry")
+    for second in ppo_of(project):
+        second.kill()
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "ppo.log" in errors

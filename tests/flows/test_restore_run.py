@@ -11,7 +11,7 @@ from fake_project import CHECKOUT, environment, plumbline
 
 from plumbline.lineage.recorded import outputs_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from plumbline.lineage.digests import digest
 from plumbline.lineage.home import Home
 from plumbline.lineage.records import find_run, read_record
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def newest(project: Path) -> Path:

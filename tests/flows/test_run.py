@@ -15,7 +15,7 @@ from plumbline.lineage.digests import digest
 from plumbline.lineage.dvc_stage import lock_entry
 from plumbline.lineage.records import read_record
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "ppo", "champion", "preference_eval",
           "promote"]
 

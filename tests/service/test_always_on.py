@@ -16,7 +16,7 @@ from plumbline.preferences.arrivals import arrivals
 from plumbline.preferences.folders import Folders
 from plumbline.preferences.manifest import read_manifest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 BURST, BURST_SECONDS = 50, 9.0
 PATIENCE = 300
 """Seconds. A first run takes half a minute on an idle machine; tests share theirs."""

@@ -13,7 +13,7 @@ from running_service import Up, eventually
 
 from plumbline.service.process import marked
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def answers(url: object) -> int:
