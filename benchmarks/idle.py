@@ -3,7 +3,7 @@
     python benchmarks/idle.py              # ten minutes
     python benchmarks/idle.py --seconds 60
 
-A project with one finished run and the default parameters. Memory is the proportional set size (PSS): a page that
+A project with quick stages, one batch and one finished run. Memory is the proportional set size (PSS): a page that
 several processes share counts once. The first two minutes, when everything starts, are not counted. Needs Linux.
 """
 
@@ -16,9 +16,10 @@ from pathlib import Path
 import psutil
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "service")]
 
-from fake_project import make_project, plumbline  # noqa: E402
+from always_on_project import bring, make_always_on  # noqa: E402
+from fake_project import plumbline  # noqa: E402
 
 from plumbline.service.process import marked  # noqa: E402
 from plumbline.service.state import read_state  # noqa: E402
@@ -32,10 +33,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=600)
     seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory() as folder:
-        root = make_project(Path(folder) / "project")
+        root = make_always_on(Path(folder) / "project", debounce_seconds=60.0)
+        bring(root, 0)
         command(root, "run", "--json")
-        command(root, "up", "--detach")
         try:
+            command(root, "up", "--detach")
             time.sleep(SETTLE_SECONDS)
             measure(root / ".plumbline", seconds)
         finally:

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from plumbline.config import Params, Retrain, load_params
+from plumbline.errors import UserError
 from plumbline.lineage.digests import cached_file, cached_listing
 from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.lineage.records import RunRecord, read_record
@@ -234,8 +235,12 @@ def _cached_manifest(home: Home, snapshot: str) -> Path | None:
 def _batches_in(manifest: Path | None) -> frozenset[str] | None:
     if manifest is None:
         return None
-    batches = json.loads(manifest.read_text(encoding="utf-8"))["batches"]
-    return frozenset(batch.get("whole") or batch["digest"] for batch in batches)
+    try:
+        batches = json.loads(manifest.read_text(encoding="utf-8"))["batches"]
+        return frozenset(batch.get("whole") or batch["digest"] for batch in batches)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{manifest} is damaged, so what has arrived since cannot be told. Put the run back with "
+                        "`plumbline restore`, or start one with `plumbline run`.") from None
 
 
 def _changed_source(home: Home, params: Params, last: Learned | None) -> str | None:

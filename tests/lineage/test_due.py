@@ -12,6 +12,7 @@ from fake_project import CHECKOUT
 from ruamel.yaml import YAML
 
 from plumbline.config import load_params
+from plumbline.errors import UserError
 from plumbline.lineage import tracking
 from plumbline.lineage.data_changes import remove
 from plumbline.lineage.due import due, next_scheduled
@@ -184,6 +185,14 @@ def test_what_runs_do_not_learn_from_is_not_new(home: Home, run: Run) -> None:
 def test_the_clock(cron: str | None, zone: str, expected: str | None) -> None:
     chosen = load_params(CHECKOUT).retrain.model_copy(update={"cron": cron, "timezone": zone})
     assert next_scheduled(chosen, datetime(2026, 11, 21, 12, tzinfo=UTC)) == expected
+
+
+def test_a_damaged_manifest_is_named(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    manifest = home.runs / run() / "data/snapshot/manifest.json"
+    manifest.write_text(manifest.read_text()[:40])
+    with pytest.raises(UserError, match="is damaged, so what has arrived"):
+        due(home)
 
 
 def test_it_is_quick(home: Home, run: Run) -> None:
