@@ -27,7 +27,9 @@ from plumbline.service.parts import LOCAL, Part, common, make_parts, prefect_url
 from plumbline.service.process import end, kill_marked, start
 from plumbline.service.state import PartState, PartStatus, ServiceState, read_state
 
-LOOK_SECONDS = 0.3
+LOOK_SECONDS = 1.0
+STARTING_SECONDS = 0.3
+"""Between two looks at a part that is well, and at one that starts."""
 ASK_SECONDS = 15.0
 """Between two questions to a part how it is."""
 ANSWER_SECONDS = 20.0
@@ -56,7 +58,7 @@ class Keeping(threading.Thread):
     def run(self) -> None:
         """Start, watch, start again."""
         before = self._service.keeping.get(self.part.after or "")
-        while before and not before.well.wait(LOOK_SECONDS):
+        while before and not before.well.wait(STARTING_SECONDS):
             if self._service.stop.is_set():
                 return
         while not self._service.stop.is_set():
@@ -81,7 +83,7 @@ class Keeping(threading.Thread):
         """Return what is wrong as soon as something is, and when the service stops."""
         started = asked = time.monotonic()
         missed = 0
-        while not self._service.stop.wait(LOOK_SECONDS):
+        while not self._service.stop.wait(LOOK_SECONDS if self.well.is_set() else STARTING_SECONDS):
             code = process.poll()
             if code is not None:
                 return f"ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
@@ -162,7 +164,7 @@ class Service:
         """Say where everything is, as soon as it is there."""
         waiting = dict(self.keeping)
         deadline = time.monotonic() + 2 * max(keeping.part.start_seconds for keeping in waiting.values())
-        while waiting and time.monotonic() < deadline and not self.stop.wait(LOOK_SECONDS):
+        while waiting and time.monotonic() < deadline and not self.stop.wait(STARTING_SECONDS):
             for name in [name for name, keeping in waiting.items() if keeping.well.is_set()]:
                 part = waiting.pop(name).part
                 self.say(f"{part.title:<10} {part.address or 'serves the deployments'}")
