@@ -17,7 +17,6 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from plumbline.config import Params, Retrain, load_params
-from plumbline.errors import UserError
 from plumbline.lineage.digests import cached_file, cached_listing
 from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.lineage.records import RunRecord, read_record
@@ -26,7 +25,7 @@ from plumbline.preferences.arrivals import arrival_index, arrivals, removed_rows
 from plumbline.preferences.batches import BATCH, SIMULATED
 from plumbline.preferences.folders import Folders
 from plumbline.preferences.index import KINDS
-from plumbline.preferences.manifest import MANIFEST
+from plumbline.preferences.manifest import MANIFEST, manifest_in
 from plumbline.preferences.snapshot import ADDED, HUB
 
 ALIAS = "champion"
@@ -233,14 +232,7 @@ def _cached_manifest(home: Home, snapshot: str) -> Path | None:
 
 
 def _batches_in(manifest: Path | None) -> frozenset[str] | None:
-    if manifest is None:
-        return None
-    try:
-        batches = json.loads(manifest.read_text(encoding="utf-8"))["batches"]
-        return frozenset(batch.get("whole") or batch["digest"] for batch in batches)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{manifest} is damaged, so what has arrived since cannot be told. Put the run back with "
-                        "`plumbline restore`, or start one with `plumbline run`.") from None
+    return frozenset(batch.whole or batch.digest for batch in manifest_in(manifest).batches) if manifest else None
 
 
 def _changed_source(home: Home, params: Params, last: Learned | None) -> str | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from plumbline.errors import UserError
 from plumbline.lineage.gc_needed import Needed
 from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.preferences.arrivals import arrivals
@@ -61,7 +62,7 @@ def _batches(home: Home, live: Needed) -> set[str]:
     for folder in (home.root, *(home.runs / run for run in live.runs)):
         for snapshot in SNAPSHOTS:
             # One that is not there, or half written, names nothing; imports can be made again.
-            with contextlib.suppress(FileNotFoundError, ValueError):
+            with contextlib.suppress(FileNotFoundError, UserError):
                 for batch in read_manifest(folder / snapshot).batches:
                     found |= {batch.digest, batch.whole or batch.digest}
     return found

@@ -27,8 +27,8 @@ VECTOR_FUNCTIONS = (torch.cos, torch.sin, torch.exp, torch.log, torch.log2, torc
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 # oneMKL chooses the kernel of each vector function at its first call; of two threads that make this call at once, one
-# may get a less exact kernel (pytorch/pytorch#188792), and one training in six then differed from the next in its last
-# digits. So one element first, from one thread.
+# may get a less exact kernel (pytorch/pytorch#188792), and in one process of six the first forward pass then had other
+# last digits. So one element first, from one thread.
 for _function in VECTOR_FUNCTIONS:
     for _dtype in (torch.float32, torch.float64):
         _function(torch.ones(1, dtype=_dtype))

@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from plumbline.errors import UserError
+
 MANIFEST = "manifest.json"
 
 
@@ -38,6 +40,15 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a snapshot, or of prepared data, which keeps a copy."""
-    values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return Manifest(values["digest"], tuple(Batch(**batch) for batch in values["batches"]))
+    """The manifest of a snapshot, or of prepared data, which keeps a copy. Raises as `manifest_in` does."""
+    return manifest_in(folder / MANIFEST)
+
+
+def manifest_in(file: Path) -> Manifest:
+    """The manifest that a file holds. Raises FileNotFoundError, and UserError where it holds something else."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return Manifest(values["digest"], tuple(Batch(**batch) for batch in values["batches"]))
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file} is damaged, or of another version of Plumbline. `plumbline restore` puts a run back; "
+                        "`plumbline run` makes a new one without it.") from None

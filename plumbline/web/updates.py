@@ -43,8 +43,7 @@ class Updates(threading.Thread):
         """Refresh until `end`."""
         self._freshness.due = COUNTING
         while not self._end.is_set():
-            if self._may_differ():
-                self.refresh()
+            self.look()
             self.first.set()
             self._freshness.due = look_up_due(self._history.home)
             self._end.wait(PAUSE_SECONDS)
@@ -53,6 +52,11 @@ class Updates(threading.Thread):
         """Stop; what is being read is left behind."""
         self._end.set()
         self.join(0.5)
+
+    def look(self) -> None:
+        """Refresh if anything may have been written since the last look, or could not be read then."""
+        if self._may_differ() or self._freshness.problem:
+            self.refresh()
 
     def _may_differ(self) -> bool:
         """Whether anything was written since the last look; a store that is no file may always have been."""

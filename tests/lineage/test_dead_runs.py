@@ -12,6 +12,7 @@ import pytest
 
 from plumbline.lineage import tracking
 from plumbline.lineage.dead_runs import mark_dead
+from plumbline.lineage.flows import any_died, has_died, note_flow
 from plumbline.lineage.home import Home
 from plumbline.lineage.journal import deliver
 from plumbline.lineage.records import RunRecord, alive, process_began, read_record
@@ -108,3 +109,16 @@ def test_while_the_store_is_away_the_record_is_marked_and_mlflow_later(recording
     aside.rename(database)
     assert deliver(home) == 0
     assert statuses(home, whole, stage) == ["KILLED", "KILLED"]
+
+
+def test_a_flow_run_whose_process_is_gone_is_noticed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any_died(home)
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "lives")
+    note_flow(home)
+    assert not any_died(home)
+    note = ("from pathlib import Path; from plumbline.lineage.home import Home; "
+            "from plumbline.lineage.flows import note_flow; "
+            f"note_flow(Home(Path({str(home.root)!r}), Path({str(home.folder)!r})))")
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "dies")
+    subprocess.run([sys.executable, "-c", note], check=True)
+    assert (has_died(home, "lives"), has_died(home, "dies"), any_died(home)) == (False, True, True)

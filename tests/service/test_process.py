@@ -71,6 +71,7 @@ def test_kill_9_of_the_starter_ends_all(tmp_path: Path, more: str) -> None:
     command = [sys.executable, "-c", STARTER.format(mark=MARK), FAMILY.format(more=more), str(tmp_path)]
     starter = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     eventually(lambda: (tmp_path / "log").exists() and "ready" in (tmp_path / "log").read_text(), "the start", 30)
+    assert len(marked(tmp_path)) >= 2
     starter.kill()
     starter.wait()
     eventually(lambda: marked(tmp_path) == [], "the end of all", 25)

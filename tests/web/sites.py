@@ -1,5 +1,6 @@
 """What the page tests share: clients of a site, a real server, a real browser."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -15,7 +16,9 @@ import pytest
 import uvicorn
 from fake_project import CHECKOUT
 from fastapi.testclient import TestClient
+from selenium.common import WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
 from starlette.types import ASGIApp
 
 from plumbline.lineage.home import Home, enter
@@ -135,6 +138,28 @@ def emulate(driver: Chrome, dark: bool, width: int, height: int) -> None:
                      {"name": "prefers-reduced-motion", "value": "reduce"}]})
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
         "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
+
+
+def wait(until: Callable[[], bool]) -> None:
+    """Look until it is so."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(WebDriverException):  # the page is just going
+            if until():
+                return
+        time.sleep(0.05)
+    pytest.fail("nothing followed within half a minute")
+
+
+def opens_a_page(driver: Chrome, act: Callable[[], object]) -> None:
+    """Do what opens another page, and return when that page is there, its script included.
+
+    The driver itself does not: a click returns while the old page is still shown, when the server takes its time.
+    """
+    before = driver.find_element(By.TAG_NAME, "html").id
+    act()
+    wait(lambda: driver.find_element(By.TAG_NAME, "html").id != before
+         and driver.execute_script("return document.readyState") == "complete")  # type: ignore[no-untyped-call]
 
 
 def problems_in(driver: Chrome) -> list[str]:

@@ -14,8 +14,7 @@ from hostile import MARK, TEXTS
 from made_up import STAGES, fill, run, step, version, workspace
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
-from sites import Server, emulate, problems_in, served, site_behind, visit
+from sites import Server, emulate, opens_a_page, problems_in, served, site_behind, visit, wait
 
 from plumbline.lineage.history import Move
 from plumbline.lineage.home import Home
@@ -89,7 +88,7 @@ def test_the_first_tab_leads_to_the_content(server: Server, screen: Chrome) -> N
     skip = screen.switch_to.active_element
     assert skip.get_attribute("class") == "skip"
     skip.send_keys("\ue007")  # Enter
-    assert screen.current_url.endswith("#content")
+    wait(lambda: screen.current_url.endswith("#content"))
     assert screen.execute_script("return document.activeElement.id") == "content"
 
 
@@ -98,12 +97,12 @@ class TestSigningIn:
 
     def post(self, screen: Chrome, address: str, token: str) -> None:
         """Send a form from the page that is open."""
-        screen.execute_script("""
+        opens_a_page(screen, lambda: screen.execute_script("""
             const form = document.createElement("form"), field = document.createElement("input");
             form.method = "post"; form.action = arguments[0];
             field.name = "token"; field.value = arguments[1];
-            form.append(field); document.body.append(form); form.submit();""", address, token)
-        WebDriverWait(screen, 10).until(lambda driver: driver.current_url == address)
+            form.append(field); document.body.append(form); form.submit();""", address, token))
+        assert screen.current_url == address
 
     def test_by_the_printed_address(self, server: Server, screen: Chrome) -> None:
         screen.get(f"{server.url}/runs?token={server.token}")
@@ -115,8 +114,8 @@ class TestSigningIn:
     def test_by_the_form(self, server: Server, screen: Chrome) -> None:
         screen.get(f"{server.url}/sign-in")
         assert "Reading only" in screen.find_element(By.TAG_NAME, "footer").text
-        screen.find_element(By.ID, "token").send_keys(server.token, "\ue007")
-        WebDriverWait(screen, 10).until(lambda driver: driver.current_url == f"{server.url}/")
+        opens_a_page(screen, lambda: screen.find_element(By.ID, "token").send_keys(server.token, "\ue007"))
+        assert screen.current_url == f"{server.url}/"
         assert "Signed in" in screen.find_element(By.TAG_NAME, "footer").text
 
     def test_our_own_forms_are_of_the_same_origin(self, server: Server, screen: Chrome) -> None:
@@ -184,9 +183,9 @@ def test_a_page_of_a_running_pipeline_follows_it(empty: Home, screen: Chrome, tm
         screen.get(url)
         assert "step 12 of 50" in screen.find_element(By.TAG_NAME, "main").text
         (folder / "logs/ppo.progress.jsonl").write_text(report.format(31))
-        WebDriverWait(screen, 10).until(lambda driver: "step 31 of 50" in driver.page_source)
+        wait(lambda: "step 31 of 50" in screen.page_source)
         fill(history, [run()])
-        WebDriverWait(screen, 10).until(lambda driver: "is running" not in driver.page_source)
+        wait(lambda: "is running" not in screen.page_source)
         loaded = screen.execute_script("return performance.timeOrigin")
         time.sleep(6)
         assert screen.execute_script("return performance.timeOrigin") == loaded  # nothing runs: it keeps still

@@ -11,7 +11,7 @@ from made_up import fill, run, step, version
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
-from sites import emulate, problems_in, site_behind, visit
+from sites import emulate, opens_a_page, problems_in, site_behind, visit
 
 from plumbline.evaluation.samples import Answer, Sample, write_samples
 from plumbline.lineage.home import Home
@@ -104,6 +104,6 @@ def test_in_the_browser(server, client: TestClient, browser: Chrome) -> None:
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     browser.get(f"{server.url}/compare?a={a.number}&b={a.compared_with}")
     Select(browser.find_element(By.ID, "better")).select_by_value("a")
-    browser.find_element(By.ID, "better").submit()
+    opens_a_page(browser, browser.find_element(By.ID, "better").submit)
     marks = [mark.text for mark in browser.find_elements(By.CSS_SELECTOR, ".answer.best .mark")]
     assert marks and all("A: better" in mark for mark in marks)

@@ -1,18 +1,15 @@
 """The feedback pages: blind comparison, ranking, undo, people; and a whole session by keyboard in a real browser."""
 
-import contextlib
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
 from hostile import MARK, TEXTS, active_in
-from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from sites import Serve, emulate, login, problems_in, visit
+from sites import Serve, emulate, login, opens_a_page, problems_in, visit, wait
 
 from plumbline.feedback.collect import collect_from
 from plumbline.feedback.store import Store
@@ -200,25 +197,8 @@ def session(browser: Chrome, serve: Serve, empty: Home) -> Iterator[Chrome]:
 
 
 def press(browser: Chrome, *keys: str) -> None:
-    """Press keys, and wait until the page that follows is there, its script included."""
-    before = browser.find_element(By.TAG_NAME, "html").id
-    ActionChains(browser).send_keys(*keys).perform()
-    wait(lambda: browser.find_element(By.TAG_NAME, "html").id != before and loaded(browser))
-
-
-def loaded(browser: Chrome) -> bool:
-    return bool(browser.execute_script("return document.readyState") == "complete")  # type: ignore[no-untyped-call]
-
-
-def wait(until: Callable[[], bool]) -> None:
-    """Look until it is so."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with contextlib.suppress(WebDriverException):  # the page is just going
-            if until():
-                return
-        time.sleep(0.05)
-    pytest.fail("nothing followed within half a minute")
+    """Press keys that open another page."""
+    opens_a_page(browser, ActionChains(browser).send_keys(*keys).perform)
 
 
 def told(browser: Chrome) -> str:
@@ -260,5 +240,11 @@ def test_without_script_the_pages_work_by_tab_and_enter(session: Chrome, empty: 
         wait(lambda: "B was better." in told(session))
         session.find_element(By.CSS_SELECTOR, ".reveal button").send_keys(Keys.ENTER)
         wait(lambda: not session.find_elements(By.CSS_SELECTOR, ".reveal") and "Question" in session.page_source)
+        session.find_element(By.CSS_SELECTOR, 'button[value="A"]').send_keys(Keys.ENTER)
+        wait(lambda: "A was better." in told(session))
     finally:
         session.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    store = Store.open(empty)
+    arrival, = collect_from(store, empty)
+    store.close()
+    assert arrival.batch.kinds == {"comparison": 1}, "the first verdict was taken back"

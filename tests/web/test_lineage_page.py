@@ -10,7 +10,7 @@ from hostile import TEXTS, active_in
 from made_up import fill, run, step
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from sites import Server, problems_in, site_behind, visit
+from sites import Server, opens_a_page, problems_in, site_behind, visit
 
 from plumbline.lineage.graph import Graph, Node
 from plumbline.lineage.graph_build import build
@@ -198,11 +198,11 @@ def test_hostile_texts_are_inert(empty: Home, text: str) -> None:
 
 def test_the_picture_in_a_browser(server: Server, browser: Chrome) -> None:
     browser.get(f"{server.url}/lineage")
-    browser.find_element(By.CSS_SELECTOR, ".ln-graph a .ln-mark.stage").click()
+    opens_a_page(browser, browser.find_element(By.CSS_SELECTOR, ".ln-graph a .ln-mark.stage").click)
     assert "/lineage/" in browser.current_url
     other = browser.find_element(By.CSS_SELECTOR, ".ln-box:not(.is-centre) > a")
     wanted = other.get_dom_attribute("href")
-    other.click()
+    opens_a_page(browser, other.click)
     assert browser.current_url == f"{server.url}{wanted}"
     boxes = browser.find_elements(By.CSS_SELECTOR, ".ln-box rect")
     for box in boxes:

@@ -14,7 +14,7 @@ from hostile import TEXTS, active_in
 from made_up import fill, promotion, run, step, version, workspace
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from sites import ADDRESS, emulate, login, problems_in, site_behind, visit
+from sites import ADDRESS, emulate, login, opens_a_page, problems_in, site_behind, visit
 
 from plumbline.evaluation import preference_report, reward_report
 from plumbline.evaluation.examination import Scored, examine
@@ -239,16 +239,16 @@ def test_promoting_and_rolling_back_in_the_browser(own: Home, serve, browser: Ch
     emulate(browser, False, 1280, 900)
     browser.get(f"{server.url}/?token={server.token}")
     browser.get(f"{server.url}/models/{number}")
-    browser.find_element(By.LINK_TEXT, "Promote").click()
+    opens_a_page(browser, browser.find_element(By.LINK_TEXT, "Promote").click)
     browser.find_element(By.ID, "reason").send_keys("answers <b>read</b> better")
     browser.find_element(By.ID, "by").send_keys("Ada")
-    browser.find_element(By.CSS_SELECTOR, "main form button").click()
+    opens_a_page(browser, browser.find_element(By.CSS_SELECTOR, "main form button").click)
     assert f"Version {number} is the champion now" in browser.find_element(By.TAG_NAME, "main").text
     assert "answers <b>read</b> better" in browser.find_element(By.CSS_SELECTOR, ".moves").text
-    browser.find_element(By.LINK_TEXT, "Roll back").click()
+    opens_a_page(browser, browser.find_element(By.LINK_TEXT, "Roll back").click)
     browser.find_element(By.ID, "reason").send_keys("too long")
     browser.find_element(By.ID, "by").send_keys("Ada")
-    browser.find_element(By.CSS_SELECTOR, "main form button").click()
+    opens_a_page(browser, browser.find_element(By.CSS_SELECTOR, "main form button").click)
     assert f"Version {before} is the champion again" in browser.find_element(By.TAG_NAME, "main").text
     assert problems_in(browser) == []
     for width in (1280, 390):

@@ -1,6 +1,7 @@
 """The history of a running server: read before the first page, kept up to date, whatever goes wrong with it."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 
@@ -54,6 +55,23 @@ def test_pages_show_what_was_read_and_say_that_it_is_old(empty: Home, caplog: py
     assert len(history.runs) == 1  # what was read before stays
     assert caplog.text.count("Start its server") == 1
     assert "a secret detail" in caplog.text
+
+
+def test_only_what_was_written_is_read_and_a_failure_is_tried_again(empty: Home) -> None:
+    store = empty.folder / "mlflow.db"
+    store.touch()
+    history = Scripted(empty, [well, locked, well, well])
+    updates = Updates(history, site_behind(visit(empty)).freshness)
+
+    def left_after_a_look() -> int:
+        updates.look()
+        return len(history.steps)
+
+    assert [left_after_a_look(), left_after_a_look()] == [3, 3]
+    os.utime(store, ns=(1, 1))
+    assert [left_after_a_look(), left_after_a_look(), left_after_a_look()] == [2, 1, 1]
+    (empty.runs / "20261121-000000-aaaaaa").mkdir(parents=True)
+    assert left_after_a_look() == 0
 
 
 def test_a_new_project_has_no_problem(empty: Home) -> None:
