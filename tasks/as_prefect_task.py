@@ -86,19 +86,21 @@ def _reproduce(stage: "Stage", workspace: Workspace) -> None:
 
 def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:
     """Do the stage, or restore it; returns why, where something other than DVC decided that it must run."""
+    folder, name, why = workspace.folder, stage.name, None
     if stage.resolver:
-        if not (stage.kept_by_retry and workspace.record.retry_of and take_outputs(workspace, stage.name)):
-            run_stage(workspace.folder, stage.name, stage.program)
-        dvc_stage.commit(workspace.folder, stage.name)
-    elif stage.name in workspace.record.force:
-        child.run(force=True)
-        return "forced"
-    elif not dvc_stage.restore(workspace.folder, stage.name):
+        if not (stage.kept_by_retry and workspace.record.retry_of and take_outputs(workspace, name)):
+            run_stage(folder, name, stage.program)
+    else:
+        if name in workspace.record.force:
+            why = "forced"
+        elif dvc_stage.restore(folder, name):
+            if not stage.still_done or stage.still_done(workspace):
+                return None
+            why = "what it had done outside of its files was lost"
+        dvc_stage.clear(folder, name)
         child.run()
-    elif stage.still_done and not stage.still_done(workspace):
-        child.run(force=True)
-        return "what it had done outside of its files was lost"
-    return None
+    dvc_stage.commit(folder, name)
+    return why
 
 
 def _follow(stage: str, watching: Watcher) -> Callable[[Mapping[str, object]], None]:

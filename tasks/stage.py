@@ -1,7 +1,7 @@
 """A stage: its program, which dvc.yaml runs, and its versioned Prefect task, which the flow calls.
 
 `python -m tasks.sft` runs the program and records it. `sft(workspace)` runs the stage as a Prefect task: restored from
-the cache where nothing changed, otherwise in a child process by `dvc repro --single-item`. DVC alone decides which, so
+the cache where nothing changed, otherwise its command in dvc.yaml in a child process. DVC alone decides which, so
 Prefect's own caching is off. Importing this module imports neither Prefect nor MLflow: a stage's process has no use for
 the first.
 """

@@ -1,7 +1,7 @@
 """Run one stage as a child process, and leave nothing behind whatever happens.
 
-The child leads a process group of its own, so that cancelling the flow, Ctrl-C or a timeout ends the whole group: DVC,
-the shell that it starts, and the program. What it prints goes to a log file; its progress file is followed while it
+The child leads a process group of its own, so that cancelling the flow, Ctrl-C or a timeout ends the whole group: the
+shell and the program that it starts. What it prints goes to a log file; its progress file is followed while it
 runs.
 """
 
@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from plumbline.errors import NO_SPACE, DiskFull, GateFailed, UserError
+from plumbline.lineage.declared import read_stage
 from plumbline.lineage.home import Home
 from plumbline.lineage.program import FLOW_PID
 from plumbline.progress import PROGRESS_FILE
@@ -40,7 +41,7 @@ class StageFailed(Exception):
 
 @dataclass
 class Child:
-    """One `dvc repro --single-item` in a workspace."""
+    """A stage's command, as dvc.yaml has it, in a workspace."""
 
     home: Home
     folder: Path
@@ -51,7 +52,7 @@ class Child:
     error: UserError | None = None
     crashed: bool = False
 
-    def run(self, force: bool = False) -> None:
+    def run(self) -> None:
         """Run to the end. Raises UserError for what the user can put right, StageFailed for the rest."""
         self.log.parent.mkdir(exist_ok=True)
         self.log.touch()
@@ -59,7 +60,8 @@ class Child:
         with self.log.open("a", encoding="utf-8") as out, self.log.open(encoding="utf-8", errors="replace") as lines, \
                 self.progress_file.open(encoding="utf-8") as progress:
             lines.seek(0, os.SEEK_END)
-            process = subprocess.Popen(self._command(force), cwd=self.folder, env=self._environment(), stdout=out,
+            command = read_stage(self.folder, self.stage).command
+            process = subprocess.Popen(command, shell=True, cwd=self.folder, env=self._environment(), stdout=out,
                                        stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
             try:
                 while process.poll() is None:
@@ -81,9 +83,6 @@ class Child:
     def progress_file(self) -> Path:
         """The stage's reports, one JSON object a line."""
         return self.folder / "logs" / f"{self.stage}.progress.jsonl"
-
-    def _command(self, force: bool) -> Sequence[str]:
-        return [sys.executable, "-m", "dvc", "repro", "--single-item", *(["--force"] if force else []), self.stage]
 
     def _environment(self) -> dict[str, str]:
         # `python` in a stage's command must be this Python, whether or not the user activated the environment.
@@ -110,7 +109,7 @@ class Child:
         if self.error:
             return self.error
         last = "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
-        if any(text in last for text in NO_SPACE):  # DVC has no exit status for that
+        if any(text in last for text in NO_SPACE):
             return DiskFull(f"a file of stage `{self.stage}`")
         return StageFailed(f"Stage `{self.stage}` failed with exit status {code}. Its whole log is {self.log}; "
                            f"it ends with:\n{last}", killed=not self.crashed)

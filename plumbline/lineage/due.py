@@ -4,6 +4,7 @@ Pages and the command line ask this all the time, so it looks at names of batche
 change, and neither does the snapshot of a run.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -21,8 +22,8 @@ from plumbline.lineage.digests import cached_file, cached_listing
 from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.lineage.records import RunRecord, read_record
 from plumbline.lineage.waiting import StoreGone, is_away, is_there, require_store
-from plumbline.preferences.arrivals import arrival_index, arrivals, removed_rows
-from plumbline.preferences.batches import BATCH, SIMULATED
+from plumbline.preferences.arrivals import arrival_index, arrivals, read_arrival, removed_rows
+from plumbline.preferences.batches import SIMULATED
 from plumbline.preferences.folders import Folders
 from plumbline.preferences.index import KINDS
 from plumbline.preferences.manifest import MANIFEST, manifest_in
@@ -145,12 +146,10 @@ def _arrived(home: Home) -> Mapping[str, Arrived]:
         return {}
     known = _batches.setdefault(folder, {})
     for name in names - known.keys():
-        try:
-            values = json.loads((folder / name / BATCH).read_text(encoding="utf-8"))
-        except FileNotFoundError:  # on its way
-            continue
-        kinds = values["batch"]["kinds"]
-        known[name] = Arrived(values["digest"], sum(kinds.values()) - kinds.get(DEMONSTRATION, 0), values["added"])
+        with contextlib.suppress(FileNotFoundError):  # on its way
+            arrival = read_arrival(folder / name)
+            kinds = arrival.batch.kinds
+            known[name] = Arrived(arrival.digest, sum(kinds.values()) - kinds.get(DEMONSTRATION, 0), arrival.added)
     for name in known.keys() - names:
         del known[name]
     return known

@@ -1,16 +1,19 @@
-"""DVC inside the flow's process: restore a stage from the cache, or write down what a stage left.
+"""DVC inside the flow's process: restore a stage from the cache, make room for what it makes, keep what it left.
 
-`dvc repro` in a child process would do the same, at 0.4 s a stage for starting Python; this takes a tenth. Only a stage
-that really has to run needs the child.
+`dvc repro` in a child process would do the same, and take a second more for a stage that runs. Only the stage's command
+needs the child.
 """
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+
+from plumbline.errors import UserError, as_user_error
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -23,8 +26,7 @@ def restore(root: Path, name: str) -> bool:
     """Bring back the outputs of a stage that has run before with the same inputs, parameters, code and command."""
     from dvc.stage.cache import RunCacheNotFoundError
 
-    repo, stage = _load(root, name)
-    with contextlib.chdir(root), repo.lock:  # DVC looks for the cached stage's dvc.yaml in the current folder
+    with _locked(root, name) as (repo, stage):
         try:
             repo.stage_cache.restore(stage)
         except RunCacheNotFoundError:
@@ -34,12 +36,27 @@ def restore(root: Path, name: str) -> bool:
     return True
 
 
+def clear(root: Path, name: str) -> None:
+    """Delete the outputs that a stage is about to make anew."""
+    with _locked(root, name) as (_, stage):
+        stage.remove_outs()
+
+
 def commit(root: Path, name: str) -> None:
-    """Put the outputs of a stage that has just been run into the cache and into dvc.lock."""
-    repo, stage = _load(root, name)
-    with repo.lock:
-        stage.save()
-        stage.commit()
+    """Put the outputs of a stage that has just been run into the cache and into dvc.lock.
+
+    Raises UserError for outputs that are not there and for a cache that does not take them: dvc.lock is as it was then.
+    """
+    from dvc.exceptions import DvcException
+
+    with _locked(root, name) as (repo, stage), _complaints() as complaints:
+        try:
+            stage.save()
+            stage.commit()
+        except (DvcException, OSError) as error:
+            complaints.append(error)
+        if complaints:
+            raise _not_kept(name, repo, complaints)
         stage.dump(update_pipeline=False)
 
 
@@ -57,9 +74,37 @@ def lock_entry(root: Path, name: str) -> LockEntry | None:
     return dict(entry) if entry else None
 
 
-def _load(root: Path, name: str) -> tuple["Repo", "PipelineStage"]:
+@contextlib.contextmanager
+def _locked(root: Path, name: str) -> Iterator[tuple["Repo", "PipelineStage"]]:
+    """A stage, for us alone."""
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     repo = Repo(str(root))
-    return repo, repo.stage.load_one(str(root / "dvc.yaml"), name)
+    stage = repo.stage.load_one(str(root / "dvc.yaml"), name)
+    with contextlib.chdir(root), repo.lock:  # DVC looks for the dvc.yaml of a cached stage in the current folder
+        yield repo, stage
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[list[BaseException]]:
+    """What DVC only logs: it goes on when a file could not be copied into the cache."""
+    found: list[BaseException] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append((record.exc_info and record.exc_info[1]) or RuntimeError(record.getMessage()))
+
+    logger = logging.getLogger("dvc_data")
+    before, logger.handlers = logger.handlers, [Keep(logging.ERROR)]
+    try:
+        yield found
+    finally:
+        logger.handlers = before
+
+
+def _not_kept(name: str, repo: "Repo", complaints: list[BaseException]) -> UserError:
+    full = next((problem for error in complaints if (problem := as_user_error(error))), None)
+    return full or UserError(f"What stage `{name}` left could not be kept in the cache {repo.cache.local.path}: "
+                             f"{'; '.join(dict.fromkeys(str(error) for error in complaints))}. "
+                             "Put that right, then `plumbline retry`: finished stages are kept.")

@@ -77,8 +77,13 @@ def read_record(workspace: Path) -> RunRecord:
 
 
 def raw_record(workspace: Path) -> RunRecord:
-    """The record of a workspace as it stands there."""
-    return RunRecord.model_validate_json((workspace / RECORD_FILE).read_text(encoding="utf-8"))
+    """The record of a workspace as it stands there. Raises FileNotFoundError, and UserError for a damaged one."""
+    file = workspace / RECORD_FILE
+    try:
+        return RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{file} is damaged, or of another version of Plumbline. Delete the folder {workspace}: "
+                        f"`plumbline restore {workspace.name}` brings a recorded run back.") from None
 
 
 def is_gone(record: RunRecord) -> bool:

@@ -85,7 +85,7 @@ def publish(
     folder = folder_of(folders, arrival)
     move_into_place(drafted.folder, folder)
     _to_disk(folders.arrived)
-    return _read(folder / BATCH)
+    return read_arrival(folder)
 
 
 def _to_disk(path: Path) -> None:
@@ -103,13 +103,19 @@ def folder_of(folders: Folders, arrival: Arrival) -> Path:
 
 def arrivals(folders: Folders) -> list[Arrival]:
     """All of them, in the order in which they count."""
-    found = [_read(file) for file in folders.arrived.glob(f"*/{BATCH}")]
+    found = [read_arrival(file.parent) for file in folders.arrived.glob(f"*/{BATCH}")]
     return sorted(found, key=lambda arrival: (arrival.added, arrival.digest))
 
 
-def _read(file: Path) -> Arrival:
-    values = json.loads(file.read_text(encoding="utf-8"))
-    return Arrival(**{**values, "batch": Batch(**values["batch"])})
+def read_arrival(folder: Path) -> Arrival:
+    """What lies in a folder of `data/batches/`. Raises FileNotFoundError, and UserError for one that is damaged."""
+    text = (folder / BATCH).read_text(encoding="utf-8")
+    try:
+        values = json.loads(text)
+        return Arrival(**{**values, "batch": Batch(**values["batch"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / BATCH} is damaged ({error}). `dvc checkout` or `plumbline pull` puts it back, "
+                        "or else delete that folder and add its data again.") from None
 
 
 def find_arrival(folders: Folders, name: str) -> Arrival:

@@ -85,6 +85,7 @@ def _prefect(home: Home) -> Part:
         # Leases kept in memory would be lost with the process: a run would lose its slot, and be cancelled.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT__SERVER_FINAL": "1",
+        "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT60S",  # how often it looks for events that did not come
         **{f"PREFECT_SERVER_SERVICES_{name}_LOOP_SECONDS": "60" for name in SLOW_LOOPS},
     }
     return Part("prefect", "Prefect", (*SERVE, str(listener.fileno()), "plumbline.service.prefect_server:create_app()"),

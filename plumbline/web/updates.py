@@ -45,7 +45,7 @@ class Updates(threading.Thread):
         while not self._end.is_set():
             self.look()
             self.first.set()
-            self._freshness.due = look_up_due(self._history.home)
+            self._freshness.due = self._due()
             self._end.wait(PAUSE_SECONDS)
 
     def end(self) -> None:
@@ -81,6 +81,15 @@ class Updates(threading.Thread):
             if problem != self._freshness.problem:
                 log.exception("The history could not be read")
         self._freshness.problem = problem
+
+    def _due(self) -> Due | str:
+        try:
+            return look_up_due(self._history.home)
+        except Exception as error:
+            problem = f"That cannot be told ({type(error).__name__}); the server's log has the details."
+            if problem != self._freshness.due:
+                log.exception("Whether a retraining is due cannot be told")
+            return problem
 
 
 def written(home: Home) -> Mark:

@@ -19,6 +19,7 @@ from plumbline.lineage.due import due, next_scheduled
 from plumbline.lineage.home import Home, enter
 from plumbline.lineage.intake import take_in_rows
 from plumbline.lineage.records import RunRecord
+from plumbline.preferences.arrivals import arrivals
 from plumbline.preferences.snapshot import Simulation, fix_snapshot
 from plumbline.preferences.types import Comparison, Demonstration, Message, Origin
 
@@ -193,6 +194,15 @@ def test_a_damaged_manifest_is_named(home: Home, run: Run) -> None:
     manifest.write_text(manifest.read_text()[:40])
     with pytest.raises(UserError, match=f"{manifest} is damaged"):
         due(home)
+
+
+def test_a_damaged_batch_is_named(home: Home) -> None:
+    folder = home.preferences.arrived / take_in_rows(home, rows(0), "first").arrival.digest[:16]
+    file = folder / "batch.json"
+    file.write_text(file.read_text()[:40])
+    for ask in (due, lambda home: arrivals(home.preferences)):
+        with pytest.raises(UserError, match=f"{file} is damaged"):
+            ask(home)
 
 
 def test_it_is_quick(home: Home, run: Run) -> None:

@@ -59,3 +59,11 @@ def test_the_project_is_found_from_inside_a_workspace(home: Home) -> None:
 def test_outside_of_a_project(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not inside a Plumbline project"):
         find_home(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", '{"id": "2026', '{"id": 3}', "[]"])
+def test_a_damaged_record_is_named(home: Home, text: str) -> None:
+    folder = make(home, "20260101-000000-aaaaaa")
+    (folder / "run.json").write_text(text)
+    with pytest.raises(UserError, match=f"{folder / 'run.json'} is damaged"):
+        read_record(folder)

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fake_project import environment, plumbline
+from fake_project import environment
 
+from plumbline.lineage.home import Home
+from plumbline.lineage.records import read_record, run_folders
 from plumbline.service.process import marked
 
 QUICK = {
@@ -87,10 +89,10 @@ class Up:
         return json.loads(text) if text else None
 
     def flow_runs(self) -> list[dict[str, object]]:
-        """All that do not only wait for the clock, oldest first."""
-        found = self.call("flow_runs/filter", {"limit": 200, "sort": "EXPECTED_START_TIME_ASC"})
+        """The last 200 that do not only wait for the clock, oldest first."""
+        found = self.call("flow_runs/filter", {"limit": 200, "sort": "EXPECTED_START_TIME_DESC"})
         assert isinstance(found, list)
-        return [run for run in found if not (run["auto_scheduled"] and run["state_type"] == "SCHEDULED")]
+        return [run for run in reversed(found) if not (run["auto_scheduled"] and run["state_type"] == "SCHEDULED")]
 
     def quiet(self) -> bool:
         """Whether no flow run is going on or about to."""
@@ -98,6 +100,4 @@ class Up:
 
     def records(self) -> list[dict[str, object]]:
         """The records of all runs, oldest first."""
-        done = plumbline(self.root, "runs", "--all", "--json")
-        assert done.returncode == 0, done.stderr
-        return list(reversed(json.loads(done.stdout)))
+        return [read_record(folder).model_dump() for folder in run_folders(Home(self.root, self.home))]

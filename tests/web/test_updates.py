@@ -74,6 +74,24 @@ def test_only_what_was_written_is_read_and_a_failure_is_tried_again(empty: Home)
     assert left_after_a_look() == 0
 
 
+def test_whatever_is_wrong_with_what_is_due_it_is_looked_at_again(
+        empty: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    site = site_behind(visit(empty))
+    updates = Updates(site.history, site.freshness)
+    monkeypatch.setattr("plumbline.web.updates.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("plumbline.web.updates.look_up_due", lambda _home: 1 / 0)
+    updates.start()
+    assert updates.first.wait(10)
+    while "ZeroDivisionError" not in str(site.freshness.due):
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert caplog.text.count("Whether a retraining is due cannot be told") == 1
+    monkeypatch.undo()
+    while "ZeroDivisionError" in str(site.freshness.due):
+        time.sleep(0.01)
+    updates.end()
+
+
 def test_a_new_project_has_no_problem(empty: Home) -> None:
     site = site_behind(visit(empty))
     updates = Updates(site.history, site.freshness)
