@@ -75,6 +75,15 @@ def test_all_versions_with_their_win_rates(client: TestClient) -> None:
     assert "Win rate against SFT" in page and "badge-champion" in page
 
 
+def test_what_it_was_made_from_has_the_names_of_the_lineage(client: TestClient) -> None:
+    number = champion(client)
+    link = re.compile(r'<a href="/lineage/[^"]*"[^>]*>([^<]+)</a>')
+    here = client.get(f"/models/{number}").text.split("<h2>Made from</h2>")[1].split("As a graph")[0]
+    there = client.get(f"/lineage/version/{number}").text.split(">Made from</h2>")[1]
+    assert "reward model " in here
+    assert set(link.findall(here)) <= set(link.findall(there))
+
+
 def test_an_alias_leads_to_its_version(client: TestClient) -> None:
     answer = client.get("/models/champion")
     assert (answer.status_code, answer.headers["location"]) == (307, f"/models/{champion(client)}")

@@ -10,11 +10,12 @@ from starlette.concurrency import run_in_threadpool
 
 from plumbline.errors import UserError
 from plumbline.evaluation.samples import Sample
-from plumbline.lineage.graph import Graph, Node, Ref
+from plumbline.lineage.graph import Graph, Ref
 from plumbline.lineage.history import History, Move, Run, Version
 from plumbline.lineage.registry import CHAMPION, PREVIOUS, Registry
 from plumbline.lineage.reports import Curve, Reports
 from plumbline.web.charts import Bar, Series, intervals, lines
+from plumbline.web.lineage_words import figure_of, name_of
 from plumbline.web.markdown import Block, blocks
 from plumbline.web.overview import champion_of, trends, win_rates
 from plumbline.web.security import form_of
@@ -25,6 +26,7 @@ PAGE, SAMPLES_A_PAGE = 50, 10
 VIEWS = {"about": "About", "curves": "Training", "reward": "Reward model", "evaluation": "Evaluation",
          "samples": "Samples"}
 TRAINED = {"ppo": "PPO", "reward_model": "Reward model", "sft": "SFT", "base": "Base model"}
+MOST_NODES = 60
 TELLING = ("reward", "kl", "loss", "accuracy", "length", "stopped", "entropy")
 """The curves that one looks at first."""
 PICTURES = {"calibration": "report/calibration.png", "scores": "report/scores.png"}
@@ -164,9 +166,10 @@ def moves_of(history: History, number: int) -> list[Move]:
     return [move for move in history.moves if number in (move.before, move.after)]
 
 
-def _nodes(graph: Graph, found: dict[Ref, int]) -> list[tuple[Node, int]]:
-    """Nodes with how far away they are, the nearest first."""
-    return [(graph.nodes[ref], steps) for ref, steps in sorted(found.items(), key=lambda pair: pair[1])][:60]
+def _nodes(graph: Graph, found: dict[Ref, int]) -> list[tuple[Ref, str, str, int]]:
+    """Nodes, their names and figures as in the graph, and how far away they are, the nearest first."""
+    nearest = sorted(found.items(), key=lambda pair: pair[1])[:MOST_NODES]
+    return [(ref, name_of(graph.nodes[ref]), figure_of(graph.nodes[ref]), steps) for ref, steps in nearest]
 
 
 def _ordered(curves: Sequence[Curve]) -> list[Curve]:
