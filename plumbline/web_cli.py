@@ -1,5 +1,6 @@
 """The command `plumbline ui`: the web pages."""
 
+from socket import socket
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ def ui(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = PORT,
     name: Annotated[list[str] | None, typer.Option(metavar="NAME", envvar="PLUMBLINE_NAMES", help=
                     "A host name that others open it by, such as that of a proxy in front; repeatable.")] = None,
+    inherited: Annotated[int | None, typer.Option("--socket", hidden=True)] = None,
     show_token: Annotated[bool, typer.Option("--show-token", help="Print the address with the token; start nothing.")
                           ] = False,
 ) -> None:
@@ -25,6 +27,7 @@ def ui(
 
         typer.echo(f"http://{LOCAL if host == '0.0.0.0' else host}:{port}/?token={open_keys(home)[0].token}")
         return
-    from plumbline.web.server import serve
+    from plumbline.web.server import listen, serve
 
-    serve(home, host, port, name or [], typer.echo)
+    # `plumbline up` holds the socket, so that nobody is refused while killed pages are started again.
+    serve(home, host, listen(host, port) if inherited is None else socket(fileno=inherited), name or [], typer.echo)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from plumbline.errors import UserError
 from plumbline.lineage.flows import stop_flows
 from plumbline.lineage.home import Home
 from plumbline.service.process import MARK
 
-LOCAL = "127.0.0.1"
+LOCAL, EVERYWHERE = "127.0.0.1", ("0.0.0.0", "::")
 PORTS = {"prefect": 4200, "pages": 4280, "mlflow": 5000}
 SERVE = (sys.executable, "-m", "plumbline.service.serve_socket")
 SLOW_LOOPS = ("LATE_RUNS", "PAUSE_EXPIRATIONS", "CLEANUP_RECONCILER", "FOREMAN", "CANCELLATION_CLEANUP",
@@ -99,11 +100,10 @@ def _worker(home: Home, environment: Mapping[str, str], after: str | None) -> Pa
 
 
 def _pages(home: Home, environment: Mapping[str, str], host: str) -> Part:
-    port = _free_port("pages", host)
-    name = LOCAL if host in ("0.0.0.0", "::") else host
-    address = f"http://{name}:{port}/"
-    command = (sys.executable, "-m", "plumbline.cli", "ui", "--host", host, "--port", str(port))
-    return Part("pages", "Plumbline", command, _log(home, "pages"), environment, address, f"{address}api/health")
+    listener, address = _listen("pages", host)
+    command = (sys.executable, "-m", "plumbline.cli", "ui", "--host", host, "--socket", str(listener.fileno()))
+    return Part("pages", "Plumbline", command, _log(home, "pages"), environment, address, f"{address}api/health",
+                listener)
 
 
 def _mlflow(home: Home) -> Part:
@@ -119,23 +119,22 @@ def _log(home: Home, name: str) -> Path:
     return home.folder / "service" / f"{name}.log"
 
 
-def _listen(name: str) -> tuple[socket.socket, str]:
-    """A socket on the part's usual port, or on any that is free."""
-    listener = _bind(LOCAL, PORTS[name])
-    listener.listen(256)
-    return listener, f"http://{LOCAL}:{listener.getsockname()[1]}/"
+def _listen(name: str, host: str = LOCAL) -> tuple[socket.socket, str]:
+    """A socket on the part's usual port, or on any that is free; and the address at which this machine reaches it.
 
-
-def _free_port(name: str, host: str) -> int:
-    with _bind(host, PORTS[name]) as probe:
-        return int(probe.getsockname()[1])
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError:
-        listener.bind((host, 0))
-    return listener
+    Raises UserError for a host that is not this machine.
+    """
+    problem: OSError | None = None
+    for port in (PORTS[name], 0):
+        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(256)  # two may bind the same port at the same moment; only one may listen
+        except OSError as error:
+            listener.close()
+            problem = error
+            continue
+        shown = LOCAL if host in EVERYWHERE else f"[{host}]" if ":" in host else host
+        return listener, f"http://{shown}:{listener.getsockname()[1]}/"
+    raise UserError(f"Cannot listen on {host}: {problem}. Give an address of this machine, or 0.0.0.0 for all of them.")

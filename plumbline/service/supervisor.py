@@ -204,7 +204,7 @@ def _last_line(log: Path) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace")[-4000:].strip().splitlines()
     except OSError:
         return ""
-    return lines[-1][:300] if lines else ""
+    return lines[-1][:300].rstrip(".") if lines else ""
 
 
 def _now() -> str:

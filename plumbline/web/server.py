@@ -18,10 +18,9 @@ GRACE_SECONDS = 1
 ANYWHERE = ("0.0.0.0", "::", "")
 
 
-def serve(home: Home, host: str, port: int, names: Sequence[str], say: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM. Raises UserError for an address that cannot be had."""
+def serve(home: Home, host: str, listener: socket.socket, names: Sequence[str], say: Callable[[str], None]) -> None:
+    """Serve on a socket until SIGINT or SIGTERM; `host` is what it was bound to."""
     keys, first = open_keys(home)
-    listener = listen(host, port)
     app = create_app(home, [host, *names])
     address = shown_address(host, listener)
     say(f"Plumbline's pages: {with_token(address, keys.token) if first else address}")

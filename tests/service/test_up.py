@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import urllib.request
 from pathlib import Path
 
@@ -11,13 +10,16 @@ from always_on_project import make_always_on
 from fake_project import plumbline
 from running_service import Up, eventually
 
+from plumbline.errors import UserError
+from plumbline.lineage.home import Home
+from plumbline.service.parts import make_parts
 from plumbline.service.process import marked
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def answers(url: object) -> int:
-    with urllib.request.urlopen(str(url), timeout=30) as answer:
+    with urllib.request.urlopen(str(url), timeout=120) as answer:
         return int(answer.status)
 
 
@@ -49,10 +51,10 @@ def test_other_commands_find_the_server(up: Up) -> None:
 def test_what_is_killed_comes_back(up: Up, part: str) -> None:
     eventually(lambda: up.all_are("up"), "up")
     pid = up.kill(part)
+    if address := up.parts()[part]["address"]:
+        assert answers(address) == 200, "who comes meanwhile waits"
     eventually(lambda: up.parts()[part]["pid"] not in (pid, None) and up.all_are("up"), f"the return of {part}")
     assert "ended by signal 9; starting it again" in up.said()
-    if address := up.parts()[part]["address"]:
-        assert answers(address) == 200
 
 
 def test_stopping_leaves_nothing(up: Up) -> None:
@@ -95,19 +97,15 @@ def test_broken_parameters_are_said_before_anything_starts(tmp_path: Path) -> No
 
 
 def test_a_taken_port_is_no_obstacle(tmp_path: Path) -> None:
-    from plumbline.lineage.home import Home
-    from plumbline.service.parts import PORTS, make_parts
+    """Nor are two that start at the same moment."""
+    made = [make_parts(Home(tmp_path, tmp_path / name), "127.0.0.1") for name in ("one", "other")]
+    listeners = [part.listener for parts in made for part in parts if part.listener]
+    addresses = [part.address for parts in made for part in parts if part.address]
+    for listener in listeners:
+        listener.close()
+    assert len(addresses) == len(set(addresses)) == len(listeners) == 6
 
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            other.bind(("127.0.0.1", PORTS["mlflow"]))
-        except OSError:
-            pass  # somebody else has it: as good
-        else:
-            other.listen()
-        parts = {part.name: part for part in make_parts(Home(tmp_path, tmp_path / "home"), "127.0.0.1")}
-    assert parts["mlflow"].address not in (None, f"http://127.0.0.1:{PORTS['mlflow']}/")
-    for part in parts.values():
-        if part.listener:
-            part.listener.close()
+
+def test_a_host_that_is_not_this_machine(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Cannot listen on 203\.0\.113\.1"):
+        make_parts(Home(tmp_path, tmp_path / "home"), "203.0.113.1")
