@@ -8,7 +8,7 @@ from pathlib import Path
 from plumbline.errors import UserError
 from plumbline.preferences.batches import Quarantined
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -74,6 +74,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def is_data(name: str) -> bool:
-    """Whether a file of this name would be read."""
+    """Whether a file of this name would be read, in whatever case its suffixes are."""
+    name = name.lower()
     stem = next((name.removesuffix(end) for end in COMPRESSED if name.endswith(end)), name)
-    return not name.startswith(".") and stem.lower().endswith(SUFFIXES)
+    return not name.startswith(".") and stem.endswith(SUFFIXES)

@@ -27,6 +27,8 @@ Flags = NDArray[np.bool_]
 Names = NDArray[np.str_]
 KINDS = ("demonstration", "comparison", "ranking", "rating")
 NOBODY = ""
+VERSION = "version_2"
+"""Stands in the kept file; raised when a column gets another meaning. The name stays the digest, which gc looks for."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,24 @@ COLUMNS = [field.name for field in fields(Index)]
 def index_of(rows: Path, digest: str, store: Path) -> Index:
     """The index of the file `rows`, whose content `digest` names; kept in the folder `store`."""
     file = store / f"{digest}.npz"
-    if not file.exists():
+    index = _kept(file)
+    if index is None:
         index = make_index(rows)
         store.mkdir(parents=True, exist_ok=True)
         draft = store / f".new-{os.getpid()}-{threading.get_ident()}-{digest}.npz"
-        np.savez(draft, **{name: getattr(index, name) for name in COLUMNS})
+        columns = {name: getattr(index, name) for name in COLUMNS}
+        columns[VERSION] = np.zeros(0, np.bool_)
+        np.savez(draft, **columns)
         draft.replace(file)
+    return index
+
+
+def _kept(file: Path) -> Index | None:
+    """The index in the file; None if there is none, or one of another version."""
+    if not file.exists():
+        return None
     with np.load(file, allow_pickle=False) as kept:
-        return Index(**{name: kept[name] for name in COLUMNS})
+        return Index(**{name: kept[name] for name in COLUMNS}) if VERSION in kept.files else None
 
 
 def make_index(rows: Path) -> Index:
@@ -137,7 +149,8 @@ def _verdict(row: Row) -> int:
             return 1 if (row.label == "A") == (row.responses[0] <= row.responses[1]) else -1
         case Ranking():
             ranks = sorted(zip(row.responses, row.ranks, strict=True))
-            return _hash([str(rank) for _, rank in ranks]) >> 1
+            places = {rank: str(place) for place, rank in enumerate(sorted(set(row.ranks)), 1)}  # 1, 1, 3 is 1, 1, 2
+            return _hash([places[rank] for _, rank in ranks]) >> 1
         case Rating():
             return _hash([repr(row.score)]) >> 1
         case _:

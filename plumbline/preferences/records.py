@@ -1,8 +1,8 @@
 """Files as numbered records: JSON lines, a JSON array, CSV or Parquet, compressed or not, in bounded memory.
 
 The content decides, not the name: compression, Parquet and JSON arrays are told by their first bytes; only CSV needs
-its suffix (`.tsv` for tabs). Instead of a record that cannot be read stands what is wrong with it, and the others go
-on. A line may have 16 MiB.
+its suffix (`.tsv` for tabs), in any case. Instead of a record that cannot be read stands what is wrong with it, and the
+others go on. A line may have 16 MiB.
 """
 
 import bz2
@@ -42,9 +42,9 @@ def read_records(file: Path) -> Records:
         if start.startswith(PARQUET):
             yield from _parquet(plain)
         elif unpack is None:
-            yield from _texts(plain, file.name)
+            yield from _texts(plain, file.name.lower())
         else:
-            name = file.stem if file.name.endswith(SUFFIXES) else file.name
+            name = (file.stem if file.name.lower().endswith(SUFFIXES) else file.name).lower()
             unpacked: io.BufferedReader = io.BufferedReader(_Unpacked(unpack(plain)))
             yield from _texts(unpacked, name)
 

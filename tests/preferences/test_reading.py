@@ -31,6 +31,9 @@ PACKED = {
     "table.csv": CSV,
     "table.csv.gz": gzip.compress(CSV),
     "table.tsv": CSV.replace(b",", b"\t"),
+    "TABLE.CSV": CSV,
+    "table.Tsv.GZ": gzip.compress(CSV.replace(b",", b"\t")),
+    "PACKED.JSONL.GZ": gzip.compress(LINES.encode()),
 }
 
 

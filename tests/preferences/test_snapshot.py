@@ -1,6 +1,8 @@
 """A snapshot names the exact rows of a run: same content, same digest, same bytes; unchanged, it costs nothing."""
 
+import gzip
 import hashlib
+import json
 import os
 import time
 
@@ -68,6 +70,19 @@ def test_a_folder_gives_one_batch_a_file_and_leaves_other_files_alone(tmp_path, 
     manifest, folder = snapshot("data")
     assert [batch.source for batch in manifest.batches] == ["data/b.jsonl", "data/deep/a.jsonl"]
     assert len(contents(folder)) == 3
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz", "A.CSV", "a.Tsv", "a.jsonl.GZ", "A.NDJSON.Zst"])
+def test_a_folder_is_read_whatever_the_case_of_its_names(tmp_path, snapshot, name):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    mark = "\t" if ".tsv" in name.lower() else ","
+    table = "prompt,chosen,rejected\nQ,yes,no\n".replace(",", mark)
+    text = table if name.lower().startswith(("a.tsv", "a.csv")) else json.dumps(pairs(1)[0]) + "\n"
+    packed = name.lower().endswith((".gz", ".zst"))
+    (folder / name).write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    batch, = snapshot("given")[0].batches
+    assert (batch.source, batch.rows, batch.quarantined) == (f"given/{name}", 1, 0)
 
 
 def test_a_link_out_of_a_folder_is_set_aside_and_the_rest_imported(tmp_path, snapshot):

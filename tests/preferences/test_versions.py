@@ -1,9 +1,10 @@
 """Two versions of the data side by side: added, removed, judged anew, with the rate of flipped labels."""
 
+import numpy as np
 import pytest
 from preference_files import write_jsonl
 
-from plumbline.preferences.index import make_index
+from plumbline.preferences.index import COLUMNS, index_of, make_index
 from plumbline.preferences.types import Comparison, Message, Origin, Ranking, row_id, to_json
 from plumbline.preferences.versions import Version, chosen_rows, compare, describe
 
@@ -45,6 +46,29 @@ def test_a_ranking_in_another_order_is_judged_anew(tmp_path, version):
     ranked = [to_json(Ranking(prompt, ("a", "b", "c"), ranks, Origin("house"))) for ranks in ((1, 2, 3), (1, 3, 2))]
     found = compare(version("before", ranked[0]), version("after", ranked[1]), tmp_path / "index")
     assert (found.relabelled.rows, found.relabelled.flip_rate) == (1, None)
+
+
+def test_rankings_with_other_numbers_in_the_same_order_agree(tmp_path):
+    prompt = (Message("user", "Rank"),)
+    file = write_jsonl(tmp_path / "a.jsonl", [
+        to_json(Ranking(prompt, ("a", "b", "c"), ranks, Origin("house")))
+        for ranks in ((1, 1, 3), (1, 1, 2), (2, 2, 3), (1, 2, 3), (1, 2, 2))])
+    same = make_index(file).verdict.tolist()
+    assert same[0] == same[1] == same[2]
+    assert len(set(same)) == 3
+
+
+def test_an_index_that_was_kept_before_verdicts_changed_is_made_again_under_its_name(tmp_path):
+    file = write_jsonl(tmp_path / "a.jsonl", [judged(1), judged(2)])
+    fresh, store = make_index(file), tmp_path / "index"
+    store.mkdir()
+    np.savez(store / "abc.npz", **{name: getattr(fresh, name) for name in COLUMNS} | {"verdict": fresh.verdict + 1})
+    assert index_of(file, "abc", store).verdict.tolist() == fresh.verdict.tolist()
+    assert [kept.name for kept in store.iterdir()] == ["abc.npz"]  # gc knows the digest from the name
+    written = (store / "abc.npz").stat().st_mtime_ns
+    again = index_of(file, "abc", store)
+    assert (store / "abc.npz").stat().st_mtime_ns == written
+    assert all(np.array_equal(getattr(again, name), getattr(fresh, name)) for name in COLUMNS)
 
 
 def test_a_version_is_described_with_each_row_once(tmp_path, version):

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from hostile import MARK, TEXTS, active_in
-from made_up import fill, run
+from made_up import fill, run, workspace
 from selenium.webdriver import Chrome
 from sites import emulate, problems_in, site_behind, visit
 
 from plumbline.lineage.data_changes import add, remove, supersede
+from plumbline.lineage.history import Run
 from plumbline.lineage.home import Home
 from plumbline.lineage.known_data import KnownData
 from plumbline.lineage.workspace import init_dvc
@@ -153,6 +154,61 @@ def test_data_that_is_elsewhere_is_said_with_the_command_that_brings_it(client: 
     page = client.get(f"/data/{gone.id}").text
     assert f"plumbline restore {gone.id}" in page and "12 comparisons" in page
     assert f"plumbline restore {gone.id}" in client.get(f"/data/diff?a={gone.id}&b={gone.id}").text
+
+
+def took(count: int, first: int = 0) -> list[Run]:
+    """Runs that each took a snapshot of their own."""
+    return [run(f"20261120-{100000 + i}-aaaaaa", snapshot=f"{i:036x}",
+                batches=(Batch(f"{i:064x}", "far.jsonl", 12, {"comparison": 12}, 0, False),))
+            for i in range(first, first + count)]
+
+
+def test_a_page_beyond_the_last_snapshot_does_not_say_that_there_is_none(
+        empty: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = arrive(empty, "first.jsonl", [judged("Question", "A", "ada")])
+    monkeypatch.setattr(KnownData, "arrivals", lambda _: [one] * 250)
+    client = visit(empty)
+    assert "No run has taken a snapshot yet" in client.get("/data?at=100").text
+    fill(site_behind(client).history, runs := took(20))
+    page = client.get("/data?at=100").text
+    assert "No run has taken a snapshot yet" not in page and "None on this page, 20 in all" in page
+    newest = KnownData(site_behind(client).history).snapshots()[0]
+    assert newest.runs[0].id == runs[-1].id
+    assert "Changes since the last run" in page and f"a={newest.digest}" in page
+
+
+def test_a_page_beyond_the_last_batch_does_not_say_that_nothing_was_added(empty: Home) -> None:
+    arrive(empty, "first.jsonl", [judged("Question", "A", "ada")])
+    client = visit(empty)
+    fill(site_behind(client).history, took(150))
+    page = client.get("/data?at=100").text
+    assert "Nothing was added yet" not in page and "None on this page, 1 in all" in page
+    newest = KnownData(site_behind(client).history).snapshots()[0]
+    button = re.search(r'href="([^"]*)">Changes since the last run', page)
+    assert button and f"a={newest.digest}" in button.group(1)
+
+
+def test_rows_set_aside_are_read_from_the_first_run_that_holds_them_or_counted(empty: Home, tmp_path: Path) -> None:
+    digest = "e" * 64
+    batches = (Batch(digest, "far.jsonl", 12, {"comparison": 12}, 1203, False),
+               Batch("f" * 64, "near.jsonl", 12, {"comparison": 12}, 0, False))
+    gone = [run(f"20261120-{i}-aaaaaa", batches=batches, folder=tmp_path / str(i)) for i in (100000, 100001)]
+    client = visit(empty)
+    fill(site_behind(client).history, gone)
+    page = client.get(f"/data/{gone[0].id}?view=aside").text
+    assert "Nothing was set aside" not in page
+    assert "1,203 rows were set aside, and are not on this machine" in page
+    assert f"plumbline restore {gone[1].id}" in page
+    held = json.dumps({"file": "far.jsonl", "line": 7, "field": "prompt", "reason": "is empty"}) + "\n"
+    workspace(tmp_path / "100000", {f"data/snapshot/{digest}.quarantine.jsonl": held})
+    page = client.get(f"/data/{gone[0].id}?view=aside").text
+    assert "is empty" in page and "rows were set aside" not in page
+
+
+def test_a_snapshot_without_rows_set_aside_says_so(empty: Home) -> None:
+    client = visit(empty)
+    fill(site_behind(client).history, runs := took(1))
+    assert "Nothing was set aside." in client.get(f"/data/{runs[0].id}?view=aside").text
 
 
 def test_a_batch_that_only_dvc_knows_is_not_hidden(visitor: TestClient, arrived: Home) -> None:

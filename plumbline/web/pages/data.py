@@ -61,6 +61,7 @@ def data(request: Request, at: int = 0) -> HTMLResponse:
             uses[digest] = uses.get(digest, 0) + len(snapshot.runs)
     return site.page("data.html", section=SECTION, arrivals=arrived[at:at + LISTED], at=at, listed=LISTED,
                      arrived=len(arrived), uses=uses, snapshots=snapshots[at:at + LISTED], taken=len(snapshots),
+                     newest=snapshots[0] if snapshots else None,
                      champion=_champion(site.history), not_here=known.not_here(), pull=PULL)
 
 
@@ -110,7 +111,9 @@ def version(request: Request, name: str, view: str = "", q: str = "", kind: str 
     given = {key: value for key, value in query.items() if value}
     context: dict[str, object] = {"data": data, "view": shown_view, "given": given, "query": query}
     if shown_view == "aside":
-        context["aside"] = _set_aside(site.history, data)
+        files = _aside_files(site.history, data)
+        context["aside"] = _set_aside(files or ())
+        context["elsewhere"] = files is None
     elif shown_view == "about":
         context["report"] = _report(site.history, data)
         context["picture"] = None
@@ -170,16 +173,19 @@ def _report(history: History, data: Data) -> list[Section] | None:
     return None
 
 
-def _set_aside(history: History, data: Data) -> list[Aside]:
-    """The first rows of the data that could not be used."""
-    found = (line for file in _aside_files(history, data) if file.is_file() for line in lines(file))
+def _set_aside(files: Sequence[Path]) -> list[Aside]:
+    """The first rows that could not be used."""
+    found = (line for file in files if file.is_file() for line in lines(file))
     return [Aside(**json.loads(line)) for line in islice(found, LISTED)]
 
 
-def _aside_files(history: History, data: Data) -> Sequence[Path]:
+def _aside_files(history: History, data: Data) -> Sequence[Path] | None:
+    """The files of rows set aside; None where those of a snapshot are not on this machine."""
     if data.arrival is not None:
         return [folder_of(history.home.preferences, data.arrival) / QUARANTINE]
     if data.snapshot is None:
         return []
-    folders = [run.folder / SNAPSHOT for run in data.snapshot.runs if run.folder is not None]
-    return [folder / f"{batch.digest}.quarantine.jsonl" for folder in folders[:1] for batch in data.snapshot.batches]
+    names = [f"{batch.digest}.quarantine.jsonl" for batch in data.snapshot.batches if batch.quarantined]
+    folders = (run.folder / SNAPSHOT for run in data.snapshot.runs if run.folder is not None)
+    found = ([folder / name for name in names] for folder in folders)
+    return next((files for files in found if all(file.is_file() for file in files)), None if names else [])
