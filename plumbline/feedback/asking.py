@@ -34,6 +34,7 @@ class Annotator:
     first_shown: float | None
     """Share of the decided verdicts that prefer what was shown first; far from a half is a habit, not a judgement."""
     decided: int
+    """Verdicts A or B on pairs whose sides are at random: those of `try it` are not."""
 
 
 def next_pair(store: Store, annotator: str, ranking: bool = False) -> Pair | None:
@@ -75,8 +76,9 @@ def open_prompts(store: Store) -> set[Prompt]:
 
 def annotators(store: Store) -> list[Annotator]:
     """Everybody's statistics, the most diligent first."""
-    query = select(verdicts.c.annotator, verdicts.c.pair, verdicts.c.choice, verdicts.c.shown).where(
-        verdicts.c.undone.is_(None))
+    query = (select(verdicts.c.annotator, verdicts.c.pair, verdicts.c.choice, verdicts.c.shown, pairs.c.source)
+             .join(pairs, pairs.c.id == verdicts.c.pair).where(verdicts.c.undone.is_(None)))
+    firsts: dict[str, list[bool]] = defaultdict(list)
     by_name: dict[str, list[tuple[str, str, str | None]]] = defaultdict(list)
     by_pair: dict[str, list[tuple[str, str]]] = defaultdict(list)
     with unreachable(store.engine), store.reading.connect() as connection:
@@ -85,17 +87,17 @@ def annotators(store: Store) -> list[Annotator]:
             by_name[row.annotator].append((row.pair, row.choice, meant))
             if meant:
                 by_pair[row.pair].append((row.annotator, meant))
-    found = [_annotator(name, said, by_pair) for name, said in by_name.items()]
+            if row.source == "feedback" and row.choice in ("A", "B"):
+                firsts[row.annotator].append(row.choice == "A")
+    found = [_annotator(name, said, by_pair, firsts[name]) for name, said in by_name.items()]
     return sorted(found, key=lambda one: (-one.verdicts, one.name))
 
 
 def _annotator(name: str, said: Sequence[tuple[str, str, str | None]],
-               by_pair: dict[str, list[tuple[str, str]]]) -> Annotator:
+               by_pair: dict[str, list[tuple[str, str]]], firsts: Sequence[bool]) -> Annotator:
     same = [meant == other for pair, _, meant in said if meant for who, other in by_pair[pair] if who != name]
     choices = Counter(choice for _, choice, _ in said)
-    decided = choices["A"] + choices["B"]
-    return Annotator(name, len(said), dict(choices), _share(same), len(same),
-                     choices["A"] / decided if decided else None, decided)
+    return Annotator(name, len(said), dict(choices), _share(same), len(same), _share(firsts), len(firsts))
 
 
 def _share(flags: Sequence[bool]) -> float | None:

@@ -49,6 +49,8 @@ class Waiting:
     count: int
     oldest: str | None
     newest: str | None
+    to_add: int = 0
+    """Verdicts that count and have not become a batch yet."""
 
 
 def collect(home: Home, step: Step = lambda _: None) -> list[Arrival]:
@@ -81,7 +83,7 @@ def waiting(store: Store) -> Waiting:
         counted = [connection.execute(query).one() for query in counts]
     some = [row for row in counted if row[0]]
     return Waiting(sum(row[0] for row in some), min((row[1] for row in some), default=None),
-                   max((row[2] for row in some), default=None))
+                   max((row[2] for row in some), default=None), counted[0][0])
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ def _lines_to_add(connection: Connection) -> dict[int, str]:
     found = connection.execute(_to_add()).all()
     judged = _to_add().with_only_columns(verdicts.c.pair).order_by(None)
     known = {row.id: pair_of(row) for row in connection.execute(select(pairs).where(pairs.c.id.in_(judged)))}
-    return {row.id: "".join(to_line(made) for made in rows_of(known[row.pair], verdict_of(row))) for row in found}
+    # What is not known any more was planned by another process since the first query.
+    return {row.id: "".join(to_line(made) for made in rows_of(known[row.pair], verdict_of(row)))
+            for row in found if row.pair in known}
 
 
 def _lines_to_remove(connection: Connection) -> dict[int, str]:

@@ -1,15 +1,17 @@
 """The feedback store: pairs that wait for people, and their verdicts.
 
 A verdict is acknowledged when it is on the disk. Many at a time share one transaction (group commit): a thread takes
-all that wait, writes them, and then tells each of them. A verdict's key makes sending it again harmless.
+all that wait, writes them, and then tells each of them. A verdict's key makes sending it again harmless; another
+verdict under the same key is refused.
 """
 
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, Insert, Row, Table, func, select, update
@@ -75,7 +77,10 @@ class Store:
         return found
 
     def submit(self, verdict: Verdict) -> "Future[None]":
-        """Keep a verdict; done when it is on the disk. Raises UserError for what is no verdict on that pair."""
+        """Keep a verdict; done when it is on the disk. Raises UserError for what is no verdict on that pair.
+
+        The future raises UserError where the key has another verdict, or one that was undone.
+        """
         pair = self.pair(verdict.pair)
         if pair is None:
             raise UserError(f"There is no pair {verdict.pair!r:.40} to judge. Load the page again for another one.")
@@ -116,14 +121,15 @@ class Store:
             while len(group) < MOST_AT_ONCE and not self._waiting.empty():
                 group.append(self._waiting.get())
             going_on = None not in group
-            self._commit([one for one in group if one is not None])
+            # A cancelled one has nobody left who could be told, and from here on none can be cancelled.
+            self._commit([one for one in group if one is not None and one[1].set_running_or_notify_cancel()])
 
     def _commit(self, group: "Sequence[tuple[Verdict, Future[None]]]") -> None:
         if not group:
             return
         try:
             with self.engine.begin() as connection:
-                connection.execute(unless_there(connection, verdicts), [_values(verdict) for verdict, _ in group])
+                there = _insert(connection, [verdict for verdict, _ in group])
         except (DataError, IntegrityError) as error:
             if len(group) == 1:
                 group[0][1].set_exception(error)
@@ -134,8 +140,13 @@ class Store:
             for _, written in group:
                 written.set_exception(_as_user_error(self.engine, error))
         else:
-            for _, written in group:
-                written.set_result(None)
+            for verdict, written in group:
+                row = there.get(verdict.key)
+                problem = _in_the_way(row, verdict) if row else None
+                if problem:
+                    written.set_exception(problem)
+                else:
+                    written.set_result(None)
 
 
 def now() -> str:
@@ -160,6 +171,29 @@ def verdict_of(row: "Row[tuple[object, ...]]") -> Verdict:
     """The verdict in a row of the table."""
     return Verdict(row.key, row.pair, row.choice, row.annotator, row.session, tuple(row.shown), row.time,
                    tuple(row.ranks) if row.ranks else None, row.strength, row.comment)
+
+
+def _insert(connection: Connection, said: Sequence[Verdict]) -> "dict[str, Row[tuple[object, ...]]]":
+    """Insert verdicts; by key, the rows of keys that were there already or came twice. Asks only if there are such."""
+    offer = unless_there(connection, verdicts).returning(verdicts.c.key)
+    made = set(connection.execute(offer, [_values(verdict) for verdict in said]).scalars())
+    if len(made) == len(said):
+        return {}
+    times = Counter(verdict.key for verdict in said)
+    doubtful = [key for key, count in times.items() if count > 1 or key not in made]
+    return {row.key: row for row in connection.execute(select(verdicts).where(verdicts.c.key.in_(doubtful)))}
+
+
+def _in_the_way(row: "Row[tuple[object, ...]]", verdict: Verdict) -> UserError | None:
+    """Why a verdict does not count beside the one in the row, which has its key; None where both say the same."""
+    kept = verdict_of(row)
+    if row.undone is not None:
+        return UserError("This page was answered already, and that verdict was undone. A page takes one verdict: load "
+                         "the page again to give another.")
+    if replace(kept, session=verdict.session, time=verdict.time, comment=verdict.comment) != verdict:
+        return UserError(f"This page was answered already, with {kept.choice!r}. A page takes one verdict: undo that "
+                         "one, or load the page again.")
+    return None
 
 
 def _values(verdict: Verdict) -> dict[str, object]:

@@ -11,6 +11,9 @@ shown, so that a preference for what stands first can be measured.
 | ranking | a ranking; equal ranks are ties |
 | skip | none: it says nothing of the answers |
 
+`Try it` shows the champion first, so its order says nothing of a habit: A, B and tie become a ranking of two there, for
+a ranking has no first and second on the screen, and no strength.
+
 A comment stays in the store: the rows' schema has no place for it.
 """
 
@@ -107,6 +110,8 @@ def rows_of(pair: Pair, verdict: Verdict) -> list[Row]:
         return [Ranking(pair.prompt, texts, verdict.ranks, origin)]
     if verdict.choice == "both bad":
         return [Rating(pair.prompt, text, 0.0, origin) for text in texts]
+    if pair.source == "try it":
+        return [Ranking(pair.prompt, texts, {"A": (1, 2), "B": (2, 1)}.get(verdict.choice, (1, 1)), origin)]
     labels: dict[Choice, Label] = {"A": "A", "B": "B", "tie": "tie"}
     strength = float(verdict.strength) if verdict.strength else None
     return [Comparison(pair.prompt, (texts[0], texts[1]), labels[verdict.choice], origin, strength)]

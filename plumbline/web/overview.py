@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from markupsafe import Markup
+from ruamel.yaml.error import YAMLError
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
@@ -98,7 +99,7 @@ def changed_parameters(home: Home, run: Run) -> list[Difference]:
 
 
 def changed_code(home: Home, run: Run) -> list[str] | None:
-    """The files of code that stages depend on and that differ now from a run's commit; None where git cannot tell."""
+    """The files of code that stages depend on and that differ now from a run's commit; None where nobody can tell."""
     if not run.git_commit or not COMMIT.fullmatch(run.git_commit):
         return None
     return _git_diff(home.root, run.git_commit, int(time.monotonic() / GIT_SECONDS))
@@ -173,12 +174,12 @@ def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 
 @lru_cache(maxsize=16)
 def _git_diff(root: Path, commit: str, _when: int) -> list[str] | None:
-    paths = sorted({path for stage in read_stages(root).values() for path in stage.code})
-    command = ["git", "diff", "--name-only", "--relative", "--end-of-options", commit, "--", *paths]
     try:
+        paths = sorted({path for stage in read_stages(root).values() for path in stage.code})
+        command = ["git", "diff", "--name-only", "--relative", "--end-of-options", commit, "--", *paths]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=5)
-    except (OSError, subprocess.SubprocessError):
-        return None
+    except (OSError, subprocess.SubprocessError, YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return None  # no git, or a dvc.yaml that is broken
     return done.stdout.splitlines()
 
 

@@ -19,7 +19,7 @@ class Progress:
     arrived: int
     """In batches that the champion has not seen."""
     waiting: int
-    """Verdicts that have not become a batch yet."""
+    """Verdicts that count and have not become a batch yet."""
     needed: int
     why: str
     """What the schedule says, in a sentence."""
@@ -35,7 +35,7 @@ def progress_of(home: Home, store: Store) -> Progress | None:
         return known
     try:
         found = due(home)
-        known = Progress(found.new_comparisons, waiting(store).count, found.needed, found.why)
+        known = Progress(found.new_comparisons, waiting(store).to_add, found.needed, found.why)
     except UserError:
         known = None
     _last[home] = (time.monotonic(), known)

@@ -18,13 +18,12 @@ import secrets
 import socket
 from contextvars import ContextVar
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 from markupsafe import Markup
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import Request, cookie_parser
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import Home
@@ -157,12 +156,8 @@ def has_cookie(headers: Headers, keys: Keys) -> bool:
 
 
 def sent_cookie(headers: Headers, keys: Keys) -> str:
-    """The project's cookie as it was sent; empty without one."""
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(keys.cookie_name)
-    except CookieError:
-        return ""
-    return morsel.value if morsel else ""
+    """The project's cookie as it was sent; empty without one. Other applications' cookies may be malformed."""
+    return cookie_parser(headers.get("cookie", "")).get(keys.cookie_name, "")
 
 
 def set_cookie(keys: Keys, secure: bool) -> str:

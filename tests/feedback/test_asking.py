@@ -83,6 +83,16 @@ def test_agreement_looks_through_the_sides_and_the_first_shown_does_not(store: S
     assert (cyd.agreement, cyd.first_shown, cyd.choices) == (None, None, {"skip": 1})
 
 
+def test_what_try_it_shows_first_says_nothing_of_a_habit(store: Store) -> None:
+    tried = [replace(pair_number(n), source="try it") for n in range(3)]
+    store.add_pairs([pair_number(9), *tried])
+    say(store, *[verdict(pair, "A", annotator="ben") for pair in tried], verdict(pair_number(9), "B", annotator="ada"),
+        *[verdict(pair, "A", annotator="ada") for pair in tried])
+    ada, ben = annotators(store)
+    assert (ada.first_shown, ada.decided, ada.choices) == (0.0, 1, {"A": 3, "B": 1})
+    assert (ben.first_shown, ben.decided, ben.verdicts, ben.agreement) == (None, 0, 3, 1.0)
+
+
 def test_ties_agree_with_both_bad(store: Store, pair: Pair) -> None:
     say(store, verdict(pair, "tie", annotator="ada"), verdict(pair, "both bad", annotator="ben"))
     assert [one.agreement for one in annotators(store)] == [1.0, 1.0]

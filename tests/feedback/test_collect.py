@@ -94,7 +94,7 @@ def test_what_was_undone_later_is_taken_away_by_the_next_collection_and_only_tha
     collect_from(store, home)
     assert len(in_snapshot(home)) == 3
     store.undo(told.key, "s1")
-    assert waiting(store).count == 1
+    assert (waiting(store).count, waiting(store).to_add) == (1, 0)
     removal, = collect_from(store, home)
     assert (removal.action, removal.removes) == ("remove", 2)
     assert [row["label"] for row in in_snapshot(home)] == ["B"]
@@ -207,3 +207,14 @@ def test_a_verdict_on_a_pair_from_try_it_has_that_source(home: Home, store: Stor
     say(store, verdict(pair))
     collect_from(store, home)
     assert in_batches(home)[0]["source"] == "try it"
+
+
+@pytest.mark.parametrize(("choice", "ranks"), [("A", [1, 2]), ("B", [2, 1]), ("tie", [1, 1])])
+def test_a_verdict_from_try_it_claims_no_shown_order(home: Home, store: Store, choice: str, ranks: list[int]) -> None:
+    pair = replace(pair_number(1), source="try it")
+    store.add_pairs([pair])
+    say(store, verdict(pair, choice))
+    collect_from(store, home)
+    row, = in_batches(home)
+    assert (row["kind"], row["ranks"]) == ("ranking", ranks)
+    assert row["responses"] == [answer.text for answer in pair.answers]

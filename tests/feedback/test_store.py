@@ -33,6 +33,52 @@ def test_the_same_verdict_sent_again_counts_once(store: Store, pair: Pair) -> No
     assert store.count() == 2
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("changed", [{"choice": "B"}, {"choice": "tie"}, {"strength": 2}, {"annotator": "ben"},
+                                     {"shown": (1, 0)}, {"pair": pair_number(1).id}])
+def test_another_verdict_under_the_same_key_is_refused_and_takes_nobody_with_it(
+        store: Store, pair: Pair, changed: dict[str, object], at_once: bool) -> None:
+    store.add_pairs([pair_number(1)])
+    told = verdict(pair)
+    if not at_once:
+        say(store, told)
+    good = verdict(pair)
+    first, again, other, beside = (store.submit(one) for one in (
+        told, replace(told, session="s2", time="later"), replace(told, **changed), good))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"answered already, with 'A'.*load the page again"):
+        other.result(30)
+    for written in (first, again, beside):
+        written.result(30)
+    assert store.count() == 2
+    assert store.last("s1") == good
+
+
+def test_other_ranks_under_the_same_key_are_refused(store: Store) -> None:
+    pair = pair_number(1, answers=3)
+    store.add_pairs([pair])
+    told = verdict(pair, "ranking", ranks=(1, 2, 3))
+    say(store, told, told)
+    with pytest.raises(UserError, match="answered already"):
+        say(store, replace(told, ranks=(3, 2, 1)))
+    assert store.last("s1") == told
+
+
+@pytest.mark.parametrize("choice", ["A", "B"])
+def test_a_verdict_under_the_key_of_one_that_was_undone_is_refused_and_not_dropped(store: Store, pair: Pair,
+                                                                                  choice: str) -> None:
+    told = verdict(pair, "A")
+    say(store, told)
+    store.undo(told.key, "s1")
+    with pytest.raises(UserError, match=r"undone.*load the page again"):
+        say(store, verdict(pair, choice, key=told.key))
+    assert store.count() == 0
+
+
+def test_who_stops_waiting_does_not_stop_the_writer(store: Store, pair: Pair) -> None:
+    assert store.submit(verdict(pair)).cancel()
+    say(store, verdict(pair))
+
+
 def test_the_same_pair_is_kept_once(store: Store) -> None:
     assert store.add_pairs([pair_number(1), pair_number(2), pair_number(1)]) == 2
     assert store.add_pairs([replace(pair_number(1), reason="another")]) == 0

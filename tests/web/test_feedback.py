@@ -16,7 +16,9 @@ from plumbline.feedback.store import Store
 from plumbline.feedback.verdicts import Answer, Pair, Verdict
 from plumbline.lineage.home import Home
 from plumbline.preferences.types import Message
+from plumbline.web import progress
 from plumbline.web.annotator import NAME, desk_of
+from plumbline.web.progress import progress_of
 from plumbline.web.security import open_keys
 
 SAME_SITE = {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1:4280"}
@@ -84,6 +86,37 @@ def test_the_same_form_sent_twice_counts_once(person: TestClient) -> None:
     for _ in range(2):
         assert person.post("/feedback/verdicts", data=form).status_code == 303
     assert store_of(person).count() == 1
+
+
+def test_back_and_another_verdict_is_refused_with_what_to_do(person: TestClient) -> None:
+    form = {**fields(person.get("/feedback").text), "choice": "A"}
+    assert person.post("/feedback/verdicts", data=form).status_code == 303
+    answer = person.post("/feedback/verdicts", data={**form, "choice": "B"})
+    assert answer.status_code == 400
+    assert "answered already" in answer.text
+    assert person.post("/feedback/undo", data={"token": form["token"], "key": form["key"]}).status_code == 303
+    assert "was undone" in person.post("/feedback/verdicts", data={**form, "choice": "B"}).text
+    judge(person, "B")
+
+
+def test_a_skipped_ranking_leads_to_the_next_and_its_undo_to_its_answers(person: TestClient) -> None:
+    judge(person, "skip", "/feedback/ranking")
+    page = person.get("/feedback/ranking").text
+    answer = person.post("/feedback/undo", data=fields(page, "/feedback/undo"))
+    assert answer.headers["location"].startswith("/feedback/ranking?pair=")
+    assert "Question 3?" in person.get(answer.headers["location"]).text
+
+
+def test_an_undo_after_the_collection_does_not_move_the_progress_up(person: TestClient, empty: Home,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "FRESH_SECONDS", 0.0)
+    store, kept = store_of(person), judge(person, "A")
+    before = progress_of(empty, store)
+    collect_from(store, empty)
+    store.undo(kept.key, kept.session)
+    after = progress_of(empty, store)
+    assert before and after
+    assert (before.arrived + before.waiting, after.arrived + after.waiting, after.waiting) == (1, 1, 0)
 
 
 def test_undo_takes_the_verdict_back_and_shows_its_pair_again(person: TestClient) -> None:

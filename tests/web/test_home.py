@@ -128,6 +128,17 @@ def test_what_has_changed_since_the_champion(anyone: TestClient, empty: Home) ->
     assert anyone.get("/").status_code == 200
 
 
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\nstages:\n=======\n", "stages: [", "- a\n", "", "stages: 1\n"])
+def test_a_broken_dvc_yaml_leaves_the_page_whole(anyone: TestClient, empty: Home, text: str) -> None:
+    first = run(git_commit="a" * 40)
+    fill(site_behind(anyone).history, [first], [version(1, first, "champion")], [promotion(1)])
+    (empty.root / "dvc.yaml").write_text(text)
+    page = anyone.get("/")
+    assert page.status_code == 200
+    assert "Version 1 is in use" in page.text
+    assert changed_code(empty, first) is None
+
+
 def test_differences_are_by_name() -> None:
     found = differences({"a": "1", "b": "2"}, {"b": "3", "c": "4"})
     assert [(one.name, one.before, one.after) for one in found] == [("b", "2", "3"), ("a", "1", None), ("c", None, "4")]

@@ -210,6 +210,13 @@ class TestToken:
             "choice": "A", "why": "ä & b"}
         assert browser.put("/api/anything", headers={"x-plumbline-token": keys.form}).status_code == 200
 
+    @pytest.mark.parametrize("other", ['prefs={"theme":"dark"}', "a@b=1", "x", "=y", 'q="', "b\xe4d=1"])
+    def test_malformed_cookies_of_other_applications_do_no_harm(self, anyone: TestClient, keys: Keys,
+                                                                other: str) -> None:
+        for cookies in (f"{other}; {keys.cookie_name}={keys.cookie}", f"{keys.cookie_name}={keys.cookie}; {other}"):
+            headers = {"cookie": cookies.encode("latin-1"), **SAME_SITE}
+            assert anyone.post("/vote", data={"token": keys.form, "choice": "A"}, headers=headers).status_code == 200
+
     def test_the_cookie_alone_is_not_enough(self, anyone: TestClient, keys: Keys) -> None:
         browser = signed_in(anyone, keys)
         assert browser.post("/vote", data={"choice": "A"}).status_code == 403

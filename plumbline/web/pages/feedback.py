@@ -82,8 +82,8 @@ async def verdicts(request: Request) -> Response:
     verdict = _verdict(form, name_of(request) or tidy(form.get("name", "")), session_of(request) or new_session())
     await asyncio.wrap_future(store.submit(verdict))
     pair = store.pair(verdict.pair)
-    back = BACK["try it" if pair and pair.source == "try it" else "ranking" if verdict.ranks else "feedback"]
-    answer = RedirectResponse(back, 303)
+    kind = "ranking" if pair and _is_ranking(pair) else "feedback"
+    answer = RedirectResponse(BACK["try it" if pair and pair.source == "try it" else kind], 303)
     keep_session(request, answer, verdict.session)
     if not name_of(request):
         keep_name(request, answer, verdict.annotator)
@@ -102,7 +102,8 @@ async def undo(request: Request) -> Response:
     taken_back = await asyncio.to_thread(desk.store().undo, form.get("key", ""), session_of(request))
     if taken_back is None:
         raise UserError("This browser session has no such verdict: only what was said in it can be undone here.")
-    page = "/feedback/ranking" if taken_back.ranks else "/feedback"
+    pair = await asyncio.to_thread(desk.store().pair, taken_back.pair)
+    page = "/feedback/ranking" if pair and _is_ranking(pair) else "/feedback"
     return RedirectResponse(f"{page}?pair={taken_back.pair}", 303)
 
 
@@ -157,7 +158,12 @@ def _ask(request: Request, named: str | None, ranking: bool) -> Response:
 def _named(desk: Desk, name: str | None, ranking: bool) -> Pair | None:
     """The pair that an undo leads back to."""
     pair = desk.store().pair(name) if name else None
-    return pair if pair and (len(pair.answers) > 2) == ranking else None
+    return pair if pair and _is_ranking(pair) == ranking else None
+
+
+def _is_ranking(pair: Pair) -> bool:
+    """Whether the pair's answers are put in order, and not compared."""
+    return len(pair.answers) > 2
 
 
 def _stock(site: Site, desk: Desk, ranking: bool) -> tuple[bool, str]:
