@@ -57,6 +57,7 @@ class Arrived:
     """What `due` knows of a batch."""
 
     digest: str
+    """Of its rows: snapshots name those, and not the correction that brought them."""
     judgements: int
     added: str
 
@@ -68,7 +69,7 @@ class Learned:
     run: str
     created: str
     batches: frozenset[str] | None
-    """Digests as they arrived, whatever the snapshot left out of them; None where the snapshot cannot be read."""
+    """Digests of rows as they arrived, whatever the snapshot left out of them; None where it cannot be read."""
 
 
 def due(home: Home) -> Due:
@@ -127,7 +128,7 @@ def _left(folders: Folders, digests: frozenset[str], _arrivals: int) -> int:
     known = arrivals(folders)
     gone, total = removed_rows(folders, known), 0
     for arrival in known:
-        if arrival.digest in digests:
+        if arrival.batch.digest in digests:
             index = arrival_index(folders, arrival)
             judged = index.kind != KINDS.index(DEMONSTRATION)
             total += int((judged & ~np.isin(index.row, gone)).sum())
@@ -148,8 +149,9 @@ def _arrived(home: Home) -> Mapping[str, Arrived]:
     for name in names - known.keys():
         with contextlib.suppress(FileNotFoundError):  # on its way
             arrival = read_arrival(folder / name)
-            kinds = arrival.batch.kinds
-            known[name] = Arrived(arrival.digest, sum(kinds.values()) - kinds.get(DEMONSTRATION, 0), arrival.added)
+            batch = arrival.batch
+            judgements = sum(batch.kinds.values()) - batch.kinds.get(DEMONSTRATION, 0)
+            known[name] = Arrived(batch.digest, judgements, arrival.added)
     for name in known.keys() - names:
         del known[name]
     return known

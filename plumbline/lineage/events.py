@@ -7,11 +7,11 @@ that has arrived.
 import base64
 import json
 import os
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from http.client import HTTPException
 
 PREFERENCES_ADDED = "plumbline.preferences.added"
 RUN_FINISHED = "plumbline.run.finished"
@@ -33,7 +33,7 @@ def send(event: str, resource: str, payload: Mapping[str, object], name: str | N
     try:
         call("events", [{"occurred": datetime.now(UTC).isoformat(), "event": event, "id": name or str(uuid.uuid4()),
                          "resource": {"prefect.resource.id": resource}, "payload": payload}])
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return f"{os.environ[API_URL]} does not take events ({error})"
     return None
 
@@ -45,6 +45,9 @@ def call(path: str, body: object) -> object:
         headers["Authorization"] = f"Basic {base64.b64encode(secret.encode()).decode()}"
     request = urllib.request.Request(f"{os.environ[API_URL].rstrip('/')}/{path}", json.dumps(body).encode(), headers,
                                      method="POST")
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-        text = answer.read()
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            text = answer.read()
+    except HTTPException as error:  # what answers there speaks no HTTP, or was cut off
+        raise OSError(f"{type(error).__name__}: {error}") from error
     return json.loads(text) if text else None

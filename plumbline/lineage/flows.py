@@ -34,6 +34,8 @@ class Process:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
+        except PermissionError:  # its number is now that of another user's process
+            pass
         return _born(self.pid) == self.born
 
 
@@ -73,7 +75,7 @@ def stop_flows(home: Home) -> None:
     found = [process for file in _folder(home).glob("*") if (process := _read(file))]
     asked = [process for process in found if process.here and process.alive and process.pid != os.getpid()]
     for process in asked:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
     while any(process.alive for process in asked) and time.monotonic() < deadline:

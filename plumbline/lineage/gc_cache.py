@@ -39,11 +39,14 @@ def sweep(home: Home, needed: Callable[[], set[str]]) -> None:
     trash = home.folder / TRASH
     shutil.rmtree(trash, ignore_errors=True)  # of a sweep that was killed
     trash.mkdir(parents=True)
+    ended = set(run_folders(home)) - set(_in_use(home))
     live = needed()
     waiting = iter(list(unneeded(home, live)))
     while portion := list(islice(waiting, PORTION)):
         with _locked(home):
-            spared = _with_files(home, {md5 for folder in _in_use(home) for md5 in outputs_of(folder).values()})
+            # Whatever was going on since, be it at its end by now.
+            since = [home.root, *(folder for folder in run_folders(home) if folder not in ended)]
+            spared = _with_files(home, {md5 for folder in since for md5 in outputs_of(folder).values()})
             for digest in portion:
                 if digest not in spared:
                     with contextlib.suppress(FileNotFoundError):

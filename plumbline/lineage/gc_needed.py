@@ -1,8 +1,13 @@
 """What must stay: which runs, and the digests of everything that they, the aliases and the data are made of."""
 
 import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
@@ -10,7 +15,6 @@ from plumbline.lineage.home import Home
 from plumbline.lineage.recorded import outputs_of, recorded
 from plumbline.lineage.records import find_run, is_gone, raw_record, run_folders
 from plumbline.lineage.registry import Registry
-from plumbline.lineage.storage import tracked_batches
 from plumbline.lineage.waiting import is_away
 
 UNFINISHED = ("failed", "cancelled", "killed")
@@ -33,7 +37,7 @@ class Needed:
 def needed(home: Home, newest: int, keep: Sequence[str]) -> Needed:
     """Find out. Raises UserError when MLflow cannot be asked, or for a run in `keep` that does not exist."""
     runs = _kept_runs(home, newest, keep)
-    digests = set(outputs_of(home.root).values()) | set(tracked_batches(home).values())
+    digests = _tracked(home)
     others: dict[str, str] = {}
     for number, run, aliases, md5 in _versions(home):
         if not aliases:
@@ -80,3 +84,20 @@ def _versions(home: Home) -> list[tuple[int, str, tuple[str, ...], str]]:
             raise
         raise UserError(f"MLflow at {home.tracking_uri} does not answer, so nobody knows which versions have an alias. "
                         "Nothing was deleted.") from error
+
+
+def _tracked(home: Home) -> set[str]:
+    """All that DVC tracks in the checkout: batches, what was added by hand, pipelines in any folder."""
+    found = set()
+    for place, folders, files in os.walk(home.root):
+        folder = Path(place)
+        folders[:] = [name for name in folders if not name.startswith(".") and folder / name != home.runs]
+        found |= set(outputs_of(folder).values())
+        for file in (folder / name for name in files if name.endswith(".dvc")):
+            try:
+                outs = YAML(typ="safe").load(file.read_text(encoding="utf-8"))["outs"]
+                found |= {str(out["md5"]) for out in outs if "md5" in out}
+            except (YAMLError, KeyError, TypeError):
+                raise UserError(f"{file} is no file of DVC's that can be read, so nobody knows what it needs. Nothing "
+                                "was deleted. Repair it (`git checkout` knows an older one), or delete it.") from None
+    return found

@@ -49,7 +49,11 @@ def decide(request: Request) -> tuple[Request, str | None]:
     note_flow(home)
     if request.trigger not in (BY_THE_CLOCK, BY_NEW_PREFERENCES):
         return request, None
-    found = patiently(home, lambda: due(home))
+    try:
+        found = patiently(home, lambda: due(home))
+    except UserError as error:
+        could_not_start(home, request, error)
+        raise
     if found.enough:
         return request.model_copy(update={"trigger": f"{request.trigger}: {found.why}"}), None
     _note(home, NotRun(datetime.now(UTC).isoformat(timespec="seconds"), request.trigger, found.why))

@@ -8,12 +8,12 @@ import contextlib
 import json
 import os
 import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 
 from plumbline.errors import UserError
@@ -114,7 +114,7 @@ def _to_webhook(notice: Notice) -> str | None:
         request = urllib.request.Request(notice.url, body, headers, method="POST")
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
             return None
-    except (urllib.error.URLError, OSError, ValueError, UserError) as error:
+    except (OSError, HTTPException, ValueError, UserError) as error:
         return f"{notice.url} did not take it: {error}"
 
 

@@ -52,3 +52,8 @@ def read_state(home: Path) -> ServiceState | None:
     except FileNotFoundError:
         return None
     return ServiceState(**{**values, "parts": [PartState(**part) for part in values["parts"]]})
+
+
+def forget_state(home: Path) -> None:
+    """Delete what an earlier `plumbline up` said."""
+    (service_folder(home) / STATE).unlink(missing_ok=True)

@@ -12,10 +12,10 @@ import socket
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from subprocess import Popen
 from types import FrameType
@@ -25,7 +25,7 @@ from plumbline.lineage.home import Home, enter, find_home
 from plumbline.lineage.running import is_up, only_one, say_api_url
 from plumbline.service.parts import LOCAL, Part, common, make_parts, prefect_url
 from plumbline.service.process import end, kill_marked, start
-from plumbline.service.state import PartState, PartStatus, ServiceState, read_state
+from plumbline.service.state import PartState, PartStatus, ServiceState, forget_state, read_state
 
 LOOK_SECONDS = 1.0
 STARTING_SECONDS = 0.3
@@ -142,7 +142,6 @@ class Service:
     def run(self) -> None:
         """Keep everything running until `stop` is set, then end all of it."""
         self.changed()
-        kill_marked(self._home.folder)  # what a killed `plumbline up` has left
         say_api_url(self._home.folder, self._url)
         for keeping in self.keeping.values():
             keeping.start()
@@ -180,7 +179,7 @@ def answers(health: str | None) -> bool:
     try:
         with urllib.request.urlopen(health, timeout=ANSWER_SECONDS) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, HTTPException):
         return False
 
 
@@ -224,6 +223,8 @@ def main(host: str = LOCAL) -> None:
     try:
         with only_one(home.folder):
             say_api_url(home.folder, None)  # what a killed one has left
+            forget_state(home.folder)  # it would speak of processes that end now
+            kill_marked(home.folder)  # before the ports are looked for, which they may still hold
             service = Service(home, host, _say)
 
             def stop(_signal: int, _frame: FrameType | None) -> None:

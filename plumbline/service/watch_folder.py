@@ -6,6 +6,7 @@ and read again when it changes.
 """
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ class Watch:
         self._home, self._place, self._settle = home, place, settle_seconds
         self._files: Folder | Bucket = Bucket(place) if "://" in place else Folder(home.root, place)
         self._changed: dict[str, tuple[Mark, float]] = {}
+        self._unreadable: set[Found] = set()
 
     def look(self) -> list[str]:
         """Add what has settled; returns what is to be said of it, a line a file."""
@@ -51,6 +53,11 @@ class Watch:
                 taken = self._files.take(self._home, found)
             except UserError as error:
                 said.append(f"{self._place}: {error}")
+            except Exception as error:  # of another user, archived: what is wrong may be put right without a trace
+                if found not in self._unreadable:
+                    said.append(f"{found.name} could not be read, and is tried again: {type(error).__name__}: {error}")
+                    self._unreadable.add(found)
+                continue
             else:
                 said.append(f"{found.name}: batch {taken}")
             self._remember({**seen, found.name: found.mark})
@@ -100,7 +107,7 @@ class Folder:
         """Add a file; the name of its batch. It is read from a copy, so that it may change meanwhile."""
         with tempfile.TemporaryDirectory(dir=home.folder) as folder:
             copy = Path(folder) / Path(found.name).name
-            copy.write_bytes(Path(found.name).read_bytes())
+            shutil.copyfile(found.name, copy)
             return take_in_file(home, copy, Path(found.name).name).arrival.digest[:16]
 
 

@@ -111,6 +111,20 @@ def test_while_the_store_is_away_the_record_is_marked_and_mlflow_later(recording
     assert statuses(home, whole, stage) == ["KILLED", "KILLED"]
 
 
+def test_the_number_of_a_dead_process_may_be_that_of_another_user_s(home: Home,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "before the reboot")
+    note_flow(home)
+    file = home.folder / "flows" / "before the reboot"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pid": 1, "born": "long ago"}))
+
+    def refused(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refused)
+    assert has_died(home, "before the reboot")
+
+
 def test_a_flow_run_whose_process_is_gone_is_noticed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any_died(home)
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "lives")

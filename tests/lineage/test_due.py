@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from ruamel.yaml import YAML
 from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.lineage import tracking
-from plumbline.lineage.data_changes import remove
+from plumbline.lineage.data_changes import remove, supersede
 from plumbline.lineage.due import due, next_scheduled
 from plumbline.lineage.home import Home, enter
 from plumbline.lineage.intake import take_in_rows
+from plumbline.lineage.not_run import BY_THE_CLOCK, decide, not_run
 from plumbline.lineage.records import RunRecord
+from plumbline.lineage.workspace import Request
 from plumbline.preferences.arrivals import arrivals
+from plumbline.preferences.formats import Reading
 from plumbline.preferences.snapshot import Simulation, fix_snapshot
-from plumbline.preferences.types import Comparison, Demonstration, Message, Origin
+from plumbline.preferences.types import Comparison, Demonstration, Message, Origin, to_line
 
 NEEDED = 5
 Run = Callable[..., str]
@@ -148,6 +152,26 @@ def test_a_batch_of_which_nothing_is_left_is_not_new(home: Home, run: Run) -> No
         remove(home, [], f"annotator {number}", None, "withdrawn")
     run()
     assert (due(home).new_comparisons, due(home).enough) == (0, False)
+
+
+def test_a_correction_that_was_learned_from_is_not_new(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    run()
+    corrected = home.root / "corrected.jsonl"
+    corrected.write_text("".join(to_line(replace(row, label="B")) for row in rows(0)))
+    supersede(home, str(corrected), Reading(), "they meant the other", None)
+    assert (due(home).new_comparisons, due(home).enough) == (NEEDED, True)
+    last = run()
+    assert (due(home).new_comparisons, due(home).enough) == (0, False)
+    assert due(home).why == f"nothing new since run {last}, which had the same data"
+
+
+def test_a_run_that_cannot_start_is_written_down(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home.root)
+    change(home, "retrain", cron="every night")
+    with pytest.raises(UserError, match="every night"):
+        decide(Request(trigger=BY_THE_CLOCK))
+    assert [(one.trigger, "every night" in one.reason) for one in not_run(home)] == [(BY_THE_CLOCK, True)]
 
 
 def test_a_champion_whose_folder_is_gone(home: Home, run: Run) -> None:

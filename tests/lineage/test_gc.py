@@ -16,7 +16,7 @@ from plumbline.lineage import gc_cache, tracking
 from plumbline.lineage.digests import cached_file
 from plumbline.lineage.gc import collect, make_plan
 from plumbline.lineage.home import Home
-from plumbline.lineage.records import Outcome, RunRecord, run_folders
+from plumbline.lineage.records import Outcome, RunRecord, Status, raw_record, run_folders
 from plumbline.lineage.registry import Registry
 from plumbline.lineage.storage import Storage
 
@@ -197,7 +197,8 @@ def test_a_gc_that_is_killed_leaves_everything_usable(project: Home, runs: Runs,
     assert len(cached(project)) == 5  # the policy and the base model, each with its listing
 
 
-def test_what_a_run_commits_during_the_sweep_is_spared(project: Home, runs: Runs) -> None:
+@pytest.mark.parametrize("then", ["running", "finished"])
+def test_what_a_run_commits_during_the_sweep_is_spared(project: Home, runs: Runs, then: Status) -> None:
     runs.add("tried")
     coming = runs.digest
     going_on = project.runs / runs.add("going on", status="running", pid=os.getpid())
@@ -206,10 +207,26 @@ def test_what_a_run_commits_during_the_sweep_is_spared(project: Home, runs: Runs
         # The run restores the stage that nothing needed a moment ago.
         with (going_on / "dvc.lock").open("a") as lock:
             lock.write(f"  again:\n    cmd: x\n    outs:\n    - path: models/again\n      md5: {coming}\n")
+        record = raw_record(going_on)
+        record.status = then
+        record.save(going_on)
         return set()
 
     gc_cache.sweep(project, needed)
     assert Storage(project).lacking([coming]) == set()
+
+
+def test_what_people_track_with_dvc_stays(project: Home, runs: Runs) -> None:
+    added, made = keep_folder(project, "added by hand"), keep_folder(project, "made by a pipeline of their own")
+    (project.root / "corpora").mkdir()
+    (project.root / "corpora/prefs.dvc").write_text(f"outs:\n- md5: {added}\n  path: prefs\n")
+    (project.root / "corpora/dvc.lock").write_text(
+        f"stages:\n  clean:\n    cmd: x\n    outs:\n    - path: clean\n      md5: {made}\n")
+    collect(project, newest=0)
+    assert Storage(project).lacking([added, made]) == set()
+    (project.root / "corpora/prefs.dvc").write_text("<<<<<<< HEAD\n")
+    with pytest.raises(UserError, match=r"prefs\.dvc is no file of DVC's"):
+        collect(project, newest=0)
 
 
 def test_leftovers_go_when_they_are_old(project: Home, runs: Runs) -> None:

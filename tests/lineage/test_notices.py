@@ -4,6 +4,8 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,3 +99,26 @@ def test_a_broken_file_stops_no_other(home: Home, receiver: Receiver) -> None:
     deliver(home)
     assert waiting(home) == []
     assert len(receiver.got) == 2
+
+
+def test_what_answers_and_speaks_no_http(home: Home, receiver: Receiver) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.send(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        banner = f"http://127.0.0.1:{other.getsockname()[1]}/hook"
+        for url in (banner, "http://host:port/hook"):
+            notify(home, url, "plumbline.run.finished", "plumbline.run.1", {})
+    problems = "\n".join(str(notice.problem) for notice in waiting(home))
+    assert f"{banner} did not take it: SSH-2.0" in problems
+    assert "http://host:port/hook did not take it: nonnumeric port" in problems
+    notify(home, receiver.url, "plumbline.run.finished", "plumbline.run.2", {})
+    deliver(home)
+    assert len(receiver.got) == 1

@@ -12,7 +12,7 @@ from running_service import Up, eventually
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import Home
-from plumbline.service.parts import make_parts
+from plumbline.service.parts import PORTS, make_parts
 from plumbline.service.process import marked
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -69,6 +69,11 @@ def test_stopping_leaves_nothing(up: Up) -> None:
 def test_kill_9_of_the_supervisor_leaves_nothing(up: Up) -> None:
     up.start()
     assert up.process is not None
+    usual = {f"http://127.0.0.1:{port}/" for port in PORTS.values()} & {part["address"] for part in up.parts().values()}
+    up.process.kill()
+    up.process.wait()
+    up.start()
+    assert usual <= {part["address"] for part in up.parts().values()}, "it waits for the ports of the killed one"
     up.process.kill()
     up.process.wait()
     eventually(lambda: marked(up.home) == [], "the end of everything", 40)

@@ -108,6 +108,26 @@ def test_what_is_not_usable_is_said_once(home: Home) -> None:
     assert batches(home) == [3]
 
 
+def test_a_file_that_cannot_be_read_stops_no_other(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copyfile
+
+    def refused(source: str, copied: Path) -> object:
+        if source.endswith("a.jsonl"):
+            raise PermissionError(13, "Permission denied", source)
+        return copy(source, copied)
+
+    monkeypatch.setattr(shutil, "copyfile", refused)
+    write(home, "a.jsonl", 0)
+    write(home, "b.jsonl", 10, 4)
+    watch = Watch(home, "drop", SETTLE)
+    first, second = look(watch)
+    assert "a.jsonl could not be read" in first and "Permission denied" in first and "b.jsonl: batch" in second
+    assert look(watch) == []
+    monkeypatch.undo()
+    assert "a.jsonl: batch" in look(watch)[0]
+    assert sorted(batches(home)) == [3, 4]
+
+
 def test_a_folder_that_comes_later(home: Home) -> None:
     watch = Watch(home, "later/incoming", SETTLE)
     assert watch.look() == []
