@@ -226,18 +226,18 @@ def clock_jump(world: World) -> str:
 
 
 def corrupt_checkpoint(world: World) -> str:
-    message = None
-    while not message:  # on a busy machine ppo may be at its end before its checkpoint is damaged
-        world.into_a_run("reward_eval")
-        eventually(lambda: list((world.up.home / "scratch").glob("*")), "ppo")
-        for folder in (world.up.home / "scratch").glob("*"):
-            (folder / "000010-00112233445566778899aabbccddeeff.pt").write_bytes(b"half a checkpoint")
-        for process in world.processes("-m tasks.ppo"):
-            process.kill()
-        eventually(world.up.quiet, "the end of the run")
-        message = world.up.records()[-1]["message"]
-    assert "is damaged" in str(message) and "Delete it" in str(message), message
-    Path(str(message).split("resume checkpoint ")[1].split(" is damaged")[0]).unlink()  # as the message says
+    scratch = world.up.home / "scratch"
+    before = set(scratch.glob("*"))  # runs that failed have left theirs
+    world.into_a_run("reward_eval")
+    eventually(lambda: set(scratch.glob("*")) - before, "ppo")
+    for folder in set(scratch.glob("*")) - before:
+        (folder / "000010-00112233445566778899aabbccddeeff.pt").write_bytes(b"half a checkpoint")
+    for process in world.processes("-m tasks.ppo"):
+        process.kill()
+    eventually(world.up.quiet, "the end of the run")
+    message = str(world.up.records()[-1]["message"])
+    assert "is damaged" in message and "Delete it" in message, message
+    Path(message.split("resume checkpoint ")[1].split(" is damaged")[0]).unlink()  # as the message says
     return "its message says what to delete"
 
 
