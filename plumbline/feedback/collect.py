@@ -49,7 +49,7 @@ class Waiting:
     count: int
     oldest: str | None
     newest: str | None
-    to_add: int = 0
+    to_add: int
     """Verdicts that count and have not become a batch yet."""
 
 

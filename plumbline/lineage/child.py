@@ -60,7 +60,7 @@ class Child:
         with self.log.open("a", encoding="utf-8") as out, self.log.open(encoding="utf-8", errors="replace") as lines, \
                 self.progress_file.open(encoding="utf-8") as progress:
             lines.seek(0, os.SEEK_END)
-            command = read_stage(self.folder, self.stage).command
+            command = f"set -e\n{read_stage(self.folder, self.stage).command}"
             process = subprocess.Popen(command, shell=True, cwd=self.folder, env=self._environment(), stdout=out,
                                        stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
             try:

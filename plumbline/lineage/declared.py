@@ -16,6 +16,7 @@ class Declared:
 
     name: str
     command: str
+    """One line or more; each must succeed."""
     deps: tuple[str, ...]
     params: tuple[str, ...]
     outs: tuple[str, ...]
@@ -59,7 +60,7 @@ def read_stages(root: Path) -> dict[str, Declared]:
     return {
         name: Declared(
             name=name,
-            command=stage["cmd"],
+            command="\n".join(stage["cmd"]) if isinstance(stage["cmd"], list) else stage["cmd"],
             deps=tuple(stage.get("deps", ())),
             params=tuple(stage.get("params", ())),
             outs=tuple(stage.get("outs", ())),

@@ -1,6 +1,6 @@
 """DVC inside the flow's process: restore a stage from the cache, make room for what it makes, keep what it left.
 
-`dvc repro` in a child process would do the same, and take a second more for a stage that runs. Only the stage's command
+`dvc repro` in a child process would do the same, and take 0.8 s more for a stage that runs. Only the stage's command
 needs the child.
 """
 

@@ -33,8 +33,8 @@ def ago(seconds: float) -> str:
                                                            (901, 1, True), (61, 61, True)])
 def test_verdicts_settle_a_minute_after_the_last_one_and_after_a_quarter_of_an_hour_at_the_latest(
         oldest: float, newest: float, settled: bool) -> None:
-    assert has_settled(Waiting(3, ago(oldest), ago(newest)), NOW) == settled
-    assert not has_settled(Waiting(0, None, None), NOW)
+    assert has_settled(Waiting(3, ago(oldest), ago(newest), 3), NOW) == settled
+    assert not has_settled(Waiting(0, None, None, 0), NOW)
 
 
 def test_the_caretaker_collects_what_has_settled_and_nothing_before(desk: Desk, monkeypatch: pytest.MonkeyPatch

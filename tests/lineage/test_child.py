@@ -43,6 +43,15 @@ def test_output_and_progress_are_followed(home: Home) -> None:
     assert (home.root / "out.txt").read_text() == "done"
 
 
+@pytest.mark.parametrize("command", ["[exit 3, touch out.txt]", '"exit 3\\ntouch out.txt"', '"false\\ntouch out.txt"'])
+def test_a_line_that_fails_ends_the_command(home: Home, command: str) -> None:
+    one, _, _ = child(home, "")
+    (home.root / "dvc.yaml").write_text(f"stages: {{one: {{cmd: {command}, outs: [out.txt]}}}}")
+    with pytest.raises(StageFailed):
+        one.run()
+    assert not (home.root / "out.txt").exists()
+
+
 @pytest.mark.parametrize(("status", "kind"), [(2, UserError), (3, GateFailed)])
 def test_what_the_user_can_put_right(home: Home, status: int, kind: type[UserError]) -> None:
     one, _, _ = child(home, f'tell({{"error": "Too short.", "exit_code": {status}}}); sys.exit({status})')

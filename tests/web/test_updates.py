@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from made_up import fill, run
-from sites import site_behind, visit
+from sites import site_behind, visit, wait
 
 from plumbline.errors import UserError
 from plumbline.lineage.history import History
@@ -82,13 +82,11 @@ def test_whatever_is_wrong_with_what_is_due_it_is_looked_at_again(
     monkeypatch.setattr("plumbline.web.updates.look_up_due", lambda _home: 1 / 0)
     updates.start()
     assert updates.first.wait(10)
-    while "ZeroDivisionError" not in str(site.freshness.due):
-        time.sleep(0.01)
+    wait(lambda: "ZeroDivisionError" in str(site.freshness.due))
     time.sleep(0.1)
     assert caplog.text.count("Whether a retraining is due cannot be told") == 1
     monkeypatch.undo()
-    while "ZeroDivisionError" in str(site.freshness.due):
-        time.sleep(0.01)
+    wait(lambda: "ZeroDivisionError" not in str(site.freshness.due))
     updates.end()
 
 
