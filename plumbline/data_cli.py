@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from plumbline.lineage.data_lookup import Learner
     from plumbline.lineage.home import Home
     from plumbline.preferences.formats import Reading
+    from plumbline.preferences.manifest import Batch
     from plumbline.preferences.versions import Change
 
 SHORT = 16
 EXAMPLE_CHARACTERS = 160
+SHOWN_FIELDS = 12
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown",
                        help="The preference data: what arrived, what changed, and which models learned from it.")
@@ -34,31 +36,38 @@ Format = Annotated[str | None, typer.Option("--format", metavar="NAME", help="Th
                                             "not tell; docs/data-formats.md lists them.")]
 Columns = Annotated[Names, typer.Option("--map", metavar="FIELD=COLUMN", help="Which column holds a field of ours, "
                                         "such as prompt=question; repeatable.")]
+Leave = Annotated[Names, typer.Option("--leave", metavar="FIELD", help="A field to leave alone, though it may change "
+                                      "what a row says; repeatable.")]
+Question = Annotated[str | None, typer.Option("--question", metavar="NAME", help="The annotation tool's question whose "
+                                              "answers are the judgements, where several could be.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")]
 Why = Annotated[str, typer.Option("--reason", help="Why, for whoever reads the history.")]
 
 
 @data_app.command(epilog="Examples:\n\n    plumbline data add preferences.jsonl.gz\n\n"
                          "    plumbline data add table.csv --map prompt=question --map chosen=best\n\n"
+                         "    plumbline data add chats.jsonl --leave tools\n\n"
                          "    plumbline data add hub:Anthropic/hh-rlhf --dry-run")
-def add(source: Source, format_: Format = None, columns: Columns = None, dry_run: DryRun = False,
-        as_json: AsJson = False) -> None:
+def add(source: Source, format_: Format = None, columns: Columns = None, leave: Leave = None,
+        question: Question = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Import a file, a folder or a hub data set as an immutable batch."""
     from plumbline.lineage import data_changes
 
-    _show_change(data_changes.add(_home(), source, _reading(format_, columns), dry_run), as_json)
+    _show_change(data_changes.add(_home(), source, _reading(format_, columns, leave, question), dry_run), as_json)
 
 
 @data_app.command(epilog="Examples:\n\n    plumbline data supersede corrected.jsonl --reason 'labels were swapped'\n\n"
                          "    plumbline data supersede whole.jsonl --batch 3f2a91")
-def supersede(source: Source, format_: Format = None, columns: Columns = None,
+def supersede(source: Source, format_: Format = None, columns: Columns = None, leave: Leave = None,
+              question: Question = None,
               batch: Annotated[str | None, typer.Option(metavar="DIGEST", help="Replace this whole batch.")] = None,
               reason: Why = "", dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Import a correction: its rows replace earlier judgements of the same responses by the same annotator."""
     from plumbline.lineage import data_changes
 
     home = _home()
-    changed = data_changes.supersede(home, source, _reading(format_, columns), reason, batch, dry_run)
+    how = _reading(format_, columns, leave, question)
+    changed = data_changes.supersede(home, source, how, reason, batch, dry_run)
     _show_change(changed, as_json, _learners(home, changed))
 
 
@@ -200,7 +209,7 @@ def _home() -> "Home":
     return home
 
 
-def _reading(format_: str | None, columns: Names) -> "Reading":
+def _reading(format_: str | None, columns: Names, leave: Names, question: str | None) -> "Reading":
     from plumbline.errors import UserError
     from plumbline.preferences.formats import Reading
 
@@ -209,7 +218,7 @@ def _reading(format_: str | None, columns: Names) -> "Reading":
         if not (name and equals and column):
             raise UserError("--map takes FIELD=COLUMN, such as --map prompt=question; found "
                             f"{name + equals + column!r}.")
-    return Reading(format_, {name: column for name, _, column in pairs})
+    return Reading(format_, {name: column for name, _, column in pairs}, frozenset(leave or ()), question)
 
 
 def _learners(home: "Home", changed: "Changed") -> "list[Learner]":
@@ -233,6 +242,7 @@ def _show_change(changed: "Changed", as_json: bool, affected: "Sequence[Learner]
         typer.echo(f"Set aside: {batch.quarantined:,}")
         for reason in changed.set_aside:
             typer.echo(f"  {reason}")
+    _show_unread(batch)
     if changed.known:
         typer.echo(f"Already there: {changed.known:,} rows of earlier batches")
     if changed.removed_before:
@@ -249,6 +259,18 @@ def _show_change(changed: "Changed", as_json: bool, affected: "Sequence[Learner]
     if changed.not_tracked:
         typer.echo(f"{changed.not_tracked}. It counts all the same; the next run tries again.")
     _show_learners(affected, "learned from what is taken away")
+
+
+def _show_unread(batch: "Batch") -> None:
+    for what, fields in (("Not read", batch.unread), ("Left alone", batch.left_alone)):
+        if fields:
+            named = [f"{name} ({count:,})" for name, count in fields.items()][:SHOWN_FIELDS]
+            more = f", and {len(fields) - SHOWN_FIELDS} more fields" if len(fields) > SHOWN_FIELDS else ""
+            typer.echo(f"{what}: {', '.join(named)}{more}")
+    if batch.templated:
+        typer.echo(f"Chat template: the texts of {batch.templated:,} rows carry markers such as <|im_start|> or "
+                   "[INST]. The model's own template is put around them, so that the markers are learnt as plain "
+                   "text: give messages without them. The limit is ingest.max_templated_texts.")
 
 
 def _show_learners(found: "Sequence[Learner]", what: str) -> None:

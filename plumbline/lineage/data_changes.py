@@ -26,7 +26,7 @@ from plumbline.preferences.arrivals import (
     publish,
     removed_rows,
 )
-from plumbline.preferences.batches import QUARANTINE, ROWS, Quarantined, Read, file_digest, lines
+from plumbline.preferences.batches import QUARANTINE, ROWS, Quarantined, Read, Unread, file_digest, lines
 from plumbline.preferences.folders import data_files
 from plumbline.preferences.formats import Reading
 from plumbline.preferences.index import Hashes, Index, index_of
@@ -143,7 +143,7 @@ def _open(source: str, how: Reading) -> tuple[str, Callable[[], Read]]:
     return content_digest(digests, how), lambda: _read(files, how)
 
 
-def _read(files: Sequence[tuple[Path, str] | Quarantined], how: Reading) -> Iterator[Row | Quarantined]:
+def _read(files: Sequence[tuple[Path, str] | Quarantined], how: Reading) -> Iterator[Row | Quarantined | Unread]:
     """All files after each other; one in which nothing is usable does not stop the others."""
     usable, problem = 0, None
     for found in files:
@@ -153,7 +153,7 @@ def _read(files: Sequence[tuple[Path, str] | Quarantined], how: Reading) -> Iter
         aside = 0
         try:
             for row in read_file(*found, how):
-                usable += not isinstance(row, Quarantined)
+                usable += not isinstance(row, Quarantined | Unread)
                 aside += isinstance(row, Quarantined)
                 yield row
         except UserError as error:

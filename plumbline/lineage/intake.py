@@ -22,8 +22,8 @@ from plumbline.errors import UserError
 from plumbline.lineage.events import API_URL, PREFERENCES_ADDED, send
 from plumbline.lineage.home import Home
 from plumbline.preferences.arrivals import NAME_DIGITS, NO_ROWS, Arrival, arrivals, draft, publish
-from plumbline.preferences.batches import BATCH, Quarantined, Read, file_digest
-from plumbline.preferences.formats import Reading
+from plumbline.preferences.batches import BATCH, Quarantined, Read, Unread, file_digest
+from plumbline.preferences.formats import RECOGNISED, Reading
 from plumbline.preferences.reading import read_file
 from plumbline.preferences.types import Row, to_line
 
@@ -54,7 +54,7 @@ class NothingUsable(UserError):
         self.quarantined = quarantined
 
 
-def take_in(home: Home, content: bytes, name: str, how: Reading | None = None) -> Taken:
+def take_in(home: Home, content: bytes, name: str, how: Reading = RECOGNISED) -> Taken:
     """Import bytes in any known format: JSON lines, an array, CSV, Parquet, compressed or not.
 
     `name` stands for them in the quarantine and in `plumbline data list`; up to its first dot it is the source of rows
@@ -67,9 +67,8 @@ def take_in(home: Home, content: bytes, name: str, how: Reading | None = None) -
         return take_in_file(home, file, name, how)
 
 
-def take_in_file(home: Home, file: Path, name: str, how: Reading | None = None) -> Taken:
+def take_in_file(home: Home, file: Path, name: str, how: Reading = RECOGNISED) -> Taken:
     """`take_in` for a file, which must not change meanwhile. Raises NothingUsable, or UserError if it is unreadable."""
-    how = how or Reading()
     return _take_in(home, name, read_file(file, name, how), content_digest([file_digest(file)], how))
 
 
@@ -81,6 +80,8 @@ def take_in_rows(home: Home, rows: Sequence[Row], name: str) -> Taken:
 def content_digest(files: Iterable[str], how: Reading) -> str:
     """What names the content of files with these digests, read in this way."""
     asked = f"{how.format or ''} {sorted(how.columns.items())}"
+    if how.leave or how.question:
+        asked += f" {sorted(how.leave)} {how.question or ''}"
     return hashlib.sha256("\n".join([asked, *files]).encode()).hexdigest()
 
 
@@ -128,7 +129,7 @@ def _take_in(home: Home, name: str, read: Read, content: str) -> Taken:
     return Taken(arrival, arrival.added != now, quarantined, announce_once(home, arrival))
 
 
-def _noting(read: Read, quarantined: list[Quarantined]) -> Iterator[Row | Quarantined]:
+def _noting(read: Read, quarantined: list[Quarantined]) -> Iterator[Row | Quarantined | Unread]:
     for row in read:
         if isinstance(row, Quarantined) and len(quarantined) < MOST_QUARANTINED:
             quarantined.append(row)

@@ -14,11 +14,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
 from plumbline.preferences.manifest import Batch
+from plumbline.preferences.text_trouble import TEMPLATE_IN_BYTES
 from plumbline.preferences.types import Row, to_line
 
 ROWS, QUARANTINE, BATCH = "rows.jsonl", "quarantine.jsonl", "batch.json"
@@ -35,8 +36,19 @@ class Quarantined:
     reason: str
 
 
-Read = Iterable[Row | Quarantined]
-"""What a source holds, in its order."""
+@dataclass
+class Unread:
+    """The fields of a source that were not read, each with the number of records that held something in it."""
+
+    left_alone: Counter[str] = field(default_factory=Counter)
+    """Known, and known to say nothing about which response is better."""
+    unknown: Counter[str] = field(default_factory=Counter)
+
+
+Read = Iterable[Row | Quarantined | Unread]
+"""What a source holds, in its order; what was not read of a file follows its rows."""
+MOST_FIELDS = 100
+OTHERS = "(others)"
 
 
 def keep(store: Path, identity: Sequence[object], source: str, read: Callable[[], Read]) -> tuple[Batch, Path]:
@@ -75,19 +87,33 @@ def move_into_place(made: Path, folder: Path) -> None:
 def write_batch(folder: Path, source: str, read: Read) -> Batch:
     """Write rows and quarantined rows into `folder` as they come."""
     digest, kinds, quarantined, simulated = hashlib.sha256(), Counter[str](), 0, True
+    unread, templated = Unread(), 0
     with (folder / ROWS).open("wb") as rows, (folder / QUARANTINE).open("wb") as set_aside:
         for row in read:
             if isinstance(row, Quarantined):
                 quarantined += 1
                 set_aside.write(jsonl([asdict(row)]).encode())
                 continue
+            if isinstance(row, Unread):
+                unread.left_alone += row.left_alone
+                unread.unknown += row.unknown
+                continue
             line = to_line(row).encode()
             digest.update(line)
             rows.write(line)
             kinds[type(row).__name__.lower()] += 1
             simulated = simulated and _is_simulated(row)
+            templated += TEMPLATE_IN_BYTES.search(line) is not None
     digest.update((folder / QUARANTINE).read_bytes())
-    return Batch(digest.hexdigest(), source, kinds.total(), dict(sorted(kinds.items())), quarantined, simulated)
+    return Batch(digest.hexdigest(), source, kinds.total(), dict(sorted(kinds.items())), quarantined, simulated,
+                 unread=_most(unread.unknown), left_alone=_most(unread.left_alone), templated=templated)
+
+
+def _most(fields: Counter[str]) -> dict[str, int]:
+    """The commonest fields; a file can have as many as it has records."""
+    kept = dict(fields.most_common(MOST_FIELDS))
+    rest = fields.total() - sum(kept.values())
+    return kept | ({OTHERS: rest} if rest else {})
 
 
 def _is_simulated(row: Row) -> bool:

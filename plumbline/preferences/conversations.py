@@ -9,10 +9,14 @@ from collections.abc import Mapping, Sequence
 from plumbline.preferences.types import Message, Prompt, Role
 
 ROLES: Mapping[str, Role] = {
-    "system": "system",
+    "system": "system", "developer": "system",
     "user": "user", "human": "user", "prompter": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
 }
+SPOKEN = frozenset({"role", "content", "from", "value"})
+"""The fields of a message that say who says what."""
+ABSENT = frozenset({"nan", "<NA>"})
+"""What data frames write as a text where there is none."""
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 SHOWN_CHARACTERS = 80
 
@@ -45,6 +49,8 @@ def as_text(value: object, field: str) -> str:
         raise Unusable(field, f"expected a text, found {type(value).__name__}")
     if not value or value.isspace():
         raise Unusable(field, "the text is empty")
+    if value.strip() in ABSENT:
+        raise Unusable(field, f"the text is {value.strip()!r}, which stands for a value that is missing")
     if "\0" in value:
         raise Unusable(field, "the text holds a NUL character")
     if not value.isascii():
@@ -73,7 +79,20 @@ def as_message(turn: object, field: str) -> Message:
     role = ROLES.get(spelt.strip().lower()) if isinstance(spelt, str) else None
     if role is None:
         raise Unusable(f"{field}.{role_key}", f"expected user, assistant or system, found {shown(spelt)}")
-    return Message(role, as_text(turn.get(text_key), f"{field}.{text_key}"))
+    return Message(role, as_content(turn.get(text_key), f"{field}.{text_key}"))
+
+
+def as_content(value: object, field: str) -> str:
+    """What a message says: a text, or a list of parts that are all texts (OpenAI's form). Raises Unusable."""
+    if not isinstance(value, list):
+        return as_text(value, field)
+    texts = []
+    for i, part in enumerate(value):
+        kind = part.get("type", "text") if isinstance(part, dict) else "text"
+        if kind != "text":
+            raise Unusable(f"{field}[{i}].type", f"expected text, found {shown(kind)}, which the model cannot be given")
+        texts.append(as_text(part.get("text") if isinstance(part, dict) else part, f"{field}[{i}].text"))
+    return as_text("\n".join(texts), field)
 
 
 def as_transcript(text: str) -> list[Message]:
@@ -93,6 +112,8 @@ def as_transcript(text: str) -> list[Message]:
 
 def as_prompt(turns: Sequence[Message], field: str) -> Prompt:
     """The turns as a prompt. Raises Unusable if the roles are out of order."""
+    if sum(turn.role == "system" for turn in turns) > 1:
+        raise Unusable(field, "expected one system message at most, found several")
     spoken = turns[1:] if turns and turns[0].role == "system" else turns
     expected: tuple[Role, Role] = ("user", "assistant")
     for i, turn in enumerate(spoken):

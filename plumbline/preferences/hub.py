@@ -14,8 +14,9 @@ from pathlib import Path
 from textwrap import shorten
 
 from plumbline.errors import UserError
-from plumbline.preferences.batches import Quarantined
-from plumbline.preferences.reading import Reading, import_records
+from plumbline.preferences.batches import Quarantined, Unread
+from plumbline.preferences.formats import RECOGNISED, Reading
+from plumbline.preferences.reading import import_records
 from plumbline.preferences.types import Row
 
 TIMEOUT_SECONDS = 6.0
@@ -28,10 +29,10 @@ class HubDataset:
 
     source: str
     revision: str
-    read: Callable[[], Iterator[Row | Quarantined]]
+    read: Callable[[], Iterator[Row | Quarantined | Unread]]
 
 
-def find(source: str, how: Reading | None = None) -> HubDataset:
+def find(source: str, how: Reading = RECOGNISED) -> HubDataset:
     """The data set that `source` names. Raises UserError at once without `datasets`, or without a hub that answers."""
     name, _, split = source.removeprefix("hub:").partition(":")
     try:
@@ -49,7 +50,7 @@ def find(source: str, how: Reading | None = None) -> HubDataset:
             raise UserError(f"The data set {source} cannot be loaded: {type(error).__name__}: "
                             f"{shorten(str(error), 400)} Check its name and split on the hub.") from None
 
-    def read() -> Iterator[Row | Quarantined]:
+    def read() -> Iterator[Row | Quarantined | Unread]:
         return import_records(enumerate(load(), start=1), source, name.rstrip("/").split("/")[-1], how)
 
     return HubDataset(source, revision or str(load()._fingerprint), read)

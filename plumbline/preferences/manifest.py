@@ -1,7 +1,7 @@
 """What batches and snapshots say of themselves."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from plumbline.errors import UserError
@@ -24,6 +24,12 @@ class Batch:
     """Rows that a snapshot leaves out because they were removed or superseded."""
     whole: str | None = None
     """Digest of the batch with those rows."""
+    unread: dict[str, int] = field(default_factory=dict)
+    """Fields of the source that no row was made of, each with the number of its records that held something in it."""
+    left_alone: dict[str, int] = field(default_factory=dict)
+    """The same for fields that are known to say nothing about which response is better."""
+    templated: int = 0
+    """Rows whose texts carry the markers of a chat template."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from plumbline.errors import UserError
-from plumbline.preferences.batches import Quarantined
+from plumbline.preferences.batches import Quarantined, Unread
 from plumbline.preferences.conversations import Unusable
-from plumbline.preferences.formats import EXPECTED, Reading, closest, parse
+from plumbline.preferences.formats import EXPECTED, RECOGNISED, Reading, closest, parse
 from plumbline.preferences.records import read_records
 from plumbline.preferences.types import Row
 
@@ -21,8 +21,10 @@ NAMED_WITHIN = 1000
 KINDS_OF_PROBLEM = 1000
 
 
-def read_file(file: Path, name: str, how: Reading | None = None) -> Iterator[Row | Quarantined]:
+def read_file(file: Path, name: str, how: Reading = RECOGNISED) -> Iterator[Row | Quarantined | Unread]:
     """Import a file; `name` stands for it in the quarantine, its stem is the source of rows that name none themselves.
+
+    What was not read of its fields comes last.
 
     Raises UserError for a file that cannot be read, or in which nothing is usable.
     """
@@ -34,12 +36,12 @@ def read_file(file: Path, name: str, how: Reading | None = None) -> Iterator[Row
 
 
 def import_records(records: Iterable[tuple[int, object]], name: str, source: str,
-                   how: Reading | None = None) -> Iterator[Row | Quarantined]:
+                   how: Reading = RECOGNISED) -> Iterator[Row | Quarantined | Unread]:
     """Turn numbered records into rows. Raises UserError at the end when none of them was usable."""
-    problems = _Problems(name)
+    problems, unread = _Problems(name), Unread()
     usable = False
-    for line, record in _with_columns(records, name, how) if how and how.columns else records:
-        for judged in (record,) if isinstance(record, Unusable) else parse(record, source, how):
+    for line, record in _with_columns(records, name, how) if how.columns else records:
+        for judged in (record,) if isinstance(record, Unusable) else parse(record, source, how, unread):
             if isinstance(judged, Unusable):
                 if not usable:
                     problems.note(line, judged)
@@ -49,6 +51,8 @@ def import_records(records: Iterable[tuple[int, object]], name: str, source: str
                 yield judged
     if not usable:
         raise UserError(problems.message())
+    if unread.unknown or unread.left_alone:
+        yield unread
 
 
 def _with_columns(records: Iterable[tuple[int, object]], name: str, how: Reading) -> Iterator[tuple[int, object]]:

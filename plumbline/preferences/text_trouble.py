@@ -1,9 +1,9 @@
 """What went wrong with texts on their way here, and what they are written in.
 
 Trouble is looked for by its traces: the replacement character, UTF-8 that was read as Latin-1 or Windows-1252 (such as
-"cafÃ©"), control characters, HTML entities, HTML tags. A trace proves nothing in a single text (an answer about HTML
-has tags), but a source full of them was damaged. The script of a text is that of most of its letters; languages are
-not told apart.
+"cafÃ©"), control characters, HTML entities, HTML tags, markers of a chat template. A trace proves nothing in a single
+text (an answer about HTML has tags), but a source full of them was damaged, or rendered for another model already. The
+script of a text is that of most of its letters; languages are not told apart.
 """
 
 import re
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from plumbline.preferences.shares import Share
 
-Trouble = Literal["replacement character", "mojibake", "control character", "HTML entity", "HTML tag"]
+Trouble = Literal["replacement character", "mojibake", "control character", "HTML entity", "HTML tag",
+                  "chat template"]
 TROUBLES: tuple[Trouble, ...] = get_args(Trouble)
 DAMAGE = frozenset[Trouble](TROUBLES[:3])
 """What nobody writes on purpose."""
@@ -56,6 +57,15 @@ _CONTROL_BYTES = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,30}|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});")
 _TAG = re.compile(r"</?(?:a|b|blockquote|br|center|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|script|span|strong|style|sub"
                   r"|sup|table|tbody|td|th|tr|u|ul)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
+_TEMPLATE = (
+    r"<\|(?:im_start|im_end|im_sep|start_header_id|end_header_id|eot_id|begin_of_text|end_of_text|endoftext|user|"
+    r"assistant|system|prompter|end|START_OF_TURN_TOKEN|END_OF_TURN_TOKEN)\|>"  # ChatML, Llama 3, Zephyr, Phi, Cohere
+    r"|</?(?:start_of_turn|end_of_turn)>|\[/?INST\]|<</?SYS>>"  # Gemma, Mistral, Llama 2
+    r"|<｜(?:User|Assistant|begin▁of▁sentence|end▁of▁sentence)｜>"  # DeepSeek
+    r"|(?:^|\n|\\n|\")### (?:Instruction|Response|Human|Assistant):")  # Alpaca, Vicuna; in JSON a line break is spelt
+_TEMPLATE_IN_TEXT = re.compile(_TEMPLATE)
+TEMPLATE_IN_BYTES = re.compile(_TEMPLATE.encode())
+"""A marker of a chat template, in a text or in a line of JSON that holds it."""
 _LETTER = re.compile("[A-Za-z]")
 
 
@@ -91,6 +101,8 @@ def troubles_of(text: str) -> Iterator[tuple[Trouble, int]]:
         yield "HTML entity", found.start()
     if "<" in text and (found := _TAG.search(text)):
         yield "HTML tag", found.start()
+    if ("<" in text or "[" in text or "#" in text) and (found := _TEMPLATE_IN_TEXT.search(text)):
+        yield "chat template", found.start()
 
 
 def script_of(text: str) -> str:

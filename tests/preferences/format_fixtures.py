@@ -122,6 +122,8 @@ EXAMPLES = {
         {"system": "Be brief.", "conversations": [{"from": "human", "value": "Why is the sky blue?"}],
          "chosen": {"from": "gpt", "value": "Scattering."}, "rejected": {"from": "gpt", "value": "Paint."}},
         [pair((Message("system", "Be brief."), *ASK))]),
+    "openai's pair": ("messages-pair", {"messages": TURNS, "chosen": GOOD[0], "rejected": BAD[0]}, [pair()]),
+    "ms-swift's pair": ("messages-rejected", {"messages": [*TURNS, *GOOD], "rejected_response": "Paint."}, [pair()]),
     "alpaca eval": ("alpaca-eval", EVAL, [pair(strength=0.5, annotator="gpt4", machine=True)]),
     "alpaca eval, tie": ("alpaca-eval", EVAL | {"preference": 1.5, "dataset": "koala"},
                          [pair(label="tie", strength=0.0, source="file/koala", annotator="gpt4", machine=True)]),

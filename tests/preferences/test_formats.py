@@ -27,11 +27,11 @@ from format_fixtures import (
 
 from plumbline.errors import UserError
 from plumbline.preferences.conversations import Unusable
-from plumbline.preferences.formats import FORMATS, Reading, parse
+from plumbline.preferences.formats import FORMATS, RECOGNISED, Reading, parse
 from plumbline.preferences.types import Comparison, Demonstration, Origin, Ranking, Rating, Row, from_json, to_json
 
 
-def only(record, how=None):
+def only(record, how=RECOGNISED):
     (judged,) = parse(record, "file", how)
     return judged
 
@@ -85,7 +85,7 @@ def test_times_are_iso_8601_whatever_they_were(given, time):
 @pytest.mark.parametrize(("given", "reason"), [
     ("9999-12-31", "from 1970 to 2100, found 9999"), ("1969-12-31T23:59:59Z", "found 1969"), (-1, "since 1970"),
     (5e12, "found 2128"), (1e300, "since 1970"), ("yesterday", "found 'yesterday'"), (True, "found True"),
-    ([2026], "found a list"), ("1_000", "found '1_000'"), (math.nan, "found nan"), ("2026-13-01", "ISO 8601")])
+    ([2026], "found a list"), ("1_000", "found '1_000'"), ("2026-13-01", "ISO 8601")])
 def test_a_time_that_is_none_is_named(given, reason):
     problem = only(LINES | {"score": 1, "time": given})
     assert isinstance(problem, Unusable)
@@ -154,7 +154,7 @@ BROKEN = [
     ({"chosen": "\n\nHuman: a\n\nAssistant:", "rejected": "\n\nHuman: a\n\nAssistant: c"}, "chosen",
      "assistant's turn"),
     (EVAL | {"preference": 2.5}, "preference", "from 1.0 to 2.0"),
-    (EVAL | {"preference": math.nan}, "preference", "number"),
+    (EVAL | {"preference": math.nan}, "preference", "it is missing"),
     (EVAL | {"preference": 10**400}, "preference", "a huge number"),
     (EVAL | {"preference": True}, "preference", "number"),
     (EVAL | {"preference": None}, "preference", "it is missing"),

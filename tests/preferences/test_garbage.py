@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from plumbline.errors import UserError
 from plumbline.preferences.batches import Quarantined
 from plumbline.preferences.conversations import Unusable
-from plumbline.preferences.formats import FORMATS, Reading, parse
+from plumbline.preferences.formats import FORMATS, RECOGNISED, Reading, parse
 from plumbline.preferences.reading import import_records, read_file
 from plumbline.preferences.types import Comparison, Demonstration, Ranking, Rating, to_line
 
@@ -63,7 +63,7 @@ def mutated(record, path, change):
        st.booleans())
 def test_a_valid_record_that_was_damaged_is_a_row_or_quarantined(name, path, change, is_named):
     named, record, _ = EXAMPLES[name]
-    judged = parse(mutated(record, path, change), "file", Reading(named) if is_named else None)
+    judged = parse(mutated(record, path, change), "file", Reading(named) if is_named else RECOGNISED)
     assert judged
     assert all(map(is_judgement, judged))
     if named not in SEVERAL:

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from plumbline.errors import UserError
+from plumbline.preferences.batches import Unread
 from plumbline.preferences.formats import Reading
 from plumbline.preferences.hub import find
 from plumbline.preferences.types import Demonstration, Message, Origin
@@ -40,7 +41,7 @@ def test_a_data_set_is_recognised_like_a_file(local_hub, snapshot):
 def test_a_data_set_is_read_as_it_is_asked_for_one_row_at_a_time(local_hub):
     reading = find(f"hub:{local_hub}", Reading(format="hh-chosen")).read()
     assert next(reading) == Demonstration((Message("user", "Question 0"),), "Good.", Origin("hh-rlhf"))
-    assert len(list(reading)) == 2
+    assert [type(one) for one in reading] == [Demonstration, Demonstration, Unread]  # `rejected` is left alone
 
 
 def test_a_split_that_is_not_there_is_named(local_hub, snapshot):

@@ -8,7 +8,8 @@ import lzma
 import pytest
 
 from plumbline.errors import UserError
-from plumbline.preferences.batches import Quarantined
+from plumbline.preferences.batches import Quarantined, Unread
+from plumbline.preferences.formats import RECOGNISED
 from plumbline.preferences.reading import Reading, import_records, read_file
 from plumbline.preferences.records import LINE_LIMIT
 
@@ -37,7 +38,7 @@ PACKED = {
 }
 
 
-def read(file, content, name=None, how=None):
+def read(file, content, name=None, how=RECOGNISED):
     """Rows and quarantine of a file with this content."""
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     return split(read_file(file, name or file.name, how))
@@ -46,7 +47,7 @@ def read(file, content, name=None, how=None):
 def split(found):
     found = list(found)
     quarantined = [row for row in found if isinstance(row, Quarantined)]
-    return [row for row in found if not isinstance(row, Quarantined)], quarantined
+    return [row for row in found if not isinstance(row, Quarantined | Unread)], quarantined
 
 
 @pytest.mark.parametrize("name", PACKED)
@@ -158,7 +159,13 @@ def test_a_deeply_nested_line_is_quarantined_and_not_a_crash(tmp_path):
     assert (len(rows), len(quarantined)) == (3, 1)
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "9" * 400, "9" * 5000])
+def test_what_is_not_a_number_counts_as_absent(tmp_path):
+    line = '{"prompt": "Q", "chosen": "yes", "rejected": "no", "strength": NaN, "annotator": NaN}\n'
+    (*_, row), quarantined = read(tmp_path / "numbers.jsonl", LINES + line)
+    assert (row.strength, row.origin.annotator, quarantined) == (None, None, [])
+
+
+@pytest.mark.parametrize("number", ["Infinity", "1e999", "9" * 400, "9" * 5000])
 def test_a_number_that_no_program_agrees_on_spoils_only_what_needs_it(tmp_path, number):
     line = '{"prompt": "Q", "chosen": "yes", "rejected": "no", "%s": %s}\n'
     rows, quarantined = read(tmp_path / "numbers.jsonl", LINES + line % ("strength", number) + line % ("x", number))

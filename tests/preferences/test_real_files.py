@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.preferences.batches import Quarantined
+from plumbline.preferences.batches import Quarantined, Unread
 from plumbline.preferences.reading import read_file
 from plumbline.preferences.types import Comparison, Demonstration
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not FILES.is_dir(), reason="the real files are n
 def read(name):
     found = list(read_file(FILES / name, name))
     quarantined = [row for row in found if isinstance(row, Quarantined)]
-    return [row for row in found if not isinstance(row, Quarantined)], quarantined
+    return [row for row in found if not isinstance(row, Quarantined | Unread)], quarantined
 
 
 def test_alpaca_eval_annotations():

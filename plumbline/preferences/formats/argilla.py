@@ -6,7 +6,7 @@ list of `user_id`, `value`, `status` under the question's name, with `question-s
 Suggestions are what the annotator was shown, not a judgement; answers that were not submitted are quarantined.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from plumbline.preferences.conversations import Unusable, as_text, shown
@@ -14,7 +14,6 @@ from plumbline.preferences.formats.fields import (
     THUMBS,
     Judgement,
     Judgements,
-    Record,
     as_number,
     as_thumb,
     as_whole,
@@ -22,6 +21,7 @@ from plumbline.preferences.formats.fields import (
     normalised,
     origin_of,
 )
+from plumbline.preferences.formats.record import Record
 from plumbline.preferences.formats.tasks import Task, named_side, task_of
 from plumbline.preferences.types import Comparison, Demonstration, Origin, Ranking, Rating, Row
 
@@ -58,17 +58,15 @@ def argilla(record: Record, source: str) -> Judgements:
     return judgements
 
 
-def _read(record: Record) -> tuple[Mapping[str, object], list[Answer]]:
-    fields = record.get("fields")
-    if isinstance(fields, dict):
-        return fields, list(_nested(record.get("responses")))
+def _read(record: Record) -> tuple[Record, list[Answer]]:
+    if isinstance(record.peek("fields"), dict):
+        return record.within("fields"), list(_nested(record.get("responses")))
     flat = [name.removesuffix(ANSWERS) for name in record if name.endswith(ANSWERS)]
     if flat:
         return record, [answer for name in flat for answer in _flattened(record, name)]
     columns = [name.removesuffix(SUGGESTED) for name in record if name.endswith(SUGGESTED)]
     answers = [answer for name in columns for answer in _given(name, record.get(name))]
-    return {name: value for name, value in record.items() if name not in columns and not name.endswith(SUGGESTED)
-            and not name.endswith("-suggestion")}, answers
+    return record, answers
 
 
 def _nested(responses: object) -> Iterator[Answer]:

@@ -1,45 +1,45 @@
-"""Demonstrations: conversations, Alpaca instructions, TRL's prompt and completion, the chosen side of pairs."""
+"""One response to a prompt: conversations, Alpaca instructions, TRL's prompt and completion, the chosen side of pairs.
 
-from plumbline.preferences.conversations import (
-    Unusable,
-    any_answer,
-    any_conversation,
-    any_prompt,
-    as_messages,
-    as_text,
-    prompt_and_answer,
-    user_prompt,
-)
-from plumbline.preferences.formats.fields import Record, origin_of
-from plumbline.preferences.formats.pairs import with_system
-from plumbline.preferences.types import Demonstration, Row
+It is a demonstration, unless a thumb or a score stands beside it: then it is a rating, however good.
+"""
+
+from plumbline.preferences.conversations import any_answer, any_conversation, as_messages, as_text, prompt_and_answer
+from plumbline.preferences.formats.asked import asked, with_the_rest
+from plumbline.preferences.formats.fields import origin_of
+from plumbline.preferences.formats.plain import verdict
+from plumbline.preferences.formats.record import Record
+from plumbline.preferences.types import Demonstration, Prompt, Rating, Row
 
 
 def conversation(record: Record, source: str) -> Row:
     """The last answer of a conversation, with what came before it as its prompt."""
-    field = "conversations" if record.get("messages") is None and "conversations" in record else "messages"
-    turns = with_system(record, as_messages(record.get(field), field))
-    return Demonstration(*prompt_and_answer(turns, field), origin_of(record, source))
+    field = conversation_name(record)
+    turns, answer = prompt_and_answer(as_messages(record.get(field), field), field)
+    return _row(record, with_the_rest(record, turns, field), answer, source)
+
+
+def conversation_name(record: Record) -> str:
+    """The field that holds the conversation."""
+    return "conversations" if "messages" not in record and "conversations" in record.names else "messages"
 
 
 def instruction(record: Record, source: str) -> Row:
     """Alpaca: an instruction, sometimes with an input, and the output."""
-    request = as_text(record.get("instruction"), "instruction")
-    more = record.get("input")
-    if more is not None and not isinstance(more, str):
-        raise Unusable("input", f"expected a text, found {type(more).__name__}")
-    if more and not more.isspace():
-        request = f"{request}\n\n{as_text(more, 'input')}"
-    return Demonstration(user_prompt(request), as_text(record.get("output"), "output"), origin_of(record, source))
+    return _row(record, asked(record), as_text(record.get("output"), "output"), source)
 
 
 def completion(record: Record, source: str) -> Row:
     """TRL: a prompt and its completion."""
-    return Demonstration(any_prompt(record.get("prompt"), "prompt"),
-                         any_answer(record.get("completion"), "completion"), origin_of(record, source))
+    return _row(record, asked(record), any_answer(record.get("completion"), "completion"), source)
 
 
 def chosen_side(record: Record, source: str) -> Row:
     """The chosen side of a pair, as something to imitate."""
-    turns = any_conversation(record.get("chosen"), "chosen")
-    return Demonstration(*prompt_and_answer(turns, "chosen"), origin_of(record, source))
+    turns, answer = prompt_and_answer(any_conversation(record.get("chosen"), "chosen"), "chosen")
+    return Demonstration(with_the_rest(record, turns, "chosen"), answer, origin_of(record, source))
+
+
+def _row(record: Record, prompt: Prompt, answer: str, source: str) -> Row:
+    score = verdict(record)
+    origin = origin_of(record, source)
+    return Demonstration(prompt, answer, origin) if score is None else Rating(prompt, answer, score, origin)

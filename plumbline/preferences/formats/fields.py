@@ -12,9 +12,9 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 
 from plumbline.preferences.conversations import Unusable, as_text, shown
+from plumbline.preferences.formats.record import Record
 from plumbline.preferences.types import Comparison, Label, Origin, Prompt, Row
 
-Record = Mapping[str, object]
 Judgement = Row | Unusable
 Judgements = Sequence[Judgement]
 
@@ -72,7 +72,7 @@ def as_number(value: object, field: str) -> float:
     return number
 
 
-def optional_number(record: Record, field: str) -> float | None:
+def optional_number(record: Mapping[str, object], field: str) -> float | None:
     """The number, or None where the field is absent. Raises Unusable."""
     value = record.get(field)
     return None if value is None or value == "" else as_number(value, field)

@@ -11,13 +11,13 @@ from plumbline.preferences.conversations import Unusable, as_text, shown
 from plumbline.preferences.formats.fields import (
     Judgement,
     Judgements,
-    Record,
     as_list,
     as_number,
     as_thumb,
     different,
     origin_of,
 )
+from plumbline.preferences.formats.record import Record
 from plumbline.preferences.formats.tasks import Task, named_side, task_of
 from plumbline.preferences.types import Comparison, Label, Origin, Ranking, Rating, Row
 
@@ -27,9 +27,7 @@ SELECTED: Mapping[object, Label] = {"left": "A", "right": "B"}
 
 def label_studio(record: Record, source: str) -> Judgements:
     """All judgements of one task."""
-    data = record.get("data")
-    if not isinstance(data, dict):
-        raise Unusable("data", "it is missing" if data is None else f"expected an object, found {shown(data)}")
+    data = record.within("data")
     annotations = as_list(record.get("annotations"), "annotations")
     if not annotations:
         raise Unusable("annotations", "nobody has annotated this task")

@@ -6,9 +6,9 @@ A rank given twice is more often a mistake than a tie, so only our own schema, w
 from collections import Counter
 from collections.abc import Sequence
 
-from plumbline.preferences.conversations import Unusable, any_answer, any_prompt, as_text, shown
+from plumbline.preferences.conversations import Unusable, any_answer, as_text, shown
+from plumbline.preferences.formats.asked import asked
 from plumbline.preferences.formats.fields import (
-    Record,
     as_list,
     as_number,
     as_responses,
@@ -17,17 +17,18 @@ from plumbline.preferences.formats.fields import (
     optional_number,
     origin_of,
 )
+from plumbline.preferences.formats.record import Record
 from plumbline.preferences.types import Comparison, Demonstration, Ranking, Rating, Row
 
 RANKS = ("ranks", "ranking", "rank")
-THUMB_FIELDS = ("thumb", "thumbs", "feedback", "label")
+THUMB_FIELDS = ("thumb", "thumbs", "feedback", "label", "kto_tag")
 SCORES = ("score", "rating")
 RESPONSES = ("response", "completion")
 
 
 def ours(record: Record, source: str) -> Row:
     """A row as `types.to_json` writes it, checked."""
-    prompt = any_prompt(record.get("prompt"), "prompt")
+    prompt = asked(record)
     origin = origin_of(record, source)
     kind = record.get("kind")
     if kind == "demonstration":
@@ -50,24 +51,31 @@ def ours(record: Record, source: str) -> Row:
 
 def ranking(record: Record, source: str) -> Row:
     """K responses with a rank each, or with their order, the best first."""
-    prompt = any_prompt(record.get("prompt"), "prompt")
+    prompt = asked(record)
     responses = as_responses(record.get("responses"), "responses")
     field = next((name for name in RANKS if record.get(name) is not None), RANKS[0])
     return Ranking(prompt, responses, _ranks(record.get(field), responses, field), origin_of(record, source))
 
 
 def rating(record: Record, source: str) -> Row:
-    """One response with a score: more is better."""
-    field = next((name for name in SCORES if record.get(name) is not None), SCORES[0])
-    return Rating(any_prompt(record.get("prompt"), "prompt"), _response(record), as_number(record.get(field), field),
-                  origin_of(record, source))
+    """One response with a score, more is better, or a thumb: 1 up, 0 down; TRL's unpaired preference has thumbs."""
+    prompt, response = asked(record), _response(record)
+    score = verdict(record)
+    if score is None:
+        raise Unusable(SCORES[0], "it is missing")
+    return Rating(prompt, response, score, origin_of(record, source))
 
 
-def thumbs(record: Record, source: str) -> Row:
-    """One response with a thumb: 1 up, 0 down. TRL's unpaired preference is one, its `label` being the thumb."""
-    field = next((name for name in THUMB_FIELDS if record.get(name) is not None), THUMB_FIELDS[-1])
-    up = as_thumb(record.get(field), field)
-    return Rating(any_prompt(record.get("prompt"), "prompt"), _response(record), float(up), origin_of(record, source))
+def verdict(record: Record) -> float | None:
+    """What the record says of its one response: a thumb or a score; None if it has no field for either.
+
+    A field that is there and empty is no verdict, and no word that the response is worth imitating. Raises Unusable.
+    """
+    named = [name for name in (*THUMB_FIELDS, *SCORES) if name in record.names]
+    if not named:
+        return None
+    name = next((name for name in named if record.holds(name)), named[0])
+    return float(as_thumb(record.get(name), name)) if name in THUMB_FIELDS else as_number(record.get(name), name)
 
 
 def _response(record: Record) -> str:

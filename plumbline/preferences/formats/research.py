@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from plumbline.preferences.conversations import Unusable, as_text, shown, user_prompt
+from plumbline.preferences.formats.asked import asked, with_the_rest
 from plumbline.preferences.formats.fields import (
-    Record,
     as_list,
     as_number,
     as_whole,
@@ -15,6 +15,7 @@ from plumbline.preferences.formats.fields import (
     ranks_by,
     two_texts,
 )
+from plumbline.preferences.formats.record import Record
 from plumbline.preferences.types import Comparison, Prompt, Ranking, Rating, Row
 
 TLDR_QUERY = (("subreddit", "SUBREDDIT: r/{}"), ("title", "TITLE: {}"), ("post", "POST: {}"))
@@ -27,33 +28,34 @@ def tldr(record: Record, source: str) -> Row:
     if len(summaries) != 2:
         raise Unusable("summaries", f"expected two summaries, found {len(summaries)}")
     names = ("summaries[0].text", "summaries[1].text")
-    texts = different(_summary(summaries[0], names[0]), _summary(summaries[1], names[1]), names)
+    texts = different(_summary(record, summaries[0], names[0]), _summary(record, summaries[1], names[1]), names)
     choice = as_whole(record.get("choice"))
     if choice not in (0, 1):
         raise Unusable("choice", f"expected 0 or 1, found {shown(record.get('choice'))}")
-    extra = record.get("extra")
+    extra = record.within("extra") if isinstance(record.peek("extra"), dict) else None
     return Comparison(_post(record), texts, "B" if choice else "A",
                       origin_of(record, source, annotator=record.get("worker"), machine=False),
-                      optional_number(extra, "confidence") if isinstance(extra, dict) else None)
+                      None if extra is None else optional_number(extra, "confidence"))
 
 
 def tldr_axis(record: Record, source: str) -> Row:
     """One summary and a worker's overall score of it, from 1 to 7."""
-    summary = record.get("summary")
-    axes = summary.get("axes") if isinstance(summary, dict) else None
-    overall = axes.get("overall") if isinstance(axes, dict) else None
-    return Rating(_post(record), _summary(summary, "summary.text"), as_number(overall, "summary.axes.overall"),
+    summary = record.within("summary")
+    overall = summary.within("axes").get("overall")
+    return Rating(_post(record), as_text(summary.get("text"), "summary.text").strip(),
+                  as_number(overall, "summary.axes.overall"),
                   origin_of(record, source, annotator=record.get("worker"), machine=False))
 
 
 def webgpt(record: Record, source: str) -> Row:
     """Two answers to one question, with scores that add up to 0 (Nakano et al. 2021, arXiv 2112.09332)."""
-    question = record.get("question")
-    asked = question if isinstance(question, dict) else {"full_text": question}
+    question = record.within("question") if isinstance(record.peek("question"), dict) else None
+    text = as_text(question.get("full_text"), "question.full_text") if question else record.get("question")
     scores = [as_number(record.get(field), field) for field in ("score_0", "score_1")]
-    return Comparison(user_prompt(as_text(asked.get("full_text"), "question.full_text")),
+    part = question.get("dataset") if question else None
+    return Comparison(with_the_rest(record, user_prompt(as_text(text, "question"))),
                       two_texts(record, ("answer_0", "answer_1")), label_of(*scores),
-                      origin_of(record, source, machine=False, part=asked.get("dataset")), strength=abs(scores[0]))
+                      origin_of(record, source, machine=False, part=part), strength=abs(scores[0]))
 
 
 def shp(record: Record, source: str) -> Row:
@@ -61,7 +63,7 @@ def shp(record: Record, source: str) -> Row:
     preferred = as_whole(record.get("labels"))
     if preferred not in (0, 1):
         raise Unusable("labels", f"expected 1 for A or 0 for B, found {shown(record.get('labels'))}")
-    return Comparison(user_prompt(as_text(record.get("history"), "history")),
+    return Comparison(with_the_rest(record, user_prompt(as_text(record.get("history"), "history"))),
                       two_texts(record, ("human_ref_A", "human_ref_B")), "A" if preferred else "B",
                       origin_of(record, source, machine=False, part=record.get("domain")),
                       optional_number(record, "score_ratio"))
@@ -69,11 +71,12 @@ def shp(record: Record, source: str) -> Row:
 
 def ultrafeedback(record: Record, source: str) -> Row:
     """Completions that GPT-4 scored (Cui et al. 2023, arXiv 2310.01377), ranked by score; equal scores are ties."""
-    prompt = user_prompt(as_text(record.get("instruction"), "instruction"))
-    completions = as_list(record.get("completions"), "completions")
+    prompt = asked(record)
+    completions = [record.inner("completions", completion) if isinstance(completion, dict) else completion
+                   for completion in as_list(record.get("completions"), "completions")]
     scores: dict[str, float] = {}
     for i, (completion, score) in enumerate(zip(completions, _scores(completions), strict=True)):
-        text = completion.get("response") if isinstance(completion, dict) else completion
+        text = completion.get("response") if isinstance(completion, Record) else completion
         scores.setdefault(as_text(text, f"completions[{i}].response"), score)  # two models may answer with one text
     if len(scores) < 2:
         raise Unusable("completions", f"expected two or more different responses, found {len(scores)}")
@@ -83,9 +86,9 @@ def ultrafeedback(record: Record, source: str) -> Row:
 
 def _scores(completions: Sequence[object]) -> Sequence[float]:
     """By the one measure that all of them have: the overall score, the fine-grained one, the mean of the aspects."""
-    fields = [completion if isinstance(completion, dict) else {} for completion in completions]
+    fields = [completion if isinstance(completion, Record) else Record({}) for completion in completions]
     for name in ("overall_score", "fine-grained_score"):
-        if all(field.get(name) is not None for field in fields):
+        if all(name in field for field in fields):
             return [as_number(field[name], f"completions[{i}].{name}") for i, field in enumerate(fields)]
     return [_mean_aspect(field.get("annotations"), f"completions[{i}].annotations") for i, field in enumerate(fields)]
 
@@ -100,18 +103,16 @@ def _mean_aspect(annotations: object, field: str) -> float:
     return sum(ratings) / len(ratings)
 
 
-def _summary(summary: object, field: str) -> str:
-    text = summary.get("text") if isinstance(summary, dict) else summary
+def _summary(record: Record, summary: object, field: str) -> str:
+    text = record.inner("summaries", summary).get("text") if isinstance(summary, dict) else summary
     return as_text(text, field).strip()  # the models' summaries start with a space of their tokeniser
 
 
 def _post(record: Record) -> Prompt:
     """The query that the authors' models saw."""
-    info = record.get("info")
-    if not isinstance(info, dict):
-        raise Unusable("info", "it is missing" if info is None else f"expected an object, found {shown(info)}")
-    if info.get("article") is not None:
-        return user_prompt(f"{as_text(info['article'], 'info.article')}\n\nTL;DR:")
+    info = record.within("info")
+    if "article" in info:
+        return with_the_rest(record, user_prompt(f"{as_text(info.get('article'), 'info.article')}\n\nTL;DR:"))
     as_text(info.get("post"), "info.post")
     lines = [line.format(as_text(info[name], f"info.{name}")) for name, line in TLDR_QUERY if info.get(name)]
-    return user_prompt("\n\n".join([*lines, "TL;DR:"]))
+    return with_the_rest(record, user_prompt("\n\n".join([*lines, "TL;DR:"])))

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from plumbline.preferences.conversations import Unusable, any_answer, any_prompt
+from plumbline.preferences.formats.asked import with_the_rest
 from plumbline.preferences.formats.fields import normalised
+from plumbline.preferences.formats.record import Record
 from plumbline.preferences.types import Label, Prompt
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "messages", "conversation", "chat", "context", "task")
@@ -23,14 +25,15 @@ SIDES: Mapping[str, Label] = {"left": "A", "right": "B", "a": "A", "b": "B", "1"
 class Task:
     """The fields of a task by their role. Texts are checked when they are asked for."""
 
-    fields: Mapping[str, object]
+    fields: Record
     place: str
     prompt_name: str
     responses: Sequence[str]
 
     def prompt(self) -> Prompt:
-        """The prompt. Raises Unusable."""
-        return any_prompt(self.fields.get(self.prompt_name), f"{self.place}.{self.prompt_name}")
+        """The prompt, with the context, the input or the system prompt that the annotator saw. Raises Unusable."""
+        place = f"{self.place}.{self.prompt_name}"
+        return with_the_rest(self.fields, any_prompt(self.fields.get(self.prompt_name), place), place)
 
     def text(self, name: str) -> str:
         """The response in this field. Raises Unusable."""
@@ -55,14 +58,13 @@ class Task:
         return next((known for known in self.responses if normalised(known) == normalised(name)), None)
 
 
-def task_of(fields: Mapping[str, object], place: str) -> Task:
+def task_of(fields: Record, place: str) -> Task:
     """The roles of a task's fields, which `place` holds. Raises Unusable if none of them can be the prompt."""
-    prompt = next((name for name in PROMPTS if fields.get(name) is not None), None)
+    prompt = next((name for name in PROMPTS if name in fields), None)
     if prompt is None:
         found = ", ".join(sorted(fields))[:200] or "no fields"
         raise Unusable(place, f"expected a field {', '.join(PROMPTS[:-1])} or {PROMPTS[-1]}, found {found}")
-    responses = [name for name, value in fields.items()
-                 if name != prompt and value is not None and RESPONSE.fullmatch(name)]
+    responses = [name for name in fields if name != prompt and RESPONSE.fullmatch(name)]
     return Task(fields, place, prompt, responses)
 
 
