@@ -52,7 +52,7 @@ class Section:
 def sections(report: Report) -> list[Section]:
     """All sections that have something to say."""
     made = (_glance(report), _rows(report), _splits(report), _lengths(report), _judgements(report), _agreement(report),
-            _labellers(report), _texts(report), _quarantined(report))
+            _labellers(report), _texts(report), _fields(report), _quarantined(report))
     return [one for one in made if one.sentences or one.tables or one.tiles]
 
 
@@ -256,6 +256,17 @@ def _texts(report: Report) -> Section:
         (name, ", ".join(f"{script} {n:,}" for script, n in one["scripts"].items())) for name, one in _top(texts)]
     if scripts:
         found.tables.append(Table(("Source", "texts by script"), scripts, max(0, report["names"]["sources"] - TOP)))
+    return found
+
+
+def _fields(report: Report) -> Section:
+    found = Section("Fields that were not read")
+    if report["unread"]:
+        found.sentences.append("Nothing was made of these fields: their names are not known.")
+        found.tables.append(_counted("Field", report["unread"], len(report["unread"])))
+    if report["left_alone"]:
+        found.sentences.append("Some fields are known to say nothing about which response is better.")
+        found.tables.append(_counted("Left alone", report["left_alone"], len(report["left_alone"])))
     return found
 
 
