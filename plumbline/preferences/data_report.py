@@ -81,8 +81,8 @@ class Report(TypedDict):
     texts: dict[str, Texts]
     trouble_examples: dict[str, Example]
     quarantine: dict[str, int]
-    unread: dict[str, int]
-    left_alone: dict[str, int]
+    unread: NotRequired[dict[str, int]]
+    left_alone: NotRequired[dict[str, int]]
     examples: list[dict[str, object]]
 
 

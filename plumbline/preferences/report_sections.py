@@ -261,12 +261,13 @@ def _texts(report: Report) -> Section:
 
 def _fields(report: Report) -> Section:
     found = Section("Fields that were not read")
-    if report["unread"]:
-        found.sentences.append("Nothing was made of these fields: their names are not known.")
-        found.tables.append(_counted("Field", report["unread"], len(report["unread"])))
-    if report["left_alone"]:
-        found.sentences.append("Some fields are known to say nothing about which response is better.")
-        found.tables.append(_counted("Left alone", report["left_alone"], len(report["left_alone"])))
+    if unread := report.get("unread"):
+        found.sentences.append("No row was made of the fields on the left, whose names are not known."
+                               if report.get("left_alone") else "No row was made of these fields.")
+        found.tables.append(_counted("Field", unread, len(unread)))
+    if left_alone := report.get("left_alone"):
+        found.sentences.append("What is left alone is known to say nothing about which response is better.")
+        found.tables.append(_counted("Left alone", left_alone, len(left_alone)))
     return found
 
 
