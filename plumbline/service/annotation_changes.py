@@ -102,6 +102,8 @@ def _delete(outcome: _Outcome, entry: Entry, known: Annotations, home: Home) -> 
         outcome.entries.append(entry)
     name = f"task {entry.task}" if is_task else f"annotation {entry.annotation}"
     outcome.reasons.append(f"{name} was deleted")
+    if found and not any(one.rows for one in found):
+        outcome.said.append(f"No row stands for {name} any more.")
     if not found:
         outcome.said.append(f"Nothing of {name} had arrived here. If it came in an export, export the rest again and "
                             "let it take the place of that batch: `plumbline data supersede FILE --batch DIGEST`.")

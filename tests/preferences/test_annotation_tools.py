@@ -78,7 +78,8 @@ def aside(record, question=None):
 @pytest.mark.parametrize(("first", "second"), [
     ("generations-0", "generations-1"), ("response_1_text", "response_2_text"), ("completion-a", "completion-b"),
     ("responseA", "responseB"), ("Answer 1", "Answer 2"), ("model_a_response", "model_b_response"),
-    ("first_reply", "second_reply"), ("left text", "right text"), ("candidate-9", "candidate-10")])
+    ("first_reply", "second_reply"), ("left text", "right text"), ("candidate-9", "candidate-10"),
+    ("chosen_response", "rejected_response")])
 def test_responses_are_found_by_their_names(first, second):
     assert rows(argilla({"preference": first}, **two(first, second))) == [(SOFT, "over", HARD)]
     ratings = argilla({f"{first}-rating": 4, f"{second}-rating": 2, f"{first}-rationale": "Right and short."},
@@ -173,6 +174,29 @@ def test_a_yes_is_no_thumb_up_unless_the_question_asks_for_one(name, value):
     ("verdict_of_ada", "thumbs-up", 1), ("label", "bad", 0), ("quality", "1", 1), ("quality", "4", 4)])
 def test_a_thumb_is_told_by_its_question_or_by_itself(name, value, score):
     assert rows(argilla({name: value}, **one())) == [(SOFT, float(score))]
+
+
+def test_a_bare_letter_or_number_names_a_response_only_where_the_question_asks_which():
+    group = {"group": "B", "topic": "1"}
+    assert "whether group, topic says" in aside(argilla(group, **two()))
+    assert rows(argilla(group, **two()), "group") == [(HARD, "over", SOFT)]
+    assert rows(argilla({**group, "which_is_better": "A"}, **two())) == [(SOFT, "over", HARD)]
+    choice = result("choices", ["2"], "group", "prompt")
+    assert "whether group says" in aside(studio(two(), choice))
+    assert rows(studio(two(), choice, result("choices", ["1"], "winner", "prompt"))) == [(SOFT, "over", HARD)]
+
+
+@pytest.mark.parametrize(("digit", "score"), [("1", 1.0), ("4", 4.0)])
+def test_labels_that_are_numbers_are_a_scale_and_no_thumbs(digit, score):
+    assert rows(argilla({"quality": digit}, **one())) == [(SOFT, score)]
+    assert rows(studio(one(), result("choices", [digit], "quality"))) == [(SOFT, score)]
+
+
+def test_a_rank_given_as_a_number_is_no_score():
+    assert "--question" in aside(argilla({"rank_1": 1, "rank_2": 2}, **two()))
+    assert rows(argilla({"rank_1": 1, "rank_2": 2, "quality_1": 5, "quality_2": 3}, **two())) == [
+        (SOFT, 5.0), (HARD, 3.0)]
+    assert rows(argilla({"response_1_quality": "2", "response_2_quality": "1"}, **two())) == [(SOFT, 2.0), (HARD, 1.0)]
 
 
 @pytest.mark.parametrize("name", ["toxicity", "errors", "confidence", "worst"])

@@ -23,7 +23,15 @@ from plumbline.preferences.formats.fields import (
     normalised,
     origin_of,
 )
-from plumbline.preferences.formats.questions import CORRECTIONS, Kind, Question, judging, kind_of_yes_or_no, trait
+from plumbline.preferences.formats.questions import (
+    CORRECTIONS,
+    Kind,
+    Question,
+    judging,
+    kind_of_side,
+    kind_of_yes_or_no,
+    trait,
+)
 from plumbline.preferences.formats.record import Record
 from plumbline.preferences.formats.tasks import Task, named_side, task_of
 from plumbline.preferences.types import Comparison, Demonstration, Origin, Ranking, Rating, Row
@@ -162,9 +170,10 @@ def _kind(question: str, value: object, about: str | None, task: Task) -> Kind:
             return "other" if _ranks(value, task, question) is None else "compares"
         except Unusable:
             return "compares"
-    if isinstance(value, str) and named_side(value, task) is not None:
-        return "compares"
-    if not isinstance(value, bool) and (isinstance(value, int | float) or NUMBER.fullmatch(str(value).strip())):
+    is_digits = isinstance(value, str) and bool(NUMBER.fullmatch(value.strip()))
+    if isinstance(value, str) and named_side(value, task) is not None and not (is_digits and about):
+        return kind_of_side(trait(question, about), value)
+    if is_digits or (isinstance(value, int | float) and not isinstance(value, bool)):
         return "rates"
     if yes_or_no := kind_of_yes_or_no(trait(question, about), value):
         return yes_or_no
@@ -185,7 +194,8 @@ def _judgement(answer: Answer, question: Question, task: Task, record: Record, s
 def _row(value: object, question: Question, task: Task, origin: Origin, field: str) -> Row:
     if value is None:
         raise Unusable(field, "it is missing")
-    if question.kind == "compares":
+    is_side = question.kind == "unclear" and isinstance(value, str) and named_side(value, task) is not None
+    if question.kind == "compares" or is_side:
         return _compared(value, task, origin, field)
     if question.kind == "demonstrates" or (question.kind == "other" and isinstance(value, str)
                                            and normalised(question.name).startswith(CORRECTIONS)):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from plumbline.preferences.conversations import Unusable, as_text, shown
 from plumbline.preferences.formats.fields import (
+    NUMBER,
     Judgement,
     Judgements,
     TakenBack,
@@ -19,7 +20,7 @@ from plumbline.preferences.formats.fields import (
     normalised,
     origin_of,
 )
-from plumbline.preferences.formats.questions import Question, judging, kind_of_yes_or_no, trait
+from plumbline.preferences.formats.questions import Question, judging, kind_of_side, kind_of_yes_or_no, trait
 from plumbline.preferences.formats.record import Record
 from plumbline.preferences.formats.tasks import ASKED, Task, named_side, task_of, words
 from plumbline.preferences.types import Comparison, Label, Origin, Ranking, Rating, Row
@@ -91,8 +92,13 @@ def _question(name: str, result: Mapping[str, object], task: Task) -> Question:
         return Question(name, "rates", about)
     choices = value.get("choices") if isinstance(value, dict) else None
     choice = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
-    if isinstance(choice, str) and named_side(choice, _as_shown(task, to_name)) is not None:
-        return Question(name, "compares", None)
+    if not isinstance(choice, str):
+        return Question(name, "other", about)
+    side = named_side(choice, _as_shown(task, to_name)) and kind_of_side(trait(name, about), choice)
+    if side == "compares" or (side and about is None):
+        return Question(name, side, None)
+    if NUMBER.fullmatch(choice.strip()):
+        return Question(name, "rates", about)
     return Question(name, kind_of_yes_or_no(trait(name, about), choice) or "other", about)
 
 
@@ -226,9 +232,10 @@ def _chosen(value: object, task: Task, question: Question, origin: Origin, field
     choices = as_list(value, field)
     if len(choices) != 1 or not isinstance(choices[0], str):
         raise Unusable(field, f"expected one choice, found {len(choices)}")
-    if question.kind != "compares":
-        return Rating(task.prompt(), _judged(task, question, field), float(as_thumb(choices[0], field)), origin)
     label = named_side(choices[0], task)
+    if question.kind in ("rates", "thumb") or (question.kind == "unclear" and label is None):
+        score = as_number(choices[0], field) if question.kind == "rates" else float(as_thumb(choices[0], field))
+        return Rating(task.prompt(), _judged(task, question, field), score, origin)
     if label is None:
         raise Unusable(field, f"expected the name of one of two responses, or tie, found {shown(choices[0])}")
     return _comparison(task, label, origin)

@@ -12,8 +12,9 @@ from plumbline.preferences.conversations import Unusable, shown
 from plumbline.preferences.formats.fields import as_thumb
 from plumbline.preferences.formats.tasks import words
 
-Kind = Literal["compares", "rates", "thumb", "yes or no", "demonstrates", "other"]
-"""`thumb` is a yes or no that says whether a response is good; `yes or no` may say anything else of it."""
+Kind = Literal["compares", "rates", "thumb", "unclear", "demonstrates", "other"]
+"""`thumb` is a yes or no that says whether a response is good. An answer of yes, no, A or 2 that may say anything is
+`unclear`."""
 
 CORRECTIONS = ("response", "completion", "answer", "demonstration", "correction", "corrected", "chosen")
 TELLING = frozenset({"+1", "up", "thumbs up", "thumbsup", "thumb up", "like", "good", "👍", "down", "thumbs down",
@@ -23,6 +24,10 @@ GOOD = frozenset("accept acceptable accepted approval approve approved best bett
                  "helpful like liked likes ok okay prefer preference preferred quality rated rating recommend "
                  "recommended satisfactory satisfied satisfying score thumb thumbs upvote upvoted useful verdict "
                  "vote".split())
+COMPARING = frozenset("answer answers best better choice choose chosen compare comparison completion judgement "
+                      "judgment output pick picked prefer preference preferred rank ranking response responses select selected "
+                      "selection side verdict vote which win winner".split())
+"""Words in the name of a question that asks which response is better: there `A` or `2` names one."""
 GLUE = frozenset("a an and answer are completion did do does down generation i is it of or output overall reply "
                  "response text that the this up was would you".split())
 """Words that may stand beside those in the name of a question that asks whether a response is good."""
@@ -36,6 +41,8 @@ ELSE = frozenset(
     "age certain certainty complexity confidence confident contains count data difficult difficulty duration has "
     "includes language length mentions minutes personal pii seconds sure time tokens words".split())
 """Words that name something else than which response is better: such a question never judges unless it is chosen."""
+LOWER_IS_BETTER = frozenset("order place position rank ranking ranks".split())
+"""Words that name a number of which less is better."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class Question:
     @property
     def could_judge(self) -> bool:
         """Whether nothing in its name says that it asks for something else."""
-        return ELSE.isdisjoint(self.trait)
+        return ELSE.isdisjoint(self.trait) and not (self.kind == "rates" and LOWER_IS_BETTER & set(self.trait))
 
 
 def trait(question: str, about: str | None) -> tuple[str, ...]:
@@ -76,15 +83,20 @@ def kind_of_yes_or_no(asked: tuple[str, ...], answer: object) -> Kind | None:
     spelt = str(answer).strip().lower()
     telling = spelt == "-1" or spelt.replace("_", " ").replace("-", " ") in TELLING
     is_good = not GOOD.isdisjoint(asked) and set(asked) <= GOOD | GLUE
-    return "thumb" if (telling or is_good) and ELSE.isdisjoint(asked) else "yes or no"
+    return "thumb" if (telling or is_good) and ELSE.isdisjoint(asked) else "unclear"
+
+
+def kind_of_side(asked: tuple[str, ...], answer: str) -> Kind:
+    """What kind of question has this answer, which may name a side; `asked` is its trait."""
+    return "unclear" if len(answer.strip()) == 1 and COMPARING.isdisjoint(asked) else "compares"
 
 
 def judging(questions: Sequence[Question], chosen: str | None, field: str) -> list[Question]:
     """The questions that judge; none if nothing here does. Raises Unusable where the import must be told which.
 
-    What compares goes before what judges a response alone, and a yes or no counts only where its name, or its answer,
-    says that it is a verdict. A response may be judged by one question. A text is a demonstration only where nothing
-    else can be judged.
+    What compares goes before what judges a response alone. A yes or no, or a bare `A` or `2`, counts only where the
+    question's name, or the answer itself, says that it is a verdict. A response may be judged by one question. A text is
+    a demonstration only where nothing else can be judged.
     """
     if chosen is not None:
         found = [question for question in questions if question.name == chosen
@@ -100,8 +112,8 @@ def judging(questions: Sequence[Question], chosen: str | None, field: str) -> li
             return _unambiguous(found, field)
     if alone:
         raise Unusable(field, f"which response {_listed(alone)} judges is not known: expected one response, or its "
-                              "name in the question's")
-    unclear = [question for question in questions if question.kind == "yes or no"
+                              "name in the question's; --question NAME takes it for the only one")
+    unclear = [question for question in questions if question.kind == "unclear"
                or (question.kind in ("compares", "rates", "thumb") and not question.could_judge)]
     if unclear:
         raise Unusable(field, f"whether {_listed(unclear)} says how good a response is is not certain; if it does, say "

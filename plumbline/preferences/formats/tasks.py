@@ -20,7 +20,8 @@ from plumbline.preferences.types import Label, Prompt
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "messages", "conversation", "chat", "context", "task")
 ASKED = frozenset({*PROMPTS, *CONTEXTS, *HISTORIES, *SYSTEMS, INPUT})
 SIDE = r"left|right|first|second|[0-9]{1,9}|[a-h]"
-RESPONSE = re.compile(rf"((model|assistant|ai|bot|llm)?(?P<before>{SIDE})?|model|assistant|ai|bot|llm)"
+WHOSE = "model|assistant|ai|bot|llm|chosen|rejected"
+RESPONSE = re.compile(rf"({WHOSE})?(?P<before>{SIDE})?"
                       r"(response|answer|completion|output|reply|generation|chosen|rejected|text|option|summary"
                       rf"|candidate)(s?(?P<after>{SIDE}))?(text|content)?")
 PLACES: Mapping[str, int] = {"left": 0, "right": 1, "first": 0, "second": 1,
