@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from plumbline.errors import UserError
 from plumbline.lineage.home import Home
+from plumbline.preferences.arrivals import read_arrival
 
 ANNOTATIONS = "annotations.jsonl"
 WHOLE_TASK = ""
@@ -108,15 +110,16 @@ def _notes(home: Home) -> Path:
 @cache
 def _beside(file: Path) -> tuple[Entry, ...]:
     """The entries beside a batch, which never change."""
-    from plumbline.preferences.arrivals import read_arrival
-
-    batch = read_arrival(file.parent).digest
+    try:
+        batch = read_arrival(file.parent).digest
+    except (UserError, FileNotFoundError):  # damaged, or half pulled: the folder's name is the digest's beginning
+        batch = file.parent.name
     return tuple(Entry(**{**asdict(entry), "batch": batch}) for entry in _read(file))
 
 
 def _read(file: Path) -> tuple[Entry, ...]:
     found = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             values = json.loads(line)
             found.append(Entry(**{**values, "rows": tuple(values["rows"])}))

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -317,6 +318,36 @@ def test_what_is_taken_back_in_an_export_goes_when_it_supersedes(home: Home, tmp
     changed = supersede(home, exported(tmp_path, was_cancelled=True), Reading(), "exported anew", None)
     assert (changed.arrival.removes, changed.arrival.batch.rows, changed.arrival.batch.quarantined) == (1, 0, 1)
     assert learned(home, tmp_path) == []
+
+
+def test_what_is_discarded_in_an_export_of_argilla_goes_when_it_supersedes(home: Home, tmp_path: Path) -> None:
+    record = {"fields": {"prompt": "Why is the sky blue?", "response-1": "Scattering.", "response-2": "Paint."}}
+    for i, states in enumerate([("submitted", "submitted"), ("discarded", "submitted")]):
+        given = [{"value": "response-1", "user_id": f"u{n}", "status": status} for n, status in enumerate(states)]
+        (tmp_path / f"{i}.json").write_text(json.dumps([{**record, "responses": {"preference": given}}]))
+    add(home, str(tmp_path / "0.json"), Reading())
+    assert len(learned(home, tmp_path)) == 2
+    supersede(home, str(tmp_path / "1.json"), Reading(), "exported anew", None)
+    assert learned(home, tmp_path) == ["Scattering."]
+
+
+def test_several_annotations_in_one_delivery(client: TestClient, home: Home, tmp_path: Path) -> None:
+    one = json.loads(studio_body("ANNOTATIONS_CREATED"))
+    two = json.loads(studio_body(side="right", id=6, completed_by=8))
+    both = one | {"annotation": [one["annotation"], two["annotation"]], "task": [one["task"]]}
+    post(client, json.dumps(both).encode())
+    assert learned(home, tmp_path) == ["Paint.", "Scattering."]
+    post(client, studio_deleted("ANNOTATIONS_DELETED", "annotations", 6))
+    assert learned(home, tmp_path) == ["Scattering."]
+
+
+def test_one_delivery_from_many_senders_at_once_counts_once(client: TestClient, home: Home, tmp_path: Path) -> None:
+    post(client, studio_body())
+    deleted = studio_deleted("ANNOTATIONS_DELETED", "annotations", 5)
+    with ThreadPoolExecutor(6) as senders:
+        said = list(senders.map(lambda _: post(client, deleted), range(6)))
+    assert sum("1 row leaves" in str(answer["detail"]) for answer in said) == 1
+    assert [action for action, _ in kinds(home)] == ["add", "remove"]
 
 
 def test_the_question_of_webhooks_is_a_variable(client: TestClient, home: Home, tmp_path: Path,

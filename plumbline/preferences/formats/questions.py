@@ -25,8 +25,8 @@ GOOD = frozenset("accept acceptable accepted approval approve approved best bett
                  "recommended satisfactory satisfied satisfying score thumb thumbs upvote upvoted useful verdict "
                  "vote".split())
 COMPARING = frozenset("answer answers best better choice choose chosen compare comparison completion judgement "
-                      "judgment output pick picked prefer preference preferred rank ranking response responses select selected "
-                      "selection side verdict vote which win winner".split())
+                      "judgment output pick picked prefer preference preferred rank ranking response responses "
+                      "select selected selection side verdict vote which win winner".split())
 """Words in the name of a question that asks which response is better: there `A` or `2` names one."""
 GLUE = frozenset("a an and answer are completion did do does down generation i is it of or output overall reply "
                  "response text that the this up was would you".split())
@@ -95,8 +95,8 @@ def judging(questions: Sequence[Question], chosen: str | None, field: str) -> li
     """The questions that judge; none if nothing here does. Raises Unusable where the import must be told which.
 
     What compares goes before what judges a response alone. A yes or no, or a bare `A` or `2`, counts only where the
-    question's name, or the answer itself, says that it is a verdict. A response may be judged by one question. A text is
-    a demonstration only where nothing else can be judged.
+    question's name, or the answer itself, says that it is a verdict. A response may be judged by one question. A text
+    is a demonstration only where nothing else can be judged.
     """
     if chosen is not None:
         found = [question for question in questions if question.name == chosen
