@@ -113,7 +113,8 @@ def _say(outcome: _Outcome, entry: Entry, found: _Read, changes: bool, known: An
     """An annotation says this now."""
     outcome.entries.append(entry)
     if known.later(entry):
-        outcome.said.append(f"Something newer is known of annotation {entry.annotation}, so this changes nothing.")
+        outcome.said.append(f"Something newer is known of annotation {entry.annotation}, or of its task, so this "
+                            "changes nothing.")
         return
     rows = [item for item in found.items if not isinstance(item, Quarantined)]
     before = known.newest.get(entry.key)
