@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.lineage.data_tracking import sweep, track
 from plumbline.lineage.home import Home
-from plumbline.lineage.intake import announce_once, content_digest
+from plumbline.lineage.intake import announce_once, content_digest, rows_digest
 from plumbline.preferences.arrivals import (
     NO_ROWS,
     Action,
@@ -29,7 +29,7 @@ from plumbline.preferences.arrivals import (
 from plumbline.preferences.batches import QUARANTINE, ROWS, Quarantined, Read, Unread, file_digest, lines
 from plumbline.preferences.folders import data_files
 from plumbline.preferences.formats import Reading
-from plumbline.preferences.index import Hashes, Index, index_of
+from plumbline.preferences.index import NOBODY, Hashes, Index, index_of, index_of_rows
 from plumbline.preferences.reading import read_file
 from plumbline.preferences.snapshot import ADDED, HUB, Simulation, resolve_sources
 from plumbline.preferences.splits import SPLITS, split_of
@@ -82,17 +82,21 @@ def add(home: Home, source: str, how: Reading, dry_run: bool = False) -> Changed
 def supersede(home: Home, source: str, how: Reading, reason: str, batch: str | None, dry_run: bool = False) -> Changed:
     """Import a correction: its rows take the place of earlier judgements of the same by the same annotator.
 
-    With `batch` they take the place of that whole batch. Raises UserError like `add`.
+    What its annotators have taken back goes without a replacement. With `batch` the rows take the place of that whole
+    batch. Raises UserError like `add`.
     """
     content, read = _open(source, how)
+    taken_back: list[Row] = []
     folders = home.preferences
     replaced = arrival_index(folders, find_arrival(folders, batch)).row if batch else None
 
     def superseded(drafted: Draft) -> Hashes:
-        old = replaced if replaced is not None else _judged_before(home, drafted.index)
+        old = replaced if replaced is not None else judged_before(home, drafted.index)
+        if taken_back:
+            old = np.union1d(old, judged_before(home, index_of_rows(taken_back)))
         return np.setdiff1d(old, drafted.index.row)
 
-    return _change(home, source, read(), "supersede", content, superseded, reason, dry_run)
+    return _change(home, source, _noting(read(), taken_back), "supersede", content, superseded, reason, dry_run)
 
 
 def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str | None, reason: str,
@@ -113,10 +117,31 @@ def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str |
     return _change(home, name, [], "remove", content, lambda _: gone, reason, dry_run)
 
 
+def revise(home: Home, name: str, read: Sequence[Row | Quarantined], gone: Hashes, reason: str,
+           beside: Mapping[str, str]) -> Changed:
+    """Let rows take the place of those in `gone`, or only take these away, as a program found out.
+
+    `beside` are texts to keep in the arrival's folder, by their files' names.
+    """
+    rows = [row for row in read if not isinstance(row, Quarantined)]
+    content = hashlib.sha256(gone.tobytes() + rows_digest(rows).encode()).hexdigest()
+    return _change(home, name, read, "supersede" if rows else "remove", content, lambda _: gone, reason, False, beside)
+
+
+def alike(home: Home, rows: Hashes) -> Hashes:
+    """These rows, and others that judge the same by the same annotators."""
+    judged: set[tuple[int, str]] = set()
+    for index in _present(home):
+        places = np.flatnonzero(np.isin(index.row, rows))
+        judged |= set(zip(index.item[places].tolist(), index.annotators[index.annotator[places]].tolist(), strict=True))
+    return np.union1d(rows, _judging(home, {(item, name) for item, name in judged if name != NOBODY}))
+
+
 def _change(home: Home, source: str, read: Read, action: Action, content: str, removes: Callable[[Draft], Hashes],
-            reason: str, dry_run: bool) -> Changed:
+            reason: str, dry_run: bool, beside: Mapping[str, str] | None = None) -> Changed:
     folders, now = home.preferences, datetime.now(UTC).isoformat(timespec="microseconds")
     with draft(folders, source, read) as drafted:
+        drafted.keep(beside or {})
         gone = removes(drafted)
         effects = _effects(home, drafted, arrivals(folders))
         reasons = _reasons(lines(drafted.folder / QUARANTINE))
@@ -141,6 +166,18 @@ def _open(source: str, how: Reading) -> tuple[str, Callable[[], Read]]:
     files = list(data_files(source, Path.cwd()))
     digests = [file_digest(found[0]) for found in files if not isinstance(found, Quarantined)]
     return content_digest(digests, how), lambda: _read(files, how)
+
+
+def _noting(read: Read, taken_back: list[Row]) -> Read:
+    """The same, noting what was taken back; a source that does nothing else is usable."""
+    try:
+        for row in read:
+            if isinstance(row, Unread):
+                taken_back += row.taken_back
+            yield row
+    except UserError:
+        if not taken_back:
+            raise
 
 
 def _read(files: Sequence[tuple[Path, str] | Quarantined], how: Reading) -> Iterator[Row | Quarantined | Unread]:
@@ -186,12 +223,17 @@ def _present(home: Home) -> Iterator[Index]:
         yield index_of(folder / ROWS, batch.digest, folders.indexes)
 
 
-def _judged_before(home: Home, index: Index) -> Hashes:
+def judged_before(home: Home, index: Index) -> Hashes:
     """Earlier judgements of what the index judges, by the same annotators."""
-    wanted = set(zip(index.item.tolist(), index.annotators[index.annotator].tolist(), strict=True))
+    return _judging(home, set(zip(index.item.tolist(), index.annotators[index.annotator].tolist(), strict=True)))
+
+
+def _judging(home: Home, wanted: Set[tuple[int, str]]) -> Hashes:
+    """The rows that judge these items by these annotators."""
+    items = np.array(sorted({item for item, _ in wanted}), np.uint64)
     found = [NO_ROWS]
     for earlier in _present(home):
-        candidates = np.flatnonzero(np.isin(earlier.item, index.item))
+        candidates = np.flatnonzero(np.isin(earlier.item, items))
         names = earlier.annotators[earlier.annotator[candidates]].tolist()
         same = [place for place, name in zip(candidates.tolist(), names, strict=True)
                 if (int(earlier.item[place]), name) in wanted]

@@ -13,7 +13,7 @@ same event. What they promise, from any number of threads and processes, while r
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,7 +74,18 @@ def take_in_file(home: Home, file: Path, name: str, how: Reading = RECOGNISED) -
 
 def take_in_rows(home: Home, rows: Sequence[Row], name: str) -> Taken:
     """`take_in` for rows that the caller has checked already."""
-    return _take_in(home, name, rows, hashlib.sha256("".join(map(to_line, rows)).encode()).hexdigest())
+    return _take_in(home, name, rows, rows_digest(rows))
+
+
+def take_in_read(home: Home, read: Sequence[Row | Quarantined], name: str, content: str,
+                 beside: Mapping[str, str]) -> Taken:
+    """`take_in` for what has been read already, with texts to keep in the batch's folder, by their files' names."""
+    return _take_in(home, name, read, content, beside)
+
+
+def rows_digest(rows: Iterable[Row]) -> str:
+    """What names the content of rows."""
+    return hashlib.sha256("".join(map(to_line, rows)).encode()).hexdigest()
 
 
 def content_digest(files: Iterable[str], how: Reading) -> str:
@@ -118,11 +129,12 @@ def announce_missed(home: Home) -> str | None:
     return problem
 
 
-def _take_in(home: Home, name: str, read: Read, content: str) -> Taken:
+def _take_in(home: Home, name: str, read: Read, content: str, beside: Mapping[str, str] | None = None) -> Taken:
     quarantined: list[Quarantined] = []
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     try:
         with draft(home.preferences, name, _noting(read, quarantined)) as drafted:
+            drafted.keep(beside or {})
             arrival = publish(home.preferences, drafted, "add", now, content, NO_ROWS, "")
     except UserError as error:
         raise NothingUsable(str(error), quarantined) from None

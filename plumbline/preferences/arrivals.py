@@ -9,7 +9,7 @@ from all of them in order: a row is out if something took it away and no later c
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,6 +55,11 @@ class Draft:
     folder: Path
     batch: Batch
     index: Index
+
+    def keep(self, beside: Mapping[str, str]) -> None:
+        """Put texts into the folder, each under its file's name: what else is to be known of the rows."""
+        for name, text in beside.items():
+            (self.folder / name).write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -38,15 +38,17 @@ class Quarantined:
 
 @dataclass
 class Unread:
-    """The fields of a source that were not read, each with the number of records that held something in it."""
+    """What was not read: fields, each with the number of records that held something in it; and what was taken back."""
 
     left_alone: Counter[str] = field(default_factory=Counter)
     """Known, and known to say nothing about which response is better."""
     unknown: Counter[str] = field(default_factory=Counter)
+    taken_back: list[Row] = field(default_factory=list)
+    """What the judgements had said that their annotators have taken back."""
 
 
 Read = Iterable[Row | Quarantined | Unread]
-"""What a source holds, in its order; what was not read of a file follows its rows."""
+"""What a source holds, in its order; what was not read of a file, or was taken back, follows its rows."""
 MOST_FIELDS = 100
 OTHERS = "(others)"
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -18,7 +18,17 @@ import orjson
 from numpy.typing import NDArray
 
 from plumbline.preferences.splits import prompt_key
-from plumbline.preferences.types import Comparison, Demonstration, Prompt, Ranking, Rating, Row, from_json, row_id
+from plumbline.preferences.types import (
+    Comparison,
+    Demonstration,
+    Prompt,
+    Ranking,
+    Rating,
+    Row,
+    from_json,
+    row_id,
+    to_line,
+)
 
 Hashes = NDArray[np.uint64]
 Numbers = NDArray[np.int64]
@@ -90,6 +100,14 @@ def make_index(rows: Path) -> Index:
     with rows.open("rb") as opened:
         for line in opened:
             columns.add(line)
+    return columns.finish()
+
+
+def index_of_rows(rows: Iterable[Row]) -> Index:
+    """The index of rows that lie in no file."""
+    columns = _Columns()
+    for row in rows:
+        columns.add(to_line(row).encode())
     return columns.finish()
 
 

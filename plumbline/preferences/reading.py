@@ -11,6 +11,7 @@ from plumbline.errors import UserError
 from plumbline.preferences.batches import Quarantined, Unread
 from plumbline.preferences.conversations import Unusable
 from plumbline.preferences.formats import EXPECTED, RECOGNISED, Reading, closest, parse
+from plumbline.preferences.formats.fields import TakenBack
 from plumbline.preferences.records import read_records
 from plumbline.preferences.types import Row
 
@@ -24,7 +25,7 @@ KINDS_OF_PROBLEM = 1000
 def read_file(file: Path, name: str, how: Reading = RECOGNISED) -> Iterator[Row | Quarantined | Unread]:
     """Import a file; `name` stands for it in the quarantine, its stem is the source of rows that name none themselves.
 
-    What was not read of its fields comes last.
+    What was not read of its fields, and what was taken back, comes last.
 
     Raises UserError for a file that cannot be read, or in which nothing is usable.
     """
@@ -45,14 +46,16 @@ def import_records(records: Iterable[tuple[int, object]], name: str, source: str
             if isinstance(judged, Unusable):
                 if not usable:
                     problems.note(line, judged)
+                if isinstance(judged, TakenBack):
+                    unread.taken_back.append(judged.row)
                 yield Quarantined(name, line, judged.field, judged.reason)
             else:
                 usable = True
                 yield judged
+    if unread.unknown or unread.left_alone or unread.taken_back:
+        yield unread
     if not usable:
         raise UserError(problems.message())
-    if unread.unknown or unread.left_alone:
-        yield unread
 
 
 def _with_columns(records: Iterable[tuple[int, object]], name: str, how: Reading) -> Iterator[tuple[int, object]]:

@@ -1,32 +1,30 @@
-"""What Argilla and Label Studio send when somebody has annotated: checked, and turned into records that are imported.
+"""What Argilla and Label Studio send when somebody has annotated: checked, and read.
 
 Argilla signs as Standard Webhooks does. Label Studio signs nothing, but sends the headers that it was told to: there a
-bearer token stands for the signature, unless something between the two signs. What changes an earlier answer takes its
-place. A delivery that comes again, by a retry or by somebody who recorded it, changes nothing.
+bearer token stands for the signature, unless something between the two signs. annotation_changes.py says what becomes
+of what is sent.
 """
 
-import hashlib
 import hmac
 import json
 import math
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from plumbline.errors import UserError
-from plumbline.lineage.data_changes import supersede
-from plumbline.lineage.home import Home
-from plumbline.lineage.intake import take_in
 from plumbline.lineage.signatures import ID, SIGNATURE, TIMESTAMP, is_signed
-from plumbline.preferences.formats import Reading
+from plumbline.service.annotations import WHOLE_TASK
 
 ARGILLA, LABEL_STUDIO = "argilla", "label-studio"
 SECRETS = {ARGILLA: "PLUMBLINE_ARGILLA_SECRET", LABEL_STUDIO: "PLUMBLINE_LABEL_STUDIO_SECRET"}
+QUESTIONS = {ARGILLA: "PLUMBLINE_ARGILLA_QUESTION", LABEL_STUDIO: "PLUMBLINE_LABEL_STUDIO_QUESTION"}
+"""Variables that name the question whose answers are the judgements, where several could be."""
+RECORD_DELETED, TASKS_DELETED = "record.deleted", "TASKS_DELETED"
 NEW = {ARGILLA: ("response.created",), LABEL_STUDIO: ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED")}
 CHANGED = {ARGILLA: ("response.updated",), LABEL_STUDIO: ("ANNOTATION_UPDATED",)}
+DELETED = {ARGILLA: ("response.deleted", RECORD_DELETED), LABEL_STUDIO: ("ANNOTATIONS_DELETED", TASKS_DELETED)}
 BEARER = "Bearer "
 
 
@@ -39,12 +37,28 @@ class NotConfigured(UserError):
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a request says of one annotation, or of a task with all of its annotations."""
+
+    project: str
+    task: str
+    annotation: str
+    """WHOLE_TASK for all of the task's."""
+    when: datetime | None
+    """When it was said in the tool; None where it does not say."""
+    record: Mapping[str, object] | None
+    """In the tool's own export format; None if it was deleted."""
+    stands: bool = True
+    """Whether it is meant as a judgement: it was submitted, not skipped, discarded or left as a draft."""
+
+
+@dataclass(frozen=True)
 class Delivery:
     """What one request holds."""
 
     event: str
-    records: tuple[Mapping[str, object], ...]
-    """In the tool's own export format; none for an event that holds no judgement."""
+    told: tuple[Told, ...]
+    """None for an event that holds no judgement."""
     changes: bool
     """Whether it takes the place of an earlier answer."""
 
@@ -73,53 +87,60 @@ def read(tool: str, body: bytes) -> Delivery:
     try:
         values = json.loads(body)
         event = str(values["type" if tool == ARGILLA else "action"])
-        if event not in (*NEW[tool], *CHANGED[tool]):
-            return Delivery(event, (), False)
-        records = _argilla(values["data"]) if tool == ARGILLA else _label_studio(values)
+        told: Sequence[Told] = ()
+        if event in (*NEW[tool], *CHANGED[tool]):
+            told = _responses(values) if tool == ARGILLA else _annotations(values)
+        elif event in DELETED[tool]:
+            told = _deleted_responses(values, event) if tool == ARGILLA else _deleted_annotations(values, event)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"The request is not a webhook of {tool}: {type(error).__name__}: {error}.") from None
-    return Delivery(event, records, event in CHANGED[tool])
+    return Delivery(event, tuple(told), event in CHANGED[tool])
 
 
-def accept(home: Home, tool: str, body: bytes) -> dict[str, object]:
-    """Import what a checked request holds; what became of it. Raises UserError where nothing in it can be used."""
-    delivery = read(tool, body)
-    if not delivery.records:
-        return {"event": delivery.event, "batch": None, "detail": "This event holds no judgement."}
-    mark = home.folder / "hooks" / hashlib.sha256(body).hexdigest()
-    if mark.exists():
-        return {"event": delivery.event, "batch": mark.read_text(), "detail": "It had come before."}
-    batch = _import(home, tool, delivery)
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.write_text(batch)
-    return {"event": delivery.event, "batch": batch, "detail": ""}
-
-
-def _import(home: Home, tool: str, delivery: Delivery) -> str:
-    content = "".join(json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n" for record in delivery.records)
-    name, how = f"{tool}.jsonl", Reading(tool)
-    if not delivery.changes:
-        return take_in(home, content.encode(), name, how).arrival.digest
-    with tempfile.TemporaryDirectory(dir=home.folder) as folder:
-        file = Path(folder) / name
-        file.write_text(content, encoding="utf-8")
-        return supersede(home, str(file), how, f"changed in {tool}", None).arrival.digest
-
-
-def _argilla(data: Mapping[str, object]) -> tuple[Mapping[str, object], ...]:
-    if data["status"] != "submitted":
-        return ()  # a draft, or discarded
+def _responses(values: Mapping[str, object]) -> list[Told]:
+    (data,) = _listed(values["data"])
     (record,), (user,) = _listed(data["record"]), _listed(data["user"])
-    answer = {"user_id": user.get("username") or user["id"], "status": "submitted", "values": data["values"]}
-    return ({"id": record["id"], "fields": record["fields"], "metadata": record.get("metadata") or {},
-             "responses": [answer]},)
+    answer = {"user_id": user.get("username") or user["id"], "status": data["status"], "values": data["values"] or {}}
+    judged = {"id": record["id"], "fields": record["fields"], "metadata": record.get("metadata") or {},
+              "responses": [answer]}
+    when = _moment(data.get("updated_at")) or _moment(values.get("timestamp"))
+    return [Told("", str(record["id"]), str(data.get("id", "")), when, judged, data["status"] == "submitted")]
 
 
-def _label_studio(values: Mapping[str, object]) -> tuple[Mapping[str, object], ...]:
+def _deleted_responses(values: Mapping[str, object], event: str) -> list[Told]:
+    when = _moment(values.get("timestamp"))
+    return [Told("", str(one["id"]), WHOLE_TASK, when, None) if event == RECORD_DELETED
+            else Told("", "", str(one["id"]), when, None) for one in _listed(values["data"])]
+
+
+def _annotations(values: Mapping[str, object]) -> list[Told]:
     annotations, tasks = _listed(values["annotation"]), _listed(values["task"])
     data = {task["id"]: task["data"] for task in tasks}
-    return tuple({"id": one["task"], "data": data[one["task"]], "annotations": [one]} for one in annotations
-                 if not one.get("was_cancelled"))
+    return [Told(_project(values) or str(one.get("project", "")), str(one["task"]), str(one.get("id", "")),
+                 _moment(one.get("updated_at")) or _moment(one.get("created_at")),
+                 {"id": one["task"], "data": data[one["task"]], "annotations": [one]}, not one.get("was_cancelled"))
+            for one in annotations]
+
+
+def _deleted_annotations(values: Mapping[str, object], event: str) -> list[Told]:
+    project = _project(values)
+    if event == TASKS_DELETED:
+        return [Told(project, str(one["id"]), WHOLE_TASK, None, None) for one in _listed(values["tasks"])]
+    return [Told(project, "", str(one["id"]), None, None) for one in _listed(values["annotations"])]
+
+
+def _project(values: Mapping[str, object]) -> str:
+    project = values.get("project")
+    return str(project["id"]) if isinstance(project, dict) else ""
+
+
+def _moment(value: object) -> datetime | None:
+    """The moment in UTC, which is the zone of both tools where they name none."""
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _listed(value: object) -> list[dict[str, object]]:

@@ -92,6 +92,7 @@ def _account_for(given: Record, judged: Judgements, known: Format, how: Reading,
     """Count the fields that were not read. Raises Unusable for one that the row would say something else without."""
     if not any(isinstance(row, Row) for row in judged):
         return
+    unread.left_alone.update(given.left())
     for place, value in given.unread():
         if place in how.columns:
             raise Unusable(how.columns[place], f"it is mapped to {place!r}, which the format {known.name} does not "

@@ -15,6 +15,15 @@ from plumbline.preferences.conversations import Unusable, as_text, shown
 from plumbline.preferences.formats.record import Record
 from plumbline.preferences.types import Comparison, Label, Origin, Prompt, Row
 
+
+class TakenBack(Unusable):
+    """A judgement that its annotator has taken back: it is set aside, and a correction removes what it had been."""
+
+    def __init__(self, field: str, reason: str, row: Row) -> None:
+        super().__init__(field, reason)
+        self.row = row
+
+
 Judgement = Row | Unusable
 Judgements = Sequence[Judgement]
 

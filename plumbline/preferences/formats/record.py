@@ -38,16 +38,22 @@ class Record(Mapping[str, object]):
                         if value is not None and (type(value) is not float or value == value)}
         self._place = place
         self._read: set[str] = set()
+        self._left: set[str] = set()
+        self._apart: set[str] = set()
         self._inner: list[Record] = []
 
     def __getitem__(self, name: str) -> object:
-        self._read.add(name)
+        self._mark(name)
         return self._values[name]
 
     def get(self, name: str, default: object = None) -> object:
         """The value of a field, or `default` where it holds none."""
-        self._read.add(name)
+        self._mark(name)
         return self._values.get(name, default)
+
+    def _mark(self, name: str) -> None:
+        self._read.add(name)
+        self._left.discard(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._values
@@ -74,6 +80,22 @@ class Record(Mapping[str, object]):
         """Whether the field has been asked for."""
         return name in self._read
 
+    def apart(self, name: str) -> object:
+        """The value of a field, or None; its format itself accounts for what lies in it, with `inner`."""
+        self._apart.add(name)
+        return self.get(name)
+
+    def leave(self, name: str) -> None:
+        """Leave the field alone: its format knows it, and that it says nothing of what is judged."""
+        self._left.add(name)
+        self._read.discard(name)
+
+    def left(self) -> Iterator[str]:
+        """The places of fields that say something and were left alone by their format."""
+        yield from (f"{self._place}{name}" for name in self._values if name in self._left and self.holds(name))
+        for record in self._inner:
+            yield from record.left()
+
     def within(self, name: str) -> "Record":
         """The object in this field, as a record of its own. Raises Unusable if there is none."""
         value = self.get(name)
@@ -92,9 +114,9 @@ class Record(Mapping[str, object]):
         """The fields that say something and were not asked for: place and value, such as `messages[].weight`, 0.5."""
         for name, value in self._values.items():
             if name not in self._read:
-                if not says_nothing(value):
+                if name not in self._left and not says_nothing(value):
                     yield f"{self._place}{name}", value
-            elif type(value) is list or type(value) is dict:
+            elif (type(value) is list or type(value) is dict) and name not in self._apart:
                 yield from ((f"{self._place}{name}{inner}", said) for inner, said in _beside_messages(value))
         for record in self._inner:
             yield from record.unread()

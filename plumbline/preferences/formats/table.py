@@ -11,7 +11,7 @@ from plumbline.preferences.formats import demonstrations, pairs, plain, research
 from plumbline.preferences.formats.argilla import argilla, is_argilla
 from plumbline.preferences.formats.asked import PROMPTS
 from plumbline.preferences.formats.fields import Judgements
-from plumbline.preferences.formats.label_studio import label_studio
+from plumbline.preferences.formats.label_studio import flat, label_studio
 from plumbline.preferences.formats.record import Record
 from plumbline.preferences.types import Row
 
@@ -79,8 +79,15 @@ _LISTED = (
            leaves=_names("correct_answers incorrect_answers completions.model completions.principle "
                          "completions.custom_system_prompt completions.critique completions.annotations "
                          "completions.overall_score completions.fine-grained_score")),
-    Format("label-studio", "Label Studio's JSON export", _keys("data annotations"), label_studio),
-    Format("argilla", "Argilla's exports, nested or flattened", (), argilla),
+    Format("label-studio", "Label Studio's JSON export", _keys("data annotations"), label_studio,
+           leaves=_names("predictions drafts project file_upload inner_id total_annotations cancelled_annotations "
+                         "total_predictions comment_count unresolved_comment_count comment_authors "
+                         "last_comment_updated_at updated_by is_labeled overlap allow_skip storage_filename "
+                         "annotators agreement reviewed data.id")),
+    Format("label-studio-min", "Label Studio's JSON_MIN and CSV exports, which are refused",
+           _keys("annotation_id annotator lead_time"), flat),
+    Format("argilla", "Argilla's exports, nested or flattened", (), argilla,
+           leaves=_names("suggestions vectors status _server_id inserted_at dataset_id dataset")),
     Format("sharegpt", "pairs with ShareGPT conversations", _keys("conversations chosen rejected"),
            _one(pairs.conversation_pair)),
     Format("ultrafeedback-binarized", "pairs drawn from UltraFeedback",

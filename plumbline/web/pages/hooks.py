@@ -8,7 +8,8 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from plumbline.lineage.intake import NothingUsable
-from plumbline.service.annotation_hooks import ARGILLA, LABEL_STUDIO, NotConfigured, NotSigned, accept, check
+from plumbline.service.annotation_changes import accept
+from plumbline.service.annotation_hooks import ARGILLA, LABEL_STUDIO, NotConfigured, NotSigned, check
 from plumbline.web.site import site_of
 
 router = APIRouter()
@@ -16,13 +17,18 @@ router = APIRouter()
 
 @router.post("/hooks/argilla", summary="Argilla's webhook")
 async def argilla(request: Request) -> JSONResponse:
-    """Subscribe it to `response.created` and `response.updated`. Its secret is in PLUMBLINE_ARGILLA_SECRET."""
+    """Subscribe it to `response.created`, `response.updated`, `response.deleted` and `record.deleted`.
+
+    Its secret is in PLUMBLINE_ARGILLA_SECRET.
+    """
     return await _received(ARGILLA, request)
 
 
 @router.post("/hooks/label-studio", summary="Label Studio's webhook")
 async def label_studio(request: Request) -> JSONResponse:
-    """For annotations created and updated, with payload and the header `Authorization: Bearer SECRET`.
+    """For annotations created, updated and deleted, and tasks deleted, with payload and a header of its own.
+
+    The header is `Authorization: Bearer SECRET`.
 
     The secret is in PLUMBLINE_LABEL_STUDIO_SECRET.
     """
