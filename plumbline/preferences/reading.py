@@ -9,16 +9,20 @@ from pathlib import Path
 
 from plumbline.errors import UserError
 from plumbline.preferences.batches import Quarantined, Unread
-from plumbline.preferences.conversations import Unusable
+from plumbline.preferences.conversations import Undecidable, Unusable
 from plumbline.preferences.formats import EXPECTED, RECOGNISED, Reading, closest, parse
 from plumbline.preferences.records import read_records
 from plumbline.preferences.types import Row
 
-__all__ = ["Reading", "import_records", "read_file"]
+__all__ = ["Reading", "UndecidableFile", "import_records", "read_file"]
 
 NAMED_WITHIN = 1000
 """A mapped column must be named by one of this many first records."""
 KINDS_OF_PROBLEM = 1000
+
+
+class UndecidableFile(UserError):
+    """A file of which no record can be trusted, though some could be read."""
 
 
 def read_file(file: Path, name: str, how: Reading = RECOGNISED) -> Iterator[Row | Quarantined | Unread]:
@@ -37,11 +41,17 @@ def read_file(file: Path, name: str, how: Reading = RECOGNISED) -> Iterator[Row 
 
 def import_records(records: Iterable[tuple[int, object]], name: str, source: str,
                    how: Reading = RECOGNISED) -> Iterator[Row | Quarantined | Unread]:
-    """Turn numbered records into rows. Raises UserError at the end when none of them was usable."""
+    """Turn numbered records into rows. Raises UserError at the end when none of them was usable.
+
+    Raises UndecidableFile, whatever was read before, for a record that leaves the meaning of the others in doubt.
+    """
     problems, unread = _Problems(name), Unread()
     usable = False
     for line, record in _with_columns(records, name, how) if how.columns else records:
         for judged in (record,) if isinstance(record, Unusable) else parse(record, source, how, unread):
+            if isinstance(judged, Undecidable):
+                raise UndecidableFile(f"Nothing of {name} was read: in line {line}, field `{judged.field}`: "
+                                      f"{judged.reason}.")
             if isinstance(judged, Unusable):
                 if not usable:
                     problems.note(line, judged)

@@ -38,6 +38,7 @@ class Record(Mapping[str, object]):
                         if value is not None and not (isinstance(value, float) and math.isnan(value))}
         self._place = place
         self._read: set[str] = set()
+        self._opened: set[str] = set()
         self._inner: list[Record] = []
 
     def __getitem__(self, name: str) -> object:
@@ -70,9 +71,14 @@ class Record(Mapping[str, object]):
         """Whether the field has been asked for."""
         return name in self._read
 
+    def opened(self, name: str) -> object:
+        """The value of a field of which each object is then made a record of its own, with `inner`."""
+        self._opened.add(name)
+        return self.get(name)
+
     def within(self, name: str) -> "Record":
         """The object in this field, as a record of its own. Raises Unusable if there is none."""
-        value = self.get(name)
+        value = self.opened(name)
         if not isinstance(value, dict):
             raise Unusable(f"{self._place}{name}",
                            "it is missing" if value is None else f"expected an object, found {shown(value)}")
@@ -90,7 +96,7 @@ class Record(Mapping[str, object]):
             if name not in self._read:
                 if not says_nothing(value):
                     yield f"{self._place}{name}", value
-            elif isinstance(value, list | dict):
+            elif isinstance(value, list | dict) and name not in self._opened:
                 yield from ((f"{self._place}{name}{inner}", said) for inner, said in _beside_messages(value))
         for record in self._inner:
             yield from record.unread()
