@@ -104,6 +104,8 @@ class _Problems:
             return (f"{self.name} is empty: expected preferences or demonstrations, one JSON object a line. "
                     f"Expected {EXPECTED}.")
         (field, reason), (times, first) = max(self.found.items(), key=lambda kind: kind[1][0])
+        if first == 0:
+            return f"{self.name} cannot be read. It is {reason}."
         where = "" if field == "-" else f" in field `{field}`"
         return (f"Nothing in {self.name} is usable: {self.read} records read, {times} of them (first in line {first}) "
                 f"with this problem{where}: {reason}. Convert the file to one of the formats of docs/data-formats.md, "
