@@ -98,6 +98,8 @@ class Ingest(Block):
     """A limit: share of labels that may be a machine's."""
     max_damaged_texts: Fraction | None
     """A limit: share of a source's texts that may have traces of a wrong encoding."""
+    max_templated_texts: Fraction | None
+    """A limit: share of a source's texts that may carry the markers of a chat template."""
     min_heldout_preferences: Count | None
     """A limit: held-out comparisons and rankings."""
 

@@ -54,6 +54,19 @@ def dvc(folder, *arguments):
     assert done.returncode == 0, done.stderr
 
 
+def test_adding_says_what_was_not_read_and_what_was_rendered_for_a_model(project):
+    rows = [{"prompt": f"[INST] Question {n} [/INST]", "chosen": "Good", "rejected": "Bad", "id": n, "mood": "x"}
+            for n in range(3)]
+    withheld = {"prompt": "Book a table.", "chosen": "When?", "rejected": "No.", "tools": [{"name": "book"}]}
+    (project / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, withheld]))
+    said = data(project, "add", "more.jsonl", "--dry-run")
+    assert "Not read: mood (3)" in said
+    assert "Left alone: id (3)" in said
+    assert "the texts of 3 rows carry markers" in said
+    assert "tools: the answer depends on tools" in said
+    assert data(project, "add", "more.jsonl", "--leave", "tools", "--json")["arrival"]["batch"]["rows"] == 4
+
+
 def test_adding_says_what_came_in_and_the_same_content_is_added_once(project):
     said = data(project, "add", "given.jsonl")
     assert "30 comparisons" in said

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from plumbline.preferences.manifest import Batch
-from plumbline.preferences.text_trouble import TEMPLATE_IN_BYTES
+from plumbline.preferences.template_markers import TEMPLATE_IN_BYTES
 from plumbline.preferences.types import Row, to_line
 
 ROWS, QUARANTINE, BATCH = "rows.jsonl", "quarantine.jsonl", "batch.json"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from plumbline.preferences.data_report import Report
 from plumbline.preferences.report_sections import alpha_text, percent
 from plumbline.preferences.shares import Estimate
+from plumbline.preferences.text_trouble import Texts
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class DataLimits:
     """Share of judged rows whose label may come from a machine."""
     max_damaged_texts: float | None = None
     """Share of the texts of any source that may have replacement characters, misread UTF-8 or control characters."""
+    max_templated_texts: float | None = None
+    """Share of the texts of any source that may carry the markers of a chat template."""
     min_heldout_preferences: float | None = None
     """Held-out comparisons and rankings, which the reward model is examined on."""
 
@@ -101,13 +104,25 @@ def _rows(report: Report, limits: DataLimits) -> list[Finding]:
 
 
 def _texts(report: Report, limits: DataLimits) -> list[Finding]:
-    """The source with the largest share of damaged texts."""
-    if limits.max_damaged_texts is None or not report["texts"]:
-        return []
-    name, worst = max(report["texts"].items(), key=lambda item: item[1]["damaged"] / item[1]["texts"])
-    return [_at_most("max_damaged_texts", limits.max_damaged_texts, worst["damaged"], worst["texts"],
-                     f"texts of {name} have traces of a wrong encoding",
-                     "Convert that file to UTF-8 from the encoding that it is really in, and add it again")]
+    """The source with the largest share of damaged texts, and the one with the largest of rendered ones."""
+    found, texts = list[Finding](), report["texts"]
+    if limits.max_damaged_texts is not None and texts:
+        name = max(texts, key=lambda name: texts[name]["damaged"] / texts[name]["texts"])
+        found.append(_at_most("max_damaged_texts", limits.max_damaged_texts, texts[name]["damaged"],
+                              texts[name]["texts"], f"texts of {name} have traces of a wrong encoding",
+                              "Convert that file to UTF-8 from the encoding that it is really in, and add it again"))
+    if limits.max_templated_texts is not None and texts:
+        name = max(texts, key=lambda name: _templated(texts[name]) / texts[name]["texts"])
+        found.append(_at_most("max_templated_texts", limits.max_templated_texts, _templated(texts[name]),
+                              texts[name]["texts"], f"texts of {name} carry the markers of a chat template",
+                              "The model's own template is put around them, and they would be learnt as plain text: "
+                              "give messages, or texts without the markers"))
+    return found
+
+
+def _templated(texts: Texts) -> int:
+    trouble = texts["trouble"].get("chat template")
+    return round(trouble["share"] * trouble["n"]) if trouble else 0
 
 
 def _agreement(report: Report, limits: DataLimits) -> list[Finding]:

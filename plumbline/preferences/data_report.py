@@ -18,6 +18,7 @@ from plumbline.preferences import agreement, judgements
 from plumbline.preferences.census import Census, Labellers, Leakage, Lengths, Ratings, lengths, responses_of
 from plumbline.preferences.cycles import Cycles, cycles
 from plumbline.preferences.judgements import NOBODY, Bias, JudgementColumns, Names
+from plumbline.preferences.manifest import Batch
 from plumbline.preferences.shares import Estimate
 from plumbline.preferences.splits import Split
 from plumbline.preferences.text_trouble import Example, TextColumns, Texts
@@ -80,6 +81,8 @@ class Report(TypedDict):
     texts: dict[str, Texts]
     trouble_examples: dict[str, Example]
     quarantine: dict[str, int]
+    unread: NotRequired[dict[str, int]]
+    left_alone: NotRequired[dict[str, int]]
     examples: list[dict[str, object]]
 
 
@@ -111,8 +114,11 @@ class Reporter:
         self._judgements.add(preference, prompt, source, annotator, shown=False)
 
     def report(self, snapshot: str, counts: dict[str, int], sizes: dict[str, dict[str, int]],
-               quarantined: Iterable[Mapping[str, object]]) -> Report:
-        """The report on all rows so far, which ends the collecting: a row added now raises BufferError."""
+               quarantined: Iterable[Mapping[str, object]], batches: Iterable[Batch] = ()) -> Report:
+        """The report on all rows so far, which ends the collecting: a row added now raises BufferError.
+
+        `batches`, in which the rows came, say which fields of their files were not read.
+        """
         sources, annotators, census = self._sources.all(), self._annotators.all(), self._census
         found = self._judgements.table()
         report: Report = {
@@ -132,6 +138,8 @@ class Reporter:
             "texts": self._texts.by_source(sources, LISTED),
             "trouble_examples": self._texts.examples(sources),
             "quarantine": _reasons(quarantined),
+            "unread": _fields(batch.unread for batch in batches),
+            "left_alone": _fields(batch.left_alone for batch in batches),
             "examples": list(self._examples.values()),
         }
         if (labellers := census.labellers(annotators, UNKNOWN, LISTED)) is not None:
@@ -189,6 +197,14 @@ def _add_bias(report: Report, found: judgements.Judgements, sources: list[str], 
 
 def _reasons(quarantined: Iterable[Mapping[str, object]]) -> dict[str, int]:
     found = Counter(f"{row['field']}: {row['reason']}" for row in quarantined)
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))[:LISTED])
+
+
+def _fields(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Records by field, over all batches."""
+    found = Counter[str]()
+    for of_batch in counts:
+        found.update(of_batch)
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))[:LISTED])
 
 

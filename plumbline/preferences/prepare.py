@@ -55,7 +55,7 @@ def prepare(snapshot: Path, out: Path, splitting: Splitting) -> tuple[dict[str, 
     counts = {"rows_read": sum(batch.rows + batch.quarantined for batch in manifest.batches), **parts.counts,
               "quarantined": len(quarantined), "removed": sum(batch.removed for batch in manifest.batches),
               "near_duplicate_prompts": near_duplicates}
-    report = parts.reporter.report(manifest.digest, counts, parts.sizes, quarantined)
+    report = parts.reporter.report(manifest.digest, counts, parts.sizes, quarantined, manifest.batches)
     counts["contradictions"] = report["agreement"]["contradictions"]
     return counts | {f"{part}_{split}": size for part, sizes in parts.sizes.items()
                      for split, size in sizes.items()}, report

@@ -52,7 +52,7 @@ class Section:
 def sections(report: Report) -> list[Section]:
     """All sections that have something to say."""
     made = (_glance(report), _rows(report), _splits(report), _lengths(report), _judgements(report), _agreement(report),
-            _labellers(report), _texts(report), _quarantined(report))
+            _labellers(report), _texts(report), _fields(report), _quarantined(report))
     return [one for one in made if one.sentences or one.tables or one.tiles]
 
 
@@ -256,6 +256,18 @@ def _texts(report: Report) -> Section:
         (name, ", ".join(f"{script} {n:,}" for script, n in one["scripts"].items())) for name, one in _top(texts)]
     if scripts:
         found.tables.append(Table(("Source", "texts by script"), scripts, max(0, report["names"]["sources"] - TOP)))
+    return found
+
+
+def _fields(report: Report) -> Section:
+    found = Section("Fields that were not read")
+    if unread := report.get("unread"):
+        found.sentences.append("No row was made of the fields on the left, whose names are not known."
+                               if report.get("left_alone") else "No row was made of these fields.")
+        found.tables.append(_counted("Field", unread, len(unread)))
+    if left_alone := report.get("left_alone"):
+        found.sentences.append("What is left alone is known to say nothing about which response is better.")
+        found.tables.append(_counted("Left alone", left_alone, len(left_alone)))
     return found
 
 

@@ -89,7 +89,8 @@ def refuse(source: str, parts: Sequence[Part]) -> NoReturn:
         try:
             deque(part.strictly(), maxlen=0)
         except UserError as error:
-            raise UserError(f"Nothing in the folder {source} is usable: {len(parts)} files. {error}") from None
+            count = "1 file" if len(parts) == 1 else f"{len(parts)} files"
+            raise UserError(f"Nothing in the folder {source} is usable: {count}. {error}") from None
     raise UserError(f"Nothing in the folder {source} is usable: it holds links that lead out of it. Name their targets "
                     "as sources of their own.")
 

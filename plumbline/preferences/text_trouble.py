@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.preferences.shares import Share
+from plumbline.preferences.template_markers import TEMPLATE_IN_TEXT
 
 Trouble = Literal["replacement character", "mojibake", "control character", "HTML entity", "HTML tag",
                   "chat template"]
@@ -57,15 +58,6 @@ _CONTROL_BYTES = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,30}|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});")
 _TAG = re.compile(r"</?(?:a|b|blockquote|br|center|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|script|span|strong|style|sub"
                   r"|sup|table|tbody|td|th|tr|u|ul)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
-_TEMPLATE = (
-    r"<\|(?:im_start|im_end|im_sep|start_header_id|end_header_id|eot_id|begin_of_text|end_of_text|endoftext|user|"
-    r"assistant|system|prompter|end|START_OF_TURN_TOKEN|END_OF_TURN_TOKEN)\|>"  # ChatML, Llama 3, Zephyr, Phi, Cohere
-    r"|</?(?:start_of_turn|end_of_turn)>|\[/?INST\]|<</?SYS>>"  # Gemma, Mistral, Llama 2
-    r"|<｜(?:User|Assistant|begin▁of▁sentence|end▁of▁sentence)｜>"  # DeepSeek
-    r"|(?:^|\n|\\n|\")### (?:Instruction|Response|Human|Assistant):")  # Alpaca, Vicuna; in JSON a line break is spelt
-_TEMPLATE_IN_TEXT = re.compile(_TEMPLATE)
-TEMPLATE_IN_BYTES = re.compile(_TEMPLATE.encode())
-"""A marker of a chat template, in a text or in a line of JSON that holds it."""
 _LETTER = re.compile("[A-Za-z]")
 
 
@@ -101,7 +93,7 @@ def troubles_of(text: str) -> Iterator[tuple[Trouble, int]]:
         yield "HTML entity", found.start()
     if "<" in text and (found := _TAG.search(text)):
         yield "HTML tag", found.start()
-    if ("<" in text or "[" in text or "#" in text) and (found := _TEMPLATE_IN_TEXT.search(text)):
+    if ("<" in text or "[" in text or "#" in text) and (found := TEMPLATE_IN_TEXT.search(text)):
         yield "chat template", found.start()
 
 

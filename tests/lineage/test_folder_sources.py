@@ -120,7 +120,7 @@ def test_what_save_to_disk_left_is_told_by_its_arrow_files(
              f"{at}dataset_info_dot_json": "{}"} | ({"dataset_dict_dot_json": "{}"} if nested else {})
     given(home, monkeypatch, **files)
     for read in (added, taken):
-        with pytest.raises(UserError, match=r"1 files.*\.arrow cannot be read\. It is an Arrow file.*to_json"):
+        with pytest.raises(UserError, match=r"1 file\. .*\.arrow cannot be read\. It is an Arrow file.*to_json"):
             read(home)
 
 

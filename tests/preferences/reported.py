@@ -15,11 +15,11 @@ def judged(label, annotator="ada", responses=("one", "two"), of="Question", sour
     return Comparison(prompt(of), responses, label, Origin(source, annotator, machine=machine))
 
 
-def reported(rows, derived=(), counts=COUNTS, sizes=None, quarantined=()):
+def reported(rows, derived=(), counts=COUNTS, sizes=None, quarantined=(), batches=()):
     reporter = Reporter()
     for row in rows:
         key = prompt_key(row.prompt)
         reporter.add(row, key, split_of(key, 0.1, 0.3))
     for preference in derived:
         reporter.derived(preference, prompt_key(preference.prompt))
-    return reporter.report("digest", counts, sizes or {}, quarantined)
+    return reporter.report("digest", counts, sizes or {}, quarantined, batches)

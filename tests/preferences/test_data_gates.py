@@ -83,6 +83,15 @@ def test_quarantine_machines_damage_and_held_out_rows_are_counted():
                                           min_heldout_preferences=2)) == []
 
 
+def test_texts_that_were_rendered_for_a_model_trip():
+    plain = [judged("A", of=f"Q{i}") for i in range(4)]
+    rendered = [judged("A", of=f"<|im_start|>user\nQ{i}<|im_end|>\n", source="dump") for i in range(2)]
+    report = reported([*plain, *rendered])
+    reason, = check_gates(report, DataLimits(max_templated_texts=0.3))
+    assert reason.startswith("2 of 6 texts of dump carry the markers of a chat template (33.3 %)")
+    assert check_gates(report, DataLimits(max_templated_texts=0.4)) == []
+
+
 def test_what_cannot_be_measured_is_not_refused_and_is_named():
     limits = DataLimits(**{field.name: 0.0 if field.name.startswith("max") else 1.0 for field in fields(DataLimits)})
     report = reported([], counts=dict.fromkeys(COUNTS, 0))

@@ -9,6 +9,8 @@ import pytest
 from reported import COUNTS, judged, prompt, reported
 
 from plumbline.preferences.data_report import LISTED, write_report
+from plumbline.preferences.manifest import Batch
+from plumbline.preferences.report_pages import markdown
 from plumbline.preferences.simulated import rows as simulated
 from plumbline.preferences.types import Comparison, Demonstration, Message, Origin, Ranking, Rating
 
@@ -140,6 +142,16 @@ def test_quarantine_is_counted_by_reason(tmp_path):
                      + [{"field": "label", "reason": "none of A, B, tie"}])
     assert found["quarantine"] == {"prompt: missing": 2, "label: none of A, B, tie": 1}
     assert "quarantine.jsonl" in written(found, tmp_path)["report.md"]
+
+
+def test_fields_that_were_not_read_are_counted_over_the_batches():
+    batches = [Batch("a" * 64, "a.jsonl", 3, {"comparison": 3}, 0, False, unread={"mood": 3}, left_alone={"id": 3}),
+               Batch("b" * 64, "b.jsonl", 2, {"comparison": 2}, 0, False, unread={"mood": 1, "room|": 2})]
+    report = reported([judged("A")], batches=batches)
+    assert (report["unread"], report["left_alone"]) == ({"mood": 4, "room|": 2}, {"id": 3})
+    page = markdown(report)
+    assert "## Fields that were not read" in page
+    assert "| mood | 4 |" in page and "| room\\| | 2 |" in page and "| id | 3 |" in page
 
 
 def test_the_pages_say_how_every_row_read_was_accounted_for(tmp_path):

@@ -248,8 +248,7 @@ def test_a_list_of_responses_with_ranks_is_a_ranking_too():
     ({"prompt": reply(QUESTION, None, role="prompter", deleted=True)}, "prompt"),
     ({"prompt": reply(QUESTION, None, reply(GOOD, 0), reply(BAD, 0), role="prompter")}, "replies.rank"),
     ({"prompt": reply(QUESTION, None, reply(GOOD, 0), reply(GOOD, 1), role="prompter")}, "replies.text"),
-    ({"prompt": reply(QUESTION, None, reply(GOOD, 0), reply(BAD, 1), role="wizard")}, "role"),
-    ({"system": "Be brief."}, "system")])
+    ({"prompt": reply(QUESTION, None, reply(GOOD, 0), reply(BAD, 1), role="wizard")}, "role")])
 def test_a_tree_without_a_ranking_says_why(change, field):
     assert only(TREE | change).field == field
 

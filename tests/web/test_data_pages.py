@@ -106,6 +106,13 @@ def test_rows_are_found_by_text_and_filters_and_pages_go_on(visitor: TestClient)
     assert "Question 39" in visitor.get("/data/now?view=rows&at=-7&q=question+39").text
 
 
+def test_the_fields_of_a_batch_that_were_not_read_are_listed(arrived: Home) -> None:
+    batch = arrive(arrived, "moods.jsonl", [judged("Question 9", "A", "ada") | {"<mood>": "glad"}])
+    page = visit(arrived).get(f"/data/{batch.digest}?view=aside").text
+    assert "Fields that were not read" in page
+    assert "&lt;mood&gt;" in page
+
+
 def test_what_was_set_aside_has_file_line_and_reason(visitor: TestClient) -> None:
     batch = KnownData(site_behind(visitor).history).arrivals()[0].digest
     page = visitor.get(f"/data/{batch}?view=aside").text

@@ -16,6 +16,7 @@ SYSTEMS = ("system", "system_prompt", "system_message")
 HISTORIES = ("history", "chat_history", "conversation_history")
 CONTEXTS = ("context", "passage")
 INPUT = "input"
+BESIDE = frozenset({*SYSTEMS, *HISTORIES, *CONTEXTS, INPUT})
 
 
 def prompt_name(record: Record) -> str:
@@ -31,8 +32,10 @@ def asked(record: Record) -> Prompt:
 
 def with_the_rest(record: Record, turns: Sequence[Message], field: str = "prompt") -> Prompt:
     """These turns, the last of them the user's, with what stands beside them in the record. Raises Unusable."""
-    turns = [*_history(record), *turns] if not _starts_with_system(turns) else [turns[0], *_history(record), *turns[1:]]
-    turns = with_system(record, turns)
+    if not record.may_hold(BESIDE):
+        return as_prompt(turns, field)
+    start = 1 if _starts_with_system(turns) else 0
+    turns = with_system(record, [*turns[:start], *_history(record), *turns[start:]])
     if not turns or turns[-1].role != "user":
         return as_prompt(turns, field)  # raises, and says what is out of order
     last = turns[-1].content

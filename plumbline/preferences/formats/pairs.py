@@ -26,6 +26,7 @@ from plumbline.preferences.types import Comparison, Message, Prompt, Row
 ALPACA_TIE = 1.5  # the middle between 1.0 for the first output and 2.0 for the second
 SCORES = tuple((first.format("chosen"), first.format("rejected"))
                for first in ("score_{}", "{}_score", "{}-score", "rating_{}", "{}_rating", "{}-rating"))
+WEIGHED = frozenset({"rating", "status", *(name for names in SCORES for name in names)})
 STANDING = ("unchanged", "swapped")
 """What distilabel says of a pair whose sides were judged again: chosen is the better one now."""
 
@@ -110,6 +111,8 @@ def _systems(prompt: Sequence[Message]) -> list[Message]:
 
 def _weighed(record: Record, row: Comparison) -> Comparison:
     """The pair, held against what else its record says of the two sides. Raises Unusable where that contradicts it."""
+    if not record.may_hold(WEIGHED):
+        return row
     for names in SCORES:
         if not all(record.holds(name) for name in names):
             continue

@@ -35,7 +35,7 @@ class Record(Mapping[str, object]):
         self.names = values.keys()
         """All field names, those that hold nothing included."""
         self._values = {name: value for name, value in values.items()
-                        if value is not None and not (isinstance(value, float) and math.isnan(value))}
+                        if value is not None and (type(value) is not float or value == value)}
         self._place = place
         self._read: set[str] = set()
         self._opened: set[str] = set()
@@ -58,6 +58,10 @@ class Record(Mapping[str, object]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def may_hold(self, names: frozenset[str]) -> bool:
+        """Whether any of these fields is there."""
+        return not names.isdisjoint(self._values)
 
     def holds(self, name: str) -> bool:
         """Whether the field is there and says something."""
@@ -96,7 +100,7 @@ class Record(Mapping[str, object]):
             if name not in self._read:
                 if not says_nothing(value):
                     yield f"{self._place}{name}", value
-            elif isinstance(value, list | dict) and name not in self._opened:
+            elif (type(value) is list or type(value) is dict) and name not in self._opened:
                 yield from ((f"{self._place}{name}{inner}", said) for inner, said in _beside_messages(value))
         for record in self._inner:
             yield from record.unread()

@@ -8,6 +8,7 @@ arXiv 2304.07327).
 from collections.abc import Iterator, Sequence
 
 from plumbline.preferences.conversations import ROLES, Unusable, as_prompt, as_text, shown
+from plumbline.preferences.formats.asked import with_the_rest
 from plumbline.preferences.formats.fields import Judgement, Judgements, as_number, origin_of
 from plumbline.preferences.formats.rankings import in_order
 from plumbline.preferences.formats.record import Record
@@ -33,17 +34,17 @@ def oasst(record: Record, source: str) -> Judgements:
 
 def _forks(record: Record, root: Record) -> Iterator[tuple[list[Message], list[Record]]]:
     """Each of the user's turns, with what was said until there, and its answers that have a rank."""
-    waiting: list[tuple[list[Message], Record]] = [([], root)]
+    begun = list(with_the_rest(record, [_message(root)]))  # what stands beside the tree is part of all its prompts
+    waiting: list[tuple[list[Message], Record]] = [(begun, root)]
     while waiting:
-        before, message = waiting.pop()
-        path = [*before, _message(message)]
+        path, message = waiting.pop()
         replies = _replies(record, message)
         if path[-1].role == "user":
             ranked = [reply for reply in replies if reply.holds("rank")]
             if len(ranked) > 1:
                 yield path, ranked
         if len(path) < DEEPEST:
-            waiting += [(path, reply) for reply in reversed(replies)]
+            waiting += [([*path, _message(reply)], reply) for reply in reversed(replies)]
 
 
 def _replies(record: Record, message: Record) -> list[Record]:
@@ -82,6 +83,5 @@ def _ranking(record: Record, path: Sequence[Message], answers: Sequence[Record],
     texts = tuple(answer.content for answer in spoken)
     if len(set(texts)) < len(texts):
         raise Unusable("replies.text", "two of the responses are the same text")
-    # What stands beside the tree would belong to all of its prompts: it sets the record aside (meaning.py).
     ranks = in_order([as_number(answer.get("rank"), "replies.rank") for answer in answers], "replies.rank")
     return Ranking(as_prompt(path, "prompt"), texts, ranks, origin_of(record, source, machine=False))

@@ -52,6 +52,8 @@ class Received(BaseModel):
     """Rows that cannot be used: they are kept beside the others, and no run learns from them."""
     problems: list[Problem]
     """Why, for the first of them."""
+    unread: dict[str, int] = {}
+    """Fields that nothing was made of, each with the number of rows that held something in it."""
     detail: str = ""
     """Where nothing could be used: the commonest problem, in a sentence."""
 
@@ -90,7 +92,7 @@ def _one_a_line(body: bytes) -> bytes:
 def _received(taken: Taken) -> Received:
     batch = taken.arrival.batch
     return Received(batch=taken.arrival.digest, already_there=taken.already_there, accepted=batch.rows,
-                    quarantined=batch.quarantined, problems=_problems(taken.quarantined))
+                    quarantined=batch.quarantined, problems=_problems(taken.quarantined), unread=batch.unread)
 
 
 def _problems(quarantined: list[Quarantined]) -> list[Problem]:

@@ -1,0 +1,16 @@
+"""The markers of chat templates: texts that carry them were rendered for a model already.
+
+The model's own template would be put around them once more, and the markers learnt as plain text.
+"""
+
+import re
+
+_TEMPLATE = (
+    r"<\|(?:im_start|im_end|im_sep|start_header_id|end_header_id|eot_id|begin_of_text|end_of_text|endoftext|user|"
+    r"assistant|system|prompter|end|START_OF_TURN_TOKEN|END_OF_TURN_TOKEN)\|>"  # ChatML, Llama 3, Zephyr, Phi, Cohere
+    r"|</?(?:start_of_turn|end_of_turn)>|\[/?INST\]|<</?SYS>>"  # Gemma, Mistral, Llama 2
+    r"|<｜(?:User|Assistant|begin▁of▁sentence|end▁of▁sentence)｜>"  # DeepSeek
+    r"|(?:^|\n|\\n|\")### (?:Instruction|Response|Human|Assistant):")  # Alpaca, Vicuna; in JSON a line break is spelt
+TEMPLATE_IN_TEXT = re.compile(_TEMPLATE)
+TEMPLATE_IN_BYTES = re.compile(_TEMPLATE.encode())
+"""The same in a line of JSON that holds the text."""
