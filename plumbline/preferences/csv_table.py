@@ -20,6 +20,7 @@ ABSENT = frozenset({"nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", 
 DELIMITERS = (",", ";", "\t", "|")
 SEPARATOR = re.compile(rb'"?sep=(.)"?\s*', re.IGNORECASE)
 """The line before the header in which Excel names the delimiter."""
+QUOTED = re.compile(r'"[^"]*"')
 SENTENCE = re.compile(r".*[.?!]\s*|.{60,}|[\d.,]+", re.DOTALL)
 """What a cell holds, and a header does not."""
 
@@ -69,7 +70,7 @@ def _sniffed(lines: Iterator[Line], delimiter: str) -> tuple[str, Iterator[Line]
         return delimiter, chain([first], lines)
     if named := SEPARATOR.fullmatch(line):
         return named[1].decode("latin-1"), chain([(number, b"\n")], lines)  # the numbers of lines stay right
-    header = line.decode(errors="replace")
+    header = QUOTED.sub("", line.decode(errors="replace"))
     if delimiter not in header:
         delimiter = max(DELIMITERS, key=header.count) if any(map(header.count, DELIMITERS)) else delimiter
     return delimiter, chain([first], lines)

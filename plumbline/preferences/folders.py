@@ -44,8 +44,8 @@ class Folders:
 def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantined]:
     """The files that a source names, each with the name that manifest and quarantine give it, in the names' order.
 
-    A link that leads out of the folder is not followed but set aside. Raises UserError for a source that does not
-    exist, or a folder without preference files.
+    A link that leads out of the folder is not followed but set aside, as is one that leads nowhere. Raises UserError
+    for a source that does not exist, or a folder without preference files.
     """
     path = root / Path(source).expanduser()
     if path.is_file():
@@ -73,6 +73,9 @@ def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantin
                                             "of its own if it is meant")
         elif file.is_file():
             yield file, name
+        else:
+            yield Quarantined(name, 0, "-", "no file: a symbolic link whose target is missing (`git annex get` or `dvc "
+                                            "checkout` may fetch it), or a pipe")
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -91,8 +91,8 @@ def refuse(source: str, parts: Sequence[Part]) -> NoReturn:
         except UserError as error:
             count = "1 file" if len(parts) == 1 else f"{len(parts)} files"
             raise UserError(f"Nothing in the folder {source} is usable: {count}. {error}") from None
-    raise UserError(f"Nothing in the folder {source} is usable: it holds links that lead out of it. Name their targets "
-                    "as sources of their own.")
+    raise UserError(f"Nothing in the folder {source} is usable: it holds links alone, out of it or to nothing. Name "
+                    "their targets as sources of their own.")
 
 
 def _file(file: Path, name: str, in_folder: bool, how: "Reading | None") -> Part:
@@ -101,7 +101,11 @@ def _file(file: Path, name: str, in_folder: bool, how: "Reading | None") -> Part
 
         return read_file(file, name) if how is None else read_file(file, name, how)
 
-    return Part(name, file_digest(file), read, in_folder)
+    try:
+        digest = file_digest(file)
+    except OSError as error:  # reading it says so
+        digest = str(error)
+    return Part(name, digest, read, in_folder)
 
 
 def _link(found: Quarantined) -> Part:

@@ -97,7 +97,7 @@ def test_a_folder_that_holds_links_alone_is_refused_both_ways(home: Home, monkey
     given(home, monkeypatch, readme_dot_txt="x")
     (home.root / "given/link.jsonl").symlink_to("/etc/hosts")
     for read in (added, taken):
-        with pytest.raises(UserError, match="links that lead out of it"):
+        with pytest.raises(UserError, match="links alone, out of it or to nothing"):
             read(home)
 
 
@@ -110,6 +110,28 @@ def test_a_file_whose_numbers_are_in_doubt_stops_the_folder_both_ways(
         with pytest.raises(UserError, match=r"Nothing of given/b\.jsonl was read: in line 2, field `label`"):
             read(home)
     assert not list(home.preferences.arrived.glob("*/batch.json"))
+
+
+def test_a_link_to_nothing_and_a_file_that_cannot_be_read_are_set_aside_both_ways(
+        home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(home, monkeypatch, a_dot_jsonl=pairs(1), b_dot_jsonl=pairs(2))
+    (home.root / "given/c.jsonl").symlink_to("not-fetched.jsonl")
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: object, **options: object) -> object:
+        if path.name == "b.jsonl":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", refuse)
+    rows, quarantined = added(home)
+    assert (rows, quarantined) == taken(home)
+    assert len(rows) == 1
+    assert "given/b.jsonl cannot be read: Permission denied" in quarantined[0]
+    assert "target is missing" in quarantined[1]
+    for read in (added, taken):
+        with pytest.raises(UserError, match=r"b\.jsonl cannot be read: Permission denied"):
+            read(home, "given/b.jsonl")
 
 
 @pytest.mark.parametrize("nested", [False, True])

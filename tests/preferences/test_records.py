@@ -173,10 +173,12 @@ TABLE = "prompt,chosen,rejected\nWhich day?,Saturday.,Never.\n"
     ("semicolons.csv", TABLE.replace(",", ";")), ("tabs.csv", TABLE.replace(",", "\t")),
     ("bars.csv", TABLE.replace(",", "|")), ("commas.tsv", TABLE), ("semicolons.tsv", TABLE.replace(",", ";")),
     ("excel.csv", "sep=;\r\n" + TABLE.replace(",", ";")), ("quoted.csv", '"sep=,"\n' + TABLE),
+    ("quotes.csv", TABLE.replace(",", ";").replace("chosen", '"chosen"') + '"Which, then?";a;b\n'),
+    ("quoted commas.csv", '"id, in the file";' + TABLE.replace(",", ";").replace("\nW", "\n1;W")),
     ("mark.csv", "\ufeff" + TABLE.replace(",", ";")),
     ("commas inside.csv", TABLE.replace(",", ";").replace("day?", "day, then?"))])
 def test_the_delimiter_is_found_in_the_header(tmp_path, name, content):
-    (row,), quarantined = read(tmp_path / name, content)
+    (row, *_), quarantined = read(tmp_path / name, content)
     assert (row.responses, quarantined) == (("Saturday.", "Never."), [])
 
 
