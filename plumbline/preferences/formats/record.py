@@ -38,7 +38,7 @@ class Record(Mapping[str, object]):
                         if value is not None and (type(value) is not float or value == value)}
         self._place = place
         self._read: set[str] = set()
-        self._opened: set[str] = set()
+        self._apart: set[str] = set()
         self._inner: list[Record] = []
 
     def __getitem__(self, name: str) -> object:
@@ -75,14 +75,14 @@ class Record(Mapping[str, object]):
         """Whether the field has been asked for."""
         return name in self._read
 
-    def opened(self, name: str) -> object:
-        """The value of a field of which each object is then made a record of its own, with `inner`."""
-        self._opened.add(name)
+    def apart(self, name: str) -> object:
+        """The value of a field, or None; its format itself accounts for what lies in it, with `inner`."""
+        self._apart.add(name)
         return self.get(name)
 
     def within(self, name: str) -> "Record":
         """The object in this field, as a record of its own. Raises Unusable if there is none."""
-        value = self.opened(name)
+        value = self.get(name)
         if not isinstance(value, dict):
             raise Unusable(f"{self._place}{name}",
                            "it is missing" if value is None else f"expected an object, found {shown(value)}")
@@ -100,7 +100,7 @@ class Record(Mapping[str, object]):
             if name not in self._read:
                 if not says_nothing(value):
                     yield f"{self._place}{name}", value
-            elif (type(value) is list or type(value) is dict) and name not in self._opened:
+            elif (type(value) is list or type(value) is dict) and name not in self._apart:
                 yield from ((f"{self._place}{name}{inner}", said) for inner, said in _beside_messages(value))
         for record in self._inner:
             yield from record.unread()

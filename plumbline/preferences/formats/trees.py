@@ -23,6 +23,7 @@ def oasst(record: Record, source: str) -> Judgements:
     state = record.get("tree_state")
     if state not in (None, FINISHED):
         raise Unusable("tree_state", f"expected {FINISHED}, found {shown(state)}")
+    record.apart("prompt")
     root = record.within("prompt")
     if not _stands(root):
         raise Unusable("prompt", "it was deleted, or found unfit in review")
@@ -48,7 +49,7 @@ def _forks(record: Record, root: Record) -> Iterator[tuple[list[Message], list[R
 
 
 def _replies(record: Record, message: Record) -> list[Record]:
-    replies = message.opened("replies")
+    replies = message.apart("replies")
     if replies is None:
         return []
     if not isinstance(replies, list) or not all(isinstance(reply, dict) for reply in replies):
