@@ -41,22 +41,29 @@ class Folders:
         return self.home / "index"
 
 
+def place_of(source: str, root: Path) -> Path:
+    """Where the file or folder that a source names lies. Raises UserError if it is not there."""
+    path = root / Path(source).expanduser()
+    if path.exists():
+        return path
+    if Path(f"{path}{TRACKED}").exists():
+        raise UserError(f"The preference source {source} is not here, but {source}{TRACKED} is, which stands for it: "
+                        "`dvc pull` fetches the data.")
+    raise UserError(f"The preference source {source} does not exist: looked for {path}. Name a file, a folder, or "
+                    "hub:NAME, in snapshot.sources or with `plumbline data add`; relative paths start at the project's "
+                    "root.")
+
+
 def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantined]:
     """The files that a source names, each with the name that manifest and quarantine give it, in the names' order.
 
     A link that leads out of the folder is not followed but set aside, as is one that leads nowhere. Raises UserError
     for a source that does not exist, or a folder without preference files.
     """
-    path = root / Path(source).expanduser()
+    path = place_of(source, root)
     if path.is_file():
         yield path, source
         return
-    if not path.exists():
-        if Path(f"{path}{TRACKED}").exists():
-            raise UserError(f"The preference source {source!r} is not here, but {source}{TRACKED} is, which stands for "
-                            "it: `dvc pull` fetches the data.")
-        raise UserError(f"The preference source {source!r} does not exist: looked for {path}. Name a file, a folder, "
-                        "or hub:NAME, in snapshot.sources or with `plumbline data add`.")
     found = sorted(_walk(path))
     if not found:
         others = sorted(file.name for file in path.iterdir())
