@@ -29,7 +29,7 @@ SHOWN_FIELDS = 12
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown",
                        help="The preference data: what arrived, what changed, and which models learned from it.")
 Names = list[str] | None
-Source = Annotated[str, typer.Argument(metavar="FILE|DIR|hub:NAME", help="What to import.")]
+Source = Annotated[str, typer.Argument(metavar="FILE|DIR|hub:NAME[:CONFIG][:SPLIT]", help="What to import.")]
 Data = Annotated[str, typer.Argument(metavar="DATA", help="`now`, a run, or the beginning of a digest.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
 Format = Annotated[str | None, typer.Option("--format", metavar="NAME", help="The file's format, if its content does "

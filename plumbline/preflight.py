@@ -15,7 +15,7 @@ from plumbline.errors import UserError
 from plumbline.lineage.home import Home
 from plumbline.preferences.arrivals import arrivals
 from plumbline.preferences.batches import SIMULATED
-from plumbline.preferences.folders import Folders
+from plumbline.preferences.folders import Folders, place_of
 from plumbline.preferences.snapshot import ADDED
 
 PRETRAIN = "pretrain"
@@ -49,10 +49,8 @@ def preflight(home: Home, params: Params) -> None:
 
 def _sources(root: Path, params: Params) -> None:
     for source in params.snapshot.sources:
-        if source not in (SIMULATED, ADDED) and not source.startswith(HUB) and not (root / source).exists():
-            raise UserError(f"snapshot.sources names {source}, but {root / source} does not exist. Give a file, a "
-                            f"folder, `{SIMULATED}`, `{ADDED}` or `{HUB}NAME`; relative paths start at the project's "
-                            "root.")
+        if source not in (SIMULATED, ADDED) and not source.startswith(HUB):
+            place_of(source, root)
 
 
 def _judge(home: Home, params: Params) -> None:

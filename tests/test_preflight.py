@@ -41,6 +41,15 @@ def test_what_cannot_work_is_named(tmp_path: Path, settings: list[str], words: s
     assert words in str(caught.value)
 
 
+def test_a_source_in_the_home_folder_of_the_user_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here.jsonl").touch()
+    check(tmp_path, "snapshot.sources=[~/here.jsonl]", "preference_eval.judge=reward")
+    (tmp_path / "here.jsonl").rename(tmp_path / "here.jsonl.dvc")
+    with pytest.raises(UserError, match="`dvc pull` fetches the data"):
+        check(tmp_path, "snapshot.sources=[~/here.jsonl]", "preference_eval.judge=reward")
+
+
 def test_a_local_model_is_asked_once(tmp_path: Path, random_lm) -> None:
     random_lm.save(tmp_path / "model")
     context = random_lm.model.config.max_position_embeddings

@@ -26,12 +26,11 @@ from plumbline.preferences.arrivals import (
     publish,
     removed_rows,
 )
-from plumbline.preferences.batches import QUARANTINE, ROWS, Quarantined, Read, Unread, file_digest, lines
-from plumbline.preferences.folders import data_files
+from plumbline.preferences.batches import QUARANTINE, ROWS, Quarantined, Read, Unread, lines
 from plumbline.preferences.formats import Reading
 from plumbline.preferences.index import NOBODY, Hashes, Index, index_of, index_of_rows
-from plumbline.preferences.reading import read_file
-from plumbline.preferences.snapshot import ADDED, HUB, Simulation, resolve_sources
+from plumbline.preferences.snapshot import ADDED, Simulation, resolve_sources
+from plumbline.preferences.sources import open_source, read_all
 from plumbline.preferences.splits import SPLITS, split_of
 from plumbline.preferences.types import Row
 from plumbline.preferences.versions import chosen_rows
@@ -158,14 +157,8 @@ def _change(home: Home, source: str, read: Read, action: Action, content: str, r
 
 def _open(source: str, how: Reading) -> tuple[str, Callable[[], Read]]:
     """What names the content of a source, and how to read it."""
-    if source.startswith(HUB):
-        from plumbline.preferences import hub
-
-        dataset = hub.find(source, how)
-        return content_digest([dataset.revision], how), dataset.read
-    files = list(data_files(source, Path.cwd()))
-    digests = [file_digest(found[0]) for found in files if not isinstance(found, Quarantined)]
-    return content_digest(digests, how), lambda: _read(files, how)
+    parts = open_source(source, Path.cwd(), how)
+    return content_digest([part.digest for part in parts], how), lambda: read_all(source, parts)
 
 
 def _noting(read: Read, taken_back: list[Row]) -> Read:
@@ -178,27 +171,6 @@ def _noting(read: Read, taken_back: list[Row]) -> Read:
     except UserError:
         if not taken_back:
             raise
-
-
-def _read(files: Sequence[tuple[Path, str] | Quarantined], how: Reading) -> Iterator[Row | Quarantined | Unread]:
-    """All files after each other; one in which nothing is usable does not stop the others."""
-    usable, problem = 0, None
-    for found in files:
-        if isinstance(found, Quarantined):
-            yield found
-            continue
-        aside = 0
-        try:
-            for row in read_file(*found, how):
-                usable += not isinstance(row, Quarantined | Unread)
-                aside += isinstance(row, Quarantined)
-                yield row
-        except UserError as error:
-            problem = error
-            if not aside:
-                yield Quarantined(found[1], 0, "-", str(error))
-    if problem and not usable:
-        raise problem
 
 
 def _effects(home: Home, drafted: Draft, before: Sequence[Arrival]) -> tuple[int, int, int, dict[str, int]]:

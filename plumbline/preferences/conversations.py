@@ -30,6 +30,10 @@ class Unusable(Exception):
         self.reason = reason
 
 
+class Undecidable(Unusable):
+    """A value that leaves the other records of its file in doubt, so that none of them can be used."""
+
+
 def shown(value: object) -> str:
     """The value as a message quotes it: short, and never a failure of its own, however deep or huge the value is."""
     if value is None or isinstance(value, bool | float):
@@ -95,6 +99,12 @@ def as_content(value: object, field: str) -> str:
     return as_text("\n".join(texts), field)
 
 
+def _is_content(value: object) -> bool:
+    """Whether a list holds the parts of one message, and not messages."""
+    return isinstance(value, list) and bool(value) and all(
+        isinstance(part, dict) and "type" in part and part.keys().isdisjoint(SPOKEN) for part in value)
+
+
 def as_transcript(text: str) -> list[Message]:
     """The turns of an Anthropic HH transcript; none if the text does not start with the human's turn. Raises Unusable.
 
@@ -130,16 +140,18 @@ def user_prompt(text: str) -> Prompt:
 
 
 def any_prompt(value: object, field: str) -> Prompt:
-    """A prompt given as a text, as an Anthropic HH transcript, or as a list of messages. Raises Unusable."""
-    if isinstance(value, list):
+    """A prompt given as a text or its parts, an Anthropic HH transcript, or a list of messages. Raises Unusable."""
+    if isinstance(value, list) and not _is_content(value):
         return as_prompt(as_messages(value, field), field)
-    text = as_text(value, field)
+    text = as_content(value, field)
     turns = as_transcript(text)
     return as_prompt(turns, field) if turns else user_prompt(text)
 
 
 def any_answer(value: object, field: str) -> str:
-    """A response given as a text, as a message, or as a list of one message. Raises Unusable."""
+    """A response given as a text or its parts, as a message, or as a list of one message. Raises Unusable."""
+    if _is_content(value):
+        return as_content(value, field)
     if isinstance(value, list):
         messages = as_messages(value, field)
     elif isinstance(value, dict):

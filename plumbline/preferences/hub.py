@@ -1,14 +1,17 @@
-"""Data sets of the Hugging Face hub: `hub:NAME` or `hub:NAME:SPLIT`, loaded by `datasets.load_dataset`.
+"""Data sets of the Hugging Face hub: `hub:NAME`, `hub:NAME:SPLIT`, `hub:NAME:CONFIG` or `hub:NAME:CONFIG:SPLIT`.
+
+`datasets.load_dataset` loads them. One name after the data set's is a configuration if there is one that is called so.
 
 Without a hub, `load_dataset` retries for minutes; here one short request decides first. With HF_HUB_OFFLINE=1 the hub
 is not asked, and a copy in the local cache serves. A folder in place of NAME is loaded by the same code.
 """
 
 import os
+import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -21,11 +24,17 @@ from plumbline.preferences.types import Row
 
 TIMEOUT_SECONDS = 6.0
 DEFAULT_SPLIT = "train"
+SHOWN_NAMES = 12
+BETWEEN = re.compile(r":(?![^\[]*\])")
+"""A colon that is not in a slice such as `train[:100]`."""
 
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A data set at the revision that the hub has now; without a hub the revision is what the loaded copy says."""
+    """A data set at the revision that the hub has now; without a hub the revision is what the loaded copy says.
+
+    The revision names configuration and split too.
+    """
 
     source: str
     revision: str
@@ -34,7 +43,10 @@ class HubDataset:
 
 def find(source: str, how: Reading = RECOGNISED) -> HubDataset:
     """The data set that `source` names. Raises UserError at once without `datasets`, or without a hub that answers."""
-    name, _, split = source.removeprefix("hub:").partition(":")
+    name, *given = BETWEEN.split(source.removeprefix("hub:"))
+    if len(given) > len(("config", "split")) or not name or not all(given):
+        raise UserError(f"The source {source} is no data set of the hub: expected hub:NAME, hub:NAME:SPLIT, "
+                        "hub:NAME:CONFIG or hub:NAME:CONFIG:SPLIT.")
     try:
         import datasets
     except ModuleNotFoundError:
@@ -45,15 +57,41 @@ def find(source: str, how: Reading = RECOGNISED) -> HubDataset:
 
     def load() -> datasets.Dataset:
         try:
-            return datasets.load_dataset(name, split=split or DEFAULT_SPLIT, revision=revision)
+            config, split = _chosen(name, given, revision)
+            return datasets.load_dataset(name, config, split=split, revision=revision)
+        except UserError:
+            raise
         except Exception as error:  # the loaders of the many formats raise whatever they like
             raise UserError(f"The data set {source} cannot be loaded: {type(error).__name__}: "
-                            f"{shorten(str(error), 400)} Check its name and split on the hub.") from None
+                            f"{shorten(str(error), 400)} Check its name, configuration and split on the hub.") from None
 
     def read() -> Iterator[Row | Quarantined | Unread]:
         return import_records(enumerate(load(), start=1), source, name.rstrip("/").split("/")[-1], how)
 
-    return HubDataset(source, revision or str(load()._fingerprint), read)
+    # One commit holds all configurations and splits; a copy's fingerprint is that of the one that is read.
+    return HubDataset(source, " ".join([revision, *given]) if revision else str(load()._fingerprint), read)
+
+
+def _chosen(name: str, given: Sequence[str], revision: str | None) -> tuple[str | None, str]:
+    """The configuration, None for the only or default one, and the split. Raises UserError where that is not clear."""
+    import datasets
+
+    if len(given) == len(("config", "split")):
+        return given[0], given[1]
+    configs = datasets.get_dataset_config_names(name, revision=revision)
+    default = datasets.get_dataset_default_config_name(name, revision=revision)
+    named = given[0] if given else None
+    if named in configs and default is not None and named in datasets.get_dataset_split_names(
+            name, default, revision=revision):
+        raise UserError(f"The data set {name} has a configuration and a split that are called {named}. Name both: "
+                        f"hub:{name}:{named}:SPLIT, or hub:{name}:{default}:{named}.")
+    if named in configs:
+        return named, DEFAULT_SPLIT
+    if default is None:
+        raise UserError(f"The data set {name} has several configurations, and none is the default: "
+                        f"{', '.join(configs[:SHOWN_NAMES])}. Name one: hub:{name}:{configs[0]}"
+                        f"{':' + named if named else ''}.")
+    return None, named or DEFAULT_SPLIT
 
 
 def _revision(name: str, source: str) -> str:

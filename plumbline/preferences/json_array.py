@@ -21,6 +21,10 @@ NEAR_THE_END = 16
 class Elements:
     """The elements of the array at the start of a file; what does not decode is told, and the next object tried."""
 
+    next_object = NEXT_OBJECT
+    too_long = ""
+    """What to do about a record that is too long."""
+
     def __init__(self, opened: BufferedReader, limit: int) -> None:
         self.opened = opened
         self.limit = limit
@@ -55,11 +59,12 @@ class Elements:
             except json.JSONDecodeError as error:
                 unclosed = error.msg.startswith("Unterminated string") or error.pos > len(self.text) - NEAR_THE_END
                 if not unclosed or self.ended:
-                    return self._skipped(f"not valid JSON: {error.msg} at character {error.pos + 1} of the record")
+                    return self._skipped(f"not valid JSON: {why_not_json(error)} of the record")
             except (RecursionError, ValueError) as error:  # nested a thousand deep, or a number of a thousand digits
                 return self._skipped(f"not usable JSON: {error}")
             if len(self.text) > self.limit:
-                return self._skipped(f"the record is longer than {self.limit // 2**20} MiB, or never ends")
+                return self._skipped(f"the record is longer than {self.limit // 2**20} MiB, or never ends"
+                                     f"{self.too_long}")
             self._read()
 
     def _taken(self, value: object, end: int) -> object:
@@ -74,7 +79,7 @@ class Elements:
     def _skipped(self, reason: str) -> Unusable:
         """Go on where the next object of the array seems to start, or at the end of the file."""
         while True:
-            found = NEXT_OBJECT.search(self.text)
+            found = self.next_object.search(self.text)
             if found or self.ended:
                 self.text = self.text[found.end():] if found else ""
                 self.lost = not found
@@ -101,3 +106,19 @@ class Elements:
         read = self.opened.read(max(CHUNK, len(self.text)))
         self.ended = not read
         self.text += self.decode(read, final=self.ended)
+
+
+def why_not_json(error: json.JSONDecodeError) -> str:
+    """What is wrong with a text that is not valid JSON, in the words of what people write by mistake."""
+    ahead = error.doc[error.pos : error.pos + 100].lstrip()
+    behind = error.doc[max(0, error.pos - 100) : error.pos].rstrip()
+    where = f"at character {error.pos + 1}"
+    if ahead.startswith(("//", "/*", "#")):
+        return f"a comment, which JSON does not have, {where}"
+    if ahead.startswith("'"):
+        return f"single quotes, as Python prints a dictionary, {where}: write it with json.dumps"
+    if ahead.startswith(("None", "True", "False")):
+        return f"{ahead.split(maxsplit=1)[0].rstrip(',]}')}, as Python prints it, {where}: write it with json.dumps"
+    if re.match(r",?\s*[}\]]", ahead) and (behind.endswith(",") or ahead.startswith(",")):
+        return f"a comma before the closing bracket {where}"
+    return f"{error.msg} {where}"

@@ -9,17 +9,21 @@ from pathlib import Path
 
 from plumbline.errors import UserError
 from plumbline.preferences.batches import Quarantined, Unread
-from plumbline.preferences.conversations import Unusable
+from plumbline.preferences.conversations import Undecidable, Unusable
 from plumbline.preferences.formats import EXPECTED, RECOGNISED, Reading, closest, parse
 from plumbline.preferences.formats.fields import TakenBack
 from plumbline.preferences.records import read_records
 from plumbline.preferences.types import Row
 
-__all__ = ["Reading", "import_records", "read_file"]
+__all__ = ["Reading", "UndecidableFile", "import_records", "read_file"]
 
 NAMED_WITHIN = 1000
 """A mapped column must be named by one of this many first records."""
 KINDS_OF_PROBLEM = 1000
+
+
+class UndecidableFile(UserError):
+    """A file of which no record can be trusted, though some could be read."""
 
 
 def read_file(file: Path, name: str, how: Reading = RECOGNISED) -> Iterator[Row | Quarantined | Unread]:
@@ -38,11 +42,17 @@ def read_file(file: Path, name: str, how: Reading = RECOGNISED) -> Iterator[Row 
 
 def import_records(records: Iterable[tuple[int, object]], name: str, source: str,
                    how: Reading = RECOGNISED) -> Iterator[Row | Quarantined | Unread]:
-    """Turn numbered records into rows. Raises UserError at the end when none of them was usable."""
+    """Turn numbered records into rows. Raises UserError at the end when none of them was usable.
+
+    Raises UndecidableFile, whatever was read before, for a record that leaves the meaning of the others in doubt.
+    """
     problems, unread = _Problems(name), Unread()
     usable = False
     for line, record in _with_columns(records, name, how) if how.columns else records:
         for judged in (record,) if isinstance(record, Unusable) else parse(record, source, how, unread):
+            if isinstance(judged, Undecidable):
+                raise UndecidableFile(f"Nothing of {name} was read: in line {line}, field `{judged.field}`: "
+                                      f"{judged.reason}.")
             if isinstance(judged, Unusable):
                 if not usable:
                     problems.note(line, judged)
@@ -97,6 +107,8 @@ class _Problems:
             return (f"{self.name} is empty: expected preferences or demonstrations, one JSON object a line. "
                     f"Expected {EXPECTED}.")
         (field, reason), (times, first) = max(self.found.items(), key=lambda kind: kind[1][0])
+        if first == 0:
+            return f"{self.name} cannot be read. It is {reason}."
         where = "" if field == "-" else f" in field `{field}`"
         return (f"Nothing in {self.name} is usable: {self.read} records read, {times} of them (first in line {first}) "
                 f"with this problem{where}: {reason}. Convert the file to one of the formats of docs/data-formats.md, "

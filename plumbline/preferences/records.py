@@ -1,12 +1,12 @@
-"""Files as numbered records: JSON lines, a JSON array, CSV or Parquet, compressed or not, in bounded memory.
+"""Files as numbered records: JSON lines, other JSON, CSV or Parquet, compressed or not, in bounded memory.
 
-The content decides, not the name: compression, Parquet and JSON arrays are told by their first bytes; only CSV needs
-its suffix (`.tsv` for tabs), in any case. Instead of a record that cannot be read stands what is wrong with it, and the
-others go on. A line may have 16 MiB.
+The content decides, not the name: compression, Parquet, JSON arrays and objects over several lines are told by their
+first bytes, and so is what is no preference data at all, which gives one record 0; only CSV needs its suffix (`.tsv`
+for tabs), in any case. Instead of a record that cannot be read stands what is wrong with it, and the others go on. A
+line may have 16 MiB.
 """
 
 import bz2
-import csv
 import gzip
 import io
 import json
@@ -20,11 +20,16 @@ import orjson
 
 from plumbline.errors import UserError
 from plumbline.preferences.conversations import Unusable
-from plumbline.preferences.json_array import Elements
+from plumbline.preferences.csv_table import csv_records
+from plumbline.preferences.json_array import Elements, why_not_json
+from plumbline.preferences.json_objects import OVER_LINES, Objects, unwrapped
+from plumbline.preferences.not_data import what_else
 
 LINE_LIMIT = 16 * 2**20
 SKIPPED_AT_ONCE = 2**16
-PARQUET, BOM, UTF_16, UTF_32 = b"PAR1", b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff"), b"\0\0\xfe\xff"
+FIRST_BYTES = 512
+"""So many tell what a file is; a stream may give more."""
+PARQUET, BOM = b"PAR1", b"\xef\xbb\xbf"
 PARQUET_BATCH = 1024
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 Records = Iterator[tuple[int, object]]
@@ -99,35 +104,42 @@ class _Unpacked(io.RawIOBase):
 
 def _texts(opened: io.BufferedReader, name: str) -> Records:
     try:
-        start = opened.peek(64)
+        start = opened.peek(FIRST_BYTES)
     except _Damaged as damage:
         yield 1, _damage(damage)
         return
-    if start.startswith((*UTF_16, UTF_32)):
-        yield 1, Unusable("-", "the file is UTF-16 or UTF-32; save it as UTF-8")
-    elif start.startswith(PARQUET):
-        yield 1, Unusable("-", "it is Parquet within a compressed file; unpack it first")
+    content = start.removeprefix(BOM).lstrip()
+    if start.startswith(PARQUET):
+        yield 0, Unusable("-", "Parquet within a compressed file; unpack it first")
+    elif what := what_else(start, name):
+        yield 0, Unusable("-", what)
     elif name.endswith((".csv", ".tsv")):
-        yield from _csv(opened, "\t" if name.endswith(".tsv") else ",")
-    elif start.removeprefix(BOM).lstrip().startswith(b"["):
-        yield from _array(opened)
+        yield from csv_records(_lines(opened), "\t" if name.endswith(".tsv") else ",", LINE_LIMIT)
+    elif content.startswith(b"["):
+        yield from _decoded(Elements(opened, LINE_LIMIT))
+    elif OVER_LINES.match(content):
+        yield from unwrapped(_decoded(Objects(opened, LINE_LIMIT)))
     else:
-        for number, line in _lines(opened):
-            if isinstance(line, Unusable):
-                yield number, line
-            elif not line.isspace():
-                yield number, _json(line)
+        yield from unwrapped(_json_lines(opened))
+
+
+def _json_lines(opened: io.BufferedReader) -> Records:
+    for number, line in _lines(opened):
+        if isinstance(line, Unusable):
+            yield number, line
+        elif not line.isspace():
+            yield number, _json(line)
 
 
 def _damage(damage: _Damaged) -> Unusable:
     return Unusable("-", f"the compressed file is damaged from here on: {damage}")
 
 
-def _array(opened: io.BufferedReader) -> Records:
+def _decoded(values: Elements) -> Records:
     number = 0
     try:
-        for number, element in Elements(opened, LINE_LIMIT):
-            yield number, element
+        for number, value in values:
+            yield number, value
     except _Damaged as damage:
         yield number + 1, _damage(damage)
 
@@ -170,56 +182,9 @@ def _json(line: bytes) -> object:
     except UnicodeDecodeError as error:
         return Unusable("-", f"not UTF-8: {error.reason} at byte {error.start} of the line")
     except json.JSONDecodeError as error:
-        return Unusable("-", f"not valid JSON: {error.msg} at character {error.pos + 1}")
+        return Unusable("-", f"not valid JSON: {why_not_json(error)}")
     except (RecursionError, ValueError) as error:  # nested a thousand deep, or a number of a thousand digits
         return Unusable("-", f"not usable JSON: {error}")
-
-
-def _csv(opened: io.BufferedReader, delimiter: str) -> Records:
-    """Records under the header's names; a field over several lines counts as the line on which its record ends."""
-    csv.field_size_limit(LINE_LIMIT)
-    broken: list[tuple[int, Unusable]] = []
-    reader = csv.reader(_csv_lines(opened, broken), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            yield reader.line_num, Unusable("-", f"not valid CSV: {error}")
-            continue
-        yield from broken
-        broken.clear()
-        if cells is None:
-            return
-        if header is None:
-            header = cells
-        elif cells and len(cells) != len(header):
-            yield reader.line_num, Unusable("-", f"expected {len(header)} cells as in the header, found {len(cells)}")
-        elif cells:
-            yield reader.line_num, {name: _cell(cell) for name, cell in zip(header, cells, strict=True)}
-
-
-def _csv_lines(opened: io.BufferedReader, broken: list[tuple[int, Unusable]]) -> Iterator[str]:
-    """The lines of text; a broken one is put aside, and stands as an empty one so that the numbers stay right."""
-    for number, line in _lines(opened):
-        try:
-            if isinstance(line, Unusable):
-                broken.append((number, line))
-                yield "\n"
-            else:
-                yield line.decode()
-        except UnicodeDecodeError as error:
-            broken.append((number, Unusable("-", f"not UTF-8: {error.reason} at byte {error.start} of the line")))
-            yield "\n"
-
-
-def _cell(cell: str) -> object:
-    """The cell as it is, or the messages that it spells in JSON."""
-    if cell.startswith("[") and ('"role"' in cell or '"from"' in cell):
-        decoded = _json(cell.encode("utf-8", "surrogatepass"))
-        if isinstance(decoded, list) and decoded and all(isinstance(turn, dict) for turn in decoded):
-            return decoded
-    return cell
 
 
 def _parquet(opened: BinaryIO) -> Records:

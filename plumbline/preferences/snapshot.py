@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,14 +18,16 @@ import numpy as np
 from plumbline.config import Params
 from plumbline.errors import UserError
 from plumbline.preferences.arrivals import arrivals, folder_of, removed_rows
-from plumbline.preferences.batches import QUARANTINE, ROWS, SIMULATED, Quarantined, Read, file_digest, keep
-from plumbline.preferences.folders import Folders, data_files
+from plumbline.preferences.batches import QUARANTINE, ROWS, SIMULATED, Read, keep
+from plumbline.preferences.folders import Folders
 from plumbline.preferences.index import KINDS, Flags, Hashes, index_of
 from plumbline.preferences.manifest import MANIFEST, Batch, Manifest
+from plumbline.preferences.sources import HUB, open_source, refuse
 from plumbline.preferences.types import Row
 
+__all__ = ["ADDED", "HUB", "Simulation", "fix_snapshot", "resolve_sources"]
+
 ADDED = "added"
-HUB = "hub:"
 
 
 @dataclass(frozen=True)
@@ -111,18 +113,12 @@ def _resolve(source: str, simulation: Simulation, folders: Folders) -> Iterator[
         yield keep(store, [asdict(simulation)], SIMULATED, lambda: _simulate(simulation))
     elif source == ADDED:
         yield from ((arrival.batch, folder_of(folders, arrival)) for arrival in arrivals(folders))
-    elif source.startswith(HUB):
-        from plumbline.preferences import hub  # `datasets` is an optional dependency
-
-        dataset = hub.find(source)
-        yield keep(store, [dataset.revision], source, dataset.read)
     else:
-        for found in data_files(source, folders.root):
-            if isinstance(found, Quarantined):
-                yield keep(store, [asdict(found)], found.file, _only(found))
-            else:
-                file, name = found
-                yield keep(store, [file_digest(file)], name, _reader(file, name))
+        parts = open_source(source, folders.root)
+        kept = [keep(store, part.identity, part.name, part.read) for part in parts]
+        if not any(batch.rows for batch, _ in kept):
+            refuse(source, parts)
+        yield from kept
 
 
 def _simulate(simulation: Simulation) -> Read:
@@ -131,16 +127,3 @@ def _simulate(simulation: Simulation) -> Read:
         raise UserError("The source `simulated` has nothing to write: snapshot.simulated_demonstrations, "
                         "snapshot.simulated_comparisons and snapshot.simulated_rankings are all 0. Raise one of them.")
     return rows
-
-
-def _only(found: Quarantined) -> Callable[[], Read]:
-    return lambda: [found]
-
-
-def _reader(file: Path, name: str) -> Callable[[], Read]:
-    def read() -> Read:
-        from plumbline.preferences.reading import read_file  # not needed while the store has the batch
-
-        return read_file(file, name)
-
-    return read

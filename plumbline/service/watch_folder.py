@@ -91,12 +91,16 @@ class Folder:
 
     def __init__(self, root: Path, place: str) -> None:
         self._root, self._place = root, place
+        self._aside: dict[str, str] = {}
 
     def look(self) -> Iterator[Found]:
-        """All preference files in it. A folder that is not there yet is empty."""
+        """All preference files in it, and links that are not followed. A folder that is not there yet is empty."""
         try:
             for found in data_files(self._place, self._root):
-                if not isinstance(found, Quarantined):
+                if isinstance(found, Quarantined):
+                    self._aside[found.file] = found.reason
+                    yield Found(found.file, found.reason)
+                else:
                     file = found[0]
                     about = file.stat()
                     yield Found(str(file), f"{about.st_size} {about.st_mtime_ns} {about.st_ino}")
@@ -104,7 +108,12 @@ class Folder:
             return
 
     def take(self, home: Home, found: Found) -> str:
-        """Add a file; the name of its batch. It is read from a copy, so that it may change meanwhile."""
+        """Add a file; the name of its batch. It is read from a copy, so that it may change meanwhile.
+
+        Raises UserError for a link that is not followed.
+        """
+        if found.mark == self._aside.get(found.name):
+            raise UserError(f"{found.name} was not added. It is {found.mark}.")
         with tempfile.TemporaryDirectory(dir=home.folder) as folder:
             copy = Path(folder) / Path(found.name).name
             shutil.copyfile(found.name, copy)

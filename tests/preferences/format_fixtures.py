@@ -1,5 +1,7 @@
 """One record of each import format, in that format's own field names, with the rows that a person would expect."""
 
+from more_format_fixtures import MORE_EXAMPLES
+
 from plumbline.preferences.types import Comparison, Demonstration, Message, Origin, Ranking, Rating
 
 ASK = (Message("user", "Why is the sky blue?"),)
@@ -216,4 +218,4 @@ EXAMPLES = {
                           [demonstration((Message("user", "Translate.\n\nHimmel"),), "Sky.")]),
     "trl, prompt and completion": ("completion", {"prompt": "Why is the sky blue?", "completion": "Scattering."},
                                    [demonstration()]),
-}
+} | MORE_EXAMPLES

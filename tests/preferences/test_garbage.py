@@ -16,7 +16,7 @@ from plumbline.preferences.types import Comparison, Demonstration, Ranking, Rati
 
 ROWS = (Comparison, Demonstration, Ranking, Rating)
 GOOD = {"prompt": "Question", "chosen": "yes", "rejected": "no"}
-SEVERAL = ("argilla", "label-studio")
+SEVERAL = ("argilla", "label-studio", "oasst")
 NAMES = sorted({name for known in FORMATS.values() for keys in known.tells for name in keys}
                | {"role", "content", "from", "value", "fields", "q.responses", "user_id", "result", "type", "selected",
                   "completed_by", "ranker", "time", "annotator", "source", "machine", "strength", "text", "axes"})

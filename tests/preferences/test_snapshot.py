@@ -10,7 +10,7 @@ import pytest
 from preference_files import pairs, write_jsonl
 
 from plumbline.errors import UserError
-from plumbline.preferences import snapshot as module
+from plumbline.preferences import reading
 from plumbline.preferences.manifest import read_manifest
 from plumbline.preferences.snapshot import Simulation
 
@@ -56,7 +56,7 @@ def test_an_unchanged_snapshot_reads_nothing_again(tmp_path, snapshot, monkeypat
     write_jsonl(tmp_path / "a.jsonl", pairs(2000))
     simulation = Simulation(0, 2000, 3000, 300)
     before = snapshot("a.jsonl", "simulated", simulation=simulation)[0]
-    monkeypatch.setattr(module, "_reader", lambda file, name: lambda: pytest.fail("read again"))
+    monkeypatch.setattr(reading, "read_file", lambda file, name: pytest.fail("read again"))
     monkeypatch.setattr(Simulation, "rows", lambda self: pytest.fail("simulated again"))
     started = time.perf_counter()
     assert snapshot("a.jsonl", "simulated", simulation=simulation)[0] == before

@@ -108,6 +108,17 @@ def test_what_is_not_usable_is_said_once(home: Home) -> None:
     assert batches(home) == [3]
 
 
+def test_a_link_that_is_not_followed_is_said_once(home: Home) -> None:
+    write(home, "first.jsonl", 0)
+    (home.root / "drop/second.jsonl").symlink_to("/etc/hosts")
+    watch = Watch(home, "drop", SETTLE)
+    said = look(watch)
+    assert (batches(home), [line.partition(":")[0] for line in said]) == ([3], [str(home.root / "drop/first.jsonl"),
+                                                                               "drop"])
+    assert "drop/second.jsonl was not added. It is a symbolic link that leads out of the folder" in said[1]
+    assert look(watch) == []
+
+
 def test_a_file_that_cannot_be_read_stops_no_other(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = shutil.copyfile
 

@@ -26,9 +26,9 @@ EXPECTED = ("our own schema (kind, prompt, response or responses), pairs (chosen
             "conversations or neither), rankings (prompt, responses, ranks), ratings (prompt, response, score or "
             "thumb), AlpacaEval annotations (instruction, output_1, output_2, preference), conversations (messages), "
             "Alpaca instructions (instruction, output), or another format of docs/data-formats.md")
-FIELDS = ("prompt", "chosen", "rejected", "response", "responses", "ranks", "score", "thumb", "completion", "messages",
-          "instruction", "input", "output", "system", "history", "context", "label", "strength", "shown_first", "kind",
-          "source", "annotator", "time", "machine")
+FIELDS = ("prompt", "chosen", "rejected", "response", "response_1", "response_2", "responses", "ranks", "score",
+          "thumb", "completion", "messages", "instruction", "input", "output", "system", "history", "context", "label",
+          "strength", "shown_first", "kind", "source", "annotator", "time", "machine")
 """The fields of ours that a column can be mapped to."""
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime
 from functools import lru_cache
 
-from plumbline.preferences.conversations import Unusable, as_text, shown
+from plumbline.preferences.conversations import Unusable, any_answer, as_text, shown
 from plumbline.preferences.formats.record import Record
 from plumbline.preferences.types import Comparison, Label, Origin, Prompt, Row
 
@@ -47,6 +47,8 @@ def origin_of(record: Record, source: str, *, annotator: object = None, machine:
     Raises Unusable.
     """
     own, who, when, program = (record.get(field) for field in ("source", "annotator", "time", "machine"))
+    if isinstance(own, list):  # Nectar's
+        own = "+".join(as_text(name, f"source[{i}]") for i, name in enumerate(own))
     if own is not None and own != "":
         source = as_text(own, "source")
     elif part is not None and part != "":
@@ -171,11 +173,11 @@ def as_list(value: object, field: str) -> list[object]:
 
 
 def as_responses(value: object, field: str) -> tuple[str, ...]:
-    """Two or more texts, all different. Raises Unusable."""
+    """Two or more texts, or messages with one, all different. Raises Unusable."""
     given = as_list(value, field)
     if len(given) < 2:
         raise Unusable(field, f"expected two or more texts, found {len(given)}")
-    texts = tuple(as_text(text, f"{field}[{i}]") for i, text in enumerate(given))
+    texts = tuple(any_answer(text, f"{field}[{i}]") for i, text in enumerate(given))
     if len(set(texts)) < len(texts):
         raise Unusable(field, "two of the responses are the same text")
     return texts

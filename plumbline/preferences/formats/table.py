@@ -3,11 +3,11 @@
 They are tried in this order; the more telling names come first, because data sets carry extra columns.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from plumbline.preferences.formats import demonstrations, pairs, plain, research
+from plumbline.preferences.formats import demonstrations, pairs, plain, rankings, research, trees, two_responses
 from plumbline.preferences.formats.argilla import argilla, is_argilla
 from plumbline.preferences.formats.asked import PROMPTS
 from plumbline.preferences.formats.fields import Judgements
@@ -55,9 +55,27 @@ def _each(*fields: tuple[str, ...]) -> tuple[frozenset[str], ...]:
     return tuple(frozenset(names) for names in product(*fields))
 
 
+def _sided(*verdicts: str) -> tuple[frozenset[str], ...]:
+    """Two responses and one of these verdicts."""
+    return tuple(frozenset((*sides, verdict)) for sides in two_responses.SIDES for verdict in verdicts)
+
+
+def _columns() -> Iterator[frozenset[str]]:
+    """Two responses and a rank of each."""
+    for sides in two_responses.SIDES:
+        for spelt in rankings.RANK_OF:
+            yield frozenset(sides) | {rankings.rank_of(side, spelt) for side in sides}
+
+
 def _names(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
+
+_OF_TREES = frozenset({"message_tree_id", *(f"{place}.{name}" for place in ("prompt", "replies") for name in (
+    "message_id", "parent_id", "user_id", "created_date", "lang", "labels", "emojis", "detoxify", "review_count",
+    "review_result", "synthetic", "model_name", "rank", "role", "text"))})
+"""What OpenAssistant says of a message. A rank of one of the user's turns compares questions; a text that was not read
+is that of an answer that is left out, so that the count says how many."""
 
 _LISTED = (
     Format("plumbline", "our own schema: kind, prompt, response or responses", _keys("kind prompt"), _one(plain.ours)),
@@ -88,6 +106,28 @@ _LISTED = (
            _keys("annotation_id annotator lead_time"), flat),
     Format("argilla", "Argilla's exports, nested or flattened", (), argilla,
            leaves=_names("suggestions vectors status _server_id inserted_at dataset_id dataset")),
+    Format("arena", "Chatbot Arena and MT-bench: two conversations and the winner",
+           _keys("conversation_a conversation_b winner"), _one(two_responses.arena),
+           leaves=_names("model_a model_b anony tstamp toxic_chat_tag openai_moderation evaluation_session_id "
+                         "evaluation_order full_conversation conv_metadata category_tag dedup_tag is_code is_refusal "
+                         "occupational_tags")),
+    Format("lmsys", "LMSYS's columns: two responses, and a flag for each outcome",
+           _keys("response_a response_b winner_model_a winner_model_b"), _one(two_responses.lmsys),
+           leaves=_names("model_a model_b")),
+    Format("helpsteer", "HelpSteer2 and 3: two responses, and a preference from -3 to 3",
+           _each(("response_1", "response1"), ("response_2", "response2"), two_responses.STRENGTHS),
+           _one(two_responses.helpsteer),
+           leaves=_names("preference_statement preference_elaboration three_most_similar_preferences "
+                         "all_preferences_unprocessed individual_preference")),
+    Format("safe-rlhf", "PKU-SafeRLHF: two responses, the better one, and the safer one",
+           _keys("response_0 response_1 better_response_id"), _one(two_responses.safe_rlhf),
+           leaves=_names("safer_response_id is_response_0_safe is_response_1_safe response_0_source response_1_source "
+                         "response_0_harm_category response_1_harm_category response_0_severity_level "
+                         "response_1_severity_level response_0_sha256 response_1_sha256")),
+    Format("openai", "OpenAI's preference fine-tuning", _keys("input preferred_output non_preferred_output"),
+           _one(two_responses.openai), leaves=_names("input.parallel_tool_calls")),
+    Format("oasst", "OpenAssistant's trees: a ranking for each turn with ranked answers",
+           _keys("message_tree_id prompt"), trees.oasst, leaves=_OF_TREES),
     Format("sharegpt", "pairs with ShareGPT conversations", _keys("conversations chosen rejected"),
            _one(pairs.conversation_pair)),
     Format("ultrafeedback-binarized", "pairs drawn from UltraFeedback",
@@ -102,8 +142,15 @@ _LISTED = (
     Format("hh", "Anthropic HH: two dialogues with a common prompt", _keys("chosen rejected"), _one(pairs.pair)),
     Format("hh-chosen", "the chosen side of Anthropic HH as demonstrations; only by name", (),
            _one(demonstrations.chosen_side), leaves=_names("rejected")),
+    Format("two-responses", "two responses, and which of them is better", _sided(*two_responses.VERDICTS),
+           _one(two_responses.two_responses), leaves=_names("model_a model_b model_0 model_1 model_2")),
+    Format("ranking-in-columns", "rankings with a column for each response and each rank",
+           tuple(_columns()), _one(rankings.ranking_in_columns)),
     Format("ranking", "rankings of K responses: prompt, responses, ranks",
            _each(PROMPTS, ("responses",), plain.RANKS), _one(plain.ranking)),
+    Format("ranked-list", "rankings as a list of texts with ranks, such as Nectar",
+           _each(PROMPTS, rankings.LISTS), _one(rankings.ranked_list),
+           leaves=_names("turns num_responses good_natured")),
     Format("rating", "scalar ratings: prompt, response, score", _each(PROMPTS, plain.RESPONSES, plain.SCORES),
            _one(plain.rating)),
     Format("thumbs", "thumbs up and down: prompt, response, thumb; also TRL's unpaired preference",
