@@ -18,7 +18,7 @@ PAIR = {"prompt": "Why is the sky blue?", "chosen": "Scattering.", "rejected": "
 SYSTEM = Message("system", "Answer like a sailor.")
 
 unknown_names = st.text("abcdefgh", min_size=4, max_size=9).map("x_".__add__)
-known_names = st.sampled_from(sorted(LEFT_ALONE - {*TASK_PROMPTS, "dataset", "domain"}))
+known_names = st.sampled_from(sorted(LEFT_ALONE - {*TASK_PROMPTS, "dataset", "domain", "turn"}))
 somethings = st.sampled_from(["zebra", 7, 0.5, True, ["zebra"], {"inner": 1}])
 nothings = st.sampled_from([None, "", " ", [], {}, "[]", "null", float("nan"), [None], {"inner": ""}])
 
