@@ -56,8 +56,8 @@ class Snapshot(Block):
     """Which preference data a run learns from."""
 
     sources: Annotated[list[str], Field(min_length=1)]
-    """`simulated`, `added` (what `plumbline data add` brought), files, folders, or `hub:NAME[:CONFIG][:SPLIT]`.
-    Relative paths start at the project's root."""
+    """`simulated`, `added` (what `plumbline data add` brought), files, folders, or `hub:NAME[:CONFIG][:SPLIT]`;
+    relative paths start at the project's root."""
     simulated_demonstrations: CountOrNone
     """Demonstrations that the simulated world writes."""
     simulated_comparisons: CountOrNone
