@@ -41,6 +41,7 @@ SPECIAL = {
     "bamba": {"mamba_n_heads": 4, "mamba_d_head": 24, "mamba_d_state": 8, "mamba_n_groups": 1,
               "attn_layer_indices": [1]},
     "t5": {"num_layers": 2, "d_ff": 96, "d_kv": 12, "num_heads": 4}, "ctrl": {"dff": 96},
+    "stablelm": {"partial_rotary_factor": 0.5},
     "granite": {"logits_scaling": 1.0},
 }
 ARCHITECTURES = (

@@ -30,6 +30,8 @@ FEW_LAYERS = 4
 SMALL_VOCABULARY = 512
 FIRST_ID = 8
 """Ids below are often special; architectures may treat them in their own way."""
+PADDING_ID = 1
+"""Not the 0 that stands at padding: as in the stages, a mask says where that is and not an id."""
 LENGTHS = (7, 2, 12, 1, 5)
 SAMPLED = 6
 TOLERANCE = 1e-3
@@ -96,9 +98,10 @@ def twin(config: PretrainedConfig) -> PreTrainedModel:
     """A model of this configuration with few layers, a small vocabulary and wide random weights."""
     small = copy.deepcopy(config)
     text = small.get_text_config()
-    _fewer_layers(text)
+    for part in (text, *(getattr(small, name) for name in small.sub_configs)):
+        _fewer_layers(part)
     text.vocab_size = min(text.vocab_size, SMALL_VOCABULARY)
-    small.pad_token_id = text.pad_token_id = None
+    small.pad_token_id = text.pad_token_id = PADDING_ID
     # Seeded, and without a trace in the random state of whoever asks.
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
@@ -109,17 +112,18 @@ def twin(config: PretrainedConfig) -> PreTrainedModel:
     return model.to(device()).eval()
 
 
-def _fewer_layers(text: PretrainedConfig) -> None:
+def _fewer_layers(part: PretrainedConfig) -> None:
     """Keep the first layers, at least one of each kind: hybrid models mix attention with recurrences."""
-    layers = text.num_hidden_layers
-    kinds = text.to_dict().get("layer_types") or ["the same"] * layers
-    kept = next(n for n in range(min(2, layers), layers + 1) if set(kinds[:n]) == set(kinds))
-    if layers <= FEW_LAYERS or kept == layers:
+    values = part.to_dict()
+    layers = values.get("num_hidden_layers", 0)
+    if layers <= FEW_LAYERS:
         return
-    for name, value in text.to_dict().items():
+    kinds = values.get("layer_types") or ["the same"] * layers
+    kept = next(n for n in range(2, layers + 1) if set(kinds[:n]) == set(kinds))
+    for name, value in values.items():
         if isinstance(value, list) and len(value) == layers:
-            setattr(text, name, value[:kept])
-    text.num_hidden_layers = kept
+            setattr(part, name, value[:kept])
+    part.num_hidden_layers = kept
 
 
 @torch.no_grad()
