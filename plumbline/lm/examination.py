@@ -28,6 +28,8 @@ from plumbline.lm.source import Source, context_of
 
 FEW_LAYERS = 4
 SMALL_VOCABULARY = 512
+FEED_FORWARD = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "ffn_dim")
+NARROW = 256
 FIRST_ID = 8
 """Ids below are often special; architectures may treat them in their own way."""
 PADDING_ID = 1
@@ -100,6 +102,7 @@ def twin(config: PretrainedConfig) -> PreTrainedModel:
     text = small.get_text_config()
     for part in (text, *(getattr(small, name) for name in small.sub_configs)):
         _fewer_layers(part)
+        _narrower(part)
     text.vocab_size = min(text.vocab_size, SMALL_VOCABULARY)
     small.pad_token_id = text.pad_token_id = PADDING_ID
     # Seeded, and without a trace in the random state of whoever asks.
@@ -124,6 +127,14 @@ def _fewer_layers(part: PretrainedConfig) -> None:
         if isinstance(value, list) and len(value) == layers:
             setattr(part, name, value[:kept])
     part.num_hidden_layers = kept
+
+
+def _narrower(part: PretrainedConfig) -> None:
+    """Most weights of a wide model are in its feed-forward layers, whose width nothing else depends on."""
+    values = part.to_dict()
+    for name in FEED_FORWARD:
+        if isinstance(values.get(name), int):
+            setattr(part, name, min(values[name], NARROW))
 
 
 @torch.no_grad()
