@@ -19,8 +19,9 @@ from plumbline.errors import UserError
 
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[Finite, Field(gt=0)]
+NotNegative = Annotated[Finite, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Precision = Literal["fp32", "bf16"]
@@ -225,7 +226,7 @@ class Ppo(Block):
     """Longest prompt in tokens; longer ones are left out and counted."""
     max_response: Count
     """Longest response in tokens."""
-    missing_stop_reward: float
+    missing_stop_reward: Finite
     """Reward of a response that did not stop by itself within `max_response`, in place of the reward model's."""
     max_grad_norm: Positive
     """Gradient norm at which policy and value gradients are clipped."""

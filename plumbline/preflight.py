@@ -8,8 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+from plumbline import __version__
 from plumbline.config import Params
 from plumbline.errors import UserError
 from plumbline.lineage.home import Home
@@ -25,17 +27,20 @@ LEAST_FREE_BYTES = 1_000_000_000
 COPIES_OF_BASE = 10
 """A run keeps base, SFT, reward, policy and champion, each in its workspace and in the cache."""
 
-DESCRIBE = """
+JUDGES = (GOLD, "reward")
+"""Those that are no language model of their own."""
+EXAMINE = """
 import json, sys
 from pathlib import Path
 from plumbline.errors import UserError
-from plumbline.lm.base import describe
+from plumbline.lm.examination import examine, require_judge
 try:
-    found = describe(sys.argv[1], Path(sys.argv[2]))
+    role, name, root = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    found = require_judge(name, root) if role == "judge" else examine(name, root).context
 except UserError as error:
     sys.stderr.write(" ".join(str(error).split()))
     raise SystemExit(error.exit_code)
-print(json.dumps([found.context, found.has_chat_template]))
+print(json.dumps(found))
 """
 
 
@@ -44,6 +49,7 @@ def preflight(home: Home, params: Params) -> None:
     _sources(home.root, params)
     _judge(home, params)
     _lengths(params, _context(home, params))
+    _judge_model(home, params)
     _disk(home, params)
 
 
@@ -66,37 +72,41 @@ def _judge(home: Home, params: Params) -> None:
                         f"snapshot.sources has {', '.join(outside)}. Set preference_eval.judge=reward.")
 
 
-def _context(home: Home, params: Params) -> int:
-    """The longest sequence of the base model; a model to pretrain is judged without loading transformers."""
+def _context(home: Home, params: Params) -> int | None:
+    """The longest sequence of the base model, None for one without a limit; a model to pretrain is judged without
+    loading transformers."""
     if params.base.source == PRETRAIN:
         return params.base.context
-    context, has_chat_template = describe_base(home, params.base.source)
-    if not has_chat_template:
-        raise UserError(f"The base model {params.base.source} has no chat template, so it does not know the turns of a "
-                        "conversation. Choose an instruction-tuned model, or add chat_template.jinja to its folder.")
-    return context
+    return _examined(home, "base", params.base.source)
 
 
-def describe_base(home: Home, source: str) -> tuple[int, bool]:
-    """The context of a base model, and whether it has a chat template.
+def _judge_model(home: Home, params: Params) -> None:
+    if params.preference_eval.judge not in JUDGES:
+        _examined(home, "judge", params.preference_eval.judge)
+
+
+def _examined(home: Home, role: str, source: str) -> int | None:
+    """Examine a model, and return its context. Raises UserError for one that cannot be used in this role.
 
     Asked in a child process, because this one must never import torch; and once for each model, because that takes
     seconds which an unchanged pipeline should not wait for.
     """
-    kept_in = home.folder / "base_models.json"
-    kept = json.loads(kept_in.read_text(encoding="utf-8")) if kept_in.exists() else {}
-    key = f"{source} {_newest(home.root / source)}"
+    kept_in = home.folder / "examined_models.json"
+    kept: dict[str, int | None] = json.loads(kept_in.read_text(encoding="utf-8")) if kept_in.exists() else {}
+    # What holds of a model may change with our own code and with transformers.
+    code = f"plumbline {__version__}, transformers {version('transformers')}"
+    key = f"{role} {source} {_newest(home.root / source)} {code}"
     if key not in kept:
-        done = subprocess.run([sys.executable, "-c", DESCRIBE, source, str(home.root)], capture_output=True, text=True,
-                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, check=False)
+        done = subprocess.run([sys.executable, "-c", EXAMINE, role, source, str(home.root)], capture_output=True,
+                              text=True, stdin=subprocess.DEVNULL, check=False,
+                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
         if done.returncode == UserError.exit_code:
             raise UserError(done.stderr.strip().splitlines()[-1])
         if done.returncode:
-            raise UserError(f"The base model {source} cannot be examined: {done.stderr.strip()[-500:]}")
+            raise UserError(f"The model {source} cannot be examined: {done.stderr.strip()[-500:]}")
         kept[key] = json.loads(done.stdout.splitlines()[-1])
         kept_in.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    context, has_chat_template = kept[key]
-    return int(context), bool(has_chat_template)
+    return kept[key]
 
 
 def _newest(path: Path) -> int:
@@ -105,7 +115,9 @@ def _newest(path: Path) -> int:
     return max((file.stat().st_mtime_ns for file in files), default=0)
 
 
-def _lengths(params: Params, context: int) -> None:
+def _lengths(params: Params, context: int | None) -> None:
+    if context is None:
+        return
     wanted = {
         "sft.max_length": params.sft.max_length,
         "reward_model.max_length": params.reward_model.max_length,

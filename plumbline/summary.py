@@ -29,6 +29,10 @@ def show_run(console: Console, folder: Path, record: RunRecord) -> None:
 def results(folder: Path, record: RunRecord) -> list[str]:
     """The figures of the stages that the run has done, a line each."""
     lines = []
+    if "base" in record.stages:
+        lines += _base(_read(folder / "models/base/metrics.json"))
+    if "sft" in record.stages:
+        lines += _sft(_read(folder / "models/sft/metrics.json"))
     if "reward_eval" in record.stages:
         lines += _reward(_read(folder / "reports/reward/metrics.json"))
     if "preference_eval" in record.stages:
@@ -68,6 +72,16 @@ def measured(folder: Path) -> dict[str, Metrics]:
     """Every metrics.json, and the decision, of a run by the folder that holds it."""
     files = sorted([*folder.glob("*/*/metrics.json"), *folder.glob("reports/promote/decision.json")])
     return {file.parent.relative_to(folder).as_posix(): _read(file) for file in files}
+
+
+def _base(metrics: Metrics) -> list[str]:
+    """What is done differently for this base model."""
+    return [f"base model: {metrics['notes']}"] if "notes" in metrics else []
+
+
+def _sft(metrics: Metrics) -> list[str]:
+    moved = metrics.get("system_before_user")
+    return [f"SFT: the system message of {moved} demonstrations stands before the first user's text"] if moved else []
 
 
 def _reward(metrics: Metrics) -> list[str]:

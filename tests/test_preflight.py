@@ -4,11 +4,13 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_models import small_causal
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.lineage.home import Home
-from plumbline.preflight import preflight
+from plumbline.lm.base import LanguageModel
+from plumbline.preflight import _lengths, preflight
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,8 +58,26 @@ def test_a_local_model_is_asked_once(tmp_path: Path, random_lm) -> None:
     settings = ["base.source=model", f"sft.max_length={context}", f"reward_model.max_length={context}",
                 f"ppo.max_prompt={context // 2}", f"ppo.max_response={context // 2}"]
     check(tmp_path, *settings)
-    asked = (tmp_path / ".plumbline/base_models.json").read_text()
+    asked = (tmp_path / ".plumbline/examined_models.json").read_text()
     check(tmp_path, *settings)
-    assert (tmp_path / ".plumbline/base_models.json").read_text() == asked
+    assert (tmp_path / ".plumbline/examined_models.json").read_text() == asked
     with pytest.raises(UserError, match=f"at most {context} tokens"):
         check(tmp_path, *settings, f"sft.max_length={context + 1}")
+
+
+def test_a_base_model_that_no_reward_model_can_be_made_of_is_refused_before_the_run(tmp_path: Path, tokenizer) -> None:
+    LanguageModel(small_causal("granite", tokenizer), tokenizer).save(tmp_path / "model")
+    with pytest.raises(UserError, match="AutoModelForSequenceClassification") as caught:
+        check(tmp_path, "base.source=model")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_limit_has_no_context_to_exceed() -> None:
+    _lengths(load_params(ROOT, None, ["sft.max_length=100000"]), None)
+
+
+def test_a_judge_that_cannot_judge_is_found_before_the_run(tmp_path: Path, random_lm) -> None:
+    random_lm.save(tmp_path / "judge")
+    (tmp_path / "judge/chat_template.jinja").unlink()
+    with pytest.raises(UserError, match=r"The model judge cannot be used\. The model has no chat template"):
+        check(tmp_path, "preference_eval.judge=judge")

@@ -4,7 +4,14 @@ import random
 from copy import deepcopy
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from plumbline.config import Ppo, RewardModel, Sft
 from plumbline.lm.base import LanguageModel
@@ -99,3 +106,31 @@ class Steps:
 
     def __exit__(self, *exception):
         self.hook.remove()
+
+
+SIZES = {"hidden_size": 32, "n_embd": 32, "d_model": 32, "word_embed_proj_dim": 32, "intermediate_size": 64,
+         "ffn_dim": 64, "num_hidden_layers": 2, "n_layer": 2, "n_layers": 2, "num_attention_heads": 2, "n_head": 2,
+         "n_heads": 2, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 128, "n_positions": 128,
+         "max_seq_len": 128, "num_local_experts": 2, "num_experts_per_tok": 1, "linear_num_key_heads": 2,
+         "linear_num_value_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
+"""By every name that an architecture has for it."""
+
+
+def small_config(kind, tokenizer, **more):
+    """The configuration of a small model of any architecture."""
+    known = AutoConfig.for_model(kind)
+    names = {*known.to_dict(), *known.attribute_map}
+    return AutoConfig.for_model(kind, **{
+        **{name: size for name, size in SIZES.items() if name in names}, "vocab_size": len(tokenizer),
+        "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id} | more)
+
+
+def small_causal(kind, tokenizer, **more):
+    """Weights wide enough to matter, in architectures too whose configuration has no word for that."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(small_config(kind, tokenizer, **more))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, 0.2)
+    return model.eval()

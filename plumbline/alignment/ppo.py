@@ -25,8 +25,9 @@ from plumbline.config import Ppo
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, stop_token
-from plumbline.lm.optim import Report, adamw
+from plumbline.lm.optim import Report, adamw, require_finite
 from plumbline.lm.sampling import sample
+from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Prompt
 
 Metrics = dict[str, float]
@@ -59,8 +60,9 @@ def train_ppo(
 ) -> Metrics:
     """Train `policy` and `value` in place; go on from a checkpoint in `checkpoint_folder` if there is one.
 
-    Returns the metrics of the last tenth of the updates, averaged. Raises UserError if no prompt fits `max_prompt`, and
-    when the KL to the reference is clearly negative, which can only be a fault in the log-probabilities.
+    Returns the metrics of the last tenth of the updates, averaged. Raises UserError if no prompt fits `max_prompt`,
+    when the training diverges, and when the KL to the reference is clearly negative, which can only be a fault in the
+    log-probabilities.
     """
     torch.manual_seed(seed)
     encoded = [ids for prompt in prompts if len(ids := encode_prompt(policy.tokenizer, prompt)) <= params.max_prompt]
@@ -96,8 +98,18 @@ def train_ppo(
         if learner.update % params.checkpoint_every == 0 and learner.update < params.updates:
             checkpoint.save(learner, history)
     last = history[-max(1, params.updates // 10) :]
-    return {name: sum(metrics[name] for metrics in last) / len(last) for name in last[0]} | {
-        "prompts": len(encoded), "dropped_too_long": len(prompts) - len(encoded)}
+    moved = rearranged(policy.tokenizer, prompts)
+    return _averages(last) | {"prompts": len(encoded), "dropped_too_long": len(prompts) - len(encoded),
+                              **({"system_before_user": moved} if moved else {})}
+
+
+def _averages(history: Sequence[Metrics]) -> Metrics:
+    """The mean of each figure over the updates that have it."""
+    found: dict[str, list[float]] = {}
+    for metrics in history:
+        for name, value in metrics.items():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def _learn(learner: Learner, rollout: Rollout, params: Ppo) -> Metrics:
@@ -148,9 +160,11 @@ def _step(
         for name, total in (("policy_loss", policy.loss), ("value_loss", value), ("clip_fraction", policy.clipped),
                             ("approx_kl", policy.approx_kl), ("ratio", policy.ratio), ("tokens", mask_BR.sum())):
             sums[name] += float(total.detach())
-    norms = []
-    for model, optimizer in ((learner.policy, learner.policy_optimizer), (learner.value, learner.value_optimizer)):
-        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm)))
+    norms = [float(torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm))
+             for model in (learner.policy, learner.value)]
+    require_finite(sums | {"policy_grad_norm": norms[0], "value_grad_norm": norms[1]}, "ppo",
+                   f"update {learner.update + 1} of {params.updates}")
+    for optimizer in (learner.policy_optimizer, learner.value_optimizer):
         optimizer.step()
         optimizer.zero_grad()
     return norms[0], norms[1]
@@ -160,13 +174,14 @@ def _describe(rollout: Rollout, returns_BR: torch.Tensor) -> Metrics:
     """What the responses of this batch were like."""
     mask_BR = rollout.sequences.mask_BR
     stopped = rollout.stopped_B
+    explained = ppo_math.explained_variance(rollout.values_BR, returns_BR, mask_BR)
     return {
         "reward": float(rollout.score_B.mean()),
         # Minus the mean log-probability of what was sampled is an unbiased estimate of the entropy a token.
         "entropy": -float(ppo_math.masked_mean(rollout.log_probs_BR, mask_BR)),
         "length": float(mask_BR.sum(1).float().mean()),
         "stopped": float(stopped.float().mean()),
-        "explained_variance": ppo_math.explained_variance(rollout.values_BR, returns_BR, mask_BR),
+        **({"explained_variance": explained} if explained is not None else {}),
     }
 
 

@@ -115,10 +115,13 @@ class KLController:
             self.coef *= 1 + error * episodes / self.horizon
 
 
-def explained_variance(values_BR: torch.Tensor, returns_BR: torch.Tensor, mask_BR: torch.Tensor) -> float:
-    """Share of the variance of the returns that the values account for: 1 is perfect, 0 no better than a constant."""
+def explained_variance(values_BR: torch.Tensor, returns_BR: torch.Tensor, mask_BR: torch.Tensor) -> float | None:
+    """Share of the variance of the returns that the values account for: 1 is perfect, 0 no better than a constant.
+
+    None where the returns are all the same: then there is nothing to account for.
+    """
     returns, values = returns_BR[mask_BR.bool()], values_BR[mask_BR.bool()]
     variance = returns.var(correction=0)
     if variance == 0:
-        return 0.0
+        return None
     return float(1 - (returns - values).var(correction=0) / variance)

@@ -6,6 +6,7 @@ we count. Rewards are shifted so that the SFT policy scores 0 on average (ibid.)
 in the model's config.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from plumbline.errors import UserError
 from plumbline.lm.base import DTYPES, LanguageModel, device
 from plumbline.lm.chat import encode_prompt, encode_response
+from plumbline.lm.optim import require_finite_weights
 from plumbline.lm.sampling import positions, right_pad
 from plumbline.preferences.types import Prompt
 
@@ -30,22 +32,26 @@ class RewardModel:
     @classmethod
     def from_policy(cls, folder: Path, max_length: int, seed: int) -> "RewardModel":
         """A new reward model on the body of the policy in `folder`, with a fresh head."""
-        model = _load(folder, "fp32")
+        model = _load(folder, "fp32", fresh_head=True)
         generator = torch.Generator().manual_seed(seed)
         head = model.score.weight
         with torch.no_grad():
             fresh = torch.randn(head.shape, generator=generator) / (head.shape[1] + 1) ** 0.5
             head.copy_(fresh.to(head.device))
         model.config.reward_offset, model.config.reward_max_length = 0.0, max_length
-        return cls(model, AutoTokenizer.from_pretrained(folder))
+        return cls(model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
 
     @classmethod
     def load(cls, folder: Path, precision: str = "fp32") -> "RewardModel":
         """Load what `save` left in `folder`."""
-        return cls(_load(folder, precision), AutoTokenizer.from_pretrained(folder))
+        return cls(_load(folder, precision), AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
 
     def save(self, folder: Path) -> None:
-        """Keep the model, with its offset, as safetensors beside its tokenizer."""
+        """Keep the model, with its offset, as safetensors beside its tokenizer.
+
+        Raises UserError, and writes nothing, where a weight is not a number.
+        """
+        require_finite_weights(self.model)
         self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
 
@@ -77,7 +83,10 @@ class RewardModel:
     def score_ids(
         self, rows: Sequence[list[int]], batch_size: int = 64, report: Callable[[int, int], None] | None = None
     ) -> list[float]:
-        """The reward of each sequence of ids, read at its last token."""
+        """The reward of each sequence of ids, read at its last token.
+
+        Raises UserError for a reward that is infinite or not a number.
+        """
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         found: dict[int, float] = {}
         for start in range(0, len(order), batch_size):
@@ -86,6 +95,11 @@ class RewardModel:
             found.update(zip(batch, scores_B.tolist(), strict=True))
             if report:
                 report(start + len(batch), len(rows))
+        broken = sum(not math.isfinite(score) for score in found.values())
+        if broken:
+            raise UserError(f"The reward model must score every response with a number, but {broken} of {len(rows)} "
+                            "scores are infinite or not a number: its training diverged. Lower "
+                            "reward_model.learning_rate, or set precision: fp32 if it is bf16.")
         return [found[i] for i in range(len(rows))]
 
     def centre(self, sequences: Sequence[list[int]]) -> float:
@@ -132,6 +146,12 @@ def check_same_tokens(policy: LanguageModel, reward: RewardModel) -> None:
                         "model on the same base model as the policy.")
 
 
-def _load(folder: Path, precision: str) -> PreTrainedModel:
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=DTYPES[precision])
+def _load(folder: Path, precision: str, fresh_head: bool = False) -> PreTrainedModel:
+    """Raises UserError where a weight is not in `folder`, but for a head that is to be fresh."""
+    model, found = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=1, dtype=DTYPES[precision], output_loading_info=True, trust_remote_code=False)
+    if missing := set(found["missing_keys"]) - ({"score.weight"} if fresh_head else set()):
+        raise UserError(f"The model in {folder} lacks {len(missing)} weights that a reward model of its architecture "
+                        f"has (the first is {min(missing)}), which would be filled at random. Choose another base "
+                        "model.")
     return model.to(device()).eval()

@@ -13,7 +13,8 @@ from torch.nn.functional import softplus
 from plumbline.alignment.reward import RewardModel, last_scores
 from plumbline.config import RewardModel as RewardParams
 from plumbline.errors import UserError
-from plumbline.lm.optim import Report, adamw, autocast, linear_schedule
+from plumbline.lm.optim import Report, adamw, autocast, linear_schedule, require_finite
+from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Comparison
 
 STRETCH = 8
@@ -36,9 +37,10 @@ def train_reward_model(
     seed: int,
     report: Report,
 ) -> dict[str, float]:
-    """Train `reward` in place. Returns validation loss and accuracy, and how many pairs were used and dropped.
+    """Train `reward` in place. Returns validation loss and accuracy, and how many pairs were used and dropped; the
+    accuracy is left out where every validation pair is a tie.
 
-    Raises UserError if truncation leaves no pair to learn from.
+    Raises UserError if truncation leaves no pair to learn from, and when the training diverges.
     """
     torch.manual_seed(seed)
     pairs, held = encode(reward, train), encode(reward, validation)
@@ -46,6 +48,8 @@ def train_reward_model(
         raise UserError(f"None of the {len(train)} comparisons differs within reward_model.max_length = "
                         f"{params.max_length} tokens. Raise it.")
     metrics: dict[str, float] = {"pairs": len(pairs), "dropped_identical": len(train) - len(pairs)}
+    if moved := rearranged(reward.tokenizer, [pair.prompt for pair in train]):
+        metrics["system_before_user"] = moved
     model = reward.model.eval()  # no dropout: a reward model compares, and noise on either side only blurs it
     optimizer = adamw(model.parameters(), params.learning_rate)
     steps = max(1, round(params.epochs * -(-len(pairs) // params.batch_size)))
@@ -55,14 +59,15 @@ def train_reward_model(
         batches = batches or shuffled_batches(pairs, params.batch_size, generator)
         batch = batches.pop()
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
-        loss, accuracy = _step(reward, [pairs[i] for i in batch], params)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        measured = _step(reward, [pairs[i] for i in batch], params)
+        measured["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+        require_finite(measured, "reward_model", f"step {step + 1} of {steps}")
         optimizer.step()
         optimizer.zero_grad()
-        report(step + 1, steps, {"loss": loss, "accuracy": accuracy, "grad_norm": float(norm)})
+        report(step + 1, steps, measured)
     if held:
-        loss, accuracy = evaluate(reward, held, params)
-        metrics |= {"validation_loss": loss, "validation_accuracy": accuracy}
+        metrics |= {f"validation_{name}": value for name, value in evaluate(reward, held, params).items()}
+        require_finite(metrics, "reward_model", "the end")
     return metrics | {"steps": steps}
 
 
@@ -92,22 +97,28 @@ def bradley_terry(difference_B: torch.Tensor, first_wins_B: torch.Tensor) -> tor
 
 
 @torch.no_grad()
-def evaluate(reward: RewardModel, pairs: Sequence[Pair], params: RewardParams) -> tuple[float, float]:
-    """Mean loss and accuracy over examples; ties do not count for accuracy, equal scores count half."""
+def evaluate(reward: RewardModel, pairs: Sequence[Pair], params: RewardParams) -> dict[str, float]:
+    """Mean `loss` and `accuracy` over examples; ties do not count for accuracy, equal scores count half."""
     losses, right, decided = 0.0, 0.0, 0
     for start in range(0, len(pairs), params.micro_batch_size):
         loss, hits, n = _forward(reward, pairs[start : start + params.micro_batch_size], params)
         losses, right, decided = losses + float(loss), right + hits, decided + n
-    return losses / len(pairs), right / decided if decided else float("nan")
+    return _means(losses, len(pairs), right, decided)
 
 
-def _step(reward: RewardModel, batch: Sequence[Pair], params: RewardParams) -> tuple[float, float]:
+def _step(reward: RewardModel, batch: Sequence[Pair], params: RewardParams) -> dict[str, float]:
+    """Accumulate the gradient of the mean loss. Returns that loss, and the accuracy."""
     total, right, decided = 0.0, 0.0, 0
     for start in range(0, len(batch), params.micro_batch_size):
         loss, hits, n = _forward(reward, batch[start : start + params.micro_batch_size], params)
         (loss / len(batch)).backward()
         total, right, decided = total + float(loss.detach()), right + hits, decided + n
-    return total / len(batch), right / max(1, decided)
+    return _means(total, len(batch), right, decided)
+
+
+def _means(loss: float, pairs: int, right: float, decided: int) -> dict[str, float]:
+    """Of ties alone there is no accuracy."""
+    return {"loss": loss / pairs, **({"accuracy": right / decided} if decided else {})}
 
 
 def _forward(reward: RewardModel, batch: Sequence[Pair], params: RewardParams) -> tuple[torch.Tensor, float, int]:

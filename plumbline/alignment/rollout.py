@@ -4,6 +4,7 @@ Every log-probability is computed by the forward pass that training uses, so tha
 numerics of sampling and training differ below fp32, and PPO would clip the difference.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from plumbline.alignment.ppo_math import token_log_probs
 from plumbline.alignment.reward import RewardModel, token_scores
+from plumbline.errors import UserError
 from plumbline.lm.optim import autocast
 from plumbline.lm.sampling import Response, left_pad, positions, right_pad
 
@@ -121,7 +123,10 @@ def kl_estimates(
     policy: PreTrainedModel, reference: PreTrainedModel, prompts: Sequence[list[int]], responses: Sequence[Response],
     temperature: float, batch_size: int = 32,
 ) -> list[float]:
-    """Single-sample estimate of KL(policy, reference), in nats, from each response that the policy sampled."""
+    """Single-sample estimate of KL(policy, reference), in nats, from each response that the policy sampled.
+
+    Raises UserError where one is not a number.
+    """
     found: list[float] = []
     for start in range(0, len(prompts), batch_size):
         rows = slice(start, start + batch_size)
@@ -129,4 +134,8 @@ def kl_estimates(
         own_BR, reference_BR = (response_log_probs(model, sequences, temperature, "fp32")
                                 for model in (policy, reference))
         found += (own_BR - reference_BR).sum(1).tolist()
+    if broken := sum(not math.isfinite(value) for value in found):
+        raise UserError(f"The KL of the policy to its reference is infinite or not a number on {broken} of "
+                        f"{len(found)} responses: a training diverged. Lower ppo.learning_rate, or set precision: fp32 "
+                        "if it is bf16.")
     return found

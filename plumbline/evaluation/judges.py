@@ -5,10 +5,12 @@ asked in both orders, the two answers are averaged, and how often it contradicts
 arXiv 2306.05685, section 3.3).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from plumbline.errors import UserError
 from plumbline.evaluation.pages import conversation
 from plumbline.preferences.types import Prompt
 
@@ -55,8 +57,9 @@ class ScoreJudge:
     order_sensitive = False
 
     def prefer(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> list[float]:
-        """The preference for each prompt, from one call of the score function."""
+        """The preference for each prompt, from one call of the score function. Raises UserError for no number."""
         scores = self.score([*zip(prompts, first, strict=True), *zip(prompts, second, strict=True)])
+        _require_numbers(scores)
         pairs = zip(scores[: len(prompts)], scores[len(prompts) :], strict=True)
         return [0.5 if abs(one - other) <= self.tie_within else float(one > other) for one, other in pairs]
 
@@ -74,7 +77,17 @@ class LanguageModelJudge:
         questions = [QUESTION.format(request=conversation(prompt), first=one, second=other)
                      for prompt, one, other in zip(prompts, first, second, strict=True)]
         answers = self.next_token_logprobs(questions, OPTIONS)
+        _require_numbers([value for answer in answers for value in answer])
         return [0.5 if a == b else float(a > b) for a, b in answers]
+
+
+def _require_numbers(judged: Sequence[float]) -> None:
+    """Raise UserError for what is not a number: compared with anything it would count as a loss."""
+    broken = sum(math.isnan(value) for value in judged)
+    if broken:
+        raise UserError(f"The judge must answer with numbers, but {broken} of {len(judged)} of its answers are not a "
+                        "number. If it is the reward model, its training diverged: lower reward_model.learning_rate. "
+                        "Otherwise choose another preference_eval.judge.")
 
 
 @dataclass(frozen=True)

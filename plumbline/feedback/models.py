@@ -17,7 +17,8 @@ from plumbline.feedback.cast import Cast
 from plumbline.lineage.digests import cached_file, cached_listing
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, encode_prompt, stop_token
-from plumbline.lm.sampling import sample_all
+from plumbline.lm.sampling import draw, sample_all
+from plumbline.lm.source import context_of
 from plumbline.preferences.types import Prompt
 
 BATCH = 16
@@ -60,7 +61,7 @@ class Models:
         ids = encode_prompt(lm.tokenizer, prompt)
         if not self._fits(lm, ids):
             raise UserError(f"The prompt is too long: {len(ids)} tokens, and {self.cast.max_response} of an answer, "
-                            f"where {self.cast.parts[number].name} holds {lm.model.config.max_position_embeddings}.")
+                            f"where {self.cast.parts[number].name} holds {context_of(lm.model.config)}.")
         said, tokens = "", []
         for token in self._tokens(lm, ids, seed):
             tokens.append(token)
@@ -78,7 +79,8 @@ class Models:
         return self.reward.score([(prompt, text) for text in texts])
 
     def _fits(self, lm: LanguageModel, ids: list[int]) -> bool:
-        return len(ids) + self.cast.max_response <= int(lm.model.config.max_position_embeddings)
+        context = context_of(lm.model.config)
+        return context is None or len(ids) + self.cast.max_response <= context
 
     @torch.no_grad()
     def _tokens(self, lm: LanguageModel, prompt: list[int], seed: int) -> Iterator[int]:
@@ -88,11 +90,7 @@ class Models:
         for _ in range(self.cast.max_response):
             logits_BV = lm.model(input_ids=inputs.to(lm.model.device), past_key_values=cache, use_cache=True,
                                  logits_to_keep=1).logits[:, -1].float().cpu()
-            if self.cast.temperature == 0:
-                token_B = logits_BV.argmax(-1)
-            else:
-                token_B = torch.multinomial((logits_BV / self.cast.temperature).softmax(-1), 1,
-                                            generator=generator).squeeze(1)
+            token_B = draw(logits_BV, self.cast.temperature, generator)
             yield int(token_B)
             if int(token_B) == stop:
                 return

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from plumbline.config import Params
+from plumbline.errors import UserError
 from plumbline.lineage.declared import Declared
 from plumbline.lineage.digests import combined
 from plumbline.lineage.home import Home
@@ -60,11 +61,20 @@ class StageRun:
                 out.write(json.dumps({"what": what, "step": step, **values}) + "\n")
         if self._recording:
             for name, value in metrics.items():
-                self._recording.point(f"{what}/{name}" if what else name, float(value), step)
+                if math.isfinite(value):
+                    self._recording.point(f"{what}/{name}" if what else name, float(value), step)
 
     def finish(self, metrics: Mapping[str, Measured]) -> None:
-        """Write metrics.json and log it. What could not be measured is None, and absent from the file."""
+        """Write metrics.json and log it. What could not be measured is None, and absent from the file.
+
+        Raises UserError for a figure that is infinite or not a number: what it was measured on is of no use.
+        """
         known = {name: value for name, value in metrics.items() if value is not None}
+        for name, value in known.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"Stage `{self._stage.name}` measured {name} = {value:g} where a finite number was "
+                                "expected: a training before it diverged. Lower the learning rates, set precision: "
+                                "fp32 where it is bf16, and look for strange rows in the data's report.")
         file = self._stage.file("metrics.json")
         if file:
             text = json.dumps(known, indent=1, sort_keys=True, allow_nan=False)

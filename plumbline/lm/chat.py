@@ -1,9 +1,10 @@
 """From conversations to token ids, in one way for every stage.
 
-A prompt is rendered by the model's chat template up to where the assistant begins; a response is tokenised by itself
-and ends with the token that ends a turn. Their ids are joined, never their texts: SFT, the reward model and PPO see the
-same ids for the same conversation, and sampled ids are never decoded and encoded again. What people wrote is text
-only: a message that contains the characters of a special token, such as `<|im_end|>`, ends no turn and opens none.
+A prompt is rendered by the model's chat template, settled (`template.py`), up to where the assistant begins; a response
+is tokenised by itself and ends with the token that ends a turn. Their ids are joined, never their texts: SFT, the
+reward model and PPO see the same ids for the same conversation, and sampled ids are never decoded and encoded again.
+What people wrote is text only: a message that contains the characters of a special token, such as `<|im_end|>`, ends no
+turn and opens none.
 """
 
 import re
@@ -12,6 +13,7 @@ from functools import lru_cache
 from transformers import PreTrainedTokenizerBase
 
 from plumbline.errors import UserError
+from plumbline.lm.template import arranged, render, settled
 from plumbline.preferences.types import Prompt
 
 STAND_IN = "\ue000{}\ue001"
@@ -20,12 +22,13 @@ STAND_IN = "\ue000{}\ue001"
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Ids of the prompt, up to and including the marker that opens the assistant's turn."""
+    prompt = arranged(tokenizer, prompt)
     special = _special_texts(tokenizer)
     aside = {STAND_IN.format(turn): message.content for turn, message in enumerate(prompt)
              if any(text in message.content for text in special)}
     messages = [{"role": message.role, "content": name if (name := STAND_IN.format(turn)) in aside else message.content}
                 for turn, message in enumerate(prompt)]
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    rendered = render(tokenizer, messages)
     ids: list[int] = []
     for part in re.split(f"({'|'.join(aside)})", rendered) if aside else [rendered]:
         if part in aside:
@@ -47,7 +50,7 @@ def decode_response(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id that ends the assistant's turn: what the chat template writes after a response, or else the EOS token."""
-    return _stop_token(tokenizer.get_chat_template(), tokenizer)
+    return _stop_token(settled(tokenizer), tokenizer)
 
 
 def _literally(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -1,9 +1,11 @@
 """What a language model thinks of given text, without sampling."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.sampling import left_pad, positions, right_pad
@@ -21,13 +23,17 @@ def response_log_likelihoods(
     conversations: Sequence[tuple[Prompt, str]],
     progress: Progress = lambda _done, _total: None,
 ) -> list[float]:
-    """Mean log-probability, in nats a token, of each response with its stop token, given its prompt."""
+    """Mean log-probability, in nats a token, of each response with its stop token, given its prompt.
+
+    Raises UserError where one is not a number.
+    """
     rows = [(encode_prompt(lm.tokenizer, prompt), encode_response(lm.tokenizer, text))
             for prompt, text in conversations]
     found: dict[int, float] = {}
     for batch in _batches([len(prompt) + len(response) for prompt, response in rows]):
         found.update(zip(batch, _batch(lm, [rows[i] for i in batch]), strict=True))
         progress(len(found), len(rows))
+    _require_numbers(list(found.values()))
     return [found[i] for i in range(len(rows))]
 
 
@@ -68,4 +74,13 @@ def next_token_log_probs(lm: LanguageModel, texts: Sequence[str], options: Seque
         prompt = torch.tensor([encode_prompt(lm.tokenizer, (Message("user", text),))], device=lm.model.device)
         logits_V = lm.model(input_ids=prompt, use_cache=False, logits_to_keep=1).logits[0, -1].float()
         found.append(logits_V.log_softmax(-1)[ids].tolist())
+        _require_numbers(found[-1])
     return found
+
+
+def _require_numbers(log_probs: Sequence[float]) -> None:
+    broken = sum(math.isnan(value) for value in log_probs)
+    if broken:
+        raise UserError(f"{broken} of {len(log_probs)} log-probabilities are not a number, so the model cannot tell "
+                        "which text is likelier: its training diverged, or its files are damaged. Lower the learning "
+                        "rate of the stage that made it, or set precision: fp32 if it is bf16.")

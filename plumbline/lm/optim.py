@@ -1,11 +1,15 @@
-"""What every training loop shares: the optimizer, the learning-rate schedule, the precision of a forward pass."""
+"""What every training loop shares: the optimizer, the learning-rate schedule, the precision of a forward pass, and the
+end of a training that diverged: what is infinite or not a number stops it, and nothing is kept of it."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
+
+from plumbline.errors import UserError
 
 
 class Report(Protocol):
@@ -32,3 +36,24 @@ def autocast(precision: str) -> AbstractContextManager[None]:
     """The context of a forward pass: matrix products in bf16 where asked for, weights and everything else in fp32."""
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def require_finite(measured: Mapping[str, float], block: str, when: str) -> None:
+    """Raise UserError if a loss, gradient norm or other figure of training is infinite or not a number.
+
+    `block` of the parameters holds the learning rate; `when` says where, such as `step 3 of 90`.
+    """
+    for name, value in measured.items():
+        if not math.isfinite(value):
+            raise UserError(f"At {when}, the {name} is {value:g} where a finite number was expected: the training "
+                            f"diverged, and nothing of it is kept. Lower {block}.learning_rate, set precision: fp32 if "
+                            "it is bf16, and look for strange rows in the data's report.")
+
+
+def require_finite_weights(model: Module) -> None:
+    """Raise UserError if a weight of the model is infinite or not a number."""
+    broken = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
+    if broken:
+        raise UserError(f"The model has weights that are infinite or not a number, the first in {broken[0]}, so it is "
+                        "not kept. If it was just trained, its training diverged: lower the learning rate, or set "
+                        "precision: fp32 if it is bf16. If it was loaded, its files are damaged: fetch it again.")

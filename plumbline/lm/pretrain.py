@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from plumbline.config import Base
 from plumbline.lm.base import LanguageModel, device
-from plumbline.lm.optim import Report, adamw, linear_schedule
+from plumbline.lm.optim import Report, adamw, linear_schedule, require_finite
 
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 CHATML = (
@@ -27,7 +27,10 @@ TOKENIZER_DOCUMENTS = 5000
 def pretrain(
     params: Base, seed: int, documents: Iterator[str], report: Report
 ) -> tuple[LanguageModel, dict[str, float]]:
-    """Train tokenizer and model on `documents`, an endless stream of texts. Returns the model and its metrics."""
+    """Train tokenizer and model on `documents`, an endless stream of texts. Returns the model and its metrics.
+
+    Raises UserError when the training diverges.
+    """
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(list(islice(documents, TOKENIZER_DOCUMENTS)), params.vocabulary)
     model = _new_model(params, tokenizer).to(device()).eval()
@@ -41,9 +44,10 @@ def pretrain(
         loss = model(input_ids=ids_BT, labels=ids_BT, use_cache=False).loss
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         loss_value = float(loss.detach())
+        require_finite({"loss": loss_value, "grad_norm": float(norm)}, "base", f"step {step + 1} of {steps}")
+        optimizer.step()
         report(step + 1, steps, {"loss": loss_value})
     parameters = sum(p.numel() for p in model.parameters())
     return LanguageModel(model, tokenizer), {"loss": loss_value, "parameters": parameters,

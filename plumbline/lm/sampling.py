@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from plumbline.errors import UserError
+
 
 @dataclass(frozen=True)
 class Response:
@@ -33,7 +35,8 @@ def sample(
 ) -> list[Response]:
     """Sample one response of at most `max_response` tokens to each prompt; temperature 0 is greedy.
 
-    `generator` is a CPU generator: the same seed gives the same responses on the same machine.
+    `generator` is a CPU generator: the same seed gives the same responses on the same machine. Raises UserError where
+    the model's logits are not numbers.
     """
     ids_BT, mask_BT = left_pad(prompts, pad=0)
     ids_BT, mask_BT = ids_BT.to(model.device), mask_BT.to(model.device)
@@ -44,7 +47,7 @@ def sample(
     for _ in range(max_response):
         logits_BV = model(**inputs, attention_mask=mask_BT, past_key_values=cache, use_cache=True,
                           logits_to_keep=1).logits[:, -1].float()
-        token_B = _draw(logits_BV.cpu(), temperature, generator)
+        token_B = draw(logits_BV.cpu(), temperature, generator)
         keep = []
         for row, (index, token) in enumerate(zip(active, token_B.tolist(), strict=True)):
             responses[index].append(token)
@@ -55,7 +58,7 @@ def sample(
         mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(active), 1)], dim=1)
         if len(keep) < len(active):
             rows = torch.tensor(keep, device=model.device)
-            cache.batch_select_indices(rows)
+            cache.reorder_cache(rows)  # unlike batch_select_indices, recurrent layers have it
             mask_BT, token_B = mask_BT[rows], token_B[keep]
             active = [active[row] for row in keep]
         inputs = {"input_ids": token_B[:, None].to(model.device), "position_ids": mask_BT.sum(1, keepdim=True) - 1}
@@ -111,7 +114,13 @@ def positions(mask_BT: torch.Tensor) -> torch.Tensor:
     return (mask_BT.cumsum(1) - 1).clamp(min=0)
 
 
-def _draw(logits_BV: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
+def draw(logits_BV: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
+    """A token [B] for each row of logits on the CPU, in fp32; the likeliest at temperature 0. Raises UserError where
+    they are not numbers."""
+    if not bool(logits_BV.amax(-1).isfinite().all()):  # some models rule tokens out by -inf; not every one
+        raise UserError("The model's logits are infinite or not a number, so there is nothing to sample from: its "
+                        "training diverged. Lower the learning rate of the stage that made it, or set precision: fp32 "
+                        "if it is bf16.")
     if temperature == 0:
         return logits_BV.argmax(-1)
     return torch.multinomial((logits_BV / temperature).softmax(-1), 1, generator=generator).squeeze(1)

@@ -289,3 +289,25 @@ def test_a_heavier_kl_penalty_keeps_the_policy_nearer(train):
                "learning_rate": 3e-3, "value_learning_rate": 3e-3}
     free, held = (train(kl_coef=beta, **changed)[2][-1]["kl"] for beta in (0.0, 2.0))
     assert held < 0.5 * free
+
+
+def test_an_update_that_diverges_stops_before_the_step_and_leaves_the_checkpoint_of_the_one_before(
+        train, taught_lm, tmp_path, monkeypatch):
+    policy, steps = copy_of(taught_lm), []
+    real = ppo.ppo_math.policy_loss
+
+    def damaged(new, old, advantages, mask, clip):
+        steps.append(deepcopy(policy.model.state_dict()))
+        return real(new, old, advantages * (float("nan") if len(steps) == 3 else 1.0), mask, clip)
+
+    monkeypatch.setattr(ppo.ppo_math, "policy_loss", damaged)
+    with pytest.raises(UserError, match=r"At update 3 of 4, the policy_loss is nan.*ppo\.learning_rate"):
+        train(policy=policy, updates=4, checkpoint_every=1, folder=tmp_path / "kept")
+    assert all(torch.equal(weight, steps[-1][name]) for name, weight in policy.model.state_dict().items())
+    assert [file.name[:6] for file in (tmp_path / "kept").glob("*.pt")] == ["000002"]
+
+
+def test_what_an_update_could_not_measure_is_left_out_of_the_averages():
+    found = ppo._averages([{"kl": 1.0, "explained_variance": 0.5}, {"kl": 3.0}])
+    assert found == {"kl": 2.0, "explained_variance": 0.5}
+    assert ppo._averages([{"kl": 1.0}]) == {"kl": 1.0}

@@ -129,21 +129,23 @@ def test_ties_pull_the_scores_together_and_do_not_count_for_accuracy(reward):
     ties = prefers_red(80, label="tie")
     params = reward_params(epochs=2)
     pairs = reward_training.encode(reward, ties)
-    before, accuracy = reward_training.evaluate(reward, pairs, params)
-    assert math.isnan(accuracy), "no comparison here is right or wrong"
+    found = reward_training.evaluate(reward, pairs, params)
+    assert list(found) == ["loss"], "no comparison here is right or wrong"
+    before = found["loss"]
     train(reward, ties, epochs=2)
-    after, _ = reward_training.evaluate(reward, pairs, params)
+    after = reward_training.evaluate(reward, pairs, params)["loss"]
     assert before > math.log(2) + 1e-3 > after >= math.log(2) - 1e-6
     mixed = [*prefers_red(20, seed=5), *ties]
-    alone = reward_training.evaluate(reward, reward_training.encode(reward, mixed[:20]), params)[1]
-    assert reward_training.evaluate(reward, reward_training.encode(reward, mixed), params)[1] == alone
+    alone = reward_training.evaluate(reward, reward_training.encode(reward, mixed[:20]), params)
+    both = reward_training.evaluate(reward, reward_training.encode(reward, mixed), params)
+    assert both["accuracy"] == alone["accuracy"]
 
 
 def test_equal_scores_are_half_right(reward):
     with torch.no_grad():
         reward.model.score.weight.zero_()
     found = reward_training.evaluate(reward, reward_training.encode(reward, prefers_red(10)), reward_params())
-    assert found == pytest.approx((math.log(2), 0.5))
+    assert found == pytest.approx({"loss": math.log(2), "accuracy": 0.5})
 
 
 def test_loss_and_accuracy_are_over_examples_not_over_batches(reward):
@@ -152,7 +154,8 @@ def test_loss_and_accuracy_are_over_examples_not_over_batches(reward):
     found = reward_training.evaluate(reward, reward_training.encode(reward, data), reward_params(micro_batch_size=3))
     margins = [(1 if c.label == "A" else -1) * (a - b) for c, (a, b) in
                ((c, reward.score([(c.prompt, c.responses[0]), (c.prompt, c.responses[1])])) for c in data)]
-    expected = (sum(math.log1p(math.exp(-m)) for m in margins) / 7, sum(m > 0 for m in margins) / 7)
+    expected = {"loss": sum(math.log1p(math.exp(-m)) for m in margins) / 7,
+                "accuracy": sum(m > 0 for m in margins) / 7}
     assert found == pytest.approx(expected, rel=1e-4)
 
 
@@ -166,3 +169,28 @@ def test_every_pair_is_used_once_before_any_is_used_again(reward, monkeypatch):
     assert train(reward, data, batch_size=5, epochs=2)["steps"] == 10
     assert len(used) == 48 and len({tuple(pair.first) for pair in used[:24]}) == 24
     assert sorted(pair.first for pair in used[:24]) == sorted(pair.first for pair in used[24:])
+
+
+def test_a_validation_split_of_ties_has_no_accuracy_and_ends_no_training(reward):
+    metrics = reward_training.train_reward_model(reward, prefers_red(16), prefers_red(4, label="tie"), reward_params(),
+                                                 0, silent)
+    assert "validation_accuracy" not in metrics and metrics["validation_loss"] > 0
+
+
+def test_a_batch_of_ties_reports_no_accuracy(reward):
+    reports = []
+    reward_training.train_reward_model(reward, prefers_red(8, label="tie"), [], reward_params(), 0,
+                                       lambda step, total, metrics: reports.append(metrics))
+    assert reports and all(set(metrics) == {"loss", "grad_norm"} for metrics in reports)
+
+
+def test_a_reward_model_that_diverges_stops_and_is_not_kept(reward, tmp_path):
+    with torch.no_grad():
+        reward.model.model.norm.weight[0] = float("nan")
+    with pytest.raises(UserError, match=r"At step 1 of .*reward_model\.learning_rate"):
+        train(reward, prefers_red(8))
+    with pytest.raises(UserError, match="8 of 8 scores are infinite or not a number"):
+        reward.score([(PROMPTS[0], f"red {i}") for i in range(8)])
+    with pytest.raises(UserError, match="not kept"):
+        reward.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()

@@ -4,11 +4,12 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tiny_models import PROMPTS, small_gpt2, small_model
+from tiny_models import PROMPTS, copy_of, small_gpt2, small_model
 
 from plumbline.alignment.ppo_math import policy_loss
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.alignment.rollout import join, kl_estimates, response_log_probs, roll_out
+from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response, stop_token
 from plumbline.lm.sampling import Response, sample
@@ -135,3 +136,12 @@ def test_sampled_tokens_are_as_probable_as_sampling_made_them(taught_lm):
     entropy = float(-(log_probs.exp() * log_probs).sum())
     assert -float(found.mean()) == pytest.approx(entropy, abs=0.1)
     assert stop_token(taught_lm.tokenizer) == encode_response(taught_lm.tokenizer, "red")[-1]
+
+
+def test_a_kl_that_is_no_number_is_not_reported(taught_lm, random_lm):
+    broken = copy_of(random_lm)
+    with torch.no_grad():
+        broken.model.lm_head.weight[7] = float("nan")
+    prompt = encode_prompt(random_lm.tokenizer, PROMPTS[0])
+    with pytest.raises(UserError, match="on 2 of 2 responses"):
+        kl_estimates(taught_lm.model, broken.model, [prompt] * 2, [Response([40, 41], True)] * 2, 1.0)

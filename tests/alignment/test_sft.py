@@ -1,16 +1,18 @@
 """SFT: packed rows compute what separate ones do, the loss is on responses alone, and a taught model stops."""
 
 import itertools
+from copy import deepcopy
 
 import pytest
 import torch
-from tiny_models import PROMPTS, WORDS, Steps, copy_of, demonstrations, prompt, sft_params, silent
+from tiny_models import PROMPTS, WORDS, Steps, copy_of, demonstrations, prompt, sft_params, silent, small_causal
 
 from plumbline.alignment import sft
 from plumbline.errors import UserError
+from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, encode_prompt, encode_response, stop_token
 from plumbline.lm.sampling import sample
-from plumbline.preferences.types import Demonstration, Origin
+from plumbline.preferences.types import Demonstration, Message, Origin
 
 
 def mean_loss_one_by_one(lm, shown):
@@ -145,3 +147,42 @@ def test_bf16_arithmetic_keeps_fp32_weights_and_learns(random_lm):
     metrics = sft.train_sft(lm, demonstrations(40), demonstrations(10, seed=2), sft_params(precision="bf16"), 0, silent)
     assert all(p.dtype == torch.float32 for p in lm.model.parameters())
     assert metrics["validation_loss"] < 0.6 * metrics["validation_loss_before"]
+
+
+@pytest.mark.parametrize(("kind", "more"), [
+    ("opt", {}), ("bloom", {}), ("qwen3_5_text", {"layer_types": ["linear_attention", "full_attention"]})])
+def test_where_packed_demonstrations_would_see_each_other_each_has_its_own_row(tokenizer, kind, more):
+    lm, shown = LanguageModel(small_causal(kind, tokenizer, **more), tokenizer), demonstrations(12)
+    metrics = sft.train_sft(copy_of(lm), shown, shown, sft_params(epochs=1), 0, silent)
+    assert metrics["packed"] is False and metrics["steps"] == 3, "twelve rows in batches of four"
+    assert metrics["validation_loss_before"] == pytest.approx(mean_loss_one_by_one(lm, shown), rel=1e-4)
+
+
+def test_packing_is_said_and_so_is_a_system_message_that_moves(random_lm):
+    told = (Message("system", "be brief"), *PROMPTS[0])
+    shown = [*demonstrations(3), Demonstration(told, "red", Origin("test"))]
+    metrics = sft.train_sft(copy_of(random_lm), shown, [], sft_params(epochs=0), 0, silent)
+    assert metrics["packed"] is True and "system_before_user" not in metrics
+    own = copy_of(random_lm)
+    own = LanguageModel(own.model, deepcopy(own.tokenizer))
+    own.tokenizer.chat_template = own.tokenizer.chat_template.replace(
+        "in messages", "in messages if message.role != 'system'")
+    assert sft.train_sft(own, shown, [], sft_params(epochs=0), 0, silent)["system_before_user"] == 1
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_before_anything_is_learnt(random_lm, damage):
+    lm, reports = copy_of(random_lm), []
+    with torch.no_grad():
+        lm.model.model.layers[0].mlp.up_proj.weight[0, 0] = damage
+    kept = {name: weight.clone() for name, weight in lm.model.state_dict().items()}
+    with pytest.raises(UserError, match=r"At step 1 of \d+, the loss is .*sft\.learning_rate") as caught:
+        sft.train_sft(lm, demonstrations(), [], sft_params(), 0, lambda *args, **kwargs: reports.append(args))
+    assert not reports and "\n" not in str(caught.value)
+    assert all(torch.equal(weight, kept[name]) or not kept[name].isfinite().all()
+               for name, weight in lm.model.state_dict().items())
+
+
+def test_a_learning_rate_far_too_high_ends_in_a_sentence(random_lm):
+    with pytest.raises(UserError, match=r"diverged.*sft\.learning_rate"):
+        sft.train_sft(copy_of(random_lm), demonstrations(), [], sft_params(learning_rate=1e30, epochs=8), 0, silent)

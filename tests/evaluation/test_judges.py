@@ -2,6 +2,7 @@
 
 import pytest
 
+from plumbline.errors import UserError
 from plumbline.evaluation.judges import LanguageModelJudge, ScoreJudge, judge_both_orders
 from plumbline.preferences.types import Message
 
@@ -60,3 +61,10 @@ def test_swapping_the_sides_mirrors_the_verdicts():
         one = judge_both_orders(judge, PROMPTS, FIRST, SECOND).outcomes
         other = judge_both_orders(judge, PROMPTS, SECOND, FIRST).outcomes
         assert [a + b for a, b in zip(one, other, strict=True)] == [1.0] * 4
+
+
+@pytest.mark.parametrize("judge", [ScoreJudge(lambda texts: [float("nan")] * len(texts)),
+                                   LanguageModelJudge(lambda texts, _: [[float("nan"), 0.0] for _ in texts])])
+def test_an_answer_that_is_no_number_is_not_a_loss(judge):
+    with pytest.raises(UserError, match="The judge must answer with numbers"):
+        judge_both_orders(judge, PROMPTS, FIRST, SECOND)

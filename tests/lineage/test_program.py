@@ -156,3 +156,10 @@ def test_errors_reach_the_flow(project: Home, monkeypatch: pytest.MonkeyPatch,
 def test_a_stage_that_leaves_less_than_it_declares(project: Home) -> None:
     with pytest.raises(UserError, match=r"without leaving models/base/model, which dvc.yaml declares"):
         run_stage(project.root, "base", lambda run: run.finish({}))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_figure_that_is_no_number_stops_the_stage_before_anything_is_measured(project: Home, value: float) -> None:
+    with pytest.raises(UserError, match=r"Stage `base` measured kl = (nan|inf)"):
+        run_stage(project.root, "base", lambda run: run.finish({"loss": 0.25, "kl": value}))
+    assert not (project.root / "models/base/metrics.json").exists()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_models import PROMPTS, WORDS, copy_of
 
+from plumbline.errors import UserError
 from plumbline.lm import likelihood
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.likelihood import next_token_log_probs, response_log_likelihoods
@@ -52,3 +53,14 @@ def test_a_sample_cannot_close_its_quotation():
 
 
 ASKED = PROMPTS[0][0].content
+
+
+def test_a_likelihood_that_is_no_number_is_no_verdict(random_lm):
+    """Compared with anything it would count as the less likely of the two."""
+    lm = copy_of(random_lm)
+    with torch.no_grad():
+        lm.model.lm_head.weight[7] = float("nan")
+    with pytest.raises(UserError, match="2 of 2 log-probabilities are not a number"):
+        response_log_likelihoods(lm, [(PROMPTS[0], "red"), (PROMPTS[1], "blue")])
+    with pytest.raises(UserError, match="not a number"):
+        next_token_log_probs(lm, ["colors"], ["A", "B"])

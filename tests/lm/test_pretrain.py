@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_models import silent
 
 from plumbline.config import Base
+from plumbline.errors import UserError
 from plumbline.lm.optim import linear_schedule
 from plumbline.lm.pretrain import pretrain
 
@@ -73,3 +74,8 @@ def test_the_learning_rate_rises_then_falls_and_never_reaches_zero_or_passes_one
     assert factors == sorted(factors[:peak]) + sorted(factors[peak:], reverse=True)
     assert peak <= math.ceil(warmup * total)
     assert total < 10 or warmup == 1 or factors[-1] <= 2 / (total * (1 - warmup))
+
+
+def test_pretraining_that_diverges_ends_in_a_sentence():
+    with pytest.raises(UserError, match=r"At step \d+ of 50, the \w+ is nan .*base\.learning_rate"):
+        pretrain(BASE.model_copy(update={"learning_rate": 1e30}), 0, texts(0), silent)

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from tiny_models import small_gpt2
+from tiny_models import small_causal, small_gpt2
 
+from plumbline.errors import UserError
 from plumbline.lm.sampling import Response, left_pad, positions, right_pad, sample, sample_all
+from plumbline.lm.sampling import draw as draw_one
 
 ROWS = [[5, 6, 7, 8, 9, 10, 11], [40, 41], [100], [200, 30, 60, 61], [7, 7, 7]]
 
@@ -95,3 +97,25 @@ def test_the_mask_is_of_lengths_not_of_pad_values():
 
 def test_positions_count_real_tokens():
     assert positions(torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2]]
+
+
+@pytest.mark.parametrize(("kind", "more"), [
+    ("qwen3_5_text", {"layer_types": ["linear_attention", "full_attention"]}),
+    ("lfm2", {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}),
+    ("gpt_oss", {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}),
+])
+def test_finished_rows_leave_hybrid_and_sliding_caches_too(tokenizer, kind, more):
+    model = small_causal(kind, tokenizer, **more)
+    end = generated(model, ROWS[0], stop=-1)[2]
+    expected = [generated(model, ids, end) for ids in ROWS]
+    assert len({len(ids) for ids in expected}) > 1, "some must stop and some must not"
+    assert [response.ids for response in draw(model, ROWS, end)] == expected
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_not_sampled_from(temperature, damage):
+    with pytest.raises(UserError, match="not a number"):
+        draw_one(torch.tensor([[0.0, 1.0], [damage, 1.0]]), temperature, torch.Generator())
+    ruled_out = draw_one(torch.tensor([[float("-inf"), 1.0]]), temperature, torch.Generator())
+    assert ruled_out.tolist() == [1], "a token may be ruled out"

@@ -1,0 +1,237 @@
+"""What must be known of a base model before anything is trained, found out on a twin of it in seconds.
+
+The twin has the model's own configuration with few layers, a small vocabulary, and random weights so wide that every
+part of it matters: what leaks or is forgotten shows, where in a real model it might hide below a tolerance. So no
+weights are read, however large the model is. Each check either passes or raises a UserError of one paragraph; what the
+stages do differently for some models is in `Examination`.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from plumbline.errors import UserError
+from plumbline.lm import template
+from plumbline.lm.base import device
+from plumbline.lm.sampling import left_pad, positions, right_pad, sample
+from plumbline.lm.source import Source, context_of
+
+FEW_LAYERS = 4
+SMALL_VOCABULARY = 512
+FEED_FORWARD = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "ffn_dim")
+NARROW = 256
+FIRST_ID = 8
+"""Ids below are often special; architectures may treat them in their own way."""
+PADDING_ID = 1
+"""Not the 0 that stands at padding: as in the stages, a mask says where that is and not an id."""
+LENGTHS = (7, 2, 12, 1, 5)
+SAMPLED = 6
+TOLERANCE = 1e-3
+"""Relative to the size of what is compared: rounding stays below 1e-4, a leak of one token comes to 0.1 and more."""
+OTHERS = "Choose another architecture, such as Llama, Qwen or SmolLM."
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found of a model that can be used."""
+
+    context: int | None
+    """The longest sequence in tokens; None where nothing limits it."""
+    packs: bool
+    """Whether attention stays within each of several demonstrations in one row; otherwise each gets its own row."""
+    notes: list[str]
+    """What is done differently for this model, a sentence each."""
+
+
+def examine(name: str, root: Path) -> Examination:
+    """Examine the model that `base.source` names; relative paths start at `root`. Raises UserError if it cannot be
+    used."""
+    source = Source.find(name, root)
+    config = source.config()
+    tokenizer = source.tokenizer(config)
+    try:
+        packed = examine_architecture(config)
+    except UserError as error:
+        raise UserError(f"The base model {name} cannot be used. {error}") from None
+    notes = template.notes(tokenizer)
+    if not packed:
+        notes.append(f"In this architecture ({config.model_type}) attention does not stay within a packed "
+                     "demonstration, so in SFT each demonstration has a row of its own.")
+    return Examination(context_of(config), packed, notes)
+
+
+def require_judge(name: str, root: Path) -> None:
+    """Raise UserError if `preference_eval.judge` names a model that cannot judge, as far as can be seen unloaded."""
+    source = Source.find(name, root)
+    source.tokenizer(source.config())
+
+
+def examine_architecture(config: PretrainedConfig) -> bool:
+    """Raise UserError for an architecture that some stage cannot work with. Returns whether demonstrations can be
+    packed."""
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise UserError(f"A reward model is made as a sequence classifier (AutoModelForSequenceClassification), and "
+                        f"transformers has none for the architecture {config.model_type}. {OTHERS}")
+    try:
+        return _examine(twin(config))
+    except UserError:
+        raise
+    except Exception as error:  # somebody else's forward pass: whatever it raises, this model cannot be used
+        raise UserError(f"The architecture {config.model_type} does not work in the way that the stages call it. "
+                        f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. {OTHERS}") from None
+
+
+def packs(config: PretrainedConfig) -> bool:
+    """Whether attention stays within each of several demonstrations in one row."""
+    return _packs(twin(config))
+
+
+def twin(config: PretrainedConfig) -> PreTrainedModel:
+    """A model of this configuration with few layers, a small vocabulary and wide random weights."""
+    small = copy.deepcopy(config)
+    text = small.get_text_config()
+    for part in (text, *(getattr(small, name) for name in small.sub_configs)):
+        _fewer_layers(part)
+        _narrower(part)
+    text.vocab_size = min(text.vocab_size, SMALL_VOCABULARY)
+    small.pad_token_id = text.pad_token_id = PADDING_ID
+    # Seeded, and without a trace in the random state of whoever asks.
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(small, dtype=torch.float32)
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, weight.shape[-1] ** -0.5)
+    return model.to(device()).eval()
+
+
+def _fewer_layers(part: PretrainedConfig) -> None:
+    """Keep the first layers, at least one of each kind: hybrid models mix attention with recurrences."""
+    values = part.to_dict()
+    layers = values.get("num_hidden_layers", 0)
+    if layers <= FEW_LAYERS:
+        return
+    kinds = values.get("layer_types") or ["the same"] * layers
+    kept = next(n for n in range(2, layers + 1) if set(kinds[:n]) == set(kinds))
+    for name, value in values.items():
+        if isinstance(value, list) and len(value) == layers:
+            setattr(part, name, value[:kept])
+    part.num_hidden_layers = kept
+
+
+def _narrower(part: PretrainedConfig) -> None:
+    """Most weights of a wide model are in its feed-forward layers, whose width nothing else depends on."""
+    values = part.to_dict()
+    for name in FEED_FORWARD:
+        if isinstance(values.get(name), int):
+            setattr(part, name, min(values[name], NARROW))
+
+
+@torch.no_grad()
+def _examine(model: PreTrainedModel) -> bool:
+    _require_causal(model)
+    _require_plain_output(model)
+    _require_exact_padding(model)
+    _require_exact_sampling(model)
+    _require_classifier(model)
+    return _packs(model)
+
+
+def _require_causal(model: PreTrainedModel) -> None:
+    """A token may not see later ones: encoders load as language models, too."""
+    row = _row(model, 12)
+    changed = [*row[:6], *_row(model, 6, seed=1)]
+    if not _same(_hidden(model, [row])[0][:6], _hidden(model, [changed])[0][:6]):
+        raise UserError("It is not a causal language model: what it makes of a token depends on later ones. "
+                        f"{OTHERS}")
+
+
+def _require_plain_output(model: PreTrainedModel) -> None:
+    """SFT applies the output layer to response positions only, which is right only if nothing else follows it."""
+    row = _row(model, 12)
+    logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0]
+    if not _same(model.get_output_embeddings()(_hidden(model, [row])[0]), logits):
+        raise UserError("It changes its logits after the output layer (soft-capping or scaling), which SFT here does "
+                        "not reproduce. Choose a model without, such as Llama, Qwen or SmolLM.")
+
+
+def _require_exact_padding(model: PreTrainedModel) -> None:
+    """Rows that are padded on the right (SFT, reward model) or left (PPO) must come to the same as each row alone."""
+    rows = [_row(model, length, seed=length) for length in LENGTHS]
+    alone = [_hidden(model, [row])[0] for row in rows]
+    for side, pad in (("right", right_pad), ("left", left_pad)):
+        ids_BT, mask_BT = (values.to(model.device) for values in pad(rows, 0))
+        hidden_BTD = model.base_model(input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions(mask_BT),
+                                      use_cache=False).last_hidden_state
+        if not all(_same(hidden_BTD[i][mask_BT[i].bool()], one) for i, one in enumerate(alone)):
+            raise UserError(f"It reads padding on the {side} as if it were text, so rows of different lengths would "
+                            f"change each other. {OTHERS}")
+
+
+def _require_exact_sampling(model: PreTrainedModel) -> None:
+    """Greedy sampling, with its cache and rows that leave it when they end, must choose what the whole text implies."""
+    rows = [_row(model, length, seed=length) for length in LENGTHS]
+    stop = _greedy(model, rows, stop=-1)[0][SAMPLED // 2]
+    for row, response in zip(rows, _greedy(model, rows, stop), strict=True):
+        whole = torch.tensor([row + response], device=model.device)
+        logits_RV = model(input_ids=whole, use_cache=False).logits[0, len(row) - 1 : -1].float()
+        chosen_R = logits_RV.gather(-1, torch.tensor(response, device=model.device)[:, None])[:, 0]
+        if bool(((logits_RV.amax(-1) - chosen_R) > TOLERANCE * logits_RV.std()).any()):
+            raise UserError("Sampling with its cache of earlier tokens gives other tokens than the whole text does, so "
+                            f"responses would not be its own. {OTHERS}")
+
+
+def _require_classifier(model: PreTrainedModel) -> None:
+    """The reward model has one output layer called `score` on exactly the body of the language model."""
+    config = copy.deepcopy(model.config)
+    config.num_labels = 1
+    with torch.device("meta"):  # only its parts are looked at
+        classifier = AutoModelForSequenceClassification.from_config(config)
+    body = {name for name in classifier.state_dict() if not name.startswith("score.")}
+    if not hasattr(classifier, "score") or not body <= model.state_dict().keys():
+        raise UserError("Its sequence classifier, which a reward model is made as, is not the body of the language "
+                        f"model with a layer `score` on it. {OTHERS}")
+
+
+@torch.no_grad()
+def _packs(model: PreTrainedModel) -> bool:
+    """Change the first of two demonstrations in a row, and look at the second, which must also be as it is alone."""
+    second = _row(model, 12)
+    at = torch.arange(12, device=model.device).repeat(2)[None]
+    seen = []
+    for seed in (1, 2):
+        ids = torch.tensor([_row(model, 12, seed) + second], device=model.device)
+        # As SFT does: no mask, for positions that start again tell transformers where a demonstration begins.
+        seen.append(model.base_model(input_ids=ids, position_ids=at, use_cache=False).last_hidden_state[0, 12:])
+    return _same(seen[0], seen[1]) and _same(seen[0], _hidden(model, [second])[0])
+
+
+def _greedy(model: PreTrainedModel, rows: Sequence[list[int]], stop: int) -> list[list[int]]:
+    return [response.ids for response in sample(model, rows, max_response=SAMPLED, stop=stop, temperature=0,
+                                                generator=torch.Generator())]
+
+
+def _hidden(model: PreTrainedModel, rows: Sequence[list[int]]) -> torch.Tensor:
+    """The body's output [B, T, D] for rows of the same length."""
+    hidden_BTD: torch.Tensor = model.base_model(
+        input_ids=torch.tensor(rows, device=model.device), use_cache=False).last_hidden_state
+    return hidden_BTD
+
+
+def _row(model: PreTrainedModel, length: int, seed: int = 0) -> list[int]:
+    size = int(model.config.get_text_config().vocab_size)
+    return list(torch.randint(FIRST_ID, size, (length,), generator=torch.Generator().manual_seed(seed)).tolist())
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool((one - other).abs().max() <= TOLERANCE * other.abs().mean())
