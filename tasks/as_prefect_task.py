@@ -16,10 +16,12 @@ from prefect.logging import get_run_logger
 from plumbline.errors import after
 from plumbline.lineage import dvc_stage
 from plumbline.lineage.child import Child, StageFailed
+from plumbline.lineage.declared import read_stage
 from plumbline.lineage.outcomes import describe
 from plumbline.lineage.program import run_stage
 from plumbline.lineage.records import Outcome
 from plumbline.lineage.retries import take_outputs
+from plumbline.lineage.stage_record import StageRecord
 from plumbline.lineage.tracking import end_abandoned
 from plumbline.lineage.watch import Watcher, watcher
 from plumbline.lineage.workspace import Workspace
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from tasks.stage import Stage
 
 RETRY_SECONDS = 5
+RECORDED_HERE = "plumbline/lineage/stage_record.py"
+"""Code of a run that leaves its recording to the flow has this file."""
 ARTIFACT_SECONDS = 2.0
 
 
@@ -75,7 +79,7 @@ def _reproduce(stage: "Stage", workspace: Workspace) -> None:
         watching.done(stage.name, outcome)
         with after(error):
             workspace.done(stage.name, outcome)
-            if child.mlflow_run:
+            if child.mlflow_run and not child.record:
                 end_abandoned(workspace.home, child.mlflow_run)
         raise
     outcome = describe(workspace, stage.name, why, time.monotonic() - started)
@@ -98,9 +102,26 @@ def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:
                 return None
             why = "what it had done outside of its files was lost"
         dvc_stage.clear(folder, name)
-        child.run()
+        _run(workspace, child)
     dvc_stage.commit(folder, name)
     return why
+
+
+def _run(workspace: Workspace, child: Child) -> None:
+    """Run the stage in a child process, and record it."""
+    if not (workspace.folder / RECORDED_HERE).exists():  # a retry of a run whose code still records by itself
+        child.run()
+        return
+    record = StageRecord(workspace.home, workspace.folder, read_stage(workspace.folder, child.stage))
+    child.record = record
+    try:
+        child.run()
+        record.complete(child.host)
+    except BaseException as error:
+        broke = isinstance(error, Exception) and not (isinstance(error, StageFailed) and error.killed)
+        with after(error):
+            record.fail("FAILED" if broke else "KILLED")
+        raise
 
 
 def _follow(stage: str, watching: Watcher) -> Callable[[Mapping[str, object]], None]:

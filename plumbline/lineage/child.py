@@ -12,14 +12,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 from plumbline.errors import NO_SPACE, DiskFull, GateFailed, UserError
 from plumbline.lineage.declared import read_stage
 from plumbline.lineage.home import Home
-from plumbline.lineage.program import FLOW_PID
+from plumbline.lineage.program import FLOW_PID, GIVEN
+from plumbline.lineage.stage_record import StageRecord
 from plumbline.progress import PROGRESS_FILE
 
 GRACE_SECONDS = 5.0
@@ -48,7 +49,10 @@ class Child:
     stage: str
     on_progress: OnProgress
     on_line: OnLine
+    record: StageRecord | None = None
+    """Where what the stage measures is recorded; None where the stage's own process does that."""
     mlflow_run: str | None = None
+    host: dict[str, str] = field(default_factory=dict)
     error: UserError | None = None
     crashed: bool = False
 
@@ -57,6 +61,8 @@ class Child:
         self.log.parent.mkdir(exist_ok=True)
         self.log.touch()
         self.progress_file.write_text("", encoding="utf-8")
+        if self.record:
+            self._give(self.record)
         with self.log.open("a", encoding="utf-8") as out, self.log.open(encoding="utf-8", errors="replace") as lines, \
                 self.progress_file.open(encoding="utf-8") as progress:
             lines.seek(0, os.SEEK_END)
@@ -84,11 +90,23 @@ class Child:
         """The stage's reports, one JSON object a line."""
         return self.folder / "logs" / f"{self.stage}.progress.jsonl"
 
+    @property
+    def given_file(self) -> Path:
+        """What the stage's process is told before it starts."""
+        return self.folder / "logs" / f"{self.stage}.given.json"
+
     def _environment(self) -> dict[str, str]:
         # `python` in a stage's command must be this Python, whether or not the user activated the environment.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        given = {GIVEN: str(self.given_file)} if self.record else {}
         return {**os.environ, **self.home.environment(), "PATH": path, "PYTHONPATH": str(self.folder),
-                "PYTHONUNBUFFERED": "1", PROGRESS_FILE: str(self.progress_file), FLOW_PID: str(os.getpid())}
+                "PYTHONUNBUFFERED": "1", PROGRESS_FILE: str(self.progress_file), FLOW_PID: str(os.getpid()), **given}
+
+    def _give(self, record: StageRecord) -> None:
+        given = {"inputs": record.inputs, "code": record.code, "pipeline_run": record.pipeline_run}
+        self.given_file.write_text(json.dumps(given), encoding="utf-8")
+        # Whoever finds this run dead must know which of MLflow's runs to close.
+        self.progress_file.write_text(json.dumps({"mlflow_run": record.mlflow_run}) + "\n", encoding="utf-8")
 
     def _follow(self, lines: TextIO, progress: TextIO) -> None:
         for line in _complete_lines(lines):
@@ -102,6 +120,12 @@ class Child:
                 self.crashed = True
             elif "mlflow_run" in report:
                 self.mlflow_run = report["mlflow_run"]
+            elif "host" in report:
+                self.host = report["host"]
+            elif self.record and "point" in report:
+                self.record.point(*report["point"])
+            elif self.record and "tags" in report:
+                self.record.tags(report["tags"])
             else:
                 self.on_progress(report)
 

@@ -1,6 +1,7 @@
-"""Run a stage's program and record it: MLflow run, inputs, the program, outputs, receipt.
+"""Run a stage's program: what `python -m tasks.NAME` does.
 
-This is what `python -m tasks.NAME` does, whether dvc runs it for `plumbline run` or by itself.
+Started by the flow, it writes files and tells the flow what it measures; by itself, as under `dvc repro`, it records
+what it did in MLflow as well.
 """
 
 import json
@@ -11,26 +12,23 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
 from plumbline.config import load_params
 from plumbline.errors import UserError, after, as_user_error
-from plumbline.lineage import tracking
 from plumbline.lineage.declared import Declared, read_stage
-from plumbline.lineage.digests import combined, digest, digests
-from plumbline.lineage.home import RECORD_FILE, Home, enter, find_home
-from plumbline.lineage.journal import deliver
-from plumbline.lineage.receipts import Output, Receipt, model_of
-from plumbline.lineage.recorder import DVC_REPRO, StageRun, stage_params
-from plumbline.lineage.records import RunRecord, alive, read_record
-from plumbline.lineage.workspace import git_state
+from plumbline.lineage.digests import digests
+from plumbline.lineage.home import Home, enter, find_home
+from plumbline.lineage.recorder import StageRun
+from plumbline.lineage.records import alive
 from plumbline.progress import PROGRESS_FILE
 
 Program = Callable[[StageRun], None]
 FLOW_PID = "PLUMBLINE_FLOW_PID"
+GIVEN = "PLUMBLINE_STAGE_GIVEN"
+"""Names the file in which the flow's process tells a stage's process what it has digested already."""
 PACKAGES = ("plumbline", "torch", "transformers", "tokenizers", "safetensors", "mlflow", "dvc", "prefect", "numpy")
 
 
@@ -51,82 +49,54 @@ def run_as_command(name: str, program: Program) -> int:
 
 
 def run_stage(root: Path, name: str, program: Program) -> None:
-    """Run the program of a stage in `root` and record it."""
+    """Run the program of a stage in `root` and record it; the flow records for the child that it has started."""
     home = find_home(root)
     enter(home)
     stage = read_stage(root, name)
-    if stage.receipt is None:
-        _run_unrecorded(root, home, stage, program)
+    if GIVEN in os.environ:
+        _run_for_the_flow(root, home, stage, program)
+    elif stage.receipt is None:
+        program(StageRun(root, home, stage, load_params(root), digests(root, stage.inputs), "", None))
     else:
         _run_recorded(root, home, stage, program)
 
 
-def _run_unrecorded(root: Path, home: Home, stage: Declared, program: Program) -> None:
-    run = StageRun(root, home, stage, load_params(root), digests(root, stage.inputs), "", None)
+def _run_for_the_flow(root: Path, home: Home, stage: Declared, program: Program) -> None:
+    """Run the program; what it measures goes to the flow's process with its progress."""
+    given = json.loads(Path(os.environ[GIVEN]).read_text(encoding="utf-8"))
+    run = StageRun(root, home, stage, load_params(root), given["inputs"], given["code"], _ToTheFlow(),
+                   given["pipeline_run"])
     program(run)
-
-
-def _run_recorded(root: Path, home: Home, stage: Declared, program: Program) -> None:
-    started, clock = datetime.now(UTC), time.monotonic()
-    params = load_params(root)
-    inputs, code = digests(root, stage.inputs), combined(digests(root, stage.code))
-    record = read_record(root) if (root / RECORD_FILE).exists() else None
-    commit, dirty = (record.git_commit, record.git_dirty) if record else git_state(root)
-    if record is None:
-        tracking.prepare(home)  # otherwise the run has done that
-    deliver(home)  # what a stage before this one could not
-    recording = tracking.Recording(home, stage.name, _tags(stage, record, commit, dirty))
-    _announce(recording.run_id)
-    used = stage_params(params, stage)
-    version = str(used[f"{stage.name}.version"])
-    try:
-        recording.params(used)
-        recording.inputs({path: md5 for path, md5 in inputs.items() if not path.startswith("models/")},
-                         [model for path in inputs if (model := model_of(root, path))])
-        run = StageRun(root, home, stage, params, inputs, code, recording, record.id if record else DVC_REPRO)
-        program(run)
-        host = _host()
-        outputs = _record_outputs(root, stage, recording)
-        receipt = Receipt(stage=stage.name, version=version, mlflow_run=recording.run_id,
-                          pipeline_run=record.id if record else None, git_commit=commit, git_dirty=dirty, inputs=inputs,
-                          outputs=outputs, code=code, params=used, seed=params.seed,
-                          started=started.isoformat(timespec="seconds"),
-                          seconds=round(time.monotonic() - clock, 2), host=host)
-        assert stage.receipt is not None
-        (root / stage.receipt).write_text(receipt.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        recording.tags({f"host.{name}": value for name, value in host.items()})
-        recording.files(run.folder)
-        for path in stage.outs:
-            if path.startswith("reports/") and not path.startswith(f"{stage.folder}/"):
-                recording.files(root / path)
-    except BaseException as error:
-        with after(error):
-            recording.end("FAILED")
-        raise
-    recording.end("FINISHED")
+    _write_line({"host": _host()})
     run.clear_scratch()
 
 
-def _record_outputs(root: Path, stage: Declared, recording: tracking.Recording) -> dict[str, Output]:
-    outputs = {}
-    for path in stage.outputs:
-        if not (root / path).exists():
-            raise UserError(f"Stage `{stage.name}` ended without leaving {path}, which dvc.yaml declares.")
-        md5 = digest(root / path)
-        is_model = path.startswith("models/") and path.endswith("/model")
-        model = recording.model(stage.folder.split("/")[-1], {"dvc.md5": md5, "dvc.path": path}) if is_model else None
-        outputs[path] = Output(md5=md5, model_id=model)
-    recording.tags({f"output.{path}": output.md5 for path, output in outputs.items()})
-    return outputs
+def _run_recorded(root: Path, home: Home, stage: Declared, program: Program) -> None:
+    """Run the program and record it in this process."""
+    from plumbline.lineage.stage_record import StageRecord  # what records is not for the children of a flow
+
+    record = StageRecord(home, root, stage)
+    try:
+        run = StageRun(root, home, stage, load_params(root), record.inputs, record.code, record, record.pipeline_run)
+        program(run)
+        record.complete(_host())
+    except BaseException as error:
+        with after(error):
+            record.fail("FAILED")
+        raise
+    run.clear_scratch()
 
 
-def _tags(stage: Declared, record: RunRecord | None, commit: str | None, dirty: bool | None) -> dict[str, str]:
-    tags = {"plumbline.stage": stage.name, "plumbline.pipeline_run": record.id if record else DVC_REPRO}
-    if record and record.mlflow_run:
-        tags[tracking.PARENT] = record.mlflow_run
-    if commit:
-        tags |= {"mlflow.source.git.commit": commit, "git.dirty": str(dirty).lower()}
-    return tags
+class _ToTheFlow:
+    """Hands what a stage measures to the flow, which records it."""
+
+    def point(self, name: str, value: float, step: int) -> None:
+        """Add a point to a curve."""
+        _write_line({"point": [name, value, step]})
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags of the stage's MLflow run."""
+        _write_line({"tags": dict(values)})
 
 
 def _host() -> dict[str, str]:
@@ -141,10 +111,6 @@ def _host() -> dict[str, str]:
         facts["threads"] = str(torch.get_num_threads())
         facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return facts
-
-
-def _announce(mlflow_run: str) -> None:
-    _write_line({"mlflow_run": mlflow_run})
 
 
 def _tell(problem: UserError) -> None:

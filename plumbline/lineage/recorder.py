@@ -9,13 +9,13 @@ import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from plumbline.config import Params
 from plumbline.errors import UserError
 from plumbline.lineage.declared import Declared
 from plumbline.lineage.digests import combined
 from plumbline.lineage.home import Home
-from plumbline.lineage.tracking import Recording
 from plumbline.progress import Progress
 
 DVC_REPRO = "dvc repro"
@@ -23,11 +23,21 @@ DVC_REPRO = "dvc repro"
 Measured = float | int | str | bool | None
 
 
+class Measurements(Protocol):
+    """What takes in what a stage measures."""
+
+    def point(self, name: str, value: float, step: int) -> None:
+        """Add a point to a curve."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags of the stage's MLflow run."""
+
+
 class StageRun:
     """One execution of a stage."""
 
     def __init__(self, root: Path, home: Home, stage: Declared, params: Params, inputs: Mapping[str, str],
-                 code: str, recording: Recording | None, pipeline_run: str = DVC_REPRO) -> None:
+                 code: str, measurements: Measurements | None, pipeline_run: str = DVC_REPRO) -> None:
         self.root = root
         """The workspace, or the checkout under plain `dvc repro`: paths of dvc.yaml start here."""
         self.home = home
@@ -41,7 +51,7 @@ class StageRun:
         self._stage = stage
         self._inputs = inputs
         self._code = code
-        self._recording = recording
+        self._measurements = measurements
         self._progress = Progress(stage.name)
         curves = stage.file("curves.jsonl")
         self._curves = root / curves if curves else None
@@ -59,10 +69,10 @@ class StageRun:
             values = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
             with self._curves.open("a", encoding="utf-8") as out:
                 out.write(json.dumps({"what": what, "step": step, **values}) + "\n")
-        if self._recording:
+        if self._measurements:
             for name, value in metrics.items():
                 if math.isfinite(value):
-                    self._recording.point(f"{what}/{name}" if what else name, float(value), step)
+                    self._measurements.point(f"{what}/{name}" if what else name, float(value), step)
 
     def finish(self, metrics: Mapping[str, Measured]) -> None:
         """Write metrics.json and log it. What could not be measured is None, and absent from the file.
@@ -79,12 +89,12 @@ class StageRun:
         if file:
             text = json.dumps(known, indent=1, sort_keys=True, allow_nan=False)
             (self.root / file).write_text(text + "\n", encoding="utf-8")
-        if self._recording:
+        if self._measurements:
             for name, value in known.items():
                 if isinstance(value, str):
-                    self._recording.tags({f"result.{name}": value})
+                    self._measurements.tags({f"result.{name}": value})
                 else:
-                    self._recording.point(name, float(value), 0)
+                    self._measurements.point(name, float(value), 0)
 
     def scratch(self) -> Path:
         """A folder for resume checkpoints; the same inputs, parameters and code find it again after a crash."""

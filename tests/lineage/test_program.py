@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 
 from plumbline.errors import UserError
 from plumbline.lineage import tracking
+from plumbline.lineage.child import Child
+from plumbline.lineage.declared import read_stage
 from plumbline.lineage.digests import digest
 from plumbline.lineage.home import Home
 from plumbline.lineage.program import run_as_command, run_stage
 from plumbline.lineage.recorder import StageRun
+from plumbline.lineage.stage_record import StageRecord
 from plumbline.progress import PROGRESS_FILE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -141,7 +145,7 @@ def test_errors_reach_the_flow(project: Home, monkeypatch: pytest.MonkeyPatch,
     assert run_as_command("base", fails_with(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/file"))) == 2
     assert run_as_command("base", fails_with(ValueError("a bug"))) == 1
     lines = [json.loads(line) for line in progress.read_text().splitlines()]
-    assert [line for line in lines if "mlflow_run" not in line] == [
+    assert lines == [
         {"error": "The rows are empty.", "exit_code": 2},
         {"error": "The disk is full: /full/file could not be written. Make room (`plumbline gc --dry-run` says what "
                   "nothing needs), then run again: finished stages are kept.", "exit_code": 2},
@@ -149,8 +153,32 @@ def test_errors_reach_the_flow(project: Home, monkeypatch: pytest.MonkeyPatch,
     printed = capfd.readouterr().err
     assert "The rows are empty." in printed
     assert printed.count("Traceback") == 1
-    failed = tracking.connect(project).get_run(lines[0]["mlflow_run"])
-    assert failed.info.status == "FAILED"
+    client = tracking.connect(project)
+    runs = client.search_runs([tracking.experiment(client, project)])
+    assert [run.info.status for run in runs] == ["FAILED"] * 3
+
+
+def test_a_child_of_the_flow_tells_what_it_measures_and_records_nothing(project: Home) -> None:
+    stage = read_stage(project.root, "base")
+    tracking.prepare(project)
+    record = StageRecord(project, project.root, stage)
+    (project.root / "tasks").mkdir()
+    (project.root / "tasks/base.py").write_text(
+        "import sys\nfrom pathlib import Path\nfrom plumbline.lineage.program import run_as_command\n"
+        "def train(run):\n    (run.folder / 'model').mkdir()\n    run.report(1, 1, {'loss': 0.5}, 'training')\n"
+        "    run.finish({'loss': 0.25, 'note': 'text'})\n"
+        "status = run_as_command('base', train)\n"
+        "Path('imported').write_text(' '.join({name.split('.')[0] for name in sys.modules}))\nsys.exit(status)\n")
+    child = Child(project, project.root, "base", lambda report: None, print, record)
+    child.run()
+    assert not {"mlflow", "prefect", "sqlalchemy"} & set((project.root / "imported").read_text().split())
+    assert not (project.root / "models/base/receipt.json").exists()
+    record.complete(child.host)
+    run = tracking.connect(project).get_run(record.mlflow_run)
+    assert (run.info.status, run.data.metrics, run.data.tags["result.note"]) == \
+        ("FINISHED", {"training/loss": 0.5, "loss": 0.25}, "text")
+    assert run.data.tags["host.python"] == platform.python_version()
+    assert receipt_of(project, "base")["mlflow_run"] == record.mlflow_run
 
 
 def test_a_stage_that_leaves_less_than_it_declares(project: Home) -> None:
