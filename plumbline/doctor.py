@@ -16,6 +16,9 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
+from plumbline.config import load_params
+from plumbline.errors import UserError
+from plumbline.lineage.clock import next_scheduled
 from plumbline.lineage.home import Home
 from plumbline.preflight import LEAST_FREE_BYTES
 
@@ -62,7 +65,8 @@ def examine(home: Home) -> list[Finding]:
     """Look at everything; nothing here raises or waits for long."""
     return [Finding("python", "ok" if platform.python_version_tuple() >= ("3", "11") else "broken",
                     f"{platform.python_version()} on {platform.machine()}"),
-            *map(_package, LIMITS), *_devices(), _disk(home), _mlflow(home), _prefect(), _cache(home), _hub()]
+            *map(_package, LIMITS), *_devices(), _disk(home), _mlflow(home), _prefect(), _clock(home), _cache(home),
+            _hub()]
 
 
 def show_findings(console: Console, findings: list[Finding]) -> None:
@@ -130,6 +134,16 @@ def _prefect() -> Finding:
     problem = _unreachable(f"{url.rstrip('/')}/health")
     return Finding("prefect server", "broken" if problem else "ok", f"{url} (PREFECT_API_URL)"
                    + (f" does not answer: {problem}. Start it, or unset PREFECT_API_URL" if problem else ""))
+
+
+def _clock(home: Home) -> Finding:
+    try:
+        retrain = load_params(home.root).retrain
+        when = next_scheduled(home, retrain)
+    except UserError as error:
+        return Finding("clock", "broken", str(error))
+    return Finding("clock", "ok", f"{retrain.cron} ({retrain.timezone}), next at {when}" if when else
+                   "retrain.cron is null: nothing runs by the clock")
 
 
 def _cache(home: Home) -> Finding:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from pathlib import Path
 
 from plumbline.errors import GateFailed
 from plumbline.lineage.events import CHAMPION_CHANGED, GATE_FAILED, RUN_FAILED, RUN_FINISHED
@@ -12,6 +11,7 @@ from plumbline.lineage.notices import notify
 from plumbline.lineage.registry import Registry
 from plumbline.lineage.waiting import require_store
 from plumbline.lineage.workspace import Workspace
+from plumbline.whole_file import write_whole
 
 NOTICED = "champion.json"
 """The champion that was announced last."""
@@ -40,12 +40,6 @@ def champion_changed(home: Home, model: str, webhook: str | None) -> None:
         now = champion.version if champion else None
         if before.get(model) == now:
             return
-        _write(file, {**before, model: now})
+        write_whole(file, json.dumps({**before, model: now}) + "\n")
     notify(home, webhook, CHAMPION_CHANGED, f"plumbline.model.{model}",
            {"model": model, "version": now, "before": before.get(model)})
-
-
-def _write(file: Path, values: dict[str, int | None]) -> None:
-    draft = file.with_suffix(".new")
-    draft.write_text(json.dumps(values) + "\n", encoding="utf-8")
-    draft.replace(file)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from plumbline.config import Params, Retrain, load_params
+from plumbline.config import Params, load_params
+from plumbline.lineage.clock import next_scheduled
 from plumbline.lineage.digests import cached_file, cached_listing
 from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.lineage.records import RunRecord, read_record
@@ -81,17 +81,7 @@ def due(home: Home) -> Due:
     unseen = _count(home, batches, last) if last else new
     enough, why = _verdict(params, new, unseen, champion, last, _changed_source(home, params, last))
     return Due(new, params.retrain.min_new_comparisons, champion.run if champion else None,
-               next_scheduled(params.retrain), enough, why)
-
-
-def next_scheduled(retrain: Retrain, now: datetime | None = None) -> str | None:
-    """The clock's next time after `now`: ISO 8601 with the zone's offset."""
-    if retrain.cron is None:
-        return None
-    from cronsim import CronSim
-
-    zone = ZoneInfo(retrain.timezone)
-    return next(CronSim(retrain.cron, (now or datetime.now(UTC)).astimezone(zone))).isoformat(timespec="minutes")
+               next_scheduled(home, params.retrain), enough, why)
 
 
 def _verdict(params: Params, new: int, unseen: int, champion: Learned | None, last: Learned | None,

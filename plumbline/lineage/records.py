@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import RECORD_FILE, Home
+from plumbline.whole_file import write_whole
 
 ZOMBIE, BEGAN = "Z", 19
 """In /proc/pid/stat, after the process's name: a state, and the place of the time of its beginning."""
@@ -63,9 +64,7 @@ class RunRecord(BaseModel):
 
     def save(self, workspace: Path) -> None:
         """Write the record, whole or not at all: other processes read it at any time."""
-        draft = workspace / f".{RECORD_FILE}.new"
-        draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        draft.replace(workspace / RECORD_FILE)
+        write_whole(workspace / RECORD_FILE, self.model_dump_json(indent=1) + "\n")
 
 
 def read_record(workspace: Path) -> RunRecord:

@@ -8,7 +8,6 @@ from all of them in order: a row is out if something took it away and no later c
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from plumbline.preferences.batches import BATCH, ROWS, Read, lines, move_into_pl
 from plumbline.preferences.folders import Folders
 from plumbline.preferences.index import Hashes, Index, index_of
 from plumbline.preferences.manifest import Batch
+from plumbline.whole_file import to_disk
 
 Action = Literal["add", "supersede", "remove"]
 REMOVED = "removed.txt"
@@ -81,19 +81,11 @@ def publish(
     (drafted.folder / REMOVED).write_text(names, encoding="ascii")
     (drafted.folder / BATCH).write_text(json.dumps(asdict(arrival), indent=1) + "\n", encoding="utf-8")
     for path in (*drafted.folder.iterdir(), drafted.folder):
-        _to_disk(path)
+        to_disk(path)
     folder = folder_of(folders, arrival)
     move_into_place(drafted.folder, folder)
-    _to_disk(folders.arrived)
+    to_disk(folders.arrived)
     return read_arrival(folder)
-
-
-def _to_disk(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def folder_of(folders: Folders, arrival: Arrival) -> Path:

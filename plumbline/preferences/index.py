@@ -5,9 +5,8 @@ a gigabyte of them but sixty megabytes of index. An index follows from its batch
 other derived files and made again when it is missing.
 """
 
+import contextlib
 import hashlib
-import os
-import threading
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Comparison, Demonstration, Prompt, Ranking, Rating, Row, from_json, row_id
+from plumbline.whole_file import whole_file
 
 Hashes = NDArray[np.uint64]
 Numbers = NDArray[np.int64]
@@ -68,11 +68,10 @@ def index_of(rows: Path, digest: str, store: Path) -> Index:
     if index is None:
         index = make_index(rows)
         store.mkdir(parents=True, exist_ok=True)
-        draft = store / f".new-{os.getpid()}-{threading.get_ident()}-{digest}.npz"
         columns = {name: getattr(index, name) for name in COLUMNS}
         columns[VERSION] = np.zeros(0, np.bool_)
-        np.savez(draft, **columns)
-        draft.replace(file)
+        with contextlib.suppress(PermissionError), whole_file(file) as out:
+            np.savez(out, **columns)
     return index
 
 
