@@ -84,13 +84,15 @@ def list_(as_json: AsJson = False) -> None:
     """List what arrived, oldest first."""
     from rich.table import Table
 
-    from plumbline.preferences.arrivals import arrivals
+    from plumbline.preferences.arrivals import readable_arrivals
 
-    found = arrivals(_home().preferences)
+    found, damaged = readable_arrivals(_home().preferences)
+    for problem in damaged.values():
+        typer.echo(problem, err=True)
     if as_json:
         _print_json([asdict(arrival) for arrival in found])
         return
-    if not found:
+    if not found and not damaged:
         typer.echo("Nothing has been added yet. Start with `plumbline data add FILE`.")
         return
     table = Table(box=None, pad_edge=False)
@@ -164,6 +166,8 @@ def blame(row: Annotated[str, typer.Argument(metavar="ROW", help="A row's id: 16
     for run, place in found.went_to.items():
         typer.echo(f"run {run}: {place}")
     _show_learners(found.learners, "learned from it")
+    for problem in found.damaged:
+        typer.echo(problem, err=True)
 
 
 @data_app.command(epilog="Examples:\n\n    plumbline data export now --format trl preferences.jsonl\n\n"
