@@ -217,9 +217,14 @@ def _reading(format_: str | None, columns: Names) -> "Reading":
 
 
 def _learners(home: "Home", changed: "Changed") -> "list[Learner]":
+    from plumbline.errors import UserError
     from plumbline.lineage.data_lookup import learners
 
-    return learners(home, changed.gone) if changed.gone else []
+    try:
+        return learners(home, changed.gone) if changed.gone else []
+    except UserError as error:  # the change is made, whoever learned from what it takes away
+        typer.echo(f"Which models learned from the rows cannot be told: {error}", err=True)
+        return []
 
 
 def _show_change(changed: "Changed", as_json: bool, affected: "Sequence[Learner]" = ()) -> None:

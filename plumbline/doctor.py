@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.lineage.clock import next_scheduled
 from plumbline.lineage.home import Home
+from plumbline.lineage.waiting import broken_store
 from plumbline.preflight import LEAST_FREE_BYTES
 
 Status = Literal["ok", "note", "broken"]
@@ -114,16 +116,25 @@ def _disk(home: Home) -> Finding:
 
 
 def _mlflow(home: Home) -> Finding:
+    from plumbline.lineage.tracking import EXPERIMENT, connect, deleted_experiment
+    from plumbline.lineage.writes import DELETED
+
     file = home.folder / "mlflow.db"
     if not home.tracking_uri.startswith("sqlite"):
         return Finding("mlflow store", "ok", f"{home.tracking_uri} (MLFLOW_TRACKING_URI)")
     if not file.exists():
         return Finding("mlflow store", "ok", f"{file} will be made by the first run")
     try:
-        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as store:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
             runs = store.execute("select count(*) from runs").fetchone()[0]
+        found = connect(home).get_experiment_by_name(EXPERIMENT)
+    except UserError as error:
+        return Finding("mlflow store", "broken", str(error))
     except sqlite3.Error as error:
-        return Finding("mlflow store", "broken", f"{file} cannot be read: {error}")
+        said = broken_store(home.tracking_uri, error) or f"{file} cannot be read: {error}"
+        return Finding("mlflow store", "broken", str(said))
+    if found and found.lifecycle_stage == DELETED:
+        return Finding("mlflow store", "note", deleted_experiment(home))
     return Finding("mlflow store", "ok", f"{file}, {runs} runs")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from pathlib import Path
 
 from plumbline.errors import GateFailed
 from plumbline.lineage.events import CHAMPION_CHANGED, GATE_FAILED, RUN_FAILED, RUN_FINISHED
@@ -36,10 +37,18 @@ def champion_changed(home: Home, model: str, webhook: str | None) -> None:
     file = home.folder / NOTICED
     with file_lock(file.with_suffix(".lock")):  # the run and `plumbline up` may look at the same moment
         champion = Registry.open(home, model).champion()
-        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        before = _noticed(file)
         now = champion.version if champion else None
         if before.get(model) == now:
             return
         write_whole(file, json.dumps({**before, model: now}) + "\n")
     notify(home, webhook, CHAMPION_CHANGED, f"plumbline.model.{model}",
            {"model": model, "version": now, "before": before.get(model)})
+
+
+def _noticed(file: Path) -> dict[str, int | None]:
+    """The champions that were announced last, by model; none where that is forgotten: then one is announced again."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}

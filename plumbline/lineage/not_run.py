@@ -76,12 +76,16 @@ def could_not_start(home: Home, request: Request, error: UserError) -> None:
 
 
 def not_run(home: Home) -> list[NotRun]:
-    """The latest, newest first."""
+    """The latest, newest first; a damaged line is left out."""
     try:
-        lines = (home.folder / FILE).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+        lines = (home.folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
         return []
-    return [NotRun(**json.loads(line)) for line in reversed(lines)]
+    found = []
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, TypeError):
+            found.append(NotRun(**json.loads(line)))
+    return found
 
 
 def _note(home: Home, new: NotRun) -> None:

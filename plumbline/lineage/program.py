@@ -26,6 +26,7 @@ from plumbline.lineage.journal import deliver
 from plumbline.lineage.receipts import Output, Receipt, model_of
 from plumbline.lineage.recorder import DVC_REPRO, StageRun, stage_params
 from plumbline.lineage.records import RunRecord, alive, read_record
+from plumbline.lineage.waiting import broken_store
 from plumbline.lineage.workspace import git_state
 from plumbline.progress import PROGRESS_FILE
 
@@ -40,7 +41,7 @@ def run_as_command(name: str, program: Program) -> int:
     try:
         run_stage(Path.cwd(), name, program)
     except Exception as error:
-        problem = as_user_error(error)
+        problem = as_user_error(error) or broken_store(os.environ.get("MLFLOW_TRACKING_URI", ""), error)
         if problem is None:
             traceback.print_exc()
             _write_line({"crashed": f"{type(error).__name__}: {error}"})

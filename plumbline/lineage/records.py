@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -80,9 +80,24 @@ def raw_record(workspace: Path) -> RunRecord:
     file = workspace / RECORD_FILE
     try:
         return RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError):
         raise UserError(f"{file} is damaged, or of another version of Plumbline. Delete the folder {workspace}: "
                         f"`plumbline restore {workspace.name}` brings a recorded run back.") from None
+
+
+def readable_records(folders: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
+    """The records of these workspaces that can be read, as `read_record`; and what is wrong with each of the others."""
+    found, damaged = [], []
+    for folder in folders:
+        try:
+            found.append(read_record(folder))
+        except UserError as error:
+            damaged.append(str(error))
+        except FileNotFoundError:  # deleted at this moment
+            continue
+    return found, damaged
 
 
 def is_gone(record: RunRecord) -> bool:

@@ -48,9 +48,9 @@ def read_state(home: Path) -> ServiceState | None:
         return None
     try:
         values = json.loads((service_folder(home) / STATE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return ServiceState(**{**values, "parts": [PartState(**part) for part in values["parts"]]})
+    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or damaged: it is written at every change
         return None
-    return ServiceState(**{**values, "parts": [PartState(**part) for part in values["parts"]]})
 
 
 def forget_state(home: Path) -> None:
