@@ -22,6 +22,7 @@ from plumbline.errors import UserError
 from plumbline.lineage.clock import next_scheduled
 from plumbline.lineage.home import Home
 from plumbline.lineage.waiting import broken_store
+from plumbline.lineage.workspace import git_state
 from plumbline.preflight import LEAST_FREE_BYTES
 
 Status = Literal["ok", "note", "broken"]
@@ -67,8 +68,8 @@ def examine(home: Home) -> list[Finding]:
     """Look at everything; nothing here raises or waits for long."""
     return [Finding("python", "ok" if platform.python_version_tuple() >= ("3", "11") else "broken",
                     f"{platform.python_version()} on {platform.machine()}"),
-            *map(_package, LIMITS), *_devices(), _disk(home), _mlflow(home), _prefect(), _clock(home), _cache(home),
-            _hub()]
+            *map(_package, LIMITS), *_devices(), _disk(home), _git(home), _mlflow(home), _prefect(),
+            _clock(home), _cache(home), _hub()]
 
 
 def show_findings(console: Console, findings: list[Finding]) -> None:
@@ -113,6 +114,15 @@ def _devices() -> Iterator[Finding]:
 def _disk(home: Home) -> Finding:
     free = shutil.disk_usage(home.root).free
     return Finding("disk", "ok" if free > LEAST_FREE_BYTES else "broken", f"{free / 1e9:.1f} GB free at {home.root}")
+
+
+def _git(home: Home) -> Finding:
+    commit, dirty = git_state(home.root)
+    if commit:
+        return Finding("git", "ok", f"commit {commit[:12]}{', with changes' if dirty else ''}")
+    why = "has no commit" if shutil.which("git") else "cannot be asked for its commit, because git is not installed"
+    return Finding("git", "note", f"{home.root} {why}: runs keep their code in an archive instead of naming a commit, "
+                                  "and DVC tracks added batches in a git repository only (`git init` makes one)")
 
 
 def _mlflow(home: Home) -> Finding:
