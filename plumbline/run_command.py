@@ -79,9 +79,9 @@ def _server_stays() -> Iterator[None]:
     try:
         yield
     except httpx.TransportError as error:
-        raise UserError(f"Prefect's server at {os.environ.get(API_URL)} went away during the run ({error}). The run "
-                        "has ended; finished stages are kept. Bring the server back, or unset PREFECT_API_URL, and "
-                        "`plumbline retry latest`.") from error
+        raise UserError(f"Prefect's server at {os.environ.get(API_URL)} went away during the run ({error}). `plumbline "
+                        "show latest` says how far it came; finished stages are kept. Bring the server back, or unset "
+                        "PREFECT_API_URL, and run again.") from error
 
 
 def _warm_up(home: Home) -> None:

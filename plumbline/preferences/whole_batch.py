@@ -12,6 +12,8 @@ from plumbline.errors import UserError
 from plumbline.preferences.batches import QUARANTINE, ROWS
 
 SHOWN_DIGITS = 16
+ARRIVED = ("data", "batches")
+"""The end of the folder of batches that were added: `Folders.arrived`."""
 
 
 class DamagedBatch(UserError):
@@ -25,10 +27,12 @@ class DamagedBatch(UserError):
 
 
 def put_back(folder: Path) -> str:
-    """What to do about a folder of a batch, or a snapshot, that is damaged."""
-    return (f"Delete the folder {folder}: `dvc checkout {folder.name}.dvc` in {folder.parent}, or `plumbline pull`, "
-            "brings back a batch that DVC knows, and adding its data again any other; `plumbline restore` brings back "
-            "what belongs to a run; in .plumbline/batches it is made again by itself.")
+    """What to do about the folder of a batch, or of a snapshot, that is damaged."""
+    if folder.parts[-3:-1] == ARRIVED:
+        return (f"Delete the folder {folder}; then `dvc checkout {folder.name}.dvc` in {folder.parent}, or `plumbline "
+                "pull`, brings it back if DVC knows it, and adding its data again if not.")
+    return (f"Delete the folder {folder}: what belongs to a run comes back with `plumbline restore`, and what was made "
+            "of a source is made of it again.")
 
 
 def verified_lines(rows: Path, digest: str) -> Iterator[bytes]:
