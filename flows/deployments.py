@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from plumbline.config import Params, load_params
 from plumbline.errors import UserError
+from plumbline.lineage.clock import check_clock
 from plumbline.lineage.events import PREFERENCES_ADDED
 from plumbline.lineage.home import Home, enter, find_home
 from plumbline.lineage.not_run import BY_NEW_PREFERENCES, BY_THE_CLOCK
@@ -47,8 +48,12 @@ class Deployment:
 
 
 def deployments(params: Params) -> tuple[Deployment, ...]:
-    """All of them: one, so that runs by the clock and runs for new preferences share its limit of one at a time."""
+    """All of them: one, so that runs by the clock and runs for new preferences share its limit of one at a time.
+
+    Raises UserError for a schedule that Prefect does not take.
+    """
     chosen = params.retrain
+    check_clock(chosen)
     return (Deployment(DEPLOYMENT, chosen.cron, chosen.timezone, PREFERENCES_ADDED, chosen.debounce_seconds),)
 
 
@@ -104,13 +109,18 @@ def _job(pool: str) -> dict[str, object]:
 
 
 def main() -> None:
-    """Serve all deployments until interrupted, or print prefect.yaml."""
-    home = find_home()
-    if sys.argv[1:] == ["--work-pools"]:
-        sys.stdout.write(WRITTEN)
-        YAML().dump(work_pools(load_params(home.root)), sys.stdout)
-    else:
-        serve_all(home)
+    """Serve all deployments until interrupted, or print prefect.yaml. A user's mistake is one paragraph."""
+    try:
+        home = find_home()
+        if sys.argv[1:] == ["--work-pools"]:
+            text = work_pools(load_params(home.root))
+            sys.stdout.write(WRITTEN)
+            YAML().dump(text, sys.stdout)
+        else:
+            serve_all(home)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(error.exit_code) from None
 
 
 def serve_all(home: Home) -> None:

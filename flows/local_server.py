@@ -15,11 +15,15 @@ import urllib.error
 import urllib.request
 
 from plumbline.errors import UserError
+from plumbline.lineage.events import unreachable
 from plumbline.lineage.home import Home
+from plumbline.lineage.running import is_up
 
 API_URL = "PREFECT_API_URL"
 STARTUP_SECONDS = 120
 END_SECONDS = 10
+RESTART_SECONDS = 30
+"""How long `plumbline up` may take to start its server again."""
 UNTIL_PIPE_CLOSES = '"$@" & cat > /dev/null; kill -TERM $! 2> /dev/null; wait'
 
 
@@ -66,12 +70,27 @@ class LocalServer:
 def start_local_server(home: Home) -> LocalServer | None:
     """A server for this process, unless the user has one: PREFECT_API_URL or PREFECT_HOME is set.
 
-    Comes before the first import of Prefect: what Prefect still has to send at exit is sent before this server stops,
-    because exit handlers run in the reverse order of their registration.
+    Raises UserError where the one that PREFECT_API_URL names does not answer: nothing has begun then. Comes before the
+    first import of Prefect: what Prefect still has to send at exit is sent before this server stops, because exit
+    handlers run in the reverse order of their registration.
     """
+    if API_URL in os.environ:
+        _require_answer(home, os.environ[API_URL])
     if API_URL in os.environ or os.environ.get("PREFECT_HOME") != str(home.folder / "prefect"):
         return None
     server = LocalServer(home)
     atexit.register(server.stop)
     os.environ[API_URL] = server.api_url
     return server
+
+
+def _require_answer(home: Home, api_url: str) -> None:
+    up = is_up(home.folder)
+    deadline = time.monotonic() + (RESTART_SECONDS if up else 0)
+    while problem := unreachable(api_url):
+        if time.monotonic() >= deadline:
+            advice = ("`plumbline status` says how it is." if up else
+                      "Start it, or unset PREFECT_API_URL: each command then starts a server of its own.")
+            raise UserError(f"Prefect's server at {api_url} does not answer ({problem}), and a run needs it. Nothing "
+                            f"was begun. {advice}")
+        time.sleep(0.5)

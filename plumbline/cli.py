@@ -19,7 +19,8 @@ from plumbline.data_cli import data_app
 from plumbline.errors import UserError, as_user_error
 from plumbline.lineage.child import StageFailed
 from plumbline.lineage.home import enter, find_home
-from plumbline.lineage.records import find_run, read_record, run_folders
+from plumbline.lineage.records import find_run, read_record, readable_records, run_folders
+from plumbline.lineage.waiting import broken_store
 from plumbline.lineage.workspace import Request
 from plumbline.run_command import details, run_pipeline
 from plumbline.service_cli import add_service_commands
@@ -68,12 +69,14 @@ def runs(
 
     home = find_home()
     folders = run_folders(home)[::-1]
-    records = [read_record(folder) for folder in (folders if all_ else folders[:NEWEST_RUNS])]
+    records, damaged = readable_records(folders if all_ else folders[:NEWEST_RUNS])
+    for problem in damaged:
+        typer.echo(problem, err=True)
     if as_json:
         _print_json([record.model_dump() for record in records])
     elif records:
         list_runs(Console(), records, len(folders))
-    else:
+    elif not damaged:
         typer.echo("There are no runs yet. Start one with `plumbline run`.")
     if not as_json and (skipped := next(iter(not_run(home)), None)):
         typer.echo(f"Not run: {skipped}")
@@ -138,7 +141,7 @@ def main() -> None:
             _leave(KEPT, CANCELLED)
         raise
     except BaseException as error:
-        problem = as_user_error(error)
+        problem = as_user_error(error) or broken_store(os.environ.get("MLFLOW_TRACKING_URI", ""), error)
         if problem:
             _leave(str(problem), problem.exit_code)
         # Prefect raises its own exception for SIGTERM during a flow.

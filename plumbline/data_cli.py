@@ -93,13 +93,15 @@ def list_(as_json: AsJson = False) -> None:
     """List what arrived, oldest first."""
     from rich.table import Table
 
-    from plumbline.preferences.arrivals import arrivals
+    from plumbline.preferences.arrivals import readable_arrivals
 
-    found = arrivals(_home().preferences)
+    found, damaged = readable_arrivals(_home().preferences)
+    for problem in damaged.values():
+        typer.echo(problem, err=True)
     if as_json:
         _print_json([asdict(arrival) for arrival in found])
         return
-    if not found:
+    if not found and not damaged:
         typer.echo("Nothing has been added yet. Start with `plumbline data add FILE`.")
         return
     table = Table(box=None, pad_edge=False)
@@ -173,6 +175,8 @@ def blame(row: Annotated[str, typer.Argument(metavar="ROW", help="A row's id: 16
     for run, place in found.went_to.items():
         typer.echo(f"run {run}: {place}")
     _show_learners(found.learners, "learned from it")
+    for problem in found.damaged:
+        typer.echo(problem, err=True)
 
 
 @data_app.command(epilog="Examples:\n\n    plumbline data export now --format trl preferences.jsonl\n\n"
@@ -222,9 +226,14 @@ def _reading(format_: str | None, columns: Names, leave: Names, question: str | 
 
 
 def _learners(home: "Home", changed: "Changed") -> "list[Learner]":
+    from plumbline.errors import UserError
     from plumbline.lineage.data_lookup import learners
 
-    return learners(home, changed.gone) if changed.gone else []
+    try:
+        return learners(home, changed.gone) if changed.gone else []
+    except UserError as error:  # the change is made, whoever learned from what it takes away
+        typer.echo(f"Which models learned from the rows cannot be told: {error}", err=True)
+        return []
 
 
 def _show_change(changed: "Changed", as_json: bool, affected: "Sequence[Learner]" = ()) -> None:

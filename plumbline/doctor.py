@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -16,7 +17,12 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
+from plumbline.config import load_params
+from plumbline.errors import UserError
+from plumbline.lineage.clock import next_scheduled
 from plumbline.lineage.home import Home
+from plumbline.lineage.waiting import broken_store
+from plumbline.lineage.workspace import git_state
 from plumbline.preflight import LEAST_FREE_BYTES
 
 Status = Literal["ok", "note", "broken"]
@@ -62,7 +68,8 @@ def examine(home: Home) -> list[Finding]:
     """Look at everything; nothing here raises or waits for long."""
     return [Finding("python", "ok" if platform.python_version_tuple() >= ("3", "11") else "broken",
                     f"{platform.python_version()} on {platform.machine()}"),
-            *map(_package, LIMITS), *_devices(), _disk(home), _mlflow(home), _prefect(), _cache(home), _hub()]
+            *map(_package, LIMITS), *_devices(), _disk(home), _git(home), _mlflow(home), _prefect(),
+            _clock(home), _cache(home), _hub()]
 
 
 def show_findings(console: Console, findings: list[Finding]) -> None:
@@ -109,17 +116,35 @@ def _disk(home: Home) -> Finding:
     return Finding("disk", "ok" if free > LEAST_FREE_BYTES else "broken", f"{free / 1e9:.1f} GB free at {home.root}")
 
 
+def _git(home: Home) -> Finding:
+    commit, dirty = git_state(home.root)
+    if commit:
+        return Finding("git", "ok", f"commit {commit[:12]}{', with changes' if dirty else ''}")
+    why = "has no commit" if shutil.which("git") else "cannot be asked for its commit, because git is not installed"
+    return Finding("git", "note", f"{home.root} {why}: runs keep their code in an archive instead of naming a commit, "
+                                  "and DVC tracks added batches in a git repository only (`git init` makes one)")
+
+
 def _mlflow(home: Home) -> Finding:
+    from plumbline.lineage.tracking import EXPERIMENT, connect, deleted_experiment
+    from plumbline.lineage.writes import DELETED
+
     file = home.folder / "mlflow.db"
     if not home.tracking_uri.startswith("sqlite"):
         return Finding("mlflow store", "ok", f"{home.tracking_uri} (MLFLOW_TRACKING_URI)")
     if not file.exists():
         return Finding("mlflow store", "ok", f"{file} will be made by the first run")
     try:
-        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as store:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
             runs = store.execute("select count(*) from runs").fetchone()[0]
+        found = connect(home).get_experiment_by_name(EXPERIMENT)
+    except UserError as error:
+        return Finding("mlflow store", "broken", str(error))
     except sqlite3.Error as error:
-        return Finding("mlflow store", "broken", f"{file} cannot be read: {error}")
+        said = broken_store(home.tracking_uri, error) or f"{file} cannot be read: {error}"
+        return Finding("mlflow store", "broken", str(said))
+    if found and found.lifecycle_stage == DELETED:
+        return Finding("mlflow store", "note", deleted_experiment(home))
     return Finding("mlflow store", "ok", f"{file}, {runs} runs")
 
 
@@ -130,6 +155,16 @@ def _prefect() -> Finding:
     problem = _unreachable(f"{url.rstrip('/')}/health")
     return Finding("prefect server", "broken" if problem else "ok", f"{url} (PREFECT_API_URL)"
                    + (f" does not answer: {problem}. Start it, or unset PREFECT_API_URL" if problem else ""))
+
+
+def _clock(home: Home) -> Finding:
+    try:
+        retrain = load_params(home.root).retrain
+        when = next_scheduled(home, retrain)
+    except UserError as error:
+        return Finding("clock", "broken", str(error))
+    return Finding("clock", "ok", f"{retrain.cron} ({retrain.timezone}), next at {when}" if when else
+                   "retrain.cron is null: nothing runs by the clock")
 
 
 def _cache(home: Home) -> Finding:

@@ -7,11 +7,14 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
+from plumbline.errors import UserError
+from plumbline.lineage.events import API_URL
 from plumbline.lineage.home import Home, enter
 from plumbline.lineage.records import read_record
 from plumbline.lineage.workspace import Request, resolve
@@ -58,13 +61,27 @@ def _run_flow(home: Home, request: Request, console: Console) -> str:
     if console.is_terminal:
         bars = Bars(console)
         watcher.set(bars)
-        with bars.live:
+        with bars.live, _server_stays():
             name = retrain(request)
     else:
         watcher.set(Lines(console))
-        name = retrain(request)
+        with _server_stays():
+            name = retrain(request)
     assert isinstance(name, str), "what a person asks for always runs"
     return name
+
+
+@contextlib.contextmanager
+def _server_stays() -> Iterator[None]:
+    """Raise UserError where Prefect's server goes away during the run."""
+    import httpx
+
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise UserError(f"Prefect's server at {os.environ.get(API_URL)} went away during the run ({error}). `plumbline "
+                        "show latest` says how far it came; finished stages are kept. Bring the server back, or unset "
+                        "PREFECT_API_URL, and run again.") from error
 
 
 def _warm_up(home: Home) -> None:

@@ -35,12 +35,15 @@ def up(
 ) -> None:
     """Start everything on this machine: Prefect, the worker that retrains, the pages, MLflow. Ctrl-C stops it."""
     from plumbline.config import load_params
+    from plumbline.lineage.clock import next_scheduled
     from plumbline.service.supervisor import already_up
 
     home = find_home()
-    load_params(home.root)
+    params = load_params(home.root)
     if is_up(home.folder):
         raise UserError(already_up(home))
+    enter(home)
+    next_scheduled(home, params.retrain)  # the worker would fail again and again for what Prefect does not take
     command = [sys.executable, "-m", "plumbline.service.supervisor", host]
     os.chdir(home.root)
     if not detach:

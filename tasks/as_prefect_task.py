@@ -1,6 +1,7 @@
 """The Prefect side of a stage: name, version, retries, time limit, logs and progress."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
@@ -17,6 +18,7 @@ from plumbline.errors import after
 from plumbline.lineage import dvc_stage
 from plumbline.lineage.child import Child, StageFailed
 from plumbline.lineage.declared import read_stage
+from plumbline.lineage.events import API_URL, unreachable
 from plumbline.lineage.outcomes import describe
 from plumbline.lineage.program import run_stage
 from plumbline.lineage.records import Outcome
@@ -136,7 +138,9 @@ def _follow(stage: str, watching: Watcher) -> Callable[[Mapping[str, object]], N
         if time.monotonic() - last < ARTIFACT_SECONDS and step < total:
             return
         last, percent = time.monotonic(), 100.0 * step / max(total, 1)
-        # A server that is away costs the progress, not the stage.
+        # A server that is away costs the progress, not the stage: Prefect's client would try for minutes.
+        if (url := os.environ.get(API_URL)) and unreachable(url):
+            return
         with contextlib.suppress(httpx.HTTPError):
             if artifact is None:
                 # Prefect's keys hold lower-case letters, digits and dashes only.

@@ -20,9 +20,9 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def plumbline(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def plumbline(folder: Path, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-m", "plumbline.cli", *arguments], cwd=folder, capture_output=True,
-                          text=True, env=environment(PYTHONPATH=str(CHECKOUT), COLUMNS="120"), timeout=60)
+                          text=True, env=environment(PYTHONPATH=str(CHECKOUT), COLUMNS="120", **more), timeout=60)
 
 
 @pytest.mark.parametrize("command", ["run", "runs", "show", "doctor"])
@@ -88,6 +88,40 @@ def test_runs_and_show(project: Path) -> None:
     as_json = json.loads(plumbline(project, "show", "latest", "--json").stdout)
     assert as_json["stages"]["sft"]["status"] == "reused"
     assert as_json["results"]["reports/preference"]["win_rate_vs_sft_n"] == 400
+
+
+def test_a_damaged_record_costs_its_run_and_nothing_else(project: Path) -> None:
+    spoil = b'{"id": "2026'
+    record = make_run(project)
+    damaged = project / "runs/20260102-000000-bbbbbb"
+    damaged.mkdir()
+    (damaged / "run.json").write_bytes(spoil)
+    (project / ".plumbline").mkdir()
+    (project / ".plumbline/not_run.jsonl").write_bytes(spoil + b"\n" + json.dumps(
+        {"when": "2026-01-03T00:00:00+00:00", "trigger": "schedule", "reason": "too little is new"}).encode())
+    words = f"{damaged / 'run.json'} is damaged"
+    listed = plumbline(project, "runs")
+    assert (listed.returncode, record.id in listed.stdout, listed.stderr.count(words)) == (0, True, 1)
+    assert "too little is new" in listed.stdout
+    as_json = plumbline(project, "runs", "--json")
+    assert [one["id"] for one in json.loads(as_json.stdout)] == [record.id] and words in as_json.stderr
+    status = plumbline(project, "status")
+    assert words in status.stdout and "A run is due" in status.stdout and "Traceback" not in status.stderr
+    shown = plumbline(project, "show", "latest")
+    assert shown.returncode == 2 and words in shown.stderr
+
+
+def test_a_prefect_server_that_is_gone_is_said_before_anything_begins(project: Path) -> None:
+    with socket.socket() as taken:  # nobody listens there
+        taken.bind(("127.0.0.1", 0))
+        gone = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
+        for url, why in ((gone, "refused"), ("nonsense", "unknown url type")):
+            done = plumbline(project, "run", PREFECT_API_URL=url)
+            assert done.returncode == 2
+            assert f"Prefect's server at {url} does not answer" in done.stderr and why in done.stderr
+            assert len(done.stderr.strip().splitlines()) == 1
+        assert not (project / "runs").exists()
+        assert "A run is due" in plumbline(project, "status", PREFECT_API_URL=gone).stdout
 
 
 def test_doctor(project: Path) -> None:

@@ -11,8 +11,8 @@ from plumbline.lineage.declared import ROOMS, producer_of, read_stages
 
 STAGES = read_stages(ROOT)
 MACHINERY = ("plumbline/__init__.py", "plumbline/config.py", "plumbline/progress.py", "plumbline/errors.py",
-             "plumbline/lineage/", "plumbline/feedback/", "tasks/__init__.py", "tasks/stage.py",
-             "tasks/as_prefect_task.py")
+             "plumbline/whole_file.py", "plumbline/lineage/", "plumbline/feedback/", "tasks/__init__.py",
+             "tasks/stage.py", "tasks/as_prefect_task.py")
 """It runs and records a stage, but does not change its result."""
 DECIDES = ("plumbline/lineage/promotion.py", "plumbline/lineage/registry.py")
 """Parts of it that do."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from plumbline.errors import UserError
+from plumbline.whole_file import DRAFT, write_whole
 
 if TYPE_CHECKING:
     from plumbline.alignment.ppo import Learner, Metrics
@@ -36,10 +37,8 @@ class Checkpoint:
         torch.save(state, buffer)
         content = buffer.getvalue()
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "partial"
-        partial.write_bytes(content)
-        older = list(self.folder.glob("*.pt"))
-        partial.rename(self.folder / f"{learner.update:06d}-{hashlib.sha256(content).hexdigest()[:32]}.pt")
+        older = [*self.folder.glob("*.pt"), *self.folder.glob(f"{DRAFT}*")]  # with what a kill has left half written
+        write_whole(self.folder / f"{learner.update:06d}-{hashlib.sha256(content).hexdigest()[:32]}.pt", content)
         for file in older:
             file.unlink()
 

@@ -12,6 +12,7 @@ from plumbline.lineage.notices import notify
 from plumbline.lineage.registry import Registry
 from plumbline.lineage.waiting import require_store
 from plumbline.lineage.workspace import Workspace
+from plumbline.whole_file import write_whole
 
 NOTICED = "champion.json"
 """The champion that was announced last."""
@@ -36,16 +37,18 @@ def champion_changed(home: Home, model: str, webhook: str | None) -> None:
     file = home.folder / NOTICED
     with file_lock(file.with_suffix(".lock")):  # the run and `plumbline up` may look at the same moment
         champion = Registry.open(home, model).champion()
-        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        before = _noticed(file)
         now = champion.version if champion else None
         if before.get(model) == now:
             return
-        _write(file, {**before, model: now})
+        write_whole(file, json.dumps({**before, model: now}) + "\n")
     notify(home, webhook, CHAMPION_CHANGED, f"plumbline.model.{model}",
            {"model": model, "version": now, "before": before.get(model)})
 
 
-def _write(file: Path, values: dict[str, int | None]) -> None:
-    draft = file.with_suffix(".new")
-    draft.write_text(json.dumps(values) + "\n", encoding="utf-8")
-    draft.replace(file)
+def _noticed(file: Path) -> dict[str, int | None]:
+    """The champions that were announced last, by model; none where that is forgotten: then one is announced again."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -20,16 +20,16 @@ from plumbline.preferences.arrivals import (
     Arrival,
     Draft,
     arrival_index,
-    arrivals,
     draft,
     find_arrival,
     publish,
+    readable_arrivals,
     removed_rows,
 )
 from plumbline.preferences.batches import QUARANTINE, ROWS, Quarantined, Read, Unread, lines
 from plumbline.preferences.formats import Reading
 from plumbline.preferences.index import NOBODY, Hashes, Index, index_of, index_of_rows
-from plumbline.preferences.snapshot import ADDED, Simulation, resolve_sources
+from plumbline.preferences.snapshot import ADDED, Simulation, resolve_sources, with_imports_made_again
 from plumbline.preferences.sources import open_source, read_all
 from plumbline.preferences.splits import SPLITS, split_of
 from plumbline.preferences.types import Row
@@ -70,7 +70,7 @@ class Changed:
 def add(home: Home, source: str, how: Reading, dry_run: bool = False) -> Changed:
     """Import a file, a folder or `hub:NAME` as a batch. Raises UserError where nothing in it is usable."""
     content, read = _open(source, how)
-    for known in arrivals(home.preferences):
+    for known in readable_arrivals(home.preferences)[0]:
         if known.content == content and known.action == "add":
             # An import that was killed after its batch appeared is finished here.
             not_tracked, not_announced = (None, None) if dry_run else (track(home), announce_once(home, known))
@@ -142,7 +142,7 @@ def _change(home: Home, source: str, read: Read, action: Action, content: str, r
     with draft(folders, source, read) as drafted:
         drafted.keep(beside or {})
         gone = removes(drafted)
-        effects = _effects(home, drafted, arrivals(folders))
+        effects = _effects(home, drafted, readable_arrivals(folders)[0])
         reasons = _reasons(lines(drafted.folder / QUARANTINE))
         if dry_run:
             arrival = Arrival(drafted.batch.digest, action, now, content, len(gone), reason, drafted.batch)
@@ -187,12 +187,16 @@ def _effects(home: Home, drafted: Draft, before: Sequence[Arrival]) -> tuple[int
     return int(known.sum()), int(out.sum()), int((~known & ~out).sum()), {name: splits[name] for name in SPLITS}
 
 
-def _present(home: Home) -> Iterator[Index]:
+def _present(home: Home) -> list[Index]:
     """The indexes of everything that the next run would learn from, and of all arrivals."""
     params, folders = load_params(home.root), home.preferences
     sources = [*(source for source in params.snapshot.sources if source != ADDED), ADDED]
-    for batch, folder in resolve_sources(sources, Simulation.of(params), folders):
-        yield index_of(folder / ROWS, batch.digest, folders.indexes)
+
+    def indexes() -> list[Index]:
+        return [index_of(folder / ROWS, batch.digest, folders.indexes)
+                for batch, folder in resolve_sources(sources, Simulation.of(params), folders)]
+
+    return with_imports_made_again(folders, indexes)
 
 
 def judged_before(home: Home, index: Index) -> Hashes:

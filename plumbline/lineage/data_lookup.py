@@ -13,7 +13,14 @@ from plumbline.lineage.recorded import outputs_of
 from plumbline.lineage.records import find_run, run_folders
 from plumbline.lineage.registry import Registry
 from plumbline.lineage.waiting import StoreGone
-from plumbline.preferences.arrivals import Arrival, arrival_index, arrivals, find_arrival, folder_of, removed_rows
+from plumbline.preferences.arrivals import (
+    Arrival,
+    arrival_index,
+    find_arrival,
+    folder_of,
+    readable_arrivals,
+    removed_rows,
+)
 from plumbline.preferences.batches import ROWS
 from plumbline.preferences.manifest import MANIFEST, read_manifest
 from plumbline.preferences.parts import ROWS_FILE
@@ -49,6 +56,8 @@ class Place:
     went_to: dict[str, str]
     """By run: train, validation, heldout, or near_heldout."""
     learners: list[Learner]
+    damaged: list[str]
+    """What is wrong with batches that cannot be read, and may hold it too."""
 
 
 def find_version(home: Home, name: str) -> Version:
@@ -58,8 +67,9 @@ def find_version(home: Home, name: str) -> Version:
     """
     if name == NOW:
         return _snapshot(NOW, _now(home))
-    known = arrivals(home.preferences)
-    if any(arrival.digest.startswith(name) for arrival in known):
+    known, damaged = readable_arrivals(home.preferences)
+    names = [*(arrival.digest for arrival in known), *damaged]
+    if any(one.startswith(name) for one in names):
         arrival = find_arrival(home.preferences, name)
         return Version(f"batch {arrival.digest[:16]}",
                        ((folder_of(home.preferences, arrival) / ROWS, arrival.batch.digest),))
@@ -80,14 +90,15 @@ def find_version(home: Home, name: str) -> Version:
 def where_is(home: Home, row: str) -> Place:
     """Everything that is known of a row. Raises UserError for a row that is nowhere."""
     folders, number = home.preferences, row_number(row)
-    known = arrivals(folders)
+    known, damaged = readable_arrivals(folders)
     found = [arrival for arrival in known if number in arrival_index(folders, arrival).row]
     wanted, seen = {row}, Seen()
     went_to = {run.name: place for run in run_folders(home) if (place := _destinations(run, wanted, seen).get(row))}
     if not found and not went_to:
         raise UserError(f"No batch and no run on this machine holds the row {row}. `plumbline data diff` and "
                         "`plumbline data show` print the ids of rows.")
-    return Place(row, found, bool(number in removed_rows(folders, known)), went_to, learners(home, [row]))
+    return Place(row, found, bool(number in removed_rows(folders, known)), went_to, learners(home, [row]),
+                 list(damaged.values()))
 
 
 def learners(home: Home, rows: Iterable[str]) -> list[Learner]:

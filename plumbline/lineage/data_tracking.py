@@ -33,17 +33,24 @@ def track(home: Home) -> str | None:
         return None
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.scm import SCMError
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
-    with file_lock(home.folder / "tracking.lock"), contextlib.chdir(home.root), Repo(str(home.root)) as repo:
-        new = [str(folder) for folder in untracked(home)]  # another process may have done some meanwhile
-        try:
+    try:
+        with file_lock(home.folder / "tracking.lock"), contextlib.chdir(home.root), Repo(str(home.root)) as repo:
+            new = [str(folder) for folder in untracked(home)]  # another process may have done some meanwhile
             if new:
                 # Without relinking the files stay where they are all the time: a snapshot may be reading them.
                 repo.add(new, relink=False)
-        except DvcException as error:
-            return f"DVC does not track the newest batches yet ({' '.join(str(error).split())[:300]})"
+    except SCMError as error:
+        return f"DVC cannot track the newest batches without git: {_said(error)} (`git init` there makes it one)"
+    except (DvcException, OSError) as error:
+        return f"DVC does not track the newest batches yet ({_said(error)})"
     return None
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def track_apart(home: Home) -> str | None:

@@ -8,6 +8,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+from plumbline.errors import UserError
 from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.lineage.journal import close
 from plumbline.lineage.recorded import RECORD
@@ -24,7 +25,10 @@ def mark_dead(home: Home) -> list[str]:
     """
     marked = []
     for folder in run_folders(home):
-        record = raw_record(folder)
+        try:
+            record = raw_record(folder)
+        except UserError:  # a damaged one is for a person to look at: `plumbline runs` names it
+            continue
         if record.status == "running" and is_gone(record):
             _mark(home, folder, record)
             marked.append(record.id)

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from plumbline.config import Params, Retrain, load_params
+from plumbline.config import Params, load_params
+from plumbline.errors import UserError
+from plumbline.lineage.clock import next_scheduled
 from plumbline.lineage.digests import cached_file, cached_listing
 from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.lineage.records import RunRecord, read_record
-from plumbline.lineage.waiting import StoreGone, is_away, is_there, require_store
+from plumbline.lineage.waiting import StoreGone, broken_store, is_away, is_there, require_store
 from plumbline.preferences.arrivals import arrival_index, arrivals, read_arrival, removed_rows
 from plumbline.preferences.batches import SIMULATED
 from plumbline.preferences.folders import Folders
@@ -81,17 +82,7 @@ def due(home: Home) -> Due:
     unseen = _count(home, batches, last) if last else new
     enough, why = _verdict(params, new, unseen, champion, last, _changed_source(home, params, last))
     return Due(new, params.retrain.min_new_comparisons, champion.run if champion else None,
-               next_scheduled(params.retrain), enough, why)
-
-
-def next_scheduled(retrain: Retrain, now: datetime | None = None) -> str | None:
-    """The clock's next time after `now`: ISO 8601 with the zone's offset."""
-    if retrain.cron is None:
-        return None
-    from cronsim import CronSim
-
-    zone = ZoneInfo(retrain.timezone)
-    return next(CronSim(retrain.cron, (now or datetime.now(UTC)).astimezone(zone))).isoformat(timespec="minutes")
+               next_scheduled(home, params.retrain), enough, why)
 
 
 def _verdict(params: Params, new: int, unseen: int, champion: Learned | None, last: Learned | None,
@@ -172,13 +163,16 @@ def _champion_at(home: Home, model: str, _when: int) -> Learned | None:
     from mlflow.exceptions import MlflowException
 
     from plumbline.lineage import tracking
+    from plumbline.lineage.registry import ABSENT
 
     try:
         version = tracking.connect(home).get_model_version_by_alias(model, ALIAS)
     except MlflowException as error:
         if is_away(error):
             raise StoreGone(f"MLflow's store {home.tracking_uri} does not answer now ({error}).") from None
-        return None
+        if error.error_code in ABSENT:
+            return None
+        raise broken_store(home.tracking_uri, error) or error from None
     created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat()
     run = version.tags.get("pipeline_run", "")
     found = _learned(home, run)
@@ -202,7 +196,10 @@ def _last_conclusive(home: Home) -> Learned | None:
 
 @lru_cache(maxsize=4096)
 def _conclusive(folder: Path, _when: int) -> bool:
-    record = read_record(folder)
+    try:
+        record = read_record(folder)
+    except UserError:  # it tells nothing
+        return False
     if record.settings or record.params_file or record.until:  # somebody's experiment
         return False
     return record.status == "finished" or refused(folder, record)
@@ -213,7 +210,10 @@ def refused(folder: Path, record: RunRecord) -> bool:
     gate = folder / "reports/reward/gate.json"
     if record.status != "failed" or not gate.exists():
         return False
-    return not json.loads(gate.read_text(encoding="utf-8"))["passed"]
+    try:
+        return not json.loads(gate.read_text(encoding="utf-8"))["passed"]
+    except (OSError, ValueError, KeyError, TypeError):  # damaged
+        return False
 
 
 @lru_cache(maxsize=64)
@@ -222,7 +222,11 @@ def _learned(home: Home, run: str) -> Learned | None:
     manifest = folder / "data/snapshot" / MANIFEST
     if not run or not manifest.exists():
         return None
-    return Learned(run, read_record(folder).created, _batches_in(manifest))
+    try:
+        created = read_record(folder).created
+    except (UserError, FileNotFoundError):  # MLflow knows as much of the champion's run
+        return None
+    return Learned(run, created, _batches_in(manifest))
 
 
 def _cached_manifest(home: Home, snapshot: str) -> Path | None:

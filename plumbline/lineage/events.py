@@ -7,6 +7,7 @@ that has arrived.
 import base64
 import json
 import os
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping
@@ -51,3 +52,14 @@ def call(path: str, body: object) -> object:
     except HTTPException as error:  # what answers there speaks no HTTP, or was cut off
         raise OSError(f"{type(error).__name__}: {error}") from error
     return json.loads(text) if text else None
+
+
+def unreachable(api_url: str) -> str | None:
+    """Why the server at that address does not answer, or None."""
+    try:
+        with urllib.request.urlopen(f"{api_url.rstrip('/')}/health", timeout=TIMEOUT_SECONDS):
+            return None
+    except urllib.error.URLError as error:
+        return str(error.reason)
+    except (OSError, HTTPException, ValueError) as error:  # somebody else, or no address
+        return str(error)

@@ -69,7 +69,14 @@ def _with_files(home: Home, digests: set[str]) -> set[str]:
 
 def _in_use(home: Home) -> list[Path]:
     """The DVC repositories that may be written to: the checkout, and the workspaces of runs that are going on."""
-    return [home.root, *(folder for folder in run_folders(home) if raw_record(folder).status == "running")]
+    return [home.root, *filter(_may_be_going_on, run_folders(home))]
+
+
+def _may_be_going_on(folder: Path) -> bool:
+    try:
+        return raw_record(folder).status == "running"
+    except UserError:  # damaged: nobody knows
+        return True
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from plumbline.errors import UserError
 from plumbline.lineage.gc_needed import Needed
 from plumbline.lineage.home import RECORD_FILE, Home
-from plumbline.preferences.arrivals import arrivals
+from plumbline.preferences.arrivals import readable_arrivals
 from plumbline.preferences.batches import BATCH
 from plumbline.preferences.manifest import read_manifest
 
@@ -33,7 +33,11 @@ def _checkpoints(home: Home, live: Needed) -> Iterator[Path]:
 
 def _imports(home: Home, digests: set[str]) -> Iterator[Path]:
     for file in home.preferences.imported.glob(f"*/{BATCH}"):
-        if json.loads(file.read_text(encoding="utf-8"))["digest"] not in digests:
+        try:
+            needed = json.loads(file.read_text(encoding="utf-8"))["digest"] in digests
+        except (OSError, ValueError, KeyError, TypeError):  # damaged: it is made again from its source
+            needed = False
+        if not needed:
             yield file.parent
 
 
@@ -58,7 +62,7 @@ def _drafts(home: Home) -> Iterator[Path]:
 
 def _batches(home: Home, live: Needed) -> set[str]:
     """The digests of the batches that snapshots of runs that stay hold, and of all that arrived."""
-    found = {arrival.batch.digest for arrival in arrivals(home.preferences)}
+    found = {arrival.batch.digest for arrival in readable_arrivals(home.preferences)[0]}
     for folder in (home.root, *(home.runs / run for run in live.runs)):
         for snapshot in SNAPSHOTS:
             # One that is not there, or half written, names nothing; imports can be made again.

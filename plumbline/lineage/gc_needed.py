@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
-from plumbline.lineage.home import Home
+from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.lineage.recorded import outputs_of, recorded
 from plumbline.lineage.records import find_run, is_gone, raw_record, run_folders
 from plumbline.lineage.registry import Registry
@@ -51,7 +51,7 @@ def needed(home: Home, newest: int, keep: Sequence[str]) -> Needed:
                 digests |= set(found.outputs.values())
     for run in runs:
         digests |= set(outputs_of(home.runs / run).values())
-    unfinished = any(raw_record(home.runs / run).status in ("running", *UNFINISHED) for run in runs)
+    unfinished = any(_may_go_on(home.runs / run) for run in runs)
     return Needed(runs, digests, others, unfinished)
 
 
@@ -61,7 +61,11 @@ def _kept_runs(home: Home, newest: int, keep: Sequence[str]) -> dict[str, str]:
     last = {folder.name for folder in folders[-newest:]} if newest else set()
     found: dict[str, str] = {}
     for folder in folders:
-        record = raw_record(folder)
+        try:
+            record = raw_record(folder)
+        except UserError:
+            found[folder.name] = f"its {RECORD_FILE} is damaged, so nobody knows what it is"
+            continue
         if record.status == "running" and not is_gone(record):
             found[record.id] = "it is going on"
         elif record.pinned is not None:
@@ -71,6 +75,14 @@ def _kept_runs(home: Home, newest: int, keep: Sequence[str]) -> dict[str, str]:
         elif record.id in last:
             found[record.id] = f"it is one of the newest {newest}"
     return found
+
+
+def _may_go_on(folder: Path) -> bool:
+    """Whether a run may go on from a checkpoint."""
+    try:
+        return raw_record(folder).status in ("running", *UNFINISHED)
+    except UserError:
+        return True
 
 
 def _versions(home: Home) -> list[tuple[int, str, tuple[str, ...], str]]:

@@ -4,15 +4,16 @@ A SQLite file, `history.db`. It is derived and can be deleted at any time; anoth
 MLflow store, begins it anew.
 """
 
+import contextlib
+import logging
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
-from plumbline.errors import UserError
 from plumbline.lineage.history_facts import ManifestFacts, PipelineFacts, StageFacts
 
 FILE = "history.db"
@@ -26,6 +27,8 @@ CREATE TABLE notes (name TEXT PRIMARY KEY, body BLOB NOT NULL);
 """
 COMPLETE, REGISTRY, SOURCE = "complete", "registry", "source"
 WAIT_SECONDS = 10.0
+LOCKED = "database is locked"
+log = logging.getLogger("plumbline")
 Facts = StageFacts | PipelineFacts | ManifestFacts | str
 """A bare id is a run of somebody else's."""
 KINDS: dict[str, type[StageFacts] | type[PipelineFacts] | type[ManifestFacts]] = {
@@ -75,11 +78,16 @@ class Known:
 
 
 class Index:
-    """The file. Each call opens it, so that several servers may use it side by side."""
+    """The file. Each call opens it, so that several servers may use it side by side.
+
+    A damaged one is begun anew. One that cannot be used at all is done without: the history is then read from MLflow
+    each time a server starts.
+    """
 
     def __init__(self, home_folder: Path, source: str) -> None:
         self.path = home_folder / FILE
         self._source = source
+        self._problem = ""
 
     def load(self) -> Known:
         """What is kept; nothing where there is no file yet or it does not fit."""
@@ -87,8 +95,8 @@ class Index:
             return Known()
         try:
             return self._load()
-        except (UserError, TypeError, KeyError, orjson.JSONDecodeError):  # damaged: what is derived is made again
-            self.path.unlink(missing_ok=True)
+        except (sqlite3.Error, OSError, TypeError, KeyError, ValueError):  # what is derived is made again
+            self._clear()
             return Known()
 
     def _load(self) -> Known:
@@ -105,30 +113,42 @@ class Index:
         """Add what has ended."""
         rows = [_row(one) for one in facts]
         if rows:
-            with self._open() as file:
-                file.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", rows)
+            self._write("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", rows)
 
     def note(self, name: str, value: object) -> None:
         """Keep one more thing by name."""
-        with self._open() as file:
-            file.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, orjson.dumps(value)))
+        self._write("INSERT OR REPLACE INTO notes VALUES (?, ?)", [(name, orjson.dumps(value))])
 
     def forget(self, run_ids: Iterable[str]) -> None:
         """Drop runs that were deleted."""
-        with self._open() as file:
-            file.executemany("DELETE FROM facts WHERE run_id = ?", [(run_id,) for run_id in run_ids])
+        self._write("DELETE FROM facts WHERE run_id = ?", [(run_id,) for run_id in run_ids])
+
+    def _write(self, command: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Change the file. After a failure nothing more is kept: what is missing would be behind what is there."""
+        if self._problem:
+            return
+        try:
+            with self._open() as file:
+                file.executemany(command, rows)
+        except (sqlite3.Error, OSError) as error:
+            self._problem = str(error)
+            log.warning("%s, which remembers the recorded runs, cannot be used (%s). They are read from MLflow again "
+                        "when this program starts again.", self.path, error)
+            if LOCKED not in str(error):  # then another program keeps it
+                self._clear()
+
+    def _clear(self) -> None:
+        """Delete the file, if that can be done."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A transaction. Raises UserError where the file can be neither used nor begun anew."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=WAIT_SECONDS)) as file, file:
-                self._begin(file)
-                yield file
-        except sqlite3.Error as error:
-            raise UserError(f"{self.path}, what is remembered of the recorded runs, cannot be used: {error}. It may be "
-                            "deleted: it is made again from MLflow.") from error
+        """A transaction. Raises sqlite3.Error, or OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self.path, timeout=WAIT_SECONDS)) as file, file:
+            self._begin(file)
+            yield file
 
     def _begin(self, file: sqlite3.Connection) -> None:
         """Begin the file anew where it is another version's or another store's."""

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from plumbline.config import load_params
+from plumbline.errors import UserError
 from plumbline.lineage import tracking
 from plumbline.lineage.history_facts import Artifacts, iso
 from plumbline.lineage.history_records import Move, Registered, Version
 from plumbline.lineage.home import Home
 from plumbline.lineage.registry import COMPARED_WITH, DIGEST, MOVE
+from plumbline.lineage.writes import DELETED
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -33,6 +35,7 @@ class Reader:
     """One project's MLflow store. Raises MlflowException, OSError or SQLAlchemyError where it cannot be read."""
 
     def __init__(self, home: Home) -> None:
+        self._home = home
         self._client = tracking.connect(home)
         self.artifacts = Artifacts(self._client)
         self._name = load_params(home.root).promote.model_name
@@ -45,9 +48,15 @@ class Reader:
     def experiment(self) -> str | None:
         """The id of the project's experiment; None as long as nothing was recorded."""
         if self._experiment is None:
-            found = self._client.get_experiment_by_name(tracking.EXPERIMENT)
-            self._experiment = str(found.experiment_id) if found else None
+            self._look_up_experiment()
         return self._experiment
+
+    def _look_up_experiment(self) -> None:
+        """Raises UserError where it was deleted: nothing would be found in it."""
+        found = self._client.get_experiment_by_name(tracking.EXPERIMENT)
+        if found and found.lifecycle_stage == DELETED:
+            raise UserError(tracking.deleted_experiment(self._home))
+        self._experiment = str(found.experiment_id) if found else None
 
     def all_runs(self) -> Iterator[list["MlflowRun"]]:
         """Every run, newest first, in pages."""
@@ -79,8 +88,14 @@ class Reader:
         return found if found.info.lifecycle_stage == "active" else None
 
     def deleted(self, known: Callable[[str], bool]) -> list[str]:
-        """Those of the known runs that were deleted, as far as the newest hundred tell."""
-        return [run.info.run_id for run in self._search("", PAGE, deleted=True) if known(run.info.run_id)]
+        """Those of the known runs that were deleted, as far as the newest hundred tell.
+
+        Raises UserError where they went with their experiment.
+        """
+        found = [run.info.run_id for run in self._search("", PAGE, deleted=True) if known(run.info.run_id)]
+        if found:
+            self._look_up_experiment()
+        return found
 
     def old_runs(self) -> list["MlflowRun"]:
         """Every ten seconds the next page of all runs, in turn; mostly nothing."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from plumbline.errors import UserError
 from plumbline.lineage.events import API_URL, PREFERENCES_ADDED, send
 from plumbline.lineage.home import Home
-from plumbline.preferences.arrivals import NAME_DIGITS, NO_ROWS, Arrival, arrivals, draft, publish
+from plumbline.preferences.arrivals import NAME_DIGITS, NO_ROWS, Arrival, draft, publish, readable_arrivals
 from plumbline.preferences.batches import BATCH, Quarantined, Read, Unread, file_digest
 from plumbline.preferences.formats import RECOGNISED, Reading
 from plumbline.preferences.reading import read_file
@@ -121,7 +121,10 @@ def announce_missed(home: Home) -> str | None:
     marked = _marks(home)
     if not names - {mark.name for mark in marked.glob("*")}:
         return None
-    missed = [arrival for arrival in arrivals(home.preferences) if not (marked / _mark_of(arrival)).exists()]
+    known = readable_arrivals(home.preferences)[0]
+    missed = [arrival for arrival in known if not (marked / _mark_of(arrival)).exists()]
+    if not missed:
+        return None
     problem = announce(home, missed[-1])
     if problem is None:
         for arrival in missed:

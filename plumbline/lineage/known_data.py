@@ -17,7 +17,14 @@ from plumbline.errors import UserError
 from plumbline.lineage.data_lookup import NOW, SNAPSHOT
 from plumbline.lineage.history import History, Run
 from plumbline.lineage.home import Home
-from plumbline.preferences.arrivals import NAME_DIGITS, Arrival, arrivals, folder_of, removed_rows
+from plumbline.preferences.arrivals import (
+    NAME_DIGITS,
+    Arrival,
+    arrivals,
+    folder_of,
+    readable_arrivals,
+    removed_rows,
+)
 from plumbline.preferences.batches import ROWS
 from plumbline.preferences.browse import Browser
 from plumbline.preferences.manifest import Batch
@@ -70,9 +77,19 @@ class KnownData:
         self._history, self._home = history, history.home
 
     def arrivals(self) -> list[Arrival]:
-        """What arrived, in the order in which it counts."""
+        """What arrived and can be read, in the order in which it counts."""
+        return list(self._arrived()[0])
+
+    def damaged(self) -> dict[str, str]:
+        """By the names of their folders, what is wrong with what arrived and cannot be read."""
+        return self._arrived()[1]
+
+    def _arrived(self) -> tuple[list[Arrival], dict[str, str]]:
         folder = self._home.preferences.arrived
-        return list(_arrivals(self._home, folder.stat().st_mtime_ns)) if folder.is_dir() else []
+        found = _arrivals(self._home, folder.stat().st_mtime_ns) if folder.is_dir() else ([], {})
+        if found[1]:
+            _arrivals.cache_clear()  # repairing a file leaves its folder's time as it is
+        return found
 
     def not_here(self) -> list[str]:
         """The names of batches that DVC knows of and this machine does not hold."""
@@ -101,6 +118,9 @@ class KnownData:
             for arrival in self.arrivals():
                 if arrival.digest.startswith(wanted):
                     return self._batch(arrival)
+            for folder, problem in self.damaged().items():
+                if folder.startswith(wanted[:NAME_DIGITS]):
+                    raise UserError(problem)
             for snapshot in self.snapshots():
                 if snapshot.digest.startswith(wanted) or (snapshot.runs[0].snapshot or "").startswith(wanted):
                     return self._snapshot(snapshot)
@@ -168,8 +188,8 @@ def _now(home: Home, _changed: tuple[int, ...], _time: int) -> Version:
 
 
 @lru_cache(maxsize=2)
-def _arrivals(home: Home, _changed: int) -> tuple[Arrival, ...]:
-    return tuple(arrivals(home.preferences))
+def _arrivals(home: Home, _changed: int) -> tuple[list[Arrival], dict[str, str]]:
+    return readable_arrivals(home.preferences)
 
 
 @lru_cache(maxsize=BROWSERS)

@@ -17,6 +17,7 @@ from plumbline.lineage.home import Home, enter, find_home
 from plumbline.lineage.notices import notify
 from plumbline.lineage.waiting import patiently
 from plumbline.lineage.workspace import Request
+from plumbline.whole_file import write_whole
 
 COMMAND_LINE = "command line"
 BY_THE_CLOCK = "schedule"
@@ -75,12 +76,16 @@ def could_not_start(home: Home, request: Request, error: UserError) -> None:
 
 
 def not_run(home: Home) -> list[NotRun]:
-    """The latest, newest first."""
+    """The latest, newest first; a damaged line is left out."""
     try:
-        lines = (home.folder / FILE).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+        lines = (home.folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
         return []
-    return [NotRun(**json.loads(line)) for line in reversed(lines)]
+    found = []
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, TypeError):
+            found.append(NotRun(**json.loads(line)))
+    return found
 
 
 def _note(home: Home, new: NotRun) -> None:
@@ -88,6 +93,4 @@ def _note(home: Home, new: NotRun) -> None:
     if known and (known[0].trigger, known[0].reason) == (new.trigger, new.reason):
         new = replace(new, times=known.pop(0).times + 1)
     text = "".join(json.dumps(asdict(one)) + "\n" for one in reversed([new, *known[:KEPT - 1]]))
-    draft = home.folder / f"{FILE}.new"
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(home.folder / FILE)
+    write_whole(home.folder / FILE, text)

@@ -1,5 +1,6 @@
 """One pass through the pipeline: its workspace, its MLflow parent run, and how it ended."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from plumbline.config import Params
 from plumbline.errors import UserError, after
 from plumbline.lineage import tracking
 from plumbline.lineage.announcements import run_ended
 from plumbline.lineage.dead_runs import mark_dead
 from plumbline.lineage.gc_cache import GC_LOCK
-from plumbline.lineage.home import RECORD_FILE, enter, find_home
+from plumbline.lineage.home import RECORD_FILE, Home, enter, find_home
 from plumbline.lineage.journal import deliver
 from plumbline.lineage.locks import file_lock
 from plumbline.lineage.not_run import could_not_start
@@ -37,20 +39,13 @@ def pipeline_run(request: Request) -> Iterator[Workspace]:
     try:
         params = resolve(home, request)
         preflight(home, params)
+        tracking.prepare(home)
+        deliver(home)
+        mark_dead(home)
+        workspace, parent = _begin(home, params, request)
     except UserError as error:
         could_not_start(home, request, error)
         raise
-    tracking.prepare(home)
-    deliver(home)
-    mark_dead(home)
-    with file_lock(home.folder / GC_LOCK):  # gc must know of the run, or be done
-        workspace = create_workspace(home, params, request)
-    parent = tracking.Recording(home, workspace.record.id, _tags(workspace))
-    workspace.record.mlflow_run = parent.run_id
-    workspace.record.save(workspace.folder)
-    _upload(workspace, parent, *ASKED_FOR)
-    if workspace.record.git_dirty is not False:
-        _upload_code(workspace, parent)
     workspace = replace(workspace, after_stage=lambda stage, outcome: _record(workspace, parent, stage, outcome))
     try:
         yield workspace
@@ -62,6 +57,23 @@ def pipeline_run(request: Request) -> Iterator[Workspace]:
         raise
     _end(workspace, parent, "finished", None)
     run_ended(workspace, None)
+
+
+def _begin(home: Home, params: Params, request: Request) -> tuple[Workspace, tracking.Recording]:
+    """Make the workspace and the MLflow run; after an error there is no workspace, for the run has not begun."""
+    with file_lock(home.folder / GC_LOCK):  # gc must know of the run, or be done
+        workspace = create_workspace(home, params, request)
+    try:
+        parent = tracking.Recording(home, workspace.record.id, _tags(workspace))
+        workspace.record.mlflow_run = parent.run_id
+        workspace.record.save(workspace.folder)
+        _upload(workspace, parent, *ASKED_FOR)
+        if workspace.record.git_dirty is not False:
+            _upload_code(workspace, parent)
+    except BaseException:
+        shutil.rmtree(workspace.folder, ignore_errors=True)
+        raise
+    return workspace, parent
 
 
 def check_gate(workspace: Workspace) -> None:

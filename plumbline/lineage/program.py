@@ -23,6 +23,7 @@ from plumbline.lineage.digests import digests
 from plumbline.lineage.home import Home, enter, find_home
 from plumbline.lineage.recorder import StageRun
 from plumbline.lineage.records import alive
+from plumbline.lineage.waiting import broken_store
 from plumbline.progress import PROGRESS_FILE
 
 Program = Callable[[StageRun], None]
@@ -38,7 +39,7 @@ def run_as_command(name: str, program: Program) -> int:
     try:
         run_stage(Path.cwd(), name, program)
     except Exception as error:
-        problem = as_user_error(error)
+        problem = as_user_error(error) or broken_store(os.environ.get("MLFLOW_TRACKING_URI", ""), error)
         if problem is None:
             traceback.print_exc()
             _write_line({"crashed": f"{type(error).__name__}: {error}"})

@@ -18,6 +18,7 @@ from plumbline.lineage import tracking
 from plumbline.lineage.home import Home
 from plumbline.lineage.records import RunRecord, find_run, raw_record, read_record
 from plumbline.lineage.workspace import CODE, IGNORE
+from plumbline.lineage.writes import DELETED
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -120,6 +121,8 @@ def _find(home: Home, name: str) -> "Run":
     query = f"tags.`{tracking.TRIGGER}` != '' AND attributes.run_name LIKE '{beginning}%'"
     try:
         experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+        if experiment and experiment.lifecycle_stage == DELETED:
+            raise UserError(tracking.deleted_experiment(home))
         ids = [experiment.experiment_id] if experiment else []
         runs = list(client.search_runs(ids, query, max_results=NEWEST, order_by=["attributes.start_time DESC"])
                     if ids else [])

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import RECORD_FILE, Home
+from plumbline.whole_file import write_whole
 
 ZOMBIE, BEGAN = "Z", 19
 """In /proc/pid/stat, after the process's name: a state, and the place of the time of its beginning."""
@@ -63,9 +64,7 @@ class RunRecord(BaseModel):
 
     def save(self, workspace: Path) -> None:
         """Write the record, whole or not at all: other processes read it at any time."""
-        draft = workspace / f".{RECORD_FILE}.new"
-        draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        draft.replace(workspace / RECORD_FILE)
+        write_whole(workspace / RECORD_FILE, self.model_dump_json(indent=1) + "\n")
 
 
 def read_record(workspace: Path) -> RunRecord:
@@ -81,9 +80,24 @@ def raw_record(workspace: Path) -> RunRecord:
     file = workspace / RECORD_FILE
     try:
         return RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError):
         raise UserError(f"{file} is damaged, or of another version of Plumbline. Delete the folder {workspace}: "
                         f"`plumbline restore {workspace.name}` brings a recorded run back.") from None
+
+
+def readable_records(folders: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
+    """The records of these workspaces that can be read, as `read_record`; and what is wrong with each of the others."""
+    found, damaged = [], []
+    for folder in folders:
+        try:
+            found.append(read_record(folder))
+        except UserError as error:
+            damaged.append(str(error))
+        except FileNotFoundError:  # deleted at this moment
+            continue
+    return found, damaged
 
 
 def is_gone(record: RunRecord) -> bool:

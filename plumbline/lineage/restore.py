@@ -137,8 +137,8 @@ def put_code(home: Home, found: Recorded, draft: Path) -> None:
 
 
 def _from_git(root: Path, commit: str | None) -> bytes | None:
-    """The code of a commit as a tar file; None where the checkout does not have it."""
-    if commit is None:
+    """The code of a commit as a tar file; None where the checkout does not have it, or this machine has no git."""
+    if commit is None or shutil.which("git") is None:
         return None
     prefix = subprocess.run(["git", "rev-parse", "--show-prefix"], cwd=root, capture_output=True, check=False)
     names = [name for name in (*CODE, IGNORE) if (root / name).exists()]

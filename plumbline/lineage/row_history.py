@@ -14,9 +14,10 @@ from plumbline.lineage.digests import cached_file, cached_listing
 from plumbline.lineage.history import History, Run, Version
 from plumbline.lineage.home import Home
 from plumbline.lineage.known_data import Data, KnownData
-from plumbline.preferences.arrivals import NO_ROWS, REMOVED, Arrival, folder_of
-from plumbline.preferences.batches import ROWS, lines
+from plumbline.preferences.arrivals import NO_ROWS, Arrival, folder_of, read_arrival, taken_away
+from plumbline.preferences.batches import ROWS
 from plumbline.preferences.browse import Browser
+from plumbline.preferences.folders import Folders
 from plumbline.preferences.index import Hashes, index_of
 from plumbline.preferences.parts import ROWS_FILE
 
@@ -161,7 +162,7 @@ def _ids(home: Home, arrival: Arrival) -> tuple[Hashes, Hashes]:
     """The ids of the rows that an arrival brings, and of those that it takes away, sorted."""
     folder = folder_of(home.preferences, arrival)
     return (_sorted_rows(folder / ROWS, arrival.batch.digest, home.preferences.indexes),
-            _sorted_names(folder / REMOVED) if arrival.removes else NO_ROWS)
+            _sorted_names(home.preferences, folder) if arrival.removes else NO_ROWS)
 
 
 @lru_cache(maxsize=1024)
@@ -170,5 +171,5 @@ def _sorted_rows(file: Path, digest: str, indexes: Path) -> Hashes:
 
 
 @lru_cache(maxsize=1024)
-def _sorted_names(file: Path) -> Hashes:
-    return np.sort(np.array([int(name, 16) for name in lines(file)], np.uint64))
+def _sorted_names(folders: Folders, folder: Path) -> Hashes:
+    return np.sort(taken_away(folders, read_arrival(folder)))

@@ -4,13 +4,13 @@ The one that runs holds a lock as long as it lives, so what a killed one left is
 """
 
 import fcntl
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from plumbline.errors import UserError
+from plumbline.whole_file import write_whole
 
 LOCK, API_URL = "lock", "prefect_api_url"
 ATTEMPTS = 20
@@ -64,6 +64,4 @@ def say_api_url(home: Path, url: str | None) -> None:
     if url is None:
         file.unlink(missing_ok=True)
         return
-    draft = file.with_name(f".{API_URL}.{os.getpid()}")
-    draft.write_text(url + "\n", encoding="utf-8")
-    draft.replace(file)
+    write_whole(file, url + "\n")

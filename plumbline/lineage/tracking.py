@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from plumbline.lineage.home import Home
 from plumbline.lineage.journal import Journal, close
 from plumbline.lineage.locks import file_lock
-from plumbline.lineage.waiting import SQLITE, is_away, is_there, quiet_client
+from plumbline.lineage.waiting import SQLITE, is_away, is_there, quiet_client, store_in_words
 from plumbline.lineage.writes import (
+    DELETED,
     EXPERIMENT,
     LARGEST_BATCH,
     OURS,
@@ -35,14 +36,15 @@ from plumbline.lineage.writes import (
     RunStatus,
     Store,
     Tags,
+    is_deleted,
     now_ms,
 )
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["EXPERIMENT", "PARENT", "TRIGGER", "Recording", "RunStatus", "connect", "end_abandoned", "experiment",
-           "prepare"]
+__all__ = ["EXPERIMENT", "PARENT", "TRIGGER", "Recording", "RunStatus", "connect", "deleted_experiment",
+           "end_abandoned", "experiment", "prepare"]
 
 TRIGGER = "plumbline.trigger"
 """A tag that the run of a whole pipeline has, and the run of a stage has not."""
@@ -53,7 +55,7 @@ COMES_BACK_SECONDS = 75.0
 
 
 def connect(home: Home) -> "MlflowClient":
-    """A client of the project's MLflow store, which is made where there is none."""
+    """A client of the project's MLflow store, which is made where there is none. Raises StoreBroken."""
     from mlflow import MlflowClient
 
     quiet_client()
@@ -61,7 +63,8 @@ def connect(home: Home) -> "MlflowClient":
     file = Path(home.tracking_uri.removeprefix(SQLITE))
     if home.tracking_uri.startswith(SQLITE) and not is_there(file):
         _create(file)
-    return MlflowClient(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
+    with store_in_words(home.tracking_uri):
+        return MlflowClient(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
 
 
 def _create(file: Path) -> None:
@@ -94,7 +97,10 @@ def prepare(home: Home) -> None:
 
 
 def experiment(client: "MlflowClient", home: Home) -> str:
-    """The id of the project's experiment, made when it is missing."""
+    """The id of the project's experiment, made when it is missing, and restored when somebody has deleted it.
+
+    What has been learned names its runs, and the next run could not be recorded.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(EXPERIMENT)
@@ -107,7 +113,17 @@ def experiment(client: "MlflowClient", home: Home) -> str:
             found = client.get_experiment_by_name(EXPERIMENT)
             if found is None:
                 raise
+    if found.lifecycle_stage == DELETED:
+        client.restore_experiment(found.experiment_id)
+        sys.stderr.write(f"The experiment `{EXPERIMENT}` had been deleted in MLflow at {home.tracking_uri}. It was "
+                         "restored with its runs, because runs are recorded there. `mlflow gc` deletes for good.\n")
     return str(found.experiment_id)
+
+
+def deleted_experiment(home: Home) -> str:
+    """What to say where the experiment is in MLflow's trash."""
+    return (f"The experiment `{EXPERIMENT}` was deleted in MLflow at {home.tracking_uri}, and with it the records of "
+            "all runs. The next run restores it; before that, `mlflow experiments restore` does.")
 
 
 def end_abandoned(home: Home, run_id: str) -> None:
@@ -204,7 +220,13 @@ class Recording:
             return self.run_id
         # What waited was delivered by another process meanwhile, or never reached a store that is a new one now.
         self.run_id = self._store.run(self.run_id) or self._create.apply(self._store, again=True)
-        return write.apply(self._store, self.run_id)
+        try:
+            return write.apply(self._store, self.run_id)
+        except Exception as error:
+            if not is_deleted(error):
+                raise
+            self._store.restore(self.run_id)
+            return write.apply(self._store, self.run_id)
 
     def _deliver(self) -> None:
         if time.monotonic() < self._try_again:

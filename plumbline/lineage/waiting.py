@@ -7,7 +7,8 @@ such as who is champion, waits with `patiently`.
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,10 @@ PATIENCE_SECONDS = 900.0
 PATIENCE = "PLUMBLINE_MLFLOW_PATIENCE"
 PAUSE_SECONDS = 5.0
 SQLITE = "sqlite:///"
+DAMAGED = ("database disk image is malformed", "file is not a database")
+"""How SQLite says that a file is not what it wrote."""
+OTHER_SCHEMA = "database schema"
+"""In what MLflow says where another version of it has made the tables."""
 TEMPORARY = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
 SERVER_SAID = "RestException"
 
@@ -34,6 +39,38 @@ CLIENT_SETTINGS = {
 
 class StoreGone(UserError):
     """The SQLite file of the store is not there."""
+
+
+class StoreBroken(UserError):
+    """The store is there and cannot be used as it is: it is damaged, or of another version of MLflow."""
+
+
+def broken_store(uri: str, error: BaseException) -> StoreBroken | None:
+    """The error as one of the store at `uri` that a person has to put right, if it is."""
+    said = " ".join(str(error).split())
+    if damage := next((text for text in DAMAGED if text in said), None):
+        return StoreBroken(f"MLflow's store {uri} is damaged: {damage}. Put back a copy of it, or save what can "
+                           "be read with `sqlite3 FILE .recover`. Where neither is left, move the file away: the next "
+                           "run begins a new one, without champion and history. Data, models and runs/ stay.")
+    if OTHER_SCHEMA in said:
+        return StoreBroken(f"MLflow's store {uri} was made by another version of MLflow: {said.partition('. ')[0]}. "
+                           f"`mlflow db upgrade {uri}` brings an older one up to date, after a copy of it; a newer one "
+                           "needs the MLflow that made it, or a later one.")
+    return None
+
+
+@contextmanager
+def store_in_words(uri: str) -> Iterator[None]:
+    """Raise StoreBroken for what MLflow's client says of a store that a person has to put right."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        problem = broken_store(uri, error)
+        if problem is None:
+            raise
+        raise problem from error
 
 
 def quiet_client() -> None:

@@ -96,11 +96,20 @@ def resolve(home: Home, request: Request) -> Params:
 
 
 def create_workspace(home: Home, params: Params, request: Request) -> Workspace:
-    """Make the workspace of a new run."""
+    """Make the workspace of a new run: the whole of it, or nothing."""
     created = datetime.now(UTC)
     name = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     folder = home.runs / name
     (folder / "logs").mkdir(parents=True)
+    try:
+        return _fill(home, folder, params, request, created)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _fill(home: Home, folder: Path, params: Params, request: Request, created: datetime) -> Workspace:
+    name = folder.name
     commit, dirty = _copy_code(home, folder, request)
     with (folder / "params.yaml").open("w", encoding="utf-8") as out:
         YAML().dump(params.model_dump(), out)

@@ -6,6 +6,7 @@ in.
 """
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ OUR_ID = "plumbline.id"
 """The tag with the id of ours."""
 OURS = "local-"
 """Begins such an id."""
+DELETED = "deleted"
+"""In MLflow: it is in the trash, and can be restored."""
 LARGEST_BATCH = 900
 """MLflow takes at most 1,000 metrics a call."""
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
@@ -36,6 +39,11 @@ Point = tuple[str, float, int, int]
 def now_ms() -> int:
     """The time as MLflow takes it."""
     return int(time.time() * 1000)
+
+
+def is_deleted(error: BaseException) -> bool:
+    """Whether MLflow refuses a write because the run, or the experiment, was deleted."""
+    return "must be in the 'active' state. Current state is deleted" in str(error)
 
 
 class NotYet(Exception):
@@ -69,6 +77,16 @@ class Store:
         if self._experiment is None:
             self._experiment = experiment(self.client, self.home)
         return self._experiment
+
+    def restore(self, run: str) -> None:
+        """Bring a run back that somebody has deleted in MLflow, and the experiment if that is why."""
+        from plumbline.lineage.tracking import experiment
+
+        experiment(self.client, self.home)
+        if self.client.get_run(run).info.lifecycle_stage == DELETED:
+            self.client.restore_run(run)
+            sys.stderr.write(f"The run {run} had been deleted in MLflow while it was being recorded. It was restored: "
+                             "delete it when it has ended.\n")
 
     @property
     def learned(self) -> int:

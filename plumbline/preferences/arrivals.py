@@ -8,7 +8,6 @@ from all of them in order: a row is out if something took it away and no later c
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,10 +17,12 @@ from typing import Literal
 import numpy as np
 
 from plumbline.errors import UserError
-from plumbline.preferences.batches import BATCH, ROWS, Read, lines, move_into_place, new_folder, write_batch
+from plumbline.preferences.batches import BATCH, ROWS, Read, move_into_place, new_folder, write_batch
 from plumbline.preferences.folders import Folders
 from plumbline.preferences.index import Hashes, Index, index_of
 from plumbline.preferences.manifest import Batch
+from plumbline.preferences.whole_batch import put_back
+from plumbline.whole_file import to_disk
 
 Action = Literal["add", "supersede", "remove"]
 REMOVED = "removed.txt"
@@ -78,27 +79,24 @@ def publish(
     What is there already stays as it is, and is returned: the same rows arrive once, however many bring them.
     """
     names = "".join(f"{row:016x}\n" for row in np.unique(removed).tolist())
-    digest = drafted.batch.digest
-    if action != "add":
-        # The same rows can be removed again after a correction brought them back: the time tells the two apart.
-        digest = hashlib.sha256(bytes.fromhex(digest) + f"{action} {added}\n{names}".encode()).hexdigest()
+    digest = _digest(drafted.batch, action, added, names)
     arrival = Arrival(digest, action, added, content, names.count("\n"), reason, drafted.batch)
     (drafted.folder / REMOVED).write_text(names, encoding="ascii")
     (drafted.folder / BATCH).write_text(json.dumps(asdict(arrival), indent=1) + "\n", encoding="utf-8")
     for path in (*drafted.folder.iterdir(), drafted.folder):
-        _to_disk(path)
+        to_disk(path)
     folder = folder_of(folders, arrival)
     move_into_place(drafted.folder, folder)
-    _to_disk(folders.arrived)
+    to_disk(folders.arrived)
     return read_arrival(folder)
 
 
-def _to_disk(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+def _digest(batch: Batch, action: Action, added: str, names: str) -> str:
+    """What names an arrival; `names` are the rows that it takes away."""
+    if action == "add":
+        return batch.digest
+    # The same rows can be removed again after a correction brought them back: the time tells the two apart.
+    return hashlib.sha256(bytes.fromhex(batch.digest) + f"{action} {added}\n{names}".encode()).hexdigest()
 
 
 def folder_of(folders: Folders, arrival: Arrival) -> Path:
@@ -107,25 +105,48 @@ def folder_of(folders: Folders, arrival: Arrival) -> Path:
 
 
 def arrivals(folders: Folders) -> list[Arrival]:
-    """All of them, in the order in which they count."""
-    found = [read_arrival(file.parent) for file in folders.arrived.glob(f"*/{BATCH}")]
-    return sorted(found, key=lambda arrival: (arrival.added, arrival.digest))
+    """All of them, in the order in which they count. Raises UserError where one is damaged: what it brings, and what it
+    takes away, would be forgotten.
+    """
+    found, damaged = readable_arrivals(folders)
+    if damaged:
+        raise UserError(next(iter(damaged.values())))
+    return found
+
+
+def readable_arrivals(folders: Folders) -> tuple[list[Arrival], dict[str, str]]:
+    """All that can be read, in order, to be listed; and of the others, by the names of their folders, what is wrong."""
+    found, damaged = [], {}
+    for file in sorted(folders.arrived.glob(f"*/{BATCH}")):
+        try:
+            found.append(read_arrival(file.parent))
+        except UserError as error:
+            damaged[file.parent.name] = str(error)
+        except FileNotFoundError:  # deleted at this moment
+            continue
+    return sorted(found, key=lambda arrival: (arrival.added, arrival.digest)), damaged
 
 
 def read_arrival(folder: Path) -> Arrival:
     """What lies in a folder of `data/batches/`. Raises FileNotFoundError, and UserError for one that is damaged."""
-    text = (folder / BATCH).read_text(encoding="utf-8")
     try:
-        values = json.loads(text)
-        return Arrival(**{**values, "batch": Batch(**values["batch"])})
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / BATCH} is damaged ({error}). `dvc checkout` or `plumbline pull` puts it back, "
-                        "or else delete that folder and add its data again.") from None
+        values = json.loads((folder / BATCH).read_text(encoding="utf-8"))
+        arrival = Arrival(**{**values, "batch": Batch(**values["batch"])})
+        if not arrival.digest.startswith(folder.name):
+            raise ValueError(f"it names the batch {arrival.digest[:NAME_DIGITS]}")
+        return arrival
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / BATCH} is damaged ({error}). {put_back(folder)}") from None
 
 
 def find_arrival(folders: Folders, name: str) -> Arrival:
-    """The one whose digest begins with `name`. Raises UserError where there is none, or more than one."""
-    known = arrivals(folders)
+    """The one whose digest begins with `name`. Raises UserError where that is none, or several, or one damaged."""
+    known, damaged = readable_arrivals(folders)
+    for folder, problem in damaged.items():
+        if folder.startswith(name.lower()[:NAME_DIGITS]):
+            raise UserError(problem)
     found = [arrival for arrival in known if arrival.digest.startswith(name.lower())]
     if len(found) == 1:
         return found[0]
@@ -152,6 +173,16 @@ def removed_rows(folders: Folders, known: Iterable[Arrival]) -> Hashes:
 
 
 def taken_away(folders: Folders, arrival: Arrival) -> Hashes:
-    """The ids of the rows that this arrival takes away."""
-    names = lines(folder_of(folders, arrival) / REMOVED)
-    return np.array([int(name, 16) for name in names], dtype=np.uint64)
+    """The ids of the rows that this arrival takes away.
+
+    Raises UserError where their list is not what it was: rows that were removed would be learned from again.
+    """
+    file = folder_of(folders, arrival) / REMOVED
+    try:
+        names = file.read_text(encoding="ascii") if arrival.removes else ""
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is damaged ({error}). {put_back(file.parent)}") from None
+    if _digest(arrival.batch, arrival.action, arrival.added, names) != arrival.digest:
+        raise UserError(f"{file} is damaged: it does not list the {arrival.removes:,} rows that it listed. "
+                        f"{put_back(file.parent)}")
+    return np.array([int(name, 16) for name in names.split()], dtype=np.uint64)

@@ -57,12 +57,24 @@ def keep(store: Path, identity: Sequence[object], source: str, read: Callable[[]
     """The batch of the source with this `identity` and its folder in `store`; `read` is called only for a new one."""
     key = hashlib.sha256(json.dumps([code_digest(), source, *identity]).encode()).hexdigest()
     folder = store / key
-    if not (folder / BATCH).exists():
+    kept = _kept(folder)
+    if kept is None:
         with new_folder(store) as made:
-            batch = write_batch(made, source, read())
-            (made / BATCH).write_text(json.dumps(asdict(batch)) + "\n", encoding="utf-8")
+            kept = write_batch(made, source, read())
+            (made / BATCH).write_text(json.dumps(asdict(kept)) + "\n", encoding="utf-8")
             move_into_place(made, folder)
-    return Batch(**json.loads((folder / BATCH).read_text(encoding="utf-8"))), folder
+    return kept, folder
+
+
+def _kept(folder: Path) -> Batch | None:
+    """What a folder of the store says of itself; None where it is not there, or damaged, and then it is cleared."""
+    try:
+        return Batch(**json.loads((folder / BATCH).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
 
 
 @contextmanager

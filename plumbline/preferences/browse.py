@@ -142,7 +142,7 @@ class Browser:
         for position, line in self.columns.lines(rows):
             looked += 1
             # Most lines do not hold it anywhere, which is quick to see; in the others it may stand in a name.
-            if quoted in line.decode().casefold() and any(
+            if quoted in line.decode(errors="replace").casefold() and any(
                     wanted in one.casefold() for one in texts_of(self.columns.parsed(position, line))):
                 hits.append(position)
                 if len(hits) == size:

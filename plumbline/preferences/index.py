@@ -5,9 +5,8 @@ a gigabyte of them but sixty megabytes of index. An index follows from its batch
 other derived files and made again when it is missing.
 """
 
+import contextlib
 import hashlib
-import os
-import threading
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -29,6 +28,8 @@ from plumbline.preferences.types import (
     row_id,
     to_line,
 )
+from plumbline.preferences.whole_batch import damage_first, verified_lines
+from plumbline.whole_file import whole_file
 
 Hashes = NDArray[np.uint64]
 Numbers = NDArray[np.int64]
@@ -69,36 +70,44 @@ class Index:
 
 
 COLUMNS = [field.name for field in fields(Index)]
+ROW_COLUMNS = [name for name in COLUMNS if name not in ("sources", "annotators")]
 
 
 def index_of(rows: Path, digest: str, store: Path) -> Index:
-    """The index of the file `rows`, whose content `digest` names; kept in the folder `store`."""
+    """The index of the file `rows`, whose content `digest` names; kept in the folder `store`.
+
+    Raises DamagedBatch where it has to be made and the content is another.
+    """
     file = store / f"{digest}.npz"
     index = _kept(file)
     if index is None:
-        index = make_index(rows)
-        store.mkdir(parents=True, exist_ok=True)
-        draft = store / f".new-{os.getpid()}-{threading.get_ident()}-{digest}.npz"
-        columns = {name: getattr(index, name) for name in COLUMNS}
-        columns[VERSION] = np.zeros(0, np.bool_)
-        np.savez(draft, **columns)
-        draft.replace(file)
+        index = make_index(rows, digest)
+        with contextlib.suppress(OSError):  # one that cannot be kept is made again
+            store.mkdir(parents=True, exist_ok=True)
+            columns = {name: getattr(index, name) for name in COLUMNS}
+            columns[VERSION] = np.zeros(0, np.bool_)
+            with whole_file(file) as out:
+                np.savez(out, **columns)
     return index
 
 
 def _kept(file: Path) -> Index | None:
-    """The index in the file; None if there is none, or one of another version."""
-    if not file.exists():
+    """The index in the file; None if there is none, or one that is damaged or of another version."""
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            if VERSION not in kept.files:
+                return None
+            index = Index(**{name: kept[name] for name in COLUMNS})
+    except Exception:  # NumPy and zipfile have a dozen ways to say it; whatever is wrong, the index is made again
         return None
-    with np.load(file, allow_pickle=False) as kept:
-        return Index(**{name: kept[name] for name in COLUMNS}) if VERSION in kept.files else None
+    return index if len({len(getattr(index, name)) for name in ROW_COLUMNS}) == 1 else None
 
 
-def make_index(rows: Path) -> Index:
-    """Read the file once."""
-    columns = _Columns()
-    with rows.open("rb") as opened:
-        for line in opened:
+def make_index(rows: Path, digest: str) -> Index:
+    """Read the file once. Raises DamagedBatch where it is not what the digest names."""
+    columns, lines = _Columns(), verified_lines(rows, digest)
+    with damage_first(lines):
+        for line in lines:
             columns.add(line)
     return columns.finish()
 

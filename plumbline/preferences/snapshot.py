@@ -9,9 +9,11 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,10 +26,12 @@ from plumbline.preferences.index import KINDS, Flags, Hashes, index_of
 from plumbline.preferences.manifest import MANIFEST, Batch, Manifest
 from plumbline.preferences.sources import HUB, open_source, refuse
 from plumbline.preferences.types import Row
+from plumbline.preferences.whole_batch import DamagedBatch, verified_lines
 
 __all__ = ["ADDED", "HUB", "Simulation", "fix_snapshot", "resolve_sources"]
 
 ADDED = "added"
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,26 @@ class Simulation:
 def fix_snapshot(sources: Sequence[str], simulation: Simulation, folders: Folders, out: Path) -> Manifest:
     """Resolve `sources` to batches and leave them in `out`, which is emptied first.
 
-    Raises UserError for a source that is missing, unreadable, or holds nothing usable.
+    Raises UserError for a source that is missing, unreadable, or holds nothing usable, and for an added batch that is
+    damaged: a run that left it out would have learned from other data than it says.
     """
+    return with_imports_made_again(folders, lambda: _take(sources, simulation, folders, out))
+
+
+def with_imports_made_again(folders: Folders, act: Callable[[], Done]) -> Done:
+    """What `act` returns. A batch that it finds damaged and that was made of a source is made of it again, once."""
+    made_again: set[Path] = set()
+    while True:
+        try:
+            return act()
+        except DamagedBatch as damage:
+            if damage.folder.parent != folders.imported or damage.folder in made_again:
+                raise
+            made_again.add(damage.folder)
+            shutil.rmtree(damage.folder)
+
+
+def _take(sources: Sequence[str], simulation: Simulation, folders: Folders, out: Path) -> Manifest:
     found = resolve_sources(sources, simulation, folders)
     gone = removed_rows(folders, arrivals(folders))
     shutil.rmtree(out, ignore_errors=True)
@@ -88,7 +110,8 @@ def _without(batch: Batch, folder: Path, gone: Hashes, folders: Folders, out: Pa
     if left_out.any():
         batch = _copy_some(batch, folder, left_out, [KINDS[kind] for kind in index.kind[~left_out]], out)
     elif batch.rows or batch.quarantined:
-        shutil.copyfile(folder / ROWS, out / f"{batch.digest}.jsonl")
+        with (out / f"{batch.digest}.jsonl").open("wb") as kept:
+            kept.writelines(verified_lines(folder / ROWS, batch.digest))
     if batch.quarantined:
         shutil.copyfile(folder / QUARANTINE, out / f"{batch.digest}.quarantine.jsonl")
     return batch
@@ -96,8 +119,8 @@ def _without(batch: Batch, folder: Path, gone: Hashes, folders: Folders, out: Pa
 
 def _copy_some(batch: Batch, folder: Path, left_out: Flags, kinds: list[str], out: Path) -> Batch:
     digest, draft = hashlib.sha256(), out / "draft"
-    with (folder / ROWS).open("rb") as rows, draft.open("wb") as kept:
-        for line, unwanted in zip(rows, left_out.tolist(), strict=True):
+    with draft.open("wb") as kept:
+        for line, unwanted in zip_longest(verified_lines(folder / ROWS, batch.digest), left_out.tolist()):
             if not unwanted:
                 digest.update(line)
                 kept.write(line)

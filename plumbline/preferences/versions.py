@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.preferences.index import KINDS, Codes, Flags, Hashes, Index, Names, index_of
-from plumbline.preferences.types import Row, from_json
+from plumbline.preferences.types import Row, from_json, row_id
+from plumbline.preferences.whole_batch import DamagedBatch, damage_first, verified_lines
 
 EXAMPLES = 3
 COMPARISON = KINDS.index("comparison")
@@ -77,6 +78,7 @@ class Columns:
 
     def __init__(self, version: Version, indexes: Path) -> None:
         self._files = [file for file, _ in version.files]
+        self._digests = [digest for _, digest in version.files]
         found = [index_of(file, digest, indexes) for file, digest in version.files]
         self.file = np.concatenate([NO_NUMBERS, *(np.full(len(one), n) for n, one in enumerate(found))])
         self.row = _joined([one.row for one in found])
@@ -99,10 +101,14 @@ class Columns:
             return self.parsed(position, rows.readline())
 
     def parsed(self, position: int, line: bytes) -> dict[str, object]:
-        """The row on a line that was read at a position, with its id."""
+        """The row on a line that was read at a position, with its id. Raises DamagedBatch for the line of another."""
         import orjson
 
-        return {"row": f"{int(self.row[position]):016x}", **orjson.loads(line)}
+        name = f"{int(self.row[position]):016x}"
+        if row_id(line) != name:
+            file = int(self.file[position])
+            raise DamagedBatch(self._files[file], self._digests[file], f"row {name} is not where it was")
+        return {"row": name, **orjson.loads(line)}
 
     def lines(self, positions: Rows) -> Iterator[tuple[int, bytes]]:
         """The lines at many positions, each with its position; quickest in the order of the files."""
@@ -131,12 +137,13 @@ def _one_numbering(columns: list[tuple[Codes, Names]]) -> tuple[Codes, list[str]
 
 
 def rows_of(version: Version) -> Iterator[Row]:
-    """The rows of a version, file after file."""
+    """The rows of a version, file after file. Raises DamagedBatch at the end of a file that is not what it was."""
     import orjson
 
-    for file, _ in version.files:
-        with file.open("rb") as rows:
-            yield from (from_json(orjson.loads(line)) for line in rows)
+    for file, digest in version.files:
+        lines = verified_lines(file, digest)
+        with damage_first(lines):
+            yield from (from_json(orjson.loads(line)) for line in lines)
 
 
 def describe(version: Version, indexes: Path) -> Holdings:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from plumbline.lineage.running import is_up, service_folder
+from plumbline.whole_file import write_whole
 
 STATE = "state.json"
 PartStatus = Literal["waiting", "starting", "up", "failing", "stopped"]
@@ -38,9 +39,7 @@ class ServiceState:
 
     def save(self, home: Path) -> None:
         """Write it, whole or not at all."""
-        draft = service_folder(home) / f".{STATE}.new"
-        draft.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        draft.replace(service_folder(home) / STATE)
+        write_whole(service_folder(home) / STATE, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def read_state(home: Path) -> ServiceState | None:
@@ -49,9 +48,9 @@ def read_state(home: Path) -> ServiceState | None:
         return None
     try:
         values = json.loads((service_folder(home) / STATE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return ServiceState(**{**values, "parts": [PartState(**part) for part in values["parts"]]})
+    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or damaged: it is written at every change
         return None
-    return ServiceState(**{**values, "parts": [PartState(**part) for part in values["parts"]]})
 
 
 def forget_state(home: Path) -> None:

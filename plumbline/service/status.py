@@ -8,7 +8,7 @@ from plumbline.errors import UserError
 from plumbline.lineage.due import Due, due
 from plumbline.lineage.home import Home
 from plumbline.lineage.not_run import NotRun, not_run
-from plumbline.lineage.records import read_record, run_folders
+from plumbline.lineage.records import readable_records, run_folders
 from plumbline.service.state import PartState, ServiceState, read_state
 
 NEWEST_RUNS = 20
@@ -21,6 +21,8 @@ class Status(TypedDict):
     service: ServiceState | None
     running: list[str]
     """Ids of the runs that are going on."""
+    damaged: list[str]
+    """What is wrong with the newest runs whose record cannot be read."""
     due: Due | str
     """Whether a run is due, or why that cannot be told now."""
     not_run: NotRun | None
@@ -30,8 +32,9 @@ class Status(TypedDict):
 def describe(home: Home) -> Status:
     """Look at everything, quickly."""
     state = read_state(home.folder)
-    running = [folder.name for folder in run_folders(home)[-NEWEST_RUNS:] if read_record(folder).status == "running"]
-    return {"up": state is not None, "service": state, "running": running, "due": _due(home),
+    records, damaged = readable_records(run_folders(home)[-NEWEST_RUNS:])
+    running = [record.id for record in records if record.status == "running"]
+    return {"up": state is not None, "service": state, "running": running, "damaged": damaged, "due": _due(home),
             "not_run": next(iter(not_run(home)), None)}
 
 
@@ -52,6 +55,7 @@ def lines(found: Status) -> Iterator[str]:
         yield "Not up. `plumbline up` starts everything."
     for run in found["running"]:
         yield f"Running: {run}"
+    yield from found["damaged"]
     now = found["due"]
     if isinstance(now, str):
         yield f"Whether a run is due cannot be told: {now}"

@@ -27,6 +27,7 @@ from starlette.requests import Request, cookie_parser
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import Home
+from plumbline.whole_file import to_disk
 
 OWN_CHECKS = ("/hooks/",)
 """Below these paths a request is checked by its page alone: a webhook proves itself by a signature of its body."""
@@ -111,7 +112,10 @@ def _make_token(file: Path) -> bool:
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
             out.write(secrets.token_urlsafe(32) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
         os.link(draft, file)  # fails where another process was faster
+        to_disk(file.parent)
     except FileExistsError:
         return False
     finally:

@@ -103,9 +103,11 @@ def test_a_damaged_checkpoint_is_refused_and_left_for_the_user(train, tmp_path, 
 def test_a_write_that_was_cut_off_leaves_the_checkpoint_before_it(train, tmp_path):
     last = train("whole")[0]
     train("run", killed_after=3)
-    (tmp_path / "run/partial").write_bytes(b"half of a")
+    left = tmp_path / "run/.new-1-2-000004-0123456789abcdef.pt.part"
+    left.write_bytes(b"half of a")
     resumed_last, resumed, _ = train("run")
     assert resumed_last == last and resumed[0][0] == 3
+    assert not left.exists()
 
 
 def test_an_older_checkpoint_left_beside_the_newest_is_not_taken(train, tmp_path):

@@ -12,11 +12,10 @@ import pytest
 from fake_project import CHECKOUT
 from ruamel.yaml import YAML
 
-from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.lineage import tracking
 from plumbline.lineage.data_changes import remove, supersede
-from plumbline.lineage.due import due, next_scheduled
+from plumbline.lineage.due import due
 from plumbline.lineage.home import Home, enter
 from plumbline.lineage.intake import take_in_rows
 from plumbline.lineage.not_run import BY_THE_CLOCK, decide, not_run
@@ -199,17 +198,6 @@ def test_what_runs_do_not_learn_from_is_not_new(home: Home, run: Run) -> None:
     change(home, "snapshot", sources=["simulated"])
     take_in_rows(home, rows(0), "first")
     assert due(home).new_comparisons == 0
-
-
-@pytest.mark.parametrize(("cron", "zone", "expected"), [
-    ("0 3 * * *", "UTC", "2026-11-22T03:00+00:00"),
-    ("0 3 * * *", "Europe/Berlin", "2026-11-22T03:00+01:00"),
-    ("30 23 * * 0", "America/New_York", "2026-11-22T23:30-05:00"),
-    (None, "UTC", None),
-])
-def test_the_clock(cron: str | None, zone: str, expected: str | None) -> None:
-    chosen = load_params(CHECKOUT).retrain.model_copy(update={"cron": cron, "timezone": zone})
-    assert next_scheduled(chosen, datetime(2026, 11, 21, 12, tzinfo=UTC)) == expected
 
 
 def test_a_damaged_manifest_is_named(home: Home, run: Run) -> None:

@@ -246,3 +246,15 @@ def test_leftovers_go_when_they_are_old(project: Home, runs: Runs) -> None:
     collect(project, newest=1)
     assert [file for file in old if file.exists()] == []
     assert young.exists() and batch.exists()  # arrived data is never deleted
+
+
+@pytest.mark.parametrize("spoil", ["", '{"id": "2026'])
+def test_a_run_whose_record_is_damaged_stays_with_its_bytes(project: Home, runs: Runs, spoil: str) -> None:
+    damaged = runs.add("policy of the damaged")
+    policy, goes = runs.digest, runs.add("policy that goes")
+    runs.add("the newest")
+    (project.runs / damaged / "run.json").write_text(spoil)
+    plan = collect(project, newest=1)
+    assert "run.json is damaged" in plan.kept[damaged]
+    assert plan.runs == [goes]
+    assert cached_file(project.cache, policy).exists()

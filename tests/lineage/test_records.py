@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 
 from plumbline.errors import UserError
+from plumbline.lineage.dead_runs import mark_dead
 from plumbline.lineage.home import Home, find_home
-from plumbline.lineage.records import RunRecord, earlier_runs, find_run, read_record
+from plumbline.lineage.records import (
+    RunRecord,
+    earlier_runs,
+    find_run,
+    read_record,
+    readable_records,
+    run_folders,
+)
 
 
 def make(home: Home, name: str, **more: object) -> Path:
@@ -67,3 +75,16 @@ def test_a_damaged_record_is_named(home: Home, text: str) -> None:
     (folder / "run.json").write_text(text)
     with pytest.raises(UserError, match=f"{folder / 'run.json'} is damaged"):
         read_record(folder)
+
+
+def test_a_damaged_record_is_left_out_with_its_problem(home: Home) -> None:
+    names = [f"2026010{day}-000000-aaaaaa" for day in range(1, 5)]
+    for name in names:
+        make(home, name)
+    (home.runs / names[1] / "run.json").write_text("half of")
+    (home.runs / names[2] / "run.json").unlink()
+    (home.runs / names[2] / "run.json").mkdir()
+    found, damaged = readable_records(run_folders(home))
+    assert [record.id for record in found] == [names[0], names[3]]
+    assert [name in problem for name, problem in zip(names[1:3], damaged, strict=True)] == [True, True]
+    assert mark_dead(home) == []

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from preference_files import write_jsonl
 
+from plumbline.preferences.batches import file_digest
 from plumbline.preferences.index import COLUMNS, index_of, make_index
 from plumbline.preferences.types import Comparison, Message, Origin, Ranking, row_id, to_json
 from plumbline.preferences.versions import Version, chosen_rows, compare, describe
@@ -17,7 +18,8 @@ def judged(number, label="A", annotator="ada", source="house", responses=("one",
 @pytest.fixture
 def version(tmp_path):
     def make(name, *records):
-        return Version(name, ((write_jsonl(tmp_path / f"{name}.jsonl", records), name),))
+        file = write_jsonl(tmp_path / f"{name}.jsonl", records)
+        return Version(name, ((file, file_digest(file)),))
 
     return make
 
@@ -53,21 +55,23 @@ def test_rankings_with_other_numbers_in_the_same_order_agree(tmp_path):
     file = write_jsonl(tmp_path / "a.jsonl", [
         to_json(Ranking(prompt, ("a", "b", "c"), ranks, Origin("house")))
         for ranks in ((1, 1, 3), (1, 1, 2), (2, 2, 3), (1, 2, 3), (1, 2, 2))])
-    same = make_index(file).verdict.tolist()
+    same = make_index(file, file_digest(file)).verdict.tolist()
     assert same[0] == same[1] == same[2]
     assert len(set(same)) == 3
 
 
 def test_an_index_that_was_kept_before_verdicts_changed_is_made_again_under_its_name(tmp_path):
     file = write_jsonl(tmp_path / "a.jsonl", [judged(1), judged(2)])
-    fresh, store = make_index(file), tmp_path / "index"
+    digest = file_digest(file)
+    fresh, store = make_index(file, digest), tmp_path / "index"
     store.mkdir()
-    np.savez(store / "abc.npz", **{name: getattr(fresh, name) for name in COLUMNS} | {"verdict": fresh.verdict + 1})
-    assert index_of(file, "abc", store).verdict.tolist() == fresh.verdict.tolist()
-    assert [kept.name for kept in store.iterdir()] == ["abc.npz"]  # gc knows the digest from the name
-    written = (store / "abc.npz").stat().st_mtime_ns
-    again = index_of(file, "abc", store)
-    assert (store / "abc.npz").stat().st_mtime_ns == written
+    columns = {name: getattr(fresh, name) for name in COLUMNS}
+    np.savez(store / f"{digest}.npz", **columns | {"verdict": fresh.verdict + 1})
+    assert index_of(file, digest, store).verdict.tolist() == fresh.verdict.tolist()
+    assert [kept.name for kept in store.iterdir()] == [f"{digest}.npz"]  # gc knows the digest from the name
+    written = (store / f"{digest}.npz").stat().st_mtime_ns
+    again = index_of(file, digest, store)
+    assert (store / f"{digest}.npz").stat().st_mtime_ns == written
     assert all(np.array_equal(getattr(again, name), getattr(fresh, name)) for name in COLUMNS)
 
 
@@ -81,7 +85,7 @@ def test_a_version_is_described_with_each_row_once(tmp_path, version):
 
 def test_an_index_names_rows_as_their_lines_do_and_chooses_by_source_and_annotator(tmp_path):
     file = write_jsonl(tmp_path / "a.jsonl", [judged(1), judged(2, annotator="ben"), judged(3, source="street")])
-    index = make_index(file)
+    index = make_index(file, file_digest(file))
     assert [f"{row:016x}" for row in index.row.tolist()] == [row_id(line) for line in file.read_bytes().splitlines()]
     assert chosen_rows(index, "house", None).tolist() == [True, True, False]
     assert chosen_rows(index, None, "ben").tolist() == [False, True, False]

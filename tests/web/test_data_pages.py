@@ -18,7 +18,7 @@ from plumbline.lineage.history import Run
 from plumbline.lineage.home import Home
 from plumbline.lineage.known_data import KnownData
 from plumbline.lineage.workspace import init_dvc
-from plumbline.preferences.arrivals import NO_ROWS, Arrival, arrival_index, arrivals, draft, publish
+from plumbline.preferences.arrivals import NO_ROWS, Arrival, arrival_index, arrivals, draft, folder_of, publish
 from plumbline.preferences.formats import Reading
 from plumbline.preferences.manifest import Batch
 from plumbline.preferences.reading import read_file
@@ -263,3 +263,36 @@ def test_the_browser_shows_every_page_without_a_complaint(serve, arrived: Home, 
             browser.get(server.url + path)
             assert problems_in(browser) == [], path
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width, path
+
+
+@pytest.mark.parametrize("spoil", [b"", b'{"digest": ', b"\xff\x00" * 40])
+def test_a_damaged_batch_costs_itself_alone(visitor: TestClient, arrived: Home, spoil: bytes) -> None:
+    first, *others = arrivals(arrived.preferences)
+    file = folder_of(arrived.preferences, first) / "batch.json"
+    whole = file.read_bytes()
+    file.write_bytes(spoil)
+    words = f"{file} is damaged"
+    listed = visitor.get("/data")
+    assert listed.status_code == 200 and words in listed.text
+    assert all(f'href="/data/{other.digest}"' in listed.text for other in others)
+    for view in ("about", "rows", "aside"):
+        now = visitor.get(f"/data/now?view={view}")  # a snapshot would refuse to leave it out
+        assert now.status_code == 200 and words in now.text
+    assert visitor.get(f"/data/{others[0].digest}?view=rows").status_code == 200
+    assert visitor.get(f"/data/{first.digest[:16]}").status_code == 404
+    assert visitor.get("/runs").status_code == visitor.get("/").status_code == 200
+    file.write_bytes(whole)
+    assert words not in visitor.get("/data").text
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "quarantine.jsonl"])
+def test_damaged_rows_are_said_and_never_shown_as_others(visitor: TestClient, arrived: Home, name: str) -> None:
+    first = arrivals(arrived.preferences)[0]
+    file = folder_of(arrived.preferences, first) / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
+    for index in arrived.preferences.indexes.iterdir():
+        index.write_bytes(b"")
+    for view in ("rows", "aside"):
+        page = visitor.get(f"/data/{first.digest}?view={view}")
+        assert page.status_code == 400 and "damaged" in page.text and str(file.parent) in page.text
+    assert visitor.get("/data").status_code == 200

@@ -25,6 +25,7 @@ from plumbline.preferences.index import KINDS
 from plumbline.preferences.report_pictures import bars
 from plumbline.preferences.report_sections import Section, sections
 from plumbline.preferences.versions import changes, flips
+from plumbline.preferences.whole_batch import put_back
 from plumbline.web.rows import ShownRow, shown, wanted_rows
 from plumbline.web.site import NotFound, site_of
 
@@ -62,7 +63,8 @@ def data(request: Request, at: int = 0) -> HTMLResponse:
     return site.page("data.html", section=SECTION, arrivals=arrived[at:at + LISTED], at=at, listed=LISTED,
                      arrived=len(arrived), uses=uses, snapshots=snapshots[at:at + LISTED], taken=len(snapshots),
                      newest=snapshots[0] if snapshots else None,
-                     champion=_champion(site.history), not_here=known.not_here(), pull=PULL)
+                     champion=_champion(site.history), not_here=known.not_here(), pull=PULL,
+                     damaged=known.damaged())
 
 
 @router.get("/data/diff")
@@ -106,7 +108,8 @@ def version(request: Request, name: str, view: str = "", q: str = "", kind: str 
     site = site_of(request)
     known = KnownData(site.history)
     data = _find(known, name)
-    shown_view = cast(View, view if view in ("about", "rows", "aside") else "about")
+    views = ("about", "rows", "aside") if data.version else ("about", "aside")
+    shown_view = cast(View, view if view in views else "about")
     query = {"q": q, "kind": kind, "source": source, "annotator": annotator, "agreement": agreement}
     given = {key: value for key, value in query.items() if value}
     context: dict[str, object] = {"data": data, "view": shown_view, "given": given, "query": query}
@@ -174,9 +177,13 @@ def _report(history: History, data: Data) -> list[Section] | None:
 
 
 def _set_aside(files: Sequence[Path]) -> list[Aside]:
-    """The first rows that could not be used."""
+    """The first rows that could not be used. Raises UserError for a damaged file."""
     found = (line for file in files if file.is_file() for line in lines(file))
-    return [Aside(**json.loads(line)) for line in islice(found, LISTED)]
+    try:
+        return [Aside(**json.loads(line)) for line in islice(found, LISTED)]
+    except (ValueError, TypeError):
+        raise UserError(f"The rows set aside in {' or '.join(map(str, files))} are damaged. "
+                        f"{put_back(files[0].parent)}") from None
 
 
 def _aside_files(history: History, data: Data) -> Sequence[Path] | None:
