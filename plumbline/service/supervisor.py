@@ -22,7 +22,7 @@ from types import FrameType
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import Home, enter, find_home
-from plumbline.lineage.running import is_up, only_one, say_api_url
+from plumbline.lineage.running import is_up, key_file, only_one, say_api_url
 from plumbline.service.parts import LOCAL, Part, common, make_parts, prefect_url
 from plumbline.service.process import end, kill_marked, start
 from plumbline.service.state import PartState, PartStatus, ServiceState, forget_state, read_state
@@ -168,6 +168,8 @@ class Service:
                 part = waiting.pop(name).part
                 self.say(f"{part.title:<10} {part.address or 'serves the deployments'}")
         if not waiting:
+            if self._url:
+                self.say(f"Prefect's pages ask for a key: it is in {key_file(self._home.folder)}.")
             self.say("Up. Ctrl-C stops everything; `plumbline status` says more. `plumbline ui --show-token --port "
                      f"{self.keeping['pages'].part.port}` prints the address that signs you in.")
 

@@ -13,12 +13,9 @@ Cookie and form value are derived from the token, each for its own purpose, so t
 import hashlib
 import hmac
 import ipaddress
-import os
-import secrets
 import socket
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 from markupsafe import Markup
@@ -27,6 +24,7 @@ from starlette.requests import Request, cookie_parser
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import Home
+from plumbline.lineage.tokens import open_token
 
 OWN_CHECKS = ("/hooks/",)
 """Below these paths a request is checked by its page alone: a webhook proves itself by a signature of its body."""
@@ -93,30 +91,8 @@ class Keys:
 
 def open_keys(home: Home) -> tuple[Keys, bool]:
     """The keys of a project, made at the first start; and whether this was it."""
-    file = home.folder / TOKEN_FILE
-    made = _make_token(file)
-    token = file.read_text(encoding="utf-8").strip()
-    if len(token) < 32:
-        raise UserError(f"{file} should hold the token of the web pages, and holds {len(token)} characters. Delete it: "
-                        "the next start makes a new one.")
+    token, made = open_token(home.folder / TOKEN_FILE, "the token of the web pages")
     return Keys(token, f"plumbline-{hashlib.sha256(str(home.folder).encode()).hexdigest()[:8]}"), made
-
-
-def _make_token(file: Path) -> bool:
-    """Write a new token, whole or not at all, unless there is one."""
-    if file.exists():
-        return False
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{TOKEN_FILE}.{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(secrets.token_urlsafe(32) + "\n")
-        os.link(draft, file)  # fails where another process was faster
-    except FileExistsError:
-        return False
-    finally:
-        draft.unlink(missing_ok=True)
-    return True
 
 
 @dataclass(frozen=True)
