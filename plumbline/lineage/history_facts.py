@@ -23,7 +23,7 @@ from ruamel.yaml.error import YAMLError
 from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.lineage.receipts import Receipt
 from plumbline.lineage.recorder import DVC_REPRO
-from plumbline.lineage.records import Outcome, RunRecord, Status
+from plumbline.lineage.records import RUN_ID, Outcome, RunRecord, Status, workspace_of
 from plumbline.lineage.writes import OUR_ID, PARENT
 from plumbline.preferences.manifest import MANIFEST, Batch
 
@@ -112,8 +112,8 @@ class Artifacts:
 
 
 def is_pipeline_run(run: "MlflowRun") -> bool:
-    """Whether it is a pipeline run's own MLflow run, and not a stage's."""
-    return PIPELINE_RUN in run.data.tags and STAGE not in run.data.tags
+    """Whether it is a pipeline run's own MLflow run, and not a stage's, nor one that only says so."""
+    return STAGE not in run.data.tags and bool(RUN_ID.fullmatch(run.data.tags.get(PIPELINE_RUN, "")))
 
 
 def is_stage(run: "MlflowRun") -> bool:
@@ -144,14 +144,15 @@ def stage_facts(run: "MlflowRun", artifacts: Artifacts) -> StageFacts:
 
 def pipeline_facts(run: "MlflowRun", home: Home, artifacts: Artifacts) -> tuple[PipelineFacts, ManifestFacts | None]:
     """What the MLflow run of a pipeline run says, with its workspace where that is on this machine."""
-    folder = home.runs / run.data.tags[PIPELINE_RUN]
-    here = folder.is_dir()
+    folder = workspace_of(home, run.data.tags[PIPELINE_RUN])
 
     def file(name: str, place: str) -> bytes | None:
-        found = read_bytes(folder / place) if here else None
+        found = read_bytes(folder / place) if folder else None
         return found or artifacts.read(run, f"{RECORD}/{name}")
 
-    record = _record(file(RECORD_FILE, RECORD_FILE)) or _from_tags(run)
+    record = _record(file(RECORD_FILE, RECORD_FILE))
+    if record is None or record.id != run.data.tags[PIPELINE_RUN]:
+        record = _from_tags(run)
     if run.info.status in STATUS:  # it may have ended where nobody could write run.json any more
         record.status = STATUS[run.info.status]
         record.ended = record.ended or iso(run.info.end_time)
@@ -243,7 +244,7 @@ def _manifest(text: bytes | None) -> ManifestFacts | None:
     try:
         batches = list(orjson.loads(text)["batches"]) if text else None
         for one in batches or ():
-            Batch(**one)
-    except (orjson.JSONDecodeError, KeyError, TypeError):  # damaged, or of another version of this program
+            Batch.of(one)
+    except (ValueError, KeyError, TypeError):  # damaged, or of another version of this program
         return None
     return ManifestFacts(hashlib.sha256(text).hexdigest(), batches) if text and batches is not None else None

@@ -1,18 +1,22 @@
 """`run.json`: what one run of the pipeline was asked for and what became of it."""
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import RECORD_FILE, Home
 
 ZOMBIE, BEGAN = "Z", 19
 """In /proc/pid/stat, after the process's name: a state, and the place of the time of its beginning."""
+RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
+"""When it was made, and a few digits at random. A record may come from a store that others write to, and an id becomes
+a folder: so nothing else is taken for one."""
 Status = Literal["running", "finished", "failed", "cancelled", "killed"]
 
 
@@ -34,7 +38,7 @@ class Outcome(BaseModel):
 class RunRecord(BaseModel):
     """One pipeline run."""
 
-    id: str
+    id: Annotated[str, Field(pattern=f"^{RUN_ID.pattern}$")]
     created: str
     ended: str | None = None
     trigger: str = "command line"
@@ -84,6 +88,12 @@ def raw_record(workspace: Path) -> RunRecord:
     except ValueError:
         raise UserError(f"{file} is damaged, or of another version of Plumbline. Delete the folder {workspace}: "
                         f"`plumbline restore {workspace.name}` brings a recorded run back.") from None
+
+
+def workspace_of(home: Home, run: str) -> Path | None:
+    """The workspace of a run, if it is on this machine; None for what is no id of a run, as a tag may hold."""
+    folder = home.runs / run
+    return folder if RUN_ID.fullmatch(run) and folder.is_dir() else None
 
 
 def is_gone(record: RunRecord) -> bool:

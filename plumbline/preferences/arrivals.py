@@ -21,7 +21,7 @@ from plumbline.errors import UserError
 from plumbline.preferences.batches import BATCH, ROWS, Read, lines, move_into_place, new_folder, write_batch
 from plumbline.preferences.folders import Folders
 from plumbline.preferences.index import Hashes, Index, index_of
-from plumbline.preferences.manifest import Batch
+from plumbline.preferences.manifest import DIGEST, Batch
 
 Action = Literal["add", "supersede", "remove"]
 REMOVED = "removed.txt"
@@ -112,7 +112,9 @@ def read_arrival(folder: Path) -> Arrival:
     text = (folder / BATCH).read_text(encoding="utf-8")
     try:
         values = json.loads(text)
-        return Arrival(**{**values, "batch": Batch(**values["batch"])})
+        if not DIGEST.fullmatch(values["digest"]):  # its folder is named by it
+            raise ValueError(f"{values['digest']!r:.100} is no SHA-256")
+        return Arrival(**{**values, "batch": Batch.of(values["batch"])})
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / BATCH} is damaged ({error}). `dvc checkout` or `plumbline pull` puts it back, "
                         "or else delete that folder and add its data again.") from None
