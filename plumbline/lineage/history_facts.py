@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from plumbline.lineage.home import RECORD_FILE, Home
+from plumbline.lineage.masking import masked, masked_value
 from plumbline.lineage.receipts import Receipt
 from plumbline.lineage.recorder import DVC_REPRO
 from plumbline.lineage.records import RUN_ID, Outcome, RunRecord, Status, workspace_of
@@ -135,7 +136,7 @@ def stage_facts(run: "MlflowRun", artifacts: Artifacts) -> StageFacts:
         run_id=run.info.run_id, ours=tags.get(OUR_ID), stage=tags[STAGE],
         pipeline_run=None if pipeline_run == DVC_REPRO else pipeline_run,
         parent=tags.get(PARENT), status=run.info.status, started=run.info.start_time, ended=run.info.end_time,
-        params=dict(run.data.params), facts=_beginning(tags, "result."),
+        params={name: masked(value) for name, value in run.data.params.items()}, facts=_beginning(tags, "result."),
         metrics={name: value for name, value in run.data.metrics.items() if math.isfinite(value)} | measured,
         inputs=receipt.inputs if receipt else data,
         outputs={path: one.md5 for path, one in receipt.outputs.items()} if receipt else _beginning(tags, "output."),
@@ -229,7 +230,7 @@ def _flat_params(text: bytes | None) -> dict[str, str]:
     for key, value in (values or {}).items():
         flat |= {f"{key}.{name}": str(inner) for name, inner in value.items()} if isinstance(value, dict) else {
             key: str(value)}
-    return flat
+    return {name: masked_value(name, value) for name, value in flat.items()}
 
 
 def _locked_snapshot(text: bytes | None) -> str | None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import RECORD_FILE, Home
+from plumbline.lineage.masking import masked_setting
 
 ZOMBIE, BEGAN = "Z", 19
 """In /proc/pid/stat, after the process's name: a state, and the place of the time of its beginning."""
@@ -43,7 +44,7 @@ class RunRecord(BaseModel):
     ended: str | None = None
     trigger: str = "command line"
     params_file: str | None = None
-    settings: list[str] = []
+    settings: list[Annotated[str, AfterValidator(masked_setting)]] = []
     until: str | None = None
     force: list[str] = []
     project: str

@@ -7,6 +7,7 @@ supervises imports next to nothing, so that it stays small and has little that c
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -62,7 +63,6 @@ class Keeping(threading.Thread):
             if self._service.stop.is_set():
                 return
         while not self._service.stop.is_set():
-            _rotate(self.part.log)
             sockets = [self.part.listener.fileno()] if self.part.listener else []
             process = start(self.part.command, self._environment, self.part.log, self._root, sockets)
             self._is("starting", process.pid)
@@ -84,6 +84,7 @@ class Keeping(threading.Thread):
         started = asked = time.monotonic()
         missed = 0
         while not self._service.stop.wait(LOOK_SECONDS if self.well.is_set() else STARTING_SECONDS):
+            _rotate(self.part.log)
             code = process.poll()
             if code is not None:
                 return f"ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
@@ -196,8 +197,13 @@ def already_up(home: Home) -> str:
 
 
 def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > LARGEST_LOG:
-        log.replace(log.with_suffix(".log.1"))
+    """Set a log aside that has grown too large, and empty it: the part goes on adding to the same file."""
+    with contextlib.suppress(OSError):  # the disk is full, or there is no log yet
+        if log.stat().st_size > LARGEST_LOG:
+            before = log.with_suffix(".log.1")
+            with contextlib.suppress(OSError):
+                shutil.copy(log, before)  # its permissions too: only its owner reads it
+            os.truncate(log, 0)
 
 
 def _last_line(log: Path) -> str:

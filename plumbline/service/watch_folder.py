@@ -96,10 +96,13 @@ class Folder:
         """All preference files in it. A folder that is not there yet is empty."""
         try:
             for found in data_files(self._place, self._root):
-                if not isinstance(found, Quarantined):
-                    file = found[0]
-                    about = file.stat()
-                    yield Found(str(file), f"{about.st_size} {about.st_mtime_ns} {about.st_ino}")
+                if isinstance(found, Quarantined):
+                    continue
+                try:
+                    about = found[0].stat()
+                except OSError:  # it has just gone, or is nobody's to look at: the others count
+                    continue
+                yield Found(str(found[0]), f"{about.st_size} {about.st_mtime_ns} {about.st_ino}")
         except (UserError, FileNotFoundError):
             return
 

@@ -1,6 +1,7 @@
 """Who may do what: the token, the same origin, the host's name, the size of a body, and the headers of every answer.
 
-Reading needs nothing. Whatever changes something (POST, PUT, PATCH, DELETE) needs the token and the same origin:
+Reading needs nothing on this machine; where the pages are open to others it needs the token as well. Whatever changes
+something (POST, PUT, PATCH, DELETE) needs the token and the same origin:
 
 - a program sends the token as `Authorization: Bearer TOKEN` or `X-Plumbline-Token: TOKEN`;
 - a browser was given a cookie by the address that `plumbline ui` printed (`/?token=TOKEN`) or by the page `/sign-in`,
@@ -31,12 +32,14 @@ OWN_CHECKS = ("/hooks/",)
 
 LARGEST_BODY = 1_000_000
 """Bytes of a request."""
-LARGER_BODIES = {"/api/preferences": 32_000_000, "/hooks/": 32_000_000}
-"""Bytes, for the paths that take many rows at once."""
+OTHER_BODIES = {"/api/preferences": 32_000_000, "/hooks/": 2_000_000, "/sign-in": 10_000}
+"""Bytes, for the paths that take many rows at once, and for those that read what a stranger sends."""
 MOST_FIELDS = 500
 
 TOKEN_FILE = "token"
 SIGN_IN = "/sign-in"
+OPEN_TO_ALL = (SIGN_IN, "/static/", "/api/health")
+"""Below these paths a stranger may read, where reading needs the token."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 POLICY = ("default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
@@ -182,6 +185,16 @@ def check_origin(headers: Headers) -> bool:
     return site is not None or origin is not None
 
 
+def is_from_elsewhere(headers: Headers) -> bool:
+    """Whether a browser says that another site's page made it ask."""
+    return headers.get("sec-fetch-site") in ("cross-site", "same-site")
+
+
+def is_secure(request: Request) -> bool:
+    """Whether the browser speaks TLS, with us or with a server in front. It harms nobody but who lies about it."""
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+
+
 def sent_token(headers: Headers) -> str | None:
     """The token that a program, or a script, sent in a header."""
     kind, _, value = headers.get("authorization", "").partition(" ")
@@ -192,7 +205,7 @@ def sent_token(headers: Headers) -> str | None:
 
 def largest_body(path: str) -> int:
     """How many bytes a request to `path` may have."""
-    return max((limit for start, limit in LARGER_BODIES.items() if path.startswith(start)), default=LARGEST_BODY)
+    return next((limit for start, limit in OTHER_BODIES.items() if path.startswith(start)), LARGEST_BODY)
 
 
 def parse_form(body: bytes) -> dict[str, str]:
