@@ -2,7 +2,8 @@
 
 The content decides, not the name: compression, Parquet and JSON arrays are told by their first bytes; only CSV needs
 its suffix (`.tsv` for tabs), in any case. Instead of a record that cannot be read stands what is wrong with it, and the
-others go on. A line may have 16 MiB.
+others go on. A line may have 16 MiB. A compressed file may unpack to 200 times its size, and to 64 MiB in any case:
+text shrinks to a tenth or so, and what shrinks to a thousandth is there to fill the disk.
 """
 
 import bz2
@@ -21,11 +22,12 @@ import orjson
 from plumbline.errors import UserError
 from plumbline.preferences.conversations import Unusable
 from plumbline.preferences.json_array import Elements
+from plumbline.preferences.parquet_limits import ALWAYS, MOST_TIMES, TooLarge
+from plumbline.preferences.parquet_rows import parquet_rows
 
 LINE_LIMIT = 16 * 2**20
 SKIPPED_AT_ONCE = 2**16
 PARQUET, BOM, UTF_16, UTF_32 = b"PAR1", b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff"), b"\0\0\xfe\xff"
-PARQUET_BATCH = 1024
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 Records = Iterator[tuple[int, object]]
 
@@ -45,7 +47,8 @@ def read_records(file: Path) -> Records:
             yield from _texts(plain, file.name.lower())
         else:
             name = (file.stem if file.name.lower().endswith(SUFFIXES) else file.name).lower()
-            unpacked: io.BufferedReader = io.BufferedReader(_Unpacked(unpack(plain)))
+            allowed = max(ALWAYS, MOST_TIMES * file.stat().st_size)
+            unpacked: io.BufferedReader = io.BufferedReader(_Unpacked(unpack(plain), allowed))
             yield from _texts(unpacked, name)
 
 
@@ -74,10 +77,11 @@ PACKINGS: dict[bytes, Callable[[BinaryIO], _Stream]] = {
 
 
 class _Unpacked(io.RawIOBase):
-    """An unpacking stream whose many ways to fail are one."""
+    """An unpacking stream whose many ways to fail are one, and which gives no more than `allowed` bytes."""
 
-    def __init__(self, stream: _Stream) -> None:
+    def __init__(self, stream: _Stream, allowed: int) -> None:
         self.stream = stream
+        self.left = allowed
 
     def readable(self) -> bool:
         """It is."""
@@ -93,6 +97,9 @@ class _Unpacked(io.RawIOBase):
             if error.errno:
                 raise
             raise _Damaged(error) from None
+        self.left -= len(read)
+        if self.left < 0:
+            raise _Damaged(f"it unpacks to more than {MOST_TIMES} times its size; unpack it first if that is right")
         buffer[:len(read)] = read
         return len(read)
 
@@ -120,7 +127,7 @@ def _texts(opened: io.BufferedReader, name: str) -> Records:
 
 
 def _damage(damage: _Damaged) -> Unusable:
-    return Unusable("-", f"the compressed file is damaged from here on: {damage}")
+    return Unusable("-", f"the compressed file is not read from here on: {damage}")
 
 
 def _array(opened: io.BufferedReader) -> Records:
@@ -224,16 +231,15 @@ def _cell(cell: str) -> object:
 
 def _parquet(opened: BinaryIO) -> Records:
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import ArrowException
     except ModuleNotFoundError:
         raise UserError("Reading Parquet needs pyarrow, which is not installed: pip install pyarrow.") from None
     number = 0
     try:
-        with parquet.ParquetFile(opened) as table:
-            for batch in table.iter_batches(PARQUET_BATCH):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield number, record
+        for number, record in enumerate(parquet_rows(opened, LINE_LIMIT), 1):
+            yield number, record
+    except TooLarge as error:
+        yield number + 1, Unusable("-", f"not read from here on: {error}. Write it as JSON lines if that is right")
     except (ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
