@@ -67,9 +67,12 @@ class RunRecord(BaseModel):
     stages: dict[str, Outcome] = {}
 
     def save(self, workspace: Path) -> None:
-        """Write the record, whole or not at all: other processes read it at any time."""
+        """Write the record, whole or not at all: other processes read it at any time, and power may fail."""
         draft = workspace / f".{RECORD_FILE}.new"
-        draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        with draft.open("w", encoding="utf-8") as out:
+            out.write(self.model_dump_json(indent=1) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
         draft.replace(workspace / RECORD_FILE)
 
 
