@@ -91,4 +91,6 @@ class PatientProtocol(H11Protocol):
             self._deadline = self.loop.call_later(seconds, self._give_up)
 
     def _give_up(self) -> None:
+        self._waits_for = None
+        self.connections.discard(self)  # at once, because many may come before its end is noticed
         self.transport.abort()

@@ -28,18 +28,22 @@ def serve(home: Home, host: str, listener: socket.socket, names: Sequence[str], 
           say: Callable[[str], None]) -> None:
     """Serve on a socket until SIGINT or SIGTERM; `host` is what it was bound to.
 
-    Where other machines reach it, reading needs the token, unless `open_reading`.
+    Where other machines reach it, by this address or through a server in front that has one of the `names`, reading
+    needs the token, unless `open_reading`.
     """
     limit_connections()
     keys, first = open_keys(home)
-    others = not is_this_machine_alone(host)
+    plain = not is_this_machine_alone(host)
+    others = plain or bool(names)
     app = create_app(home, [host, *names], private=others and not open_reading)
     address = shown_address(host, listener)
     say(f"Plumbline's pages: {with_token(address, keys.token) if first else address}")
     if not first:
         say("The token is the one from the first start; `plumbline ui --show-token` prints it again.")
-    if others:
-        say(PLAIN if not open_reading else f"Everybody on the network may read everything but the token. {PLAIN}")
+    if others and open_reading:
+        say("Everybody who reaches it may read everything but the token.")
+    if plain:
+        say(PLAIN)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     # No access log: the address that signs in has the token in it.
     config = uvicorn.Config(app, http=PatientProtocol, backlog=BACKLOG, log_level="warning", access_log=False,
