@@ -44,8 +44,7 @@ class World:
 
     def bring(self, count: int = 5) -> None:
         """A batch arrives and is accepted. What this process is told when it is not, is raised."""
-        address = self.up.parts()["prefect"]["address"]
-        os.environ["PREFECT_API_URL"] = f"{address}api"
+        os.environ.update(self.up.client)
         self.number += 100
         taken = take_in_rows(Home(self.up.root, self.up.home), comparisons(self.number, count), f"batch-{self.number}")
         self.accepted.add(taken.arrival.digest)

@@ -2,11 +2,13 @@
 
 Prefect starts one by itself, too late and in our process group: after all imports, and Ctrl-C would take the server
 away before the flow could report to it. This one gets a session of its own, and a shell that ends it as soon as this
-process is gone, however it went: the shell waits for the end of a pipe that only this process holds open.
+process is gone, however it went: the shell waits for the end of a pipe that only this process holds open. It obeys
+nobody but this process and its children, who alone know its key.
 """
 
 import atexit
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from plumbline.lineage.events import unreachable
 from plumbline.lineage.home import Home
 from plumbline.lineage.running import is_up
 
-API_URL = "PREFECT_API_URL"
+API_URL, AUTH = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
 STARTUP_SECONDS = 120
 END_SECONDS = 10
 RESTART_SECONDS = 30
@@ -35,11 +37,13 @@ class LocalServer:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.api_url = f"http://127.0.0.1:{port}/api"
+        self.key = secrets.token_urlsafe(32)
         self.log = home.folder / "prefect" / "server.log"
-        command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host",
-                   "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+        command = [sys.executable, "-m", "uvicorn", "--factory", "plumbline.service.prefect_guard:create_app",
+                   "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
         # The marks that Prefect gives its own temporary server: no web pages, no schedules, final settings.
-        marks = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+        marks = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1",
+                 "PREFECT_SERVER_API_AUTH_STRING": self.key}
         with self.log.open("w", encoding="utf-8") as log:
             self._shell = subprocess.Popen(["sh", "-c", UNTIL_PIPE_CLOSES, "sh", *command], stdin=subprocess.PIPE,
                                            stdout=log, stderr=log, env={**os.environ, **marks}, start_new_session=True)
@@ -80,7 +84,7 @@ def start_local_server(home: Home) -> LocalServer | None:
         return None
     server = LocalServer(home)
     atexit.register(server.stop)
-    os.environ[API_URL] = server.api_url
+    os.environ.update({API_URL: server.api_url, AUTH: server.key})
     return server
 
 

@@ -31,7 +31,7 @@ class GateFailed(UserError):
     exit_code = 3
 
 
-NO_SPACE = (os.strerror(errno.ENOSPC), "database or disk is full")
+NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full")
 """How the operating system and SQLite say that the disk is full."""
 
 

@@ -29,8 +29,8 @@ def add_service_commands(app: typer.Typer) -> None:
 
 
 def up(
-    host: Annotated[str, typer.Option(help="Address of Plumbline's pages; 0.0.0.0 lets other machines in. Prefect and "
-                                           "MLflow, which ask for no password, stay on this machine.")] = LOCAL,
+    host: Annotated[str, typer.Option(help="Address of Plumbline's pages; 0.0.0.0 lets other machines in, which then "
+                                           "need the token to read. Prefect and MLflow stay on this machine.")] = LOCAL,
     detach: Annotated[bool, typer.Option("--detach", help="Return when all is up, and leave it running.")] = False,
 ) -> None:
     """Start everything on this machine: Prefect, the worker that retrains, the pages, MLflow. Ctrl-C stops it."""

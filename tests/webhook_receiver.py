@@ -13,6 +13,7 @@ class Receiver:
 
     url: str = ""
     status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
 
@@ -25,6 +26,13 @@ def receiving() -> Iterator[Receiver]:
             body = self.rfile.read(int(self.headers["content-length"]))
             found.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
             self.send_response(found.status)
+            for name, value in found.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            found.got.append(({name.lower(): value for name, value in self.headers.items()}, b""))
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:

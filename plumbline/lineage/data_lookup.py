@@ -10,7 +10,7 @@ from plumbline.errors import UserError
 from plumbline.lineage.data_changes import row_number
 from plumbline.lineage.home import Home
 from plumbline.lineage.recorded import outputs_of
-from plumbline.lineage.records import find_run, run_folders
+from plumbline.lineage.records import find_run, run_folders, workspace_of
 from plumbline.lineage.registry import Registry
 from plumbline.lineage.waiting import StoreGone
 from plumbline.preferences.arrivals import (
@@ -110,8 +110,9 @@ def learners(home: Home, rows: Iterable[str]) -> list[Learner]:
     wanted, seen, found = set(rows), Seen(), []
     for version, run, aliases in registry.versions():
         count = None
-        if (home.runs / run / PREPARED / ROWS_FILE).exists():
-            count = sum(place in LEARNED for place in _destinations(home.runs / run, wanted, seen).values())
+        folder = workspace_of(home, run)
+        if folder and (folder / PREPARED / ROWS_FILE).exists():
+            count = sum(place in LEARNED for place in _destinations(folder, wanted, seen).values())
         if count != 0:
             found.append(Learner(registry.name, version, aliases, run, count))
     return found

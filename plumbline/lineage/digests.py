@@ -6,11 +6,14 @@ MD5 serves as a name here, not as a protection.
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from plumbline.errors import UserError
+
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 def file_digest(path: Path) -> str:
@@ -45,17 +48,32 @@ def combined(values: dict[str, str]) -> str:
 
 
 def cached_file(cache: Path, md5: str) -> Path:
-    """Where DVC's cache keeps the bytes of that digest."""
+    """Where DVC's cache keeps the bytes of that digest. Raises UserError for what is none, such as a path."""
+    if not MD5.fullmatch(md5):
+        raise UserError(f"{md5!r:.100} is no digest of DVC's: expected 32 hexadecimal digits, perhaps with `.dir`. The "
+                        "dvc.lock, .dvc file or folder listing that names it is damaged, or somebody has changed it.")
     return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 
 def cached_listing(cache: Path, md5: str) -> dict[str, str] | None:
-    """What a folder of that digest holds, from the cache; None when the cache does not know it."""
+    """What a folder of that digest holds, from the cache; None when the cache does not know it.
+
+    Raises UserError for a listing with a name that leads out of the folder.
+    """
     try:
         entries = json.loads(cached_file(cache, md5).read_text(encoding="utf-8"))
     except OSError:
         return None
-    return {entry["relpath"]: entry["md5"] for entry in entries}
+    return {require_inside(entry["relpath"], f"the listing {md5}"): entry["md5"] for entry in entries}
+
+
+def require_inside(path: str, source: str) -> str:
+    """The path of an output, if it stays in its folder. Raises UserError otherwise, and names where it stood."""
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts or not parts.parts:
+        raise UserError(f"{source} names {path!r:.100}, which leads out of its folder: it is damaged, or somebody has "
+                        "changed it. Nothing was made of it.")
+    return path
 
 
 def restore_folder(cache: Path, md5: str, target: Path) -> None:

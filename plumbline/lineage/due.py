@@ -21,7 +21,7 @@ from plumbline.errors import UserError
 from plumbline.lineage.clock import next_scheduled
 from plumbline.lineage.digests import cached_file, cached_listing
 from plumbline.lineage.home import RECORD_FILE, Home
-from plumbline.lineage.records import RunRecord, read_record
+from plumbline.lineage.records import RunRecord, read_record, workspace_of
 from plumbline.lineage.waiting import StoreGone, broken_store, is_away, is_there, require_store
 from plumbline.preferences.arrivals import arrival_index, arrivals, read_arrival, removed_rows
 from plumbline.preferences.batches import SIMULATED
@@ -218,9 +218,9 @@ def refused(folder: Path, record: RunRecord) -> bool:
 
 @lru_cache(maxsize=64)
 def _learned(home: Home, run: str) -> Learned | None:
-    folder = home.runs / run
-    manifest = folder / "data/snapshot" / MANIFEST
-    if not run or not manifest.exists():
+    folder = workspace_of(home, run)
+    manifest = folder / "data/snapshot" / MANIFEST if folder else None
+    if folder is None or manifest is None or not manifest.exists():
         return None
     try:
         created = read_record(folder).created

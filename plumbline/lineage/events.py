@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from http.client import HTTPException
 
+from plumbline.lineage.posting import post
+
 PREFERENCES_ADDED = "plumbline.preferences.added"
 RUN_FINISHED = "plumbline.run.finished"
 RUN_FAILED = "plumbline.run.failed"
@@ -44,13 +46,7 @@ def call(path: str, body: object) -> object:
     headers = {"Content-Type": "application/json"}
     if secret := os.environ.get(AUTH):
         headers["Authorization"] = f"Basic {base64.b64encode(secret.encode()).decode()}"
-    request = urllib.request.Request(f"{os.environ[API_URL].rstrip('/')}/{path}", json.dumps(body).encode(), headers,
-                                     method="POST")
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-            text = answer.read()
-    except HTTPException as error:  # what answers there speaks no HTTP, or was cut off
-        raise OSError(f"{type(error).__name__}: {error}") from error
+    text = post(f"{os.environ[API_URL].rstrip('/')}/{path}", json.dumps(body).encode(), headers, TIMEOUT_SECONDS)
     return json.loads(text) if text else None
 
 

@@ -13,7 +13,7 @@ from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.lineage.home import RECORD_FILE, Home
 from plumbline.lineage.recorded import outputs_of, recorded
-from plumbline.lineage.records import find_run, is_gone, raw_record, run_folders
+from plumbline.lineage.records import find_run, is_gone, raw_record, run_folders, workspace_of
 from plumbline.lineage.registry import Registry
 from plumbline.lineage.waiting import is_away
 
@@ -44,7 +44,7 @@ def needed(home: Home, newest: int, keep: Sequence[str]) -> Needed:
             others[f"version {number} (run {run})"] = md5
             continue
         digests.add(md5)
-        if (home.runs / run).is_dir() and run:
+        if workspace_of(home, run):
             runs.setdefault(run, f"it registered version {number}, the {' and '.join(aliases)}")
         else:  # of another machine, or gone before: what is here of it stays
             with contextlib.suppress(UserError), recorded(home, run) as found:

@@ -21,9 +21,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from plumbline.lineage.home import RECORD_FILE, Home
+from plumbline.lineage.masking import masked, masked_value
 from plumbline.lineage.receipts import Receipt
 from plumbline.lineage.recorder import DVC_REPRO
-from plumbline.lineage.records import Outcome, RunRecord, Status
+from plumbline.lineage.records import RUN_ID, Outcome, RunRecord, Status, workspace_of
 from plumbline.lineage.writes import OUR_ID, PARENT
 from plumbline.preferences.manifest import MANIFEST, Batch
 
@@ -112,8 +113,8 @@ class Artifacts:
 
 
 def is_pipeline_run(run: "MlflowRun") -> bool:
-    """Whether it is a pipeline run's own MLflow run, and not a stage's."""
-    return PIPELINE_RUN in run.data.tags and STAGE not in run.data.tags
+    """Whether it is a pipeline run's own MLflow run, and not a stage's, nor one that only says so."""
+    return STAGE not in run.data.tags and bool(RUN_ID.fullmatch(run.data.tags.get(PIPELINE_RUN, "")))
 
 
 def is_stage(run: "MlflowRun") -> bool:
@@ -135,7 +136,7 @@ def stage_facts(run: "MlflowRun", artifacts: Artifacts) -> StageFacts:
         run_id=run.info.run_id, ours=tags.get(OUR_ID), stage=tags[STAGE],
         pipeline_run=None if pipeline_run == DVC_REPRO else pipeline_run,
         parent=tags.get(PARENT), status=run.info.status, started=run.info.start_time, ended=run.info.end_time,
-        params=dict(run.data.params), facts=_beginning(tags, "result."),
+        params={name: masked(value) for name, value in run.data.params.items()}, facts=_beginning(tags, "result."),
         metrics={name: value for name, value in run.data.metrics.items() if math.isfinite(value)} | measured,
         inputs=receipt.inputs if receipt else data,
         outputs={path: one.md5 for path, one in receipt.outputs.items()} if receipt else _beginning(tags, "output."),
@@ -144,14 +145,15 @@ def stage_facts(run: "MlflowRun", artifacts: Artifacts) -> StageFacts:
 
 def pipeline_facts(run: "MlflowRun", home: Home, artifacts: Artifacts) -> tuple[PipelineFacts, ManifestFacts | None]:
     """What the MLflow run of a pipeline run says, with its workspace where that is on this machine."""
-    folder = home.runs / run.data.tags[PIPELINE_RUN]
-    here = folder.is_dir()
+    folder = workspace_of(home, run.data.tags[PIPELINE_RUN])
 
     def file(name: str, place: str) -> bytes | None:
-        found = read_bytes(folder / place) if here else None
+        found = read_bytes(folder / place) if folder else None
         return found or artifacts.read(run, f"{RECORD}/{name}")
 
-    record = _record(file(RECORD_FILE, RECORD_FILE)) or _from_tags(run)
+    record = _record(file(RECORD_FILE, RECORD_FILE))
+    if record is None or record.id != run.data.tags[PIPELINE_RUN]:
+        record = _from_tags(run)
     if run.info.status in STATUS:  # it may have ended where nobody could write run.json any more
         record.status = STATUS[run.info.status]
         record.ended = record.ended or iso(run.info.end_time)
@@ -228,7 +230,7 @@ def _flat_params(text: bytes | None) -> dict[str, str]:
     for key, value in (values or {}).items():
         flat |= {f"{key}.{name}": str(inner) for name, inner in value.items()} if isinstance(value, dict) else {
             key: str(value)}
-    return flat
+    return {name: masked_value(name, value) for name, value in flat.items()}
 
 
 def _locked_snapshot(text: bytes | None) -> str | None:
@@ -243,7 +245,7 @@ def _manifest(text: bytes | None) -> ManifestFacts | None:
     try:
         batches = list(orjson.loads(text)["batches"]) if text else None
         for one in batches or ():
-            Batch(**one)
-    except (orjson.JSONDecodeError, KeyError, TypeError):  # damaged, or of another version of this program
+            Batch.of(one)
+    except (ValueError, KeyError, TypeError):  # damaged, or of another version of this program
         return None
     return ManifestFacts(hashlib.sha256(text).hexdigest(), batches) if text and batches is not None else None

@@ -17,7 +17,7 @@ import orjson
 from plumbline.lineage.history_facts import ManifestFacts, PipelineFacts, StageFacts
 
 FILE = "history.db"
-VERSION = 3
+VERSION = 4
 """Raise it when what is kept changes."""
 TABLES = """
 DROP TABLE IF EXISTS facts;

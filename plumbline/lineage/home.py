@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plumbline.errors import UserError
-from plumbline.lineage.running import api_url
+from plumbline.lineage.running import api_key, api_url
 from plumbline.preferences.folders import Folders
 
 HOME = "PLUMBLINE_HOME"
@@ -78,10 +78,13 @@ class Home:
         """Variables for this process and its children: no telemetry, and all state in the home."""
         # MLflow looks up `models:/ID` in the store that the variable names, whatever store the client was given.
         wanted = {**SETTINGS, HOME: str(self.folder), "MLFLOW_TRACKING_URI": self.tracking_uri}
+        url = api_url(self.folder)  # None unless a `plumbline up` is running
         if "PREFECT_HOME" not in os.environ and "PREFECT_API_URL" not in os.environ:
             wanted["PREFECT_HOME"] = str(self.folder / "prefect")
-            if url := api_url(self.folder):  # a `plumbline up` is running
+            if url:
                 wanted["PREFECT_API_URL"] = url
+        if url and wanted.get("PREFECT_API_URL", os.environ.get("PREFECT_API_URL")) == url:
+            wanted["PREFECT_API_AUTH_STRING"] = api_key(self.folder)
         return wanted
 
 

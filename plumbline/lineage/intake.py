@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from plumbline.errors import UserError
+from plumbline.lineage.data_tracking import sweep
 from plumbline.lineage.events import API_URL, PREFERENCES_ADDED, send
 from plumbline.lineage.home import Home
 from plumbline.preferences.arrivals import NAME_DIGITS, NO_ROWS, Arrival, draft, publish, readable_arrivals
@@ -30,6 +31,8 @@ from plumbline.preferences.types import Row, to_line
 MOST_QUARANTINED = 1000
 """An answer names at most so many quarantined rows; the batch keeps them all."""
 LONGEST_NAME = 80
+MOST_UNUSABLE = 100_000
+"""So many rows may be unusable while hardly any can be used: what is wrong with each takes a hundred bytes to say."""
 
 
 @dataclass(frozen=True)
@@ -139,15 +142,26 @@ def _take_in(home: Home, name: str, read: Read, content: str, beside: Mapping[st
         with draft(home.preferences, name, _noting(read, quarantined)) as drafted:
             drafted.keep(beside or {})
             arrival = publish(home.preferences, drafted, "add", now, content, NO_ROWS, "")
+        sweep(home.preferences.arrived)
     except UserError as error:
         raise NothingUsable(str(error), quarantined) from None
     return Taken(arrival, arrival.added != now, quarantined, announce_once(home, arrival))
 
 
 def _noting(read: Read, quarantined: list[Quarantined]) -> Iterator[Row | Quarantined | Unread]:
+    """Raises UserError for what is hopeless, before it has filled the disk with reasons."""
+    usable = unusable = 0
     for row in read:
-        if isinstance(row, Quarantined) and len(quarantined) < MOST_QUARANTINED:
-            quarantined.append(row)
+        if isinstance(row, Quarantined):
+            unusable += 1
+            if len(quarantined) < MOST_QUARANTINED:
+                quarantined.append(row)
+            if unusable > MOST_UNUSABLE and unusable > 10 * usable:
+                raise UserError(f"Of the first {usable + unusable:,} rows {unusable:,} cannot be used, so none was "
+                                f"taken. The first that cannot: line {quarantined[0].line}, {quarantined[0].reason}. "
+                                "docs/data-formats.md says what rows look like; take out what is none.")
+        else:
+            usable += 1
         yield row
 
 

@@ -8,18 +8,18 @@ import contextlib
 import json
 import os
 import time
-import urllib.request
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from http.client import HTTPException
 from pathlib import Path
 
 from plumbline.errors import UserError
 from plumbline.lineage.events import API_URL, send
 from plumbline.lineage.home import Home
 from plumbline.lineage.locks import try_lock
+from plumbline.lineage.masking import masked_value
+from plumbline.lineage.posting import post
 from plumbline.lineage.signatures import ID, SIGNATURE, TIMESTAMP, sign
 
 SECRET = "PLUMBLINE_WEBHOOK_SECRET"
@@ -111,11 +111,11 @@ def _to_webhook(notice: Notice) -> str | None:
     try:
         if secret := os.environ.get(SECRET):
             headers[SIGNATURE] = sign(secret, notice.id, now, body)
-        request = urllib.request.Request(notice.url, body, headers, method="POST")
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
-            return None
-    except (OSError, HTTPException, ValueError, UserError) as error:
-        return f"{notice.url} did not take it: {error}"
+        post(notice.url, body, headers, TIMEOUT_SECONDS)
+    except (OSError, ValueError, UserError) as error:
+        shown = masked_value(WEBHOOK, notice.url)
+        return f"{shown} did not take it: {str(error).replace(notice.url, shown)}"
+    return None
 
 
 def _save(home: Home, notice: Notice) -> None:

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from plumbline.errors import UserError
 from plumbline.lineage import tracking
+from plumbline.lineage.digests import require_inside
 from plumbline.lineage.home import Home
 from plumbline.lineage.records import RunRecord, find_run, raw_record, read_record
 from plumbline.lineage.workspace import CODE, IGNORE
@@ -50,15 +51,15 @@ class Recorded:
 def outputs_of(folder: Path, *only: str) -> dict[str, str]:
     """The digests of the outputs that dvc.lock in a folder names, of all stages or only some, by path.
 
-    Nothing where there is no lock yet.
+    Nothing where there is no lock yet. Raises UserError for a path that leads out of the folder.
     """
     file = folder / LOCK
     if not file.exists():
         return {}
     lock = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     stages = (lock or {}).get("stages", {})
-    return {out["path"]: out["md5"] for name, stage in stages.items() if not only or name in only
-            for out in stage.get("outs", [])}
+    return {require_inside(out["path"], str(file)): out["md5"] for name, stage in stages.items()
+            if not only or name in only for out in stage.get("outs", [])}
 
 
 @contextmanager
@@ -69,8 +70,11 @@ def recorded(home: Home, name: str, begun: bool = True) -> Iterator[Recorded]:
     """
     folder = _workspace(home, name, begun)
     with tempfile.TemporaryDirectory(prefix="plumbline-") as scratch:
-        found = folder or _download(home, name, Path(scratch))
+        found, run = (folder, folder.name) if folder else _download(home, name, Path(scratch))
         record = read_record(found) if folder else raw_record(found)
+        if record.id != run:
+            raise UserError(f"The record that was found for the run {run} is that of {record.id}: it is damaged, or "
+                            "somebody has changed it. Nothing was made of it.")
         if begun and not (found / LOCK).exists():
             raise UserError(f"The run {record.id} ended before its first stage was done: there is nothing to put back.")
         yield Recorded(record, found, folder is not None)
@@ -99,7 +103,8 @@ def _workspace(home: Home, name: str, begun: bool) -> Path | None:
     return folder if whole else None
 
 
-def _download(home: Home, name: str, target: Path) -> Path:
+def _download(home: Home, name: str, target: Path) -> tuple[Path, str]:
+    """The record of a run as MLflow has it, and the run's name there."""
     from mlflow.exceptions import MlflowException
 
     run = _find(home, name)
@@ -109,7 +114,7 @@ def _download(home: Home, name: str, target: Path) -> Path:
         raise UserError(f"MLflow at {home.tracking_uri} knows the run {run.info.run_name}, but not its files "
                         f"`{RECORD}/` ({' '.join(str(error).split())[:300]}). Restore it on the machine "
                         "that has its workspace.") from error
-    return target / RECORD
+    return target / RECORD, str(run.info.run_name)
 
 
 def _find(home: Home, name: str) -> "Run":

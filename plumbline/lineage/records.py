@@ -1,19 +1,24 @@
 """`run.json`: what one run of the pipeline was asked for and what became of it."""
 
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import RECORD_FILE, Home
+from plumbline.lineage.masking import masked_setting
 from plumbline.whole_file import write_whole
 
 ZOMBIE, BEGAN = "Z", 19
 """In /proc/pid/stat, after the process's name: a state, and the place of the time of its beginning."""
+RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
+"""When it was made, and a few digits at random. A record may come from a store that others write to, and an id becomes
+a folder: so nothing else is taken for one."""
 Status = Literal["running", "finished", "failed", "cancelled", "killed"]
 
 
@@ -35,12 +40,12 @@ class Outcome(BaseModel):
 class RunRecord(BaseModel):
     """One pipeline run."""
 
-    id: str
+    id: Annotated[str, Field(pattern=f"^{RUN_ID.pattern}$")]
     created: str
     ended: str | None = None
     trigger: str = "command line"
     params_file: str | None = None
-    settings: list[str] = []
+    settings: list[Annotated[str, AfterValidator(masked_setting)]] = []
     until: str | None = None
     force: list[str] = []
     project: str
@@ -98,6 +103,12 @@ def readable_records(folders: Iterable[Path]) -> tuple[list[RunRecord], list[str
         except FileNotFoundError:  # deleted at this moment
             continue
     return found, damaged
+
+
+def workspace_of(home: Home, run: str) -> Path | None:
+    """The workspace of a run, if it is on this machine; None for what is no id of a run, as a tag may hold."""
+    folder = home.runs / run
+    return folder if RUN_ID.fullmatch(run) and folder.is_dir() else None
 
 
 def is_gone(record: RunRecord) -> bool:

@@ -7,6 +7,7 @@ beside its place, checked against dvc.lock, and moved there when it is whole, so
 import contextlib
 import io
 import logging
+import os
 import secrets
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from plumbline.errors import UserError
 from plumbline.lineage.declared import read_stages
-from plumbline.lineage.digests import digest
+from plumbline.lineage.digests import digest, require_inside
 from plumbline.lineage.dvc_stage import lock_entry
 from plumbline.lineage.gc_cache import GC_LOCK
 from plumbline.lineage.home import RECORD_FILE, Home
@@ -59,6 +60,8 @@ def restore(home: Home, name: str, target: Path | None = None) -> Restored:
     with recorded(home, name) as found:
         run = found.record.id
         folder = target or home.runs / run
+        if not target:
+            _require_replaceable(folder, run)
         if not target and (folder / RECORD_FILE).exists() and read_record(folder).status == "running":
             raise UserError(f"The run {run} is still going on in {folder}. Wait for its end, or restore what it has "
                             "done so far elsewhere, with --to DIR.")
@@ -67,6 +70,17 @@ def restore(home: Home, name: str, target: Path | None = None) -> Restored:
         with file_lock(home.folder / GC_LOCK):
             _bring(home, found)
             return Restored(run, folder, False, found.outputs, _make(home, found, folder))
+
+
+def _require_replaceable(folder: Path, run: str) -> None:
+    """Raise UserError where something lies at a run's place that is not its workspace: it would be deleted."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    record = folder / RECORD_FILE
+    ours = read_record(folder).id == run if record.exists() else (folder / ".dvc").is_dir()
+    if folder.is_symlink() or not ours:
+        raise UserError(f"{folder} is not the workspace of the run {run}, and nothing of it was touched. Move it away, "
+                        "or restore the run elsewhere with --to DIR.")
 
 
 def other_code(folder: Path) -> list[str]:
@@ -154,6 +168,8 @@ def _check_out(folder: Path) -> None:
     logging.getLogger("dvc").setLevel(logging.CRITICAL)
     with contextlib.chdir(folder):
         repo = Repo(str(folder))
+        for out in repo.index.outs:  # as DVC understands them: working folders and templates move them
+            require_inside(os.path.relpath(out.fs_path, folder), "The run's dvc.yaml")
         repo.checkout(targets=list(outputs_of(folder)), force=True)
         with repo.lock:
             for stage in repo.index.stages:

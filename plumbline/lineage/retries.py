@@ -39,9 +39,9 @@ def retry_request(home: Home, name: str, new_code: bool) -> "Request":
 
 
 def params_of(home: Home, run: str) -> Params:
-    """The parameters that a run had, whatever params.yaml says now."""
+    """The parameters that a run had, whatever params.yaml says now; who is told of it is what params.yaml says."""
     with recorded(home, run, begun=False) as found:
-        return load_params(found.folder)
+        return load_params(found.folder).model_copy(update={"retrain": load_params(home.root).retrain})
 
 
 def take_code(home: Home, run: str, folder: Path) -> tuple[str | None, bool | None]:

@@ -1,6 +1,8 @@
-"""Whether a `plumbline up` is running for a project, and where its Prefect server is: two small files in the home.
+"""Whether a `plumbline up` is running for a project, where its Prefect server is, and the key that this asks for: small
+files in the home.
 
-The one that runs holds a lock as long as it lives, so what a killed one left is not believed.
+The one that runs holds a lock as long as it lives, so what a killed one left is not believed. The key stays the same
+from one `plumbline up` to the next, so that browsers and shells which were given it go on.
 """
 
 import fcntl
@@ -10,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from plumbline.errors import UserError
+from plumbline.lineage.tokens import open_token
 from plumbline.whole_file import write_whole
 
-LOCK, API_URL = "lock", "prefect_api_url"
+LOCK, API_URL, KEY = "lock", "prefect_api_url", "prefect_key"
 ATTEMPTS = 20
 
 
@@ -56,6 +59,16 @@ def api_url(home: Path) -> str | None:
     except FileNotFoundError:
         return None
     return url if is_up(home) else None
+
+
+def api_key(home: Path) -> str:
+    """What this home's Prefect server asks its clients for, as PREFECT_API_AUTH_STRING: who has it can run code."""
+    return open_token(key_file(home), "the key of Prefect's server")[0]
+
+
+def key_file(home: Path) -> Path:
+    """Where a person finds the key."""
+    return service_folder(home) / KEY
 
 
 def say_api_url(home: Path, url: str | None) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from plumbline.lineage.home import Home
 from plumbline.lineage.journal import Journal, close
 from plumbline.lineage.locks import file_lock
+from plumbline.lineage.masking import masked
 from plumbline.lineage.waiting import SQLITE, is_away, is_there, quiet_client, store_in_words
 from plumbline.lineage.writes import (
     DELETED,
@@ -148,7 +149,7 @@ class Recording:
 
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters."""
-        self._write(Params(values={name: str(value) for name, value in values.items()}))
+        self._write(Params(values={name: masked(str(value)) for name, value in values.items()}))
 
     def inputs(self, data: Mapping[str, str], models: list[str]) -> None:
         """Log data sets, as {path: DVC's digest}, and models, as ids, that the stage reads."""

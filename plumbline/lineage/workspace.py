@@ -23,6 +23,7 @@ from plumbline.config import Params, load_params
 from plumbline.errors import UserError
 from plumbline.lineage.declared import read_stages
 from plumbline.lineage.home import Home
+from plumbline.lineage.masking import masked_value
 from plumbline.lineage.records import Outcome, RunRecord, process_began
 
 CODE = ("plumbline", "tasks", "flows")
@@ -112,7 +113,7 @@ def _fill(home: Home, folder: Path, params: Params, request: Request, created: d
     name = folder.name
     commit, dirty = _copy_code(home, folder, request)
     with (folder / "params.yaml").open("w", encoding="utf-8") as out:
-        YAML().dump(params.model_dump(), out)
+        YAML().dump(_without_secrets(params), out)
     init_dvc(folder, home)
     record = RunRecord(id=name, created=created.isoformat(timespec="seconds"), trigger=request.trigger,
                        params_file=request.params_file, settings=request.settings, until=request.until,
@@ -120,6 +121,14 @@ def _fill(home: Home, folder: Path, params: Params, request: Request, created: d
                        git_dirty=dirty, pid=getpid(), pid_began=process_began(getpid()), host=socket.gethostname())
     record.save(folder)
     return Workspace(home, folder, params, record)
+
+
+def _without_secrets(params: Params) -> dict[str, object]:
+    """The parameters as they are kept with the run, and in MLflow. What is left out no stage reads."""
+    kept = params.model_dump()
+    if params.retrain.webhook:
+        kept["retrain"]["webhook"] = masked_value("webhook", params.retrain.webhook)
+    return kept
 
 
 def _copy_code(home: Home, folder: Path, request: Request) -> tuple[str | None, bool | None]:

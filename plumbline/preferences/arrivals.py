@@ -20,7 +20,7 @@ from plumbline.errors import UserError
 from plumbline.preferences.batches import BATCH, ROWS, Read, move_into_place, new_folder, write_batch
 from plumbline.preferences.folders import Folders
 from plumbline.preferences.index import Hashes, Index, index_of
-from plumbline.preferences.manifest import Batch
+from plumbline.preferences.manifest import DIGEST, Batch
 from plumbline.preferences.whole_batch import put_back
 from plumbline.whole_file import to_disk
 
@@ -131,7 +131,9 @@ def read_arrival(folder: Path) -> Arrival:
     """What lies in a folder of `data/batches/`. Raises FileNotFoundError, and UserError for one that is damaged."""
     try:
         values = json.loads((folder / BATCH).read_text(encoding="utf-8"))
-        arrival = Arrival(**{**values, "batch": Batch(**values["batch"])})
+        if not DIGEST.fullmatch(values["digest"]):  # its folder is named by it
+            raise ValueError(f"{values['digest']!r:.100} is no SHA-256")
+        arrival = Arrival(**{**values, "batch": Batch.of(values["batch"])})
         if not arrival.digest.startswith(folder.name):
             raise ValueError(f"it names the batch {arrival.digest[:NAME_DIGITS]}")
         return arrival

@@ -75,7 +75,12 @@ def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantin
     inside = path.resolve()
     for file in found:
         name = f"{source.rstrip('/')}/{file.relative_to(path).as_posix()}"
-        if not file.resolve().is_relative_to(inside):
+        try:
+            target = file.resolve()
+        except (OSError, RuntimeError):  # a link to itself, over others or not: Python has had a word of its own for it
+            yield Quarantined(name, 0, "-", "a symbolic link that leads back to itself")
+            continue
+        if not target.is_relative_to(inside):
             yield Quarantined(name, 0, "-", "a symbolic link that leads out of the folder; name its target as a source "
                                             "of its own if it is meant")
         elif file.is_file():

@@ -1,12 +1,15 @@
 """What batches and snapshots say of themselves."""
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from plumbline.errors import UserError
 
 MANIFEST = "manifest.json"
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,15 @@ class Batch:
     templated: int = 0
     """Rows whose texts carry the markers of a chat template."""
 
+    @classmethod
+    def of(cls, values: Mapping[str, object]) -> "Batch":
+        """A batch as a file has it. Raises ValueError for a digest that is none, because files are named by it, and
+        TypeError for other fields."""
+        for digest in (values["digest"], values.get("whole")):
+            if digest is not None and not DIGEST.fullmatch(str(digest)):
+                raise ValueError(f"{digest!r:.100} is no SHA-256")
+        return cls(**values)  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -54,7 +66,7 @@ def manifest_in(file: Path) -> Manifest:
     """The manifest that a file holds. Raises FileNotFoundError, and UserError where it holds something else."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        return Manifest(values["digest"], tuple(Batch(**batch) for batch in values["batches"]))
+        return Manifest(values["digest"], tuple(map(Batch.of, values["batches"])))
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{file} is damaged, or of another version of Plumbline. `plumbline restore` puts a run back; "
                         "`plumbline run` makes a new one without it.") from None

@@ -3,7 +3,8 @@
 The content decides, not the name: compression, Parquet, JSON arrays and objects over several lines are told by their
 first bytes, and so is what is no preference data at all, which gives one record 0; only CSV needs its suffix (`.tsv`
 for tabs), in any case. Instead of a record that cannot be read stands what is wrong with it, and the others go on. A
-line may have 16 MiB.
+line may have 16 MiB. A compressed file may unpack to 200 times its size, and to 64 MiB in any case: text shrinks to a
+tenth or so, and what shrinks to a thousandth is there to fill the disk.
 """
 
 import bz2
@@ -24,13 +25,14 @@ from plumbline.preferences.csv_table import csv_records
 from plumbline.preferences.json_array import Elements, why_not_json
 from plumbline.preferences.json_objects import OVER_LINES, Objects, unwrapped
 from plumbline.preferences.not_data import what_else
+from plumbline.preferences.parquet_limits import ALWAYS, MOST_TIMES, TooLarge
+from plumbline.preferences.parquet_rows import parquet_rows
 
 LINE_LIMIT = 16 * 2**20
 SKIPPED_AT_ONCE = 2**16
 FIRST_BYTES = 512
 """So many tell what a file is; a stream may give more."""
 PARQUET, BOM = b"PAR1", b"\xef\xbb\xbf"
-PARQUET_BATCH = 1024
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 Records = Iterator[tuple[int, object]]
 
@@ -50,7 +52,8 @@ def read_records(file: Path) -> Records:
             yield from _texts(plain, file.name.lower())
         else:
             name = (file.stem if file.name.lower().endswith(SUFFIXES) else file.name).lower()
-            unpacked: io.BufferedReader = io.BufferedReader(_Unpacked(unpack(plain)))
+            allowed = max(ALWAYS, MOST_TIMES * file.stat().st_size)
+            unpacked: io.BufferedReader = io.BufferedReader(_Unpacked(unpack(plain), allowed))
             yield from _texts(unpacked, name)
 
 
@@ -79,10 +82,11 @@ PACKINGS: dict[bytes, Callable[[BinaryIO], _Stream]] = {
 
 
 class _Unpacked(io.RawIOBase):
-    """An unpacking stream whose many ways to fail are one."""
+    """An unpacking stream whose many ways to fail are one, and which gives no more than `allowed` bytes."""
 
-    def __init__(self, stream: _Stream) -> None:
+    def __init__(self, stream: _Stream, allowed: int) -> None:
         self.stream = stream
+        self.left = allowed
 
     def readable(self) -> bool:
         """It is."""
@@ -98,6 +102,9 @@ class _Unpacked(io.RawIOBase):
             if error.errno:
                 raise
             raise _Damaged(error) from None
+        self.left -= len(read)
+        if self.left < 0:
+            raise _Damaged(f"it unpacks to more than {MOST_TIMES} times its size; unpack it first if that is right")
         buffer[:len(read)] = read
         return len(read)
 
@@ -132,7 +139,7 @@ def _json_lines(opened: io.BufferedReader) -> Records:
 
 
 def _damage(damage: _Damaged) -> Unusable:
-    return Unusable("-", f"the compressed file is damaged from here on: {damage}")
+    return Unusable("-", f"the compressed file is not read from here on: {damage}")
 
 
 def _decoded(values: Elements) -> Records:
@@ -189,16 +196,15 @@ def _json(line: bytes) -> object:
 
 def _parquet(opened: BinaryIO) -> Records:
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import ArrowException
     except ModuleNotFoundError:
         raise UserError("Reading Parquet needs pyarrow, which is not installed: pip install pyarrow.") from None
     number = 0
     try:
-        with parquet.ParquetFile(opened) as table:
-            for batch in table.iter_batches(PARQUET_BATCH):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield number, record
+        for number, record in enumerate(parquet_rows(opened, LINE_LIMIT), 1):
+            yield number, record
+    except TooLarge as error:
+        yield number + 1, Unusable("-", f"not read from here on: {error}. Write it as JSON lines if that is right")
     except (ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise

@@ -4,6 +4,7 @@ Watched files, notices that a receiver did not take, runs whose process is gone,
 changes of params.yaml. Each duty may fail for a while, when a server is being started again; it is said once.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -24,6 +25,8 @@ from plumbline.service.flow_runs import mark_crashed, start_missing
 from plumbline.service.watch_folder import Watch
 
 LOOK_SECONDS = 1.0
+ALIVE = "keeper"
+"""A file in the home that is touched each time round: deploy/compose.yaml sees by it that the worker is well."""
 log = logging.getLogger("plumbline.service")
 
 
@@ -51,6 +54,8 @@ class Keeper(threading.Thread):
     def run(self) -> None:
         """Do what is due, for ever."""
         while True:
+            with contextlib.suppress(OSError):  # the disk is full
+                (self._home.folder / ALIVE).touch()
             for duty in self._duties:
                 if time.monotonic() >= duty.due:
                     perform(duty)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from plumbline.errors import UserError
 from plumbline.lineage.flows import stop_flows
 from plumbline.lineage.home import Home
+from plumbline.lineage.running import api_key
 from plumbline.service.process import MARK
 
 LOCAL, EVERYWHERE = "127.0.0.1", ("0.0.0.0", "::")
@@ -55,11 +56,13 @@ class Part:
 def make_parts(home: Home, host: str) -> list[Part]:
     """All parts. What the user runs elsewhere (PREFECT_API_URL, MLFLOW_TRACKING_URI) is not started here."""
     found, url = [], os.environ.get("PREFECT_API_URL")
+    environment = {"PREFECT_HOME": str(home.folder / "prefect")}
     if not url:
         prefect = _prefect(home)
         found.append(prefect)
         url = f"{prefect.address}api"
-    environment = {"PREFECT_API_URL": url, "PREFECT_HOME": str(home.folder / "prefect")}
+        environment["PREFECT_API_AUTH_STRING"] = api_key(home.folder)
+    environment["PREFECT_API_URL"] = url
     found.append(_worker(home, environment, "prefect" if len(found) else None))
     found.append(_pages(home, environment, host))
     if not home.tracking_uri.startswith(("http:", "https:")):
@@ -82,6 +85,9 @@ def _prefect(home: Home) -> Part:
     settings = {
         "PREFECT_HOME": str(home.folder / "prefect"),
         "PREFECT_UI_API_URL": f"{address}api",
+        # Whoever may talk to it can run code: its clients have the key, and no other site's page may ask.
+        "PREFECT_SERVER_API_AUTH_STRING": api_key(home.folder),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": own_origins(listener.getsockname()[1]),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # Leases kept in memory would be lost with the process: a run would lose its slot, and be cancelled.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -91,6 +97,11 @@ def _prefect(home: Home) -> Part:
     }
     return Part("prefect", "Prefect", (*SERVE, str(listener.fileno()), "plumbline.service.prefect_server:create_app()"),
                 _log(home, "prefect"), settings, address, f"{address}api/health", listener)
+
+
+def own_origins(port: int) -> str:
+    """Where the pages of a server on this machine are, by both names that people open them by."""
+    return f"http://127.0.0.1:{port},http://localhost:{port}"
 
 
 def _worker(home: Home, environment: Mapping[str, str], after: str | None) -> Part:

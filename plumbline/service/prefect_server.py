@@ -1,4 +1,4 @@
-"""Prefect's server as `plumbline up` runs it: the same server, at rest while nothing happens.
+"""Prefect's server as `plumbline up` runs it: the same server behind a guard, at rest while nothing happens.
 
 As it comes it looks for work of its own many times a second, and listens ten times a second for the cancelling of such
 work, which it never does: more than a percent of a core, and no setting changes that.
@@ -9,7 +9,8 @@ from datetime import timedelta
 
 from docket import Worker
 from prefect.server.api import background_workers
-from prefect.server.api.server import create_app
+
+from plumbline.service.prefect_guard import create_app
 
 __all__ = ["create_app"]
 

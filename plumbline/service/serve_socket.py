@@ -11,15 +11,20 @@ import sys
 
 import uvicorn
 
+from plumbline.web.connections import PatientProtocol, limit_connections
+
 GRACE_SECONDS = 2
+MOST_CONNECTIONS = 2000
+"""Of Prefect and of MLflow: each run holds some for its time."""
 
 
 def main(descriptor: str, target: str) -> None:
     """Serve until SIGTERM."""
+    limit_connections(MOST_CONNECTIONS)
     module, _, name = target.removesuffix("()").partition(":")
     app = getattr(importlib.import_module(module), name)
     config = uvicorn.Config(app, factory=target.endswith("()"), log_level="error", access_log=False, lifespan="on",
-                            timeout_graceful_shutdown=GRACE_SECONDS)
+                            http=PatientProtocol, timeout_graceful_shutdown=GRACE_SECONDS)
     with socket.socket(fileno=int(descriptor)) as listener, contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])
 

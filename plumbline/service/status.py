@@ -9,6 +9,7 @@ from plumbline.lineage.due import Due, due
 from plumbline.lineage.home import Home
 from plumbline.lineage.not_run import NotRun, not_run
 from plumbline.lineage.records import readable_records, run_folders
+from plumbline.lineage.running import key_file
 from plumbline.service.state import PartState, ServiceState, read_state
 
 NEWEST_RUNS = 20
@@ -19,6 +20,8 @@ class Status(TypedDict):
 
     up: bool
     service: ServiceState | None
+    prefect_key: str | None
+    """The file with the key that Prefect's pages ask for; None where their server is not one of the parts."""
     running: list[str]
     """Ids of the runs that are going on."""
     damaged: list[str]
@@ -34,7 +37,10 @@ def describe(home: Home) -> Status:
     state = read_state(home.folder)
     records, damaged = readable_records(run_folders(home)[-NEWEST_RUNS:])
     running = [record.id for record in records if record.status == "running"]
-    return {"up": state is not None, "service": state, "running": running, "damaged": damaged, "due": _due(home),
+    has_prefect = state is not None and any(part.name == "prefect" for part in state.parts)
+    return {"up": state is not None, "service": state,
+            "prefect_key": str(key_file(home.folder)) if has_prefect else None, "running": running,
+            "damaged": damaged, "due": _due(home),
             "not_run": next(iter(not_run(home)), None)}
 
 
@@ -51,6 +57,8 @@ def lines(found: Status) -> Iterator[str]:
         yield f"Up since {found['service'].started} as process {found['service'].pid}."
         for part in found["service"].parts:
             yield _part(part)
+        if found["prefect_key"]:
+            yield f"Prefect's pages ask for a key: it is in {found['prefect_key']}."
     else:
         yield "Not up. `plumbline up` starts everything."
     for run in found["running"]:

@@ -7,6 +7,7 @@ supervises imports next to nothing, so that it stays small and has little that c
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -22,7 +23,7 @@ from types import FrameType
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import Home, enter, find_home
-from plumbline.lineage.running import is_up, only_one, say_api_url
+from plumbline.lineage.running import is_up, key_file, only_one, say_api_url
 from plumbline.service.parts import LOCAL, Part, common, make_parts, prefect_url
 from plumbline.service.process import end, kill_marked, start
 from plumbline.service.state import PartState, PartStatus, ServiceState, forget_state, read_state
@@ -62,7 +63,6 @@ class Keeping(threading.Thread):
             if self._service.stop.is_set():
                 return
         while not self._service.stop.is_set():
-            _rotate(self.part.log)
             sockets = [self.part.listener.fileno()] if self.part.listener else []
             process = start(self.part.command, self._environment, self.part.log, self._root, sockets)
             self._is("starting", process.pid)
@@ -84,6 +84,7 @@ class Keeping(threading.Thread):
         started = asked = time.monotonic()
         missed = 0
         while not self._service.stop.wait(LOOK_SECONDS if self.well.is_set() else STARTING_SECONDS):
+            _rotate(self.part.log)
             code = process.poll()
             if code is not None:
                 return f"ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
@@ -168,6 +169,8 @@ class Service:
                 part = waiting.pop(name).part
                 self.say(f"{part.title:<10} {part.address or 'serves the deployments'}")
         if not waiting:
+            if self._url:
+                self.say(f"Prefect's pages ask for a key: it is in {key_file(self._home.folder)}.")
             self.say("Up. Ctrl-C stops everything; `plumbline status` says more. `plumbline ui --show-token --port "
                      f"{self.keeping['pages'].part.port}` prints the address that signs you in.")
 
@@ -194,8 +197,13 @@ def already_up(home: Home) -> str:
 
 
 def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > LARGEST_LOG:
-        log.replace(log.with_suffix(".log.1"))
+    """Set a log aside that has grown too large, and empty it: the part goes on adding to the same file."""
+    with contextlib.suppress(OSError):  # the disk is full, or there is no log yet
+        if log.stat().st_size > LARGEST_LOG:
+            before = log.with_suffix(".log.1")
+            with contextlib.suppress(OSError):
+                shutil.copy(log, before)  # its permissions too: only its owner reads it
+            os.truncate(log, 0)
 
 
 def _last_line(log: Path) -> str:

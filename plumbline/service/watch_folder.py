@@ -100,10 +100,12 @@ class Folder:
                 if isinstance(found, Quarantined):
                     self._aside[found.file] = found.reason
                     yield Found(found.file, found.reason)
-                else:
-                    file = found[0]
-                    about = file.stat()
-                    yield Found(str(file), f"{about.st_size} {about.st_mtime_ns} {about.st_ino}")
+                    continue
+                try:
+                    about = found[0].stat()
+                except OSError:  # it has just gone, or is nobody's to look at: the others count
+                    continue
+                yield Found(str(found[0]), f"{about.st_size} {about.st_mtime_ns} {about.st_ino}")
         except (UserError, FileNotFoundError):
             return
 

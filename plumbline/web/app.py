@@ -17,18 +17,22 @@ from plumbline.web.security import open_keys, own_names
 from plumbline.web.site import STATIC, new_site
 from plumbline.web.updates import updating
 
-ABOUT = ("What Plumbline has recorded, as JSON. Reading needs nothing; what changes something needs the token, as "
-         "`Authorization: Bearer TOKEN`.")
+ABOUT = ("What Plumbline has recorded, as JSON. What changes something needs the token, as `Authorization: Bearer "
+         "TOKEN`; reading does where the pages are open to other machines.")
 
 
-def create_app(home: Home, names: Sequence[str] = ()) -> FastAPI:
-    """The application of a project; `names` are host names that it answers to besides this machine's own."""
+def create_app(home: Home, names: Sequence[str] = (), private: bool = False) -> FastAPI:
+    """The application of a project; `names` are host names that it answers to besides this machine's own.
+
+    Where it is `private`, reading needs the token as well.
+    """
     site = new_site(home)
+    site.templates.globals.update(private=private)
     app = FastAPI(title="Plumbline", description=ABOUT, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",
                   lifespan=updating(site))
     app.state.site = site
     keys, _ = open_keys(home)
-    app.add_middleware(Guard, keys=keys, names=own_names(*names))
+    app.add_middleware(Guard, keys=keys, names=own_names(*names), private=private)
     add_error_pages(app)
     for router in routers():
         app.include_router(router)

@@ -1,4 +1,8 @@
-"""The guard at the door: every request passes it, and every answer leaves with its headers, errors and files too."""
+"""The guard at the door: every request passes it, and every answer leaves with its headers, errors and files too.
+
+It looks at the head of a request first. A body is read only from who may send one: the token, or the cookie of a
+signed-in browser, is in the head.
+"""
 
 import logging
 
@@ -7,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plumbline.errors import UserError
+from plumbline.errors import as_user_error
 from plumbline.web import security
 from plumbline.web.attempts import Attempts
+from plumbline.web.bodies import given_again, whole_body
 from plumbline.web.problems import answer_to
 from plumbline.web.security import Keys, Refused, Visitor
 
@@ -18,15 +23,17 @@ NEEDS_TOKEN = ("This needs the token. In a browser, open the address that `plumb
                "(`plumbline ui --show-token` prints it again), then come back; a program sends "
                "`Authorization: Bearer TOKEN`.")
 WRONG_TOKEN = "The token is wrong. `plumbline ui --show-token` prints the right one."
+TWO_LENGTHS = "The request says in two ways where it ends (Content-Length and Transfer-Encoding)."
 
 
 class Guard:
     """ASGI middleware around all pages."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, names: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, names: frozenset[str], private: bool) -> None:
         self._app = app
         self._keys = keys
         self._names = names
+        self._private = private
         self._attempts = Attempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,6 +42,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = False
+        without_body = scope["method"] == "HEAD"
 
         async def send_guarded(message: Message) -> None:
             nonlocal started
@@ -43,31 +51,67 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in security.HEADERS.items():
                     headers.setdefault(name, value)
-            await send(message)
+            await send({**message, "body": b""} if without_body and "body" in message else message)
 
+        scope = {**scope, "method": "GET"} if without_body else scope
         try:
             await self._answer(scope, receive, send_guarded)
         except Exception as error:
-            if not isinstance(error, UserError):
+            known = as_user_error(error)
+            if known is None:
                 log.exception("%s %s failed", scope["method"], scope["path"])
             if started:
                 raise
-            await answer_to(Request(scope), error)(scope, receive, send_guarded)
+            await answer_to(Request(scope), known or error)(scope, receive, send_guarded)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope)
+        request = Request(scope, receive)
         security.check_host(request.headers, self._names)
+        if "content-length" in request.headers and "transfer-encoding" in request.headers:
+            raise Refused(400, TWO_LENGTHS)  # servers that disagree on it take a body for a request
         signed_in = security.has_cookie(request.headers, self._keys)
         reset = security.visitor.set(Visitor(self._keys.form if signed_in else None))
         try:
             if request.method in security.SAFE_METHODS:
-                await (self._with_token(request) or self._app)(scope, receive, send)
+                answer = self._with_token(request) or self._closed(request, signed_in)
+                await (answer or self._app)(scope, receive, send)
+            elif request.url.path.startswith(security.OWN_CHECKS):
+                await self._app(scope, receive, send)
             else:
-                body = await _whole_body(request, receive)
-                answer = self._check(request, body, signed_in)
-                await (answer or self._app)(scope, _again(body, receive), send)
+                await self._change(request, signed_in, send)
         finally:
             security.visitor.reset(reset)
+
+    async def _change(self, request: Request, signed_in: bool, send: Send) -> None:
+        """Hand on what changes something, if whoever sent it may; sign in who gave the token on the page for it."""
+        vouched = security.check_origin(request.headers)
+        signs_in = request.url.path == security.SIGN_IN
+        by_form = not signs_in and self._needs_form(request, signed_in and vouched)
+        body = await whole_body(request, request.receive)
+        answer: Response | None = None
+        if signs_in:
+            self._try(request, security.parse_form(body).get("token", "").strip())
+            answer = self._welcome(request, "/")
+        elif by_form and not security.same(security.parse_form(body).get("token", ""), self._keys.form):
+            raise Refused(403, NEEDS_TOKEN)
+        await (answer or self._app)(request.scope, given_again(body, request.receive), send)
+
+    def _needs_form(self, request: Request, at_home: bool) -> bool:
+        """Whether a field of the form must tell; `at_home` is a signed-in browser on a page of ours.
+
+        Raises Refused where the head of the request says that it is not allowed.
+        """
+        header = security.sent_token(request.headers)
+        # A signed-in person goes on whatever others at the same address try: her values cannot be guessed.
+        if header is None and at_home and security.is_form(request.headers):
+            return True
+        if header is not None:
+            if not (at_home and security.same(header, self._keys.form)):
+                self._try(request, header)
+            return False
+        if security.sent_cookie(request.headers, self._keys) and not security.has_cookie(request.headers, self._keys):
+            self._count(request)
+        raise Refused(403, NEEDS_TOKEN)
 
     def _with_token(self, request: Request) -> Response | None:
         """Sign in whoever opened the address with the token."""
@@ -78,85 +122,36 @@ class Guard:
         query = security.without_token(request.url.query)
         return self._welcome(request, request.url.path + (f"?{query}" if query else ""))
 
-    def _check(self, request: Request, body: bytes, signed_in: bool) -> Response | None:
-        """Refuse what may not change anything; sign in whoever gave the token on the page for it."""
-        path, headers = request.url.path, request.headers
-        if path.startswith(security.OWN_CHECKS):
+    def _closed(self, request: Request, signed_in: bool) -> Response | None:
+        """What a stranger gets where reading needs the token as well."""
+        path = request.url.path
+        if not self._private or signed_in or path.startswith(security.OPEN_TO_ALL):
             return None
-        vouched = security.check_origin(headers)
-        if path == security.SIGN_IN:
-            self._try(request, security.parse_form(body).get("token", "").strip())
-            return self._welcome(request, "/")
-        header = security.sent_token(headers)
-        field = security.parse_form(body).get("token") if security.is_form(headers) else None
-        # A signed-in person goes on whatever others at the same address try: her values cannot be guessed.
-        if signed_in and vouched and security.same(header or field or "", self._keys.form):
-            return None
+        header = security.sent_token(request.headers)
         if header is not None:
             self._try(request, header)
             return None
-        if field or security.sent_cookie(headers, self._keys):
-            self._refuse_if_too_many(request)
-            if not signed_in:
-                self._attempts.failed(_address(request))
-        raise Refused(403, NEEDS_TOKEN)
+        if path.startswith("/api/"):
+            raise Refused(401, NEEDS_TOKEN)
+        return RedirectResponse(security.SIGN_IN, status_code=303)
 
     def _try(self, request: Request, token: str) -> None:
-        self._refuse_if_too_many(request)
-        if not security.same(token, self._keys.token):
-            self._attempts.failed(_address(request))
-            raise Refused(403, WRONG_TOKEN)
+        """Raise Refused for a wrong token. The right one always passes: whoever else tried, it cannot be guessed."""
+        if security.same(token, self._keys.token):
+            return
+        if not security.is_from_elsewhere(request.headers):  # a picture on another site's page is nobody's guess
+            self._count(request)
+        raise Refused(403, WRONG_TOKEN)
 
-    def _refuse_if_too_many(self, request: Request) -> None:
-        wait = self._attempts.wait(_address(request))
+    def _count(self, request: Request) -> None:
+        address = request.client.host if request.client else ""
+        wait = self._attempts.wait(address)
         if wait:
             raise Refused(429, f"Too many wrong tokens came from this address. Try again in {wait} s.", wait)
+        self._attempts.failed(address)
 
     def _welcome(self, request: Request, target: str) -> Response:
         # A path that begins with two slashes would lead to another host.
         answer = RedirectResponse("/" + target.lstrip("/\\"), status_code=303)
-        answer.headers.append("set-cookie", security.set_cookie(self._keys, request.url.scheme == "https"))
+        answer.headers.append("set-cookie", security.set_cookie(self._keys, security.is_secure(request)))
         return answer
-
-
-async def _whole_body(request: Request, receive: Receive) -> bytes:
-    """The request's body. Raises Refused when it is larger than its path allows, said beforehand or not."""
-    limit = security.largest_body(request.url.path)
-    said = request.headers.get("content-length", "0")
-    if not said.isdecimal() or int(said) > 2 * limit:
-        raise _too_large(limit)
-    body, size, more = bytearray(), 0, True
-    # What is a little too large is read to its end and dropped: a client that is still sending hears no answer.
-    while more and size <= 2 * limit:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Refused(400, "The request ended before it was complete.")
-        size += len(message.get("body", b""))
-        if size <= limit:
-            body += message.get("body", b"")
-        more = message.get("more_body", False)
-    if size > limit:
-        raise _too_large(limit)
-    return bytes(body)
-
-
-def _too_large(limit: int) -> Refused:
-    return Refused(413, f"The request is larger than the {limit:,} bytes that this address takes. Send it in parts.")
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Hand the body on as if it had just arrived."""
-    given = False
-
-    async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""

@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from plumbline.errors import UserError
+from plumbline.errors import DiskFull, UserError
 from plumbline.web.security import Refused
 from plumbline.web.site import NotFound, site_of
 
@@ -22,8 +22,8 @@ def answer_to(request: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, Refused) and error.retry_after:
         headers["retry-after"] = str(error.retry_after)
-    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        headers["connection"] = "close"  # or the server would read what is left of the request, however much it is
+    if status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.BAD_REQUEST):
+        headers["connection"] = "close"  # or what is left of the request would be read, or even taken for another one
     if isinstance(error, HTTPException) and error.headers:
         headers |= error.headers
     if request.url.path.startswith(FOR_PROGRAMS):
@@ -46,6 +46,8 @@ def add_error_pages(app: FastAPI) -> None:
 def _status(error: Exception) -> int:
     if isinstance(error, Refused | NotFound):
         return error.status
+    if isinstance(error, DiskFull):
+        return HTTPStatus.INSUFFICIENT_STORAGE
     if isinstance(error, UserError):
         return 400
     if isinstance(error, HTTPException):

@@ -1,6 +1,7 @@
 """Who may do what: the token, the same origin, the host's name, the size of a body, and the headers of every answer.
 
-Reading needs nothing. Whatever changes something (POST, PUT, PATCH, DELETE) needs the token and the same origin:
+Reading needs nothing on this machine; where the pages are open to others it needs the token as well. Whatever changes
+something (POST, PUT, PATCH, DELETE) needs the token and the same origin:
 
 - a program sends the token as `Authorization: Bearer TOKEN` or `X-Plumbline-Token: TOKEN`;
 - a browser was given a cookie by the address that `plumbline ui` printed (`/?token=TOKEN`) or by the page `/sign-in`,
@@ -13,12 +14,9 @@ Cookie and form value are derived from the token, each for its own purpose, so t
 import hashlib
 import hmac
 import ipaddress
-import os
-import secrets
 import socket
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 from markupsafe import Markup
@@ -27,19 +25,21 @@ from starlette.requests import Request, cookie_parser
 
 from plumbline.errors import UserError
 from plumbline.lineage.home import Home
-from plumbline.whole_file import to_disk
+from plumbline.lineage.tokens import open_token
 
 OWN_CHECKS = ("/hooks/",)
 """Below these paths a request is checked by its page alone: a webhook proves itself by a signature of its body."""
 
 LARGEST_BODY = 1_000_000
 """Bytes of a request."""
-LARGER_BODIES = {"/api/preferences": 32_000_000, "/hooks/": 32_000_000}
-"""Bytes, for the paths that take many rows at once."""
+OTHER_BODIES = {"/api/preferences": 32_000_000, "/hooks/": 2_000_000, "/sign-in": 10_000}
+"""Bytes, for the paths that take many rows at once, and for those that read what a stranger sends."""
 MOST_FIELDS = 500
 
 TOKEN_FILE = "token"
 SIGN_IN = "/sign-in"
+OPEN_TO_ALL = (SIGN_IN, "/static/", "/api/health")
+"""Below these paths a stranger may read, where reading needs the token."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 POLICY = ("default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
@@ -94,33 +94,8 @@ class Keys:
 
 def open_keys(home: Home) -> tuple[Keys, bool]:
     """The keys of a project, made at the first start; and whether this was it."""
-    file = home.folder / TOKEN_FILE
-    made = _make_token(file)
-    token = file.read_text(encoding="utf-8").strip()
-    if len(token) < 32:
-        raise UserError(f"{file} should hold the token of the web pages, and holds {len(token)} characters. Delete it: "
-                        "the next start makes a new one.")
+    token, made = open_token(home.folder / TOKEN_FILE, "the token of the web pages")
     return Keys(token, f"plumbline-{hashlib.sha256(str(home.folder).encode()).hexdigest()[:8]}"), made
-
-
-def _make_token(file: Path) -> bool:
-    """Write a new token, whole or not at all, unless there is one."""
-    if file.exists():
-        return False
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{TOKEN_FILE}.{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(secrets.token_urlsafe(32) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        os.link(draft, file)  # fails where another process was faster
-        to_disk(file.parent)
-    except FileExistsError:
-        return False
-    finally:
-        draft.unlink(missing_ok=True)
-    return True
 
 
 @dataclass(frozen=True)
@@ -210,6 +185,16 @@ def check_origin(headers: Headers) -> bool:
     return site is not None or origin is not None
 
 
+def is_from_elsewhere(headers: Headers) -> bool:
+    """Whether a browser says that another site's page made it ask."""
+    return headers.get("sec-fetch-site") in ("cross-site", "same-site")
+
+
+def is_secure(request: Request) -> bool:
+    """Whether the browser speaks TLS, with us or with a server in front. It harms nobody but who lies about it."""
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+
+
 def sent_token(headers: Headers) -> str | None:
     """The token that a program, or a script, sent in a header."""
     kind, _, value = headers.get("authorization", "").partition(" ")
@@ -220,7 +205,7 @@ def sent_token(headers: Headers) -> str | None:
 
 def largest_body(path: str) -> int:
     """How many bytes a request to `path` may have."""
-    return max((limit for start, limit in LARGER_BODIES.items() if path.startswith(start)), default=LARGEST_BODY)
+    return next((limit for start, limit in OTHER_BODIES.items() if path.startswith(start)), LARGEST_BODY)
 
 
 def parse_form(body: bytes) -> dict[str, str]:

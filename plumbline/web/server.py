@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Sequence
@@ -11,25 +12,42 @@ import uvicorn
 from plumbline.errors import UserError
 from plumbline.lineage.home import Home
 from plumbline.web.app import create_app
+from plumbline.web.connections import PatientProtocol, limit_connections
 from plumbline.web.security import open_keys
 
 GRACE_SECONDS = 1
 """How long an answer that is on its way may take when the server is asked to end."""
 ANYWHERE = ("0.0.0.0", "::", "")
+BACKLOG = 128
+"""Connections that wait to be taken, and that are taken at a time."""
+PLAIN = ("Whoever can listen in on the network reads what is sent, the token too: put a server that speaks TLS in "
+         "front (docs/always-on.md, `On a real host`).")
 
 
-def serve(home: Home, host: str, listener: socket.socket, names: Sequence[str], say: Callable[[str], None]) -> None:
-    """Serve on a socket until SIGINT or SIGTERM; `host` is what it was bound to."""
+def serve(home: Home, host: str, listener: socket.socket, names: Sequence[str], open_reading: bool,
+          say: Callable[[str], None]) -> None:
+    """Serve on a socket until SIGINT or SIGTERM; `host` is what it was bound to.
+
+    Where other machines reach it, by this address or through a server in front that has one of the `names`, reading
+    needs the token, unless `open_reading`.
+    """
+    limit_connections()
     keys, first = open_keys(home)
-    app = create_app(home, [host, *names])
+    plain = not is_this_machine_alone(host)
+    others = plain or bool(names)
+    app = create_app(home, [host, *names], private=others and not open_reading)
     address = shown_address(host, listener)
     say(f"Plumbline's pages: {with_token(address, keys.token) if first else address}")
     if not first:
         say("The token is the one from the first start; `plumbline ui --show-token` prints it again.")
+    if others and open_reading:
+        say("Everybody who reaches it may read everything but the token.")
+    if plain:
+        say(PLAIN)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     # No access log: the address that signs in has the token in it.
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
-                            timeout_graceful_shutdown=GRACE_SECONDS)
+    config = uvicorn.Config(app, http=PatientProtocol, backlog=BACKLOG, log_level="warning", access_log=False,
+                            server_header=False, proxy_headers=False, timeout_graceful_shutdown=GRACE_SECONDS)
     with listener, contextlib.suppress(KeyboardInterrupt):  # how a server ends is no error
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -50,6 +68,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"Cannot listen on {host} port {port}: {error.strerror or error}. Give an address of this "
                         "machine with --host, and a port above 1023 with --port.") from error
     return listener
+
+
+def is_this_machine_alone(host: str) -> bool:
+    """Whether only this machine reaches what listens on the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def shown_address(host: str, listener: socket.socket) -> str:

@@ -68,7 +68,7 @@ def new_site(home: Home) -> Site:
                              form_token=security.form_token, form_value=security.form_value)
     templates.filters.update(words.FILTERS, took=took, stages=strip)
     history, freshness = History(home), Freshness()
-    templates.globals.update(freshness=freshness)
+    templates.globals.update(freshness=freshness, private=False)
     return Site(home, history, templates, Reports(history), freshness)
 
 

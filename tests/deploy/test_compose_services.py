@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from plumbline.preferences.types import to_line
 
 pytestmark = pytest.mark.slow
 DEPLOY = CHECKOUT / "deploy"
+SECRETS = {"POSTGRES_PASSWORD": "p@ss/w:rd %41#?", "STORAGE_PASSWORD": "s", "PREFECT_KEY": "k/e:y@1"}
+"""In addresses the first would have to be escaped."""
 SERVICES = YAML(typ="safe").load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
 
 
@@ -48,8 +51,7 @@ class Host:
 
     def here(self, text: str) -> str:
         """A value of the file, for this machine."""
-        text = re.sub(r"\$\{(\w+)[^}]*\}", lambda found: {"POSTGRES_PASSWORD": "p", "STORAGE_PASSWORD": "s"}.get(
-            found[1], ""), text)
+        text = re.sub(r"\$\{(\w+)[^}]*\}", lambda found: SECRETS.get(found[1], ""), text)
         for there, here in self.places.items():
             text = text.replace(there, here)
         return text.replace("/plumbline/.plumbline", str(self.root / ".plumbline"))
@@ -94,7 +96,11 @@ def host(tmp_path: Path) -> Iterator[Host]:
     places = {"@postgres/": f"@127.0.0.1:{cluster.port}/", "storage:9000": f"127.0.0.1:{s3[1]}",
               **{place: f"127.0.0.1:{free_port()}" for place in ("prefect:4200", "mlflow:5000", "pages:4280")}}
     psql = ["psql", "-q", "-h", "127.0.0.1", "-p", str(cluster.port), "-U", "postgres"]
-    subprocess.run([*psql, "-c", "CREATE ROLE plumbline SUPERUSER LOGIN", "-c", "CREATE DATABASE prefect"], check=True)
+    subprocess.run([*psql, "-c", f"CREATE ROLE plumbline SUPERUSER LOGIN PASSWORD '{SECRETS['POSTGRES_PASSWORD']}'",
+                    "-c", "CREATE DATABASE prefect"], check=True)
+    rules = cluster.folder / "data/pg_hba.conf"  # the password is really asked for, as in the container
+    rules.write_text(f"host all plumbline 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+    subprocess.run([*psql, "-c", "SELECT pg_reload_conf()"], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([*psql, "-f", str(DEPLOY / "databases.sql")], check=True)
     started: list[subprocess.Popen[bytes]] = []
     found = Host(make_always_on(tmp_path / "compose"), places)
@@ -141,3 +147,8 @@ def test_preferences_that_are_posted_become_a_champion(host: Host) -> None:
     kept = subprocess.run([sys.executable, "-c", count], env=host.environment("worker"), check=True, text=True,
                           capture_output=True)
     assert int(kept.stdout) > 0, "MLflow's files are in the storage"
+    # Prefect obeys those alone who have its key, and the worker says that it is well.
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(host.url("prefect:4200", "/api/admin/version"), timeout=30)
+    check = shlex.join(SERVICES["worker"]["healthcheck"]["test"][1:]).replace("/plumbline/", f"{host.root}/")
+    assert subprocess.run(check.replace("python ", f"{sys.executable} ", 1), shell=True, check=False).returncode == 0

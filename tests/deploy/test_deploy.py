@@ -66,9 +66,39 @@ def test_every_variable_is_in_the_example() -> None:
     assert used == offered
 
 
-def test_only_the_pages_are_open_to_other_machines() -> None:
-    opened = {name: port for name, service in SERVICES.items() for port in service.get("ports", [])}
-    assert [name for name, port in opened.items() if not port.startswith("127.0.0.1:")] == ["pages"]
+def test_only_what_speaks_tls_is_open_to_other_machines() -> None:
+    opened = [(name, port) for name, service in SERVICES.items() for port in service.get("ports", [])]
+    assert {name for name, port in opened if not port.startswith("127.0.0.1:")} == {"tls"}
+    assert SERVICES["tls"]["profiles"] == ["tls"], "and only where somebody asks for it"
+
+
+def test_images_are_of_a_version() -> None:
+    for name, service in SERVICES.items():
+        image, _, tag = service["image"].removeprefix("${PLUMBLINE_IMAGE:-").removesuffix("}").rpartition(":")
+        assert (image and re.search(r"\d+\.\d+|\d{4}-\d\d-\d\d", tag)) or tag == "plumbline", name
+    assert re.search(r"^FROM python:3\.11\.\d+-", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+
+
+def test_no_password_is_in_an_address_or_a_command() -> None:
+    for name, service in SERVICES.items():
+        for text in (*words(service.get("command", "")), *words(service.get("environment", {}))):
+            alone = re.fullmatch(r"\w+|\$\{\w+:\?\}", text)
+            assert alone or not ("PASSWORD" in text or "KEY:" in text), f"{name}: {text}"
+
+
+def test_prefect_asks_for_the_key_that_the_others_have() -> None:
+    key = SERVICES["prefect"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"]
+    assert key == "${PREFECT_KEY:?}"
+    for name in ("worker", "pages"):
+        assert SERVICES[name]["environment"]["PREFECT_API_AUTH_STRING"] == key
+    assert "plumbline.service.prefect_server:create_app" in SERVICES["prefect"]["command"]
+    assert SERVICES["prefect"]["hostname"] == "prefect", "the name by which the others ask for it"
+
+
+def test_every_service_that_stays_says_how_it_is() -> None:
+    staying = {name for name, service in SERVICES.items() if service["restart"] == "unless-stopped"}
+    assert staying == {"postgres", "storage", "prefect", "mlflow", "worker", "pages", "tls"}
+    assert all("healthcheck" in SERVICES[name] for name in staying)
 
 
 def test_docker_takes_it() -> None:
@@ -76,8 +106,9 @@ def test_docker_takes_it() -> None:
         if shutil.which("docker") else None
     if known is None or known.returncode:
         pytest.skip("no docker compose")
+    needed = {"POSTGRES_PASSWORD": "x", "STORAGE_PASSWORD": "y", "PREFECT_KEY": "z"}
     done = subprocess.run(["docker", "compose", "-f", str(DEPLOY / "compose.yaml"), "config", "-q"], check=False,
-                          capture_output=True, text=True, env={"POSTGRES_PASSWORD": "x", "STORAGE_PASSWORD": "y"})
+                          capture_output=True, text=True, env=needed)
     assert done.returncode == 0, done.stderr
 
 
@@ -93,7 +124,11 @@ def test_what_the_image_copies_is_there_and_small() -> None:
 @pytest.mark.parametrize("service", ["worker", "pages", "mlflow", "prefect"])
 def test_commands_exist(service: str) -> None:
     command = SERVICES[service]["command"].split()
-    if command[0] == "python":
+    if command[2] == "uvicorn":
+        module, _, name = command[4].partition(":")
+        assert f"def {name}(" in (CHECKOUT / "plumbline/service/prefect_guard.py").read_text()
+        assert name in (CHECKOUT / f"{module.replace('.', '/')}.py").read_text()
+    elif command[0] == "python":
         assert (CHECKOUT / f"{command[2].replace('.', '/')}.py").exists()
     else:
         assert shutil.which(command[0], path=str(Path(sys.executable).parent))

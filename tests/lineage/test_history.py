@@ -233,7 +233,7 @@ def test_a_run_that_was_recorded_with_tags_alone_is_readable(here: Home):
 
 
 def test_a_manifest_of_another_version_leaves_its_run_without_batches_and_the_others_alone(here: Home, tmp_path: Path):
-    name = "20261121-000000-oooooo"
+    name = "20261121-000000-0ffff0"
     old = tmp_path / "manifest.json"
     old.write_text(json.dumps({"digest": "d" * 64, "batches": [{"digest": "e" * 64, "source": "first.jsonl"}]}))
     recording = pipeline(here, name)

@@ -2,7 +2,9 @@
 
 import json
 import multiprocessing
+import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.lineage import intake
 from plumbline.lineage.data_tracking import track, untracked
 from plumbline.lineage.home import Home
 from plumbline.lineage.intake import NothingUsable, announce_missed, take_in, take_in_rows
@@ -131,3 +134,25 @@ def test_an_event_that_could_not_be_sent_is_sent_later_and_once(home: Home, monk
     assert take_in(home, pairs(3), "api.jsonl").not_announced is None
     assert announce_missed(home) is None
     assert len(events) == 2
+
+
+def test_what_is_hopeless_ends_early(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body of a few megabytes must not become gigabytes of reasons; a file with many good rows keeps its bad ones."""
+    monkeypatch.setattr(intake, "MOST_UNUSABLE", 50)
+    with pytest.raises(NothingUsable, match=r"Of the first 51 rows 51 cannot be used, so none was taken\. .*line 1, "):
+        take_in(home, b"1\n" * 1000, "api.jsonl")
+    assert list(home.preferences.arrived.glob("*")) == []
+    mixed = b"".join(line + b"1\n" * 5 for line in pairs(*range(20)).splitlines(keepends=True))
+    taken = take_in(home, mixed, "api.jsonl")
+    assert (taken.arrival.batch.rows, taken.arrival.batch.quarantined) == (20, 100)
+
+
+def test_what_a_killed_service_left_goes_with_the_next_request(home: Home) -> None:
+    left, young = (home.preferences.arrived / name for name in (".new-left", ".new-young"))
+    for folder in (left, young):
+        (folder / "batch").mkdir(parents=True)
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(left, (two_days_ago, two_days_ago))
+    take_in(home, pairs(1), "api.jsonl")
+    assert not left.exists()
+    assert young.exists(), "another process may be writing it"

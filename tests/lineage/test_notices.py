@@ -13,6 +13,7 @@ import pytest
 from webhook_receiver import Receiver, receiving
 
 from plumbline.lineage import notices
+from plumbline.lineage.events import send
 from plumbline.lineage.home import Home
 from plumbline.lineage.notices import MOST_ATTEMPTS, deliver, notify, waiting
 
@@ -70,6 +71,31 @@ def test_nobody_at_the_address(home: Home) -> None:
     assert "did not take it" in str(waiting(home)[0].problem)
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_no_delivery(home: Home, receiver: Receiver, status: int) -> None:
+    """It would lose the body, and carry the signature to another server."""
+    with receiving() as elsewhere:
+        receiver.status, receiver.headers = status, {"location": elsewhere.url}
+        notify(home, receiver.url + "/SECRETPATH", "plumbline.run.failed", "plumbline.run.1", {})
+        assert str(status) in str(waiting(home)[0].problem)
+        assert elsewhere.got == []
+    problem = str(waiting(home)[0].problem)
+    assert problem.startswith(f"{receiver.url.removesuffix('/hook')}/*** did not take it")
+    receiver.status, receiver.headers = 200, {}
+    deliver(home)
+    assert waiting(home) == []
+
+
+def test_the_key_of_prefect_goes_to_no_other_server(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    with receiving() as elsewhere:
+        receiver.status, receiver.headers = 307, {"location": elsewhere.url}
+        monkeypatch.setenv("PREFECT_API_URL", receiver.url)
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", "a key")
+        assert "307" in str(send("plumbline.run.failed", "plumbline.run.1", {}))
+        assert "authorization" in receiver.got[0][0]
+        assert elsewhere.got == []
+
+
 def test_it_is_given_up_in_the_end(home: Home, receiver: Receiver) -> None:
     receiver.status = 500
     notify(home, receiver.url, "plumbline.run.failed", "plumbline.run.1", {})
@@ -117,8 +143,8 @@ def test_what_answers_and_speaks_no_http(home: Home, receiver: Receiver) -> None
         for url in (banner, "http://host:port/hook"):
             notify(home, url, "plumbline.run.finished", "plumbline.run.1", {})
     problems = "\n".join(str(notice.problem) for notice in waiting(home))
-    assert f"{banner} did not take it: SSH-2.0" in problems
-    assert "http://host:port/hook did not take it: nonnumeric port" in problems
+    assert f"{banner.removesuffix('hook')}*** did not take it: BadStatusLine: SSH-2.0" in problems
+    assert "http://host:port/*** did not take it: InvalidURL: nonnumeric port" in problems
     notify(home, receiver.url, "plumbline.run.finished", "plumbline.run.2", {})
     deliver(home)
     assert len(receiver.got) == 1

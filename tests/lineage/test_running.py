@@ -39,12 +39,16 @@ def test_there_is_one_and_others_find_its_server(tmp_path: Path, monkeypatch: py
         assert is_up(tmp_path)
         with pytest.raises(UserError, match="up for this project already"), only_one(tmp_path):
             pass
-        for name in ("PREFECT_API_URL", "PREFECT_HOME"):
+        for name in ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_API_AUTH_STRING"):
             monkeypatch.delenv(name, raising=False)
         home = Home(tmp_path, tmp_path)
         assert home.environment()["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
+        key = home.environment()["PREFECT_API_AUTH_STRING"]
+        assert len(key) > 40, "and what that server asks for"
+        monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")  # the same one, named by hand
+        assert home.environment()["PREFECT_API_AUTH_STRING"] == key
         monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere/api")  # what the user set wins
-        assert "PREFECT_API_URL" not in home.environment()
+        assert not {"PREFECT_API_URL", "PREFECT_API_AUTH_STRING"} & set(home.environment())
     finally:
         process.kill()
         process.wait()

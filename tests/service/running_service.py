@@ -1,5 +1,6 @@
 """A `plumbline up` of a project, with short pauses, as tests and the chaos benchmark handle it."""
 
+import base64
 import json
 import os
 import signal
@@ -81,9 +82,19 @@ class Up:
         for pid in marked(self.home):
             os.kill(pid, signal.SIGKILL)
 
+    @property
+    def client(self) -> dict[str, str]:
+        """The variables by which a program talks to its Prefect server."""
+        return {"PREFECT_API_URL": f"{self.parts()['prefect']['address']}api", "PREFECT_API_AUTH_STRING": self.key}
+
+    @property
+    def key(self) -> str:
+        return (self.home / "service/prefect_key").read_text().strip()
+
     def call(self, path: str, body: object) -> object:
-        request = urllib.request.Request(f"{self.parts()['prefect']['address']}api/{path}", json.dumps(body).encode(),
-                                         {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json",
+                   "Authorization": f"Basic {base64.b64encode(self.key.encode()).decode()}"}
+        request = urllib.request.Request(f"{self.client['PREFECT_API_URL']}/{path}", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=60) as answer:
             text = answer.read()
         return json.loads(text) if text else None

@@ -41,7 +41,8 @@ def up(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator
 
 @pytest.fixture(autouse=True)
 def announce_to(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", f"{up.parts()['prefect']['address']}api")
+    for name, value in up.client.items():
+        monkeypatch.setenv(name, value)
 
 
 def learned(up: Up) -> list[dict[str, object]]:
@@ -177,7 +178,8 @@ def test_data_that_came_while_nothing_was_up_is_learned_from(up: Up, monkeypatch
 
 
 def test_a_run_that_stopping_cut_short_goes_on_afterwards(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", f"{up.parts()['prefect']['address']}api")
+    for name, value in up.client.items():
+        monkeypatch.setenv(name, value)
     bring(up.root, 50_000)
     eventually(lambda: any(record["status"] == "running" and "sft" in record["stages"] for record in up.records()),
                "a run's middle")
@@ -194,7 +196,8 @@ def test_a_run_that_stopping_cut_short_goes_on_afterwards(up: Up, monkeypatch: p
 
 
 def test_a_run_that_was_killed_gives_its_place_to_another(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", f"{up.parts()['prefect']['address']}api")
+    for name, value in up.client.items():
+        monkeypatch.setenv(name, value)
     bring(up.root, 60_000)
     eventually(lambda: up.records()[-1]["status"] == "running" and "sft" in up.records()[-1]["stages"],  # type: ignore
                "a run's middle")

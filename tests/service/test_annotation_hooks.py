@@ -1,11 +1,13 @@
 """Webhooks of Argilla and Label Studio, as these tools send them."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 from fake_project import CHECKOUT
 from fastapi.testclient import TestClient
+from starlette.types import Message
 
 from plumbline.lineage.data_changes import add, supersede
 from plumbline.lineage.home import Home, enter
@@ -359,3 +362,61 @@ def test_the_question_of_webhooks_is_a_variable(client: TestClient, home: Home, 
     monkeypatch.setenv("PLUMBLINE_ARGILLA_QUESTION", "helpful")
     post(client, body)
     assert learned(home, tmp_path) == ["Paint."]
+
+
+def unread(home: Home, headers: dict[str, str], path: str = "/hooks/argilla") -> int:
+    """The status for a request whose body must not even be asked for."""
+    async def body() -> Message:
+        raise AssertionError("the body was read")
+
+    answers: list[Message] = []
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    head = {"host": "127.0.0.1", "content-length": "1900000", **headers}
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "scheme": "http", "root_path": "",
+             "headers": [(name.encode(), value.encode()) for name, value in head.items()],
+             "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 4280), "http_version": "1.1"}
+    asyncio.run(create_app(home)(scope, body, send))
+    return int(answers[0]["status"])
+
+
+def test_what_cannot_be_signed_is_not_read(client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unread(home, {}) == unread(home, {"authorization": "Bearer x"}) == 401
+    assert unread(home, {"authorization": "Bearer x"}, "/hooks/label-studio") == 401
+    assert unread(home, {"webhook-signature": "v1,x", "content-length": "31000000"}) == 413
+    monkeypatch.delenv("PLUMBLINE_ARGILLA_SECRET")
+    assert unread(home, {"webhook-signature": "v1,x"}) == 503
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":[' + b"{}," * 500_000 + b"{}]}",
+                                  b'{"timestamp": "' + b"9" * 1_000_000, b'"timestamp":' * 100_000],
+                         ids=["deep", "wide", "long", "often"])
+def test_nothing_unsigned_is_understood(client: TestClient, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    def decoded(_: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr("plumbline.service.annotation_hooks.json.loads", decoded)
+    wrong = {"webhook-id": "m", "webhook-timestamp": SEND_TIME, "webhook-signature": "v1,AAAA"}
+    started = time.monotonic()
+    answer = client.post("/hooks/argilla", content=body, headers=wrong)
+    assert time.monotonic() - started < 1
+    assert answer.status_code == 401
+
+
+def test_a_signed_body_that_is_too_deep_is_said(client: TestClient) -> None:
+    body = b'{"type": "response.created", "data": ' + b"[" * 200_000
+    answer = client.post("/hooks/argilla", content=body, headers=signed(body))
+    assert answer.status_code == 400
+    assert "not a webhook of argilla" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_the_event_time_is_found_at_either_end(client: TestClient, home: Home, place: str) -> None:
+    values = json.loads(argilla_body())
+    time_of = values.pop("timestamp")
+    values["data"]["record"]["metadata"] = {"long": "x" * 5000}
+    body = json.dumps({"timestamp": time_of, **values} if place == "first" else {**values, "timestamp": time_of})
+    answer = client.post("/hooks/argilla", content=body, headers=signed(body.encode(), EVENT_SECONDS))
+    assert answer.status_code == 200, answer.text

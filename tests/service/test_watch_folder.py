@@ -178,3 +178,15 @@ def test_a_bucket(home: Home, bucket: str) -> None:
     assert batches(home) == [4]
     assert storage.exists(f"{bucket}/in/a.jsonl")
     assert json.loads((home.folder / "watched.json").read_text())
+
+
+def test_a_link_that_leads_to_itself_stops_no_other(home: Home) -> None:
+    drop = home.root / "drop"
+    (drop / "loop.jsonl").symlink_to("loop.jsonl")
+    (drop / "one.jsonl").symlink_to("other.jsonl")
+    (drop / "other.jsonl").symlink_to("one.jsonl")
+    (drop / "round").symlink_to(drop)
+    (drop / "gone.jsonl").symlink_to("nowhere.jsonl")
+    write(home, "zeta.jsonl", 0)
+    assert ["zeta.jsonl" in said for said in look(Watch(home, "drop", SETTLE))] == [True]
+    assert batches(home) == [3]

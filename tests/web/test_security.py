@@ -1,7 +1,9 @@
 """The door: headers everywhere, the token, the origin, the host, the size of a body, and the limit on wrong tokens."""
 
+import errno
 import http.client
 import logging
+import os
 import socket
 import stat
 import threading
@@ -19,6 +21,7 @@ from plumbline.web import security
 from plumbline.web.app import create_app
 from plumbline.web.attempts import MOST_ADDRESSES, MOST_FAILURES, Attempts
 from plumbline.web.security import Keys, form_of, open_keys, parse_form
+from plumbline.web.server import is_this_machine_alone
 
 SAME_SITE = {"sec-fetch-site": "same-origin", "origin": ADDRESS}
 
@@ -309,11 +312,37 @@ class TestBody:
     def test_many_rows_may_be_larger(self) -> None:
         assert security.largest_body("/api/preferences") == 32_000_000
         assert security.largest_body("/vote") == 1_000_000
+        assert security.largest_body("/hooks/argilla") == 2_000_000
 
     @pytest.mark.parametrize("length", ["-1", "abc", "99999999999999999999", "1e3"])
     def test_a_length_that_cannot_be(self, empty: Home, anyone: TestClient, length: str) -> None:
         answer = login(anyone, empty).post("/api/anything", headers={"content-length": length}, content=b"")
         assert answer.status_code == 413
+
+    def test_what_a_stranger_sends_is_not_read(self, app: FastAPI, keys: Keys) -> None:
+        """However much he says that it will be: he is answered while he still sends."""
+        form = "content-type: application/x-www-form-urlencoded"
+        with served(app) as url:
+            place = url.removeprefix("http://")
+            for head in ("authorization: Bearer wrong", form, "x: y", f"cookie: {keys.cookie_name}=wrong",
+                         f"{form}\r\ncookie: {keys.cookie_name}={keys.cookie}",
+                         f"{form}\r\norigin: {url}\r\ncookie: {keys.cookie_name}=wrong"):
+                with socket.create_connection((place.split(":")[0], int(place.split(":")[1])), 10) as peer:
+                    peer.sendall((f"POST /api/preferences HTTP/1.1\r\nhost: {place}\r\n{head}\r\n"
+                                  "content-length: 31000000\r\n\r\n[").encode())
+                    assert b" 403 " in peer.recv(100), head
+
+    def test_lengths_that_disagree(self, app: FastAPI, keys: Keys) -> None:
+        """A body must not be taken for another request: it is refused, and the connection ends."""
+        with served(app) as url:
+            host, port = url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port)), 10) as peer:
+                peer.sendall((f"POST /api/anything HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {keys.token}\r\n"
+                              "content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+                              f"GET /api/health HTTP/1.1\r\nhost: {host}\r\n\r\n").encode())
+                answer = b"".join(iter(lambda: peer.recv(10_000), b""))
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.count(b"HTTP/1.1") == 1
 
     def test_a_form_is_a_form(self, empty: Home, anyone: TestClient) -> None:
         member = login(anyone, empty)
@@ -336,11 +365,21 @@ class TestWrongTokens:
         answer = anyone.post("/api/anything", headers={"authorization": "Bearer wrong"})
         assert answer.status_code == 429
         assert 0 < int(answer.headers["retry-after"]) <= 60
-        # Nobody learns meanwhile whether a guess is right.
-        assert self.guess(anyone, keys.token) == 429
-        assert anyone.get("/", params={"token": keys.token}).status_code == 429
-        assert anyone.post("/sign-in", data={"token": keys.token}).status_code == 429
+        # The right one passes, whoever tried before.
+        assert self.guess(anyone, keys.token) == 200
+        assert anyone.get("/", params={"token": keys.token}).status_code == 303
+        assert anyone.post("/sign-in", data={"token": keys.token}).status_code == 303
+        assert self.guess(anyone, keys.token + "x") == 429
         assert anyone.get("/api/health").status_code == 200  # reading goes on
+
+    @pytest.mark.parametrize("site", ["cross-site", "same-site"])
+    def test_pictures_on_other_sites_are_no_guesses(self, anyone: TestClient, keys: Keys, site: str) -> None:
+        for number in range(MOST_FAILURES + 2):
+            answer = anyone.get(f"/?token=wrong{number}", headers={"sec-fetch-site": site})
+            assert answer.status_code == 403
+        assert self.guess(anyone, "wrong") == 403
+        link = anyone.get("/", params={"token": keys.token}, headers={"sec-fetch-site": site})
+        assert link.status_code == 303, "a link in a mail signs in"
 
     def test_who_is_signed_in_goes_on(self, anyone: TestClient, keys: Keys) -> None:
         browser = signed_in(anyone, keys)
@@ -377,6 +416,65 @@ class TestWrongTokens:
         for i in range(5 * MOST_ADDRESSES):
             attempts.failed(f"address {i}")
         assert len(attempts) == MOST_ADDRESSES
+
+
+class TestPrivate:
+    """Where other machines reach it, reading needs the token as well."""
+
+    @pytest.fixture
+    def stranger(self, empty: Home) -> TestClient:
+        return TestClient(create_app(empty, private=True), base_url=ADDRESS, follow_redirects=False)
+
+    @pytest.mark.parametrize("path", ["/", "/runs", "/data/now", "/feedback/people", "/nowhere", "/models", "//runs"])
+    def test_pages_lead_to_the_form_for_it(self, stranger: TestClient, path: str) -> None:
+        answer = stranger.get(path)
+        assert (answer.status_code, answer.headers["location"], answer.text) == (303, "/sign-in", "")
+
+    @pytest.mark.parametrize("path", ["/api/runs", "/api/openapi.json", "/api/versions", "/api/nowhere"])
+    def test_programs_hear_so(self, stranger: TestClient, keys: Keys, path: str) -> None:
+        assert stranger.get(path).status_code == stranger.head(path).status_code == 401
+        assert "Bearer" in stranger.get(path).json()["detail"]
+        assert stranger.get(path, headers={"authorization": "Bearer wrong"}).status_code == 403
+        assert stranger.get(path, headers={"authorization": f"Bearer {keys.token}"}).status_code in (200, 404)
+
+    def test_who_signs_in_reads(self, stranger: TestClient, keys: Keys) -> None:
+        page = stranger.get("/sign-in")
+        assert "To read, to give feedback" in page.text
+        assert stranger.get(page.text.split('rel="stylesheet" href="')[1].split('"')[0]).status_code == 200
+        assert stranger.get("/api/health").status_code == 200
+        assert stranger.post("/sign-in", data={"token": "wrong"}).status_code == 403
+        assert stranger.post("/sign-in", data={"token": keys.token}).status_code == 303
+        assert stranger.get("/api/runs").status_code == 200
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "plumbline.example", ""])
+    def test_which_addresses_others_reach(self, host: str) -> None:
+        assert not is_this_machine_alone(host)
+        assert all(map(is_this_machine_alone, ("127.0.0.1", "127.8.0.1", "::1", "localhost")))
+
+
+def test_the_cookie_is_for_tls_alone_where_a_server_in_front_speaks_it(anyone: TestClient, keys: Keys) -> None:
+    plain = anyone.get("/", params={"token": keys.token}).headers["set-cookie"]
+    behind = anyone.get("/", params={"token": keys.token}, headers={"x-forwarded-proto": "https"})
+    assert "Secure" not in plain
+    assert behind.headers["set-cookie"] == f"{plain}; Secure"
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/api/health", "/static/style.css", "/nowhere", "/breaks"])
+def test_the_head_of_an_answer_is_that_of_the_answer(anyone: TestClient, path: str) -> None:
+    whole, head = anyone.get(path), anyone.head(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    assert dict(head.headers) == dict(whole.headers)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_said(app: FastAPI, anyone: TestClient, keys: Keys, number: int) -> None:
+    @app.post("/api/full")
+    def full() -> None:
+        raise OSError(number, os.strerror(number), "rows.jsonl")
+
+    answer = anyone.post("/api/full", headers={"authorization": f"Bearer {keys.token}"})
+    assert answer.status_code == 507
+    assert answer.json()["detail"].startswith("The disk is full: rows.jsonl could not be written. Make room")
 
 
 def test_a_webhook_has_checks_of_its_own(anyone: TestClient) -> None:

@@ -1,6 +1,7 @@
 """`POST /hooks/argilla` and `/hooks/label-studio`: what annotators do there arrives here, and starts the retraining.
 
-The guard leaves these paths to this file: a request proves itself by its signature, not by the pages' token.
+The guard leaves these paths to this file: a request proves itself by its signature, not by the pages' token. Until it
+has, nothing in it is understood, and without a secret or a signature it is not even read.
 """
 
 from fastapi import APIRouter, Request
@@ -9,7 +10,8 @@ from starlette.concurrency import run_in_threadpool
 
 from plumbline.lineage.intake import NothingUsable
 from plumbline.service.annotation_changes import accept
-from plumbline.service.annotation_hooks import ARGILLA, LABEL_STUDIO, NotConfigured, NotSigned, check
+from plumbline.service.annotation_hooks import ARGILLA, LABEL_STUDIO, NotConfigured, NotSigned, admit, check
+from plumbline.web.bodies import whole_body
 from plumbline.web.site import site_of
 
 router = APIRouter()
@@ -36,8 +38,9 @@ async def label_studio(request: Request) -> JSONResponse:
 
 
 async def _received(tool: str, request: Request) -> JSONResponse:
-    body = await request.body()
     try:
+        admit(tool, request.headers)
+        body = await whole_body(request, request.receive)
         check(tool, request.headers, body)
     except NotSigned as error:
         return JSONResponse({"detail": str(error)}, 401)
@@ -47,3 +50,5 @@ async def _received(tool: str, request: Request) -> JSONResponse:
         return JSONResponse(await run_in_threadpool(accept, site_of(request).home, tool, body))
     except NothingUsable as error:
         return JSONResponse({"detail": str(error)}, 422)
+    except RecursionError:
+        return JSONResponse({"detail": f"The request is not a webhook of {tool}: it is nested too deeply."}, 400)
