@@ -4,10 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint types seeds bench chaos pictures smollm2 clean
+.PHONY: help demo test test-fast lint types seeds bench chaos attacks architectures pictures smollm2 clean
 
 help:  ## list the targets
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with: make demo PYTHON=python3.12"; exit 1; }
@@ -46,6 +46,12 @@ bench: $(INSTALLED)  ## scale: a million comparisons, the pages over 1,000 runs,
 
 chaos: $(INSTALLED)  ## kill, fill, lock and break everything in turn, 100 rounds (hours); ROUNDS=10 for fewer
 	@$(BIN)/python benchmarks/chaos.py --rounds $(or $(ROUNDS),100)
+
+attacks: $(INSTALLED)  ## attack the pages without the token, and with small files that become large ones (minutes)
+	@$(BIN)/python benchmarks/attacks.py
+
+architectures: $(INSTALLED)  ## sixty tiny models of as many architectures: through the pipeline, or refused in words (20 minutes)
+	@$(BIN)/python benchmarks/architectures.py
 
 pictures: $(INSTALLED)  ## the pictures of README and docs, from the runs of this checkout
 	@$(BIN)/python benchmarks/pictures.py

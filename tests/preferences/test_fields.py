@@ -219,6 +219,13 @@ def test_a_field_can_be_left_alone_by_name_also_within_messages():
     assert unread.left_alone == {"messages[].tool_calls": 1}
 
 
+def test_only_the_fields_of_rows_are_counted():
+    unread = Unread()
+    (problem,) = parse(PAIR | {"x_mood": "glad", "id": 1, "tools": [{"name": "f"}]}, "file", unread=unread)
+    assert isinstance(problem, Unusable)
+    assert not unread.unknown and not unread.left_alone
+
+
 def test_every_format_that_leaves_fields_alone_is_among_the_examples():
     leaving = {name for name, known in FORMATS.items() if known.leaves} - {"hh-chosen"}
     assert leaving <= {known for known, _, _ in EXAMPLES.values()}

@@ -92,18 +92,20 @@ def _account_for(given: Record, judged: Judgements, known: Format, how: Reading,
     """Count the fields that were not read. Raises Unusable for one that the row would say something else without."""
     if not any(isinstance(row, Row) for row in judged):
         return
-    unread.left_alone.update(given.left())
+    left_alone, unknown = [*given.left()], list[str]()
     for place, value in given.unread():
         if place in how.columns:
             raise Unusable(how.columns[place], f"it is mapped to {place!r}, which the format {known.name} does not "
                                                "read")
         if is_left_alone(place, known.leaves) or place.rpartition(".")[2] in how.leave:
-            unread.left_alone[place] += 1
+            left_alone.append(place)
         elif (reason := changes(place, value)) is None or _is_said(value, judged):
-            unread.unknown[place] += 1
+            unknown.append(place)
         else:
             raise Unusable(place, f"{reason}. Name a format that reads it, map it, or leave it alone with "
                                   f"--leave {place.rpartition('.')[2]}")
+    unread.left_alone.update(left_alone)
+    unread.unknown.update(unknown)
 
 
 def _is_said(value: object, judged: Judgements) -> bool:
