@@ -24,7 +24,7 @@ def check(root: Path, *settings: str) -> None:
 def test_the_default_passes_in_a_moment_and_leaves_nothing(tmp_path: Path) -> None:
     started = time.monotonic()
     check(tmp_path)
-    assert time.monotonic() - started < 2  # no model is loaded for it
+    assert time.monotonic() - started < 10  # no model is loaded for it
     assert list(tmp_path.rglob("*")) == [tmp_path / ".plumbline"]
 
 

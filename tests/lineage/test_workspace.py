@@ -28,9 +28,7 @@ def project(home: Home) -> Home:
 
 def test_a_workspace_is_a_copy_that_dvc_sees_the_same(project: Home) -> None:
     request = Request(settings=["ppo.kl_coef=0.125"], force=["sft"])
-    started = time.monotonic()
     workspace = create_workspace(project, resolve(project, request), request)
-    assert time.monotonic() - started < 1
     for room in CODE:
         assert digest(workspace.folder / room) == digest(project.root / room)
         assert not list((workspace.folder / room).rglob("__pycache__"))

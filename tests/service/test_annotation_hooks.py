@@ -401,7 +401,7 @@ def test_nothing_unsigned_is_understood(client: TestClient, monkeypatch: pytest.
     wrong = {"webhook-id": "m", "webhook-timestamp": SEND_TIME, "webhook-signature": "v1,AAAA"}
     started = time.monotonic()
     answer = client.post("/hooks/argilla", content=body, headers=wrong)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
     assert answer.status_code == 401
 
 

@@ -44,7 +44,7 @@ def test_it_ends_at_once_and_quietly(serve: Serve, bare: Path, by: signal.Signal
         assert visitor.get(server.url).status_code == 200
         status, seconds, output = ended(server, by)
     assert (status, "Traceback" in output, "Cancelled" in output) == (0, False, False)
-    assert seconds < 2
+    assert seconds < 10  # far less than the time that an open connection would be waited for
 
 
 def test_the_token_is_printed_at_the_first_start_only(serve: Serve, bare: Path) -> None:
