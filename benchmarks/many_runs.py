@@ -28,12 +28,14 @@ from small_stages import CRASH_AT, PROGRAMS  # noqa: E402
 
 from plumbline.errors import UserError  # noqa: E402
 from plumbline.lineage.data_changes import add  # noqa: E402
-from plumbline.lineage.declared import ROOMS, read_stage  # noqa: E402
+from plumbline.lineage.declared import ROOMS, Declared, read_stage  # noqa: E402
 from plumbline.lineage.home import find_home  # noqa: E402
 from plumbline.lineage.pipeline_run import check_gate, pipeline_run  # noqa: E402
-from plumbline.lineage.program import run_stage  # noqa: E402
+from plumbline.lineage.program import host_facts, run_stage  # noqa: E402
+from plumbline.lineage.recorder import StageRun  # noqa: E402
 from plumbline.lineage.records import Outcome  # noqa: E402
 from plumbline.lineage.registry import Registry  # noqa: E402
+from plumbline.lineage.stage_record import StageRecord  # noqa: E402
 from plumbline.lineage.workspace import Request, Workspace  # noqa: E402
 from plumbline.preferences.formats import Reading  # noqa: E402
 from plumbline.progress import PROGRESS_FILE  # noqa: E402
@@ -144,28 +146,36 @@ def one_run(request: Request, cancelled_before: str | None = None) -> None:
 def do_stage(run: Workspace, name: str) -> None:
     """As tasks/as_prefect_task.py does it, without Prefect and without a child process."""
     started, log = time.monotonic(), run.folder / "logs" / f"{name}.log"
-    progress = log.with_suffix(".progress.jsonl")
-    os.environ[PROGRESS_FILE] = str(progress)
+    os.environ[PROGRESS_FILE] = str(log.with_suffix(".progress.jsonl"))
+    stage, record = read_stage(run.folder, name), None
     try:
-        done = SmallDvc(run, read_stage(run.folder, name))
+        done = SmallDvc(run, stage)
         if not done.restore():
-            progress.touch()
             log.write_text(f"Running stage '{name}':\n> python -m tasks.{name}\n", encoding="utf-8")
-            run_stage(run.folder, name, PROGRAMS[name])
+            if stage.receipt is None:
+                run_stage(run.folder, name, PROGRAMS[name])
+            else:
+                record = StageRecord(run.home, run.folder, stage)
+                record_stage(run, stage, record)
             done.commit()
     except BaseException as error:
         run.done(name, Outcome(status="failed", seconds=round(time.monotonic() - started, 2), reason=str(error),
-                               mlflow_run=announced(progress)))
+                               mlflow_run=record.mlflow_run if record else None))
         raise
     finally:
         os.environ.pop(PROGRESS_FILE)
     run.done(name, done.outcome(time.monotonic() - started))
 
 
-def announced(progress: Path) -> str | None:
-    """The MLflow run that the stage told of first."""
-    first = progress.read_text(encoding="utf-8").splitlines()[:1]
-    return json.loads(first[0]).get("mlflow_run") if first else None
+def record_stage(run: Workspace, stage: Declared, record: StageRecord) -> None:
+    """Run a stage's program, and record it."""
+    try:
+        PROGRAMS[stage.name](StageRun(run.folder, run.home, stage, run.params, record.inputs, record.code, record,
+                                      record.pipeline_run))
+        record.complete(host_facts())
+    except BaseException:
+        record.fail("FAILED")
+        raise
 
 
 def change_code(root: Path, number: int) -> None:

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from tiny_models import copy_of, demonstrations, sft_params, silent, small_model, small_tokenizer
 
 from plumbline.alignment.sft import train_sft
@@ -11,6 +12,10 @@ from plumbline.lm.base import LanguageModel
 
 # Where the tests are started in the background SIGINT is ignored, and every process that they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# A machine that is busy with other tests is no reason to fail one.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow,
+                                                                HealthCheck.function_scoped_fixture])
+settings.load_profile("busy")
 torch.set_num_threads(1)  # a second thread only costs on models of this size, a lot of it where the cores are busy
 
 

@@ -68,7 +68,7 @@ def _run_for_the_flow(root: Path, home: Home, stage: Declared, program: Program)
     run = StageRun(root, home, stage, load_params(root), given["inputs"], given["code"], _ToTheFlow(),
                    given["pipeline_run"])
     program(run)
-    _write_line({"host": _host()})
+    _write_line({"host": host_facts()})
     run.clear_scratch()
 
 
@@ -80,7 +80,7 @@ def _run_recorded(root: Path, home: Home, stage: Declared, program: Program) -> 
     try:
         run = StageRun(root, home, stage, load_params(root), record.inputs, record.code, record, record.pipeline_run)
         program(run)
-        record.complete(_host())
+        record.complete(host_facts())
     except BaseException as error:
         with after(error):
             record.fail("FAILED")
@@ -100,7 +100,8 @@ class _ToTheFlow:
         _write_line({"tags": dict(values)})
 
 
-def _host() -> dict[str, str]:
+def host_facts() -> dict[str, str]:
+    """Python, packages, threads and device of this process, for the receipt."""
     facts = {"python": platform.python_version(), "machine": platform.machine(), "cpus": str(os.cpu_count())}
     for package in PACKAGES:
         try:

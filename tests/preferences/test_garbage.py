@@ -4,7 +4,7 @@ import json
 
 import pytest
 from format_fixtures import EXAMPLES
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plumbline.errors import UserError
@@ -82,7 +82,7 @@ magic = st.sampled_from([b"", b"\x1f\x8b\x08\0", b"BZh9", b"\xfd7zXZ\0", b"\x28\
                          b"\xef\xbb\xbf", b"\xff\xfe", b'{"prompt": "'])
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None)
 @given(magic, st.binary(max_size=200), st.sampled_from(["any.jsonl", "any.csv", "any.json"]))
 def test_any_bytes_are_refused_politely(tmp_path, start, content, name):
     (tmp_path / name).write_bytes(start + content)
@@ -90,7 +90,7 @@ def test_any_bytes_are_refused_politely(tmp_path, start, content, name):
         list(read_file(tmp_path / name, name))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" ")) | st.just(json.dumps(GOOD).encode()),
                 max_size=12))
 def test_every_line_is_a_row_or_quarantined(tmp_path, lines):
@@ -105,7 +105,7 @@ elements = st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) |
                                                                                     max_size=4), max_leaves=10)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None)
 @given(st.lists(elements, max_size=10), st.sampled_from([None, 2]), st.integers(1, 64), st.booleans())
 def test_an_array_read_piece_by_piece_is_the_array(tmp_path, array, indent, chunk, escaped):
     from plumbline.preferences import json_array
