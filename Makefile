@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint types seeds bench chaos attacks architectures pictures smollm2 clean
+.PHONY: help demo test test-all test-fast lint types seeds bench chaos attacks architectures pictures smollm2 clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -23,7 +23,10 @@ test: $(INSTALLED)  ## lint, types, and every test
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not alone"
-	@$(BIN)/pytest -m alone
+	@$(BIN)/pytest -m "alone and not evidence"
+
+test-all: test  ## the same, and the slow evidence that repeats it: ten runs at once
+	@$(BIN)/pytest -m evidence
 
 test-fast: $(INSTALLED)  ## the tests that need no server
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not alone"

@@ -15,7 +15,7 @@ from plumbline.lineage.home import Home
 from plumbline.lineage.registry import Registry
 from plumbline.preferences.types import to_line
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.evidence]
 RUNS = 10
 
 
