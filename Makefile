@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## the whole pipeline on the embedded default, about 5 minutes on two cores
 	@$(BIN)/plumbline run
 
-test: $(INSTALLED)  ## lint, types, and every test
+test: $(INSTALLED)  ## lint, types, and the tests
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not alone"

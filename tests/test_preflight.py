@@ -73,7 +73,10 @@ def test_a_base_model_that_no_reward_model_can_be_made_of_is_refused_before_the_
 
 
 def test_a_model_without_a_limit_has_no_context_to_exceed() -> None:
-    _lengths(load_params(ROOT, None, ["sft.max_length=100000"]), None)
+    params = load_params(ROOT, None, ["sft.max_length=100000"])
+    _lengths(params, None)
+    with pytest.raises(UserError, match="100000"):
+        _lengths(params, 2048)
 
 
 def test_a_judge_that_cannot_judge_is_found_before_the_run(tmp_path: Path, random_lm) -> None:
