@@ -219,6 +219,13 @@ def test_a_field_can_be_left_alone_by_name_also_within_messages():
     assert unread.left_alone == {"messages[].tool_calls": 1}
 
 
+@pytest.mark.parametrize("beside", [{"winner": "s"}, {"label": "Why"}, {"choice": "Paint."}, {"status": "sky"}])
+def test_a_verdict_is_not_passed_over_because_its_letters_are_in_the_row(beside):
+    (problem,) = parse(PAIR | beside, "file")
+    assert isinstance(problem, Unusable)
+    assert problem.field == next(iter(beside))
+
+
 def test_only_the_fields_of_rows_are_counted():
     unread = Unread()
     (problem,) = parse(PAIR | {"x_mood": "glad", "id": 1, "tools": [{"name": "f"}]}, "file", unread=unread)

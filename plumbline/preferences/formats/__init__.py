@@ -14,7 +14,7 @@ from plumbline.errors import UserError
 from plumbline.preferences.batches import Unread
 from plumbline.preferences.conversations import Unusable
 from plumbline.preferences.formats.fields import Judgement, Judgements
-from plumbline.preferences.formats.meaning import changes, is_left_alone
+from plumbline.preferences.formats.meaning import ASKED, changes, is_left_alone
 from plumbline.preferences.formats.record import Record
 from plumbline.preferences.formats.table import FORMATS, Format
 from plumbline.preferences.types import Row
@@ -99,7 +99,7 @@ def _account_for(given: Record, judged: Judgements, known: Format, how: Reading,
                                                "read")
         if is_left_alone(place, known.leaves) or place.rpartition(".")[2] in how.leave:
             left_alone.append(place)
-        elif (reason := changes(place, value)) is None or _is_said(value, judged):
+        elif (reason := changes(place, value)) is None or (reason == ASKED and _is_said(value, judged)):
             unknown.append(place)
         else:
             raise Unusable(place, f"{reason}. Name a format that reads it, map it, or leave it alone with "
@@ -109,13 +109,9 @@ def _account_for(given: Record, judged: Judgements, known: Format, how: Reading,
 
 
 def _is_said(value: object, judged: Judgements) -> bool:
-    """Whether a text is in the prompt or in a response already, so that nothing of it is lost."""
-    return isinstance(value, str) and all(value.strip() in _said(row) for row in judged if isinstance(row, Row))
-
-
-def _said(row: Row) -> str:
-    responses = (row.response,) if hasattr(row, "response") else row.responses
-    return "\n".join([*(turn.content for turn in row.prompt), *responses])
+    """Whether a text is in the prompts already, so that nothing of it is lost."""
+    return isinstance(value, str) and all(any(value.strip() in turn.content for turn in row.prompt)
+                                          for row in judged if isinstance(row, Row))
 
 
 @lru_cache(maxsize=1024)

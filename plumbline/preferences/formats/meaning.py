@@ -8,7 +8,8 @@ with the reasons, and `--leave NAME` says that one may be left alone after all.
 from collections.abc import Mapping
 from functools import lru_cache
 
-_ASKED = "it is part of what was asked, and this format has no place for it"
+ASKED = "it is part of what was asked, and this format has no place for it"
+"""The one reason that does not hold where the prompt says the same already."""
 _SEEN = "the answer depends on something that is no text, which the model cannot be given"
 _TOOLS = "the answer depends on tools, which the model cannot be given"
 _JUDGED = "it may be the judgement, and this format does not read it"
@@ -17,7 +18,7 @@ _BACK = "it may take the judgement back"
 
 CHANGES_MEANING: Mapping[str, str] = {
     **dict.fromkeys(("system", "system_prompt", "system_message", "history", "chat_history", "conversation_history",
-                     "context", "input", "passage"), _ASKED),
+                     "context", "input", "passage"), ASKED),
     **dict.fromkeys(("image", "images", "image_url", "pictures", "video", "videos", "audio", "audios", "files",
                      "attachments"), _SEEN),
     **dict.fromkeys(("tools", "functions", "tool_calls", "tool_call", "tool_call_id", "function_call"), _TOOLS),
