@@ -6,7 +6,7 @@ needs the child.
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
 LockEntry = dict[str, object]
+ATTEMPTS = 20
 
 
 def restore(root: Path, name: str) -> bool:
@@ -28,7 +29,7 @@ def restore(root: Path, name: str) -> bool:
 
     with _locked(root, name) as (repo, stage):
         try:
-            repo.stage_cache.restore(stage)
+            _again_if_disturbed(lambda: repo.stage_cache.restore(stage))
         except RunCacheNotFoundError:
             return False
         stage.save(run_cache=False)  # what came from the cache need not go there
@@ -51,7 +52,7 @@ def commit(root: Path, name: str) -> None:
 
     with _locked(root, name) as (repo, stage), _complaints() as complaints:
         try:
-            stage.save()
+            _again_if_disturbed(stage.save)
             stage.commit()
         except (DvcException, OSError) as error:
             complaints.append(error)
@@ -72,6 +73,19 @@ def lock_entry(root: Path, name: str) -> LockEntry | None:
     # The lock of another run may be half written at this moment: then that run has not done the stage yet.
     entry = lock.get("stages", {}).get(name) if lock else None
     return dict(entry) if entry else None
+
+
+def _again_if_disturbed(act: Callable[[], object]) -> None:
+    """Do it, and again where DVC has read another run's draft in the run cache, which was renamed at that moment."""
+    for _ in range(ATTEMPTS):
+        try:
+            act()
+        except FileNotFoundError as error:
+            if not str(error.filename).endswith(".tmp"):
+                raise
+        else:
+            return
+    act()
 
 
 @contextlib.contextmanager
