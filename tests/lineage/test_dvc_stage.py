@@ -77,3 +77,21 @@ def test_a_file_that_the_cache_does_not_take_is_no_success(project: Path, capfd:
     assert dvc_stage.lock_entry(project, "one") is None
     assert capfd.readouterr().err == "", "the message says it all"
 
+
+
+def test_a_draft_of_another_run_in_the_run_cache_is_waited_out(tmp_path: Path) -> None:
+    draft = tmp_path / ".F8ejVz84.tmp"
+    draft.symlink_to("renamed at this moment")
+    read = []
+
+    def look() -> None:
+        read.append(draft.exists())
+        if len(read) == 3:
+            draft.unlink()
+        for file in tmp_path.iterdir():
+            file.read_text()
+
+    dvc_stage._again_if_disturbed(look)
+    assert len(read) == 3
+    with pytest.raises(FileNotFoundError, match="gone.yaml"):
+        dvc_stage._again_if_disturbed((tmp_path / "gone.yaml").read_text)
