@@ -93,5 +93,5 @@ def test_a_draft_of_another_run_in_the_run_cache_is_waited_out(tmp_path: Path) -
 
     dvc_stage._again_if_disturbed(look)
     assert len(read) == 3
-    with pytest.raises(FileNotFoundError, match="gone.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.yaml"):
         dvc_stage._again_if_disturbed((tmp_path / "gone.yaml").read_text)
