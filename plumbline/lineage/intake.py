@@ -94,7 +94,7 @@ def rows_digest(rows: Iterable[Row]) -> str:
 def content_digest(files: Iterable[str], how: Reading) -> str:
     """What names the content of files with these digests, read in this way."""
     asked = f"{how.format or ''} {sorted(how.columns.items())}"
-    if how.leave or how.question:
+    if how.leave or how.question:  # otherwise what was added before these could be said keeps its name
         asked += f" {sorted(how.leave)} {how.question or ''}"
     return hashlib.sha256("\n".join([asked, *files]).encode()).hexdigest()
 
@@ -160,7 +160,7 @@ def _noting(read: Read, quarantined: list[Quarantined]) -> Iterator[Row | Quaran
                 raise UserError(f"Of the first {usable + unusable:,} rows {unusable:,} cannot be used, so none was "
                                 f"taken. The first that cannot: line {quarantined[0].line}, {quarantined[0].reason}. "
                                 "docs/data-formats.md says what rows look like; take out what is none.")
-        else:
+        elif not isinstance(row, Unread):
             usable += 1
         yield row
 
