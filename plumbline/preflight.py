@@ -3,6 +3,7 @@
 Parameters have been checked one by one; here they meet the world: the files, the base model, its context, the disk.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from plumbline.preferences.arrivals import arrivals
 from plumbline.preferences.batches import SIMULATED
 from plumbline.preferences.folders import Folders, place_of
 from plumbline.preferences.snapshot import ADDED
+from plumbline.whole_file import write_whole
 
 PRETRAIN = "pretrain"
 HUB = "hub:"
@@ -89,24 +91,33 @@ def _examined(home: Home, role: str, source: str) -> int | None:
     """Examine a model, and return its context. Raises UserError for one that cannot be used in this role.
 
     Asked in a child process, because this one must never import torch; and once for each model, because that takes
-    seconds which an unchanged pipeline should not wait for.
+    seconds which an unchanged pipeline should not wait for. Each answer has a file of its own, so that two runs that
+    ask at once do not overwrite each other's.
     """
-    kept_in = home.folder / "examined_models.json"
-    kept: dict[str, int | None] = json.loads(kept_in.read_text(encoding="utf-8")) if kept_in.exists() else {}
     # What holds of a model may change with our own code and with transformers.
     code = f"plumbline {__version__}, transformers {version('transformers')}"
     key = f"{role} {source} {_newest(home.root / source)} {code}"
-    if key not in kept:
-        done = subprocess.run([sys.executable, "-c", EXAMINE, role, source, str(home.root)], capture_output=True,
-                              text=True, stdin=subprocess.DEVNULL, check=False,
-                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
-        if done.returncode == UserError.exit_code:
-            raise UserError(done.stderr.strip().splitlines()[-1])
-        if done.returncode:
-            raise UserError(f"The model {source} cannot be examined: {done.stderr.strip()[-500:]}")
-        kept[key] = json.loads(done.stdout.splitlines()[-1])
-        kept_in.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    return kept[key]
+    kept_in = home.folder / "examined" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    try:
+        kept = json.loads(kept_in.read_text(encoding="utf-8"))
+        return None if kept["context"] is None else int(kept["context"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
+        context = _examine(home, role, source)
+    kept_in.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(kept_in, json.dumps({"examined": key, "context": context}, indent=1) + "\n")
+    return context
+
+
+def _examine(home: Home, role: str, source: str) -> int | None:
+    done = subprocess.run([sys.executable, "-c", EXAMINE, role, source, str(home.root)], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, check=False,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    if done.returncode == UserError.exit_code:
+        raise UserError(done.stderr.strip().splitlines()[-1])
+    if done.returncode:
+        raise UserError(f"The model {source} cannot be examined: {done.stderr.strip()[-500:]}")
+    context: int | None = json.loads(done.stdout.splitlines()[-1])
+    return context
 
 
 def _newest(path: Path) -> int:

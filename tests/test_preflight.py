@@ -1,5 +1,6 @@
 """What is found out before anything is trained."""
 
+import json
 import time
 from pathlib import Path
 
@@ -58,9 +59,13 @@ def test_a_local_model_is_asked_once(tmp_path: Path, random_lm) -> None:
     settings = ["base.source=model", f"sft.max_length={context}", f"reward_model.max_length={context}",
                 f"ppo.max_prompt={context // 2}", f"ppo.max_response={context // 2}"]
     check(tmp_path, *settings)
-    asked = (tmp_path / ".plumbline/examined_models.json").read_text()
+    kept, = (tmp_path / ".plumbline/examined").iterdir()
+    asked = kept.stat().st_mtime_ns
     check(tmp_path, *settings)
-    assert (tmp_path / ".plumbline/examined_models.json").read_text() == asked
+    assert kept.stat().st_mtime_ns == asked
+    kept.write_text('{"context"')  # half of it, as after a power loss
+    check(tmp_path, *settings)
+    assert json.loads(kept.read_text())["context"] == context
     with pytest.raises(UserError, match=f"at most {context} tokens"):
         check(tmp_path, *settings, f"sft.max_length={context + 1}")
 
