@@ -382,3 +382,10 @@ def test_a_field_that_may_change_the_judgement_sets_the_record_aside():
     assert "it may be the judgement" in aside(studio(one(), result("rating", 4)) | {"verdict": "bad"})
     assert "no text" in aside(argilla({"quality": 4}, **one(image="cat.png")))
     assert all(isinstance(row, Row) for row in parse(argilla({"quality": 4}, **one()), "file", RECOGNISED))
+
+
+@pytest.mark.parametrize("answer", ["Tie", "no preference", "Both bad", "tie (bothbad)", "Equally good"])
+def test_a_tie_is_spelt_in_several_ways(answer):
+    fields = {"prompt": "Why?", "response-1": "Because.", "response-2": "No."}
+    (row,) = parse({"fields": fields, "responses": {"preference": [{"value": answer, "user_id": "u"}]}}, "file")
+    assert row.label == "tie"

@@ -30,6 +30,10 @@ Judgements = Sequence[Judgement]
 FIRST_YEAR, LAST_YEAR = 1970, 2100
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?")
 MILLISECONDS_FROM = 1e11  # as seconds this is the year 5138, as milliseconds 1973
+TIES = frozenset({"tie", "ties", "tied", "draw", "equal", "same", "both", "neither", "nopreference", "bothgood",
+                  "bothbad", "tiebothbad", "tiebothgood", "tieinconsistent", "equallygood", "equallybad"})
+"""What says that neither response is better, as `normalised` spells it: plain words, Arena's two, and MT-bench's judge
+that contradicted itself."""
 FLAGS = {"true": True, "false": False}
 THUMBS: Mapping[str, bool] = {
     **dict.fromkeys(("true", "1", "1.0", "+1", "up", "thumbs_up", "thumbsup", "thumb_up", "👍", "like", "yes", "good",

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from plumbline.preferences.conversations import Unusable, any_answer, any_prompt
 from plumbline.preferences.formats.asked import CONTEXTS, HISTORIES, INPUT, SYSTEMS, with_the_rest
-from plumbline.preferences.formats.fields import normalised
+from plumbline.preferences.formats.fields import TIES, normalised
 from plumbline.preferences.formats.meaning import LEFT_ALONE
 from plumbline.preferences.formats.record import Record
 from plumbline.preferences.types import Label, Prompt
@@ -26,7 +26,6 @@ RESPONSE = re.compile(rf"({WHOSE})?(?P<before>{SIDE})?"
                       rf"|candidate)(s?(?P<after>{SIDE}))?(text|content)?")
 PLACES: Mapping[str, int] = {"left": 0, "right": 1, "first": 0, "second": 1,
                              **{letter: place for place, letter in enumerate("abcdefgh")}}
-TIES = frozenset({"tie", "equal", "same", "both", "neither"})
 WORD = re.compile(r"[0-9]+|[^\W\d_]+")
 HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -127,7 +126,7 @@ def named_side(answer: str, task: Task) -> Label | None:
     """The side of two responses that an answer names, if it names one."""
     if len(task.responses) != 2:
         return None
-    if answer.strip().lower() in TIES:
+    if normalised(answer) in TIES:
         return "tie"
     name = task.named(answer)
     if name is None:

@@ -21,6 +21,7 @@ from plumbline.preferences.conversations import (
 )
 from plumbline.preferences.formats.asked import PROMPTS, with_the_rest
 from plumbline.preferences.formats.fields import (
+    TIES,
     as_list,
     as_number,
     as_thumb,
@@ -42,9 +43,6 @@ SIDES = tuple((f"{stem}{joint}{one}", f"{stem}{joint}{other}") for stem in STEMS
 """What the two responses may be called."""
 VERDICTS = ("preference", "winner", "label", "choice", "better", "preferred", "better_response")
 TALKS = ("messages", "conversations", "conversation", "context")
-TIES = frozenset({"tie", "ties", "tied", "draw", "equal", "same", "both", "neither", "nopreference", "bothgood",
-                  "bothbad", "tiebothbad", "tiebothgood", "tieinconsistent", "equallygood", "equallybad"})
-"""A tie as `normalised` spells it. Arena's two, MT-bench's judge that contradicted itself, and plain words."""
 CALLED = ("", "model", "response", "assistant", "answer", "option", "output", "completion", "candidate", "chatbot",
           "conversation")
 PLACES: tuple[tuple[Label, frozenset[str]], ...] = (
