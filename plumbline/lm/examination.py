@@ -3,7 +3,7 @@
 The twin has the model's own configuration with few layers, a small vocabulary, and random weights so wide that every
 part of it matters: what leaks or is forgotten shows, where in a real model it might hide below a tolerance. So no
 weights are read, however large the model is. Each check either passes or raises a UserError of one paragraph; what the
-stages do differently for some models is in `Examination`.
+stages do differently for some models is in `Findings`.
 """
 
 import copy
@@ -42,7 +42,7 @@ OTHERS = "Choose another architecture, such as Llama, Qwen or SmolLM."
 
 
 @dataclass(frozen=True)
-class Examination:
+class Findings:
     """What was found of a model that can be used."""
 
     context: int | None
@@ -53,7 +53,7 @@ class Examination:
     """What is done differently for this model, a sentence each."""
 
 
-def examine(name: str, root: Path) -> Examination:
+def examine(name: str, root: Path) -> Findings:
     """Examine the model that `base.source` names; relative paths start at `root`. Raises UserError if it cannot be
     used."""
     source = Source.find(name, root)
@@ -67,7 +67,7 @@ def examine(name: str, root: Path) -> Examination:
     if not packed:
         notes.append(f"In this architecture ({config.model_type}) attention does not stay within a packed "
                      "demonstration, so in SFT each demonstration has a row of its own.")
-    return Examination(context_of(config), packed, notes)
+    return Findings(context_of(config), packed, notes)
 
 
 def require_judge(name: str, root: Path) -> None:
