@@ -31,10 +31,10 @@ from small_architectures import make_all  # noqa: E402
 
 from plumbline.config import Params, load_params  # noqa: E402
 from plumbline.errors import UserError  # noqa: E402
-from plumbline.lineage.declared import read_stage  # noqa: E402
-from plumbline.lineage.home import Home  # noqa: E402
-from plumbline.lineage.recorder import StageRun  # noqa: E402
-from plumbline.preflight import preflight  # noqa: E402
+from plumbline.project.dvc_yaml import read_stage  # noqa: E402
+from plumbline.project.home import Home  # noqa: E402
+from plumbline.runs.preflight import preflight  # noqa: E402
+from plumbline.runs.recorder import StageRun  # noqa: E402
 
 DATA_STAGES = ("snapshot", "ingest")
 STAGES = ("base", "sft", "reward_model", "reward_eval", "ppo", "preference_eval")

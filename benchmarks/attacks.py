@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(CHECKOUT / "tests"))
+sys.path.insert(0, str(CHECKOUT))
 
-from fake_project import environment  # noqa: E402
+from testing.fake_project import environment  # noqa: E402
 
 DESCRIPTORS, SOCKETS = 1024, 1100
 LOG_BYTES = 1_000_000
@@ -77,7 +77,7 @@ def target() -> Iterator[Target]:
         port = probe.getsockname()[1]
         probe.close()
         log = root / "log"
-        command = f"ulimit -n {DESCRIPTORS}; exec {sys.executable} -m plumbline.cli ui --port {port}"
+        command = f"ulimit -n {DESCRIPTORS}; exec {sys.executable} -m plumbline ui --port {port}"
         with log.open("wb") as out:
             process = subprocess.Popen(["sh", "-c", command], cwd=root, stdout=out, stderr=out,
                                        env=environment(PLUMBLINE_ARGILLA_SECRET=SECRET))

@@ -34,17 +34,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests"), str(HERE.parent / "tests" / "service")]
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from always_on_project import make_always_on  # noqa: E402
 from chaos_faults import FAULTS, World, possible, settle  # noqa: E402
-from fake_project import plumbline  # noqa: E402
-from running_service import Up  # noqa: E402
 
 from plumbline.config import load_params  # noqa: E402
-from plumbline.lineage.digests import digest, restore_folder  # noqa: E402
-from plumbline.lineage.home import Home  # noqa: E402
-from plumbline.lineage.registry import Registry  # noqa: E402
+from plumbline.project.digests import digest, restore_folder  # noqa: E402
+from plumbline.project.home import Home  # noqa: E402
+from plumbline.tracking.registry import Registry  # noqa: E402
+from testing.always_on_project import make_always_on  # noqa: E402
+from testing.fake_project import plumbline  # noqa: E402
+from testing.running_service import Up  # noqa: E402
 
 TMPFS_SIZE = "2500m"
 CHECKED = ("models/policy/model", "models/reward/model", "models/sft/model", "data/prepared")

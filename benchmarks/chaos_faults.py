@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from always_on_project import comparisons
-from fake_project import environment, plumbline
-from running_service import QUICK, Up, eventually
 
-from plumbline.lineage.home import Home
-from plumbline.lineage.intake import take_in_rows
-from plumbline.preferences.arrivals import arrivals
-from plumbline.preferences.folders import Folders
-from plumbline.preferences.manifest import read_manifest
+from plumbline.data.intake import take_in_rows
+from plumbline.preferences.batches.arrivals import arrivals
+from plumbline.preferences.batches.folders import Folders
+from plumbline.preferences.batches.manifest import read_manifest
 from plumbline.preferences.types import to_line
+from plumbline.project.home import Home
+from testing.always_on_project import comparisons
+from testing.fake_project import environment, plumbline
+from testing.running_service import QUICK, Up, eventually
 
 STAGES = ("ingest", "sft", "reward_model", "reward_eval")
 WALL_CLOCK = Path(__file__).with_name("wall_clock.c")
@@ -255,7 +255,7 @@ def kill_import(world: World) -> str:
     world.number += 100_000
     file = world.up.root / f"import-{world.number}.jsonl"
     file.write_text("".join(map(to_line, comparisons(world.number, 5_000))))
-    command, after = [sys.executable, "-m", "plumbline.cli", "data", "add", str(file)], world.chance.uniform(0.5, 6.0)
+    command, after = [sys.executable, "-m", "plumbline", "data", "add", str(file)], world.chance.uniform(0.5, 6.0)
     process = subprocess.Popen(command, cwd=world.up.root, env=environment(**QUICK), stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
     time.sleep(after)

@@ -52,8 +52,8 @@ def import_other(folder):
 
 
 def arrive(folder, name):
-    from plumbline.preferences.arrivals import NO_ROWS, draft, publish
-    from plumbline.preferences.reading import read_file
+    from plumbline.preferences.batches.arrivals import NO_ROWS, draft, publish
+    from plumbline.preferences.reading.read import read_file
 
     folders = folders_in(folder)
     with draft(folders, name, read_file(folder / name, name)) as drafted:
@@ -61,15 +61,15 @@ def arrive(folder, name):
 
 
 def snapshot(folder):
-    from plumbline.preferences.snapshot import Simulation, fix_snapshot
+    from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 
     fix_snapshot(["added"], Simulation(0, 0, 0, 0), folders_in(folder), folder / "snapshot")
 
 
 def check_and_split(folder):
-    from plumbline.preferences.data_report import write_report
-    from plumbline.preferences.parts import Splitting
-    from plumbline.preferences.prepare import prepare
+    from plumbline.preferences.prepare.prepare import prepare
+    from plumbline.preferences.prepare.writer import Splitting
+    from plumbline.preferences.report.build import write_report
 
     counts, report = prepare(folder / "snapshot", folder / "prepared", Splitting(0.05, 0.05, True, 0.8))
     write_report(report, folder / "report")
@@ -79,8 +79,8 @@ def check_and_split(folder):
 
 
 def diff(folder):
-    from plumbline.preferences.arrivals import arrivals, folder_of
-    from plumbline.preferences.versions import Version, compare
+    from plumbline.preferences.batches.arrivals import arrivals, folder_of
+    from plumbline.preferences.versions.compare import Version, compare
 
     folders = folders_in(folder)
     one, other = (Version(arrival.batch.source, ((folder_of(folders, arrival) / "rows.jsonl", arrival.batch.digest),))
@@ -90,7 +90,7 @@ def diff(folder):
 
 
 def folders_in(folder):
-    from plumbline.preferences.folders import Folders
+    from plumbline.preferences.batches.folders import Folders
 
     return Folders(folder, folder / "home")
 

@@ -28,17 +28,17 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
+sys.path.insert(0, str(CHECKOUT))
 
-from fake_project import environment  # noqa: E402
-from postgres import start_cluster  # noqa: E402
 from sqlalchemy import create_engine, select, text  # noqa: E402
 
 from plumbline.feedback.schema import verdicts  # noqa: E402
 from plumbline.feedback.store import Store  # noqa: E402
 from plumbline.feedback.verdicts import Answer, Pair  # noqa: E402
-from plumbline.lineage.home import Home  # noqa: E402
 from plumbline.preferences.types import Message  # noqa: E402
+from plumbline.project.home import Home  # noqa: E402
+from testing.fake_project import environment  # noqa: E402
+from testing.postgres import start_cluster  # noqa: E402
 
 CLIENTS = 50
 PAIRS = 200
@@ -74,7 +74,7 @@ class Server:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         log = (self.home.root / "server.log").open("a")
-        self.process = subprocess.Popen([sys.executable, "-m", "plumbline.cli", "ui", "--port", str(self.port)],
+        self.process = subprocess.Popen([sys.executable, "-m", "plumbline", "ui", "--port", str(self.port)],
                                         cwd=self.home.root, env=environment(PYTHONPATH=str(CHECKOUT), **self.variables),
                                         stdout=log, stderr=log)
         deadline = time.monotonic() + STARTUP_SECONDS

@@ -16,13 +16,12 @@ from pathlib import Path
 import psutil
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "service")]
-
-from always_on_project import bring, make_always_on  # noqa: E402
-from fake_project import plumbline  # noqa: E402
+sys.path.insert(0, str(HERE.parent))
 
 from plumbline.service.process import marked  # noqa: E402
 from plumbline.service.state import read_state  # noqa: E402
+from testing.always_on_project import bring, make_always_on  # noqa: E402
+from testing.fake_project import plumbline  # noqa: E402
 
 SETTLE_SECONDS = 120
 MIB = 2**20

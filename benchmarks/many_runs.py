@@ -26,19 +26,19 @@ sys.path[:0] = [str(CHECKOUT), str(Path(__file__).parent)]
 from small_dvc import SmallDvc  # noqa: E402
 from small_stages import CRASH_AT, PROGRAMS  # noqa: E402
 
+from plumbline.data.changes import add  # noqa: E402
 from plumbline.errors import UserError  # noqa: E402
-from plumbline.lineage.data_changes import add  # noqa: E402
-from plumbline.lineage.declared import ROOMS, Declared, read_stage  # noqa: E402
-from plumbline.lineage.home import find_home  # noqa: E402
-from plumbline.lineage.pipeline_run import check_gate, pipeline_run  # noqa: E402
-from plumbline.lineage.program import host_facts, run_stage  # noqa: E402
-from plumbline.lineage.recorder import StageRun  # noqa: E402
-from plumbline.lineage.records import Outcome  # noqa: E402
-from plumbline.lineage.registry import Registry  # noqa: E402
-from plumbline.lineage.stage_record import StageRecord  # noqa: E402
-from plumbline.lineage.workspace import Request, Workspace  # noqa: E402
-from plumbline.preferences.formats import Reading  # noqa: E402
+from plumbline.preferences.reading.formats import Reading  # noqa: E402
 from plumbline.progress import PROGRESS_FILE  # noqa: E402
+from plumbline.project.dvc_yaml import ROOMS, Declared, read_stage  # noqa: E402
+from plumbline.project.home import find_home  # noqa: E402
+from plumbline.project.run_record import Outcome  # noqa: E402
+from plumbline.runs.pipeline import check_gate, pipeline_run  # noqa: E402
+from plumbline.runs.recorder import StageRun  # noqa: E402
+from plumbline.runs.stage_program import host_facts, run_stage  # noqa: E402
+from plumbline.runs.stage_record import StageRecord  # noqa: E402
+from plumbline.runs.workspace import Request, Workspace  # noqa: E402
+from plumbline.tracking.registry import Registry  # noqa: E402
 
 NOUNS = ("kettle", "garden", "letter", "bridge", "window", "recipe", "journey", "violin", "harbor", "lantern", "market",
          "puzzle", "ladder", "compass", "meadow", "ticket")

@@ -29,7 +29,7 @@ SERVE = """
 import sys
 from pathlib import Path
 import uvicorn
-from plumbline.lineage.home import enter, find_home
+from plumbline.project.home import enter, find_home
 home = find_home(Path(sys.argv[1]))
 enter(home)
 from plumbline.web.app import create_app

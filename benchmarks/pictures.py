@@ -14,8 +14,8 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 
 from plumbline.errors import UserError
-from plumbline.lineage.history import History
-from plumbline.lineage.home import enter, find_home
+from plumbline.history.history import History
+from plumbline.project.home import enter, find_home
 from plumbline.web.security import open_keys
 
 PORT = 4287
@@ -34,7 +34,7 @@ def main() -> None:
         raise UserError("There is no policy to show yet: run `make demo` first.")
     newest = next(iter(history.versions.values()))
     token = open_keys(home)[0].token
-    server = subprocess.Popen([sys.executable, "-m", "plumbline.cli", "ui", "--port", str(PORT)])
+    server = subprocess.Popen([sys.executable, "-m", "plumbline", "ui", "--port", str(PORT)])
     browser = open_browser()
     try:
         visit_when_up(browser, f"{SITE}/?token={token}", server)

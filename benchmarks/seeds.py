@@ -42,7 +42,7 @@ def run(seed: int, settings: list[str]) -> tuple[Path, float]:
     """One run of the real command. Returns its workspace and the seconds it took."""
     home = ROOT / ".plumbline/seeds" / f"{seed}-{int(time.time())}"
     started = time.monotonic()
-    command = [sys.executable, "-m", "plumbline.cli", "run", "--json", "--set", f"seed={seed}"]
+    command = [sys.executable, "-m", "plumbline", "run", "--json", "--set", f"seed={seed}"]
     for setting in settings:
         command += ["--set", setting]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PLUMBLINE_HOME": str(home)}, text=True,

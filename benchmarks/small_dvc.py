@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from plumbline.lineage.declared import Declared
-from plumbline.lineage.digests import cached_file, combined, digest, digests, listing, restore_folder
-from plumbline.lineage.reasons import why
-from plumbline.lineage.receipts import read_receipt
-from plumbline.lineage.recorder import stage_params
-from plumbline.lineage.records import Outcome
-from plumbline.lineage.workspace import Workspace
+from plumbline.project.digests import cached_file, combined, digest, digests, listing, restore_folder
+from plumbline.project.dvc_yaml import Declared
+from plumbline.project.run_record import Outcome
+from plumbline.runs.reasons import why
+from plumbline.runs.recorder import stage_params
+from plumbline.runs.workspace import Workspace
+from plumbline.tracking.receipts import read_receipt
 
 Lock = dict[str, object]
 DONE = "done.json"
@@ -62,7 +62,7 @@ class SmallDvc:
         self.known[self.key] = {"outs": outs}
 
     def outcome(self, seconds: float) -> Outcome:
-        """As `plumbline.lineage.outcomes.describe` has it."""
+        """As `plumbline.runs.outcome.describe` has it."""
         seconds, me = round(seconds, 2), self.run.record.id
         receipt = read_receipt(self.root, self.stage)
         mlflow_run = receipt.mlflow_run if receipt else None

@@ -17,9 +17,9 @@ from plumbline.evaluation.examination import Scored, examine
 from plumbline.evaluation.gate import write_verdict
 from plumbline.evaluation.judges import ScoreJudge
 from plumbline.evaluation.samples import SAMPLES, write_samples
-from plumbline.lineage.recorder import StageRun
-from plumbline.preferences import prepared
+from plumbline.preferences.prepare import reader as prepared
 from plumbline.preferences.types import comparisons_of
+from plumbline.runs.recorder import StageRun
 from tasks import champion, ingest, promote, snapshot
 
 WEIGHTS = "model.safetensors"

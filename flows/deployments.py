@@ -17,10 +17,10 @@ from ruamel.yaml import YAML
 
 from plumbline.config import Params, load_params
 from plumbline.errors import UserError
-from plumbline.lineage.clock import check_clock
-from plumbline.lineage.events import PREFERENCES_ADDED
-from plumbline.lineage.home import Home, enter, find_home
-from plumbline.lineage.not_run import BY_NEW_PREFERENCES, BY_THE_CLOCK
+from plumbline.notify.prefect_events import PREFERENCES_ADDED
+from plumbline.project.home import Home, enter, find_home
+from plumbline.retraining.clock import check_clock
+from plumbline.runs.not_run import BY_NEW_PREFERENCES, BY_THE_CLOCK
 from plumbline.service.flow_runs import DEPLOYMENT
 from plumbline.service.keeper import Keeper
 

@@ -17,9 +17,9 @@ import urllib.error
 import urllib.request
 
 from plumbline.errors import UserError
-from plumbline.lineage.events import unreachable
-from plumbline.lineage.home import Home
-from plumbline.lineage.running import is_up
+from plumbline.notify.prefect_events import unreachable
+from plumbline.project.home import Home
+from plumbline.project.service_lock import is_up
 
 API_URL, AUTH = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
 STARTUP_SECONDS = 120

@@ -4,9 +4,9 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from plumbline.lineage.not_run import decide
-from plumbline.lineage.pipeline_run import check_gate, pipeline_run
-from plumbline.lineage.workspace import Request
+from plumbline.runs.not_run import decide
+from plumbline.runs.pipeline import check_gate, pipeline_run
+from plumbline.runs.workspace import Request
 from tasks.base import base
 from tasks.champion import champion
 from tasks.ingest import ingest

@@ -25,7 +25,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Precision = Literal["fp32", "bf16"]
 CRON_FIELDS = 5
-"""With six, Prefect would read the last as seconds. What the fields hold is Prefect's to judge: lineage/clock.py."""
+"""With six, Prefect would read the last as seconds. What the fields hold is Prefect's to judge: retraining/clock.py."""
 
 
 def _is_cron(text: str) -> str:

@@ -15,24 +15,24 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
 from plumbline.errors import after
-from plumbline.lineage import dvc_stage
-from plumbline.lineage.child import Child, StageFailed
-from plumbline.lineage.declared import read_stage
-from plumbline.lineage.events import API_URL, unreachable
-from plumbline.lineage.outcomes import describe
-from plumbline.lineage.program import run_stage
-from plumbline.lineage.records import Outcome
-from plumbline.lineage.retries import take_outputs
-from plumbline.lineage.stage_record import StageRecord
-from plumbline.lineage.tracking import end_abandoned
-from plumbline.lineage.watch import Watcher, watcher
-from plumbline.lineage.workspace import Workspace
+from plumbline.notify.prefect_events import API_URL, unreachable
+from plumbline.project.dvc_yaml import read_stage
+from plumbline.project.run_record import Outcome
+from plumbline.project.watcher import Watcher, watcher
+from plumbline.runs import dvc_stage
+from plumbline.runs.outcome import describe
+from plumbline.runs.retry import take_outputs
+from plumbline.runs.stage_process import Child, StageFailed
+from plumbline.runs.stage_program import run_stage
+from plumbline.runs.stage_record import StageRecord
+from plumbline.runs.workspace import Workspace
+from plumbline.tracking.recording import end_abandoned
 
 if TYPE_CHECKING:
     from tasks.stage import Stage
 
 RETRY_SECONDS = 5
-RECORDED_HERE = "plumbline/lineage/stage_record.py"
+RECORDED_HERE = "plumbline/runs/stage_record.py"
 """Code of a run that leaves its recording to the flow has this file."""
 ARTIFACT_SECONDS = 2.0
 

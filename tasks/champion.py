@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from tasks.stage import Stage, StageRun
 
 if TYPE_CHECKING:
-    from plumbline.lineage.registry import PolicyVersion
+    from plumbline.tracking.registry import PolicyVersion
 
 
 def program(run: StageRun) -> None:
     """Leave champion.json, with the model beside it if there is a champion."""
-    from plumbline.lineage.digests import digest, restore_folder
-    from plumbline.lineage.waiting import patiently
+    from plumbline.project.digests import digest, restore_folder
+    from plumbline.tracking.store import patiently
 
     name, md5 = run.params.promote.model_name, digest(run.root / "models/policy/model")
     champion = patiently(run.home, lambda: _to_compare_with(run, md5))
@@ -30,8 +30,8 @@ def program(run: StageRun) -> None:
 
 def _to_compare_with(run: StageRun, md5: str) -> "PolicyVersion | None":
     """The champion that the policy must beat; that of now, where the bytes of an earlier one have been freed."""
-    from plumbline.lineage.registry import Registry
-    from plumbline.lineage.storage import Storage
+    from plumbline.project.dvc_objects import Storage
+    from plumbline.tracking.registry import Registry
 
     registry = Registry.open(run.home, run.params.promote.model_name)
     chosen = registry.to_compare_with(md5)

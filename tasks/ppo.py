@@ -15,7 +15,7 @@ def program(run: StageRun) -> None:
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
     from plumbline.lm.samples import respond, samples_page
-    from plumbline.preferences.prepared import prompts
+    from plumbline.preferences.prepare.reader import prompts
 
     require_passed(run.root / "reports/reward/gate.json")
     params, seed, data = run.params.ppo, run.params.seed, run.root / "data/prepared"

@@ -21,7 +21,7 @@ def program(run: StageRun) -> None:
     from plumbline.errors import UserError
     from plumbline.evaluation.preference_report import evaluate, write_report
     from plumbline.lm.base import LanguageModel
-    from plumbline.preferences.prepared import prompts
+    from plumbline.preferences.prepare.reader import prompts
 
     chosen, seed = run.params.preference_eval, run.params.seed
     asked = prompts(run.root / "data/prepared", "heldout")[: chosen.prompts]
@@ -47,7 +47,7 @@ def _contestant(
     from plumbline.evaluation.preference_report import Contestant
     from plumbline.lm.chat import decode_response, encode_prompt, stop_token
     from plumbline.lm.sampling import sample_all
-    from plumbline.preferences.manifest import read_manifest
+    from plumbline.preferences.batches.manifest import read_manifest
     from plumbline.preferences.simulated import gold_reward
 
     chosen = run.params.preference_eval
@@ -86,7 +86,7 @@ def _judge(run: StageRun) -> "Judge":
 def _agreement(run: StageRun, models: "dict[str, LanguageModel]") -> dict[str, float]:
     """How often each model finds the preferred response of a held-out comparison more likely, a token."""
     from plumbline.lm.likelihood import response_log_likelihoods
-    from plumbline.preferences.prepared import preferences
+    from plumbline.preferences.prepare.reader import preferences
     from plumbline.preferences.types import comparisons_of
 
     pairs = [pair for row in preferences(run.root / "data/prepared", "heldout") for pair in comparisons_of(row)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 from tasks.stage import Stage, StageRun
 
 if TYPE_CHECKING:
-    from plumbline.lineage.promotion import Decision
-    from plumbline.lineage.workspace import Workspace
+    from plumbline.runs.workspace import Workspace
+    from plumbline.tracking.promotion import Decision
 
 
 def program(run: StageRun) -> None:
     """Register the policy as challenger, decide, and move the aliases."""
-    from plumbline.lineage.promotion import decide
-    from plumbline.lineage.waiting import patiently
+    from plumbline.tracking.promotion import decide
+    from plumbline.tracking.store import patiently
 
     measured = json.loads((run.root / "reports/preference/metrics.json").read_text(encoding="utf-8"))
     compared_with = json.loads((run.root / "models/champion/champion.json").read_text(encoding="utf-8"))["version"]
@@ -27,11 +27,11 @@ def program(run: StageRun) -> None:
 
 def _settle(run: StageRun, win_rate: float, compared_with: int | None, wins: "Decision") -> "tuple[int, Decision]":
     """Register the policy and act on what was measured; the same a second time. The version, and what was decided."""
-    from plumbline.lineage.declared import read_stage
-    from plumbline.lineage.digests import digest
-    from plumbline.lineage.promotion import kept_out, postponed, was_overtaken
-    from plumbline.lineage.receipts import read_receipt
-    from plumbline.lineage.registry import Registry
+    from plumbline.project.digests import digest
+    from plumbline.project.dvc_yaml import read_stage
+    from plumbline.tracking.promotion import kept_out, postponed, was_overtaken
+    from plumbline.tracking.receipts import read_receipt
+    from plumbline.tracking.registry import Registry
 
     receipt = read_receipt(run.root, read_stage(run.root, "ppo"))
     assert receipt is not None, "dvc ran promote before ppo"
@@ -57,9 +57,9 @@ def _settle(run: StageRun, win_rate: float, compared_with: int | None, wins: "De
 
 def _still_registered(workspace: "Workspace") -> bool:
     """Whether the registry knows the policy: it may have been lost, while the cache was not."""
-    from plumbline.lineage.digests import digest
-    from plumbline.lineage.registry import Registry
-    from plumbline.lineage.waiting import patiently
+    from plumbline.project.digests import digest
+    from plumbline.tracking.registry import Registry
+    from plumbline.tracking.store import patiently
 
     md5, name = digest(workspace.folder / "models/policy/model"), workspace.params.promote.model_name
     return patiently(workspace.home, lambda: Registry.open(workspace.home, name).find(md5)) is not None

@@ -10,8 +10,8 @@ def program(run: StageRun) -> None:
     from plumbline.evaluation.examination import examine, score_comparisons
     from plumbline.evaluation.gate import write_verdict
     from plumbline.evaluation.reward_report import gate, write_report
-    from plumbline.preferences import prepared
-    from plumbline.preferences.manifest import read_manifest
+    from plumbline.preferences.batches.manifest import read_manifest
+    from plumbline.preferences.prepare import reader as prepared
     from plumbline.preferences.simulated import gold_reward
     from plumbline.preferences.types import comparisons_of
 

@@ -12,7 +12,7 @@ def program(run: StageRun) -> None:
     from plumbline.lm.base import LanguageModel
     from plumbline.lm.chat import encode_prompt, stop_token
     from plumbline.lm.sampling import sample_all
-    from plumbline.preferences.prepared import preferences, prompts
+    from plumbline.preferences.prepare.reader import preferences, prompts
     from plumbline.preferences.types import comparisons_of
 
     params, seed, data = run.params.reward_model, run.params.seed, run.root / "data/prepared"

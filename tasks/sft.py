@@ -10,7 +10,7 @@ def program(run: StageRun) -> None:
     from plumbline.alignment.sft import train_sft
     from plumbline.lm.base import LanguageModel
     from plumbline.lm.samples import respond, samples_page
-    from plumbline.preferences.prepared import demonstrations, prompts
+    from plumbline.preferences.prepare.reader import demonstrations, prompts
 
     params, data = run.params.sft, run.root / "data/prepared"
     lm = LanguageModel.load(run.root / "models/base/model")

@@ -7,9 +7,9 @@ from tasks.stage import Stage, StageRun
 
 def program(run: StageRun) -> None:
     """Collect the verdicts that people have given, then fix which preference data the run learns from."""
+    from plumbline.data.dvc_tracking import track_apart
     from plumbline.feedback.collect import collect
-    from plumbline.lineage.data_tracking import track_apart
-    from plumbline.preferences.snapshot import Simulation, fix_snapshot
+    from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 
     collect(run.home)
     fix_snapshot(run.params.snapshot.sources, Simulation.of(run.params), run.home.preferences, run.folder)

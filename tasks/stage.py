@@ -9,9 +9,9 @@ the first.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from plumbline.lineage.program import Program, run_as_command
-from plumbline.lineage.recorder import StageRun
-from plumbline.lineage.workspace import Workspace
+from plumbline.runs.recorder import StageRun
+from plumbline.runs.stage_program import Program, run_as_command
+from plumbline.runs.workspace import Workspace
 
 __all__ = ["Stage", "StageRun"]
 

@@ -5,10 +5,15 @@ import signal
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from tiny_models import copy_of, demonstrations, sft_params, silent, small_model, small_tokenizer
 
 from plumbline.alignment.sft import train_sft
 from plumbline.lm.base import LanguageModel
+from testing.homes import empty_store, home, recording_home
+from testing.remotes import s3
+from testing.stored_runs import here, there
+from testing.tiny_models import copy_of, demonstrations, sft_params, silent, small_model, small_tokenizer
+
+__all__ = ["empty_store", "here", "home", "recording_home", "s3", "there"]
 
 # Where the tests are started in the background SIGINT is ignored, and every process that they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

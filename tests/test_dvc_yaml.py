@@ -4,23 +4,19 @@ import ast
 from pathlib import Path
 
 import pytest
-from test_imports import ROOT, imported
 
 from plumbline.config import keys
-from plumbline.lineage.declared import ROOMS, producer_of, read_stages
+from plumbline.project.dvc_yaml import ROOMS, producer_of, read_stages
+from testing.imports import ROOT, file_of, modules_imported
 
 STAGES = read_stages(ROOT)
-MACHINERY = ("plumbline/__init__.py", "plumbline/config.py", "plumbline/progress.py", "plumbline/errors.py",
-             "plumbline/whole_file.py", "plumbline/lineage/", "plumbline/feedback/", "tasks/__init__.py",
-             "tasks/stage.py", "tasks/as_prefect_task.py")
+MACHINERY = (*(f"plumbline/{room}/" for room in ("project", "notify", "tracking", "retraining", "runs", "storage",
+                                                 "lineage", "history", "data", "feedback")),
+             "plumbline/__init__.py", "plumbline/config.py", "plumbline/progress.py", "plumbline/errors.py",
+             "plumbline/whole_file.py", "tasks/__init__.py", "tasks/stage.py", "tasks/as_prefect_task.py")
 """It runs and records a stage, but does not change its result."""
-DECIDES = ("plumbline/lineage/promotion.py", "plumbline/lineage/registry.py")
+DECIDES = ("plumbline/tracking/promotion.py", "plumbline/tracking/registry.py")
 """Parts of it that do."""
-
-
-def file_of(module: str) -> Path | None:
-    path = ROOT / module.replace(".", "/")
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 def code_of(stage: str) -> set[str]:
@@ -32,8 +28,7 @@ def code_of(stage: str) -> set[str]:
         if file in found:
             continue
         found.add(file)
-        names = {name for name in imported(file) if name.startswith(("plumbline", "tasks"))}
-        waiting += [below for name in names if (below := file_of(name)) and not is_machinery(below)]
+        waiting += [below for name in modules_imported(file) if (below := file_of(name)) and not is_machinery(below)]
     return {file.relative_to(ROOT).as_posix() for file in found}
 
 

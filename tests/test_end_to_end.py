@@ -52,7 +52,7 @@ def python(project: Path, home: str, *arguments: str, cwd: Path | None = None) -
 def run(project: Path, home: str, **settings: object) -> dict[str, object]:
     """`plumbline run --json` in `project`, with a home of its own."""
     options = [part for key, value in (SMALL | settings).items() for part in ("--set", f"{key}={value}")]
-    found: dict[str, object] = json.loads(python(project, home, "plumbline.cli", "run", "--json", *options))
+    found: dict[str, object] = json.loads(python(project, home, "plumbline", "run", "--json", *options))
     return found
 
 
@@ -82,10 +82,10 @@ def test_from_nothing_to_a_champion_and_the_same_again(project: Path) -> None:
     # A run that is nowhere but in MLflow and in a DVC remote comes back, and evaluates to the same numbers.
     with (project / ".dvc/config").open("a") as config:
         config.write(f"['remote \"shelf\"']\n    url = {project / 'shelf'}\n")
-    python(project, "one", "plumbline.cli", "push", first["id"])
+    python(project, "one", "plumbline", "push", first["id"])
     metrics = json.loads((folder / "reports/preference/metrics.json").read_text())
     shutil.rmtree(folder)
     shutil.rmtree(project / "one/cache")
-    python(project, "one", "plumbline.cli", "restore", first["id"])
+    python(project, "one", "plumbline", "restore", first["id"])
     python(project, "one", "dvc", "repro", "--single-item", "--force", "preference_eval", cwd=folder)
     assert json.loads((folder / "reports/preference/metrics.json").read_text()) == metrics

@@ -26,14 +26,14 @@ import orjson
 from sqlalchemy import Connection, Select, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from plumbline.data.intake import announce_once
 from plumbline.feedback.database import is_there, unreachable
 from plumbline.feedback.schema import collected, collections, pairs, verdicts
 from plumbline.feedback.store import Store, now, pair_of, verdict_of
 from plumbline.feedback.verdicts import rows_of
-from plumbline.lineage.home import Home
-from plumbline.lineage.intake import announce_once
-from plumbline.preferences.arrivals import NO_ROWS, Arrival, draft, publish
+from plumbline.preferences.batches.arrivals import NO_ROWS, Arrival, draft, publish
 from plumbline.preferences.types import from_json, row_id, to_line
+from plumbline.project.home import Home
 
 NAME = "feedback"
 UNDONE = "undone by the annotator"

@@ -15,8 +15,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from plumbline.errors import UserError
-from plumbline.lineage.home import Home
-from plumbline.lineage.locks import file_lock
+from plumbline.project.home import Home
+from plumbline.project.locks import file_lock
 
 FEEDBACK_URL = "PLUMBLINE_FEEDBACK_URL"
 REVISION = "1"

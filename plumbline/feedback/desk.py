@@ -14,15 +14,15 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from plumbline.data.dvc_tracking import track_apart
+from plumbline.data.intake import announce_missed
 from plumbline.errors import UserError
-from plumbline.feedback.asking import stock
 from plumbline.feedback.collect import Waiting, collect_from, waiting
 from plumbline.feedback.database import is_there
+from plumbline.feedback.live_answers import Trying
+from plumbline.feedback.next_pair import stock
 from plumbline.feedback.store import Store
-from plumbline.feedback.trying import Trying
-from plumbline.lineage.data_tracking import track_apart
-from plumbline.lineage.home import Home
-from plumbline.lineage.intake import announce_missed
+from plumbline.project.home import Home
 
 LOOK_SECONDS = 10.0
 SETTLED_SECONDS = 60.0

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plumbline.errors import UserError
-from plumbline.feedback.asking import open_prompts, stock
-from plumbline.feedback.cast import Cast, cast_of
+from plumbline.feedback.contestants import Cast, cast_of
+from plumbline.feedback.next_pair import open_prompts, stock
 from plumbline.feedback.pairs import Candidate, Scored, choose, count_kinds, prompts_to_ask, rankings
 from plumbline.feedback.store import Store
 from plumbline.feedback.verdicts import Answer
-from plumbline.lineage.digests import cached_file, cached_listing
-from plumbline.lineage.history import History
-from plumbline.lineage.home import Home, enter, find_home
-from plumbline.lineage.locks import try_lock
+from plumbline.history.history import History
 from plumbline.preferences.types import Prompt, from_json
+from plumbline.project.digests import cached_file, cached_listing
+from plumbline.project.home import Home, enter, find_home
+from plumbline.project.locks import try_lock
 
 if TYPE_CHECKING:
     from plumbline.feedback.models import Models

@@ -13,13 +13,13 @@ from transformers import DynamicCache
 
 from plumbline.alignment.reward import RewardModel
 from plumbline.errors import UserError
-from plumbline.feedback.cast import Cast
-from plumbline.lineage.digests import cached_file, cached_listing
+from plumbline.feedback.contestants import Cast
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, encode_prompt, stop_token
 from plumbline.lm.sampling import draw, sample_all
 from plumbline.lm.source import context_of
 from plumbline.preferences.types import Prompt
+from plumbline.project.digests import cached_file, cached_listing
 
 BATCH = 16
 HALF = "\ufffd"

@@ -22,8 +22,8 @@ from plumbline.errors import UserError
 from plumbline.feedback.database import open_database, unreachable
 from plumbline.feedback.schema import pairs, verdicts
 from plumbline.feedback.verdicts import Answer, Pair, Verdict
-from plumbline.lineage.home import Home
 from plumbline.preferences.types import Message, prompt_json
+from plumbline.project.home import Home
 
 GATHER_SECONDS = 0.01
 """So long a verdict waits for others: a commit costs the same for one as for many."""

@@ -1,1 +1,1 @@
-"""Which data made which model: workspaces, receipts, and the records kept in DVC and MLflow."""
+"""The lineage itself: what was made, from what, as a graph."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from plumbline.errors import UserError
-from plumbline.lineage.history_records import Run, Step, Version
-from plumbline.preferences.manifest import Batch
+from plumbline.lineage.records import Run, Step, Version
+from plumbline.preferences.batches.manifest import Batch
 
 Kind = Literal["batch", "snapshot", "base", "sft", "reward", "examination", "policy", "evaluation", "version"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

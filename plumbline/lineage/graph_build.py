@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from plumbline.lineage.digests import combined
 from plumbline.lineage.graph import BY_STAGE, Graph, Kind, Node, Ref, State, short_digest
-from plumbline.lineage.history_records import Run, Step, Version
-from plumbline.preferences.manifest import Batch
+from plumbline.lineage.records import Run, Step, Version
+from plumbline.preferences.batches.manifest import Batch
+from plumbline.project.digests import combined
 
 STAGES: Mapping[Kind, str] = {
     "snapshot": "ingest", "base": "base", "sft": "sft", "reward": "reward_model", "examination": "reward_eval",

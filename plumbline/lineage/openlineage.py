@@ -13,8 +13,8 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from plumbline import __version__
-from plumbline.lineage.history_records import Run, Step
-from plumbline.lineage.writes import OURS
+from plumbline.lineage.records import Run, Step
+from plumbline.tracking.writes import OURS
 
 SPEC = "https://openlineage.io/spec"
 RUN_EVENT = f"{SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent"

@@ -1,172 +1,119 @@
-"""`run.json`: what one run of the pipeline was asked for and what became of it."""
+"""What the pages read: runs, their stages, the versions of the policy and the moves of its aliases."""
 
-import os
-import re
-import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from plumbline.preferences.batches.manifest import Batch
+from plumbline.project.run_record import Status
 
-from plumbline.errors import UserError
-from plumbline.lineage.home import RECORD_FILE, Home
-from plumbline.lineage.masking import masked_setting
-from plumbline.whole_file import write_whole
-
-ZOMBIE, BEGAN = "Z", 19
-"""In /proc/pid/stat, after the process's name: a state, and the place of the time of its beginning."""
-RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
-"""When it was made, and a few digits at random. A record may come from a store that others write to, and an id becomes
-a folder: so nothing else is taken for one."""
-Status = Literal["running", "finished", "failed", "cancelled", "killed"]
+StepStatus = Literal["ran", "reused", "failed", "running", "waiting"]
 
 
-class Outcome(BaseModel):
-    """What happened to one stage in one run."""
+@dataclass(frozen=True)
+class Step:
+    """One stage in one run. For a reused stage everything measured comes from the run that made it."""
 
-    model_config = ConfigDict(frozen=True)
-
-    status: Literal["ran", "reused", "failed"]
-    seconds: float
+    stage: str
+    status: StepStatus
     reason: str
     """Why it ran, or since when it was reused."""
-    mlflow_run: str | None = None
+    seconds: float | None
+    """What this run spent on it."""
+    started: str | None
+    """ISO 8601, UTC; None for a stage that was reused or waits."""
+    version: str | None
+    mlflow_run: str | None
     """The MLflow run that really made the result."""
-    made_by: str | None = None
+    made_by: str | None
     """The pipeline run that really made the result; None for plain `dvc repro`."""
+    params: Mapping[str, str]
+    """Flat: {"sft.epochs": "2"}."""
+    metrics: Mapping[str, float]
+    """The last value of each."""
+    facts: Mapping[str, str]
+    """Results that are words."""
+    inputs: Mapping[str, str]
+    """DVC's digest of each input, by path."""
+    outputs: Mapping[str, str]
+    """DVC's digest of each output, by path."""
+    code: str | None = None
+    """Digest of the code that it depends on."""
 
 
-class RunRecord(BaseModel):
+@dataclass(frozen=True)
+class Run:
     """One pipeline run."""
 
-    id: Annotated[str, Field(pattern=f"^{RUN_ID.pattern}$")]
+    id: str
     created: str
-    ended: str | None = None
-    trigger: str = "command line"
-    params_file: str | None = None
-    settings: list[Annotated[str, AfterValidator(masked_setting)]] = []
-    until: str | None = None
-    force: list[str] = []
-    project: str
-    """The checkout that the run was started from."""
-    git_commit: str | None = None
-    git_dirty: bool | None = None
-    """Whether the checkout had changes that were not committed."""
-    mlflow_run: str | None = None
-    pid: int
-    pid_began: int | None = None
-    """When that process began, in ticks since the machine did: numbers of processes are given again."""
-    host: str
-    retry_of: str | None = None
-    """The run that this one goes on from, with its parameters, code and snapshot."""
-    pinned: str | None = None
-    """Why `plumbline gc` must keep it."""
-    status: Status = "running"
-    message: str | None = None
+    ended: str | None
+    status: Status
+    message: str | None
     """Why a run did not finish."""
-    stages: dict[str, Outcome] = {}
-
-    def save(self, workspace: Path) -> None:
-        """Write the record, whole or not at all: other processes read it at any time."""
-        write_whole(workspace / RECORD_FILE, self.model_dump_json(indent=1) + "\n")
-
-
-def read_record(workspace: Path) -> RunRecord:
-    """The record of a workspace; a run whose process is gone without a word counts as killed."""
-    record = raw_record(workspace)
-    if record.status == "running" and is_gone(record):
-        record.status = "killed"
-    return record
-
-
-def raw_record(workspace: Path) -> RunRecord:
-    """The record of a workspace as it stands there. Raises FileNotFoundError, and UserError for a damaged one."""
-    file = workspace / RECORD_FILE
-    try:
-        return RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError):
-        raise UserError(f"{file} is damaged, or of another version of Plumbline. Delete the folder {workspace}: "
-                        f"`plumbline restore {workspace.name}` brings a recorded run back.") from None
+    trigger: str
+    params_file: str | None
+    settings: tuple[str, ...]
+    until: str | None
+    git_commit: str | None
+    git_dirty: bool | None
+    host: str
+    mlflow_run: str
+    params: Mapping[str, str]
+    """All parameters, flat."""
+    steps: Mapping[str, Step]
+    """In the order of the pipeline. A run that has ended has only those that it came to."""
+    snapshot: str | None
+    """The digest of the data that it learned from: DVC's of data/snapshot, as in the tag `snapshot` of a version."""
+    batches: tuple[Batch, ...]
+    """What the snapshot holds."""
+    folder: Path | None
+    """Its workspace, where that is on this machine."""
 
 
-def readable_records(folders: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
-    """The records of these workspaces that can be read, as `read_record`; and what is wrong with each of the others."""
-    found, damaged = [], []
-    for folder in folders:
-        try:
-            found.append(read_record(folder))
-        except UserError as error:
-            damaged.append(str(error))
-        except FileNotFoundError:  # deleted at this moment
-            continue
-    return found, damaged
+@dataclass(frozen=True)
+class Version:
+    """One registered policy."""
+
+    name: str
+    number: int
+    md5: str
+    run: str
+    """The pipeline run that registered it."""
+    created: str
+    aliases: tuple[str, ...]
+    compared_with: int | None
+    tags: Mapping[str, str]
 
 
-def workspace_of(home: Home, run: str) -> Path | None:
-    """The workspace of a run, if it is on this machine; None for what is no id of a run, as a tag may hold."""
-    folder = home.runs / run
-    return folder if RUN_ID.fullmatch(run) and folder.is_dir() else None
+@dataclass(frozen=True)
+class Move:
+    """An alias that was moved."""
+
+    when: str
+    alias: str
+    before: int | None
+    after: int | None
+    reason: str
+    by: str
 
 
-def is_gone(record: RunRecord) -> bool:
-    """Whether the process of a run is known to have ended: one of another machine is not."""
-    if record.host != socket.gethostname():
-        return False
-    began = process_began(record.pid)
-    return not alive(record.pid) or (record.pid_began is not None and began is not None and began != record.pid_began)
+
+@dataclass(frozen=True)
+class Registered:
+    """The versions of the policy and the moves of its aliases, both newest first."""
+
+    versions: tuple[Version, ...] = ()
+    moves: tuple[Move, ...] = ()
+
+    def plain(self) -> dict[str, object]:
+        """As JSON knows it."""
+        return asdict(self)
 
 
-def alive(pid: int) -> bool:
-    """Whether a process of that number exists and has not ended; one that nobody has waited for has."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    fields = _process(pid)
-    return fields is None or fields[0] != ZOMBIE
-
-
-def process_began(pid: int) -> int | None:
-    """When a process began, in ticks since the machine did; None where the system does not tell."""
-    fields = _process(pid)
-    return int(fields[BEGAN]) if fields else None
-
-
-def _process(pid: int) -> list[str] | None:
-    """What Linux says of a process, from its state on: see proc(5), /proc/pid/stat."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-
-
-def run_folders(home: Home) -> list[Path]:
-    """The workspaces of all runs, oldest first: their names begin with the time."""
-    found = (file.parent for file in home.runs.glob(f"*/{RECORD_FILE}"))
-    return sorted(folder for folder in found if not folder.name.startswith("."))  # being restored or deleted
-
-
-def earlier_runs(home: Home, before: str) -> Iterator[Path]:
-    """The workspaces of runs that started before the run `before`, newest first."""
-    return (folder for folder in reversed(run_folders(home)) if folder.name < before)
-
-
-def find_run(home: Home, name: str) -> Path:
-    """The workspace of the run `latest`, or of the one run whose id begins with `name`. Raises UserError otherwise."""
-    folders = run_folders(home)
-    if not folders:
-        raise UserError(f"There are no runs in {home.runs} yet. Start one with `plumbline run`.")
-    if name == "latest":
-        return folders[-1]
-    found = [folder for folder in folders if folder.name.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        newest = ", ".join(folder.name for folder in found[-5:])
-        raise UserError(f"`{name}` is the beginning of {len(found)} runs, the newest {newest}. Give more of it.")
-    raise UserError(f"No run's id begins with `{name}`; the newest is {folders[-1].name}. See `plumbline runs`.")
+def registered(values: Mapping[str, list[dict[str, object]]]) -> Registered:
+    """The inverse of `plain`."""
+    versions = [Version(**{**one, "aliases": tuple(cast(list[str], one["aliases"]))})  # type: ignore[arg-type]
+                for one in values["versions"]]
+    return Registered(tuple(versions), tuple(Move(**one) for one in values["moves"]))  # type: ignore[arg-type]

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from plumbline.lineage.due import due
-from plumbline.lineage.events import call
-from plumbline.lineage.flows import forget_flows, has_died
-from plumbline.lineage.home import Home
-from plumbline.lineage.not_run import BY_NEW_PREFERENCES
-from plumbline.preferences.batches import BATCH
+from plumbline.notify.prefect_events import call
+from plumbline.preferences.batches.batch import BATCH
+from plumbline.project.flow_processes import forget_flows, has_died
+from plumbline.project.home import Home
+from plumbline.retraining.due import due
+from plumbline.runs.not_run import BY_NEW_PREFERENCES
 
 FLOW, DEPLOYMENT = "retrain", "always-on"
 ACTIVE = ("PENDING", "RUNNING", "CANCELLING")

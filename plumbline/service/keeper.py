@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from plumbline.config import Params, load_params
+from plumbline.data.intake import announce_missed
 from plumbline.errors import UserError
-from plumbline.lineage.announcements import champion_changed
-from plumbline.lineage.dead_runs import mark_dead
-from plumbline.lineage.events import RUN_FAILED
-from plumbline.lineage.flows import any_died
-from plumbline.lineage.home import Home
-from plumbline.lineage.intake import announce_missed
-from plumbline.lineage.journal import deliver as deliver_records
-from plumbline.lineage.notices import deliver, notify
+from plumbline.notify.notices import deliver, notify
+from plumbline.notify.prefect_events import RUN_FAILED
+from plumbline.project.flow_processes import any_died
+from plumbline.project.home import Home
+from plumbline.runs.announce import champion_changed
+from plumbline.runs.dead_runs import mark_dead
 from plumbline.service.flow_runs import mark_crashed, start_missing
 from plumbline.service.watch_folder import Watch
+from plumbline.tracking.outbox import deliver as deliver_records
 
 LOOK_SECONDS = 1.0
 ALIVE = "keeper"

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from plumbline.lineage import tracking
-from plumbline.lineage.home import find_home
-from plumbline.lineage.waiting import require_store
+from plumbline.project.home import find_home
+from plumbline.tracking import recording as tracking
+from plumbline.tracking.store import require_store
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from plumbline.errors import UserError
-from plumbline.lineage.flows import stop_flows
-from plumbline.lineage.home import Home
-from plumbline.lineage.running import api_key
+from plumbline.project.flow_processes import stop_flows
+from plumbline.project.home import Home
+from plumbline.project.service_lock import api_key
 from plumbline.service.process import MARK
 
 LOCAL, EVERYWHERE = "127.0.0.1", ("0.0.0.0", "::")
@@ -112,7 +112,7 @@ def _worker(home: Home, environment: Mapping[str, str], after: str | None) -> Pa
 
 def _pages(home: Home, environment: Mapping[str, str], host: str) -> Part:
     listener, address = _listen("pages", host)
-    command = (sys.executable, "-m", "plumbline.cli", "ui", "--host", host, "--socket", str(listener.fileno()))
+    command = (sys.executable, "-m", "plumbline", "ui", "--host", host, "--socket", str(listener.fileno()))
     return Part("pages", "Plumbline", command, _log(home, "pages"), environment, address, f"{address}api/health",
                 listener)
 

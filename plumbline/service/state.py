@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from plumbline.lineage.running import is_up, service_folder
+from plumbline.project.service_lock import is_up, service_folder
 from plumbline.whole_file import write_whole
 
 STATE = "state.json"

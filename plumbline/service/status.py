@@ -5,11 +5,11 @@ from dataclasses import asdict
 from typing import TypedDict
 
 from plumbline.errors import UserError
-from plumbline.lineage.due import Due, due
-from plumbline.lineage.home import Home
-from plumbline.lineage.not_run import NotRun, not_run
-from plumbline.lineage.records import readable_records, run_folders
-from plumbline.lineage.running import key_file
+from plumbline.project.home import Home
+from plumbline.project.run_record import readable_records, run_folders
+from plumbline.project.service_lock import key_file
+from plumbline.retraining.due import Due, due
+from plumbline.runs.not_run import NotRun, not_run
 from plumbline.service.state import PartState, ServiceState, read_state
 
 NEWEST_RUNS = 20

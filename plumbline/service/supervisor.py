@@ -22,8 +22,8 @@ from subprocess import Popen
 from types import FrameType
 
 from plumbline.errors import UserError
-from plumbline.lineage.home import Home, enter, find_home
-from plumbline.lineage.running import is_up, key_file, only_one, say_api_url
+from plumbline.project.home import Home, enter, find_home
+from plumbline.project.service_lock import is_up, key_file, only_one, say_api_url
 from plumbline.service.parts import LOCAL, Part, common, make_parts, prefect_url
 from plumbline.service.process import end, kill_marked, start
 from plumbline.service.state import PartState, PartStatus, ServiceState, forget_state, read_state

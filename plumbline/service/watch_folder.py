@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plumbline.data.intake import take_in_file
 from plumbline.errors import UserError
-from plumbline.lineage.home import Home
-from plumbline.lineage.intake import take_in_file
-from plumbline.preferences.batches import Quarantined
-from plumbline.preferences.folders import data_files, is_data
+from plumbline.preferences.reading.results import Quarantined
+from plumbline.preferences.reading.source_files import data_files, is_data
+from plumbline.project.home import Home
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

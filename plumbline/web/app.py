@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 import plumbline.web.pages
-from plumbline.lineage.home import Home
+from plumbline.project.home import Home
 from plumbline.web.guard import Guard
 from plumbline.web.problems import add_error_pages
 from plumbline.web.security import open_keys, own_names

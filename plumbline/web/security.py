@@ -24,8 +24,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request, cookie_parser
 
 from plumbline.errors import UserError
-from plumbline.lineage.home import Home
-from plumbline.lineage.tokens import open_token
+from plumbline.project.home import Home
+from plumbline.project.token_files import open_token
 
 OWN_CHECKS = ("/hooks/",)
 """Below these paths a request is checked by its page alone: a webhook proves itself by a signature of its body."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import uvicorn
 
 from plumbline.errors import UserError
-from plumbline.lineage.home import Home
+from plumbline.project.home import Home
 from plumbline.web.app import create_app
 from plumbline.web.connections import PatientProtocol, limit_connections
 from plumbline.web.security import open_keys

@@ -11,12 +11,13 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from plumbline.errors import UserError
-from plumbline.lineage.due import Due
-from plumbline.lineage.history import History
-from plumbline.lineage.home import Home
-from plumbline.lineage.reports import Reports
-from plumbline.web import charts, security, words
-from plumbline.web.run_view import strip, took
+from plumbline.history.history import History
+from plumbline.history.reports import Reports
+from plumbline.project.home import Home
+from plumbline.retraining.due import Due
+from plumbline.web import security
+from plumbline.web.drawing import charts, words
+from plumbline.web.views.run import strip, took
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"

@@ -11,9 +11,9 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from plumbline.errors import UserError
-from plumbline.lineage.due import Due, due
-from plumbline.lineage.history import History
-from plumbline.lineage.home import RECORD_FILE, Home
+from plumbline.history.history import History
+from plumbline.project.home import RECORD_FILE, Home
+from plumbline.retraining.due import Due, due
 from plumbline.web.site import Freshness, Site
 
 LOCAL = "sqlite:///"

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from tiny_models import PROMPTS, Steps, copy_of, ppo_params, prompt, small_model, small_tokenizer
 
 from plumbline.alignment import ppo
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, stop_token
+from testing.tiny_models import PROMPTS, Steps, copy_of, ppo_params, prompt, small_model, small_tokenizer
 
 
 @dataclass

@@ -4,11 +4,11 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tiny_models import PROMPTS, copy_of, ppo_params
 
 from plumbline.alignment.ppo import train_ppo
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.errors import UserError
+from testing.tiny_models import PROMPTS, copy_of, ppo_params
 
 PARAMS = ppo_params(updates=6, checkpoint_every=1, epochs=2, minibatches=2, kl_target=0.1, kl_horizon=50,
                     batch_size=4, learning_rate=3e-3)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tiny_models import PROMPTS, prompt, small_model
 from transformers import AutoModelForSequenceClassification
 
 from plumbline.alignment.reward import RewardModel, check_same_tokens, last_scores, token_scores, value_model
@@ -13,6 +12,7 @@ from plumbline.lm.chat import encode_prompt, encode_response, stop_token
 from plumbline.lm.optim import autocast
 from plumbline.lm.pretrain import train_tokenizer
 from plumbline.lm.sampling import Response, right_pad
+from testing.tiny_models import PROMPTS, prompt, small_model
 
 RESPONSES = ("red", "red green", "", "blue blue blue black", "green red", "black.")
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import PROMPTS, Steps, reward_params, silent
 
 from plumbline.alignment import reward_training
 from plumbline.alignment.reward import RewardModel
 from plumbline.errors import UserError
 from plumbline.preferences.types import Comparison, Origin
+from testing.tiny_models import PROMPTS, Steps, reward_params, silent
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tiny_models import PROMPTS, copy_of, small_gpt2, small_model
 
 from plumbline.alignment.ppo_math import policy_loss
 from plumbline.alignment.reward import RewardModel, value_model
@@ -13,6 +12,7 @@ from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response, stop_token
 from plumbline.lm.sampling import Response, sample
+from testing.tiny_models import PROMPTS, copy_of, small_gpt2, small_model
 
 CPU = torch.device("cpu")
 PROMPT_IDS = [[5, 6, 7, 8, 9, 10, 11], [40, 41], [100]]

@@ -5,7 +5,6 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tiny_models import PROMPTS, WORDS, Steps, copy_of, demonstrations, prompt, sft_params, silent, small_causal
 
 from plumbline.alignment import sft
 from plumbline.errors import UserError
@@ -13,6 +12,7 @@ from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, encode_prompt, encode_response, stop_token
 from plumbline.lm.sampling import sample
 from plumbline.preferences.types import Demonstration, Message, Origin
+from testing.tiny_models import PROMPTS, WORDS, Steps, copy_of, demonstrations, prompt, sft_params, silent, small_causal
 
 
 def mean_loss_one_by_one(lm, shown):

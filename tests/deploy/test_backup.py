@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_project import CHECKOUT
-from postgres import start_cluster
 
-from plumbline.lineage import tracking
-from plumbline.lineage.home import Home, enter
-from plumbline.lineage.intake import take_in
-from plumbline.preferences.arrivals import arrivals
+from plumbline.data.intake import take_in
+from plumbline.preferences.batches.arrivals import arrivals
+from plumbline.project.home import Home, enter
+from plumbline.tracking import recording as tracking
 from plumbline.web.security import open_keys
+from testing.fake_project import CHECKOUT
+from testing.postgres import start_cluster
 
 BLOCKS = re.findall(r"(?:^    .*\n(?:^\n(?=    ))?)+", (CHECKOUT / "docs/backup.md").read_text(encoding="utf-8"),
                     re.MULTILINE)

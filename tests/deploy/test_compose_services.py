@@ -19,14 +19,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from always_on_project import comparisons, make_always_on
-from fake_project import CHECKOUT, environment, plumbline
 from moto.server import ThreadedMotoServer
-from postgres import start_cluster
 from ruamel.yaml import YAML
-from running_service import QUICK, eventually
 
 from plumbline.preferences.types import to_line
+from testing.always_on_project import comparisons, make_always_on
+from testing.fake_project import CHECKOUT, environment, plumbline
+from testing.postgres import start_cluster
+from testing.running_service import QUICK, eventually
 
 pytestmark = pytest.mark.slow
 DEPLOY = CHECKOUT / "deploy"
@@ -62,7 +62,7 @@ class Host:
 
     def start(self, service: str) -> "subprocess.Popen[bytes]":
         command = [self.here(word) for word in shlex.split(SERVICES[service]["command"])]
-        program = [sys.executable, "-m", {"plumbline": "plumbline.cli"}.get(command[0], command[0])] \
+        program = [sys.executable, "-m", command[0]] \
             if command[0] != "python" else [sys.executable]
         with (self.root / f"{service}.txt").open("wb") as log:
             return subprocess.Popen([*program, *command[1:], *self.port(service)], cwd=self.root, stdout=log,

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_project import CHECKOUT
 from ruamel.yaml import YAML
+
+from testing.fake_project import CHECKOUT
 
 DEPLOY = CHECKOUT / "deploy"
 COMPOSE = YAML(typ="safe").load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres import Cluster, start_cluster
 from sqlalchemy import create_engine, text
-from verdict_makers import pair_number
 
 from plumbline.feedback.store import Store
 from plumbline.feedback.verdicts import Pair
-from plumbline.lineage.home import Home
+from plumbline.project.home import Home
+from testing.postgres import Cluster, start_cluster
+from testing.verdict_makers import pair_number
 
 
 @pytest.fixture(scope="session")

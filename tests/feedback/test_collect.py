@@ -10,21 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from verdict_makers import pair_number, say, verdict
 
 from plumbline.config import load_params
 from plumbline.feedback.collect import collect, collect_from, waiting
 from plumbline.feedback.store import Store
 from plumbline.feedback.verdicts import Pair
-from plumbline.lineage.declared import read_stage
-from plumbline.lineage.home import Home
-from plumbline.lineage.recorder import StageRun
-from plumbline.preferences.arrivals import arrivals, folder_of
-from plumbline.preferences.batches import ROWS
-from plumbline.preferences.manifest import read_manifest
-from plumbline.preferences.prepare import prepare
-from plumbline.preferences.snapshot import Simulation, fix_snapshot
+from plumbline.preferences.batches.arrivals import arrivals, folder_of
+from plumbline.preferences.batches.batch import ROWS
+from plumbline.preferences.batches.manifest import read_manifest
+from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
+from plumbline.preferences.prepare.prepare import prepare
+from plumbline.project.dvc_yaml import read_stage
+from plumbline.project.home import Home
+from plumbline.runs.recorder import StageRun
 from tasks.snapshot import program as take_snapshot
+from testing.verdict_makers import pair_number, say, verdict
 
 CHECKOUT = Path(__file__).parents[2]
 STEPS = ("plan add", "plan remove", "export add", "publish add", "finish add", "announce add")
@@ -172,7 +172,7 @@ def test_processes_that_collect_at_the_same_time_double_nothing(home: Home, stor
 
 
 def test_collected_verdicts_are_data_that_ingest_takes(home: Home, store: Store) -> None:
-    from plumbline.preferences.parts import Splitting
+    from plumbline.preferences.prepare.writer import Splitting
 
     for number in range(40):
         pair = pair_number(number)

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from verdict_makers import pair_number, say, verdict
 
 from plumbline.feedback import desk as desk_module
 from plumbline.feedback.collect import Waiting, waiting
 from plumbline.feedback.desk import Desk, has_settled
-from plumbline.lineage.home import Home
-from plumbline.preferences.arrivals import arrivals
+from plumbline.preferences.batches.arrivals import arrivals
+from plumbline.project.home import Home
+from testing.verdict_makers import pair_number, say, verdict
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

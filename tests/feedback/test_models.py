@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_cast import make_cast, put_into_history
-from tiny_models import ASKED, prompt
 
 from plumbline.errors import UserError
-from plumbline.feedback.asking import next_pair, stock
-from plumbline.feedback.cast import Cast, cast_of
+from plumbline.feedback.contestants import Cast, cast_of
+from plumbline.feedback.live_answers import Said, Trying
 from plumbline.feedback.make_pairs import make_pairs
 from plumbline.feedback.models import Models
+from plumbline.feedback.next_pair import next_pair, stock
 from plumbline.feedback.store import Store
-from plumbline.feedback.trying import Said, Trying
-from plumbline.lineage.history import History
-from plumbline.lineage.home import Home
+from plumbline.history.history import History
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, encode_prompt, stop_token
 from plumbline.lm.sampling import sample
+from plumbline.project.home import Home
+from testing.small_cast import make_cast, put_into_history
+from testing.tiny_models import ASKED, prompt
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,8 @@ def test_whoever_leaves_or_asks_too_much_does_not_keep_the_next_one_waiting(tryi
 
 @pytest.mark.slow
 def test_the_process_ends_when_nobody_asks_and_when_the_server_is_gone(cache: Path) -> None:
-    code = "import sys; from pathlib import Path; from plumbline.feedback.trying import serve; serve(Path('.'), {})"
+    code = ("import sys; from pathlib import Path; from plumbline.feedback.live_answers import serve; "
+            "serve(Path('.'), {})")
     waiting = [subprocess.Popen([sys.executable, "-c", code.format(seconds)], stdin=subprocess.PIPE, cwd=cache,
                                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
                for seconds in (1.0, 600.0)]

@@ -5,14 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from verdict_makers import pair_number, say, verdict
 
 from plumbline.errors import UserError
 from plumbline.feedback.database import open_database
 from plumbline.feedback.schema import metadata
 from plumbline.feedback.store import Store
 from plumbline.feedback.verdicts import Answer, Pair
-from plumbline.lineage.home import Home
+from plumbline.project.home import Home
+from testing.verdict_makers import pair_number, say, verdict
 
 
 def test_what_was_written_is_there_after_the_store_is_opened_again(home: Home) -> None:

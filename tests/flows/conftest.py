@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
-from fake_project import make_project, plumbline
+
+from testing.fake_project import make_project, plumbline
+from testing.prefect_server import server
+
+__all__ = ["server"]
 
 
 @pytest.fixture(scope="session")

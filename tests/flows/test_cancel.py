@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_project import plumbline
-from test_deployments import Api, server
-from test_interrupt import eventually, processes_of
 
-__all__ = ["server"]
+from testing.fake_project import plumbline
+from testing.going_on import eventually, processes_of
+from testing.prefect_server import Api
 
 
 @pytest.mark.slow

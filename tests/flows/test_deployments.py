@@ -1,96 +1,22 @@
 """The pipeline under a real Prefect server: its schedule schedules, and cancelling a run leaves no process."""
 
-import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from fake_project import CHECKOUT, environment
 from prefect.events import DeploymentEventTrigger
 from ruamel.yaml import YAML
-from test_interrupt import eventually, processes_of
 
 from flows.deployments import WORK_POOLS, WRITTEN, build, deployments, work_pools
 from plumbline.config import load_params
-from plumbline.lineage.events import PREFERENCES_ADDED, send
+from plumbline.notify.prefect_events import PREFERENCES_ADDED, send
+from testing.fake_project import CHECKOUT, environment
+from testing.going_on import eventually, processes_of
+from testing.prefect_server import Api
 
-START = 120
 PARAMS = load_params(CHECKOUT)
 [ALWAYS_ON] = deployments(PARAMS)
-
-
-@dataclass(frozen=True)
-class Api:
-    """A Prefect server that serves a project's deployments."""
-
-    url: str
-    root: Path
-    prefect_home: str
-
-    def post(self, path: str, body: dict[str, object]) -> object:
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(),
-                                         {"Content-Type": "application/json"})
-        for pause in (1, 3, 9):  # a server whose database is busy says so, and is asked again
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return json.loads(answer.read())
-            except urllib.error.HTTPError as error:
-                if error.code != 503:
-                    raise
-                time.sleep(pause)
-        raise AssertionError(f"{path}: the server stayed busy")
-
-    def runs(self, state: str) -> list[dict[str, object]]:
-        found = self.post("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": [state]}}}, "limit": 5})
-        assert isinstance(found, list)
-        return found
-
-    def deployment(self) -> str:
-        found = self.post("deployments/filter", {"deployments": {"name": {"any_": ["always-on"]}}})
-        assert isinstance(found, list)
-        return str(found[0]["id"]) if found else ""
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
-
-
-@pytest.fixture(scope="module")
-def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home, url = tmp_path_factory.mktemp("prefect"), f"http://127.0.0.1:{port}/api"
-    settings = environment(PREFECT_HOME=str(home), PREFECT_API_URL=url, PREFECT_SERVER_ANALYTICS_ENABLED="false",
-                           FAKE_STEP_SECONDS="0.05")
-    started = []
-    for command in ([sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"],
-                    [sys.executable, "-m", "flows.deployments"]):
-        started.append(subprocess.Popen(command, cwd=project, env=settings, start_new_session=True,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        eventually(lambda: answers(f"{url}/health"), "the server's start", START)
-    api = Api(url, project, str(home))
-    eventually(api.deployment, "the deployment", START)
-    yield api
-    for process in reversed(started):
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-    for left in processes_of(project):
-        left.kill()
 
 
 def test_prefect_yaml_is_what_the_list_says() -> None:

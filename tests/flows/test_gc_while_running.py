@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fake_project import plumbline
-from test_interrupt import PATIENCE, start
+
+from testing.fake_project import plumbline
+from testing.going_on import PATIENCE, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

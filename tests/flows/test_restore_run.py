@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_project import CHECKOUT, environment, plumbline
 
-from plumbline.lineage.recorded import outputs_of
+from plumbline.runs.run_files import outputs_of
+from testing.fake_project import CHECKOUT, environment, plumbline
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_project import plumbline
-from test_interrupt import PATIENCE, eventually, processes_of, start
 
-from plumbline.lineage.digests import digest
-from plumbline.lineage.home import Home
-from plumbline.lineage.records import find_run, read_record
+from plumbline.project.digests import digest
+from plumbline.project.home import Home
+from plumbline.project.run_record import find_run, read_record
+from testing.fake_project import plumbline
+from testing.going_on import PATIENCE, eventually, processes_of, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

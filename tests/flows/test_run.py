@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_project import environment, plumbline
 from mlflow import MlflowClient
 
-from plumbline.lineage.digests import digest
-from plumbline.lineage.dvc_stage import lock_entry
-from plumbline.lineage.records import read_record
+from plumbline.project.digests import digest
+from plumbline.project.run_record import read_record
+from plumbline.runs.dvc_stage import lock_entry
+from testing.fake_project import environment, plumbline
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "ppo", "champion", "preference_eval",

@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from fake_project import plumbline
+
+from testing.fake_project import plumbline
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 NOWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "PLUMBLINE_MLFLOW_PATIENCE": "1"}

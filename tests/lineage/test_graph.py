@@ -1,12 +1,12 @@
 """What was made of what: one node a result, whoever used it, and never a wrong answer about the data."""
 
 import pytest
-from histories import Story
 from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.errors import UserError
 from plumbline.lineage.graph import Filter, Graph, Node, Ref, chosen_runs, neighbourhood
+from testing.histories import Story
 
 
 def made(graph: Graph, kind: str) -> list[Node]:
@@ -171,9 +171,8 @@ def test_filters_choose_runs():
 
 
 def test_a_stage_of_dvc_repro_stands_in_the_graph_beside_what_it_read():
-    from histories import LEAVES, step
-
     from plumbline.lineage.graph_build import build
+    from testing.histories import LEAVES, step
 
     story = Story()
     run = story.run()

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from tiny_models import small_causal, small_config, small_model
 from transformers import (
     AutoConfig,
     BertConfig,
@@ -19,6 +18,7 @@ from plumbline.lm import examination
 from plumbline.lm.base import LanguageModel, load_base
 from plumbline.lm.examination import examine, examine_architecture, packs, twin
 from plumbline.lm.source import context_of
+from testing.tiny_models import small_causal, small_config, small_model
 
 LAYERS = {"layer_types": ["linear_attention", "full_attention"]}
 

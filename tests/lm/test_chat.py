@@ -1,13 +1,13 @@
 """Token ids of conversations: one BOS, one stop token, and texts whose tokens are never made twice."""
 
 import pytest
-from tiny_models import prompt, small_tokenizer
 from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 
 from plumbline.errors import UserError
 from plumbline.lm.chat import decode_response, encode_prompt, encode_response, stop_token
 from plumbline.preferences.types import Message
+from testing.tiny_models import prompt, small_tokenizer
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}END{% endfor %}"
 

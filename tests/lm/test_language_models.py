@@ -6,13 +6,13 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import copy_of, prompt, small_model, small_tokenizer
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel, load_base
 from plumbline.lm.chat import encode_prompt, stop_token
 from plumbline.lm.examination import examine
+from testing.tiny_models import copy_of, prompt, small_model, small_tokenizer
 
 IDS = torch.arange(3, 23)[None]
 

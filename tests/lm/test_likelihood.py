@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny_models import PROMPTS, WORDS, copy_of
 
 from plumbline.errors import UserError
 from plumbline.lm import likelihood
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.likelihood import next_token_log_probs, response_log_likelihoods
 from plumbline.lm.samples import respond, samples_page
+from testing.tiny_models import PROMPTS, WORDS, copy_of
 
 
 def log_probs(lm, ids):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny_models import small_causal, small_gpt2
 
 from plumbline.errors import UserError
 from plumbline.lm.sampling import Response, left_pad, positions, right_pad, sample, sample_all
 from plumbline.lm.sampling import draw as draw_one
+from testing.tiny_models import small_causal, small_gpt2
 
 ROWS = [[5, 6, 7, 8, 9, 10, 11], [40, 41], [100], [200, 30, 60, 61], [7, 7, 7]]
 

@@ -4,7 +4,6 @@ from datetime import datetime
 
 import pytest
 import transformers.utils.chat_template_utils as clock
-from tiny_models import copy_of, prompt, small_tokenizer
 from transformers import AutoTokenizer
 
 from plumbline.errors import UserError
@@ -13,6 +12,7 @@ from plumbline.lm.chat import encode_prompt, encode_response, stop_token
 from plumbline.lm.examination import examine
 from plumbline.lm.template import notes, rearranged, settle, settled
 from plumbline.preferences.types import Message
+from testing.tiny_models import copy_of, prompt, small_tokenizer
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 OPENING = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from plumbline.preferences.folders import Folders
-from plumbline.preferences.snapshot import Simulation, fix_snapshot
+from plumbline.preferences.batches.folders import Folders
+from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 
 
 @pytest.fixture

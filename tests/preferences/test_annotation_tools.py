@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plumbline.errors import UserError
-from plumbline.preferences.batches import Unread
-from plumbline.preferences.conversations import Unusable
-from plumbline.preferences.formats import RECOGNISED, Reading, parse
-from plumbline.preferences.formats.fields import TakenBack
-from plumbline.preferences.reading import read_file
+from plumbline.preferences.reading.conversations import Unusable
+from plumbline.preferences.reading.formats import RECOGNISED, Reading, parse
+from plumbline.preferences.reading.formats.fields import TakenBack
+from plumbline.preferences.reading.read import read_file
+from plumbline.preferences.reading.results import Unread
 from plumbline.preferences.types import Comparison, Demonstration, Ranking, Rating, Row
 
 ASK = "How long do eggs boil?"

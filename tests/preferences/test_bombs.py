@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from plumbline.preferences.conversations import Unusable
-from plumbline.preferences.parquet_limits import TooLarge, check, pages
-from plumbline.preferences.records import LINE_LIMIT, read_records
+from plumbline.preferences.reading.conversations import Unusable
+from plumbline.preferences.reading.file_records import LINE_LIMIT, read_records
+from plumbline.preferences.reading.parquet_limits import TooLarge, check, pages
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -20,8 +20,8 @@ MEMORY = 1_500_000_000
 READ = """
 import resource, sys
 from pathlib import Path
-from plumbline.preferences.conversations import Unusable
-from plumbline.preferences.records import read_records
+from plumbline.preferences.reading.conversations import Unusable
+from plumbline.preferences.reading.file_records import read_records
 import pyarrow.parquet
 resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))
 good = bad = 0
@@ -83,7 +83,7 @@ def test_rows_are_counted_as_what_they_become(tmp_path):
 
 
 def test_the_footer_is_not_believed(monkeypatch):
-    monkeypatch.setattr("plumbline.preferences.parquet_limits.LARGEST_PAGE", 2**20)
+    monkeypatch.setattr("plumbline.preferences.reading.parquet_limits.LARGEST_PAGE", 2**20)
     content = written(pa.table({"prompt": ["x" * 2 * 2**20]}), use_dictionary=False)
     about = pq.ParquetFile(io.BytesIO(content)).metadata.row_group(0).column(0)
 
@@ -120,11 +120,11 @@ def test_honest_tables_are_read_whole(tmp_path, how):
 
 def test_long_lists_that_share_their_texts_are_read(tmp_path, monkeypatch):
     """Where a row group could become too much its rows are measured; those that are as they should be come out."""
-    monkeypatch.setattr("plumbline.preferences.parquet_rows.MOST_IN_LISTS", 0)
+    monkeypatch.setattr("plumbline.preferences.reading.parquet_rows.MOST_IN_LISTS", 0)
     rows = [{"turns": [{"role": "user", "content": "x" * 1000 * number}] * number} for number in range(40)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "lists.parquet")
     assert [record for _, record in read_records(tmp_path / "lists.parquet")] == rows
-    monkeypatch.setattr("plumbline.preferences.parquet_rows.AT_ONCE", 1000)
+    monkeypatch.setattr("plumbline.preferences.reading.parquet_rows.AT_ONCE", 1000)
     assert [record for _, record in read_records(tmp_path / "lists.parquet")] == rows
 
 
@@ -154,7 +154,7 @@ def test_a_header_with_more_in_it_than_is_known():
                                   lambda text: pa.compress(text, codec="zstd", asbytes=True)],
                          ids=["gz", "bz2", "xz", "zst"])
 def test_what_unpacks_to_far_too_much_is_not_unpacked(tmp_path, monkeypatch, pack):
-    monkeypatch.setattr("plumbline.preferences.records.ALWAYS", 2**19)
+    monkeypatch.setattr("plumbline.preferences.reading.file_records.ALWAYS", 2**19)
     line = b'{"prompt": "Why?", "chosen": "yes", "rejected": "no"}\n'
     file = tmp_path / "bomb.jsonl"
     file.write_bytes(pack(line * (5 * 2**20 // len(line))))

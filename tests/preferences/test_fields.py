@@ -1,16 +1,16 @@
 """Nothing that a record says is lost in silence: a field is read, left alone by name, counted, or sets it aside."""
 
 import pytest
-from format_fixtures import ASK, BAD, EXAMPLES, GOOD, TURNS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plumbline.preferences.batches import Unread
-from plumbline.preferences.conversations import Unusable
-from plumbline.preferences.formats import FORMATS, Reading, parse
-from plumbline.preferences.formats.meaning import CHANGES_MEANING, LEFT_ALONE
-from plumbline.preferences.formats.tasks import PROMPTS as TASK_PROMPTS
+from plumbline.preferences.reading.conversations import Unusable
+from plumbline.preferences.reading.formats import FORMATS, Reading, parse
+from plumbline.preferences.reading.formats.meaning import CHANGES_MEANING, LEFT_ALONE
+from plumbline.preferences.reading.formats.tasks import PROMPTS as TASK_PROMPTS
+from plumbline.preferences.reading.results import Unread
 from plumbline.preferences.types import Comparison, Message, Rating, to_line
+from testing.format_fixtures import ASK, BAD, EXAMPLES, GOOD, TURNS
 
 TOOLS = ("argilla", "label-studio")
 PLAIN = sorted(name for name, (known, _, _) in EXAMPLES.items() if known not in TOOLS)

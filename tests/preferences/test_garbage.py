@@ -3,16 +3,16 @@
 import json
 
 import pytest
-from format_fixtures import EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plumbline.errors import UserError
-from plumbline.preferences.batches import Quarantined
-from plumbline.preferences.conversations import Unusable
-from plumbline.preferences.formats import FORMATS, RECOGNISED, Reading, parse
-from plumbline.preferences.reading import import_records, read_file
+from plumbline.preferences.reading.conversations import Unusable
+from plumbline.preferences.reading.formats import FORMATS, RECOGNISED, Reading, parse
+from plumbline.preferences.reading.read import import_records, read_file
+from plumbline.preferences.reading.results import Quarantined
 from plumbline.preferences.types import Comparison, Demonstration, Ranking, Rating, to_line
+from testing.format_fixtures import EXAMPLES
 
 ROWS = (Comparison, Demonstration, Ranking, Rating)
 GOOD = {"prompt": "Question", "chosen": "yes", "rejected": "no"}
@@ -108,7 +108,7 @@ elements = st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) |
 @settings(max_examples=150, deadline=None)
 @given(st.lists(elements, max_size=10), st.sampled_from([None, 2]), st.integers(1, 64), st.booleans())
 def test_an_array_read_piece_by_piece_is_the_array(tmp_path, array, indent, chunk, escaped):
-    from plumbline.preferences import json_array
+    from plumbline.preferences.reading import json_array
 
     file = tmp_path / "array.json"
     file.write_text(json.dumps(array, indent=indent, ensure_ascii=escaped), encoding="utf-8")

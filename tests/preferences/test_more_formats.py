@@ -3,7 +3,14 @@
 import json
 
 import pytest
-from more_format_fixtures import (
+
+from plumbline.errors import UserError
+from plumbline.preferences.reading.conversations import Unusable
+from plumbline.preferences.reading.formats import RECOGNISED, Reading, parse
+from plumbline.preferences.reading.read import UndecidableFile, import_records
+from plumbline.preferences.reading.results import Unread
+from plumbline.preferences.types import Demonstration, Message
+from testing.more_format_fixtures import (
     ARENA,
     ARENA_140K,
     ASK,
@@ -24,13 +31,6 @@ from more_format_fixtures import (
     reply,
     said,
 )
-
-from plumbline.errors import UserError
-from plumbline.preferences.batches import Unread
-from plumbline.preferences.conversations import Unusable
-from plumbline.preferences.formats import RECOGNISED, Reading, parse
-from plumbline.preferences.reading import UndecidableFile, import_records
-from plumbline.preferences.types import Demonstration, Message
 
 LETTERS = {"prompt": QUESTION, "response_a": GOOD, "response_b": BAD}
 FROM_1 = {"prompt": QUESTION, "response_1": GOOD, "response_2": BAD}

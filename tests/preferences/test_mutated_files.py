@@ -11,14 +11,14 @@ import random
 from pathlib import Path
 
 import pytest
-from format_fixtures import EXAMPLES
-from preference_files import demonstrations, pairs, write_jsonl
 
 from plumbline.errors import UserError
-from plumbline.preferences.batches import Unread
-from plumbline.preferences.parts import Splitting
-from plumbline.preferences.prepare import prepare
-from plumbline.preferences.reading import read_file
+from plumbline.preferences.prepare.prepare import prepare
+from plumbline.preferences.prepare.writer import Splitting
+from plumbline.preferences.reading.read import read_file
+from plumbline.preferences.reading.results import Unread
+from testing.format_fixtures import EXAMPLES
+from testing.preference_files import demonstrations, pairs, write_jsonl
 
 FILES = Path(__file__).parents[2] / "../shared/data"
 RECORDS, ROUNDS = 40, 12

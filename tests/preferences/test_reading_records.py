@@ -10,8 +10,8 @@ import zipfile
 import pytest
 
 from plumbline.errors import UserError
-from plumbline.preferences.batches import Quarantined, Unread
-from plumbline.preferences.reading import read_file
+from plumbline.preferences.reading.read import read_file
+from plumbline.preferences.reading.results import Quarantined, Unread
 
 GOOD = [{"prompt": f"Question {i}", "chosen": "yes", "rejected": "no"} for i in range(3)]
 LINES = "".join(json.dumps(row) + "\n" for row in GOOD)
@@ -107,7 +107,7 @@ def test_json_that_is_not_one_record_a_line_is_read(tmp_path, name):
 
 
 def test_objects_over_lines_are_read_however_little_is_read_at_once(tmp_path, monkeypatch):
-    from plumbline.preferences import json_array
+    from plumbline.preferences.reading import json_array
 
     monkeypatch.setattr(json_array, "CHUNK", 7)
     rows, quarantined = read(tmp_path / "given.json", "\n".join(json.dumps(row, indent=2) for row in GOOD * 40))

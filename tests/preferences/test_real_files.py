@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.preferences.batches import Quarantined, Unread
-from plumbline.preferences.reading import read_file
+from plumbline.preferences.reading.read import read_file
+from plumbline.preferences.reading.results import Quarantined, Unread
 from plumbline.preferences.types import Comparison, Demonstration
 
 FILES = Path(__file__).parents[2] / "../shared/data"

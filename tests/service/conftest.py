@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from always_on_project import make_always_on
-from running_service import Up
+
+from testing.always_on_project import make_always_on
+from testing.running_service import Up
 
 
 @pytest.fixture(scope="module")

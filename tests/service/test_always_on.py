@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from always_on_project import bring, change_params, make_always_on
-from fake_project import plumbline
-from running_service import Up, eventually
-from webhook_receiver import Receiver, receiving
 
-from plumbline.preferences.arrivals import arrivals
-from plumbline.preferences.folders import Folders
-from plumbline.preferences.manifest import read_manifest
+from plumbline.preferences.batches.arrivals import arrivals
+from plumbline.preferences.batches.folders import Folders
+from plumbline.preferences.batches.manifest import read_manifest
+from testing.always_on_project import bring, change_params, make_always_on
+from testing.fake_project import plumbline
+from testing.running_service import Up, eventually
+from testing.webhook_receiver import Receiver, receiving
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 BURST, BURST_SECONDS = 50, 9.0

@@ -8,13 +8,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from attacking_page import NAME, attack, evil_site, victim
-from running_service import Up, eventually
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from plumbline.lineage.home import Home
+from plumbline.project.home import Home
 from plumbline.service.parts import make_parts
+from testing.attacking_page import NAME, attack, evil_site, victim
+from testing.running_service import Up, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

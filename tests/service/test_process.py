@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from running_service import eventually
 
 from plumbline.service.process import MARK, end, kill_marked, marked, start
+from testing.running_service import eventually
 
 FAMILY = """
 import subprocess, sys, time

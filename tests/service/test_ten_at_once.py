@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from always_on_project import comparisons, make_always_on
-from fake_project import environment
-from running_service import QUICK, Up
 
-from plumbline.lineage.home import Home
-from plumbline.lineage.registry import Registry
 from plumbline.preferences.types import to_line
+from plumbline.project.home import Home
+from plumbline.tracking.registry import Registry
+from testing.always_on_project import comparisons, make_always_on
+from testing.fake_project import environment
+from testing.running_service import QUICK, Up
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.evidence]
 RUNS = 10
@@ -26,7 +26,7 @@ def test_ten_runs_at_once(tmp_path: Path) -> None:
     service = Up(root)
     try:
         service.start()
-        started = [subprocess.Popen([sys.executable, "-m", "plumbline.cli", "run", "--json", "--set",
+        started = [subprocess.Popen([sys.executable, "-m", "plumbline", "run", "--json", "--set",
                                      f"snapshot.sources=[part-{number}.jsonl]"], cwd=root, text=True,
                                     env=environment(**QUICK), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
                    for number in range(RUNS)]

@@ -6,14 +6,14 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from always_on_project import make_always_on
-from fake_project import plumbline
-from running_service import Up, eventually
 
 from plumbline.errors import UserError
-from plumbline.lineage.home import Home
+from plumbline.project.home import Home
 from plumbline.service.parts import PORTS, make_parts
 from plumbline.service.process import marked
+from testing.always_on_project import make_always_on
+from testing.fake_project import plumbline
+from testing.running_service import Up, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from always_on_project import comparisons
-from fake_project import CHECKOUT
 
-from plumbline.lineage.home import Home
-from plumbline.preferences.arrivals import arrivals
-from plumbline.preferences.folders import Folders
+from plumbline.preferences.batches.arrivals import arrivals
+from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.types import to_line
+from plumbline.project.home import Home
 from plumbline.service.watch_folder import Watch
+from testing.always_on_project import comparisons
+from testing.fake_project import CHECKOUT
 
 SETTLE = 0.2
 

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_models import small_causal, small_tokenizer
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
-from plumbline.lineage.declared import read_stage
-from plumbline.lineage.home import Home
-from plumbline.lineage.recorder import StageRun
 from plumbline.lm.base import LanguageModel
+from plumbline.project.dvc_yaml import read_stage
+from plumbline.project.home import Home
+from plumbline.runs.recorder import StageRun
 from tasks.base import program
+from testing.tiny_models import small_causal, small_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"

@@ -7,8 +7,8 @@ from importlib import import_module
 import pytest
 
 from plumbline.config import Params
-from plumbline.lineage.declared import read_stages
-from plumbline.lineage.home import find_home
+from plumbline.project.dvc_yaml import read_stages
+from plumbline.project.home import find_home
 from tasks.stage import Stage
 
 STAGES = read_stages(find_home().root)

@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_project import CHECKOUT, environment
 from fastapi.testclient import TestClient
 from selenium.webdriver import Chrome
-from sites import (
+
+from plumbline.project.home import Home
+from testing.fake_project import CHECKOUT, environment
+from testing.sites import (
     CHROMEDRIVER,
     CHROMIUM,
     MANY_RUNS,
@@ -33,8 +35,6 @@ from sites import (
     visit,
     wait_for,
 )
-
-from plumbline.lineage.home import Home
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,7 +92,7 @@ def serve() -> Iterator[Serve]:
 
     def start(root: Path, *options: str, **more: str) -> Server:
         url = f"http://127.0.0.1:{(port := free_port())}"
-        process = subprocess.Popen([sys.executable, "-m", "plumbline.cli", "ui", "--port", str(port), *options],
+        process = subprocess.Popen([sys.executable, "-m", "plumbline", "ui", "--port", str(port), *options],
                                    cwd=root, env=environment(**more), stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True)
         started.append(process)

@@ -4,7 +4,8 @@ from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
-from sites import site_behind
+
+from testing.sites import site_behind
 
 PATHS = ("/api/runs", "/api/runs/{id}", "/api/versions", "/api/lineage/{kind}/{key}", "/api/lineage/openlineage")
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-from accessibility import contrast_problems, focus_problems, structure_problems
-from crawler import Crawl, crawl
-from hostile import MARK, TEXTS
-from made_up import STAGES, fill, run, step, version, workspace
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from sites import Server, emulate, opens_a_page, problems_in, served, site_behind, visit, wait
 
-from plumbline.lineage.history import Move
-from plumbline.lineage.home import Home
+from plumbline.history.history import Move
+from plumbline.project.home import Home
 from plumbline.web.security import Keys
+from testing.accessibility import contrast_problems, focus_problems, structure_problems
+from testing.crawler import Crawl, crawl
+from testing.hostile import MARK, TEXTS
+from testing.made_up import STAGES, fill, run, step, version, workspace
+from testing.sites import Server, emulate, opens_a_page, problems_in, served, site_behind, visit, wait
 
 pytestmark = pytest.mark.slow
 PHONE, DESK = 390, 1280

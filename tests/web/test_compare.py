@@ -4,19 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_project import CHECKOUT
 from fastapi.testclient import TestClient
-from hostile import TEXTS, active_in
-from made_up import fill, run, step, version
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
-from sites import emulate, opens_a_page, problems_in, site_behind, visit
 
 from plumbline.evaluation.samples import Answer, Sample, write_samples
-from plumbline.lineage.home import Home
-from plumbline.preferences.manifest import Batch
+from plumbline.preferences.batches.manifest import Batch
 from plumbline.preferences.types import Message
+from plumbline.project.home import Home
+from testing.fake_project import CHECKOUT
+from testing.hostile import TEXTS, active_in
+from testing.made_up import fill, run, step, version
+from testing.sites import emulate, opens_a_page, problems_in, site_behind, visit
 
 
 def test_without_a_policy_it_says_what_is_missing(empty: Home) -> None:

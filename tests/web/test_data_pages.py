@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from hostile import MARK, TEXTS, active_in
-from made_up import fill, run, workspace
 from selenium.webdriver import Chrome
-from sites import emulate, problems_in, site_behind, visit
 
-from plumbline.lineage.data_changes import add, remove, supersede
-from plumbline.lineage.history import Run
-from plumbline.lineage.home import Home
-from plumbline.lineage.known_data import KnownData
-from plumbline.lineage.workspace import init_dvc
-from plumbline.preferences.arrivals import NO_ROWS, Arrival, arrival_index, arrivals, draft, folder_of, publish
-from plumbline.preferences.formats import Reading
-from plumbline.preferences.manifest import Batch
-from plumbline.preferences.reading import read_file
+from plumbline.data.changes import add, remove, supersede
+from plumbline.data.named_versions import KnownData
+from plumbline.history.history import Run
+from plumbline.preferences.batches.arrivals import NO_ROWS, Arrival, arrival_index, arrivals, draft, folder_of, publish
+from plumbline.preferences.batches.manifest import Batch
+from plumbline.preferences.reading.formats import Reading
+from plumbline.preferences.reading.read import read_file
+from plumbline.project.home import Home
+from plumbline.runs.workspace import init_dvc
+from testing.hostile import MARK, TEXTS, active_in
+from testing.made_up import fill, run, workspace
+from testing.sites import emulate, problems_in, site_behind, visit
 
 ROW = re.compile(r'href="/data/rows/([0-9a-f]{16})"')
 

@@ -5,21 +5,21 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
-from hostile import MARK, TEXTS, active_in
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from sites import Serve, emulate, login, opens_a_page, problems_in, visit, wait
 
 from plumbline.feedback.collect import collect_from
 from plumbline.feedback.store import Store
 from plumbline.feedback.verdicts import Answer, Pair, Verdict
-from plumbline.lineage.home import Home
 from plumbline.preferences.types import Message
-from plumbline.web import progress
+from plumbline.project.home import Home
 from plumbline.web.annotator import NAME, desk_of
-from plumbline.web.progress import progress_of
 from plumbline.web.security import open_keys
+from plumbline.web.views import feedback as progress
+from plumbline.web.views.feedback import progress_of
+from testing.hostile import MARK, TEXTS, active_in
+from testing.sites import Serve, emulate, login, opens_a_page, problems_in, visit, wait
 
 SAME_SITE = {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1:4280"}
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from hostile import TEXTS, active_in
-from made_up import STAGES, fill, promotion, run, step, version, workspace
-from sites import site_behind, visit
 
-from plumbline.lineage.history import Move
-from plumbline.lineage.home import Home
-from plumbline.web.overview import changed_code, differences, win_rates
+from plumbline.history.history import Move
+from plumbline.project.home import Home
+from plumbline.web.views.home import changed_code, differences, win_rates
+from testing.hostile import TEXTS, active_in
+from testing.made_up import STAGES, fill, promotion, run, step, version, workspace
+from testing.sites import site_behind, visit
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_changed_code_is_what_stages_depend_on(empty: Home) -> None:
         (root / name).write_text("2\n")
     git("commit", "-qam", "change")
     assert changed_code(empty, run(git_commit=git("rev-parse", "HEAD"))) == []
-    from plumbline.web import overview
+    from plumbline.web.views import home as overview
     overview._git_diff.cache_clear()
     assert changed_code(empty, run(git_commit=commit)) == ["tasks/ppo.py"]  # the pages are no part of a stage
     for unknown in (None, "f" * 40, "--output=/tmp/x", "HEAD"):

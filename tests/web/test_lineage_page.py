@@ -6,17 +6,17 @@ from html.parser import HTMLParser
 
 import pytest
 from fastapi.testclient import TestClient
-from hostile import TEXTS, active_in
-from made_up import fill, run, step
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from sites import Server, opens_a_page, problems_in, site_behind, visit
 
+from plumbline.history.history import History
 from plumbline.lineage.graph import Graph, Node
 from plumbline.lineage.graph_build import build
-from plumbline.lineage.history import History
-from plumbline.lineage.home import Home
-from plumbline.preferences.manifest import Batch
+from plumbline.preferences.batches.manifest import Batch
+from plumbline.project.home import Home
+from testing.hostile import TEXTS, active_in
+from testing.made_up import fill, run, step
+from testing.sites import Server, opens_a_page, problems_in, site_behind, visit
 
 
 class Links(HTMLParser):

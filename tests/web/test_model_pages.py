@@ -8,23 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_project import CHECKOUT
 from fastapi.testclient import TestClient
-from hostile import TEXTS, active_in
-from made_up import fill, promotion, run, step, version, workspace
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from sites import ADDRESS, emulate, login, opens_a_page, problems_in, site_behind, visit
 
 from plumbline.evaluation import preference_report, reward_report
 from plumbline.evaluation.examination import Scored, examine
 from plumbline.evaluation.judges import ScoreJudge
 from plumbline.evaluation.preference_report import Contestant
 from plumbline.evaluation.samples import Answer, Sample, write_samples
-from plumbline.lineage.history import Move
-from plumbline.lineage.home import Home
-from plumbline.lineage.registry import Registry
+from plumbline.history.history import Move
 from plumbline.preferences.types import Comparison, Message, Origin
+from plumbline.project.home import Home
+from plumbline.tracking.registry import Registry
+from testing.fake_project import CHECKOUT
+from testing.hostile import TEXTS, active_in
+from testing.made_up import fill, promotion, run, step, version, workspace
+from testing.sites import ADDRESS, emulate, login, opens_a_page, problems_in, site_behind, visit
 
 VIEWS = ("about", "curves", "reward", "evaluation", "samples")
 

@@ -5,11 +5,11 @@ import json
 
 import pytest
 from fastapi.testclient import TestClient
-from sites import login, visit
 
-from plumbline.lineage.home import Home
-from plumbline.preferences.arrivals import arrivals, folder_of
-from plumbline.preferences.batches import ROWS
+from plumbline.preferences.batches.arrivals import arrivals, folder_of
+from plumbline.preferences.batches.batch import ROWS
+from plumbline.project.home import Home
+from testing.sites import login, visit
 
 ROW = {"kind": "comparison", "prompt": [{"role": "user", "content": "Why?"}], "responses": ["Because.", "No."],
        "label": "A", "source": "house", "annotator": "ada"}

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from hostile import TEXTS, active_in
-from made_up import STAGES, fill, run, step, version, workspace
-from sites import site_behind, visit
 
-from plumbline.lineage.history import Run
-from plumbline.lineage.home import Home
-from plumbline.web.live import LARGEST_TAIL, LAST_LINES, log_tail, logs_of
-from plumbline.web.run_view import chart_of, command_of, took
+from plumbline.history.history import Run
+from plumbline.project.home import Home
+from plumbline.web.views.live import LARGEST_TAIL, LAST_LINES, log_tail, logs_of
+from plumbline.web.views.run import chart_of, command_of, took
+from testing.hostile import TEXTS, active_in
+from testing.made_up import STAGES, fill, run, step, version, workspace
+from testing.sites import site_behind, visit
 
 
 @pytest.fixture

@@ -13,15 +13,15 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.testclient import TestClient
-from sites import ADDRESS, login, served, visit
 
 from plumbline.errors import UserError
-from plumbline.lineage.home import Home
+from plumbline.project.home import Home
 from plumbline.web import security
 from plumbline.web.app import create_app
 from plumbline.web.attempts import MOST_ADDRESSES, MOST_FAILURES, Attempts
 from plumbline.web.security import Keys, form_of, open_keys, parse_form
 from plumbline.web.server import is_this_machine_alone
+from testing.sites import ADDRESS, login, served, visit
 
 SAME_SITE = {"sec-fetch-site": "same-origin", "origin": ADDRESS}
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fake_project import environment
-from sites import Serve, Server
+
+from testing.fake_project import environment
+from testing.sites import Serve, Server
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,7 @@ def bare(tmp_path: Path) -> Path:
 
 
 def ui(root: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "plumbline.cli", "ui", *options], cwd=root, env=environment(),
+    return subprocess.run([sys.executable, "-m", "plumbline", "ui", *options], cwd=root, env=environment(),
                           capture_output=True, text=True, timeout=60, check=False)
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from hostile import MARK, TEXTS, active_in
-from sites import login, site_behind, visit
-from small_cast import make_cast, put_into_history
 
-from plumbline.feedback.cast import Cast
+from plumbline.feedback.contestants import Cast
 from plumbline.feedback.verdicts import Verdict
-from plumbline.lineage.home import Home
 from plumbline.lm.base import LanguageModel
+from plumbline.project.home import Home
 from plumbline.web.annotator import NAME, SESSION, desk_of
 from plumbline.web.pages.try_it import LONGEST_PROMPT
+from testing.hostile import MARK, TEXTS, active_in
+from testing.sites import login, site_behind, visit
+from testing.small_cast import make_cast, put_into_history
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_hostile_prompts_stay_texts(person: TestClient) -> None:
 
 @pytest.mark.slow
 def test_the_answers_come_as_they_are_made_and_not_at_the_end(person: TestClient) -> None:
-    from plumbline.feedback.trying import Trying
+    from plumbline.feedback.live_answers import Trying
 
     begun: list[bool] = []
     answers = Trying.answers

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 
 import pytest
-from made_up import fill, run
-from sites import site_behind, visit, wait
 
 from plumbline.errors import UserError
-from plumbline.lineage.history import History
-from plumbline.lineage.home import Home
+from plumbline.history.history import History
+from plumbline.project.home import Home
 from plumbline.web.updates import Updates
+from testing.made_up import fill, run
+from testing.sites import site_behind, visit, wait
 
 
 class Scripted(History):

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from plumbline.history.history import StepStatus
 from plumbline.lineage.graph import Filter, Kind, Node, Ref, State, chosen_runs, neighbourhood, newest_first
-from plumbline.lineage.history import StepStatus
 from plumbline.lineage.openlineage import RunEvent, run_events
-from plumbline.lineage.records import Status
+from plumbline.project.run_record import Status
 from plumbline.web.pages.lineage import find_node
 from plumbline.web.pages.run import find_run
 from plumbline.web.site import site_of

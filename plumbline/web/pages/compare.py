@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from plumbline.lineage.history import History
-from plumbline.lineage.reports import Reports
-from plumbline.web.charts import intervals
-from plumbline.web.comparison import SORTS, Side, arranged, batches, match, side, stages
-from plumbline.web.overview import champion_of, differences, win_rates
+from plumbline.history.history import History
+from plumbline.history.reports import Reports
+from plumbline.web.drawing.charts import intervals
 from plumbline.web.site import NotFound, site_of
+from plumbline.web.views.compare import SORTS, Side, arranged, batches, match, side, stages
+from plumbline.web.views.home import champion_of, differences, win_rates
 
 SECTION = "Compare"
 PAGE = 15

@@ -11,23 +11,24 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
+from plumbline.data.lookup import SNAPSHOT
+from plumbline.data.named_versions import PULL, Data, KnownData
+from plumbline.data.row_history import row_history
 from plumbline.errors import UserError
-from plumbline.lineage.data_lookup import SNAPSHOT
-from plumbline.lineage.history import History
-from plumbline.lineage.known_data import PULL, Data, KnownData
-from plumbline.lineage.reports import Reports
-from plumbline.lineage.row_history import row_history
-from plumbline.preferences.arrivals import folder_of
-from plumbline.preferences.batches import QUARANTINE, lines
-from plumbline.preferences.browse import AGREEMENTS, Browser, Page
-from plumbline.preferences.data_report import Report
-from plumbline.preferences.index import KINDS
-from plumbline.preferences.report_pictures import bars
-from plumbline.preferences.report_sections import Section, sections
-from plumbline.preferences.versions import changes, flips
-from plumbline.preferences.whole_batch import put_back
-from plumbline.web.rows import ShownRow, shown, wanted_rows
+from plumbline.history.history import History
+from plumbline.history.reports import Reports
+from plumbline.preferences.batches.arrivals import folder_of
+from plumbline.preferences.batches.batch import QUARANTINE
+from plumbline.preferences.batches.index import KINDS
+from plumbline.preferences.batches.whole_batch import put_back
+from plumbline.preferences.jsonl import lines
+from plumbline.preferences.report.build import Report
+from plumbline.preferences.report.pictures import bars
+from plumbline.preferences.report.sections import Section, sections
+from plumbline.preferences.versions.browse import AGREEMENTS, Browser, Page
+from plumbline.preferences.versions.compare import changes, flips
 from plumbline.web.site import NotFound, site_of
+from plumbline.web.views.data import ShownRow, shown, wanted_rows
 
 ROWS_A_PAGE = 25
 SEARCH_SECONDS = 1.5

@@ -20,15 +20,15 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from plumbline.errors import UserError
-from plumbline.feedback.asking import annotators, next_pair, shown_order
-from plumbline.feedback.cast import cast_of
+from plumbline.feedback.contestants import cast_of
 from plumbline.feedback.desk import Desk
+from plumbline.feedback.next_pair import annotators, next_pair, shown_order
 from plumbline.feedback.store import now
 from plumbline.feedback.verdicts import CHOICES, STRENGTHS, Answer, Choice, Pair, Verdict
 from plumbline.web.annotator import desk_of, keep_name, keep_session, name_of, new_session, session_of, tidy
-from plumbline.web.progress import Progress, progress_of
 from plumbline.web.security import form_of, signed_in
 from plumbline.web.site import Site, site_of
+from plumbline.web.views.feedback import Progress, progress_of
 
 LETTERS = "ABCDEFGH"
 LONGEST_COMMENT = 4000

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from plumbline.lineage.history import History, Run, Version
-from plumbline.lineage.home import Home
-from plumbline.lineage.registry import CHALLENGER
-from plumbline.web.live import progress_of
-from plumbline.web.overview import Champion, champion_of, changed_code, changed_parameters, trends, win_rates
+from plumbline.history.history import History, Run, Version
+from plumbline.project.home import Home
+from plumbline.tracking.registry import CHALLENGER
 from plumbline.web.site import site_of
 from plumbline.web.updates import look_up_due
+from plumbline.web.views.home import Champion, champion_of, changed_code, changed_parameters, trends, win_rates
+from plumbline.web.views.live import progress_of
 
 router = APIRouter(include_in_schema=False)
 LATEST = 8

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from plumbline.lineage.intake import NothingUsable
-from plumbline.service.annotation_changes import accept
-from plumbline.service.annotation_hooks import ARGILLA, LABEL_STUDIO, NotConfigured, NotSigned, admit, check
+from plumbline.data.annotation_changes import accept
+from plumbline.data.annotation_hooks import ARGILLA, LABEL_STUDIO, NotConfigured, NotSigned, admit, check
+from plumbline.data.intake import NothingUsable
 from plumbline.web.bodies import whole_body
 from plumbline.web.site import site_of
 

@@ -18,8 +18,9 @@ from plumbline.lineage.graph import (
     neighbourhood,
     newest_first,
 )
-from plumbline.web.history_rows import COLUMNS, draw_rows
-from plumbline.web.lineage_words import (
+from plumbline.web.drawing.words import number
+from plumbline.web.site import NotFound, site_of, url
+from plumbline.web.views.lineage import (
     NAMES,
     PLURALS,
     WHAT,
@@ -32,9 +33,8 @@ from plumbline.web.lineage_words import (
     short_time,
     tooltip,
 )
-from plumbline.web.site import NotFound, site_of, url
-from plumbline.web.svg_graph import draw, ordered_kinds
-from plumbline.web.words import number
+from plumbline.web.views.lineage_graph import draw, ordered_kinds
+from plumbline.web.views.lineage_table import COLUMNS, draw_rows
 
 router = APIRouter(include_in_schema=False)
 PAGE = 50

@@ -10,16 +10,16 @@ from starlette.concurrency import run_in_threadpool
 
 from plumbline.errors import UserError
 from plumbline.evaluation.samples import Sample
+from plumbline.history.history import History, Move, Run, Version
+from plumbline.history.reports import Curve, Reports
 from plumbline.lineage.graph import Graph, Ref
-from plumbline.lineage.history import History, Move, Run, Version
-from plumbline.lineage.registry import CHAMPION, PREVIOUS, Registry
-from plumbline.lineage.reports import Curve, Reports
-from plumbline.web.charts import Bar, Series, intervals, lines
-from plumbline.web.lineage_words import figure_of, name_of
-from plumbline.web.markdown import Block, blocks
-from plumbline.web.overview import champion_of, trends, win_rates
+from plumbline.tracking.registry import CHAMPION, PREVIOUS, Registry
+from plumbline.web.drawing.charts import Bar, Series, intervals, lines
+from plumbline.web.drawing.markdown import Block, blocks
 from plumbline.web.security import form_of
 from plumbline.web.site import NotFound, Site, site_of, url
+from plumbline.web.views.home import champion_of, trends, win_rates
+from plumbline.web.views.lineage import figure_of, name_of
 
 SECTION = "Models"
 PAGE, SAMPLES_A_PAGE = 50, 10

@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
+from plumbline.data.intake import NothingUsable, Taken, take_in
 from plumbline.errors import UserError
-from plumbline.lineage.intake import NothingUsable, Taken, take_in
-from plumbline.preferences.batches import Quarantined
+from plumbline.preferences.reading.results import Quarantined
 from plumbline.web.site import site_of
 
 NAME = "api.jsonl"

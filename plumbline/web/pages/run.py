@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from plumbline.history.history import History, Run
 from plumbline.lineage.graph import BY_STAGE
-from plumbline.lineage.history import History, Run
-from plumbline.web import run_view
-from plumbline.web.live import log_tail, logs_of, progress_of
-from plumbline.web.overview import champion_of, differences, win_rates
 from plumbline.web.site import NotFound, site_of, url
+from plumbline.web.views import run as run_view
+from plumbline.web.views.home import champion_of, differences, win_rates
+from plumbline.web.views.live import log_tail, logs_of, progress_of
 
 router = APIRouter(include_in_schema=False)
 PAGE = 50

@@ -4,7 +4,7 @@
     POST /try    the answers, as they come: the page is sent piece by piece, and needs no script
     POST /feedback/verdicts turns the comparison into feedback; see feedback.py
 
-The models run in a process of their own, which plumbline.feedback.trying starts.
+The models run in a process of their own, which plumbline.feedback.live_answers starts.
 """
 
 import secrets
@@ -16,13 +16,13 @@ from markupsafe import Markup, escape
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from plumbline.errors import UserError
-from plumbline.feedback.cast import Cast, cast_of
+from plumbline.feedback.contestants import Cast, cast_of
 from plumbline.feedback.desk import Desk
+from plumbline.feedback.live_answers import Piece, Said
 from plumbline.feedback.pairs import kind_of
 from plumbline.feedback.store import Store
-from plumbline.feedback.trying import Piece, Said
 from plumbline.feedback.verdicts import Answer, Pair
-from plumbline.preferences.conversations import Unusable, as_text, user_prompt
+from plumbline.preferences.reading.conversations import Unusable, as_text, user_prompt
 from plumbline.preferences.types import Prompt
 from plumbline.web.annotator import desk_of, keep_session, name_of, new_session, session_of
 from plumbline.web.security import SCRIPT_POLICY, form_of, signed_in

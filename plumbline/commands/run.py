@@ -1,0 +1,104 @@
+"""Run the pipeline from the command line, under a Prefect server of its own, and say what came out.
+
+Both `plumbline run` and `plumbline retry` do.
+"""
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from plumbline.errors import UserError
+from plumbline.notify.prefect_events import API_URL
+from plumbline.project.home import Home, enter
+from plumbline.project.run_record import read_record
+from plumbline.runs.workspace import Request, resolve
+
+
+def run_pipeline(home: Home, request: Request, verbose: bool, as_json: bool) -> None:
+    """Run what is asked for, show it on the way, and print what came out. Raises UserError for what cannot be run."""
+    resolve(home, request)
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    enter(home)
+    name = _run_flow(home, request, Console(stderr=as_json))
+    folder = home.runs / name
+    if as_json:
+        typer.echo(json.dumps(details(folder), indent=1, ensure_ascii=False))
+    else:
+        _summarise(home, folder)
+
+
+def details(folder: Path) -> dict[str, object]:
+    """A run's record with what it measured."""
+    from plumbline.commands.summary import measured
+
+    return {**read_record(folder).model_dump(), "results": measured(folder)}
+
+
+def _run_flow(home: Home, request: Request, console: Console) -> str:
+    """Run the flow in this process under a Prefect server of its own; returns the run's id."""
+    from flows.local_server import start_local_server
+    from plumbline.commands.terminal import Bars, Lines
+    from plumbline.project.watcher import watcher
+
+    with console.status("Starting Prefect"):
+        server = start_local_server(home)
+        # The server needs some seconds: import what is slow meanwhile.
+        warming = threading.Thread(target=_warm_up, args=(home,), daemon=True)
+        warming.start()
+        from flows.retrain import retrain
+
+        warming.join()
+        if server:
+            server.wait()
+    if console.is_terminal:
+        bars = Bars(console)
+        watcher.set(bars)
+        with bars.live, _server_stays():
+            name = retrain(request)
+    else:
+        watcher.set(Lines(console))
+        with _server_stays():
+            name = retrain(request)
+    assert isinstance(name, str), "what a person asks for always runs"
+    return name
+
+
+@contextlib.contextmanager
+def _server_stays() -> Iterator[None]:
+    """Raise UserError where Prefect's server goes away during the run."""
+    import httpx
+
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise UserError(f"Prefect's server at {os.environ.get(API_URL)} went away during the run ({error}). `plumbline "
+                        "show latest` says how far it came; finished stages are kept. Bring the server back, or unset "
+                        "PREFECT_API_URL, and run again.") from error
+
+
+def _warm_up(home: Home) -> None:
+    with contextlib.suppress(Exception):  # the run meets the same problem, and reports it
+        import dvc.repo  # noqa: F401
+
+        from plumbline.tracking import recording as tracking
+
+        tracking.prepare(home)
+
+
+def _summarise(home: Home, folder: Path) -> None:
+    from plumbline.commands.summary import next_steps, show_run
+
+    console = Console()
+    record = read_record(folder)
+    show_run(console, folder, record)
+    console.print("Look next:", markup=False)
+    for line in next_steps(folder, home.tracking_uri):
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)

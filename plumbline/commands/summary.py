@@ -1,0 +1,128 @@
+"""What a run came to, for a person: the stages with their reasons, the figures that matter, and where to look next."""
+
+import json
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from plumbline.project.run_record import RunRecord
+
+COLOURS = {"ran": "green", "reused": "cyan", "failed": "red"}
+Metrics = dict[str, object]
+
+
+def show_run(console: Console, folder: Path, record: RunRecord) -> None:
+    """Print the stages of a run and its results."""
+    table = Table("stage", "", "seconds", "reason", title=f"Run {record.id}: {record.status}", title_justify="left",
+                  box=SIMPLE_HEAD)
+    for name, outcome in record.stages.items():
+        reason = outcome.reason.splitlines()[0] if outcome.reason else ""
+        table.add_row(name, f"[{COLOURS[outcome.status]}]{outcome.status}[/]", f"{outcome.seconds:.1f}", escape(reason))
+    console.print(table)
+    for line in results(folder, record):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def results(folder: Path, record: RunRecord) -> list[str]:
+    """The figures of the stages that the run has done, a line each."""
+    lines = []
+    if "base" in record.stages:
+        lines += _base(_read(folder / "models/base/metrics.json"))
+    if "sft" in record.stages:
+        lines += _sft(_read(folder / "models/sft/metrics.json"))
+    if "reward_eval" in record.stages:
+        lines += _reward(_read(folder / "reports/reward/metrics.json"))
+    if "preference_eval" in record.stages:
+        lines += _win_rates(_read(folder / "reports/preference/metrics.json"))
+    if "ppo" in record.stages:
+        kl = _read(folder / "models/policy/metrics.json").get("kl")
+        lines += [f"KL to SFT: {kl:.2f} nats a response"] if isinstance(kl, float) else []
+    if "promote" in record.stages:
+        earlier = record.stages["promote"].made_by if record.stages["promote"].status == "reused" else None
+        lines += _promotion(_read(folder / "reports/promote/decision.json"), earlier)
+    return lines
+
+
+def next_steps(folder: Path, tracking_uri: str) -> list[str]:
+    """What to look at after a run, a command a line."""
+    readable = [*folder.glob("models/policy/samples.md"), *folder.glob("reports/*/report/*.md")]
+    lines = ["plumbline show latest", *(f"cat runs/{folder.name}/{file.relative_to(folder)}" for file in readable)]
+    # Without the variable MLflow starts ten processes.
+    return [*lines, f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri {tracking_uri}"]
+
+
+def list_runs(console: Console, records: list[RunRecord], total: int) -> None:
+    """Print runs, newest first."""
+    table = Table("run", "status", "ran", "reused", "started by", "parameters", box=SIMPLE_HEAD)
+    table.columns[0].no_wrap = True
+    for record in records:
+        count = {status: sum(outcome.status == status for outcome in record.stages.values()) for status in COLOURS}
+        given = [record.params_file] if record.params_file else []
+        table.add_row(record.id, record.status, str(count["ran"]), str(count["reused"]), record.trigger,
+                      escape(" ".join([*given, *record.settings])))
+    console.print(table)
+    if total > len(records):
+        console.print(f"{total - len(records)} older runs: plumbline runs --all", markup=False, highlight=False)
+
+
+def measured(folder: Path) -> dict[str, Metrics]:
+    """Every metrics.json, and the decision, of a run by the folder that holds it."""
+    files = sorted([*folder.glob("*/*/metrics.json"), *folder.glob("reports/promote/decision.json")])
+    return {file.parent.relative_to(folder).as_posix(): _read(file) for file in files}
+
+
+def _base(metrics: Metrics) -> list[str]:
+    """What is done differently for this base model."""
+    return [f"base model: {metrics['notes']}"] if "notes" in metrics else []
+
+
+def _sft(metrics: Metrics) -> list[str]:
+    moved = metrics.get("system_before_user")
+    return [f"SFT: the system message of {moved} demonstrations stands before the first user's text"] if moved else []
+
+
+def _reward(metrics: Metrics) -> list[str]:
+    interval = _interval(metrics, "accuracy", "n")
+    if not interval:
+        return []
+    extra = [f"{label} {value:.3f}" for key, label in (("ceiling_accuracy", "ceiling of the labels"),
+                                                       ("longer_baseline_accuracy", "longer-response baseline"))
+             if isinstance(value := metrics.get(key), float)]
+    return [f"reward model, held-out accuracy: {interval}" + (f"  ({', '.join(extra)})" if extra else "")]
+
+
+def _win_rates(metrics: Metrics) -> list[str]:
+    rates = [(label, _interval(metrics, f"win_rate_vs_{key}", f"win_rate_vs_{key}_n"))
+             for key, label in (("sft", "SFT"), ("champion", "the champion"))]
+    return [f"win rate against {label}: {interval}" for label, interval in rates if interval]
+
+
+def _interval(metrics: Metrics, key: str, count: str) -> str:
+    value, low, high, n = (metrics.get(name) for name in (key, f"{key}_low", f"{key}_high", count))
+    if not isinstance(value, float | int):
+        return ""
+    if isinstance(low, float | int) and isinstance(high, float | int):
+        return f"{value:.3f} [{low:.3f}, {high:.3f}], n = {n}"
+    return f"{value:.3f}"
+
+
+def _promotion(decision: Metrics, earlier: str | None) -> list[str]:
+    if not decision:
+        return []
+    verdict = "became champion" if decision["promoted"] else "stays challenger"
+    when = f" in run {earlier}" if earlier else ""
+    reasons = decision["reasons"]
+    assert isinstance(reasons, list)
+    return [f"promotion: version {decision['version']} {verdict}{when}: {'; '.join(map(str, reasons))}"]
+
+
+def _read(file: Path) -> Metrics:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    assert isinstance(values, dict)
+    return values

@@ -1,0 +1,181 @@
+"""What becomes of what Argilla and Label Studio send: an annotation's newest word is what the next snapshot holds.
+
+What is new is added. What says something else takes the place of what the annotation said before; what was skipped,
+discarded or deleted takes that away. Both are arrivals with a reason, so the history shows them. A delivery that comes
+again, by a retry or by somebody who recorded it, changes nothing, and neither does one that is older than what is
+known.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import numpy as np
+
+from plumbline.data.annotation_hooks import QUESTIONS, Delivery, read
+from plumbline.data.annotations import ANNOTATIONS, WHOLE_TASK, Annotations, Entry, as_lines, known_annotations, note
+from plumbline.data.changes import alike, judged_before, revise
+from plumbline.data.intake import NothingUsable, rows_digest, take_in_read
+from plumbline.errors import UserError
+from plumbline.preferences.batches.arrivals import NO_ROWS, arrivals, removed_rows
+from plumbline.preferences.batches.index import Hashes, index_of_rows
+from plumbline.preferences.reading.formats import Reading
+from plumbline.preferences.reading.read import import_records
+from plumbline.preferences.reading.results import Quarantined, Unread
+from plumbline.preferences.types import Row, row_id, to_line
+from plumbline.project.home import Home
+from plumbline.project.locks import file_lock
+
+NO_JUDGEMENT = "This event holds no judgement."
+
+
+@dataclass
+class _Outcome:
+    """What a delivery comes to."""
+
+    entries: list[Entry] = field(default_factory=list)
+    items: list[Row | Quarantined] = field(default_factory=list)
+    gone: Hashes = field(default_factory=lambda: NO_ROWS)
+    said: list[str] = field(default_factory=list)
+    """For whoever sent it."""
+    reasons: list[str] = field(default_factory=list)
+    """For the history."""
+    problem: NothingUsable | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        return [item for item in self.items if not isinstance(item, Quarantined)]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a record of a tool says: rows, or what they would have been, had they not been taken back."""
+
+    items: list[Row | Quarantined]
+    taken_back: list[Row]
+    problem: NothingUsable | None
+    """Why nothing of it stands, though nothing was taken back."""
+
+
+def accept(home: Home, tool: str, body: bytes) -> dict[str, object]:
+    """Let what a checked request says hold; what became of it. Raises UserError where nothing in it can be used."""
+    delivery = read(tool, body)
+    if not delivery.told:
+        return {"event": delivery.event, "batch": None, "detail": NO_JUDGEMENT}
+    with file_lock(home.folder / "hooks.lock"):  # what is known decides, so one after the other
+        batch, detail = _accept(home, tool, delivery, hashlib.sha256(body).hexdigest())
+    return {"event": delivery.event, "batch": batch, "detail": detail}
+
+
+def _accept(home: Home, tool: str, delivery: Delivery, digest: str) -> tuple[str | None, str]:
+    known = known_annotations(home)
+    if digest in known.deliveries:
+        return known.deliveries[digest], "It had come before."
+    outcome, noted = _Outcome(), _text(datetime.now(UTC))
+    for told in delivery.told:
+        when = noted if told.when is None else _text(told.when)
+        entry = Entry(tool, told.project, told.task, told.annotation, when, noted, (), digest)
+        if told.record is None:
+            _delete(outcome, entry, known, home)
+        else:
+            _say(outcome, entry, _read(tool, told.record, told.stands), delivery.changes, known, home)
+    if len(outcome.gone):
+        new = [entry for entry in outcome.entries if not known.later(entry)]
+        stay = known.standing(entry.key for entry in new) | {row for entry in new for row in entry.rows}
+        out = removed_rows(home.preferences, arrivals(home.preferences))
+        outcome.gone = np.setdiff1d(outcome.gone, np.concatenate([_numbers(stay), out]))
+    return _keep(home, tool, outcome, known)
+
+
+def _delete(outcome: _Outcome, entry: Entry, known: Annotations, home: Home) -> None:
+    """An annotation, or a task with all of its annotations, is no more."""
+    is_task = entry.annotation == WHOLE_TASK
+    before = known.newest.get(entry.key)
+    found = known.of_task(entry.tool, entry.project, entry.task) if is_task else [before] if before else []
+    for one in found:
+        last = max(entry.when, one.when)  # there is nothing after a deletion, whatever the clocks say
+        outcome.entries.append(replace(one, when=last, noted=entry.noted, rows=(), delivery=entry.delivery, batch=None))
+        outcome.gone = np.union1d(outcome.gone, alike(home, _numbers(one.rows)))
+    if is_task or not found:
+        outcome.entries.append(entry)
+    name = f"task {entry.task}" if is_task else f"annotation {entry.annotation}"
+    outcome.reasons.append(f"{name} was deleted")
+    if found and not any(one.rows for one in found):
+        outcome.said.append(f"No row stands for {name} any more.")
+    if not found:
+        outcome.said.append(f"Nothing of {name} had arrived here. If it came in an export, export the rest again and "
+                            "let it take the place of that batch: `plumbline data supersede FILE --batch DIGEST`.")
+
+
+def _say(outcome: _Outcome, entry: Entry, found: _Read, changes: bool, known: Annotations, home: Home) -> None:
+    """An annotation says this now."""
+    outcome.entries.append(entry)
+    if known.later(entry):
+        outcome.said.append(f"Something newer is known of annotation {entry.annotation}, or of its task, so this "
+                            "changes nothing.")
+        return
+    rows = [item for item in found.items if not isinstance(item, Quarantined)]
+    before = known.newest.get(entry.key)
+    outcome.entries[-1] = replace(entry, rows=tuple(_ids(rows)))
+    if before and rows and set(before.rows) == set(_ids(rows)):
+        outcome.said.append(f"Annotation {entry.annotation} says what it said before.")
+        return
+    outcome.items += found.items if rows or found.problem else []
+    outcome.problem = outcome.problem or found.problem
+    if before:
+        outcome.gone = np.union1d(outcome.gone, alike(home, _numbers(before.rows)))
+    if before or changes or found.taken_back:
+        outcome.gone = np.union1d(outcome.gone, judged_before(home, index_of_rows([*rows, *found.taken_back])))
+    outcome.reasons.append(f"annotation {entry.annotation} " + (
+        "changed" if rows else f"cannot be used any more: {found.problem}" if found.problem else "was taken back"))
+
+
+def _keep(home: Home, tool: str, outcome: _Outcome, known: Annotations) -> tuple[str | None, str]:
+    """Make an arrival of it, or note that it came. Raises NothingUsable."""
+    rows, beside = outcome.rows, {ANNOTATIONS: as_lines(outcome.entries)}
+    if rows and not len(outcome.gone) and not known.are_back(_ids(rows)):
+        taken = take_in_read(home, outcome.items, f"{tool}.jsonl", rows_digest(rows), beside)
+        if taken.already_there:  # for another annotation: its folder stays as it is
+            note(home, [replace(entry, batch=taken.arrival.digest) for entry in outcome.entries])
+        return taken.arrival.digest, " ".join(outcome.said)
+    if rows or len(outcome.gone):
+        reason = f"{'; '.join(outcome.reasons)[:300]}, in {tool}"
+        changed = revise(home, f"{tool}.jsonl", outcome.items, outcome.gone, reason, beside)
+        count = len(changed.gone)
+        leave = f"{count} row{'s leave' if count > 1 else ' leaves'} the next snapshot: {reason}." if count else ""
+        return changed.arrival.digest, " ".join([*outcome.said, leave]).strip()
+    if outcome.problem:
+        raise outcome.problem
+    note(home, outcome.entries)
+    return None, " ".join(outcome.said) or NO_JUDGEMENT
+
+
+def _read(tool: str, record: Mapping[str, object], stands: bool) -> _Read:
+    name, how = f"{tool}.jsonl", Reading(tool, question=os.environ.get(QUESTIONS[tool]) or None)
+    items: list[Row | Quarantined] = []
+    taken_back: list[Row] = []
+    problem = None
+    try:
+        for item in import_records([(1, record)], name, tool, how):
+            if isinstance(item, Unread):
+                taken_back += item.taken_back
+            else:
+                items.append(item)
+    except UserError as error:
+        advice = f" For webhooks {QUESTIONS[tool]} names it." if "--question" in str(error) else ""
+        problem = NothingUsable(f"{error}{advice}", [item for item in items if isinstance(item, Quarantined)])
+    return _Read(items, taken_back, problem if stands and not taken_back else None)
+
+
+def _ids(rows: list[Row]) -> list[str]:
+    return [row_id(to_line(row).encode()) for row in rows]
+
+
+def _numbers(rows: Iterable[str]) -> Hashes:
+    return np.array([int(row, 16) for row in rows], np.uint64)
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds")

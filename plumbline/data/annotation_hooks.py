@@ -1,0 +1,179 @@
+"""What Argilla and Label Studio send when somebody has annotated: checked, and read.
+
+Argilla signs as Standard Webhooks does. Label Studio signs nothing, but sends the headers that it was told to: there a
+bearer token stands for the signature, unless something between the two signs. annotation_changes.py says what becomes
+of what is sent.
+"""
+
+import contextlib
+import hmac
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from plumbline.data.annotations import WHOLE_TASK
+from plumbline.errors import UserError
+from plumbline.notify.webhook_signatures import ID, SIGNATURE, TIMESTAMP, is_signed
+
+ARGILLA, LABEL_STUDIO = "argilla", "label-studio"
+SECRETS = {ARGILLA: "PLUMBLINE_ARGILLA_SECRET", LABEL_STUDIO: "PLUMBLINE_LABEL_STUDIO_SECRET"}
+QUESTIONS = {ARGILLA: "PLUMBLINE_ARGILLA_QUESTION", LABEL_STUDIO: "PLUMBLINE_LABEL_STUDIO_QUESTION"}
+"""Variables that name the question whose answers are the judgements, where several could be."""
+RECORD_DELETED, TASKS_DELETED = "record.deleted", "TASKS_DELETED"
+NEW = {ARGILLA: ("response.created",), LABEL_STUDIO: ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED")}
+CHANGED = {ARGILLA: ("response.updated",), LABEL_STUDIO: ("ANNOTATION_UPDATED",)}
+DELETED = {ARGILLA: ("response.deleted", RECORD_DELETED), LABEL_STUDIO: ("ANNOTATIONS_DELETED", TASKS_DELETED)}
+BEARER = "Bearer "
+EVENT_TIME = re.compile(rb'"timestamp"\s{0,9}:\s{0,9}"([0-9T:.+Z-]{10,40})"')
+NEAR, MOST_TIMES = 1000, 4
+"""Bytes at either end of a body in which the event's time is looked for, and how many are tried."""
+
+
+class NotSigned(UserError):
+    """The request does not prove where it comes from."""
+
+
+class NotConfigured(UserError):
+    """There is no secret to check requests by."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a request says of one annotation, or of a task with all of its annotations."""
+
+    project: str
+    task: str
+    annotation: str
+    """WHOLE_TASK for all of the task's."""
+    when: datetime | None
+    """When it was said in the tool; None where it does not say."""
+    record: Mapping[str, object] | None
+    """In the tool's own export format; None if it was deleted."""
+    stands: bool = True
+    """Whether it is meant as a judgement: it was submitted, not skipped, discarded or left as a draft."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What one request holds."""
+
+    event: str
+    told: tuple[Told, ...]
+    """None for an event that holds no judgement."""
+    changes: bool
+    """Whether it takes the place of an earlier answer."""
+
+
+def admit(tool: str, headers: Mapping[str, str]) -> None:
+    """Judge the headers, before the body is read.
+
+    Raises NotConfigured without a secret, and NotSigned where they cannot prove that the sender knows it.
+    """
+    secret = os.environ.get(SECRETS[tool])
+    if not secret:
+        raise NotConfigured(f"Webhooks of {tool} are refused, because {SECRETS[tool]} is not set where the pages run. "
+                            "Set it to the webhook's secret and start the pages again.")
+    given = headers.get("authorization", "")
+    if headers.get(SIGNATURE) or (tool == LABEL_STUDIO
+                                and hmac.compare_digest(given.encode(), f"{BEARER}{secret}".encode())):
+        return
+    wanted = f"`Authorization: {BEARER}SECRET`, or " if tool == LABEL_STUDIO else ""
+    raise NotSigned(f"Expected {wanted}the headers {ID}, {TIMESTAMP} and {SIGNATURE}.")
+
+
+def check(tool: str, headers: Mapping[str, str], body: bytes) -> None:
+    """Judge the signature, if there is one. Raises as `admit`, and NotSigned for one that is not of this body."""
+    admit(tool, headers)
+    if not headers.get(SIGNATURE):
+        return
+    # Argilla signs the event's time but sends the delivery's, which differ where its queue is slow.
+    times = [headers.get(TIMESTAMP, ""), *_event_times(body)]
+    if not is_signed(os.environ[SECRETS[tool]], headers.get(ID, ""), times, body, headers[SIGNATURE]):
+        raise NotSigned(f"The signature is not that of this body with the secret in {SECRETS[tool]}.")
+
+
+def read(tool: str, body: bytes) -> Delivery:
+    """What the request says. Raises UserError for what is not of that tool."""
+    try:
+        values = json.loads(body)
+        event = str(values["type" if tool == ARGILLA else "action"])
+        told: Sequence[Told] = ()
+        if event in (*NEW[tool], *CHANGED[tool]):
+            told = _responses(values) if tool == ARGILLA else _annotations(values)
+        elif event in DELETED[tool]:
+            told = _deleted_responses(values, event) if tool == ARGILLA else _deleted_annotations(values, event)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"The request is not a webhook of {tool}: {type(error).__name__}: {error}.") from None
+    return Delivery(event, tuple(told), event in CHANGED[tool])
+
+
+def _responses(values: Mapping[str, object]) -> list[Told]:
+    (data,) = _listed(values["data"])
+    (record,), (user,) = _listed(data["record"]), _listed(data["user"])
+    answer = {"user_id": user.get("username") or user["id"], "status": data["status"], "values": data["values"] or {}}
+    judged = {"id": record["id"], "fields": record["fields"], "metadata": record.get("metadata") or {},
+              "responses": [answer]}
+    when = _moment(data.get("updated_at")) or _moment(values.get("timestamp"))
+    return [Told("", str(record["id"]), str(data.get("id", "")), when, judged, data["status"] == "submitted")]
+
+
+def _deleted_responses(values: Mapping[str, object], event: str) -> list[Told]:
+    when = _moment(values.get("timestamp"))
+    return [Told("", str(one["id"]), WHOLE_TASK, when, None) if event == RECORD_DELETED
+            else Told("", "", str(one["id"]), when, None) for one in _listed(values["data"])]
+
+
+def _annotations(values: Mapping[str, object]) -> list[Told]:
+    annotations, tasks = _listed(values["annotation"]), _listed(values["task"])
+    data = {task["id"]: task["data"] for task in tasks}
+    return [Told(_project(values) or str(one.get("project", "")), str(one["task"]), str(one.get("id", "")),
+                 _moment(one.get("updated_at")) or _moment(one.get("created_at")),
+                 {"id": one["task"], "data": data[one["task"]], "annotations": [one]}, not one.get("was_cancelled"))
+            for one in annotations]
+
+
+def _deleted_annotations(values: Mapping[str, object], event: str) -> list[Told]:
+    project = _project(values)
+    if event == TASKS_DELETED:
+        return [Told(project, str(one["id"]), WHOLE_TASK, None, None) for one in _listed(values["tasks"])]
+    return [Told(project, "", str(one["id"]), None, None) for one in _listed(values["annotations"])]
+
+
+def _project(values: Mapping[str, object]) -> str:
+    project = values.get("project")
+    return str(project["id"]) if isinstance(project, dict) else ""
+
+
+def _moment(value: object) -> datetime | None:
+    """The moment in UTC, which is the zone of both tools where they name none."""
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _listed(value: object) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for one in value if isinstance(value, list) else [value]:
+        if not isinstance(one, dict):
+            raise TypeError(f"expected an object, found {type(one).__name__}")
+        found.append(one)
+    return found
+
+
+def _event_times(body: bytes) -> list[str]:
+    """The times that stand at the beginning or end of the body, in seconds since 1970.
+
+    Only a look at the characters: whoever sent it is not known yet, so it is not decoded.
+    """
+    found = [*EVENT_TIME.finditer(body[:NEAR]), *EVENT_TIME.finditer(body[-NEAR:])]
+    times = set()
+    for one in found[:MOST_TIMES]:
+        with contextlib.suppress(ValueError):
+            times.add(str(math.floor(datetime.fromisoformat(one[1].decode()).replace(tzinfo=UTC).timestamp())))
+    return sorted(times)

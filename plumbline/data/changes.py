@@ -1,0 +1,250 @@
+"""Changing the preference data: batches are added, corrected and removed, and nothing is edited in place."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from plumbline.config import load_params
+from plumbline.data.dvc_tracking import sweep, track
+from plumbline.data.intake import announce_once, content_digest, rows_digest
+from plumbline.errors import UserError
+from plumbline.preferences.batches.arrivals import (
+    NO_ROWS,
+    Action,
+    Arrival,
+    Draft,
+    arrival_index,
+    draft,
+    find_arrival,
+    publish,
+    readable_arrivals,
+    removed_rows,
+)
+from plumbline.preferences.batches.batch import QUARANTINE, ROWS
+from plumbline.preferences.batches.index import NOBODY, Hashes, Index, index_of, index_of_rows
+from plumbline.preferences.batches.snapshot import ADDED, Simulation, resolve_sources, with_imports_made_again
+from plumbline.preferences.jsonl import lines
+from plumbline.preferences.reading.formats import Reading
+from plumbline.preferences.reading.results import Quarantined, Read, Unread
+from plumbline.preferences.reading.sources import open_source, read_all
+from plumbline.preferences.splits import SPLITS, split_of
+from plumbline.preferences.types import Row
+from plumbline.preferences.versions.compare import chosen_rows
+from plumbline.project.home import Home
+
+REASONS = 5
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What a change to the data came to."""
+
+    arrival: Arrival
+    already_there: bool
+    """The same content had been added before, so nothing changed."""
+    written: bool
+    """False for a dry run."""
+    known: int
+    """Rows that an earlier batch holds too."""
+    removed_before: int
+    """Rows that were removed before, and stay out."""
+    new: int
+    """Rows that the next run sees for the first time."""
+    new_prompts: dict[str, int]
+    """Prompts that no earlier batch has, by the split that they fall into."""
+    gone: list[str]
+    """The ids of the rows that are taken away."""
+    set_aside: list[str]
+    """Why rows were quarantined: the commonest reasons, each with a place."""
+    learned_from: bool
+    """Whether `snapshot.sources` in params.yaml lets the next run learn from added batches."""
+    not_announced: str | None
+    """Why no event was sent."""
+    not_tracked: str | None
+    """Why DVC does not know the batch yet; the next run tries again."""
+
+
+def add(home: Home, source: str, how: Reading, dry_run: bool = False) -> Changed:
+    """Import a file, a folder or `hub:NAME` as a batch. Raises UserError where nothing in it is usable."""
+    content, read = _open(source, how)
+    for known in readable_arrivals(home.preferences)[0]:
+        if known.content == content and known.action == "add":
+            # An import that was killed after its batch appeared is finished here.
+            not_tracked, not_announced = (None, None) if dry_run else (track(home), announce_once(home, known))
+            return Changed(known, True, False, 0, 0, 0, {}, [], [], _is_learned_from(home), not_announced, not_tracked)
+    return _change(home, source, read(), "add", content, lambda _: NO_ROWS, "", dry_run)
+
+
+def supersede(home: Home, source: str, how: Reading, reason: str, batch: str | None, dry_run: bool = False) -> Changed:
+    """Import a correction: its rows take the place of earlier judgements of the same by the same annotator.
+
+    What its annotators have taken back goes without a replacement. With `batch` the rows take the place of that whole
+    batch. Raises UserError like `add`.
+    """
+    content, read = _open(source, how)
+    taken_back: list[Row] = []
+    folders = home.preferences
+    replaced = arrival_index(folders, find_arrival(folders, batch)).row if batch else None
+
+    def superseded(drafted: Draft) -> Hashes:
+        old = replaced if replaced is not None else judged_before(home, drafted.index)
+        if taken_back:
+            old = np.union1d(old, judged_before(home, index_of_rows(taken_back)))
+        return np.setdiff1d(old, drafted.index.row)
+
+    return _change(home, source, _noting(read(), taken_back), "supersede", content, superseded, reason, dry_run)
+
+
+def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str | None, reason: str,
+           dry_run: bool = False) -> Changed:
+    """Take rows out of every later snapshot: those named, or all of an annotator, of a source, or of both.
+
+    Raises UserError when there is no such row.
+    """
+    found = [_named(index, rows) if rows else index.row[chosen_rows(index, source, annotator)]
+             for index in _present(home)]
+    gone = np.unique(np.concatenate([NO_ROWS, *found]))
+    if not len(gone):
+        raise UserError("There is no such row in the data that the next run would learn from. `plumbline data show "
+                        "now` counts rows by source and annotator; `plumbline data blame ROW` looks for one row.")
+    parts = [*rows, annotator and f"annotator={annotator}", source and f"source={source}"]
+    name = " ".join(part for part in parts if part)
+    content = hashlib.sha256(gone.tobytes()).hexdigest()
+    return _change(home, name, [], "remove", content, lambda _: gone, reason, dry_run)
+
+
+def revise(home: Home, name: str, read: Sequence[Row | Quarantined], gone: Hashes, reason: str,
+           beside: Mapping[str, str]) -> Changed:
+    """Let rows take the place of those in `gone`, or only take these away, as a program found out.
+
+    `beside` are texts to keep in the arrival's folder, by their files' names.
+    """
+    rows = [row for row in read if not isinstance(row, Quarantined)]
+    content = hashlib.sha256(gone.tobytes() + rows_digest(rows).encode()).hexdigest()
+    return _change(home, name, read, "supersede" if rows else "remove", content, lambda _: gone, reason, False, beside)
+
+
+def alike(home: Home, rows: Hashes) -> Hashes:
+    """These rows, and others that judge the same by the same annotators."""
+    judged: set[tuple[int, str]] = set()
+    for index in _present(home):
+        places = np.flatnonzero(np.isin(index.row, rows))
+        judged |= set(zip(index.item[places].tolist(), index.annotators[index.annotator[places]].tolist(), strict=True))
+    return np.union1d(rows, _judging(home, {(item, name) for item, name in judged if name != NOBODY}))
+
+
+def _change(home: Home, source: str, read: Read, action: Action, content: str, removes: Callable[[Draft], Hashes],
+            reason: str, dry_run: bool, beside: Mapping[str, str] | None = None) -> Changed:
+    folders, now = home.preferences, datetime.now(UTC).isoformat(timespec="microseconds")
+    with draft(folders, source, read) as drafted:
+        drafted.keep(beside or {})
+        gone = removes(drafted)
+        effects = _effects(home, drafted, readable_arrivals(folders)[0])
+        reasons = _reasons(lines(drafted.folder / QUARANTINE))
+        if dry_run:
+            arrival = Arrival(drafted.batch.digest, action, now, content, len(gone), reason, drafted.batch)
+        else:
+            arrival = publish(folders, drafted, action, now, content, gone, reason)
+    sweep(folders.arrived)
+    not_tracked, not_announced = (None, None) if dry_run else (track(home), announce_once(home, arrival))
+    new = arrival.added == now
+    return Changed(arrival, not new, new and not dry_run, *effects, [f"{row:016x}" for row in gone.tolist()],
+                   reasons, _is_learned_from(home), not_announced, not_tracked)
+
+
+def _open(source: str, how: Reading) -> tuple[str, Callable[[], Read]]:
+    """What names the content of a source, and how to read it."""
+    parts = open_source(source, Path.cwd(), how)
+    return content_digest([part.digest for part in parts], how), lambda: read_all(source, parts)
+
+
+def _noting(read: Read, taken_back: list[Row]) -> Read:
+    """The same, noting what was taken back; a source that does nothing else is usable."""
+    try:
+        for row in read:
+            if isinstance(row, Unread):
+                taken_back += row.taken_back
+            yield row
+    except UserError:
+        if not taken_back:
+            raise
+
+
+def _effects(home: Home, drafted: Draft, before: Sequence[Arrival]) -> tuple[int, int, int, dict[str, int]]:
+    folders, index = home.preferences, drafted.index
+    earlier = [arrival_index(folders, arrival) for arrival in before]
+    rows, first = np.unique(index.row, return_index=True)
+    known = np.isin(rows, np.concatenate([NO_ROWS, *(one.row for one in earlier)]))
+    out = np.isin(rows, removed_rows(folders, before))
+    prompts = np.setdiff1d(index.prompt[first[~known & ~out]],
+                           np.concatenate([NO_ROWS, *(one.prompt for one in earlier)]))
+    chosen = load_params(home.root).ingest
+    splits = Counter(split_of(f"{prompt:016x}", chosen.validation_fraction, chosen.heldout_fraction)
+                     for prompt in prompts.tolist())
+    return int(known.sum()), int(out.sum()), int((~known & ~out).sum()), {name: splits[name] for name in SPLITS}
+
+
+def _present(home: Home) -> list[Index]:
+    """The indexes of everything that the next run would learn from, and of all arrivals."""
+    params, folders = load_params(home.root), home.preferences
+    sources = [*(source for source in params.snapshot.sources if source != ADDED), ADDED]
+
+    def indexes() -> list[Index]:
+        return [index_of(folder / ROWS, batch.digest, folders.indexes)
+                for batch, folder in resolve_sources(sources, Simulation.of(params), folders)]
+
+    return with_imports_made_again(folders, indexes)
+
+
+def judged_before(home: Home, index: Index) -> Hashes:
+    """Earlier judgements of what the index judges, by the same annotators."""
+    return _judging(home, set(zip(index.item.tolist(), index.annotators[index.annotator].tolist(), strict=True)))
+
+
+def _judging(home: Home, wanted: Set[tuple[int, str]]) -> Hashes:
+    """The rows that judge these items by these annotators."""
+    items = np.array(sorted({item for item, _ in wanted}), np.uint64)
+    found = [NO_ROWS]
+    for earlier in _present(home):
+        candidates = np.flatnonzero(np.isin(earlier.item, items))
+        names = earlier.annotators[earlier.annotator[candidates]].tolist()
+        same = [place for place, name in zip(candidates.tolist(), names, strict=True)
+                if (int(earlier.item[place]), name) in wanted]
+        found.append(earlier.row[same])
+    return np.unique(np.concatenate(found))
+
+
+def _named(index: Index, rows: Sequence[str]) -> Hashes:
+    return index.row[np.isin(index.row, np.array([row_number(row) for row in rows], np.uint64))]
+
+
+def row_number(row: str) -> int:
+    """The number of the row with this id. Raises UserError for what is no id."""
+    try:
+        if len(row) == 16:
+            return int(row, 16)
+    except ValueError:
+        pass
+    raise UserError(f"{row!r} is not a row's id: expected 16 hexadecimal digits, as `plumbline data diff` and "
+                    "`plumbline data show` print them.")
+
+
+def _reasons(quarantined: Iterator[str]) -> list[str]:
+    import orjson
+
+    found: dict[tuple[str, str], list[str]] = {}
+    for line in quarantined:
+        row = orjson.loads(line)
+        found.setdefault((row["field"], row["reason"]), []).append(f"{row['file']}:{row['line']}")
+    ordered = sorted(found.items(), key=lambda item: -len(item[1]))[:REASONS]
+    return [f"{len(places)} x {'' if field == '-' else field + ': '}{reason} (first at {places[0]})"
+            for (field, reason), places in ordered]
+
+
+def _is_learned_from(home: Home) -> bool:
+    return ADDED in load_params(home.root).snapshot.sources

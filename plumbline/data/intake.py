@@ -1,0 +1,181 @@
+"""Preferences that a program brings: a request, a webhook, a watched folder, the feedback pages.
+
+`take_in` (bytes), `take_in_file` and `take_in_rows` go through the same import as `plumbline data add` and end in the
+same event. What they promise, from any number of threads and processes, while runs go on:
+
+- The batch appears whole or not at all, and is on the disk before the call returns. A kill at any moment leaves nothing
+  that counts, or the whole batch.
+- The same content arrives once: a repeated call finds the batch that is there.
+- No lock is waited for. DVC learns of the batch later (data_tracking.py), and a server of events that does not answer
+  is told later: `announce_missed`, which the pages call now and then.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from plumbline.data.dvc_tracking import sweep
+from plumbline.errors import UserError
+from plumbline.notify.prefect_events import API_URL, PREFERENCES_ADDED, send
+from plumbline.preferences.batches.arrivals import NAME_DIGITS, NO_ROWS, Arrival, draft, publish, readable_arrivals
+from plumbline.preferences.batches.batch import BATCH
+from plumbline.preferences.jsonl import file_sha256
+from plumbline.preferences.reading.formats import RECOGNISED, Reading
+from plumbline.preferences.reading.read import read_file
+from plumbline.preferences.reading.results import Quarantined, Read, Unread
+from plumbline.preferences.types import Row, to_line
+from plumbline.project.home import Home
+
+MOST_QUARANTINED = 1000
+"""An answer names at most so many quarantined rows; the batch keeps them all."""
+LONGEST_NAME = 80
+MOST_UNUSABLE = 100_000
+"""So many rows may be unusable while hardly any can be used: what is wrong with each takes a hundred bytes to say."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of preferences that a program brought."""
+
+    arrival: Arrival
+    """The batch: `arrival.digest`, `arrival.batch.rows` that can be used, `arrival.batch.quarantined` that cannot."""
+    already_there: bool
+    """The same content had arrived before, so nothing changed."""
+    quarantined: list[Quarantined]
+    """The first rows that cannot be used, with line, field and reason."""
+    not_announced: str | None
+    """Why no event was sent; it is tried again later."""
+
+
+class NothingUsable(UserError):
+    """No row could be used, so there is no batch."""
+
+    def __init__(self, message: str, quarantined: list[Quarantined]) -> None:
+        super().__init__(message)
+        self.quarantined = quarantined
+
+
+def take_in(home: Home, content: bytes, name: str, how: Reading = RECOGNISED) -> Taken:
+    """Import bytes in any known format: JSON lines, an array, CSV, Parquet, compressed or not.
+
+    `name` stands for them in the quarantine and in `plumbline data list`; up to its first dot it is the source of rows
+    that name none, so `argilla.jsonl` is right for a webhook of Argilla. Raises NothingUsable.
+    """
+    home.preferences.arrived.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.preferences.arrived, prefix=".new-") as folder:
+        file = Path(folder) / Path(name).name[-LONGEST_NAME:]
+        file.write_bytes(content)
+        return take_in_file(home, file, name, how)
+
+
+def take_in_file(home: Home, file: Path, name: str, how: Reading = RECOGNISED) -> Taken:
+    """`take_in` for a file, which must not change meanwhile. Raises NothingUsable, or UserError if it is unreadable."""
+    return _take_in(home, name, read_file(file, name, how), content_digest([file_sha256(file)], how))
+
+
+def take_in_rows(home: Home, rows: Sequence[Row], name: str) -> Taken:
+    """`take_in` for rows that the caller has checked already."""
+    return _take_in(home, name, rows, rows_digest(rows))
+
+
+def take_in_read(home: Home, read: Sequence[Row | Quarantined], name: str, content: str,
+                 beside: Mapping[str, str]) -> Taken:
+    """`take_in` for what has been read already, with texts to keep in the batch's folder, by their files' names."""
+    return _take_in(home, name, read, content, beside)
+
+
+def rows_digest(rows: Iterable[Row]) -> str:
+    """What names the content of rows."""
+    return hashlib.sha256("".join(map(to_line, rows)).encode()).hexdigest()
+
+
+def content_digest(files: Iterable[str], how: Reading) -> str:
+    """What names the content of files with these digests, read in this way."""
+    asked = f"{how.format or ''} {sorted(how.columns.items())}"
+    if how.leave or how.question:  # otherwise what was added before these could be said keeps its name
+        asked += f" {sorted(how.leave)} {how.question or ''}"
+    return hashlib.sha256("\n".join([asked, *files]).encode()).hexdigest()
+
+
+def announce(home: Home, arrival: Arrival) -> str | None:
+    """Tell the server that the arrival is there; what went wrong, or None."""
+    problem = send(PREFERENCES_ADDED, f"plumbline.batch.{arrival.digest[:16]}", {
+        "batch": arrival.digest, "action": arrival.action, "rows": arrival.batch.rows, "removes": arrival.removes})
+    if problem is None:
+        _mark(home, arrival)
+    return problem
+
+
+def announce_once(home: Home, arrival: Arrival) -> str | None:
+    """`announce`, unless the server has been told before."""
+    return None if (_marks(home) / _mark_of(arrival)).exists() else announce(home, arrival)
+
+
+def announce_missed(home: Home) -> str | None:
+    """One event for all arrivals that no server has been told of; what went wrong, or None.
+
+    A process can be killed, or the server be away, between an arrival and its event.
+    """
+    if not os.environ.get(API_URL):
+        return f"{API_URL} is not set"
+    names = {file.parent.name for file in home.preferences.arrived.glob(f"*/{BATCH}")}
+    marked = _marks(home)
+    if not names - {mark.name for mark in marked.glob("*")}:
+        return None
+    known = readable_arrivals(home.preferences)[0]
+    missed = [arrival for arrival in known if not (marked / _mark_of(arrival)).exists()]
+    if not missed:
+        return None
+    problem = announce(home, missed[-1])
+    if problem is None:
+        for arrival in missed:
+            _mark(home, arrival)
+    return problem
+
+
+def _take_in(home: Home, name: str, read: Read, content: str, beside: Mapping[str, str] | None = None) -> Taken:
+    quarantined: list[Quarantined] = []
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    try:
+        with draft(home.preferences, name, _noting(read, quarantined)) as drafted:
+            drafted.keep(beside or {})
+            arrival = publish(home.preferences, drafted, "add", now, content, NO_ROWS, "")
+        sweep(home.preferences.arrived)
+    except UserError as error:
+        raise NothingUsable(str(error), quarantined) from None
+    return Taken(arrival, arrival.added != now, quarantined, announce_once(home, arrival))
+
+
+def _noting(read: Read, quarantined: list[Quarantined]) -> Iterator[Row | Quarantined | Unread]:
+    """Raises UserError for what is hopeless, before it has filled the disk with reasons."""
+    usable = unusable = 0
+    for row in read:
+        if isinstance(row, Quarantined):
+            unusable += 1
+            if len(quarantined) < MOST_QUARANTINED:
+                quarantined.append(row)
+            if unusable > MOST_UNUSABLE and unusable > 10 * usable:
+                raise UserError(f"Of the first {usable + unusable:,} rows {unusable:,} cannot be used, so none was "
+                                f"taken. The first that cannot: line {quarantined[0].line}, {quarantined[0].reason}. "
+                                "docs/data-formats.md says what rows look like; take out what is none.")
+        elif not isinstance(row, Unread):
+            usable += 1
+        yield row
+
+
+def _mark(home: Home, arrival: Arrival) -> None:
+    _marks(home).mkdir(parents=True, exist_ok=True)
+    (_marks(home) / _mark_of(arrival)).touch()
+
+
+def _marks(home: Home) -> Path:
+    """An empty file for each arrival that a server has been told of."""
+    return home.folder / "announced"
+
+
+def _mark_of(arrival: Arrival) -> str:
+    return arrival.digest[:NAME_DIGITS]

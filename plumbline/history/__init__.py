@@ -1,0 +1,1 @@
+"""Reading MLflow back, for the pages and the command line."""

@@ -1,0 +1,107 @@
+"""Puts facts together: a pipeline run with its stages, each with what was measured by the run that really made it."""
+
+import re
+import socket
+from collections.abc import Iterable, Mapping
+
+from plumbline.history.facts import UNKNOWN, PipelineFacts, StageFacts, iso
+from plumbline.history.index import Known
+from plumbline.lineage.records import Run, Step, StepStatus
+from plumbline.preferences.batches.manifest import Batch
+from plumbline.project.home import Home
+from plumbline.project.run_record import Outcome, RunRecord, alive
+
+SINCE = re.compile(r"nothing changed since (\S+)$")
+SNAPSHOT = "data/snapshot"
+
+
+class Assembly:
+    """Makes runs and steps of facts."""
+
+    def __init__(self, home: Home, known: Known, order: Iterable[str]) -> None:
+        self._home = home
+        self._known = known
+        self._batches: dict[str, tuple[Batch, ...]] = {}
+        self._order = tuple(order)
+
+    def run(self, facts: PipelineFacts, going: Mapping[str, StageFacts]) -> Run:
+        """A pipeline run; `going` are its stages that are running now, by name."""
+        record = RunRecord.model_validate(facts.record)
+        steps = {name: self._step(record, name, outcome) for name, outcome in record.stages.items()}
+        if record.status == "running":
+            if not _may_live(record):
+                record.status = "killed"
+            else:
+                steps |= self._ahead(record, going)
+        folder = self._home.runs / record.id
+        return Run(
+            id=record.id, created=record.created, ended=record.ended, status=record.status, message=record.message,
+            trigger=record.trigger, params_file=record.params_file, settings=tuple(record.settings), until=record.until,
+            git_commit=record.git_commit, git_dirty=record.git_dirty, host=record.host, mlflow_run=facts.run_id,
+            params=facts.params or _union(steps), steps=steps, snapshot=_snapshot(steps) or facts.snapshot,
+            batches=self._batches_of(facts.manifest) if facts.manifest else (),
+            folder=folder if folder.is_dir() else None)
+
+    def alone(self, facts: StageFacts) -> Step:
+        """A stage that `dvc repro` ran outside of any pipeline run."""
+        status: StepStatus = {"FINISHED": "ran", "RUNNING": "running"}.get(facts.status, "failed")  # type: ignore[assignment]
+        seconds = (facts.ended - facts.started) / 1000 if facts.ended else None
+        return _of(facts, facts.stage, status, "", seconds, started=True)
+
+    def _batches_of(self, name: str) -> tuple[Batch, ...]:
+        if name not in self._batches:
+            manifest = self._known.manifests[name]
+            self._batches[name] = tuple(Batch(**one) for one in manifest.batches)  # type: ignore[arg-type]
+        return self._batches[name]
+
+    def _step(self, record: RunRecord, name: str, outcome: Outcome) -> Step:
+        run_id = outcome.mlflow_run or ""
+        made = self._known.stages.get(self._known.ours.get(run_id, run_id))
+        seconds = None if outcome.seconds == UNKNOWN else outcome.seconds
+        if made:
+            return _of(made, name, outcome.status, outcome.reason, seconds, started=outcome.status != "reused")
+        since = SINCE.match(outcome.reason)
+        maker = outcome.made_by or (since[1] if since else None if outcome.mlflow_run else record.id)
+        return _bare(name, outcome.status, outcome.reason, seconds, outcome.mlflow_run, maker)
+
+    def _ahead(self, record: RunRecord, going: Mapping[str, StageFacts]) -> dict[str, Step]:
+        """What a running pipeline is doing and what it has still to do."""
+        found: dict[str, Step] = {}
+        for name in self._order:
+            if name in record.stages:
+                continue
+            if name in going:
+                found[name] = _of(going[name], name, "running", "", None, started=True)
+            else:
+                status: StepStatus = "waiting" if found or going else "running"
+                found[name] = _bare(name, status, "", None, None, None)
+            if name == record.until:
+                break
+        return found
+
+
+def _of(made: StageFacts, name: str, status: StepStatus, reason: str, seconds: float | None, started: bool) -> Step:
+    return Step(stage=name, status=status, reason=reason, seconds=seconds,
+                started=iso(made.started) if started else None, version=made.params.get(f"{name}.version"),
+                mlflow_run=made.run_id, made_by=made.pipeline_run, params=made.params, metrics=made.metrics,
+                facts=made.facts, inputs=made.inputs, outputs=made.outputs, code=made.code)
+
+
+def _bare(name: str, status: StepStatus, reason: str, seconds: float | None, mlflow_run: str | None,
+          made_by: str | None) -> Step:
+    return Step(stage=name, status=status, reason=reason, seconds=seconds, started=None, version=None,
+                mlflow_run=mlflow_run, made_by=made_by, params={}, metrics={}, facts={}, inputs={}, outputs={})
+
+
+def _union(steps: Mapping[str, Step]) -> dict[str, str]:
+    return {name: value for step in steps.values() for name, value in step.params.items()}
+
+
+def _snapshot(steps: Mapping[str, Step]) -> str | None:
+    """The data's digest, as a stage that reads it was given it."""
+    return next((step.inputs[SNAPSHOT] for step in steps.values() if SNAPSHOT in step.inputs), None)
+
+
+def _may_live(record: RunRecord) -> bool:
+    """Whether the process of a run may still be there; nobody can tell of another machine."""
+    return record.pid == UNKNOWN or record.host != socket.gethostname() or alive(record.pid)

@@ -1,0 +1,251 @@
+"""What one MLflow run says, in a form that can be kept: a stage that was run, or a whole pipeline run.
+
+Everything comes from the run itself and its artifacts. `record/` holds a pipeline run's run.json, params.yaml and
+manifest.json, and receipt.json stands beside a stage's report; a workspace on this machine saves asking a server for
+them. Where an old run lacks them, its tags say most of it.
+"""
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+from urllib.parse import unquote, urlsplit
+
+import orjson
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from plumbline.preferences.batches.manifest import MANIFEST, Batch
+from plumbline.project.home import RECORD_FILE, Home
+from plumbline.project.masking import masked, masked_value
+from plumbline.project.run_record import RUN_ID, Outcome, RunRecord, Status, workspace_of
+from plumbline.runs.recorder import DVC_REPRO
+from plumbline.tracking.receipts import Receipt
+from plumbline.tracking.writes import OUR_ID, PARENT
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+STAGE, PIPELINE_RUN = "plumbline.stage", "plumbline.pipeline_run"
+RECORD = "record"
+STATUS: Mapping[str, Status] = {"FINISHED": "finished", "KILLED": "cancelled", "FAILED": "failed"}
+UNKNOWN = -1
+"""The process, or the seconds, of a run that has no run.json."""
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """One execution of a stage."""
+
+    run_id: str
+    ours: str | None
+    """The id that stood in for MLflow's in receipts while the store was away."""
+    stage: str
+    pipeline_run: str | None
+    parent: str | None
+    """MLflow's id of the pipeline run."""
+    status: str
+    """MLflow's: RUNNING, FINISHED, FAILED or KILLED."""
+    started: int
+    """Milliseconds since 1970."""
+    ended: int | None
+    params: dict[str, str]
+    metrics: dict[str, float]
+    facts: dict[str, str]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    code: str | None
+
+
+@dataclass(frozen=True)
+class PipelineFacts:
+    """One pipeline run."""
+
+    run_id: str
+    started: int
+    record: dict[str, object]
+    """Its run.json."""
+    params: dict[str, str]
+    manifest: str | None
+    """The name of what its snapshot says of its batches; many runs have the same one."""
+    snapshot: str | None
+    """What dvc.lock says where no stage tells which data it read."""
+
+    def stage_runs(self) -> list[str]:
+        """The MLflow runs of the stages that it did or reused."""
+        stages = cast(dict[str, dict[str, str | None]], self.record["stages"])
+        return [run_id for stage in stages.values() if (run_id := stage["mlflow_run"])]
+
+
+@dataclass(frozen=True)
+class ManifestFacts:
+    """What a snapshot holds."""
+
+    run_id: str
+    """Its name, a digest; it stands where others have MLflow's id."""
+    batches: list[dict[str, object]]
+
+
+class Artifacts:
+    """Small files of MLflow runs: read in place where the store is on this machine, downloaded otherwise."""
+
+    def __init__(self, client: "MlflowClient") -> None:
+        self._client = client
+
+    def read(self, run: "MlflowRun", path: str) -> bytes | None:
+        """The bytes of an artifact; None where the run has none of that name."""
+        from mlflow.exceptions import MlflowException
+
+        place = urlsplit(run.info.artifact_uri)
+        if place.scheme in ("", "file"):
+            return read_bytes(Path(unquote(place.path)) / path)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return Path(self._client.download_artifacts(run.info.run_id, path, folder)).read_bytes()
+            except (MlflowException, FileNotFoundError):
+                return None
+
+
+def is_pipeline_run(run: "MlflowRun") -> bool:
+    """Whether it is a pipeline run's own MLflow run, and not a stage's, nor one that only says so."""
+    return STAGE not in run.data.tags and bool(RUN_ID.fullmatch(run.data.tags.get(PIPELINE_RUN, "")))
+
+
+def is_stage(run: "MlflowRun") -> bool:
+    """Whether it is a stage's."""
+    return STAGE in run.data.tags
+
+
+def stage_facts(run: "MlflowRun", artifacts: Artifacts) -> StageFacts:
+    """What the MLflow run of a stage says. The receipt names the models that it read; a stage that failed has none.
+
+    A metric may have the name of a curve, of which MLflow gives the last point; metrics.json has what was measured.
+    """
+    tags, finished = run.data.tags, run.info.status == "FINISHED"
+    receipt = _receipt(artifacts.read(run, "receipt.json")) if finished else None
+    measured = _numbers(artifacts.read(run, "metrics.json")) if finished else {}
+    data = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs} if run.inputs else {}
+    pipeline_run = tags.get(PIPELINE_RUN, DVC_REPRO)
+    return StageFacts(
+        run_id=run.info.run_id, ours=tags.get(OUR_ID), stage=tags[STAGE],
+        pipeline_run=None if pipeline_run == DVC_REPRO else pipeline_run,
+        parent=tags.get(PARENT), status=run.info.status, started=run.info.start_time, ended=run.info.end_time,
+        params={name: masked(value) for name, value in run.data.params.items()}, facts=_beginning(tags, "result."),
+        metrics={name: value for name, value in run.data.metrics.items() if math.isfinite(value)} | measured,
+        inputs=receipt.inputs if receipt else data,
+        outputs={path: one.md5 for path, one in receipt.outputs.items()} if receipt else _beginning(tags, "output."),
+        code=receipt.code if receipt else None)
+
+
+def pipeline_facts(run: "MlflowRun", home: Home, artifacts: Artifacts) -> tuple[PipelineFacts, ManifestFacts | None]:
+    """What the MLflow run of a pipeline run says, with its workspace where that is on this machine."""
+    folder = workspace_of(home, run.data.tags[PIPELINE_RUN])
+
+    def file(name: str, place: str) -> bytes | None:
+        found = read_bytes(folder / place) if folder else None
+        return found or artifacts.read(run, f"{RECORD}/{name}")
+
+    record = _record(file(RECORD_FILE, RECORD_FILE))
+    if record is None or record.id != run.data.tags[PIPELINE_RUN]:
+        record = _from_tags(run)
+    if run.info.status in STATUS:  # it may have ended where nobody could write run.json any more
+        record.status = STATUS[run.info.status]
+        record.ended = record.ended or iso(run.info.end_time)
+    lock = file("dvc.lock", "dvc.lock") if list(record.stages) == ["snapshot"] else None
+    manifest = _manifest(file(MANIFEST, f"data/snapshot/{MANIFEST}"))
+    return PipelineFacts(run.info.run_id, run.info.start_time, record.model_dump(),
+                         _flat_params(file("params.yaml", "params.yaml")), manifest.run_id if manifest else None,
+                         _locked_snapshot(lock)), manifest
+
+
+def iso(milliseconds: int) -> str:
+    """MLflow's time as ISO 8601, UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """The bytes of a file; None where there is none."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _beginning(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)}
+
+
+def _receipt(text: bytes | None) -> Receipt | None:
+    try:
+        return Receipt.model_validate_json(text) if text else None
+    except ValidationError:
+        return None
+
+
+def _numbers(text: bytes | None) -> dict[str, float]:
+    try:
+        values = orjson.loads(text) if text else {}
+        return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+    except (orjson.JSONDecodeError, AttributeError):
+        return {}
+
+
+def _record(text: bytes | None) -> RunRecord | None:
+    try:
+        return RunRecord.model_validate_json(text) if text else None
+    except ValidationError:
+        return None
+
+
+def _from_tags(run: "MlflowRun") -> RunRecord:
+    """A run that was recorded before run.json was kept with it."""
+    tags = run.data.tags
+    dirty = tags.get("git.dirty")
+    return RunRecord(id=tags[PIPELINE_RUN], created=iso(run.info.start_time), trigger=tags.get("plumbline.trigger", ""),
+                     project="", git_commit=tags.get("mlflow.source.git.commit"),
+                     git_dirty=dirty == "true" if dirty else None, mlflow_run=run.info.run_id, pid=UNKNOWN,
+                     host="", stages=dict(_outcomes(_beginning(tags, "stage."))))
+
+
+def _outcomes(tags: Mapping[str, str]) -> list[tuple[str, Outcome]]:
+    """Tags such as {"sft": "reused", "sft.reason": "...", "sft.run": "...", "sft.seconds": "0.2"}."""
+    names = [name for name in tags if "." not in name]
+    return [(name, Outcome.model_validate({
+        "status": tags[name], "seconds": float(tags.get(f"{name}.seconds", UNKNOWN)),
+        "reason": tags.get(f"{name}.reason", ""), "mlflow_run": tags.get(f"{name}.run")})) for name in names]
+
+
+def _flat_params(text: bytes | None) -> dict[str, str]:
+    try:
+        values = YAML(typ="safe").load(text.decode()) if text else None
+    except (YAMLError, UnicodeDecodeError):
+        values = None
+    flat: dict[str, str] = {}
+    for key, value in (values or {}).items():
+        flat |= {f"{key}.{name}": str(inner) for name, inner in value.items()} if isinstance(value, dict) else {
+            key: str(value)}
+    return {name: masked_value(name, value) for name, value in flat.items()}
+
+
+def _locked_snapshot(text: bytes | None) -> str | None:
+    try:
+        outs = YAML(typ="safe").load(text.decode())["stages"]["snapshot"]["outs"] if text else []
+        return next((out["md5"] for out in outs), None)
+    except (YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        return None
+
+
+def _manifest(text: bytes | None) -> ManifestFacts | None:
+    try:
+        batches = list(orjson.loads(text)["batches"]) if text else None
+        for one in batches or ():
+            Batch.of(one)
+    except (ValueError, KeyError, TypeError):  # damaged, or of another version of this program
+        return None
+    return ManifestFacts(hashlib.sha256(text).hexdigest(), batches) if text and batches is not None else None

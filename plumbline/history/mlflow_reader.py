@@ -1,0 +1,168 @@
+"""Asks MLflow for what is new: runs that were started, that ended, that were deleted; versions of the policy, moves of
+its aliases.
+
+A refresh asks four short questions. Runs come newest first until all of a page are known, so a run that appears with an
+earlier start (another machine's clock, or what it recorded while the store was away; a run that was deleted and
+restored) would be missed: one page of old ones is looked at again now and then, in turn.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from plumbline.config import load_params
+from plumbline.errors import UserError
+from plumbline.history.facts import Artifacts, iso
+from plumbline.lineage.records import Move, Registered, Version
+from plumbline.project.home import Home
+from plumbline.tracking import recording as tracking
+from plumbline.tracking.registry import COMPARED_WITH, DIGEST, MOVE
+from plumbline.tracking.writes import DELETED
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.entities import PagedList
+
+PAGE, FIRST_PAGE = 100, 20
+"""`search_runs` of 1,000 takes as long as thirty of 100."""
+LOOK_BACK_SECONDS = 10.0
+NEWEST_FIRST = ("attributes.start_time DESC",)
+
+
+class Reader:
+    """One project's MLflow store. Raises MlflowException, OSError or SQLAlchemyError where it cannot be read."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._client = tracking.connect(home)
+        self.artifacts = Artifacts(self._client)
+        self._name = load_params(home.root).promote.model_name
+        self._experiment: str | None = None
+        self._asked: object = None
+        self._look_back: str | None = None
+        self._looked = time.monotonic()
+
+    @property
+    def experiment(self) -> str | None:
+        """The id of the project's experiment; None as long as nothing was recorded."""
+        if self._experiment is None:
+            self._look_up_experiment()
+        return self._experiment
+
+    def _look_up_experiment(self) -> None:
+        """Raises UserError where it was deleted: nothing would be found in it."""
+        found = self._client.get_experiment_by_name(tracking.EXPERIMENT)
+        if found and found.lifecycle_stage == DELETED:
+            raise UserError(tracking.deleted_experiment(self._home))
+        self._experiment = str(found.experiment_id) if found else None
+
+    def all_runs(self) -> Iterator[list["MlflowRun"]]:
+        """Every run, newest first, in pages."""
+        return self._pages("")
+
+    def new_runs(self, known: Callable[[str], bool]) -> Iterator[list["MlflowRun"]]:
+        """Pages of runs, newest first, to the first page of which all are known."""
+        newest = self._search("", FIRST_PAGE)
+        if not self._all_known(newest, known):
+            for page in self._pages(""):
+                if self._all_known(page, known):  # asked before whoever gets the page knows it
+                    return
+                yield page
+
+    def running(self) -> list["MlflowRun"]:
+        """The runs that have not ended."""
+        return [run for page in self._pages("attributes.status = 'RUNNING'") for run in page]
+
+    def run(self, run_id: str) -> "MlflowRun | None":
+        """One run; None when it was deleted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return found if found.info.lifecycle_stage == "active" else None
+
+    def deleted(self, known: Callable[[str], bool]) -> list[str]:
+        """Those of the known runs that were deleted, as far as the newest hundred tell.
+
+        Raises UserError where they went with their experiment.
+        """
+        found = [run.info.run_id for run in self._search("", PAGE, deleted=True) if known(run.info.run_id)]
+        if found:
+            self._look_up_experiment()
+        return found
+
+    def old_runs(self) -> list["MlflowRun"]:
+        """Every ten seconds the next page of all runs, in turn; mostly nothing."""
+        if time.monotonic() - self._looked < LOOK_BACK_SECONDS:
+            return []
+        self._looked = time.monotonic()
+        page = self._search("", PAGE, token=self._look_back)
+        self._look_back = page.token
+        return list(page)
+
+    def registry(self, again: bool) -> Registered | None:
+        """The registry; None when it is as it was the last time, which `again` does not trust."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            model = self._client.get_registered_model(self._name)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return Registered()
+            raise
+        state = (model.last_updated_timestamp, dict(model.aliases), dict(model.tags))
+        if state == self._asked and not again:
+            return None
+        self._asked = state
+        versions = [_version(one, model.aliases) for one in self._versions()]
+        moves = [_move(value) for name, value in sorted(model.tags.items(), reverse=True) if name.startswith(MOVE)]
+        return Registered(tuple(sorted(versions, key=lambda one: -one.number)), tuple(moves))
+
+    def _versions(self) -> "Iterator[ModelVersion]":
+        token: str | None = None
+        while True:
+            page = self._client.search_model_versions(f"name = '{self._name}'", max_results=PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _pages(self, query: str) -> "Iterator[list[MlflowRun]]":
+        token: str | None = None
+        while True:
+            page = self._search(query, PAGE, token)
+            yield page
+            token = page.token
+            if not token:
+                return
+
+    def _search(self, query: str, size: int, token: str | None = None, deleted: bool = False) -> "PagedList[MlflowRun]":
+        from mlflow.entities import ViewType
+
+        view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+        return self._client.search_runs([self.experiment], query, view, size, list(NEWEST_FIRST), token)
+
+    @staticmethod
+    def _all_known(page: "list[MlflowRun]", known: Callable[[str], bool]) -> bool:
+        return all(known(run.info.run_id) for run in page)
+
+
+def _version(version: "ModelVersion", aliases: Mapping[str, str]) -> Version:
+    compared, number = version.tags.get(COMPARED_WITH, ""), int(version.version)
+    return Version(
+        name=version.name, number=number, md5=version.tags.get(DIGEST, ""), run=version.tags.get("pipeline_run", ""),
+        created=iso(version.creation_timestamp), tags=dict(version.tags),
+        aliases=tuple(sorted(alias for alias, of in aliases.items() if int(of) == number)),
+        compared_with=int(compared) if compared.isdecimal() else None)
+
+
+def _move(text: str) -> Move:
+    values = json.loads(text)
+    return Move(when=values["when"], alias=values["alias"], before=values["before"], after=values["after"],
+                reason=values["reason"], by=values["by"])

@@ -1,0 +1,206 @@
+"""A run's reports, curves and samples, wherever they are: MLflow's artifacts, else the run's workspace on this machine.
+
+Nothing here joins what a visitor sent to a path: the names of files are those of the stages. A file is read only
+from inside the MLflow run's own folder of artifacts (or the stage's folder), links followed, and only up to a size.
+Artifacts of a store elsewhere are downloaded once: what a stage has left does not change.
+"""
+
+import json
+import logging
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from pydantic import ValidationError
+
+from plumbline.errors import UserError
+from plumbline.evaluation.samples import SAMPLES, Sample, read_samples
+from plumbline.history.history import History, Run
+from plumbline.project.dvc_yaml import read_stages
+from plumbline.project.home import Home
+from plumbline.tracking import recording as tracking
+from plumbline.tracking.receipts import Receipt
+
+LARGEST = 20_000_000
+"""Bytes of a file that a page reads."""
+ASK_AGAIN_SECONDS = 60.0
+"""After which a store elsewhere is asked again for a file that it did not have."""
+MLFLOW_RUN = re.compile(r"[0-9a-f]{32}")
+DATA_REPORT = "reports/data"
+log = logging.getLogger("plumbline.web")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One measurement over the steps of a stage."""
+
+    name: str
+    """Such as `loss`, or `validation/loss`."""
+    points: tuple[tuple[float, float], ...]
+
+
+class Reports:
+    """What the runs of one project left to be read."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._artifacts = Artifacts(history.home)
+
+    def file(self, run: Run, stage: str, name: str) -> Path | None:
+        """The file `name` of a stage's folder, as the run has it; of a reused stage the run that made it."""
+        step = run.steps.get(stage)
+        if step is None:
+            return None
+        if step.mlflow_run and (found := self._artifacts.file(step.mlflow_run, name)):
+            return found
+        maker = self._history.runs.get(step.made_by or run.id)
+        for one in (run, maker):
+            if one is not None and one.folder is not None and (folder := _stage_folder(one.folder, stage)):
+                found = _inside(one.folder / folder, name)
+                if found:
+                    return found
+        return None
+
+    def text(self, run: Run, stage: str, name: str) -> str | None:
+        """The text of such a file."""
+        file = self.file(run, stage, name)
+        return file.read_text(encoding="utf-8", errors="replace") if file else None
+
+    def curves(self, run: Run, stage: str) -> tuple[Curve, ...]:
+        """What a stage reported step by step."""
+        file = self.file(run, stage, "curves.jsonl")
+        return _curves(file, file.stat().st_mtime_ns) if file else ()
+
+    def samples(self, run: Run) -> tuple[Sample, ...]:
+        """The held-out prompts with the models' answers; empty where the run has not got so far, or kept none."""
+        file = self.file(run, "preference_eval", f"report/{SAMPLES}")
+        return _samples(file, file.stat().st_mtime_ns) if file else ()
+
+    def receipt(self, run: Run, stage: str) -> Receipt | None:
+        """The receipt of a stage, by whichever run made it."""
+        text = self.text(run, stage, "receipt.json")
+        if text is None:
+            return None
+        try:
+            return Receipt.model_validate_json(text)
+        except ValidationError:
+            return None
+
+    def data_report(self, run: Run) -> Mapping[str, object] | None:
+        """The report on the data that a run learned from, as `report.json` has it."""
+        file = self.file(run, "ingest", "report.json")
+        if file is None and run.folder is not None:
+            file = _inside(run.folder / DATA_REPORT, "report.json")
+        return _json(file, file.stat().st_mtime_ns) if file else None
+
+
+class Artifacts:
+    """The files of MLflow runs, one run at a time."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._cache = home.folder / "pages" / "artifacts"
+        self._lock = threading.Lock()
+        self._missing: dict[tuple[str, str], float] = {}
+
+    def file(self, run: str, name: str) -> Path | None:
+        """A file of a run, or None where it has none of that name, or one that is too large to show."""
+        if not MLFLOW_RUN.fullmatch(run):
+            return None
+        for folder in (self._home.artifacts / run / "artifacts", self._cache / run):
+            if found := _inside(folder, name):
+                return found
+        if (self._home.artifacts / run).is_dir() or self._asked(run, name):
+            return None
+        with self._lock:
+            found = _inside(self._cache / run, name) or self._elsewhere(run, name)
+            if found is None:
+                self._missing[run, name] = time.monotonic()
+            return found
+
+    def _asked(self, run: str, name: str) -> bool:
+        when = self._missing.get((run, name))
+        return when is not None and time.monotonic() - when < ASK_AGAIN_SECONDS
+
+    def _elsewhere(self, run: str, name: str) -> Path | None:
+        """Ask MLflow for it."""
+        try:
+            client = tracking.connect(self._home)
+            uri = urlsplit(client.get_run(run).info.artifact_uri)
+            if uri.scheme in ("file", ""):
+                folder = Path(url2pathname(uri.path)).resolve()
+                return _inside(folder, name) if folder.is_relative_to(self._home.artifacts.resolve()) else None
+            parent = PurePosixPath(name).parent.as_posix()
+            listed = client.list_artifacts(run, None if parent == "." else parent)
+            size = next((one.file_size for one in listed if one.path == name and not one.is_dir), None)
+            if size is None or size > LARGEST:
+                return None
+            return self._download(client.download_artifacts, run, name)
+        except Exception as error:  # a store that does not answer, or answers nonsense: the page says what it lacks
+            log.warning("MLflow's file %s of run %s could not be read: %s", name, run, error)
+            return None
+
+    def _download(self, download: Callable[[str, str, str], str], run: str, name: str) -> Path | None:
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._cache, prefix=".new-") as draft:
+            made = Path(download(run, name, draft))
+            target = self._cache / run / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.replace(target)
+        return _inside(self._cache / run, name)
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder, if it is one, lies inside of it wherever links lead, and is not too large."""
+    base = folder.resolve()
+    file = (base / name).resolve()
+    if not file.is_relative_to(base) or not file.is_file() or file.stat().st_size > LARGEST:
+        return None
+    return file
+
+
+@lru_cache(maxsize=64)
+def _stage_folder(workspace: Path, stage: str) -> str | None:
+    try:
+        declared = read_stages(workspace).get(stage)
+    except (OSError, UserError):
+        return None
+    return declared.folder if declared else None
+
+
+@lru_cache(maxsize=64)
+def _curves(file: Path, _changed: int) -> tuple[Curve, ...]:
+    found: dict[str, list[tuple[float, float]]] = {}
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                point = json.loads(line)
+            except ValueError:
+                break  # a stage that is running has not finished its last line
+            step, what = float(point.pop("step")), point.pop("what", "")
+            for name, value in point.items():
+                if value is not None:
+                    found.setdefault(f"{what}/{name}" if what else name, []).append((step, float(value)))
+    return tuple(Curve(name, tuple(points)) for name, points in found.items())
+
+
+@lru_cache(maxsize=16)
+def _samples(file: Path, _changed: int) -> tuple[Sample, ...]:
+    with file.open(encoding="utf-8") as lines:
+        return tuple(read_samples(lines))
+
+
+@lru_cache(maxsize=16)
+def _json(file: Path, _changed: int) -> Mapping[str, object] | None:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

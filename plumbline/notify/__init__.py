@@ -1,0 +1,1 @@
+"""Telling others: events on Prefect's server, webhooks."""

@@ -1,0 +1,191 @@
+"""What arrived, in order: batches added for good, corrections that supersede rows, and removals.
+
+Each arrival is a folder in `data/batches/` that never changes: a batch's files, `removed.txt` with the ids of the rows
+that it takes away, and `batch.json` with when, from what, and why. Nothing is edited in place, so the history of the
+data can always be read, and two people who add batches on two branches have nothing to merge. What holds now follows
+from all of them in order: a row is out if something took it away and no later correction brought it back.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from plumbline.errors import UserError
+from plumbline.preferences.batches.batch import BATCH, ROWS, move_into_place, new_folder, write_batch
+from plumbline.preferences.batches.folders import Folders
+from plumbline.preferences.batches.index import Hashes, Index, index_of
+from plumbline.preferences.batches.manifest import DIGEST, Batch
+from plumbline.preferences.batches.whole_batch import put_back
+from plumbline.preferences.reading.results import Read
+from plumbline.whole_file import to_disk
+
+Action = Literal["add", "supersede", "remove"]
+REMOVED = "removed.txt"
+NAME_DIGITS = 16
+NO_ROWS = np.zeros(0, np.uint64)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One folder of `data/batches/`."""
+
+    digest: str
+    """SHA-256 of rows and quarantine, and for what takes rows away of its time and their ids; the folder's name is its
+    beginning."""
+    action: Action
+    added: str
+    """When: ISO 8601, UTC."""
+    content: str
+    """SHA-256 of what was read, whatever its name was."""
+    removes: int
+    """Rows that it takes away."""
+    reason: str
+    """Why, in the words of whoever did it."""
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An arrival before it counts: its files are written, in a folder that vanishes unless it is published."""
+
+    folder: Path
+    batch: Batch
+    index: Index
+
+    def keep(self, beside: Mapping[str, str]) -> None:
+        """Put texts into the folder, each under its file's name: what else is to be known of the rows."""
+        for name, text in beside.items():
+            (self.folder / name).write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def draft(folders: Folders, source: str, read: Read) -> Iterator[Draft]:
+    """Import what `read` yields. Left alone, it leaves nothing behind, whatever ends the process."""
+    with new_folder(folders.arrived) as made:
+        batch = write_batch(made, source, read)
+        yield Draft(made, batch, index_of(made / ROWS, batch.digest, folders.indexes))
+
+
+def publish(
+    folders: Folders, drafted: Draft, action: Action, added: str, content: str, removed: Hashes, reason: str
+) -> Arrival:
+    """Make the draft an arrival: the whole of it appears at once, and is on the disk when this returns.
+
+    What is there already stays as it is, and is returned: the same rows arrive once, however many bring them.
+    """
+    names = "".join(f"{row:016x}\n" for row in np.unique(removed).tolist())
+    digest = _digest(drafted.batch, action, added, names)
+    arrival = Arrival(digest, action, added, content, names.count("\n"), reason, drafted.batch)
+    (drafted.folder / REMOVED).write_text(names, encoding="ascii")
+    (drafted.folder / BATCH).write_text(json.dumps(asdict(arrival), indent=1) + "\n", encoding="utf-8")
+    for path in (*drafted.folder.iterdir(), drafted.folder):
+        to_disk(path)
+    folder = folder_of(folders, arrival)
+    move_into_place(drafted.folder, folder)
+    to_disk(folders.arrived)
+    return read_arrival(folder)
+
+
+def _digest(batch: Batch, action: Action, added: str, names: str) -> str:
+    """What names an arrival; `names` are the rows that it takes away."""
+    if action == "add":
+        return batch.digest
+    # The same rows can be removed again after a correction brought them back: the time tells the two apart.
+    return hashlib.sha256(bytes.fromhex(batch.digest) + f"{action} {added}\n{names}".encode()).hexdigest()
+
+
+def folder_of(folders: Folders, arrival: Arrival) -> Path:
+    """Where an arrival lies."""
+    return folders.arrived / arrival.digest[:NAME_DIGITS]
+
+
+def arrivals(folders: Folders) -> list[Arrival]:
+    """All of them, in the order in which they count. Raises UserError where one is damaged: what it brings, and what it
+    takes away, would be forgotten.
+    """
+    found, damaged = readable_arrivals(folders)
+    if damaged:
+        raise UserError(next(iter(damaged.values())))
+    return found
+
+
+def readable_arrivals(folders: Folders) -> tuple[list[Arrival], dict[str, str]]:
+    """All that can be read, in order, to be listed; and of the others, by the names of their folders, what is wrong."""
+    found, damaged = [], {}
+    for file in sorted(folders.arrived.glob(f"*/{BATCH}")):
+        try:
+            found.append(read_arrival(file.parent))
+        except UserError as error:
+            damaged[file.parent.name] = str(error)
+        except FileNotFoundError:  # deleted at this moment
+            continue
+    return sorted(found, key=lambda arrival: (arrival.added, arrival.digest)), damaged
+
+
+def read_arrival(folder: Path) -> Arrival:
+    """What lies in a folder of `data/batches/`. Raises FileNotFoundError, and UserError for one that is damaged."""
+    try:
+        values = json.loads((folder / BATCH).read_text(encoding="utf-8"))
+        if not DIGEST.fullmatch(values["digest"]):  # its folder is named by it
+            raise ValueError(f"{values['digest']!r:.100} is no SHA-256")
+        arrival = Arrival(**{**values, "batch": Batch.of(values["batch"])})
+        if not arrival.digest.startswith(folder.name):
+            raise ValueError(f"it names the batch {arrival.digest[:NAME_DIGITS]}")
+        return arrival
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / BATCH} is damaged ({error}). {put_back(folder)}") from None
+
+
+def find_arrival(folders: Folders, name: str) -> Arrival:
+    """The one whose digest begins with `name`. Raises UserError where that is none, or several, or one damaged."""
+    known, damaged = readable_arrivals(folders)
+    for folder, problem in damaged.items():
+        if folder.startswith(name.lower()[:NAME_DIGITS]):
+            raise UserError(problem)
+    found = [arrival for arrival in known if arrival.digest.startswith(name.lower())]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"`{name}` is the beginning of {len(found)} batches. Give more of it.")
+    newest = f"the newest is {known[-1].digest[:NAME_DIGITS]}" if known else "none has been added yet"
+    raise UserError(f"No batch's digest begins with `{name}`; {newest}. See `plumbline data list`.")
+
+
+def arrival_index(folders: Folders, arrival: Arrival) -> Index:
+    """The index of an arrival's rows."""
+    return index_of(folder_of(folders, arrival) / ROWS, arrival.batch.digest, folders.indexes)
+
+
+def removed_rows(folders: Folders, known: Iterable[Arrival]) -> Hashes:
+    """The ids of all rows that are out now."""
+    out = NO_ROWS
+    for arrival in known:
+        if arrival.removes:
+            out = np.union1d(out, taken_away(folders, arrival))
+        if arrival.action == "supersede":
+            out = np.setdiff1d(out, arrival_index(folders, arrival).row)
+    return out
+
+
+def taken_away(folders: Folders, arrival: Arrival) -> Hashes:
+    """The ids of the rows that this arrival takes away.
+
+    Raises UserError where their list is not what it was: rows that were removed would be learned from again.
+    """
+    file = folder_of(folders, arrival) / REMOVED
+    try:
+        names = file.read_text(encoding="ascii") if arrival.removes else ""
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is damaged ({error}). {put_back(file.parent)}") from None
+    if _digest(arrival.batch, arrival.action, arrival.added, names) != arrival.digest:
+        raise UserError(f"{file} is damaged: it does not list the {arrival.removes:,} rows that it listed. "
+                        f"{put_back(file.parent)}")
+    return np.array([int(name, 16) for name in names.split()], dtype=np.uint64)

@@ -1,0 +1,189 @@
+"""The index of a batch: everything about its rows but their texts, as columns.
+
+Finding duplicates, comparing versions and deciding what to remove need no texts, and a million rows of a kilobyte are
+a gigabyte of them but sixty megabytes of index. An index follows from its batch alone; it is kept beside the home's
+other derived files and made again when it is missing.
+"""
+
+import contextlib
+import hashlib
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from plumbline.preferences.batches.whole_batch import damage_first, verified_lines
+from plumbline.preferences.splits import prompt_key
+from plumbline.preferences.types import (
+    Comparison,
+    Demonstration,
+    Prompt,
+    Ranking,
+    Rating,
+    Row,
+    from_json,
+    row_id,
+    to_line,
+)
+from plumbline.whole_file import whole_file
+
+Hashes = NDArray[np.uint64]
+Numbers = NDArray[np.int64]
+Codes = NDArray[np.int32]
+Flags = NDArray[np.bool_]
+Names = NDArray[np.str_]
+KINDS = ("demonstration", "comparison", "ranking", "rating")
+NOBODY = ""
+VERSION = "version_2"
+"""Stands in the kept file; raised when a column gets another meaning. The name stays the digest, which gc looks for."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """Columns with one entry a row, in the order of the file."""
+
+    row: Hashes
+    """The row's id: `int(row_id(line), 16)`."""
+    prompt: Hashes
+    """The beginning of the prompt's key, which decides the split."""
+    item: Hashes
+    """What was judged: the prompt and the set of responses, in whatever order they were shown."""
+    verdict: Numbers
+    """What was said of it: equal verdicts on equal items agree, whatever the order."""
+    start: Numbers
+    """Where the row's line begins in the file, in bytes."""
+    kind: Codes
+    """Position in KINDS."""
+    source: Codes
+    """Position in `sources`."""
+    annotator: Codes
+    """Position in `annotators`; the one without a name is unknown."""
+    sources: Names
+    annotators: Names
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+COLUMNS = [field.name for field in fields(Index)]
+ROW_COLUMNS = [name for name in COLUMNS if name not in ("sources", "annotators")]
+
+
+def index_of(rows: Path, digest: str, store: Path) -> Index:
+    """The index of the file `rows`, whose content `digest` names; kept in the folder `store`.
+
+    Raises DamagedBatch where it has to be made and the content is another.
+    """
+    file = store / f"{digest}.npz"
+    index = _kept(file)
+    if index is None:
+        index = make_index(rows, digest)
+        with contextlib.suppress(OSError):  # one that cannot be kept is made again
+            store.mkdir(parents=True, exist_ok=True)
+            columns = {name: getattr(index, name) for name in COLUMNS}
+            columns[VERSION] = np.zeros(0, np.bool_)
+            with whole_file(file) as out:
+                np.savez(out, **columns)
+    return index
+
+
+def _kept(file: Path) -> Index | None:
+    """The index in the file; None if there is none, or one that is damaged or of another version."""
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            if VERSION not in kept.files:
+                return None
+            index = Index(**{name: kept[name] for name in COLUMNS})
+    except Exception:  # NumPy and zipfile have a dozen ways to say it; whatever is wrong, the index is made again
+        return None
+    return index if len({len(getattr(index, name)) for name in ROW_COLUMNS}) == 1 else None
+
+
+def make_index(rows: Path, digest: str) -> Index:
+    """Read the file once. Raises DamagedBatch where it is not what the digest names."""
+    columns, lines = _Columns(), verified_lines(rows, digest)
+    with damage_first(lines):
+        for line in lines:
+            columns.add(line)
+    return columns.finish()
+
+
+def index_of_rows(rows: Iterable[Row]) -> Index:
+    """The index of rows that lie in no file."""
+    columns = _Columns()
+    for row in rows:
+        columns.add(to_line(row).encode())
+    return columns.finish()
+
+
+class _Columns:
+    """An index as it grows: eight bytes an entry instead of Python's forty."""
+
+    def __init__(self) -> None:
+        self.row, self.prompt, self.item = array("Q"), array("Q"), array("Q")
+        self.verdict, self.start = array("q"), array("q")
+        self.kind, self.source, self.annotator = array("i"), array("i"), array("i")
+        self.sources: dict[str, int] = {}
+        self.annotators: dict[str, int] = {}
+        self.position = 0
+
+    def add(self, line: bytes) -> None:
+        """Take in the next line of the file."""
+        row = from_json(orjson.loads(line))
+        prompt, origin = prompt_hash(row.prompt), row.origin
+        self.row.append(int(row_id(line), 16))
+        self.prompt.append(prompt)
+        self.item.append(_item(row, prompt))
+        self.verdict.append(_verdict(row))
+        self.start.append(self.position)
+        self.kind.append(KINDS.index(type(row).__name__.lower()))
+        self.source.append(self.sources.setdefault(origin.source, len(self.sources)))
+        self.annotator.append(self.annotators.setdefault(origin.annotator or NOBODY, len(self.annotators)))
+        self.position += len(line)
+
+    def finish(self) -> Index:
+        """The columns so far."""
+        return Index(
+            row=np.array(self.row, np.uint64), prompt=np.array(self.prompt, np.uint64),
+            item=np.array(self.item, np.uint64), verdict=np.array(self.verdict, np.int64),
+            start=np.array(self.start, np.int64), kind=np.array(self.kind, np.int32),
+            source=np.array(self.source, np.int32), annotator=np.array(self.annotator, np.int32),
+            sources=np.array(list(self.sources), np.str_), annotators=np.array(list(self.annotators), np.str_))
+
+
+def prompt_hash(prompt: Prompt) -> int:
+    """The beginning of the prompt's key as a number."""
+    return int(prompt_key(prompt)[:16], 16)
+
+
+def _item(row: Row, prompt: int) -> int:
+    return _hash([f"{prompt:x}", *sorted(_responses(row))])
+
+
+def _responses(row: Row) -> Sequence[str]:
+    return [row.response] if isinstance(row, Demonstration | Rating) else row.responses
+
+
+def _verdict(row: Row) -> int:
+    match row:
+        case Comparison():
+            if row.label == "tie":
+                return 0
+            return 1 if (row.label == "A") == (row.responses[0] <= row.responses[1]) else -1
+        case Ranking():
+            ranks = sorted(zip(row.responses, row.ranks, strict=True))
+            places = {rank: str(place) for place, rank in enumerate(sorted(set(row.ranks)), 1)}  # 1, 1, 3 is 1, 1, 2
+            return _hash([places[rank] for _, rank in ranks]) >> 1
+        case Rating():
+            return _hash([repr(row.score)]) >> 1
+        case _:
+            return 0
+
+
+def _hash(texts: Sequence[str]) -> int:
+    text = "\0".join(texts).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")

@@ -1,0 +1,153 @@
+"""Snapshots: the exact set of batches that a run learns from, fixed before its first stage.
+
+Each source becomes a batch in the snapshot's folder (a folder: one a file), and `manifest.json` lists them in order.
+Rows that were removed or superseded are not in it. The snapshot's digest is the SHA-256 of the batches' digests: the
+same sources in the same order give the same bytes.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from plumbline.config import Params
+from plumbline.errors import UserError
+from plumbline.preferences.batches.arrivals import arrivals, folder_of, removed_rows
+from plumbline.preferences.batches.batch import QUARANTINE, ROWS, SIMULATED, keep
+from plumbline.preferences.batches.folders import Folders
+from plumbline.preferences.batches.index import KINDS, Flags, Hashes, index_of
+from plumbline.preferences.batches.manifest import MANIFEST, Batch, Manifest
+from plumbline.preferences.batches.whole_batch import DamagedBatch, verified_lines
+from plumbline.preferences.reading.results import Read
+from plumbline.preferences.reading.sources import HUB, open_source, refuse
+from plumbline.preferences.types import Row
+
+__all__ = ["ADDED", "HUB", "Simulation", "fix_snapshot", "resolve_sources"]
+
+ADDED = "added"
+Done = TypeVar("Done")
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """How much the simulated world writes."""
+
+    seed: int
+    demonstrations: int
+    comparisons: int
+    rankings: int
+
+    @classmethod
+    def of(cls, params: Params) -> "Simulation":
+        """What the parameters of a run ask for."""
+        chosen = params.snapshot
+        return cls(params.seed, chosen.simulated_demonstrations, chosen.simulated_comparisons,
+                   chosen.simulated_rankings)
+
+    def rows(self) -> list[Row]:
+        """Write it."""
+        from plumbline.preferences.simulated import rows  # most real snapshots never need the simulated world
+
+        return rows(self.seed, self.demonstrations, self.comparisons, self.rankings)
+
+
+def fix_snapshot(sources: Sequence[str], simulation: Simulation, folders: Folders, out: Path) -> Manifest:
+    """Resolve `sources` to batches and leave them in `out`, which is emptied first.
+
+    Raises UserError for a source that is missing, unreadable, or holds nothing usable, and for an added batch that is
+    damaged: a run that left it out would have learned from other data than it says.
+    """
+    return with_imports_made_again(folders, lambda: _take(sources, simulation, folders, out))
+
+
+def with_imports_made_again(folders: Folders, act: Callable[[], Done]) -> Done:
+    """What `act` returns. A batch that it finds damaged and that was made of a source is made of it again, once."""
+    made_again: set[Path] = set()
+    while True:
+        try:
+            return act()
+        except DamagedBatch as damage:
+            if damage.folder.parent != folders.imported or damage.folder in made_again:
+                raise
+            made_again.add(damage.folder)
+            shutil.rmtree(damage.folder)
+
+
+def _take(sources: Sequence[str], simulation: Simulation, folders: Folders, out: Path) -> Manifest:
+    found = resolve_sources(sources, simulation, folders)
+    gone = removed_rows(folders, arrivals(folders))
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    batches: dict[str, Batch] = {}
+    for batch, folder in found:
+        kept = _without(batch, folder, gone, folders, out)
+        if kept.rows or kept.quarantined:
+            batches[kept.digest] = kept  # a snapshot is a set: the same batch named twice is one batch
+    digest = hashlib.sha256("\n".join(batches).encode()).hexdigest()
+    manifest = Manifest(digest, tuple(batches.values()))
+    text = json.dumps({"digest": digest, "batches": [asdict(batch) for batch in manifest.batches]}, indent=2)
+    (out / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return manifest
+
+
+def resolve_sources(sources: Sequence[str], simulation: Simulation, folders: Folders) -> list[tuple[Batch, Path]]:
+    """The batches that the sources stand for now, with their folders. Raises UserError like `fix_snapshot`."""
+    return [batch for source in sources for batch in _resolve(source, simulation, folders)]
+
+
+def _without(batch: Batch, folder: Path, gone: Hashes, folders: Folders, out: Path) -> Batch:
+    """Copy the batch into the snapshot in `out`, the rows in `gone` left out."""
+    left_out = np.zeros(batch.rows, bool)
+    if len(gone):
+        index = index_of(folder / ROWS, batch.digest, folders.indexes)
+        left_out = np.isin(index.row, gone)
+    if left_out.any():
+        batch = _copy_some(batch, folder, left_out, [KINDS[kind] for kind in index.kind[~left_out]], out)
+    elif batch.rows or batch.quarantined:
+        with (out / f"{batch.digest}.jsonl").open("wb") as kept:
+            kept.writelines(verified_lines(folder / ROWS, batch.digest))
+    if batch.quarantined:
+        shutil.copyfile(folder / QUARANTINE, out / f"{batch.digest}.quarantine.jsonl")
+    return batch
+
+
+def _copy_some(batch: Batch, folder: Path, left_out: Flags, kinds: list[str], out: Path) -> Batch:
+    digest, draft = hashlib.sha256(), out / "draft"
+    with draft.open("wb") as kept:
+        for line, unwanted in zip_longest(verified_lines(folder / ROWS, batch.digest), left_out.tolist()):
+            if not unwanted:
+                digest.update(line)
+                kept.write(line)
+    digest.update((folder / QUARANTINE).read_bytes())
+    draft.rename(out / f"{digest.hexdigest()}.jsonl")
+    return replace(batch, digest=digest.hexdigest(), whole=batch.digest, rows=len(kinds),
+                   kinds=dict(sorted(Counter(kinds).items())), removed=int(left_out.sum()))
+
+
+def _resolve(source: str, simulation: Simulation, folders: Folders) -> Iterator[tuple[Batch, Path]]:
+    store = folders.imported
+    if source == SIMULATED:
+        yield keep(store, [asdict(simulation)], SIMULATED, lambda: _simulate(simulation))
+    elif source == ADDED:
+        yield from ((arrival.batch, folder_of(folders, arrival)) for arrival in arrivals(folders))
+    else:
+        parts = open_source(source, folders.root)
+        kept = [keep(store, part.identity, part.name, part.read) for part in parts]
+        if not any(batch.rows for batch, _ in kept):
+            refuse(source, parts)
+        yield from kept
+
+
+def _simulate(simulation: Simulation) -> Read:
+    rows = simulation.rows()
+    if not rows:
+        raise UserError("The source `simulated` has nothing to write: snapshot.simulated_demonstrations, "
+                        "snapshot.simulated_comparisons and snapshot.simulated_rankings are all 0. Raise one of them.")
+    return rows

@@ -1,0 +1,23 @@
+"""Files of JSON lines: written the same for the same values, and named by the SHA-256 of their bytes."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+
+def jsonl(values: Iterable[object]) -> str:
+    """One JSON object a line; the same bytes for the same values."""
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+
+
+def lines(file: Path) -> Iterator[str]:
+    """The lines of a file of ours, line ends included."""
+    with file.open(encoding="utf-8", newline="\n") as opened:
+        yield from opened
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file's content."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""From a snapshot to data that stages train on."""

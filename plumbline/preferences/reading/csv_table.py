@@ -1,0 +1,115 @@
+"""Tables in CSV as records under the header's names.
+
+The delimiter is the one that the file's suffix promises, unless the header has none of those, but semicolons, tabs or
+bars: then those, as Excel writes them where the comma is the decimal sign. Cells in which data frames and databases
+write that there is no value are absent, because nothing tells them from a text that spells the same.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+import orjson
+
+from plumbline.preferences.reading.conversations import Unusable, shown
+
+ABSENT = frozenset({"nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "NA", "\\N"})
+"""Cells that stand for no value: pandas, R and databases write them."""
+DELIMITERS = (",", ";", "\t", "|")
+SEPARATOR = re.compile(rb'"?sep=(.)"?\s*', re.IGNORECASE)
+"""The line before the header in which Excel names the delimiter."""
+QUOTED = re.compile(r'"[^"]*"')
+SENTENCE = re.compile(r".*[.?!]\s*|.{60,}|[\d.,]+", re.DOTALL)
+"""What a cell holds, and a header does not."""
+
+Line = tuple[int, bytes | Unusable]
+
+
+def csv_records(lines: Iterable[Line], delimiter: str, longest: int) -> Iterator[tuple[int, object]]:
+    """Records, or what is wrong; a field over several lines counts as the line on which its record ends.
+
+    A cell has `longest` characters at most.
+    """
+    csv.field_size_limit(longest)
+    broken: list[tuple[int, Unusable]] = []
+    delimiter, lines = _sniffed(iter(lines), delimiter)
+    reader = csv.reader(_texts(lines, broken), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield reader.line_num, Unusable("-", f"not valid CSV: {error}")
+            continue
+        yield from broken
+        if cells is None or (header is None and broken):  # without its header nothing of a table can be read
+            return
+        broken.clear()
+        if header is None:
+            if not cells:
+                continue
+            header = cells
+            if (problem := _no_header(header)) is not None:
+                yield 0, problem
+                return
+        elif cells and len(cells) != len(header):
+            yield reader.line_num, Unusable("-", f"expected {len(header)} cells as in the header, found {len(cells)}")
+        elif cells:
+            yield reader.line_num, {name: _cell(cell) for name, cell in zip(header, cells, strict=True)}
+
+
+def _sniffed(lines: Iterator[Line], delimiter: str) -> tuple[str, Iterator[Line]]:
+    """The delimiter, and the lines from the header on."""
+    first = next(lines, None)
+    if first is None:
+        return delimiter, lines
+    number, line = first
+    if isinstance(line, Unusable):
+        return delimiter, chain([first], lines)
+    if named := SEPARATOR.fullmatch(line):
+        return named[1].decode("latin-1"), chain([(number, b"\n")], lines)  # the numbers of lines stay right
+    header = QUOTED.sub("", line.decode(errors="replace"))
+    if delimiter not in header:
+        delimiter = max(DELIMITERS, key=header.count) if any(map(header.count, DELIMITERS)) else delimiter
+    return delimiter, chain([first], lines)
+
+
+def _no_header(header: list[str]) -> Unusable | None:
+    """What is wrong with a first line that names no columns, or one of them twice."""
+    twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
+    if twice is not None:
+        return Unusable("-", f"a table whose header names the column {shown(twice)} twice: rename one of them")
+    if len(header) > 1 and all(map(SENTENCE.fullmatch, header)):
+        return Unusable("-", f"a table without a header: its first line, which begins with {shown(header[0])}, should "
+                             "name the columns, such as prompt,chosen,rejected")
+    return None
+
+
+def _texts(lines: Iterable[Line], broken: list[tuple[int, Unusable]]) -> Iterator[str]:
+    """The lines of text; a broken one is put aside, and stands as an empty one so that the numbers stay right."""
+    for number, line in lines:
+        try:
+            if isinstance(line, Unusable):
+                broken.append((number, line))
+                yield "\n"
+            else:
+                yield line.decode()
+        except UnicodeDecodeError as error:
+            broken.append((number, Unusable("-", f"not UTF-8: {error.reason} at byte {error.start} of the line")))
+            yield "\n"
+
+
+def _cell(cell: str) -> object:
+    """The cell as it is, or the messages that it spells in JSON, or None."""
+    if cell in ABSENT:
+        return None
+    if cell.startswith("[") and ('"role"' in cell or '"from"' in cell):
+        try:
+            decoded = orjson.loads(cell.encode("utf-8", "surrogatepass"))
+        except orjson.JSONDecodeError:
+            return cell
+        if isinstance(decoded, list) and decoded and all(isinstance(turn, dict) for turn in decoded):
+            return decoded
+    return cell

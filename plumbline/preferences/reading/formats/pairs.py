@@ -1,0 +1,134 @@
+"""Pairs with a better side: TRL with the prompt apart or inside, Anthropic HH, ShareGPT, UltraFeedback binarized.
+
+The better side is `chosen`. Which of the two was shown first is not known, unless `shown_first` says `chosen` or
+`rejected`; responses stand in that order in the row, and the chosen one first where nothing is known. Scores of the two
+sides, where a pair has them, must agree with that, and a pair whose sides are level is a tie.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from plumbline.preferences.reading.conversations import (
+    Unusable,
+    any_answer,
+    any_conversation,
+    any_prompt,
+    as_messages,
+    common_prompt,
+    prompt_and_answer,
+)
+from plumbline.preferences.reading.formats.asked import asked, prompt_name, with_the_rest
+from plumbline.preferences.reading.formats.demonstrations import conversation_name
+from plumbline.preferences.reading.formats.fields import as_number, chosen_pair, label_of, origin_of, two_texts
+from plumbline.preferences.reading.formats.record import Record
+from plumbline.preferences.types import Comparison, Message, Prompt, Row
+
+ALPACA_TIE = 1.5  # the middle between 1.0 for the first output and 2.0 for the second
+SCORES = tuple((first.format("chosen"), first.format("rejected"))
+               for first in ("score_{}", "{}_score", "{}-score", "rating_{}", "{}_rating", "{}-rating"))
+WEIGHED = frozenset({"rating", "status", *(name for names in SCORES for name in names)})
+STANDING = ("unchanged", "swapped")
+"""What distilabel says of a pair whose sides were judged again: chosen is the better one now."""
+
+
+def pair(record: Record, source: str) -> Comparison:
+    """TRL and Anthropic HH: `chosen` and `rejected`, with or without `prompt`."""
+    prompt, chosen, rejected = _sides(record)
+    return _weighed(record, chosen_pair(record, prompt, chosen, rejected, origin_of(record, source)))
+
+
+def ultrafeedback_binarized(record: Record, source: str) -> Row:
+    """The pairs that were drawn from UltraFeedback's scores; equal scores are a tie."""
+    prompt, chosen, rejected = _sides(record)
+    origin = origin_of(record, source, annotator="gpt-4", machine=True)
+    for field in SCORES[0]:
+        as_number(record.get(field), field)
+    return _weighed(record, chosen_pair(record, prompt, chosen, rejected, origin))
+
+
+def conversation_pair(record: Record, source: str) -> Row:
+    """A conversation up to the user's turn, and the two answers to it, each a text or a message."""
+    field = conversation_name(record)
+    turns = as_messages(record.get(field), field)
+    if turns[-1].role == "assistant":  # not the prompt, but one side again: what the sides share is the prompt
+        return pair(record, source)
+    prompt = with_the_rest(record, turns, field)
+    chosen, rejected = (any_answer(record.get(side), side) for side in ("chosen", "rejected"))
+    return _weighed(record, chosen_pair(record, prompt, chosen, rejected, origin_of(record, source)))
+
+
+def conversation_and_rejected(record: Record, source: str) -> Row:
+    """ms-swift: a conversation that ends with the chosen answer, and the rejected one beside it."""
+    turns, chosen = prompt_and_answer(as_messages(record.get("messages"), "messages"), "messages")
+    prompt = with_the_rest(record, turns, "messages")
+    rejected = any_answer(record.get("rejected_response"), "rejected_response")
+    return _weighed(record, chosen_pair(record, prompt, chosen, rejected, origin_of(record, source)))
+
+
+def alpaca_eval(record: Record, source: str) -> Row:
+    """A real-valued preference between two outputs, given by a model."""
+    preference = as_number(record.get("preference"), "preference")
+    if not 1.0 <= preference <= 2.0:
+        raise Unusable("preference", f"expected a number from 1.0 to 2.0, found {preference}")
+    origin = origin_of(record, source, machine=True, part=record.get("dataset"))
+    return Comparison(asked(record), two_texts(record, ("output_1", "output_2")),
+                      label_of(ALPACA_TIE, preference), origin, strength=2 * abs(preference - ALPACA_TIE))
+
+
+def _sides(record: Record) -> tuple[Prompt, str, str]:
+    name = prompt_name(record)
+    given, chosen, rejected = (record.get(field) for field in (name, "chosen", "rejected"))
+    if given is not None and not (isinstance(chosen, list) and len(chosen) > 1):
+        return asked(record), any_answer(chosen, "chosen"), any_answer(rejected, "rejected")
+    turns, better, worse = common_prompt(any_conversation(chosen, "chosen"), any_conversation(rejected, "rejected"))
+    if given is not None:
+        turns = _agreed(any_prompt(given, name), turns, given, name)
+    return with_the_rest(record, turns, name), better, worse
+
+
+def _agreed(apart: Prompt, inside: Prompt, given: object, name: str) -> Prompt:
+    """The prompt that stands twice, apart and inside of both sides. Raises Unusable where the two disagree.
+
+    Apart it may be a text, then the first of the user's turns or the last one, or it may have the system message alone.
+    """
+    if isinstance(given, str) and len(apart) == 1:
+        asked_inside = [turn.content for turn in inside if turn.role == "user"]
+        if apart[0].content.strip() in (asked_inside[0].strip(), asked_inside[-1].strip()):
+            return inside
+    elif _spoken(apart) == _spoken(inside) and ((one := _systems(apart)) == (other := _systems(inside))
+                                                or not one or not other):
+        return max(apart, inside, key=len)
+    raise Unusable(name, "it is not what was asked according to chosen and rejected, which repeat the conversation")
+
+
+def _spoken(prompt: Sequence[Message]) -> list[Message]:
+    return [turn for turn in prompt if turn.role != "system"]
+
+
+def _systems(prompt: Sequence[Message]) -> list[Message]:
+    return [turn for turn in prompt if turn.role == "system"]
+
+
+def _weighed(record: Record, row: Comparison) -> Comparison:
+    """The pair, held against what else its record says of the two sides. Raises Unusable where that contradicts it."""
+    if not record.may_hold(WEIGHED):
+        return row
+    for names in SCORES:
+        if not all(record.holds(name) for name in names):
+            continue
+        better, worse = (as_number(record.get(name), name) for name in names)
+        if worse > better:
+            raise Unusable(names[1], f"expected at most {names[0]}, {better}, found {worse}")
+        row = replace(row, label="tie" if better == worse else row.label,
+                      strength=better - worse if row.strength is None else row.strength)
+    ratings = record.peek("rating")
+    if isinstance(ratings, list) and len(ratings) == 2:  # distilabel's, in an order of its own
+        record.get("rating")
+        if ratings[0] == ratings[1]:
+            row = replace(row, label="tie")
+    status = record.peek("status")
+    if isinstance(status, str) and (spelt := status.strip().lower()) in ("tie", *STANDING):
+        record.get("status")
+        if spelt == "tie":
+            row = replace(row, label="tie")
+    return row

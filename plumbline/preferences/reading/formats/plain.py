@@ -1,0 +1,118 @@
+"""Our own schema, and the plain formats that need no tool: rankings of K, scalar ratings, thumbs up and down.
+
+A rank given twice is more often a mistake than a tie, so only our own schema, which says what it means, may repeat one.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from plumbline.preferences.reading.conversations import Unusable, any_answer, as_text, shown
+from plumbline.preferences.reading.formats.asked import asked
+from plumbline.preferences.reading.formats.fields import (
+    as_list,
+    as_number,
+    as_responses,
+    as_thumb,
+    as_whole,
+    optional_number,
+    origin_of,
+)
+from plumbline.preferences.reading.formats.record import Record
+from plumbline.preferences.types import Comparison, Demonstration, Ranking, Rating, Row
+
+RANKS = ("ranks", "ranking", "rank")
+THUMB_FIELDS = ("thumb", "thumbs", "feedback", "label", "kto_tag")
+SCORES = ("score", "rating")
+RESPONSES = ("response", "completion")
+
+
+def ours(record: Record, source: str) -> Row:
+    """A row as `types.to_json` writes it, checked."""
+    prompt = asked(record)
+    origin = origin_of(record, source)
+    kind = record.get("kind")
+    if kind == "demonstration":
+        return Demonstration(prompt, as_text(record.get("response"), "response"), origin)
+    if kind == "rating":
+        return Rating(prompt, as_text(record.get("response"), "response"), as_number(record.get("score"), "score"),
+                      origin)
+    if kind not in ("comparison", "ranking"):
+        raise Unusable("kind", f"expected demonstration, comparison, ranking or rating, found {shown(kind)}")
+    responses = as_responses(record.get("responses"), "responses")
+    if kind == "ranking":
+        return Ranking(prompt, responses, tuple(_numbers(record.get("ranks"), len(responses), "ranks")), origin)
+    if len(responses) != 2:
+        raise Unusable("responses", f"expected two responses in a comparison, found {len(responses)}")
+    label = record.get("label")
+    if label not in ("A", "B", "tie"):
+        raise Unusable("label", f"expected A, B or tie, found {shown(label)}")
+    return Comparison(prompt, (responses[0], responses[1]), label, origin, optional_number(record, "strength"))
+
+
+def ranking(record: Record, source: str) -> Row:
+    """K responses with a rank each, or with their order, the best first."""
+    prompt = asked(record)
+    responses = as_responses(record.get("responses"), "responses")
+    field = next((name for name in RANKS if record.get(name) is not None), RANKS[0])
+    return Ranking(prompt, responses, _ranks(record.get(field), responses, field), origin_of(record, source))
+
+
+def rating(record: Record, source: str) -> Row:
+    """One response with a score, more is better, or a thumb: 1 up, 0 down; TRL's unpaired preference has thumbs."""
+    prompt, response = asked(record), _response(record)
+    score = verdict(record)
+    if score is None:
+        raise Unusable(SCORES[0], "it is missing")
+    return Rating(prompt, response, score, origin_of(record, source))
+
+
+def verdict(record: Record) -> float | None:
+    """What the record says of its one response: a thumb or a score; None if it has no field for either.
+
+    A field that is there and empty is no verdict, and no word that the response is worth imitating. Raises Unusable.
+    """
+    named = [name for name in (*THUMB_FIELDS, *SCORES) if name in record.names]
+    if not named:
+        return None
+    name = next((name for name in named if record.holds(name)), named[0])
+    return float(as_thumb(record.get(name), name)) if name in THUMB_FIELDS else as_number(record.get(name), name)
+
+
+def _response(record: Record) -> str:
+    field = next((name for name in RESPONSES if record.get(name) is not None), RESPONSES[0])
+    return any_answer(record.get(field), field)
+
+
+def _ranks(value: object, responses: Sequence[str], field: str) -> tuple[int, ...]:
+    """The ranks, from ranks, from positions counted from 0, or from the responses themselves in their order."""
+    given = as_list(value, field)
+    if given and all(isinstance(text, str) and text in responses for text in given):
+        order = [responses.index(text) for text in given if isinstance(text, str)]
+    elif 0 in map(as_whole, given):
+        order = _numbers(given, len(responses), field, lowest=0)
+    else:
+        ranks = _numbers(given, len(responses), field)
+        _refuse_repeated(ranks, "rank", field)
+        return tuple(ranks)
+    _refuse_repeated([position + 1 for position in order], "response", field)
+    if len(order) < len(responses):
+        raise Unusable(field, f"expected all {len(responses)} responses in their order, found {len(order)}")
+    return tuple(order.index(i) + 1 for i in range(len(responses)))
+
+
+def _numbers(value: object, count: int, field: str, lowest: int = 1) -> list[int]:
+    given = as_list(value, field)
+    if len(given) != count:
+        raise Unusable(field, f"expected {count} ranks, one a response, found {len(given)}")
+    highest = count - 1 + lowest
+    numbers = [number for number in map(as_whole, given) if number is not None and lowest <= number <= highest]
+    if len(numbers) < count:
+        raise Unusable(field, f"expected whole numbers from {lowest} for the best to {highest}")
+    return numbers
+
+
+def _refuse_repeated(numbers: Sequence[int], what: str, field: str) -> None:
+    number, times = Counter(numbers).most_common(1)[0]
+    if times > 1:
+        often = "twice" if times == 2 else f"{times} times"
+        raise Unusable(field, f"{what} {number} is given {often}; ties are written in our own schema (kind: ranking)")

@@ -1,0 +1,224 @@
+"""Two responses to one prompt and a verdict in a field of its own: Chatbot Arena and MT-bench, LMSYS's columns,
+HelpSteer, PKU-SafeRLHF, OpenAI's preference fine-tuning, and columns that people name themselves.
+
+A verdict counts only where its words leave no doubt which side they mean; anything else is set aside, with the value.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+
+from plumbline.preferences.reading.conversations import (
+    Undecidable,
+    Unusable,
+    any_answer,
+    any_prompt,
+    as_messages,
+    as_prompt,
+    as_text,
+    prompt_and_answer,
+    shown,
+)
+from plumbline.preferences.reading.formats.asked import PROMPTS, with_the_rest
+from plumbline.preferences.reading.formats.fields import (
+    TIES,
+    as_list,
+    as_number,
+    as_thumb,
+    as_whole,
+    chosen_pair,
+    different,
+    normalised,
+    optional_number,
+    origin_of,
+)
+from plumbline.preferences.reading.formats.record import Record
+from plumbline.preferences.types import Comparison, Label, Message, Prompt, Row
+
+STEMS = ("response", "answer", "output", "completion")
+JOINTS = ("_", "")
+COUNTS = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"))
+SIDES = tuple((f"{stem}{joint}{one}", f"{stem}{joint}{other}") for stem in STEMS for joint in JOINTS
+              for one, other in COUNTS)
+"""What the two responses may be called."""
+VERDICTS = ("preference", "winner", "label", "choice", "better", "preferred", "better_response")
+TALKS = ("messages", "conversations", "conversation", "context")
+CALLED = ("", "model", "response", "assistant", "answer", "option", "output", "completion", "candidate", "chatbot",
+          "conversation")
+PLACES: tuple[tuple[Label, frozenset[str]], ...] = (
+    ("A", frozenset({"first", "left", *(f"{name}a" for name in CALLED)})),
+    ("B", frozenset({"second", "right", *(f"{name}b" for name in CALLED)})))
+COUNTED = re.compile(r"([0-9])(\.0*)?")
+LETTER = re.compile(r"[^\W\d_]")
+STRENGTHS, STRONGEST = ("preference_strength", "overall_preference"), 3
+WINNERS: tuple[tuple[str, Label], ...] = (("winner_model_a", "A"), ("winner_model_b", "B"), ("winner_tie", "tie"))
+HELPSTEER_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
+
+
+def two_responses(record: Record, source: str) -> Row:
+    """`response_1` and `response_2`, or such names, and one or more verdicts, which must agree."""
+    sides = _sides(record)
+    prompt, texts = _asked(record), _texts(record, sides)
+    told = [name for name in VERDICTS if record.holds(name)]
+    if not told:
+        raise Unusable(next((name for name in VERDICTS if name in record.names), VERDICTS[0]), "it is missing")
+    labels = [_verdict(record, name, sides) for name in told]
+    if len(set(labels)) > 1:
+        raise Unusable(told[1], f"it says otherwise than {told[0]}, {shown(record.get(told[0]))}: "
+                                f"{shown(record.get(told[1]))}")
+    return Comparison(prompt, texts, labels[0], origin_of(record, source), optional_number(record, "strength"))
+
+
+def arena(record: Record, source: str) -> Row:
+    """Chatbot Arena and MT-bench: two conversations, of which the `turn`-th answers are compared."""
+    names = ("conversation_a", "conversation_b")
+    turn = record.get("turn")
+    first, second = (_until(as_messages(as_list(record.get(name), name), name), turn, name) for name in names)
+    judge = record.get("judge")
+    machine = judge.startswith("gpt") if isinstance(judge, str) else False
+    origin = origin_of(record, source, annotator=judge, machine=machine, time=record.get("tstamp"))
+    prompt, texts = _compared(record, first, second, names)
+    return Comparison(prompt, texts, _verdict(record, "winner", names), origin)
+
+
+def lmsys(record: Record, source: str) -> Row:
+    """LMSYS's columns: prompt and responses are texts, or lists of what was said in each turn; the winner is a flag."""
+    names = ("response_a", "response_b")
+    asked, *answered = (_each_turn(record.get(name), name) for name in ("prompt", *names))
+    for name, given in zip(names, answered, strict=True):
+        if len(given) != len(asked):
+            raise Unusable(name, f"expected {len(asked)} answers, as many as the prompt has turns, found {len(given)}")
+    first, second = ([message for question, answer in zip(asked, given, strict=True)
+                      for message in (Message("user", question), Message("assistant", answer))] for given in answered)
+    won = [label for name, label in WINNERS if record.holds(name) and as_thumb(record.get(name), name)]
+    if len(won) != 1:
+        raise Unusable("winner_model_a", f"expected one of {', '.join(name for name, _ in WINNERS)} to be 1, found "
+                                         f"{len(won)}")
+    prompt, texts = _compared(record, first, second, names)
+    return Comparison(prompt, texts, won[0], origin_of(record, source, machine=False))
+
+
+def helpsteer(record: Record, source: str) -> Row:
+    """HelpSteer2 and 3: -3 says that response 1 is much better, 3 that response 2 is (Wang et al. 2024, 2410.01257)."""
+    sides = _sides(record)
+    field = next((name for name in STRENGTHS if name in record.names), STRENGTHS[0])
+    strength = as_number(record.get(field), field)
+    if abs(strength) > STRONGEST:
+        raise Unusable(field, f"expected a number from -{STRONGEST} to {STRONGEST}, found {strength}")
+    return Comparison(_asked(record), _texts(record, sides), "tie" if not strength else "A" if strength < 0 else "B",
+                      origin_of(record, source, machine=False), abs(strength))
+
+
+def safe_rlhf(record: Record, source: str) -> Row:
+    """PKU-SafeRLHF: the better response is the judgement; where the safer one is another, that is left alone."""
+    sides = ("response_0", "response_1")
+    better = as_whole(record.get("better_response_id"))
+    if better not in (0, 1):
+        raise Unusable("better_response_id", f"expected 0 or 1, found {shown(record.get('better_response_id'))}")
+    if as_whole(record.peek("safer_response_id")) == better:
+        record.get("safer_response_id")
+    return Comparison(_asked(record), _texts(record, sides), "B" if better else "A",
+                      origin_of(record, source, machine=False, part=record.get("prompt_source")))
+
+
+def openai(record: Record, source: str) -> Row:
+    """OpenAI's preference fine-tuning: `input.messages`, `preferred_output`, `non_preferred_output`."""
+    turns = as_messages(record.within("input").get("messages"), "input.messages")
+    prompt = with_the_rest(record, turns, "input.messages")
+    chosen, rejected = (any_answer(record.get(name), name) for name in ("preferred_output", "non_preferred_output"))
+    return chosen_pair(record, prompt, chosen, rejected, origin_of(record, source))
+
+
+def _sides(record: Record) -> tuple[str, str]:
+    """What the two responses are called here."""
+    return next((sides for sides in SIDES if all(name in record for name in sides)), SIDES[0])
+
+
+def _asked(record: Record) -> Prompt:
+    """The prompt, in a field of its own or as the conversation before the two answers."""
+    name = next((name for name in (*PROMPTS, *TALKS) if record.holds(name)), PROMPTS[0])
+    value = record.get(name)
+    if isinstance(value, str) and "<extra_id_1>" in value:
+        return with_the_rest(record, as_prompt(_helpsteer_turns(value, name), name), name)
+    return with_the_rest(record, any_prompt(value, name), name)
+
+
+def _helpsteer_turns(text: str, name: str) -> list[Message]:
+    """The turns that HelpSteer2 writes into one text, the first of them the user's and not marked."""
+    first, *later = HELPSTEER_TURN.split(text)
+    turns = [("User", first), *zip(later[::2], later[1::2], strict=True)]
+    return [Message("user" if who == "User" else "assistant", as_text(said, name)) for who, said in turns]
+
+
+def _texts(record: Record, sides: tuple[str, str]) -> tuple[str, str]:
+    first, second = (any_answer(record.get(name), name) for name in sides)
+    return different(first, second, sides)
+
+
+def _each_turn(value: object, name: str) -> list[str]:
+    """What was said in each turn: a list, one that is spelt in JSON, or a text, which is one turn."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            spelt = json.loads(value)
+        except (ValueError, RecursionError):
+            spelt = None  # a text that only starts so
+        value = spelt if isinstance(spelt, list) and all(isinstance(said, str | None) for said in spelt) else value
+    given = value if isinstance(value, list) else [value]
+    return [as_text(said, f"{name}[{i}]" if len(given) > 1 else name) for i, said in enumerate(given)]
+
+
+def _until(turns: Sequence[Message], turn: object, name: str) -> Sequence[Message]:
+    """The conversation up to its `turn`-th answer, or all of it where the record does not say."""
+    if turn is None:
+        return turns
+    number = as_whole(turn)
+    answers = [i for i, message in enumerate(turns) if message.role == "assistant"]
+    if number is None or not 1 <= number <= len(answers):
+        raise Unusable("turn", f"expected a number from 1 to {len(answers)}, the answers in {name}, found "
+                               f"{shown(turn)}")
+    return turns[: answers[number - 1] + 1]
+
+
+def _compared(record: Record, first: Sequence[Message], second: Sequence[Message],
+              names: tuple[str, str]) -> tuple[Prompt, tuple[str, str]]:
+    """What both conversations share, and their last answers. Raises Unusable where they part before those."""
+    (shared, one), (other_shared, other) = (prompt_and_answer(turns, name)
+                                            for turns, name in zip((first, second), names, strict=True))
+    if shared != other_shared:
+        raise Unusable(names[1], f"it differs from {names[0]} before the last answer, so that the two answers do not "
+                                 "answer the same")
+    return with_the_rest(record, shared, names[0]), different(one, other, names)
+
+
+def _verdict(record: Record, name: str, sides: tuple[str, str]) -> Label:
+    """Which side the verdict in this field means. Raises Unusable where that is in doubt."""
+    value = record.get(name)
+    counted = as_whole(value)
+    if counted is None and isinstance(value, str) and (found := COUNTED.fullmatch(value.strip())):
+        counted = int(found[1])
+    if counted is not None:
+        return _counted(counted, name, sides)
+    if isinstance(value, str) and LETTER.search(value):
+        spelt = normalised(value).removesuffix("isbetter").removesuffix("wins")
+        if spelt in TIES:
+            return "tie"
+        for (label, words), side in zip(PLACES, sides, strict=True):
+            if spelt in words or spelt in (called + side[-1] for called in CALLED[1:] if side[-1].isdigit()):
+                return label
+        models = [record.get(f"model_{side[-1]}") for side in sides]
+        if value in models and models[0] != models[1]:
+            return "A" if value == models[0] else "B"
+    raise Unusable(name, f"expected {sides[0]}, {sides[1]} or a tie, found {shown(value)}")
+
+
+def _counted(number: int, name: str, sides: tuple[str, str]) -> Label:
+    """The side of this number, where the fields are numbered. Raises Undecidable if the file may count otherwise."""
+    marks = [int(side[-1]) for side in sides if side[-1].isdigit()]
+    if not marks:
+        raise Unusable(name, f"expected {sides[0]}, {sides[1]} or a tie, found {number}, which names neither")
+    if number in marks:
+        return "A" if number == marks[0] else "B"
+    if number in (0, 2):
+        raise Undecidable(name, f"it is {number} beside {sides[0]} and {sides[1]}, so that 1 may mean either of them "
+                                f"in this file. Write {sides[0]}, {sides[1]} or tie instead of the numbers")
+    raise Unusable(name, f"expected {marks[0]} or {marks[1]}, found {number}")

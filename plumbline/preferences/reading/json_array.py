@@ -1,0 +1,124 @@
+"""A JSON array decoded one element at a time, so that a file of any size needs the memory of its largest record."""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from io import BufferedReader
+from itertools import count
+
+from plumbline.preferences.reading.conversations import Unusable
+
+CHUNK = 2**16
+FILLING = re.compile(r"[\s,]*")
+FOLLOWING = re.compile(r"\s*[,\]]")
+NEXT_OBJECT = re.compile(r"\}\s*,\s*(?=\{)")
+DECODER = json.JSONDecoder()
+NEAR_THE_END = 16
+"""An error this close to the end of what has been read may be a token that goes on."""
+
+
+class Elements:
+    """The elements of the array at the start of a file; what does not decode is told, and the next object tried."""
+
+    next_object = NEXT_OBJECT
+    too_long = ""
+    """What to do about a record that is too long."""
+
+    def __init__(self, opened: BufferedReader, limit: int) -> None:
+        self.opened = opened
+        self.limit = limit
+        # Bytes that are not UTF-8 become lone surrogates, so that they spoil their own element alone.
+        self.decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
+        self.text = ""
+        self.ended = False
+        self.lost = False
+
+    def __iter__(self) -> Iterator[tuple[int, object]]:
+        self._read()
+        self.text = self.text[self.text.index("[") + 1:]
+        for number in count(1):
+            self._skip_filling()
+            if self.text.startswith("]"):
+                yield from self._rest(number)
+                return
+            if not self.text:
+                yield number, Unusable("-", "not valid JSON: the file ends within its array")
+                return
+            yield number, self._element()
+            if self.lost:
+                return
+
+    def _element(self) -> object:
+        while True:
+            try:
+                value, end = DECODER.raw_decode(self.text)
+                # A number near the end of what has been read may go on.
+                if self.ended or len(self.text) - end > NEAR_THE_END or FOLLOWING.match(self.text, end):
+                    return self._taken(value, end)
+            except json.JSONDecodeError as error:
+                unclosed = error.msg.startswith("Unterminated string") or error.pos > len(self.text) - NEAR_THE_END
+                if not unclosed or self.ended:
+                    return self._skipped(f"not valid JSON: {why_not_json(error)} of the record")
+            except (RecursionError, ValueError) as error:  # nested a thousand deep, or a number of a thousand digits
+                return self._skipped(f"not usable JSON: {error}")
+            if len(self.text) > self.limit:
+                return self._skipped(f"the record is longer than {self.limit // 2**20} MiB, or never ends"
+                                     f"{self.too_long}")
+            self._read()
+
+    def _taken(self, value: object, end: int) -> object:
+        taken, self.text = self.text[:end], self.text[end:]
+        if not taken.isascii():
+            try:
+                taken.encode()
+            except UnicodeEncodeError as error:
+                return Unusable("-", f"not UTF-8 at character {error.start + 1} of the record")
+        return value
+
+    def _skipped(self, reason: str) -> Unusable:
+        """Go on where the next object of the array seems to start, or at the end of the file."""
+        while True:
+            found = self.next_object.search(self.text)
+            if found or self.ended:
+                self.text = self.text[found.end():] if found else ""
+                self.lost = not found
+                return Unusable("-", reason if found else f"{reason}; nothing after it could be read")
+            self.text = self.text[-CHUNK:]
+            self._read()
+
+    def _rest(self, number: int) -> Iterator[tuple[int, object]]:
+        self.text = self.text[1:]
+        self._skip_filling()
+        if self.text:
+            yield number, Unusable("-", "not valid JSON: there is more after the end of the array")
+
+    def _skip_filling(self) -> None:
+        while True:
+            found = FILLING.match(self.text)
+            self.text = self.text[found.end():] if found else self.text
+            if self.text or self.ended:
+                return
+            self._read()
+
+    def _read(self) -> None:
+        """As much again as there is, so that a long record is tried only a few times."""
+        read = self.opened.read(max(CHUNK, len(self.text)))
+        self.ended = not read
+        self.text += self.decode(read, final=self.ended)
+
+
+def why_not_json(error: json.JSONDecodeError) -> str:
+    """What is wrong with a text that is not valid JSON, in the words of what people write by mistake."""
+    ahead = error.doc[error.pos : error.pos + 100].lstrip()
+    behind = error.doc[max(0, error.pos - 100) : error.pos].rstrip()
+    where = f"at character {error.pos + 1}"
+    if ahead.startswith(("//", "/*", "#")):
+        return f"a comment, which JSON does not have, {where}"
+    if ahead.startswith("'"):
+        return f"single quotes, as Python prints a dictionary, {where}: write it with json.dumps"
+    if ahead.startswith(("None", "True", "False")):
+        return f"{ahead.split(maxsplit=1)[0].rstrip(',]}')}, as Python prints it, {where}: write it with json.dumps"
+    if re.match(r",?\s*[}\]]", ahead) and (behind.endswith(",") or ahead.startswith(",")):
+        return f"a comma before the closing bracket {where}"
+    return f"{error.msg} {where}"

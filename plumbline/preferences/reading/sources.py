@@ -1,0 +1,114 @@
+"""What a source names, read in one way by `plumbline data add` and by snapshots: a file, a folder, `hub:NAME`.
+
+A folder is its files in the order of their names. One in which nothing is usable is set aside and does not stop the
+others, as long as one of them is usable; a file that was named itself is refused.
+"""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from plumbline.errors import UserError
+from plumbline.preferences.jsonl import file_sha256
+from plumbline.preferences.reading.results import Quarantined, Read, Unread
+from plumbline.preferences.reading.source_files import data_files
+from plumbline.preferences.types import Row
+
+if TYPE_CHECKING:
+    from plumbline.preferences.reading.formats import Reading
+
+HUB = "hub:"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of a source, or a data set of the hub: what becomes a batch of its own in a snapshot."""
+
+    name: str
+    """How manifest and quarantine name it."""
+    digest: str
+    """What names its content."""
+    strictly: Callable[[], Read]
+    """Its rows. Raises UserError where nothing is usable."""
+    in_folder: bool = False
+    """Whether it was not named itself, so that others may go on without it."""
+
+    @property
+    def identity(self) -> list[str]:
+        """What names the batch that is made of it: its content, and how it is read."""
+        return [self.digest, "in a folder"] if self.in_folder else [self.digest]
+
+    def read(self) -> Read:
+        """Its rows; in a folder, why nothing of it is usable is a quarantined row. Raises UserError."""
+        return self._tolerantly() if self.in_folder else self.strictly()
+
+    def _tolerantly(self) -> Iterator[Row | Quarantined | Unread]:
+        from plumbline.preferences.reading.read import UndecidableFile
+
+        aside = False
+        try:
+            for row in self.strictly():
+                aside |= isinstance(row, Quarantined)
+                yield row
+        except UndecidableFile:  # some of it was taken for rows
+            raise
+        except UserError as error:
+            if not aside:
+                yield Quarantined(self.name, 0, "-", str(error))
+
+
+def open_source(source: str, root: Path, how: "Reading | None" = None) -> list[Part]:
+    """The parts of a source that is not ours, to be read as `how` says. Raises UserError where there is none."""
+    if source.startswith(HUB):
+        from plumbline.preferences.reading import hub  # `datasets` is an optional dependency
+
+        dataset = hub.find(source) if how is None else hub.find(source, how)
+        return [Part(source, dataset.revision, dataset.read)]
+    in_folder = (root / Path(source).expanduser()).is_dir()
+    return [_link(found) if isinstance(found, Quarantined) else _file(*found, in_folder, how)
+            for found in data_files(source, root)]
+
+
+def read_all(source: str, parts: Sequence[Part]) -> Iterator[Row | Quarantined | Unread]:
+    """The rows of all parts after each other. Raises UserError where nothing is usable."""
+    usable = 0
+    for part in parts:
+        for row in part.read():
+            usable += not isinstance(row, Quarantined | Unread)
+            yield row
+    if not usable:
+        refuse(source, parts)
+
+
+def refuse(source: str, parts: Sequence[Part]) -> NoReturn:
+    """Raise UserError for a source of which no part is usable, with what is wrong with the first."""
+    for part in parts:
+        try:
+            deque(part.strictly(), maxlen=0)
+        except UserError as error:
+            count = "1 file" if len(parts) == 1 else f"{len(parts)} files"
+            raise UserError(f"Nothing in the folder {source} is usable: {count}. {error}") from None
+    raise UserError(f"Nothing in the folder {source} is usable: it holds links alone, out of it or to nothing. Name "
+                    "their targets as sources of their own.")
+
+
+def _file(file: Path, name: str, in_folder: bool, how: "Reading | None") -> Part:
+    def read() -> Read:
+        from plumbline.preferences.reading.read import read_file  # not needed while the store has the batch
+
+        return read_file(file, name) if how is None else read_file(file, name, how)
+
+    try:
+        digest = file_sha256(file)
+    except OSError as error:  # reading it says so
+        digest = str(error)
+    return Part(name, digest, read, in_folder)
+
+
+def _link(found: Quarantined) -> Part:
+    digest = hashlib.sha256(json.dumps(asdict(found)).encode()).hexdigest()
+    return Part(found.file, digest, lambda: [found], in_folder=True)

@@ -1,0 +1,227 @@
+"""The data report: what a snapshot's rows are like, before anything is trained on them.
+
+A `Reporter` sees every accepted row once, keeps numbers and hashes of it (about 75 bytes a comparison), and computes
+all statistics at the end. `write_report` leaves them three times: report.json for programs, report.md for a terminal,
+report.html with pictures for a browser. What cannot be measured is absent, never zero: agreement where nobody judged a
+pair that another judged, position bias where formats record no order.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NotRequired, TypedDict, cast
+
+import numpy as np
+
+from plumbline.preferences.batches.manifest import Batch
+from plumbline.preferences.report import agreement, judgements
+from plumbline.preferences.report.census import Census, Labellers, Leakage, Lengths, Ratings, lengths, responses_of
+from plumbline.preferences.report.cycles import Cycles, cycles
+from plumbline.preferences.report.intervals import Estimate
+from plumbline.preferences.report.judgements import NOBODY, Bias, JudgementColumns, Names
+from plumbline.preferences.report.text_damage import Example, TextColumns, Texts
+from plumbline.preferences.splits import Split
+from plumbline.preferences.types import Demonstration, Preference, Prompt, Rating, Row, to_json
+
+LISTED = 1000
+"""The longest list of sources, annotators or reasons in report.json; `names` says how many there are."""
+MATRIX = 40
+"""Annotators whose agreement is measured two by two: the busiest."""
+EXAMPLE_CHARACTERS = 2000
+UNKNOWN = "unknown"
+
+
+class Judged(TypedDict):
+    """What the labels say. `pairs` are all pairs judged, those within rankings and those made of ratings included."""
+
+    pairs: int
+    ties: NotRequired[Estimate]
+    longer_wins: NotRequired[Estimate]
+    first_shown_wins: NotRequired[Estimate]
+
+
+class Agreement(agreement.Measured):
+    """How far those who judged the same two responses agree, with each other and with themselves."""
+
+    pairs_judged_again: int
+    contradictions: int
+    by_one_annotator: int
+    between_annotators: int
+    contradicted: NotRequired[Estimate]
+    cycles: NotRequired[Cycles]
+
+
+class Strata(TypedDict):
+    """Rows by split within each kind and each source, and by kind within each source."""
+
+    kind_by_split: dict[str, dict[str, int]]
+    source_by_split: dict[str, dict[str, int]]
+    source_by_kind: dict[str, dict[str, int]]
+
+
+class Report(TypedDict):
+    """Everything in report.json."""
+
+    snapshot: str
+    counts: dict[str, int]
+    splits: dict[str, dict[str, int]]
+    names: dict[str, int]
+    by_kind: dict[str, int]
+    by_source: dict[str, int]
+    by_annotator: dict[str, int]
+    strata: Strata
+    leakage: Leakage
+    characters: dict[str, Lengths]
+    judgements: Judged
+    bias: dict[str, Bias]
+    agreement: Agreement
+    labellers: NotRequired[Labellers]
+    ratings: NotRequired[Ratings]
+    texts: dict[str, Texts]
+    trouble_examples: dict[str, Example]
+    quarantine: dict[str, int]
+    unread: NotRequired[dict[str, int]]
+    left_alone: NotRequired[dict[str, int]]
+    examples: list[dict[str, object]]
+
+
+class Reporter:
+    """Sees the accepted rows in their order, then reports on them."""
+
+    def __init__(self) -> None:
+        self._sources, self._annotators = Names(), Names()
+        self._census, self._judgements, self._texts = Census(), JudgementColumns(), TextColumns()
+        self._derived = 0
+        self._examples: dict[str, dict[str, object]] = {}
+
+    def add(self, row: Row, prompt_key: str, split: Split) -> None:
+        """Count one accepted row; `prompt_key` is the hexadecimal name of its prompt."""
+        prompt, source, annotator = self._numbers(row, prompt_key)
+        self._census.add(row, prompt, source, annotator, split)
+        self._texts.add(source, _text(row.prompt))
+        for response in responses_of(row):
+            self._texts.add(source, response)
+        if not isinstance(row, Demonstration | Rating):
+            self._judgements.add(row, prompt, source, annotator, shown=True)
+        if (kind := type(row).__name__) not in self._examples:
+            self._examples[kind] = _example(row)
+
+    def derived(self, preference: Preference, prompt_key: str) -> None:
+        """Judge what was made of one annotator's ratings like any preference, without counting it as a row."""
+        prompt, source, annotator = self._numbers(preference, prompt_key)
+        self._derived += 1
+        self._judgements.add(preference, prompt, source, annotator, shown=False)
+
+    def report(self, snapshot: str, counts: dict[str, int], sizes: dict[str, dict[str, int]],
+               quarantined: Iterable[Mapping[str, object]], batches: Iterable[Batch] = ()) -> Report:
+        """The report on all rows so far, which ends the collecting: a row added now raises BufferError.
+
+        `batches`, in which the rows came, say which fields of their files were not read.
+        """
+        sources, annotators, census = self._sources.all(), self._annotators.all(), self._census
+        found = self._judgements.table()
+        report: Report = {
+            "snapshot": snapshot, "counts": counts, "splits": sizes,
+            "names": {"sources": len(sources), "annotators": len(annotators)},
+            "by_kind": census.by_kind(),
+            "by_source": census.by_source(sources, LISTED),
+            "by_annotator": census.by_annotator(annotators, UNKNOWN, LISTED),
+            "strata": {"kind_by_split": census.splits_by_kind(),
+                       "source_by_split": census.splits_by_source(sources, LISTED),
+                       "source_by_kind": census.kinds_by_source(sources, LISTED)},
+            "leakage": census.leakage(),
+            "characters": _characters(census, found),
+            "judgements": {"pairs": len(found.labels)},
+            "bias": {},
+            "agreement": _agreement(found, annotators),
+            "texts": self._texts.by_source(sources, LISTED),
+            "trouble_examples": self._texts.examples(sources),
+            "quarantine": _reasons(quarantined),
+            "unread": _fields(batch.unread for batch in batches),
+            "left_alone": _fields(batch.left_alone for batch in batches),
+            "examples": list(self._examples.values()),
+        }
+        if (labellers := census.labellers(annotators, UNKNOWN, LISTED)) is not None:
+            report["labellers"] = labellers
+        if (ratings := census.ratings(self._derived)) is not None:
+            report["ratings"] = ratings
+        _add_bias(report, found, sources, annotators)
+        return report
+
+    def _numbers(self, row: Row, prompt_key: str) -> tuple[int, int, int]:
+        name = row.origin.annotator
+        annotator = NOBODY if name is None or name == UNKNOWN else self._annotators.code(name)
+        return int(prompt_key[:16], 16), self._sources.code(row.origin.source), annotator
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write report.json, report.md and report.html into `folder`: the same bytes for the same report."""
+    from plumbline.preferences.report.pages import html, markdown  # the pages import the types of this module
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n"),
+                       ("report.md", markdown(report)), ("report.html", html(report))):
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _characters(census: Census, found: judgements.Judgements) -> dict[str, Lengths]:
+    decided = np.flatnonzero(found.labels)
+    chosen = found.lengths[decided, (found.labels[decided] < 0).astype(np.int64)]
+    rejected = found.lengths[decided, (found.labels[decided] > 0).astype(np.int64)]
+    measured = {"prompt": census.prompt_lengths(), "response": census.response_lengths(),
+                "chosen": lengths(chosen), "rejected": lengths(rejected)}
+    return {name: one for name, one in measured.items() if one is not None}
+
+
+def _agreement(found: judgements.Judgements, annotators: list[str]) -> Agreement:
+    again = judgements.contradictions(found)
+    out = cast(Agreement, {**again, **agreement.agreement(found, annotators, LISTED, MATRIX)})
+    if (contradicted := judgements.contradicted(again)) is not None:
+        out["contradicted"] = contradicted
+    if (circles := cycles(found)) is not None:
+        out["cycles"] = circles
+    return out
+
+
+def _add_bias(report: Report, found: judgements.Judgements, sources: list[str], annotators: list[str]) -> None:
+    if (ties := judgements.ties(found)) is not None:
+        report["judgements"]["ties"] = ties
+    if (longer := judgements.longer_wins(found, sources, annotators, LISTED)) is not None:
+        report["bias"]["longer_wins"] = longer
+        report["judgements"]["longer_wins"] = longer["overall"]
+    if (first := judgements.first_shown_wins(found, sources, annotators, LISTED)) is not None:
+        report["bias"]["first_shown_wins"] = first
+        report["judgements"]["first_shown_wins"] = first["overall"]
+
+
+def _reasons(quarantined: Iterable[Mapping[str, object]]) -> dict[str, int]:
+    found = Counter(f"{row['field']}: {row['reason']}" for row in quarantined)
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))[:LISTED])
+
+
+def _fields(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Records by field, over all batches."""
+    found = Counter[str]()
+    for of_batch in counts:
+        found.update(of_batch)
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))[:LISTED])
+
+
+def _text(prompt: Prompt) -> str:
+    return prompt[0].content if len(prompt) == 1 else "\n".join(message.content for message in prompt)
+
+
+def _example(row: Row) -> dict[str, object]:
+    """The row as the schema has it, long texts cut."""
+    cut: dict[str, object] = json.loads(json.dumps(to_json(row)), object_hook=_cut)
+    return cut
+
+
+def _cut(values: dict[str, object]) -> dict[str, object]:
+    return {name: [_cut_text(one) for one in value] if isinstance(value, list) else _cut_text(value)
+            for name, value in values.items()}
+
+
+def _cut_text(value: object) -> object:
+    return value[:EXAMPLE_CHARACTERS] + " ..." if isinstance(value, str) and len(value) > EXAMPLE_CHARACTERS else value

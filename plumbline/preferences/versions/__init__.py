@@ -1,0 +1,1 @@
+"""Comparing, browsing and exporting versions of the data."""

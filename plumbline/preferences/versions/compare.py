@@ -1,0 +1,243 @@
+"""Versions of preference data side by side: which rows came, which went, and which were judged anew.
+
+A version is a list of files of rows: a batch, or a snapshot. Comparing two needs their indexes only; texts are read for
+the examples alone.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plumbline.preferences.batches.index import KINDS, Codes, Flags, Hashes, Index, Names, index_of
+from plumbline.preferences.batches.whole_batch import DamagedBatch, damage_first, verified_lines
+from plumbline.preferences.types import Row, from_json, row_id
+
+EXAMPLES = 3
+COMPARISON = KINDS.index("comparison")
+ODD = np.uint64(0x9E3779B97F4A7C15)
+Rows = NDArray[np.intp]
+NO_NUMBERS, NO_CODES = np.zeros(0, np.int64), np.zeros(0, np.int32)
+
+
+@dataclass(frozen=True)
+class Version:
+    """Rows under one name."""
+
+    name: str
+    files: tuple[tuple[Path, str], ...]
+    """Each file of rows with the digest of its content."""
+    left_out: tuple[int, ...] = ()
+    """The ids of rows that the files hold and the version does not."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Some rows: how many, by source, by annotator, and a few of them."""
+
+    rows: int
+    by_source: dict[str, int]
+    by_annotator: dict[str, int]
+    examples: list[dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Relabelled(Change):
+    """Rows whose verdict changed; each example has the row before and after."""
+
+    flip_rate: float | None
+    """Share of the comparisons in both versions, by the same annotator, whose label changed; None without any."""
+    comparisons: int
+    """How many comparisons that is a share of."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What it takes to get from one version to another. Rows that are in both are `unchanged`."""
+
+    unchanged: int
+    added: Change
+    removed: Change
+    relabelled: Relabelled
+
+
+@dataclass(frozen=True)
+class Holdings(Change):
+    """Everything that a version holds; the same row in two batches counts once."""
+
+    by_kind: dict[str, int]
+    prompts: int
+
+
+class Columns:
+    """All rows of a version as columns, the same row once, whatever files it is in."""
+
+    def __init__(self, version: Version, indexes: Path) -> None:
+        self._files = [file for file, _ in version.files]
+        self._digests = [digest for _, digest in version.files]
+        found = [index_of(file, digest, indexes) for file, digest in version.files]
+        self.file = np.concatenate([NO_NUMBERS, *(np.full(len(one), n) for n, one in enumerate(found))])
+        self.row = _joined([one.row for one in found])
+        self.prompt = _joined([one.prompt for one in found])
+        self.item = _joined([one.item for one in found])
+        self.kind = np.concatenate([NO_CODES, *(one.kind for one in found)])
+        self.verdict = np.concatenate([NO_NUMBERS, *(one.verdict for one in found)])
+        self.start = np.concatenate([NO_NUMBERS, *(one.start for one in found)])
+        self.source, self.sources = _one_numbering([(one.source, one.sources) for one in found])
+        self.annotator, self.annotators = _one_numbering([(one.annotator, one.annotators) for one in found])
+        self.judgement = _joined([_judgements(one) for one in found])
+        first = np.sort(np.unique(self.row, return_index=True)[1])
+        left_out = np.array(version.left_out, np.uint64)
+        self.once: Rows = first[~np.isin(self.row[first], left_out)] if len(left_out) else first
+
+    def read(self, position: int) -> dict[str, object]:
+        """The row at a position, in our schema, with its id."""
+        with self._files[int(self.file[position])].open("rb") as rows:
+            rows.seek(int(self.start[position]))
+            return self.parsed(position, rows.readline())
+
+    def parsed(self, position: int, line: bytes) -> dict[str, object]:
+        """The row on a line that was read at a position, with its id. Raises DamagedBatch for the line of another."""
+        import orjson
+
+        name = f"{int(self.row[position]):016x}"
+        if row_id(line) != name:
+            file = int(self.file[position])
+            raise DamagedBatch(self._files[file], self._digests[file], f"row {name} is not where it was")
+        return {"row": name, **orjson.loads(line)}
+
+    def lines(self, positions: Rows) -> Iterator[tuple[int, bytes]]:
+        """The lines at many positions, each with its position; quickest in the order of the files."""
+        file, opened = -1, None
+        try:
+            for position in positions.tolist():
+                if int(self.file[position]) != file:
+                    if opened:
+                        opened.close()
+                    file = int(self.file[position])
+                    opened = self._files[file].open("rb")
+                assert opened is not None
+                opened.seek(int(self.start[position]))
+                yield position, opened.readline()
+        finally:
+            if opened:
+                opened.close()
+
+
+def _one_numbering(columns: list[tuple[Codes, Names]]) -> tuple[Codes, list[str]]:
+    """Codes of several files, each with names of its own, as codes of one list of names."""
+    known: dict[str, int] = {}
+    parts = [np.array([known.setdefault(str(name), len(known)) for name in names], np.int32)[codes]
+             for codes, names in columns if len(codes)]
+    return np.concatenate([NO_CODES, *parts]), list(known)
+
+
+def rows_of(version: Version) -> Iterator[Row]:
+    """The rows of a version, file after file. Raises DamagedBatch at the end of a file that is not what it was."""
+    import orjson
+
+    for file, digest in version.files:
+        lines = verified_lines(file, digest)
+        with damage_first(lines):
+            yield from (from_json(orjson.loads(line)) for line in lines)
+
+
+def describe(version: Version, indexes: Path) -> Holdings:
+    """What a version holds."""
+    columns = Columns(version, indexes)
+    rows = columns.once
+    kinds = Counter(KINDS[kind] for kind in columns.kind[rows].tolist())
+    every = _change(columns, rows)
+    return Holdings(every.rows, every.by_source, every.by_annotator, every.examples, dict(kinds.most_common()),
+                    len(np.unique(columns.prompt)))
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The same as positions: in the rows of `before` for what went, in those of `after` for what came."""
+
+    same: Rows
+    """In `before`."""
+    added: Rows
+    removed: Rows
+    was: Rows
+    """What was judged anew, as it was, in the order of `now`."""
+    now: Rows
+    judged_twice: Rows
+    """In `before`: rows that are gone whose item the same annotator judges in `after`, anew or not."""
+
+
+def changes(old: Columns, new: Columns) -> Changes:
+    """How one version differs from another, row by row."""
+    kept = np.isin(old.row[old.once], new.row[new.once])
+    gone, same = old.once[~kept], old.once[kept]
+    come = new.once[~np.isin(new.row[new.once], old.row[old.once])]
+    _, left, right = np.intersect1d(old.judgement[gone], new.judgement[come], return_indices=True)
+    judged_anew = old.verdict[gone[left]] != new.verdict[come[right]]
+    was, now = gone[left][judged_anew], come[right][judged_anew]
+    return Changes(same, np.setdiff1d(come, now), np.setdiff1d(gone, was), was, now, gone[left])
+
+
+def compare(before: Version, after: Version, indexes: Path) -> Difference:
+    """How `after` differs from `before`; `indexes` keeps what had to be worked out."""
+    return difference(Columns(before, indexes), Columns(after, indexes))
+
+
+def difference(old: Columns, new: Columns) -> Difference:
+    """How `new` differs from `old`, counted, with a few examples."""
+    found = changes(old, new)
+    pairs: list[dict[str, object]] = [
+        {"before": old.read(a), "after": new.read(b)}
+        for a, b in zip(found.was[:EXAMPLES].tolist(), found.now[:EXAMPLES].tolist(), strict=True)]
+    flip_rate, comparisons = flips(old, found)
+    return Difference(
+        len(found.same), _change(new, found.added), _change(old, found.removed),
+        Relabelled(len(found.now), _count(new.source[found.now], new.sources),
+                   _count(new.annotator[found.now], new.annotators), pairs, flip_rate, comparisons))
+
+
+def flips(old: Columns, found: Changes) -> tuple[float | None, int]:
+    """The share of the comparisons in both versions, by the same annotator, whose label changed; and of how many."""
+    comparisons, flipped = (sum(int((old.kind[rows] == COMPARISON).sum()) for rows in parts)
+                            for parts in ((found.same, found.judged_twice), (found.was,)))
+    return flipped / comparisons if comparisons else None, comparisons
+
+
+def _change(columns: Columns, rows: Rows) -> Change:
+    return Change(len(rows), _count(columns.source[rows], columns.sources),
+                  _count(columns.annotator[rows], columns.annotators),
+                  [columns.read(row) for row in rows[:EXAMPLES].tolist()])
+
+
+def _count(codes: Codes, names: list[str]) -> dict[str, int]:
+    counts = np.bincount(codes, minlength=len(names)).tolist()
+    found = Counter({name or "unknown": n for name, n in zip(names, counts, strict=True) if n})
+    return dict(found.most_common())
+
+
+def _judgements(index: Index) -> Hashes:
+    """What was judged, by whom and in which source, as one number a row."""
+    return index.item * ODD ^ _named(index.source, index.sources) * ODD ^ _named(index.annotator, index.annotators)
+
+
+def _named(codes: Codes, names: Names) -> Hashes:
+    hashes = [int.from_bytes(hashlib.blake2b(str(name).encode(), digest_size=8).digest(), "big") for name in names]
+    return np.array(hashes, np.uint64)[codes] if len(codes) else np.zeros(0, np.uint64)
+
+
+def _joined(columns: list[Hashes]) -> Hashes:
+    return np.concatenate([np.zeros(0, np.uint64), *columns])
+
+
+def chosen_rows(index: Index, source: str | None, annotator: str | None) -> Flags:
+    """Which rows are of this source and this annotator; None takes any."""
+    wanted = np.ones(len(index), bool)
+    if source is not None:
+        wanted &= (index.sources == source)[index.source] if len(index) else wanted
+    if annotator is not None:
+        wanted &= (index.annotators == annotator)[index.annotator] if len(index) else wanted
+    return wanted

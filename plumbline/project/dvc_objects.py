@@ -1,0 +1,165 @@
+"""The bytes behind digests: what the cache of this machine holds, and the DVC remotes that it shares them with.
+
+Digests are DVC's: of a file, or of a folder (`<md5>.dir`), which stands for its listing and for every file in it. Plain
+`dvc push` in the checkout knows its own dvc.lock and `data/batches` only; this moves what any run holds.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plumbline.errors import UserError
+from plumbline.project.digests import cached_file, cached_listing, file_digest
+from plumbline.project.home import Home
+
+if TYPE_CHECKING:
+    from dvc.data_cloud import Remote
+    from dvc_data.hashfile.db import HashFileDB
+
+FOLDER = ".dir"
+NO_REMOTE = ("this checkout has no DVC remote (`dvc remote add -d NAME URL`, where URL is a folder, s3://bucket/path, "
+             "ssh://host/path, ...)")
+
+
+class Storage:
+    """The cache of a project, and the remotes that its checkout names."""
+
+    def __init__(self, home: Home) -> None:
+        from dvc.config import ConfigError
+        from dvc.exceptions import NotDvcRepoError
+        from dvc.repo import Repo
+
+        logging.getLogger("dvc").setLevel(logging.CRITICAL)
+        self.cache = home.cache
+        # Bytes have nothing to do with git, which may not be there.
+        settings = {"core": {"no_scm": True}, "cache": {"dir": str(home.cache)}}
+        try:
+            self._repo = Repo(str(home.root), config=settings)
+        except NotDvcRepoError:
+            raise UserError(f"{home.root} is no DVC repository, although Plumbline's checkout is one: expected "
+                            f"{home.root / '.dvc'}. Run `git checkout .dvc` there.") from None
+        except ConfigError as error:
+            raise UserError(f"DVC's settings in {home.root / '.dvc'} cannot be read: {error}.") from None
+
+    @property
+    def remotes(self) -> list[str]:
+        """The names of the remotes, the default one first."""
+        names = list(self._repo.config["remote"])
+        default = self._repo.config["core"].get("remote")
+        return sorted(names, key=lambda name: name != default)
+
+    def lacking(self, digests: Iterable[str]) -> set[str]:
+        """What the cache lacks of these files and folders; a folder whose listing is lacking counts as one."""
+        return {name for digest in digests for name in (digest, *self._inside(digest))
+                if not cached_file(self.cache, name).exists()}
+
+    def drop_damaged(self, digests: Iterable[str]) -> set[str]:
+        """Delete cached files whose bytes are not what their name says; returns their names."""
+        wanted = set(digests)
+        damaged = self._drop_damaged(wanted)  # first the listings, which could not be read
+        return damaged | self._drop_damaged({name for digest in wanted for name in self._inside(digest)})
+
+    def fetch(self, digests: Iterable[str]) -> set[str]:
+        """Bring what the cache lacks from the remotes, the default one first; returns what none of them has.
+
+        Raises UserError for a remote that does not answer.
+        """
+        wanted = set(digests)
+        lacking = self.lacking(wanted)
+        for name in self.remotes:
+            # Twice, because a folder's files are known when its listing has come.
+            for _ in range(2):
+                if lacking:
+                    self._fetch_from(name, lacking)
+                    lacking = self.lacking(wanted)
+        return lacking
+
+    def push(self, digests: Iterable[str], remote: str | None = None) -> tuple[int, int]:
+        """Copy files and folders to a remote; returns how many files and bytes were not there yet.
+
+        A folder's listing goes last, because DVC takes a listing for a promise that its files are there. Raises
+        UserError without a remote, for a remote that does not answer, and for what the cache lacks.
+        """
+        name = remote or next(iter(self.remotes), None)
+        if name is None:
+            raise UserError(f"There is nowhere to push to: {NO_REMOTE}.")
+        wanted = list(digests)
+        lacking = self.lacking(wanted)
+        if lacking:
+            raise UserError(f"The cache {self.cache} lacks {len(lacking)} of the files to push, such as "
+                            f"{min(lacking)}. Run `plumbline pull` first, or push single runs.")
+        listings = {digest for digest in wanted if digest.endswith(FOLDER)}
+        files = {digest for digest in wanted if digest not in listings}
+        files |= {file for listing in listings for file in self._inside(listing)}
+        done = [self._push_to(name, group) for group in (files, listings)]
+        return sum(count for count, _ in done), sum(size for _, size in done)
+
+    def where(self) -> str:
+        """The places that are searched, in words."""
+        remotes = ", ".join(f"the remote {name} ({self._repo.config['remote'][name]['url']})" for name in self.remotes)
+        return f"the cache {self.cache}, {remotes or NO_REMOTE}"
+
+    def _inside(self, digest: str) -> Collection[str]:
+        """The digests of a folder's files, as far as the cache knows them; nothing for a file."""
+        return (cached_listing(self.cache, digest) or {}).values() if digest.endswith(FOLDER) else ()
+
+    def _drop_damaged(self, names: set[str]) -> set[str]:
+        files = {name: cached_file(self.cache, name) for name in names}
+        damaged = {name for name, file in files.items()
+                   if file.exists() and file_digest(file) != name.removesuffix(FOLDER)}
+        for name in damaged:
+            files[name].unlink()
+        return damaged
+
+    def _fetch_from(self, name: str, digests: set[str]) -> None:
+        with self._answering(name) as remote:
+            self._copy(remote.odb, self._repo.cache.local, digests, verify=True)
+
+    def _push_to(self, name: str, digests: set[str]) -> tuple[int, int]:
+        with self._answering(name) as remote:
+            new = self._copy(self._repo.cache.local, remote.odb, digests, verify=False)
+        return len(new), sum(cached_file(self.cache, digest).stat().st_size for digest in new)
+
+    def _copy(self, source: "HashFileDB", target: "HashFileDB", digests: set[str], verify: bool) -> list[str]:
+        """Copy what `source` has and `target` lacks; returns it."""
+        new = digests - set(target.oids_exist(digests))
+        there = sorted(source.oids_exist(new)) if new else []
+        failed: list[BaseException] = []
+        if there:
+            target.add([source.oid_to_path(digest) for digest in there], source.fs, there, verify=verify,
+                       check_exists=False, on_error=_collect(failed))
+        if failed:
+            raise failed[0]
+        return there
+
+    @contextmanager
+    def _answering(self, name: str) -> "Iterator[Remote]":
+        try:
+            yield self._repo.cloud.get_remote(name)
+        except UserError:
+            raise
+        except Exception as error:  # each kind of remote has exceptions of its own
+            about = self._repo.config["remote"].get(name, {}).get("url", "unknown")
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            raise UserError(f"The DVC remote {name} ({about}) does not work: {said}. See `dvc remote list` and its "
+                            "credentials in `.dvc/config.local`; s3:// needs `pip install 'plumbline[s3]'`.") from error
+
+
+def _collect(failed: list[BaseException]) -> Callable[[str, BaseException], None]:
+    def note(_digest: str, error: BaseException) -> None:
+        failed.append(error)
+
+    return note
+
+
+def tracked_batches(home: Home) -> dict[Path, str]:
+    """The folders of arrived batches that DVC tracks, whether or not they are on this machine, with their digests."""
+    from ruamel.yaml import YAML
+
+    found = {}
+    for file in sorted(home.preferences.arrived.glob("*.dvc")):
+        for out in YAML(typ="safe").load(file.read_text(encoding="utf-8"))["outs"]:
+            found[file.parent / out["path"]] = str(out["md5"])
+    return found

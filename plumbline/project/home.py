@@ -1,0 +1,108 @@
+"""Where things are kept: the project's root, and its home `.plumbline/` with the cache, the MLflow store and Prefect's
+state.
+
+Everything is an absolute path, because stages run in workspaces of their own and the tools' defaults follow the current
+folder. `PLUMBLINE_HOME` moves the home; `MLFLOW_TRACKING_URI`, `PREFECT_HOME` and `PREFECT_API_URL` are left as the
+user set them.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from plumbline.errors import UserError
+from plumbline.preferences.batches.folders import Folders
+from plumbline.project.service_lock import api_key, api_url
+
+HOME = "PLUMBLINE_HOME"
+RECORD_FILE = "run.json"
+
+STARTUP_SECONDS = "60"
+"""Prefect's server creates its database on the first start; on a busy machine its default of 20 s is short."""
+
+SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": STARTUP_SECONDS,
+}
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders of one project."""
+
+    root: Path
+    """The checkout: dvc.yaml, params.yaml, the code."""
+    folder: Path
+    """`.plumbline/` in the root, or what PLUMBLINE_HOME names."""
+
+    @property
+    def runs(self) -> Path:
+        """The workspaces, one a run."""
+        return self.root / "runs"
+
+    @property
+    def preferences(self) -> Folders:
+        """The preference data: what arrived, and what can be made from it again."""
+        return Folders(self.root, self.folder)
+
+    @property
+    def cache(self) -> Path:
+        """The DVC cache that the checkout and all runs share."""
+        return self.folder / "cache"
+
+    @property
+    def scratch(self) -> Path:
+        """Resume checkpoints of unfinished stages."""
+        return self.folder / "scratch"
+
+    @property
+    def waiting(self) -> Path:
+        """What MLflow's store could not take yet."""
+        return self.folder / "waiting"
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's files."""
+        return self.folder / "artifacts"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's store: the user's, or a SQLite file in the home."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    def environment(self) -> dict[str, str]:
+        """Variables for this process and its children: no telemetry, and all state in the home."""
+        # MLflow looks up `models:/ID` in the store that the variable names, whatever store the client was given.
+        wanted = {**SETTINGS, HOME: str(self.folder), "MLFLOW_TRACKING_URI": self.tracking_uri}
+        url = api_url(self.folder)  # None unless a `plumbline up` is running
+        if "PREFECT_HOME" not in os.environ and "PREFECT_API_URL" not in os.environ:
+            wanted["PREFECT_HOME"] = str(self.folder / "prefect")
+            if url:
+                wanted["PREFECT_API_URL"] = url
+        if url and wanted.get("PREFECT_API_URL", os.environ.get("PREFECT_API_URL")) == url:
+            wanted["PREFECT_API_AUTH_STRING"] = api_key(self.folder)
+        return wanted
+
+
+def enter(home: Home) -> None:
+    """Make this process and its children use the project's home. Comes before the first import of Prefect."""
+    # Prefect's server does not make the folder of its database.
+    for folder in (home.folder, home.folder / "prefect"):
+        folder.mkdir(parents=True, exist_ok=True)
+    os.environ.update(home.environment())
+
+
+def find_home(start: Path | None = None) -> Home:
+    """The project that `start` (the current folder) lies in. Raises UserError outside of one."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        is_project = (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file()
+        if is_project and not (folder / RECORD_FILE).is_file():  # a run's workspace looks like a project too
+            named = os.environ.get(HOME)
+            return Home(folder, Path(named).expanduser().resolve() if named else folder / ".plumbline")
+    raise UserError(f"{start} is not inside a Plumbline project: no folder from there upward holds dvc.yaml and "
+                    "params.yaml. Change to your checkout and try again.")

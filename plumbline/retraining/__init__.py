@@ -1,0 +1,1 @@
+"""When to retrain: the clock, and whether anything new has arrived."""

@@ -1,0 +1,265 @@
+"""Whether a retraining is due: how many judgements arrived since the champion's snapshot, and when the clock is next.
+
+Pages and the command line ask this all the time, so it looks at names of batches and opens no rows: batches never
+change, and neither does the snapshot of a run.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from plumbline.config import Params, load_params
+from plumbline.errors import UserError
+from plumbline.preferences.batches.arrivals import arrival_index, arrivals, read_arrival, removed_rows
+from plumbline.preferences.batches.batch import SIMULATED
+from plumbline.preferences.batches.folders import Folders
+from plumbline.preferences.batches.index import KINDS
+from plumbline.preferences.batches.manifest import MANIFEST, manifest_in
+from plumbline.preferences.batches.snapshot import ADDED, HUB
+from plumbline.project.digests import cached_file, cached_listing
+from plumbline.project.home import RECORD_FILE, Home
+from plumbline.project.run_record import RunRecord, read_record, workspace_of
+from plumbline.retraining.clock import next_scheduled
+from plumbline.tracking.store import StoreGone, broken_store, is_away, is_there, require_store
+
+ALIAS = "champion"
+FRESH_SECONDS = 5.0
+"""For how long the champion of a store that is no file is believed."""
+DEMONSTRATION = "demonstration"
+
+
+@dataclass(frozen=True)
+class Due:
+    """Whether a run that nobody asked for should run now."""
+
+    new_comparisons: int
+    """Judgements that arrived since the champion's snapshot."""
+    needed: int
+    since: str | None
+    """The run that made the champion."""
+    next_scheduled: str | None
+    """When the clock is next: ISO 8601; None without a schedule."""
+    enough: bool
+    """Whether a run would learn something."""
+    why: str
+    """In a sentence."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What `due` knows of a batch."""
+
+    digest: str
+    """Of its rows: snapshots name those, and not the correction that brought them."""
+    judgements: int
+    added: str
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A run whose snapshot is known."""
+
+    run: str
+    created: str
+    batches: frozenset[str] | None
+    """Digests of rows as they arrived, whatever the snapshot left out of them; None where it cannot be read."""
+
+
+def due(home: Home) -> Due:
+    """Look at what has arrived. Raises UserError for broken parameters, and StoreGone where MLflow's store is away."""
+    params = _params(home.root, _changed(home.root / "params.yaml"))
+    champion, last = _champion(home, params.promote.model_name), _last_conclusive(home)
+    batches = _arrived(home) if ADDED in params.snapshot.sources else {}
+    new = _count(home, batches, champion)
+    unseen = _count(home, batches, last) if last else new
+    enough, why = _verdict(params, new, unseen, champion, last, _changed_source(home, params, last))
+    return Due(new, params.retrain.min_new_comparisons, champion.run if champion else None,
+               next_scheduled(home, params.retrain), enough, why)
+
+
+def _verdict(params: Params, new: int, unseen: int, champion: Learned | None, last: Learned | None,
+             changed: str | None) -> tuple[bool, str]:
+    needed = params.retrain.min_new_comparisons
+    if champion is None and last is None:
+        return True, "there is no champion yet"
+    if changed:
+        return True, f"the source {changed} has changed since run {last.run if last else ''}".rstrip()
+    if last and not unseen:
+        return False, f"nothing new since run {last.run}, which had the same data"
+    if last and unseen < min(needed, new):
+        # Otherwise, once a champion is hard to beat, every single judgement would start a run.
+        return False, f"{unseen:,} new comparisons since run {last.run}, which gave no champion; {needed:,} are needed"
+    since = f"since the champion's snapshot (run {champion.run})" if champion else "and there is no champion yet"
+    return new >= needed, f"{new:,} new comparisons {since}; {needed:,} are needed"
+
+
+def _count(home: Home, batches: Mapping[str, Arrived], learned: Learned | None) -> int:
+    """Judgements in batches that a run's snapshot does not hold."""
+    if learned is None:
+        return sum(batch.judgements for batch in batches.values())
+    if learned.batches is None:
+        return sum(batch.judgements for batch in batches.values() if batch.added >= learned.created)
+    missing = [batch for batch in batches.values() if batch.digest not in learned.batches]
+    older = frozenset(batch.digest for batch in missing if batch.added < learned.created and batch.judgements)
+    return sum(batch.judgements for batch in missing if batch.digest not in older) + (
+        _left(home.preferences, older, len(batches)) if older else 0)
+
+
+@lru_cache(maxsize=4)
+def _left(folders: Folders, digests: frozenset[str], _arrivals: int) -> int:
+    """Judgements of these batches that are still in use: a snapshot does not hold a batch of which nothing is."""
+    known = arrivals(folders)
+    gone, total = removed_rows(folders, known), 0
+    for arrival in known:
+        if arrival.batch.digest in digests:
+            index = arrival_index(folders, arrival)
+            judged = index.kind != KINDS.index(DEMONSTRATION)
+            total += int((judged & ~np.isin(index.row, gone)).sum())
+    return total
+
+
+_batches: dict[Path, dict[str, Arrived]] = {}
+
+
+def _arrived(home: Home) -> Mapping[str, Arrived]:
+    """All batches by the names of their folders; each file is read once."""
+    folder = home.preferences.arrived
+    try:
+        names = {entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir()}
+    except FileNotFoundError:
+        return {}
+    known = _batches.setdefault(folder, {})
+    for name in names - known.keys():
+        with contextlib.suppress(FileNotFoundError):  # on its way
+            arrival = read_arrival(folder / name)
+            batch = arrival.batch
+            judgements = sum(batch.kinds.values()) - batch.kinds.get(DEMONSTRATION, 0)
+            known[name] = Arrived(batch.digest, judgements, arrival.added)
+    for name in known.keys() - names:
+        del known[name]
+    return known
+
+
+def _champion(home: Home, model: str) -> Learned | None:
+    database = home.folder / "mlflow.db"
+    local = home.tracking_uri == f"sqlite:///{database}"
+    if local and not is_there(database):
+        if home.artifacts.exists():
+            require_store(home)
+        return None
+    return _champion_at(home, model, _changed(database) if local else int(time.monotonic() / FRESH_SECONDS))
+
+
+@lru_cache(maxsize=4)
+def _champion_at(home: Home, model: str, _when: int) -> Learned | None:
+    from mlflow.exceptions import MlflowException
+
+    from plumbline.tracking import recording as tracking
+    from plumbline.tracking.registry import ABSENT
+
+    try:
+        version = tracking.connect(home).get_model_version_by_alias(model, ALIAS)
+    except MlflowException as error:
+        if is_away(error):
+            raise StoreGone(f"MLflow's store {home.tracking_uri} does not answer now ({error}).") from None
+        if error.error_code in ABSENT:
+            return None
+        raise broken_store(home.tracking_uri, error) or error from None
+    created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat()
+    run = version.tags.get("pipeline_run", "")
+    found = _learned(home, run)
+    if found:
+        return found
+    return Learned(run, created, _batches_in(_cached_manifest(home, version.tags.get("snapshot", ""))))
+
+
+def _last_conclusive(home: Home) -> Learned | None:
+    """The newest run here with params.yaml as it is that came to its end, or that a gate stopped."""
+    try:
+        names = sorted((entry.name for entry in os.scandir(home.runs)), reverse=True)
+    except FileNotFoundError:
+        return None
+    for name in names:
+        file = home.runs / name / RECORD_FILE
+        if file.exists() and _conclusive(home.runs / name, _changed(file)):
+            return _learned(home, name)
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _conclusive(folder: Path, _when: int) -> bool:
+    try:
+        record = read_record(folder)
+    except UserError:  # it tells nothing
+        return False
+    if record.settings or record.params_file or record.until:  # somebody's experiment
+        return False
+    return record.status == "finished" or refused(folder, record)
+
+
+def refused(folder: Path, record: RunRecord) -> bool:
+    """Whether a gate stopped the run."""
+    gate = folder / "reports/reward/gate.json"
+    if record.status != "failed" or not gate.exists():
+        return False
+    try:
+        return not json.loads(gate.read_text(encoding="utf-8"))["passed"]
+    except (OSError, ValueError, KeyError, TypeError):  # damaged
+        return False
+
+
+@lru_cache(maxsize=64)
+def _learned(home: Home, run: str) -> Learned | None:
+    folder = workspace_of(home, run)
+    manifest = folder / "data/snapshot" / MANIFEST if folder else None
+    if folder is None or manifest is None or not manifest.exists():
+        return None
+    try:
+        created = read_record(folder).created
+    except (UserError, FileNotFoundError):  # MLflow knows as much of the champion's run
+        return None
+    return Learned(run, created, _batches_in(manifest))
+
+
+def _cached_manifest(home: Home, snapshot: str) -> Path | None:
+    """A snapshot's manifest in DVC's cache, for a run whose workspace is gone."""
+    names = cached_listing(home.cache, snapshot) if snapshot else None
+    file = cached_file(home.cache, names[MANIFEST]) if names and MANIFEST in names else None
+    return file if file and file.exists() else None
+
+
+def _batches_in(manifest: Path | None) -> frozenset[str] | None:
+    return frozenset(batch.whole or batch.digest for batch in manifest_in(manifest).batches) if manifest else None
+
+
+def _changed_source(home: Home, params: Params, last: Learned | None) -> str | None:
+    """A file or folder among the sources that is newer than the last run."""
+    since = datetime.fromisoformat(last.created).timestamp() if last else 0.0
+    for source in params.snapshot.sources:
+        if source in (ADDED, SIMULATED) or source.startswith(HUB):
+            continue
+        path = home.root / Path(source).expanduser()
+        if any(one.exists() and one.stat().st_mtime > since for one in (path, *path.rglob("*"))):
+            return source
+    return None
+
+
+@lru_cache(maxsize=4)
+def _params(root: Path, _when: int) -> Params:
+    return load_params(root)
+
+
+def _changed(file: Path) -> int:
+    """When a file was last written, in nanoseconds; 0 where there is none, which the caller reports in its own way."""
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,54 @@
+"""What is announced: how a run ended, that a gate said no, that another policy is champion."""
+
+import contextlib
+import json
+from pathlib import Path
+
+from plumbline.errors import GateFailed
+from plumbline.notify.notices import notify
+from plumbline.notify.prefect_events import CHAMPION_CHANGED, GATE_FAILED, RUN_FAILED, RUN_FINISHED
+from plumbline.project.home import Home
+from plumbline.project.locks import file_lock
+from plumbline.runs.workspace import Workspace
+from plumbline.tracking.registry import Registry
+from plumbline.tracking.store import require_store
+from plumbline.whole_file import write_whole
+
+NOTICED = "champion.json"
+"""The champion that was announced last."""
+
+
+def run_ended(workspace: Workspace, error: BaseException | None) -> None:
+    """Announce how a run ended. Never raises."""
+    record, webhook = workspace.record, workspace.params.retrain.webhook
+    event = RUN_FINISHED if error is None else GATE_FAILED if isinstance(error, GateFailed) else RUN_FAILED
+    payload = {"run": record.id, "status": record.status, "message": record.message, "trigger": record.trigger,
+               "host": record.host, "stages": {name: outcome.status for name, outcome in record.stages.items()}}
+    notify(workspace.home, webhook, event, f"plumbline.run.{record.id}", payload)
+    with contextlib.suppress(Exception):  # a store that does not answer has been reported by the run itself
+        champion_changed(workspace.home, workspace.params.promote.model_name, webhook)
+
+
+def champion_changed(home: Home, model: str, webhook: str | None) -> None:
+    """Announce the champion unless it is the one that was announced last, whoever moved the alias."""
+    if not home.artifacts.exists():
+        return  # no run has been recorded
+    require_store(home)
+    file = home.folder / NOTICED
+    with file_lock(file.with_suffix(".lock")):  # the run and `plumbline up` may look at the same moment
+        champion = Registry.open(home, model).champion()
+        before = _noticed(file)
+        now = champion.version if champion else None
+        if before.get(model) == now:
+            return
+        write_whole(file, json.dumps({**before, model: now}) + "\n")
+    notify(home, webhook, CHAMPION_CHANGED, f"plumbline.model.{model}",
+           {"model": model, "version": now, "before": before.get(model)})
+
+
+def _noticed(file: Path) -> dict[str, int | None]:
+    """The champions that were announced last, by model; none where that is forgotten: then one is announced again."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -1,0 +1,127 @@
+"""One pass through the pipeline: its workspace, its MLflow parent run, and how it ended."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from plumbline.config import Params
+from plumbline.errors import UserError, after
+from plumbline.project.home import RECORD_FILE, Home, enter, find_home
+from plumbline.project.locks import GC_LOCK, file_lock
+from plumbline.project.run_record import Outcome, Status
+from plumbline.runs.announce import run_ended
+from plumbline.runs.dead_runs import mark_dead
+from plumbline.runs.not_run import could_not_start
+from plumbline.runs.preflight import preflight
+from plumbline.runs.run_files import CODE_ARCHIVE, LOCK, RECORD, pack_code
+from plumbline.runs.workspace import Request, Workspace, create_workspace, resolve
+from plumbline.tracking import recording as tracking
+from plumbline.tracking.outbox import deliver
+
+MLFLOW_STATUS: dict[Status, tracking.RunStatus] = {"finished": "FINISHED", "cancelled": "KILLED", "failed": "FAILED"}
+LONGEST_TAG = 1000
+GATE = "reports/reward/gate.json"
+ASKED_FOR = (RECORD_FILE, "params.yaml", "dvc.yaml")
+CHANGING = (RECORD_FILE, LOCK)
+MANIFEST = "data/snapshot/manifest.json"
+
+
+@contextmanager
+def pipeline_run(request: Request) -> Iterator[Workspace]:
+    """Open a run; whatever ends it is written into its record and into MLflow."""
+    home = find_home()
+    enter(home)
+    try:
+        params = resolve(home, request)
+        preflight(home, params)
+        tracking.prepare(home)
+        deliver(home)
+        mark_dead(home)
+        workspace, parent = _begin(home, params, request)
+    except UserError as error:
+        could_not_start(home, request, error)
+        raise
+    workspace = replace(workspace, after_stage=lambda stage, outcome: _record(workspace, parent, stage, outcome))
+    try:
+        yield workspace
+    except BaseException as error:
+        cancelled = not isinstance(error, Exception)
+        with after(error):
+            _end(workspace, parent, "cancelled" if cancelled else "failed", str(error) or type(error).__name__)
+        run_ended(workspace, error)
+        raise
+    _end(workspace, parent, "finished", None)
+    run_ended(workspace, None)
+
+
+def _begin(home: Home, params: Params, request: Request) -> tuple[Workspace, tracking.Recording]:
+    """Make the workspace and the MLflow run; after an error there is no workspace, for the run has not begun."""
+    with file_lock(home.folder / GC_LOCK):  # gc must know of the run, or be done
+        workspace = create_workspace(home, params, request)
+    try:
+        parent = tracking.Recording(home, workspace.record.id, _tags(workspace))
+        workspace.record.mlflow_run = parent.run_id
+        workspace.record.save(workspace.folder)
+        _upload(workspace, parent, *ASKED_FOR)
+        if workspace.record.git_dirty is not False:
+            _upload_code(workspace, parent)
+    except BaseException:
+        shutil.rmtree(workspace.folder, ignore_errors=True)
+        raise
+    return workspace, parent
+
+
+def check_gate(workspace: Workspace) -> None:
+    """Stop before PPO when the reward model is not good enough. Raises GateFailed with the reasons."""
+    if workspace.complete:
+        return
+    from plumbline.evaluation.gate import require_passed
+
+    require_passed(workspace.folder / GATE)
+
+
+def _record(workspace: Workspace, parent: tracking.Recording, stage: str, outcome: Outcome) -> None:
+    """Write into MLflow what became of a stage, as soon as it is known."""
+    tags = {f"stage.{stage}": outcome.status, f"stage.{stage}.reason": outcome.reason[:LONGEST_TAG],
+            f"stage.{stage}.seconds": str(outcome.seconds)}
+    if outcome.mlflow_run:
+        tags[f"stage.{stage}.run"] = outcome.mlflow_run
+    parent.tags(tags)
+    _upload(workspace, parent, *CHANGING, *([MANIFEST] if stage == "snapshot" else []))
+
+
+def _end(workspace: Workspace, parent: tracking.Recording, status: Status, message: str | None) -> None:
+    record = workspace.record
+    record.status, record.message = status, message
+    record.ended = datetime.now(UTC).isoformat(timespec="seconds")
+    record.save(workspace.folder)
+    parent.tags({"status": status})
+    _upload(workspace, parent, RECORD_FILE)
+    parent.end(MLFLOW_STATUS[status])
+    deliver(workspace.home)
+
+
+def _upload(workspace: Workspace, parent: tracking.Recording, *files: str) -> None:
+    for file in files:
+        if (workspace.folder / file).exists():
+            parent.file(workspace.folder / file, RECORD)
+
+
+def _upload_code(workspace: Workspace, parent: tracking.Recording) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        pack_code(workspace.folder, Path(scratch) / CODE_ARCHIVE)
+        parent.file(Path(scratch) / CODE_ARCHIVE, RECORD)
+
+
+def _tags(workspace: Workspace) -> dict[str, str]:
+    record = workspace.record
+    tags = {"plumbline.pipeline_run": record.id, tracking.TRIGGER: record.trigger}
+    if record.retry_of:
+        tags["plumbline.retry_of"] = record.retry_of
+    if record.git_commit:
+        tags |= {"mlflow.source.git.commit": record.git_commit, "git.dirty": str(record.git_dirty).lower()}
+    return tags

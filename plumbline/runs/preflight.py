@@ -1,0 +1,150 @@
+"""What can be known to fail before anything is trained.
+
+Parameters have been checked one by one; here they meet the world: the files, the base model, its context, the disk.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from plumbline import __version__
+from plumbline.config import Params
+from plumbline.errors import UserError
+from plumbline.preferences.batches.arrivals import arrivals
+from plumbline.preferences.batches.batch import SIMULATED
+from plumbline.preferences.batches.folders import Folders
+from plumbline.preferences.batches.snapshot import ADDED
+from plumbline.preferences.reading.source_files import place_of
+from plumbline.project.home import Home
+from plumbline.whole_file import write_whole
+
+PRETRAIN = "pretrain"
+HUB = "hub:"
+GOLD = "gold"
+LEAST_FREE_BYTES = 1_000_000_000
+COPIES_OF_BASE = 10
+"""A run keeps base, SFT, reward, policy and champion, each in its workspace and in the cache."""
+
+JUDGES = (GOLD, "reward")
+"""Those that are no language model of their own."""
+EXAMINE = """
+import json, sys
+from pathlib import Path
+from plumbline.errors import UserError
+from plumbline.lm.examination import examine, require_judge
+try:
+    role, name, root = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    found = require_judge(name, root) if role == "judge" else examine(name, root).context
+except UserError as error:
+    sys.stderr.write(" ".join(str(error).split()))
+    raise SystemExit(error.exit_code)
+print(json.dumps(found))
+"""
+
+
+def preflight(home: Home, params: Params) -> None:
+    """Raise UserError for the first thing that would stop the run later."""
+    _sources(home.root, params)
+    _judge(home, params)
+    _lengths(params, _context(home, params))
+    _judge_model(home, params)
+    _disk(home, params)
+
+
+def _sources(root: Path, params: Params) -> None:
+    for source in params.snapshot.sources:
+        if source not in (SIMULATED, ADDED) and not source.startswith(HUB):
+            place_of(source, root)
+
+
+def _judge(home: Home, params: Params) -> None:
+    if params.preference_eval.judge != GOLD:
+        return
+    sources = params.snapshot.sources
+    outside = [source for source in sources if source not in (SIMULATED, ADDED)]
+    if ADDED in sources:
+        outside += [f"{ADDED}: {arrival.batch.source}" for arrival in arrivals(Folders(home.root, home.folder))
+                    if not arrival.batch.simulated]
+    if outside:
+        raise UserError(f"preference_eval.judge is `{GOLD}`, which knows the simulated world only, but "
+                        f"snapshot.sources has {', '.join(outside)}. Set preference_eval.judge=reward.")
+
+
+def _context(home: Home, params: Params) -> int | None:
+    """The longest sequence of the base model, None for one without a limit; a model to pretrain is judged without
+    loading transformers."""
+    if params.base.source == PRETRAIN:
+        return params.base.context
+    return _examined(home, "base", params.base.source)
+
+
+def _judge_model(home: Home, params: Params) -> None:
+    if params.preference_eval.judge not in JUDGES:
+        _examined(home, "judge", params.preference_eval.judge)
+
+
+def _examined(home: Home, role: str, source: str) -> int | None:
+    """Examine a model, and return its context. Raises UserError for one that cannot be used in this role.
+
+    Asked in a child process, because this one must never import torch; and once for each model, because that takes
+    seconds which an unchanged pipeline should not wait for. Each answer has a file of its own, so that two runs that
+    ask at once do not overwrite each other's.
+    """
+    # What holds of a model may change with our own code and with transformers.
+    code = f"plumbline {__version__}, transformers {version('transformers')}"
+    key = f"{role} {source} {_newest(home.root / source)} {code}"
+    kept_in = home.folder / "examined" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    try:
+        kept = json.loads(kept_in.read_text(encoding="utf-8"))
+        return None if kept["context"] is None else int(kept["context"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
+        context = _examine(home, role, source)
+    kept_in.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(kept_in, json.dumps({"examined": key, "context": context}, indent=1) + "\n")
+    return context
+
+
+def _examine(home: Home, role: str, source: str) -> int | None:
+    done = subprocess.run([sys.executable, "-c", EXAMINE, role, source, str(home.root)], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, check=False,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    if done.returncode == UserError.exit_code:
+        raise UserError(done.stderr.strip().splitlines()[-1])
+    if done.returncode:
+        raise UserError(f"The model {source} cannot be examined: {done.stderr.strip()[-500:]}")
+    context: int | None = json.loads(done.stdout.splitlines()[-1])
+    return context
+
+
+def _newest(path: Path) -> int:
+    """When the files of a local model were last changed; 0 for what is no path."""
+    files = [path, *path.glob("*")] if path.exists() else []
+    return max((file.stat().st_mtime_ns for file in files), default=0)
+
+
+def _lengths(params: Params, context: int | None) -> None:
+    if context is None:
+        return
+    wanted = {
+        "sft.max_length": params.sft.max_length,
+        "reward_model.max_length": params.reward_model.max_length,
+        "ppo.max_prompt + ppo.max_response": params.ppo.max_prompt + params.ppo.max_response,
+    }
+    too_long = [f"{name} is {tokens}" for name, tokens in wanted.items() if tokens > context]
+    if too_long:
+        raise UserError(f"The base model {params.base.source} reads at most {context} tokens, but "
+                        f"{' and '.join(too_long)}. Lower what is too long, or take a model with a longer context.")
+
+
+def _disk(home: Home, params: Params) -> None:
+    free = shutil.disk_usage(home.root).free
+    file = home.root / params.base.source
+    needed = max(LEAST_FREE_BYTES, COPIES_OF_BASE * file.stat().st_size if file.is_file() else 0)
+    if free < needed:
+        raise UserError(f"The disk of {home.root} has {free / 1e9:.1f} GB free; a run with these parameters wants at "
+                        f"least {needed / 1e9:.1f} GB. See `plumbline gc --dry-run`, or free space elsewhere.")

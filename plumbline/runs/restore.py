@@ -1,0 +1,197 @@
+"""Put back a run's data, parameters and models: `plumbline restore RUN`.
+
+The record says which bytes belong to the run; they come from the cache, or from the DVC remotes. The workspace is made
+beside its place, checked against dvc.lock, and moved there when it is whole, so that nobody ever sees half of one.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import secrets
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from plumbline.errors import UserError
+from plumbline.project.digests import digest, require_inside
+from plumbline.project.dvc_objects import Storage
+from plumbline.project.dvc_yaml import read_stages
+from plumbline.project.home import RECORD_FILE, Home
+from plumbline.project.locks import GC_LOCK, file_lock
+from plumbline.project.run_record import read_record
+from plumbline.runs.dvc_stage import lock_entry
+from plumbline.runs.reasons import code_digests
+from plumbline.runs.run_files import CODE_ARCHIVE, LOCK, Recorded, outputs_of, recorded
+from plumbline.runs.workspace import CODE, IGNORE, init_dvc
+
+NEW, OLD = ".new-", ".old-"
+"""Begin the names of workspaces that are being made and of those that are being deleted."""
+KEPT = ("params.yaml", "dvc.yaml", LOCK)
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A run that is whole again."""
+
+    run: str
+    folder: Path
+    was_whole: bool
+    """Nothing had to be done."""
+    outputs: dict[str, str]
+    """The digests of its data, models and reports, by path."""
+    other_code: list[str]
+    """Code that differs from what the run's stages used: repeating them may give other numbers."""
+
+
+def restore(home: Home, name: str, target: Path | None = None) -> Restored:
+    """Put a run back into `runs/`, or into `target`, which must not exist.
+
+    Raises UserError for an unknown run, one that is still going on, and when something is neither in the cache nor in a
+    remote; then nothing has been made.
+    """
+    if target and target.exists():
+        raise UserError(f"{target} exists already; expected a folder that is still to be made.")
+    with recorded(home, name) as found:
+        run = found.record.id
+        folder = target or home.runs / run
+        if not target:
+            _require_replaceable(folder, run)
+        if not target and (folder / RECORD_FILE).exists() and read_record(folder).status == "running":
+            raise UserError(f"The run {run} is still going on in {folder}. Wait for its end, or restore what it has "
+                            "done so far elsewhere, with --to DIR.")
+        if not target and found.is_workspace and not _differing(folder):
+            return Restored(run, folder, True, found.outputs, other_code(folder))
+        with file_lock(home.folder / GC_LOCK):
+            _bring(home, found)
+            return Restored(run, folder, False, found.outputs, _make(home, found, folder))
+
+
+def _require_replaceable(folder: Path, run: str) -> None:
+    """Raise UserError where something lies at a run's place that is not its workspace: it would be deleted."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    record = folder / RECORD_FILE
+    ours = read_record(folder).id == run if record.exists() else (folder / ".dvc").is_dir()
+    if folder.is_symlink() or not ours:
+        raise UserError(f"{folder} is not the workspace of the run {run}, and nothing of it was touched. Move it away, "
+                        "or restore the run elsewhere with --to DIR.")
+
+
+def other_code(folder: Path) -> list[str]:
+    """The code in a workspace that differs from what its stages used, according to dvc.lock."""
+    differing = set()
+    for stage in read_stages(folder).values():
+        used = code_digests(lock_entry(folder, stage.name))
+        differing |= {path for path, md5 in used.items() if not _is(folder / path, md5)}
+    return sorted(differing)
+
+
+def _bring(home: Home, found: Recorded) -> None:
+    storage = Storage(home)
+    wanted = found.outputs
+    storage.drop_damaged(wanted.values())
+    storage.fetch(wanted.values())
+    gone = [path for path, md5 in wanted.items() if storage.lacking([md5])]
+    if gone:
+        raise UserError(f"The run {found.record.id} cannot be restored: {len(gone)} of its {len(wanted)} outputs are "
+                        f"gone: {_some(gone)}. Looked in {storage.where()}. Nothing was made. Push the run where it "
+                        f"still is: `plumbline push {found.record.id}`.")
+
+
+def _make(home: Home, found: Recorded, folder: Path) -> list[str]:
+    """Build the workspace beside its place and move it there; returns the code that could not be put back."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.parent / f"{NEW}{folder.name}-{secrets.token_hex(3)}"
+    draft.mkdir()
+    try:
+        for file in KEPT:
+            shutil.copy(found.folder / file, draft / file)
+        put_code(home, found, draft)
+        logs = found.folder / "logs"
+        if logs.is_dir():
+            shutil.copytree(logs, draft / "logs")
+        init_dvc(draft, home)
+        _check_out(draft)
+        differing = _differing(draft)
+        if differing:
+            raise UserError(f"The run {found.record.id} came out of the cache other than it was recorded: "
+                            f"{_some(differing)}. Nothing was made; try again.")
+        code = other_code(draft)
+        shutil.copy(found.folder / RECORD_FILE, draft / RECORD_FILE)
+        _put_in_place(draft, folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return code
+
+
+def put_code(home: Home, found: Recorded, draft: Path) -> None:
+    """Lay down a run's code: from its workspace, its archive, git, or else the checkout as it is now."""
+    archive = found.folder / CODE_ARCHIVE
+    if archive.exists():
+        with tarfile.open(archive) as packed:
+            packed.extractall(draft, filter="data")
+        return
+    if not found.is_workspace and (committed := _from_git(home.root, found.record.git_commit)):
+        with tarfile.open(fileobj=io.BytesIO(committed)) as packed:
+            packed.extractall(draft, filter="data")
+        return
+    source = found.folder if found.is_workspace else home.root
+    for room in CODE:
+        if (source / room).is_dir():
+            shutil.copytree(source / room, draft / room, ignore=shutil.ignore_patterns("__pycache__"))
+    if (source / IGNORE).exists():
+        shutil.copy(source / IGNORE, draft / IGNORE)
+
+
+def _from_git(root: Path, commit: str | None) -> bytes | None:
+    """The code of a commit as a tar file; None where the checkout does not have it, or this machine has no git."""
+    if commit is None or shutil.which("git") is None:
+        return None
+    prefix = subprocess.run(["git", "rev-parse", "--show-prefix"], cwd=root, capture_output=True, check=False)
+    names = [name for name in (*CODE, IGNORE) if (root / name).exists()]
+    done = subprocess.run(["git", "archive", f"{commit}:{prefix.stdout.decode().strip()}", "--", *names], cwd=root,
+                          capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def _check_out(folder: Path) -> None:
+    """Copy what dvc.lock names out of the cache, and let DVC know the stages as done, so that later runs reuse them."""
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    with contextlib.chdir(folder):
+        repo = Repo(str(folder))
+        for out in repo.index.outs:  # as DVC understands them: working folders and templates move them
+            require_inside(os.path.relpath(out.fs_path, folder), "The run's dvc.yaml")
+        repo.checkout(targets=list(outputs_of(folder)), force=True)
+        with repo.lock:
+            for stage in repo.index.stages:
+                repo.stage_cache.save(stage)
+
+
+def _put_in_place(draft: Path, folder: Path) -> None:
+    old = folder.parent / f"{OLD}{folder.name}-{secrets.token_hex(3)}"
+    if folder.exists():
+        folder.rename(old)
+    draft.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _differing(folder: Path) -> list[str]:
+    return [path for path, md5 in outputs_of(folder).items() if not _is(folder / path, md5)]
+
+
+def _is(path: Path, md5: str) -> bool:
+    return path.exists() and digest(path) == md5
+
+
+def _some(paths: Iterable[str]) -> str:
+    names = list(paths)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,143 @@
+"""What was kept of a run besides its bytes: its record, parameters, pipeline, dvc.lock and code.
+
+All of it lies in the run's workspace, and in MLflow under `record/`, from where another machine takes it.
+"""
+
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ruamel.yaml import YAML
+
+from plumbline.errors import UserError
+from plumbline.project.digests import require_inside
+from plumbline.project.home import Home
+from plumbline.project.run_record import RunRecord, find_run, raw_record, read_record
+from plumbline.runs.workspace import CODE, IGNORE
+from plumbline.tracking import recording as tracking
+from plumbline.tracking.writes import DELETED
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+RECORD = "record"
+"""The folder of a run's MLflow artifacts."""
+LOCK = "dvc.lock"
+CODE_ARCHIVE = "code.tar.gz"
+"""The code of a run, kept where git cannot give it back: it had changes that were not committed, or no git."""
+NEWEST = 20
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What is known of a run."""
+
+    record: RunRecord
+    folder: Path
+    """Holds run.json, params.yaml, dvc.yaml, dvc.lock, and perhaps code.tar.gz."""
+    is_workspace: bool
+    """Whether the folder is the run's workspace on this machine."""
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The digest of everything that its stages left, by path."""
+        return outputs_of(self.folder)
+
+
+def outputs_of(folder: Path, *only: str) -> dict[str, str]:
+    """The digests of the outputs that dvc.lock in a folder names, of all stages or only some, by path.
+
+    Nothing where there is no lock yet. Raises UserError for a path that leads out of the folder.
+    """
+    file = folder / LOCK
+    if not file.exists():
+        return {}
+    lock = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    stages = (lock or {}).get("stages", {})
+    return {require_inside(out["path"], str(file)): out["md5"] for name, stage in stages.items()
+            if not only or name in only for out in stage.get("outs", [])}
+
+
+@contextmanager
+def recorded(home: Home, name: str, begun: bool = True) -> Iterator[Recorded]:
+    """The run `latest`, or the one whose id begins with `name`: of this machine, or else as MLflow has it.
+
+    Raises UserError for a run that neither knows, and where it must have `begun`, for one that has done no stage.
+    """
+    folder = _workspace(home, name, begun)
+    with tempfile.TemporaryDirectory(prefix="plumbline-") as scratch:
+        found, run = (folder, folder.name) if folder else _download(home, name, Path(scratch))
+        record = read_record(found) if folder else raw_record(found)
+        if record.id != run:
+            raise UserError(f"The record that was found for the run {run} is that of {record.id}: it is damaged, or "
+                            "somebody has changed it. Nothing was made of it.")
+        if begun and not (found / LOCK).exists():
+            raise UserError(f"The run {record.id} ended before its first stage was done: there is nothing to put back.")
+        yield Recorded(record, found, folder is not None)
+
+
+def pack_code(folder: Path, target: Path) -> None:
+    """Write the code of a workspace into an archive."""
+    with tarfile.open(target, "w:gz") as archive:
+        for name in (*CODE, IGNORE):
+            if (folder / name).exists():
+                archive.add(folder / name, name, filter=_source_only)
+
+
+def _source_only(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "__pycache__" in entry.name else entry
+
+
+def _workspace(home: Home, name: str, begun: bool) -> Path | None:
+    """The run's workspace on this machine, if there is one that stands for itself."""
+    try:
+        folder = find_run(home, name)
+    except UserError:
+        return None
+    needed = ("params.yaml", "dvc.yaml", *([LOCK] if begun else []))
+    whole = all((folder / file).exists() for file in needed)
+    return folder if whole else None
+
+
+def _download(home: Home, name: str, target: Path) -> tuple[Path, str]:
+    """The record of a run as MLflow has it, and the run's name there."""
+    from mlflow.exceptions import MlflowException
+
+    run = _find(home, name)
+    try:
+        tracking.connect(home).download_artifacts(run.info.run_id, RECORD, str(target))
+    except (MlflowException, OSError) as error:
+        raise UserError(f"MLflow at {home.tracking_uri} knows the run {run.info.run_name}, but not its files "
+                        f"`{RECORD}/` ({' '.join(str(error).split())[:300]}). Restore it on the machine "
+                        "that has its workspace.") from error
+    return target / RECORD, str(run.info.run_name)
+
+
+def _find(home: Home, name: str) -> "Run":
+    """The run in MLflow. Raises UserError unless there is exactly one."""
+    from mlflow.exceptions import MlflowException
+
+    client = tracking.connect(home)
+    beginning = "" if name == "latest" else name.replace("'", "").replace("%", "")
+    query = f"tags.`{tracking.TRIGGER}` != '' AND attributes.run_name LIKE '{beginning}%'"
+    try:
+        experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+        if experiment and experiment.lifecycle_stage == DELETED:
+            raise UserError(tracking.deleted_experiment(home))
+        ids = [experiment.experiment_id] if experiment else []
+        runs = list(client.search_runs(ids, query, max_results=NEWEST, order_by=["attributes.start_time DESC"])
+                    if ids else [])
+    except MlflowException as error:
+        said = " ".join(str(error).split())[:300]
+        raise UserError(f"MLflow at {home.tracking_uri} cannot be read: {said}") from error
+    if not runs:
+        raise UserError(f"No run's id begins with `{name}`: looked in {home.runs} and in MLflow at "
+                        f"{home.tracking_uri}. `plumbline runs` lists those of this machine.")
+    if len(runs) > 1 and name != "latest":
+        newest = ", ".join(run.info.run_name for run in runs[:5])
+        raise UserError(f"`{name}` is the beginning of {len(runs)} runs, the newest {newest}. Give more of it.")
+    return runs[0]

@@ -1,0 +1,170 @@
+"""Run one stage as a child process, and leave nothing behind whatever happens.
+
+The child leads a process group of its own, so that cancelling the flow, Ctrl-C or a timeout ends the whole group: the
+shell and the program that it starts. What it prints goes to a log file; its progress file is followed while it
+runs.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from plumbline.errors import NO_SPACE, DiskFull, GateFailed, UserError
+from plumbline.progress import PROGRESS_FILE
+from plumbline.project.dvc_yaml import read_stage
+from plumbline.project.home import Home
+from plumbline.runs.stage_program import FLOW_PID, GIVEN
+from plumbline.runs.stage_record import StageRecord
+
+GRACE_SECONDS = 5.0
+LOOK_SECONDS = 0.1
+LAST_LINES = 15
+
+OnProgress = Callable[[Mapping[str, object]], None]
+OnLine = Callable[[str], None]
+
+
+class StageFailed(Exception):
+    """A stage's program broke; the message has the last lines of its log."""
+
+    def __init__(self, message: str, killed: bool) -> None:
+        super().__init__(message)
+        self.killed = killed
+        """It ended without a word: killed, or out of memory. What raised an exception would raise it again."""
+
+
+@dataclass
+class Child:
+    """A stage's command, as dvc.yaml has it, in a workspace."""
+
+    home: Home
+    folder: Path
+    stage: str
+    on_progress: OnProgress
+    on_line: OnLine
+    record: StageRecord | None = None
+    """Where what the stage measures is recorded; None where the stage's own process does that."""
+    mlflow_run: str | None = None
+    host: dict[str, str] = field(default_factory=dict)
+    error: UserError | None = None
+    crashed: bool = False
+
+    def run(self) -> None:
+        """Run to the end. Raises UserError for what the user can put right, StageFailed for the rest."""
+        self.log.parent.mkdir(exist_ok=True)
+        self.log.touch()
+        self.progress_file.write_text("", encoding="utf-8")
+        if self.record:
+            self._give(self.record)
+        with self.log.open("a", encoding="utf-8") as out, self.log.open(encoding="utf-8", errors="replace") as lines, \
+                self.progress_file.open(encoding="utf-8") as progress:
+            lines.seek(0, os.SEEK_END)
+            command = f"set -e\n{read_stage(self.folder, self.stage).command}"
+            process = subprocess.Popen(command, shell=True, cwd=self.folder, env=self._environment(), stdout=out,
+                                       stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+            try:
+                while process.poll() is None:
+                    self._follow(lines, progress)
+                    time.sleep(LOOK_SECONDS)
+                self._follow(lines, progress)
+            except BaseException:
+                end_group(process)
+                raise
+        if process.returncode:
+            raise self._problem(process.returncode)
+
+    @property
+    def log(self) -> Path:
+        """All that the stage printed."""
+        return self.folder / "logs" / f"{self.stage}.log"
+
+    @property
+    def progress_file(self) -> Path:
+        """The stage's reports, one JSON object a line."""
+        return self.folder / "logs" / f"{self.stage}.progress.jsonl"
+
+    @property
+    def given_file(self) -> Path:
+        """What the stage's process is told before it starts."""
+        return self.folder / "logs" / f"{self.stage}.given.json"
+
+    def _environment(self) -> dict[str, str]:
+        # `python` in a stage's command must be this Python, whether or not the user activated the environment.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        given = {GIVEN: str(self.given_file)} if self.record else {}
+        return {**os.environ, **self.home.environment(), "PATH": path, "PYTHONPATH": str(self.folder),
+                "PYTHONUNBUFFERED": "1", PROGRESS_FILE: str(self.progress_file), FLOW_PID: str(os.getpid()), **given}
+
+    def _give(self, record: StageRecord) -> None:
+        given = {"inputs": record.inputs, "code": record.code, "pipeline_run": record.pipeline_run}
+        self.given_file.write_text(json.dumps(given), encoding="utf-8")
+        # Whoever finds this run dead must know which of MLflow's runs to close.
+        self.progress_file.write_text(json.dumps({"mlflow_run": record.mlflow_run}) + "\n", encoding="utf-8")
+
+    def _follow(self, lines: TextIO, progress: TextIO) -> None:
+        for line in _complete_lines(lines):
+            self.on_line(line)
+        for line in _complete_lines(progress):
+            report = json.loads(line)
+            if "error" in report:
+                kind = GateFailed if report["exit_code"] == GateFailed.exit_code else UserError
+                self.error = kind(report["error"])
+            elif "crashed" in report:
+                self.crashed = True
+            elif "mlflow_run" in report:
+                self.mlflow_run = report["mlflow_run"]
+            elif "host" in report:
+                self.host = report["host"]
+            elif self.record and "point" in report:
+                self.record.point(*report["point"])
+            elif self.record and "tags" in report:
+                self.record.tags(report["tags"])
+            else:
+                self.on_progress(report)
+
+    def _problem(self, code: int) -> Exception:
+        if self.error:
+            return self.error
+        last = "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+        if any(text in last for text in NO_SPACE):
+            return DiskFull(f"a file of stage `{self.stage}`")
+        return StageFailed(f"Stage `{self.stage}` failed with exit status {code}. Its whole log is {self.log}; "
+                           f"it ends with:\n{last}", killed=not self.crashed)
+
+
+def end_group(process: "subprocess.Popen[bytes]") -> None:
+    """Ask the process's whole group to end, and kill what is left of it after a few seconds."""
+    _signal_group(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < deadline and _signal_group(process.pid, 0):
+        process.poll()
+        time.sleep(0.05)
+    _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal_group(group: int, what: int) -> bool:
+    try:
+        os.killpg(group, what)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _complete_lines(stream: TextIO) -> list[str]:
+    """Lines that are complete; the beginning of an unfinished one is read again later."""
+    lines: list[str] = []
+    while True:
+        place = stream.tell()
+        line = stream.readline()
+        if not line.endswith("\n"):
+            stream.seek(place)
+            return lines
+        lines.append(line.rstrip("\n"))

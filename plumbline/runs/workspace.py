@@ -1,0 +1,185 @@
+"""A run's workspace: a folder of its own with the pipeline, the resolved parameters and a copy of the code.
+
+Runs can go side by side, and editing the checkout cannot change a run that has started. The workspace is a DVC
+repository without git whose cache all runs share, so that a stage which any run has done before is restored, not
+repeated.
+"""
+
+import difflib
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from os import getpid
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from ruamel.yaml import YAML
+
+from plumbline.config import Params, load_params
+from plumbline.errors import UserError
+from plumbline.project.dvc_yaml import read_stages
+from plumbline.project.home import Home
+from plumbline.project.masking import masked_value
+from plumbline.project.run_record import Outcome, RunRecord, process_began
+
+CODE = ("plumbline", "tasks", "flows")
+IGNORE = ".dvcignore"
+"""Says what is no code; digests depend on it."""
+
+
+class Request(BaseModel):
+    """What a run is asked to do; Prefect shows it as a form."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    params_file: str | None = None
+    """File laid over params.yaml; a relative path starts at the project's root."""
+    settings: list[str] = []
+    """Single parameters, such as `ppo.kl_coef=0.1`."""
+    until: str | None = None
+    """Last stage to run; all of them when empty."""
+    force: list[str] = []
+    """Stages to run even if nothing changed."""
+    trigger: str = "command line"
+    """What started the run."""
+    retry_of: str | None = None
+    """A run to go on from, with its parameters, code and snapshot; see `plumbline retry`."""
+    new_code: bool = False
+    """A retry takes the checkout's code and not that of the run."""
+
+
+def _nobody(_stage: str, _outcome: Outcome) -> None:
+    """Nobody wants to hear of a stage."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One run: its folder, its parameters, and the record that it keeps up to date."""
+
+    home: Home
+    folder: Path
+    params: Params
+    record: RunRecord
+    after_stage: Callable[[str, Outcome], None] = _nobody
+    """Hears of each stage that has ended, when it stands in the record."""
+
+    def done(self, stage: str, outcome: Outcome) -> None:
+        """Write down what became of a stage."""
+        self.record.stages[stage] = outcome
+        self.record.save(self.folder)
+        self.after_stage(stage, outcome)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last stage that was asked for has been done."""
+        return self.record.until in self.record.stages
+
+
+def resolve(home: Home, request: Request) -> Params:
+    """The parameters of a request, checked. Raises UserError for a wrong parameter or an unknown stage."""
+    known = list(read_stages(home.root))
+    for option, names in (("--until", [request.until] if request.until else []), ("--force", request.force)):
+        for name in names:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+                hint = f" Did you mean `{close[0]}`?" if close else ""
+                raise UserError(f"{option} {name}: there is no such stage.{hint} The stages are {', '.join(known)}.")
+    if request.retry_of:
+        from plumbline.runs.retry import params_of
+
+        return params_of(home, request.retry_of)
+    file = home.root / request.params_file if request.params_file else None
+    return load_params(home.root, file, request.settings)
+
+
+def create_workspace(home: Home, params: Params, request: Request) -> Workspace:
+    """Make the workspace of a new run: the whole of it, or nothing."""
+    created = datetime.now(UTC)
+    name = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    folder = home.runs / name
+    (folder / "logs").mkdir(parents=True)
+    try:
+        return _fill(home, folder, params, request, created)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _fill(home: Home, folder: Path, params: Params, request: Request, created: datetime) -> Workspace:
+    name = folder.name
+    commit, dirty = _copy_code(home, folder, request)
+    with (folder / "params.yaml").open("w", encoding="utf-8") as out:
+        YAML().dump(_without_secrets(params), out)
+    init_dvc(folder, home)
+    record = RunRecord(id=name, created=created.isoformat(timespec="seconds"), trigger=request.trigger,
+                       params_file=request.params_file, settings=request.settings, until=request.until,
+                       force=request.force, retry_of=request.retry_of, project=str(home.root), git_commit=commit,
+                       git_dirty=dirty, pid=getpid(), pid_began=process_began(getpid()), host=socket.gethostname())
+    record.save(folder)
+    return Workspace(home, folder, params, record)
+
+
+def _without_secrets(params: Params) -> dict[str, object]:
+    """The parameters as they are kept with the run, and in MLflow. What is left out no stage reads."""
+    kept = params.model_dump()
+    if params.retrain.webhook:
+        kept["retrain"]["webhook"] = masked_value("webhook", params.retrain.webhook)
+    return kept
+
+
+def _copy_code(home: Home, folder: Path, request: Request) -> tuple[str | None, bool | None]:
+    """Copy the code of the checkout, or of the run that is retried; the commit that it belongs to, as `git_state`."""
+    if request.retry_of and not request.new_code:
+        from plumbline.runs.retry import take_code
+
+        return take_code(home, request.retry_of, folder)
+    for room in CODE:
+        if (home.root / room).is_dir():
+            shutil.copytree(home.root / room, folder / room, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    for file in ("dvc.yaml", IGNORE):
+        if (home.root / file).exists():
+            shutil.copy(home.root / file, folder / file)
+    return git_state(home.root)
+
+
+def git_state(root: Path) -> tuple[str | None, bool | None]:
+    """The checkout's commit, and whether it has uncommitted changes; None where there is no git."""
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit, bool(_git(root, "status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def init_dvc(folder: Path, home: Home) -> None:
+    """Make a DVC repository without git that shares the project's cache and its remotes."""
+    # What `dvc init --no-scm` and four `dvc config` would write, in a millisecond instead of two seconds.
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text(
+        "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
+        f'[cache]\n    dir = {home.cache}\n    type = "reflink,copy"\n', encoding="utf-8")
+    settings = [home.root / ".dvc" / name for name in ("config", "config.local")]
+    if any(file.exists() and "remote" in file.read_text(encoding="utf-8") for file in settings):
+        _carry_remotes(home.root, folder)
+
+
+def _carry_remotes(root: Path, folder: Path) -> None:
+    from dvc.config import Config
+
+    checkout = Config(str(root / ".dvc"), validate=False)
+    (folder / ".dvc" / "config.local").touch(mode=0o600)  # it may hold the remotes' keys
+    with Config(str(folder / ".dvc")).edit("local") as local:
+        for level in ("repo", "local"):
+            found = checkout.load_one(level)  # its relative paths are made absolute
+            for name, options in found["remote"].items():
+                local["remote"].setdefault(name, {}).update(options)
+            local["core"].update({key: value for key, value in found["core"].items() if key == "remote"})

@@ -1,0 +1,1 @@
+"""Bytes: push and pull to DVC remotes, and gc."""

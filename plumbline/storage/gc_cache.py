@@ -1,0 +1,110 @@
+"""The part of `plumbline gc` that frees the DVC cache, also while runs are going on.
+
+A run that is going on may commit a stage, or restore one, at any moment, and what it then needs is in no dvc.lock yet.
+Both happen under the DVC lock of its workspace. So unneeded files are moved aside in small portions, under the locks of
+all workspaces that are in use, and each time what is needed is read again; what was moved aside is deleted at leisure.
+"""
+
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+
+from plumbline.errors import UserError
+from plumbline.project.digests import cached_file, cached_listing
+from plumbline.project.home import Home
+from plumbline.project.run_record import raw_record, run_folders
+from plumbline.runs.run_files import outputs_of
+
+TRASH = "trash"
+PORTION = 1000
+"""Files moved aside under one lock, in some tens of milliseconds; DVC gives up on its lock after three seconds."""
+LOCK_SECONDS = 60.0
+
+
+def unneeded(home: Home, digests: set[str]) -> dict[str, int]:
+    """The files of the cache that none of these digests needs, with their sizes."""
+    live = _with_files(home, digests)
+    return {digest: size for digest, size in _cached(home) if digest not in live}
+
+
+def sweep(home: Home, needed: Callable[[], set[str]]) -> None:
+    """Delete them. Raises UserError when a run does not give its lock back in time; then some are left for later."""
+    trash = home.folder / TRASH
+    shutil.rmtree(trash, ignore_errors=True)  # of a sweep that was killed
+    trash.mkdir(parents=True)
+    ended = set(run_folders(home)) - set(_in_use(home))
+    live = needed()
+    waiting = iter(list(unneeded(home, live)))
+    while portion := list(islice(waiting, PORTION)):
+        with _locked(home):
+            # Whatever was going on since, be it at its end by now.
+            since = [home.root, *(folder for folder in run_folders(home) if folder not in ended)]
+            spared = _with_files(home, {md5 for folder in since for md5 in outputs_of(folder).values()})
+            for digest in portion:
+                if digest not in spared:
+                    with contextlib.suppress(FileNotFoundError):
+                        cached_file(home.cache, digest).rename(trash / digest)
+    _forget_runs(home)
+    shutil.rmtree(trash)
+
+
+def _cached(home: Home) -> Iterator[tuple[str, int]]:
+    for file in (home.cache / "files" / "md5").glob("??/*"):
+        yield file.parent.name + file.name, file.stat().st_size
+
+
+def _with_files(home: Home, digests: set[str]) -> set[str]:
+    """The digests with those of everything inside the folders among them."""
+    inside = {name for digest in digests if digest.endswith(".dir")
+              for name in (cached_listing(home.cache, digest) or {}).values()}
+    return digests | inside
+
+
+def _in_use(home: Home) -> list[Path]:
+    """The DVC repositories that may be written to: the checkout, and the workspaces of runs that are going on."""
+    return [home.root, *filter(_may_be_going_on, run_folders(home))]
+
+
+def _may_be_going_on(folder: Path) -> bool:
+    try:
+        return raw_record(folder).status == "running"
+    except UserError:  # damaged: nobody knows
+        return True
+
+
+@contextmanager
+def _locked(home: Home) -> Iterator[None]:
+    """Hold DVC's lock of everything that is in use."""
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            with ExitStack() as locks:
+                for folder in _in_use(home):
+                    locks.enter_context(Repo(str(folder), config={"core": {"no_scm": True}}).lock)
+                yield
+                return
+        except LockError as error:
+            if time.monotonic() > deadline:
+                raise UserError("A run is writing to the cache and has not given its lock back for a minute. What else "
+                                "goes is gone; run `plumbline gc` again for the rest of the cache.") from error
+
+
+def _forget_runs(home: Home) -> None:
+    """Delete what DVC remembers of stages whose outputs are gone; they would only be looked at in vain."""
+    for entry in (home.cache / "runs").glob("??/*/*"):
+        with contextlib.suppress(FileNotFoundError):
+            outs = entry.read_text(encoding="utf-8").partition("\nouts:")[2]
+            digests = {line.split()[-1] for line in outs.splitlines() if line.strip().startswith("md5:")}
+            if any(not cached_file(home.cache, digest).exists() for digest in digests):
+                entry.unlink()
+                with contextlib.suppress(OSError):
+                    entry.parent.rmdir()

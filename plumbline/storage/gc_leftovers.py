@@ -1,0 +1,77 @@
+"""What can be made again, or was left behind: checkpoints, imports, indexes, and drafts of what was interrupted."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from plumbline.errors import UserError
+from plumbline.preferences.batches.arrivals import readable_arrivals
+from plumbline.preferences.batches.batch import BATCH
+from plumbline.preferences.batches.manifest import read_manifest
+from plumbline.project.home import RECORD_FILE, Home
+from plumbline.storage.gc_needed import Needed
+
+DAY_SECONDS = 86_400.0
+"""Younger ones may be in use."""
+SNAPSHOTS = ("data/snapshot", "data/prepared")
+
+
+def leftovers(home: Home, live: Needed) -> list[Path]:
+    """Everything of that kind which nothing needs and which is a day old."""
+    digests = _batches(home, live)
+    found = [*_checkpoints(home, live), *_imports(home, digests), *_indexes(home, digests), *_drafts(home)]
+    return sorted(path for path in found if time.time() - _touched(path) > DAY_SECONDS)
+
+
+def _checkpoints(home: Home, live: Needed) -> Iterator[Path]:
+    """A checkpoint belongs to a run that has not finished; without any of those nothing goes on from it."""
+    if not live.unfinished:
+        yield from home.scratch.glob("*")
+
+
+def _imports(home: Home, digests: set[str]) -> Iterator[Path]:
+    for file in home.preferences.imported.glob(f"*/{BATCH}"):
+        try:
+            needed = json.loads(file.read_text(encoding="utf-8"))["digest"] in digests
+        except (OSError, ValueError, KeyError, TypeError):  # damaged: it is made again from its source
+            needed = False
+        if not needed:
+            yield file.parent
+
+
+def _indexes(home: Home, digests: set[str]) -> Iterator[Path]:
+    for file in home.preferences.indexes.glob("*.npz"):
+        if file.stem not in digests:
+            yield file
+
+
+def _drafts(home: Home) -> Iterator[Path]:
+    for folder in (home.runs, home.preferences.arrived, home.preferences.imported, home.preferences.indexes):
+        for pattern in (".new-*", ".old-*"):
+            yield from folder.glob(pattern)
+    yield from home.folder.glob("now")
+    for folder in home.runs.glob("[!.]*"):
+        if not (folder / RECORD_FILE).exists():  # killed while it was made
+            yield folder
+    for lock in home.waiting.glob("*.lock"):
+        if not lock.with_suffix("").exists():
+            yield lock
+
+
+def _batches(home: Home, live: Needed) -> set[str]:
+    """The digests of the batches that snapshots of runs that stay hold, and of all that arrived."""
+    found = {arrival.batch.digest for arrival in readable_arrivals(home.preferences)[0]}
+    for folder in (home.root, *(home.runs / run for run in live.runs)):
+        for snapshot in SNAPSHOTS:
+            # One that is not there, or half written, names nothing; imports can be made again.
+            with contextlib.suppress(FileNotFoundError, UserError):
+                for batch in read_manifest(folder / snapshot).batches:
+                    found |= {batch.digest, batch.whole or batch.digest}
+    return found
+
+
+def _touched(path: Path) -> float:
+    """When something in a folder was last written, or a file."""
+    return max((file.stat().st_mtime for file in (path, *path.rglob("*"))), default=0.0)

@@ -1,0 +1,113 @@
+"""The part of `plumbline gc` that frees MLflow: runs that nothing refers to.
+
+Records are small, and lineage is made of them. So the records of a run that goes stay if it registered a version, or if
+a run that stays reuses one of its stages, or again one of such a run. What is left, mostly runs that failed or that
+were tried and given up, is deleted with its artifacts, unless a server keeps the store: there it is marked as deleted,
+and `mlflow gc` on the server's machine frees it.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plumbline.config import load_params
+from plumbline.project.home import Home
+from plumbline.project.run_record import raw_record
+from plumbline.tracking import recording as tracking
+from plumbline.tracking.outbox import waiting
+from plumbline.tracking.writes import PARENT, Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+PAGE = 100
+PIPELINE_RUN = "plumbline.pipeline_run"
+
+
+@dataclass(frozen=True)
+class Records:
+    """MLflow runs, and their models, that nothing refers to."""
+
+    whole: set[str] = field(default_factory=set)
+    """Pipeline runs."""
+    stages: set[str] = field(default_factory=set)
+    models: set[str] = field(default_factory=set)
+
+    @property
+    def runs(self) -> set[str]:
+        """Of both kinds."""
+        return self.whole | self.stages
+
+    def folders(self, home: Home) -> list[Path]:
+        """Where their files are on this machine."""
+        return [folder for run in self.runs if (folder := home.artifacts / run).is_dir()]
+
+
+def unreferenced(home: Home, going: Sequence[Path]) -> Records:
+    """The records of the runs that go that nothing refers to; none while something waits to be delivered."""
+    parents = {record.mlflow_run for folder in going if (record := raw_record(folder)).mlflow_run}
+    if not parents or waiting(home):
+        return Records()
+    store = Store(home)
+    whole: dict[str, Run] = {run.info.run_id: run for run in _pages(store, f"tags.`{tracking.TRIGGER}` != ''")}
+    stages: dict[str, list[Run]] = {}
+    for run in _pages(store, f"tags.`{PARENT}` != ''"):
+        stages.setdefault(run.data.tags[PARENT], []).append(run)
+    belongs = {stage.info.run_id: parent for parent, found in stages.items() for stage in found}
+    registered = _registered(home, store)
+    stays = {parent for parent, run in whole.items() if parent not in parents
+             or run.data.tags.get(PIPELINE_RUN) in registered}
+    waits = list(stays)
+    while waits:  # what they reuse was made by runs whose records stay as well
+        tags = whole[waits.pop()].data.tags
+        for name, value in tags.items():
+            made_by = belongs.get(value) if name.startswith("stage.") else None
+            if made_by in whole and made_by not in stays:
+                stays.add(made_by)
+                waits.append(made_by)
+    goes = {parent for parent in parents if parent in whole and parent not in stays}
+    found = [stage for parent in goes for stage in stages.get(parent, [])]
+    models = {output.model_id for stage in found for output in stage.outputs.model_outputs}
+    return Records(goes, {stage.info.run_id for stage in found}, models)
+
+
+def delete(home: Home, records: Records) -> None:
+    """Delete them: models, then runs of stages, then those of whole runs, by which the others are found."""
+    store = Store(home)
+    if home.tracking_uri.startswith("sqlite"):
+        # What `mlflow gc` does; the command itself would also purge whatever else the user has in MLflow's trash.
+        backend = store.client._tracking_client.store
+        purge_model, purge_run = backend._hard_delete_logged_model, backend._hard_delete_run
+    else:
+        purge_model = purge_run = _nothing
+    for model in records.models:
+        store.client.delete_logged_model(model)
+        purge_model(model)
+    for run in (*records.stages, *records.whole):
+        store.client.delete_run(run)
+        shutil.rmtree(home.artifacts / run, ignore_errors=True)
+        purge_run(run)
+
+
+def _nothing(_name: str) -> None:
+    """A server keeps the store: whoever has its machine purges what is marked as deleted."""
+
+
+def _registered(home: Home, store: Store) -> set[str]:
+    """The pipeline runs that registered a version."""
+    from plumbline.tracking.registry import Registry
+
+    registry = Registry(home, store.client, load_params(home.root).promote.model_name)
+    return {run for _, run, _ in registry.versions()}
+
+
+def _pages(store: Store, query: str) -> "Iterator[Run]":
+    token: str | None = None
+    while True:
+        page = store.client.search_runs([store.experiment], query, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

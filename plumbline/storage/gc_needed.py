@@ -1,0 +1,115 @@
+"""What must stay: which runs, and the digests of everything that they, the aliases and the data are made of."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from plumbline.config import load_params
+from plumbline.errors import UserError
+from plumbline.project.home import RECORD_FILE, Home
+from plumbline.project.run_record import find_run, is_gone, raw_record, run_folders, workspace_of
+from plumbline.runs.run_files import outputs_of, recorded
+from plumbline.tracking.registry import Registry
+from plumbline.tracking.store import is_away
+
+UNFINISHED = ("failed", "cancelled", "killed")
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What must stay."""
+
+    runs: dict[str, str]
+    """Runs with a workspace on this machine, and why each stays."""
+    digests: set[str]
+    """Of files and folders; a folder stands for all that it holds."""
+    other_versions: dict[str, str]
+    """Registered versions without an alias, with their digests: they stay only if a run that stays has them."""
+    unfinished: bool
+    """Whether a run that stays may go on from a checkpoint."""
+
+
+def needed(home: Home, newest: int, keep: Sequence[str]) -> Needed:
+    """Find out. Raises UserError when MLflow cannot be asked, or for a run in `keep` that does not exist."""
+    runs = _kept_runs(home, newest, keep)
+    digests = _tracked(home)
+    others: dict[str, str] = {}
+    for number, run, aliases, md5 in _versions(home):
+        if not aliases:
+            others[f"version {number} (run {run})"] = md5
+            continue
+        digests.add(md5)
+        if workspace_of(home, run):
+            runs.setdefault(run, f"it registered version {number}, the {' and '.join(aliases)}")
+        else:  # of another machine, or gone before: what is here of it stays
+            with contextlib.suppress(UserError), recorded(home, run) as found:
+                digests |= set(found.outputs.values())
+    for run in runs:
+        digests |= set(outputs_of(home.runs / run).values())
+    unfinished = any(_may_go_on(home.runs / run) for run in runs)
+    return Needed(runs, digests, others, unfinished)
+
+
+def _kept_runs(home: Home, newest: int, keep: Sequence[str]) -> dict[str, str]:
+    named = {find_run(home, name).name for name in keep}
+    folders = run_folders(home)
+    last = {folder.name for folder in folders[-newest:]} if newest else set()
+    found: dict[str, str] = {}
+    for folder in folders:
+        try:
+            record = raw_record(folder)
+        except UserError:
+            found[folder.name] = f"its {RECORD_FILE} is damaged, so nobody knows what it is"
+            continue
+        if record.status == "running" and not is_gone(record):
+            found[record.id] = "it is going on"
+        elif record.pinned is not None:
+            found[record.id] = f"it is pinned: {record.pinned}"
+        elif record.id in named:
+            found[record.id] = "it was named"
+        elif record.id in last:
+            found[record.id] = f"it is one of the newest {newest}"
+    return found
+
+
+def _may_go_on(folder: Path) -> bool:
+    """Whether a run may go on from a checkpoint."""
+    try:
+        return raw_record(folder).status in ("running", *UNFINISHED)
+    except UserError:
+        return True
+
+
+def _versions(home: Home) -> list[tuple[int, str, tuple[str, ...], str]]:
+    """All versions: number, run, aliases, digest."""
+    try:
+        registry = Registry.open(home, load_params(home.root).promote.model_name)
+        return [(number, run, aliases, version.md5) for number, run, aliases in registry.versions()
+                if (version := registry.version(number))]
+    except Exception as error:
+        if isinstance(error, UserError) or not is_away(error):
+            raise
+        raise UserError(f"MLflow at {home.tracking_uri} does not answer, so nobody knows which versions have an alias. "
+                        "Nothing was deleted.") from error
+
+
+def _tracked(home: Home) -> set[str]:
+    """All that DVC tracks in the checkout: batches, what was added by hand, pipelines in any folder."""
+    found = set()
+    for place, folders, files in os.walk(home.root):
+        folder = Path(place)
+        folders[:] = [name for name in folders if not name.startswith(".") and folder / name != home.runs]
+        found |= set(outputs_of(folder).values())
+        for file in (folder / name for name in files if name.endswith(".dvc")):
+            try:
+                outs = YAML(typ="safe").load(file.read_text(encoding="utf-8"))["outs"]
+                found |= {str(out["md5"]) for out in outs if "md5" in out}
+            except (YAMLError, KeyError, TypeError):
+                raise UserError(f"{file} is no file of DVC's that can be read, so nobody knows what it needs. Nothing "
+                                "was deleted. Repair it (`git checkout` knows an older one), or delete it.") from None
+    return found

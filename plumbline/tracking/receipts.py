@@ -1,0 +1,60 @@
+"""`receipt.json`: the small file in which a stage says what it read, what it made, and which MLflow run has the
+details.
+
+It is an output of the stage, so a stage restored from the cache still names the run that really made its result.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from plumbline.project.dvc_yaml import Declared, producer_of, read_stages
+
+
+class Output(BaseModel):
+    """One thing that a stage left."""
+
+    model_config = ConfigDict(frozen=True)
+
+    md5: str
+    model_id: str | None = None
+    """MLflow's logged model, where the output is a model."""
+
+
+class Receipt(BaseModel):
+    """What one execution of a stage read and made."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    version: str
+    mlflow_run: str
+    pipeline_run: str | None
+    """The workspace that ran it; None for plain `dvc repro`."""
+    git_commit: str | None
+    git_dirty: bool | None
+    inputs: dict[str, str]
+    """DVC's digest of each input."""
+    outputs: dict[str, Output]
+    code: str
+    """Digest of the code that the stage depends on."""
+    params: dict[str, object]
+    seed: int
+    started: str
+    seconds: float
+    host: dict[str, str]
+    """Python, packages, threads and device of the machine."""
+
+
+def read_receipt(root: Path, stage: Declared) -> Receipt | None:
+    """The receipt of a stage in a workspace, if it left one."""
+    if stage.receipt is None or not (root / stage.receipt).exists():
+        return None
+    return Receipt.model_validate_json((root / stage.receipt).read_text(encoding="utf-8"))
+
+
+def model_of(root: Path, path: str) -> str | None:
+    """The MLflow model behind the model folder `path`, from the receipt of the stage that made it."""
+    producer = producer_of(read_stages(root), path)
+    receipt = read_receipt(root, producer) if producer else None
+    return receipt.outputs[path].model_id if receipt and path in receipt.outputs else None

@@ -1,0 +1,273 @@
+"""The model registry: versions of the policy, and the aliases champion, challenger and previous.
+
+A version is one content digest: registering the same bytes again finds the version that exists. Every move of an alias
+is written down as a tag of the registered model, with its reason and who moved it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from plumbline.errors import UserError
+from plumbline.project.home import Home
+from plumbline.project.locks import file_lock
+from plumbline.tracking import recording as tracking
+from plumbline.tracking.writes import Store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+DIGEST = "dvc.md5"
+COMPARED_WITH = "compared_with"
+NOBODY, OPEN = "none", "open"
+MOST_VERSIONS = 10_000
+MOVE = "plumbline.move."
+"""Begins the tag of a move; its UTC time follows."""
+LONGEST_REASON = 2000
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""How MLflow says that there is no such model or version, and no such alias."""
+ROLLED_BACK = "rolled_back"
+"""The tag of a version that a person has taken out of use; its value is the reason."""
+
+
+@dataclass(frozen=True)
+class PolicyVersion:
+    """One registered policy."""
+
+    version: int
+    md5: str
+    """DVC's digest of the model's folder."""
+    model_id: str
+    """MLflow's logged model."""
+    compared_with: int | None
+    """The version that was champion when this one was evaluated, if there was one."""
+    settled: bool
+    """Whether that comparison counts; not if another version became champion meanwhile."""
+    rolled_back: str | None
+    """Why a person took it out of use; only a person puts it back."""
+
+
+class Registry:
+    """The versions of one registered model."""
+
+    def __init__(self, home: Home, client: "MlflowClient", name: str) -> None:
+        self._home = home
+        self._client = client
+        self.name = name
+
+    @classmethod
+    def open(cls, home: Home, name: str) -> "Registry":
+        """The registry in the project's MLflow store. Raises StoreGone where there is no store."""
+        return cls(home, Store(home).client, name)
+
+    def champion(self) -> PolicyVersion | None:
+        """The policy in use."""
+        return self.aliased(CHAMPION)
+
+    def aliased(self, alias: str) -> PolicyVersion | None:
+        """The version that carries an alias."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _policy(self._client.get_model_version_by_alias(self.name, alias))
+        except MlflowException as error:
+            _expect_absent(error)
+            return None
+
+    def find(self, md5: str) -> PolicyVersion | None:
+        """The version with these bytes."""
+        query = f"name = '{self.name}' and tags.`{DIGEST}` = '{md5}'"
+        found = self._client.search_model_versions(query, max_results=10)
+        return min((_policy(version) for version in found), key=lambda policy: policy.version, default=None)
+
+    def version(self, number: int) -> PolicyVersion | None:
+        """The version of that number, unless someone deleted it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _policy(self._client.get_model_version(self.name, str(number)))
+        except MlflowException as error:
+            _expect_absent(error)
+            return None
+
+    def versions(self) -> list[tuple[int, str, tuple[str, ...]]]:
+        """Every version, newest first, with the pipeline run that registered it and its aliases."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            aliases = self._client.get_registered_model(self.name).aliases
+        except MlflowException as error:
+            _expect_absent(error)
+            return []
+        found = self._client.search_model_versions(f"name = '{self.name}'", max_results=MOST_VERSIONS)
+        numbers = sorted(((int(one.version), one.tags.get("pipeline_run", "")) for one in found), reverse=True)
+        return [(number, run, tuple(sorted(name for name, of in aliases.items() if int(of) == number)))
+                for number, run in numbers]
+
+    def to_compare_with(self, md5: str) -> PolicyVersion | None:
+        """The champion that a policy must beat.
+
+        A policy that is registered already meets the champion of its own time again: otherwise an unchanged pipeline
+        would be evaluated anew after each promotion, against itself.
+        """
+        known = self.find(md5)
+        if known is None or not known.settled:
+            return self.champion()
+        return self.version(known.compared_with) if known.compared_with else None
+
+    def register(self, md5: str, model_id: str, run_id: str, compared_with: int | None,
+                 tags: Mapping[str, str]) -> PolicyVersion:
+        """The version of these bytes, made if there is none. The model and the run may be named by ids of ours."""
+        known = self.find(md5)
+        if known:
+            self._mark(known.version, compared_with)
+            return known
+        self._ensure_model()
+        store = Store(self._home)
+        model = self._existing(store.resolved(model_id, model=True)) or self._pointer(md5)
+        marks = {DIGEST: md5, COMPARED_WITH: str(compared_with or NOBODY), "model_id": model}
+        made = self._client.create_model_version(self.name, source=f"models:/{model}", run_id=store.resolved(run_id),
+                                                 tags={**tags, **marks}, model_id=model)
+        return _policy(made)
+
+    def _existing(self, model_id: str | None) -> str | None:
+        """The id of a logged model, if this store has it: a receipt may be older than the store."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self._client.get_logged_model(model_id).model_id) if model_id else None
+        except MlflowException as error:
+            _expect_absent(error)
+            return None
+
+    def _pointer(self, md5: str) -> str:
+        """A logged model that stands for bytes whose own was lost with an earlier store."""
+        made = self._client.create_logged_model(tracking.experiment(self._client, self._home), name=self.name,
+                                                tags={DIGEST: md5}, params={DIGEST: md5}, model_type=self.name)
+        self._client.finalize_logged_model(made.model_id, "READY")
+        return str(made.model_id)
+
+    def leave_open(self, version: int) -> None:
+        """Let the next run compare the version with the champion of that time."""
+        self._client.set_model_version_tag(self.name, str(version), COMPARED_WITH, OPEN)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other process of this machine move an alias meanwhile."""
+        with file_lock(self._home.folder / "registry.lock"):
+            yield
+
+    def make_challenger(self, version: int, reason: str, by: str) -> None:
+        """Name the newest version."""
+        self._move(CHALLENGER, version, reason, by)
+
+    def make_champion(self, version: int, reason: str, by: str) -> None:
+        """Put a version into use; the one before keeps the alias `previous`."""
+        before = self.champion()
+        if before and before.version == version:
+            return
+        if before:
+            self._move(PREVIOUS, before.version, f"version {version} became champion", by)
+        self._move(CHAMPION, version, reason, by)
+
+    def promote(self, version: int, reason: str, by: str, seen: int | None = None) -> PolicyVersion:
+        """Put a version into use because a person says so; `seen` is the champion that the person knew of, if given.
+
+        Raises UserError for a version that does not exist, is champion already, or whose bytes are nowhere; without a
+        reason; and when the champion is not, or no longer, the one that was seen.
+        """
+        chosen = self.version(version)
+        if chosen is None:
+            known = ", ".join(str(number) for number, _, _ in self.versions()[:10]) or "none"
+            raise UserError(f"`{self.name}` has no version {version}; the newest are {known}.")
+        before = self.champion()
+        if before and before.version == version:
+            raise UserError(f"Version {version} of `{self.name}` is the champion already.")
+        self._prepare(chosen, reason)
+        with self._unchanged(before, seen):
+            self._client.delete_model_version_tag(self.name, str(version), ROLLED_BACK)
+            self.make_champion(version, reason, by)
+        return chosen
+
+    def roll_back(self, reason: str, by: str, seen: int | None = None) -> PolicyVersion:
+        """Put the version before the champion into use again, because a person says so; the two change places.
+
+        No run makes the version that was taken out of use champion again by itself: that takes `promote`. Raises
+        UserError where nothing came before, and as `promote` does.
+        """
+        before, chosen = self.champion(), self.aliased(PREVIOUS)
+        if before is None or chosen is None or chosen.version == before.version:
+            raise UserError(f"`{self.name}` cannot be rolled back: expected a champion and a version before it, found "
+                            f"{f'version {before.version} alone' if before else 'no champion'}.")
+        self._prepare(chosen, reason)
+        with self._unchanged(before, seen):
+            self._client.set_model_version_tag(self.name, str(before.version), ROLLED_BACK, reason[:LONGEST_REASON])
+            self._client.delete_model_version_tag(self.name, str(chosen.version), ROLLED_BACK)
+            self._move(CHAMPION, chosen.version, reason, by)
+            self._move(PREVIOUS, before.version, f"rolled back to version {chosen.version}", by)
+        return chosen
+
+    def _prepare(self, chosen: PolicyVersion, reason: str) -> None:
+        """Have the bytes of a version that is to be used at hand, whole."""
+        from plumbline.project.dvc_objects import Storage
+
+        if not reason.strip():
+            raise UserError("A champion is not changed without a reason: say why, for whoever reads the history.")
+        storage = Storage(self._home)
+        storage.drop_damaged([chosen.md5])
+        lacking = storage.fetch([chosen.md5])
+        if lacking:
+            raise UserError(f"Version {chosen.version} of `{self.name}` cannot be put into use: {len(lacking)} of its "
+                            f"files, such as {min(lacking)}, are nowhere. Looked in {storage.where()}.")
+
+    @contextmanager
+    def _unchanged(self, before: PolicyVersion | None, seen: int | None) -> Iterator[None]:
+        """Let nobody else move an alias meanwhile; somebody may have before."""
+        with self.alone():
+            champion = self.champion()
+            now, then = champion and champion.version, seen or (before and before.version)
+            if now != then:
+                raise UserError(f"The champion of `{self.name}` has changed meanwhile: expected version {then}, found "
+                                f"version {now}. Look again, then decide again.")
+            yield
+
+    def _move(self, alias: str, version: int, reason: str, by: str) -> None:
+        before = self.aliased(alias)
+        if before and before.version == version:
+            return
+        self._client.set_registered_model_alias(self.name, alias, str(version))
+        now = datetime.now(UTC)
+        move = {"alias": alias, "before": before.version if before else None, "after": version,
+                "reason": reason[:LONGEST_REASON], "by": by, "when": now.isoformat(timespec="seconds")}
+        self._client.set_registered_model_tag(self.name, f"{MOVE}{now:%Y%m%dT%H%M%S.%fZ}", json.dumps(move))
+
+    def _mark(self, version: int, compared_with: int | None) -> None:
+        self._client.set_model_version_tag(self.name, str(version), COMPARED_WITH, str(compared_with or NOBODY))
+
+    def _ensure_model(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.get_registered_model(self.name)
+        except MlflowException as error:
+            _expect_absent(error)
+            self._client.create_registered_model(self.name)
+
+
+def _expect_absent(error: "MlflowException") -> None:
+    """Raise what MLflow says unless it is that there is no such thing: it may be away, which is another matter."""
+    if error.error_code not in ABSENT:
+        raise error
+
+
+def _policy(version: "ModelVersion") -> PolicyVersion:
+    compared = version.tags.get(COMPARED_WITH, NOBODY)
+    return PolicyVersion(int(version.version), version.tags.get(DIGEST, ""), version.tags.get("model_id", ""),
+                         int(compared) if compared.isdecimal() else None, settled=compared != OPEN,
+                         rolled_back=version.tags.get(ROLLED_BACK))

@@ -1,0 +1,1 @@
+"""Charts, graphs and texts as HTML and SVG; knows nothing of runs."""

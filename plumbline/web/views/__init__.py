@@ -1,0 +1,1 @@
+"""What a page shows, worked out: views/X.py for pages/X.py."""

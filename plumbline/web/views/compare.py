@@ -1,0 +1,234 @@
+"""Two policies answer by answer: which prompts both were asked, what each said, and who says which is better.
+
+Where one was evaluated against the other, the judge of that evaluation has the word, and one reward model scored both.
+Otherwise their answers come from two evaluations on the same held-out prompts: then the gold reward decides where there
+is one, else the reward model if both runs used the same one, else nobody.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from plumbline.evaluation.samples import Answer, Sample
+from plumbline.history.history import History, Run, Version
+from plumbline.history.reports import Reports
+from plumbline.preferences.types import Prompt
+from plumbline.statistics import wilson
+from plumbline.web.drawing.charts import Bar
+
+EVALUATION = "preference_eval"
+REWARD_MODEL = "models/reward/model"
+GOLD, REWARD = "gold", "reward"
+TIE_WITHIN = 1e-6
+Better = Literal["a", "b", "tie"]
+SORTS = {"difference": "largest difference", "disagreement": "verdict against reward", "a": "A much better",
+         "b": "B much better", "prompt": "order of the prompts"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two policies."""
+
+    name: str
+    """As addresses have it: a version's number, or a run's id."""
+    run: Run
+    version: Version | None
+
+    @property
+    def label(self) -> str:
+        """`version 3`, or `run 2026...`."""
+        return f"version {self.version.number}" if self.version else f"run {self.run.id}"
+
+    @property
+    def reward_model(self) -> str | None:
+        """The digest of the reward model that scored its answers."""
+        step = self.run.steps.get(EVALUATION)
+        return step.inputs.get(REWARD_MODEL) if step else None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One prompt with both answers."""
+
+    prompt: Prompt
+    a: Answer
+    b: Answer
+    outcome: float | None
+    """1: A is better; 0: B is; None where nobody says."""
+    gap: float | None
+    """How much better A is: by gold, else by reward; None where neither can be compared."""
+    reward_gap: float | None
+    """The reward of A minus that of B; None where two reward models scored them."""
+
+    @property
+    def better(self) -> Better | None:
+        """Who is."""
+        if self.outcome is None:
+            return None
+        return "tie" if abs(self.outcome - 0.5) < TIE_WITHIN else "a" if self.outcome > 0.5 else "b"
+
+    @property
+    def disagreement(self) -> float:
+        """By how much the rewards point the other way than the verdict; 0 where they do not."""
+        if self.outcome is None or self.reward_gap is None:
+            return 0.0
+        return max(0.0, -self.reward_gap * (2 * self.outcome - 1))
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The answers of two policies to the same prompts."""
+
+    pairs: Sequence[Pair]
+    verdicts: str
+    """Who says which is better, in a sentence."""
+    rewards: str
+    """Whose rewards these are, in a sentence."""
+
+    def counts(self) -> dict[Better, int]:
+        """How often which is better."""
+        found: dict[Better, int] = {"a": 0, "tie": 0, "b": 0}
+        for pair in self.pairs:
+            if pair.better:
+                found[pair.better] += 1
+        return found
+
+    def rate(self) -> Bar | None:
+        """How often A is better, ties as half, with Wilson's interval."""
+        outcomes = [pair.outcome for pair in self.pairs if pair.outcome is not None]
+        if not outcomes:
+            return None
+        value = sum(outcomes) / len(outcomes)
+        low, high = wilson(value, len(outcomes))
+        return Bar("A is better", value, low, high, f"n = {len(outcomes):,}")
+
+    def means(self) -> list[tuple[str, float, float]]:
+        """Means over the answers of A and of B, of what can be compared."""
+        known = {what for pair in self.pairs for what in pair.a.measured.keys() & pair.b.measured.keys()}
+        if any(pair.reward_gap is None for pair in self.pairs):
+            known.discard(REWARD)
+        found = []
+        for what in sorted(known):
+            both = [(pair.a.measured[what], pair.b.measured[what]) for pair in self.pairs
+                    if what in pair.a.measured and what in pair.b.measured]
+            left, right = (sum(side) / len(both) for side in zip(*both, strict=True))
+            found.append((what, left, right))
+        return found
+
+
+def match(reports: Reports, a: Side, b: Side) -> Matched:
+    """The prompts that both were asked, in the order of A's evaluation."""
+    for_a, for_b = reports.samples(a.run), reports.samples(b.run)
+    if _met(a, b, for_a):
+        return _judged(a, b, [(one.prompt, one.answers["policy"], one.answers["champion"], one.outcomes["champion"])
+                              for one in for_a], a)
+    if _met(b, a, for_b):
+        return _judged(a, b, [(one.prompt, one.answers["champion"], one.answers["policy"],
+                               1.0 - one.outcomes["champion"]) for one in for_b], b)
+    return _apart(a, b, for_a, for_b)
+
+
+def _met(one: Side, other: Side, samples: Sequence[Sample]) -> bool:
+    """Whether `other` was the champion that `one` was evaluated against."""
+    return (one.version is not None and other.version is not None and one.version.compared_with == other.version.number
+            and bool(samples) and all("champion" in sample.outcomes for sample in samples))
+
+
+def _judged(a: Side, b: Side, rows: Sequence[tuple[Prompt, Answer, Answer, float]], of: Side) -> Matched:
+    pairs = []
+    for prompt, left, right, outcome in rows:
+        reward = _gap(left, right, REWARD)
+        gold = _gap(left, right, GOLD)
+        pairs.append(Pair(prompt, left, right, outcome, gold if gold is not None else reward, reward))
+    step = of.run.steps[EVALUATION]
+    judge = step.params.get(f"{EVALUATION}.judge", "")
+    other = b if of is a else a
+    said = f"{of.label.capitalize()} was evaluated against {other.label}, and the verdicts are that judge's"
+    said += f": {judge}." if judge else "."
+    return Matched(pairs, said, f"The reward model of run {of.run.id} scored both.")
+
+
+def _apart(a: Side, b: Side, for_a: Sequence[Sample], for_b: Sequence[Sample]) -> Matched:
+    """Answers from two evaluations."""
+    theirs = {sample.prompt: sample.answers["policy"] for sample in for_b}
+    both = [(sample.prompt, sample.answers["policy"], theirs[sample.prompt]) for sample in for_a
+            if sample.prompt in theirs]
+    same = a.reward_model is not None and a.reward_model == b.reward_model
+    gold = bool(both) and all(GOLD in one.measured for _, *two in both for one in two)
+    decides = GOLD if gold else REWARD if same else None
+    pairs = []
+    for prompt, left, right in both:
+        gap = _gap(left, right, decides) if decides else None
+        outcome = None if gap is None else 0.5 if abs(gap) <= TIE_WITHIN else float(gap > 0)
+        pairs.append(Pair(prompt, left, right, outcome, gap, _gap(left, right, REWARD) if same else None))
+    said = {GOLD: "the gold reward says which answer is better.",
+            REWARD: "the reward model that scored both says which answer is better.",
+            None: "nothing measured on both says which answer is better."}
+    rewards = "One reward model scored both." if same else \
+        "Each run's own reward model scored its answers: those rewards cannot be compared with each other."
+    return Matched(pairs, f"They were not evaluated against each other; {said[decides]}", rewards)
+
+
+def _gap(a: Answer, b: Answer, what: str) -> float | None:
+    return a.measured[what] - b.measured[what] if what in a.measured and what in b.measured else None
+
+
+def arranged(found: Matched, sort: str, better: str, text: str) -> list[Pair]:
+    """The pairs that the filters leave, in the wanted order."""
+    wanted = text.casefold()
+    pairs = [pair for pair in found.pairs if (not better or pair.better == better or
+                                              (better == "different" and pair.a.text != pair.b.text))
+             and (not wanted or any(wanted in one.casefold() for one in _texts(pair)))]
+    match sort:
+        case "difference":
+            pairs.sort(key=lambda pair: -abs(pair.gap or 0.0))
+        case "disagreement":
+            pairs.sort(key=lambda pair: -pair.disagreement)
+        case "a" | "b":
+            sign = 1 if sort == "a" else -1
+            pairs.sort(key=lambda pair: -sign * (pair.gap or 0.0))
+    return pairs
+
+
+def _texts(pair: Pair) -> list[str]:
+    return [*(turn.content for turn in pair.prompt), pair.a.text, pair.b.text]
+
+
+@dataclass(frozen=True)
+class StageDifference:
+    """How a stage of one run differs from the same stage of another."""
+
+    stage: str
+    same_result: bool
+    """Both have the very same result."""
+    code: tuple[str | None, str | None]
+    version: tuple[str | None, str | None]
+
+    @property
+    def same_code(self) -> bool | None:
+        """None where one of them is not known."""
+        return None if None in self.code else self.code[0] == self.code[1]
+
+
+def stages(a: Run, b: Run) -> list[StageDifference]:
+    """All stages that both have."""
+    return [StageDifference(name, step.mlflow_run is not None and step.mlflow_run == other.mlflow_run,
+                            (step.code, other.code), (step.version, other.version))
+            for name, step in a.steps.items() if (other := b.steps.get(name)) and (step.code or other.code)]
+
+
+def batches(a: Run, b: Run) -> tuple[list[str], list[str]]:
+    """The sources of the batches that only A learned from, and only B."""
+    of = [{batch.digest: f"{batch.source} ({batch.rows:,} rows)" for batch in run.batches} for run in (a, b)]
+    return ([name for digest, name in of[0].items() if digest not in of[1]],
+            [name for digest, name in of[1].items() if digest not in of[0]])
+
+
+def side(history: History, name: str) -> Side | None:
+    """The policy of a version, an alias or a run; None where there is none of that name."""
+    version = next((one for one in history.versions.values() if str(one.number) == name or name in one.aliases), None)
+    run = history.runs.get(version.run if version else name)
+    if run is None:
+        return None
+    made = version or next((one for one in history.versions.values() if one.run == run.id), None)
+    return Side(str(made.number) if made else run.id, run, made)

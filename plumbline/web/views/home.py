@@ -1,0 +1,185 @@
+"""What the home page shows: the champion, what has changed since, and how the versions have developed."""
+
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from markupsafe import Markup
+from ruamel.yaml.error import YAMLError
+
+from plumbline.config import load_params
+from plumbline.errors import UserError
+from plumbline.history.history import History, Move, Run, Version
+from plumbline.project.dvc_yaml import read_stages
+from plumbline.project.home import Home
+from plumbline.tracking.registry import CHAMPION
+from plumbline.web.drawing.charts import Bar, Series, intervals, lines
+
+GIT_SECONDS = 10.0
+"""For how long the answer of git is believed."""
+COMMIT = re.compile("[0-9a-f]{7,64}")
+OPPONENTS = (("sft", "against SFT"), ("champion", "against the champion before"))
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The policy in use."""
+
+    version: Version
+    run: Run | None
+    """The run that made it; None where its records are gone."""
+    move: Move | None
+    """How it became champion."""
+
+    @property
+    def since(self) -> str:
+        """When it became champion."""
+        return self.move.when if self.move else self.version.created
+
+    @property
+    def chart(self) -> Markup:
+        """Its win rates with their intervals."""
+        bars = win_rates(self.run) if self.run else []
+        return intervals(bars, "Win rates") if bars else Markup("")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A parameter that is not as it was."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+def champion_of(history: History) -> Champion | None:
+    """The champion, if there is one."""
+    version = next((one for one in history.versions.values() if CHAMPION in one.aliases), None)
+    if version is None:
+        return None
+    moves = (move for move in history.moves if move.alias == CHAMPION and move.after == version.number)
+    return Champion(version, history.runs.get(version.run), next(moves, None))
+
+
+def win_rates(run: Run) -> list[Bar]:
+    """The win rates that a run measured; what was not measured is left out."""
+    step = run.steps.get("preference_eval")
+    metrics: Mapping[str, float] = step.metrics if step else {}
+    bars = []
+    for key, label in OPPONENTS:
+        value = metrics.get(f"win_rate_vs_{key}")
+        if value is not None:
+            name = f"win_rate_vs_{key}"
+            count = metrics.get(f"{name}_n")
+            bars.append(Bar(label, value, metrics.get(f"{name}_low"), metrics.get(f"{name}_high"),
+                            f"n = {count:,.0f}" if count is not None else ""))
+    return bars
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[Difference]:
+    """The parameters that differ, by name: first those that both sides have."""
+    names = sorted(before.keys() | after.keys(), key=lambda name: (name not in before or name not in after, name))
+    found = (Difference(name, before.get(name), after.get(name)) for name in names)
+    return [one for one in found if one.before != one.after]
+
+
+def changed_parameters(home: Home, run: Run) -> list[Difference]:
+    """Where params.yaml, as it is now, differs from what a run was given."""
+    if not run.params:
+        return []
+    file = home.root / "params.yaml"
+    try:
+        return differences(run.params, _checkout_params(home.root, file.stat().st_mtime_ns))
+    except (UserError, FileNotFoundError):  # `plumbline run` says what is wrong with it
+        return []
+
+
+def changed_code(home: Home, run: Run) -> list[str] | None:
+    """The files of code that stages depend on and that differ now from a run's commit; None where nobody can tell."""
+    if not run.git_commit or not COMMIT.fullmatch(run.git_commit):
+        return None
+    return _git_diff(home.root, run.git_commit, int(time.monotonic() / GIT_SECONDS))
+
+
+_drawn: tuple[History, object, object, list[Markup]] | None = None
+
+
+def trends(history: History, champion: Champion | None) -> list[Markup]:
+    """How win rate, reward-model accuracy, data and KL have developed over the versions; empty below two versions.
+
+    A history replaces what it holds, so the charts of the same versions and runs are drawn once.
+    """
+    global _drawn
+    known = _drawn
+    if known and known[0] is history and known[1] is history.versions and known[2] is history.runs:
+        return known[3]
+    key = history.versions, history.runs
+    charts = _draw_trends(history, champion)
+    _drawn = (history, *key, charts)
+    return charts
+
+
+def _draw_trends(history: History, champion: Champion | None) -> list[Markup]:
+    made = [(version.number, history.runs[version.run]) for version in reversed(list(history.versions.values()))
+            if version.run in history.runs]
+    if len(made) < 2:
+        return []
+    at = (float(champion.version.number), "champion") if champion else None
+    rate = _measured(made, "preference_eval", "win_rate_vs_sft")
+    accuracy = _measured(made, "reward_eval", "accuracy")
+    kl = _measured(made, "ppo", "kl")
+    rows = [(float(number), float(rows_of(run))) for number, run in made if run.batches]
+    return [lines([Series("win rate", rate, _intervals(made, "preference_eval", "win_rate_vs_sft"))],
+                  "Win rate against SFT", "version", 0.5, at),
+            lines([Series("accuracy", accuracy, _intervals(made, "reward_eval", "accuracy"))],
+                  "Reward model, held-out accuracy", "version", None, at),
+            lines([Series("rows", rows)], "Rows learned from", "version", None, at),
+            lines([Series("KL", kl)], "KL to SFT, nats a response", "version", None, at)]
+
+
+def rows_of(run: Run) -> int:
+    """The rows in a run's snapshot."""
+    return sum(batch.rows for batch in run.batches)
+
+
+Made = list[tuple[int, Run]]
+
+
+def _measured(made: Made, stage: str, metric: str) -> list[tuple[float, float]]:
+    return [(float(number), step.metrics[metric]) for number, run in made
+            if (step := run.steps.get(stage)) and metric in step.metrics]
+
+
+def _intervals(made: Made, stage: str, metric: str) -> list[tuple[float, float, float]]:
+    low, high = (dict(_measured(made, stage, f"{metric}_{end}")) for end in ("low", "high"))
+    return [(number, low[number], high[number]) for number in low if number in high]
+
+
+@lru_cache(maxsize=4)
+def _checkout_params(root: Path, _when: int) -> Mapping[str, str]:
+    return flat(load_params(root).model_dump())
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """{"sft": {"epochs": 2}} as {"sft.epochs": "2"}."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
+    return found
+
+
+@lru_cache(maxsize=16)
+def _git_diff(root: Path, commit: str, _when: int) -> list[str] | None:
+    try:
+        paths = sorted({path for stage in read_stages(root).values() for path in stage.code})
+        command = ["git", "diff", "--name-only", "--relative", "--end-of-options", commit, "--", *paths]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=5)
+    except (OSError, subprocess.SubprocessError, YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return None  # no git, or a dvc.yaml that is broken
+    return done.stdout.splitlines()
+
+

@@ -1,0 +1,130 @@
+"""What the lineage pages call a node: its name, its one figure, the state that it is in."""
+
+from collections.abc import Mapping
+from datetime import UTC
+
+from plumbline.history.history import Run
+from plumbline.lineage.graph import DATA, Kind, Node
+from plumbline.web.drawing.words import number, parsed, short
+
+NAMES: Mapping[Kind, str] = {
+    "batch": "batch", "snapshot": "snapshot", "base": "base model", "sft": "SFT", "reward": "reward model",
+    "examination": "examination", "policy": "policy", "evaluation": "evaluation", "version": "version"}
+PLURALS: Mapping[Kind, str] = {
+    "batch": "batches", "snapshot": "snapshots", "base": "base models", "sft": "SFT models", "reward": "reward models",
+    "examination": "examinations", "policy": "policies", "evaluation": "evaluations", "version": "versions"}
+WHAT: Mapping[Kind, str] = {
+    "batch": "Preferences that arrived together.",
+    "snapshot": "The exact set of batches that runs learned from.",
+    "base": "The language model to align.",
+    "sft": "The base model after supervised fine-tuning; the reference of the KL penalty.",
+    "reward": "Scores responses as the annotators would.",
+    "examination": "The reward model on held-out preferences, and whether PPO may use it.",
+    "policy": "The model that PPO optimised.",
+    "evaluation": "The policy on held-out prompts, against SFT and the champion of that time.",
+    "version": "A registered policy."}
+STATES = {"made": "", "gate": "gate said no", "failed": "failed", "running": "running"}
+
+
+def name_of(node: Node) -> str:
+    """`policy 8d249a2f`, `version 27`, `batch week-054.jsonl`."""
+    return f"{NAMES[node.ref.kind]} {own_name(node)}"
+
+
+def own_name(node: Node) -> str:
+    """What tells a node from others of its kind."""
+    if node.ref.key in node.runs:  # it has no content to be named by
+        return f"of run {run_name(node.ref.key)}"
+    if node.ref.kind == "version":
+        return node.ref.key
+    if node.batch:
+        return node.batch.source.rsplit("/", 1)[-1].split(".", 1)[0] or short(node.ref.key)
+    return short(node.md5 or node.ref.key)
+
+
+def figure_of(node: Node) -> str:
+    """The one figure that says most about a node, or its state."""
+    if node.state in ("failed", "running"):
+        return STATES[node.state]
+    if node.batch:
+        return f"{number(node.batch.rows)} rows"
+    metrics = node.step.metrics if node.step else {}
+    if node.ref.kind == "version":
+        return ", ".join(node.aliases) or _figure("win rate", _win_rate(node))
+    if node.ref.kind == "evaluation":
+        return _figure("win rate", metrics.get("win_rate_vs_sft"))
+    label, key = {"snapshot": ("rows", "rows_accepted"), "base": ("parameters", "parameters"),
+                  "sft": ("loss", "validation_loss"), "reward": ("accuracy", "validation_accuracy"),
+                  "examination": ("accuracy", "accuracy"), "policy": ("KL", "kl")}[node.ref.kind]
+    value = metrics.get(key)
+    if node.ref.kind in ("snapshot", "base"):
+        return f"{_large(value)} {label}" if value is not None else ""
+    return _figure(label, value)
+
+
+def tooltip(node: Node) -> str:
+    """All of that on one line."""
+    parts = [name_of(node), STATES[node.state], figure_of(node), " ".join(node.aliases)]
+    parts.append(f"made by {node.made_by}" if node.made_by else "made by dvc repro" if node.step else "")
+    return " · ".join(part for part in dict.fromkeys(parts) if part)
+
+
+def counted(count: int, kind: Kind) -> str:
+    """`1 policy`, `1,204 policies`."""
+    return f"{number(count)} {NAMES[kind] if count == 1 else PLURALS[kind]}"
+
+
+def is_data(kind: Kind) -> bool:
+    """Whether it is data, which has a shape of its own in the pictures, and not the result of a stage."""
+    return kind in DATA
+
+
+def cut(text: str, longest: int) -> str:
+    """A text that fits into a box."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def run_name(run_id: str) -> str:
+    """The end of a run's id, enough to tell it from others of the same minute."""
+    return run_id.rsplit("-", 1)[-1]
+
+
+def short_time(when: str) -> str:
+    """`21 Nov 16:07`, UTC."""
+    time = parsed(when).astimezone(UTC)
+    return f"{time.day} {time:%b %H:%M}"
+
+
+def first_upper(text: str) -> str:
+    """A text as it begins a line."""
+    return text[:1].upper() + text[1:]
+
+
+def outcome_of(run: Run) -> str:
+    """What came of a run, in a few words."""
+    promote = run.steps.get("promote")
+    if promote and promote.metrics.get("promoted") == 1.0 and promote.status == "ran":
+        return "promoted"
+    if run.message:
+        return run.message
+    evaluation = run.steps.get("preference_eval")
+    rate = evaluation.metrics.get("win_rate_vs_sft") if evaluation else None
+    return _figure("win rate", rate)
+
+
+def _win_rate(node: Node) -> float | None:
+    text = node.version.tags.get("win_rate_vs_sft", "") if node.version else ""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _figure(label: str, value: float | None) -> str:
+    return f"{label} {number(value)}" if value is not None else ""
+
+
+def _large(value: float | None) -> str:
+    if value is None or value < 1e6:
+        return number(value)
+    return f"{value / 1e9:.1f} G" if value >= 1e9 else f"{value / 1e6:.1f} M"

@@ -1,0 +1,165 @@
+"""What the page of a run shows, worked out from its records: time line, differences, the command that repeats it."""
+
+import json
+import os
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from markupsafe import Markup
+
+from plumbline.history.history import History, Run, Step
+from plumbline.history.reports import Reports
+from plumbline.web.drawing.charts import Bar, Span, intervals, timeline
+from plumbline.web.drawing.words import duration, parsed
+from plumbline.web.views.home import win_rates
+
+MLFLOW_URL = "PLUMBLINE_MLFLOW_URL"
+"""Where MLflow's pages are; `plumbline up` sets it. A store behind a server has them at its own address."""
+MLFLOW_STORE, PREFECT_API = "MLFLOW_TRACKING_URI", "PREFECT_API_URL"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure of a run beside the same one of another run."""
+
+    name: str
+    value: float | None
+    before: float | None
+
+    @property
+    def change(self) -> float | None:
+        """How much it went up."""
+        return None if self.value is None or self.before is None else self.value - self.before
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate said, or the promotion."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+
+
+def took(run: Run) -> float | None:
+    """Seconds from the start to the end, or to now; None where it never came to an end."""
+    if run.ended is None and run.status != "running":
+        return None
+    end = parsed(run.ended) if run.ended else datetime.now(UTC)
+    return max(0.0, (end - parsed(run.created)).total_seconds())
+
+
+def strip(run: Run) -> Markup:
+    """The stages, a mark each: filled where it ran, hollow where it was reused."""
+    counts = Counter(step.status for step in run.steps.values())
+    text = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no stage yet"
+    mark = Markup('<span class="pip pip-{0}" title="{1}: {0}"></span>')
+    marks = Markup("").join(mark.format(step.status, step.stage) for step in run.steps.values())
+    return Markup('<span class="strip" role="img" aria-label="{}">{}</span>').format(text, marks)
+
+
+def earlier(history: History, run: Run) -> Run | None:
+    """The run before this one."""
+    return next((other for other in history.runs.values() if other.id < run.id), None)
+
+
+def chart_of(run: Run) -> Markup:
+    """The stages on a time line."""
+    spans, end = [], 0.0
+    for step in run.steps.values():
+        if step.status == "waiting":
+            continue
+        start = _offset(run, step, end)
+        now = max(start, (datetime.now(UTC) - parsed(run.created)).total_seconds())
+        end = now if step.status == "running" else start + (step.seconds or 0.0)
+        spans.append(Span(step.stage.replace("_", " "), start, end, step.status, duration(end - start)))
+    return timeline(spans, "Stages") if spans else Markup("")
+
+
+def _offset(run: Run, step: Step, earliest: float) -> float:
+    """Seconds after the run's beginning, never before the end of the stage before: starts are kept in whole seconds."""
+    if step.started is None:
+        return earliest
+    return max(earliest, (parsed(step.started) - parsed(run.created)).total_seconds())
+
+
+def measured(run: Run, other: Run | None) -> dict[str, list[Measured]]:
+    """The figures of each stage, beside those of another run."""
+    found = {}
+    for stage, step in run.steps.items():
+        before: Mapping[str, float] = other.steps[stage].metrics if other and stage in other.steps else {}
+        found[stage] = [Measured(name, step.metrics[name], before.get(name)) for name in sorted(step.metrics)]
+    return {stage: figures for stage, figures in found.items() if figures}
+
+
+def gate_of(reports: Reports, run: Run) -> Verdict | None:
+    """What the examination of the reward model said; None where it has not been held."""
+    return _verdict(reports, run, "reward_eval", "gate.json", "passed")
+
+
+def decision_of(reports: Reports, run: Run) -> Verdict | None:
+    """Whether the policy was promoted, and why or why not."""
+    return _verdict(reports, run, "promote", "decision.json", "promoted")
+
+
+def accuracy_chart(run: Run) -> Markup:
+    """The reward model's accuracy on held-out preferences, and what it is to be seen beside."""
+    step = run.steps.get("reward_eval")
+    metrics: Mapping[str, float] = step.metrics if step else {}
+    if "accuracy" not in metrics:
+        return Markup("")
+    count = metrics.get("n")
+    bars = [Bar("held-out accuracy", metrics["accuracy"], metrics.get("accuracy_low"), metrics.get("accuracy_high"),
+                f"n = {count:,.0f}" if count is not None else "")]
+    bars += [Bar(label, metrics[name]) for name, label in (("ceiling_accuracy", "ceiling of the labels"),
+                                                         ("longer_baseline_accuracy", "longer response wins"))
+             if name in metrics]
+    return intervals(bars, "Reward model")
+
+
+def rates_chart(run: Run) -> Markup:
+    """The win rates that the decision rests on."""
+    bars = win_rates(run)
+    return intervals(bars, "Win rates") if bars else Markup("")
+
+
+def command_of(run: Run) -> str:
+    """The command line that asks for the same."""
+    parts = ["plumbline", "run"]
+    parts += ["--params", run.params_file] if run.params_file else []
+    for setting in run.settings:
+        parts += ["--set", setting]
+    parts += ["--until", run.until] if run.until else []
+    return shlex.join(parts)
+
+
+def mlflow_page(run_id: str | None) -> str | None:
+    """MLflow's page of one of its runs, where the address of its pages is known."""
+    base = _address(os.environ.get(MLFLOW_URL) or os.environ.get(MLFLOW_STORE, ""))
+    return f"{base}/#/runs/{run_id}" if base and run_id and run_id.isalnum() else None
+
+
+def prefect_page() -> str | None:
+    """Prefect's list of flow runs, where there is a server of one's own."""
+    base = _address(os.environ.get(PREFECT_API, ""))
+    return f"{base.removesuffix('/api')}/runs" if base and base.endswith("/api") else None
+
+
+def _address(text: str) -> str | None:
+    return text.rstrip("/") if text.startswith(("http://", "https://")) else None
+
+
+def _verdict(reports: Reports, run: Run, stage: str, file: str, key: str) -> Verdict | None:
+    step = run.steps.get(stage)
+    if step is None or step.status not in ("ran", "reused"):
+        return None
+    try:
+        values = json.loads(reports.text(run, stage, file) or "null")
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):  # the file is gone; MLflow has the figure
+        return Verdict(bool(step.metrics[key]), ()) if key in step.metrics else None
+    reasons = values.get("reasons")
+    return Verdict(values.get(key) is True, tuple(map(str, reasons)) if isinstance(reasons, list) else ())

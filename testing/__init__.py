@@ -1,0 +1,1 @@
+"""Helpers that tests and benchmarks share: made-up projects, running services, small models, sites."""

@@ -1,0 +1,114 @@
+"""A project whose stages take no time: the real flow, workspaces, DVC and MLflow around programs of a few lines.
+
+`ppo.updates` is the number of steps of the fake PPO and `FAKE_STEP_SECONDS` how long each takes, so that a test can
+interrupt it. The first line of each fake program's model is what it was made from, so that a change shows.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+REAL_TASKS = ("__init__.py", "stage.py", "as_prefect_task.py", "champion.py", "promote.py")
+
+HEADER = '''"""Stage `{name}` of a test."""
+
+import hashlib
+import json
+import os
+import time
+
+from tasks.stage import Stage, StageRun
+
+
+def program(run: StageRun) -> None:
+{body}
+
+{name} = Stage("{name}", program{options})
+
+if __name__ == "__main__":
+    {name}.main()
+'''
+
+TRAINER = '''    folder = run.folder / "model"
+    folder.mkdir(parents=True, exist_ok=True)
+    (run.scratch() / "resume").write_text("half way")
+    for step in range(1, {steps} + 1):
+        time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", "0")))
+        run.report(step, {steps}, {{"loss": 1.0 / step}}, "training")
+    made_from = [path.read_bytes() for path in sorted(run.root.glob("{source}")) if path.is_file()]
+    text = hashlib.sha256(b"".join(made_from)).hexdigest() + repr(run.params.{name}) + str(run.params.seed)
+    (folder / "model.safetensors").write_text(text)
+    if {samples}:
+        (run.folder / "samples.md").write_text("# Samples")
+    run.finish({{"validation_loss": 0.25, "kl": 1.5}})
+'''
+
+BODIES = {
+    "snapshot": '''    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "manifest.json").write_text(repr(run.params.snapshot))
+''',
+    "ingest": '''    folder = run.root / "data/prepared"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (run.root / "data/snapshot/manifest.json").read_text()
+    (folder / "preferences.jsonl").write_text(text + repr(run.params.ingest))
+    (run.root / "reports/data").mkdir(parents=True, exist_ok=True)
+    (run.root / "reports/data/report.md").write_text("# Data report")
+    run.finish({"rows": 3})
+''',
+    "base": TRAINER.format(name="base", steps=2, source="nothing", samples=False),
+    "sft": TRAINER.format(name="sft", steps=2, source="models/base/model/*", samples=True),
+    "reward_model": TRAINER.format(name="reward_model", steps=2, source="models/sft/model/*", samples=False),
+    "reward_eval": '''    (run.folder / "report").mkdir(parents=True, exist_ok=True)
+    (run.folder / "report" / "index.md").write_text("# Reward model")
+    passed = run.params.reward_eval.min_accuracy <= 0.7
+    reasons = [] if passed else ["accuracy 0.70 is too low"]
+    (run.folder / "gate.json").write_text(json.dumps({"passed": passed, "reasons": reasons}))
+    run.finish({"accuracy": 0.7, "accuracy_low": 0.6, "accuracy_high": 0.8, "n": 100})
+''',
+    "ppo": TRAINER.format(name="ppo", steps="run.params.ppo.updates", source="models/[rs]*/model/*", samples=True),
+    "preference_eval": '''    (run.folder / "report").mkdir(parents=True, exist_ok=True)
+    (run.folder / "report" / "samples.md").write_text("# Side by side")
+    champion = json.loads((run.root / "models/champion/champion.json").read_text())["version"]
+    rates = {"": 0.8, "_low": 0.7, "_high": 0.9, "_n": 400}
+    others = ["sft"] if champion is None else ["sft", "champion"]
+    run.finish({f"win_rate_vs_{other}{part}": rate for other in others for part, rate in rates.items()})
+''',
+}
+OPTIONS = {"snapshot": ", resolver=True, kept_by_retry=True", "ppo": ", retries=1"}
+
+
+def make_project(root: Path) -> Path:
+    """A project in `root`, which must not exist yet."""
+    shutil.copytree(CHECKOUT / "plumbline", root / "plumbline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CHECKOUT / "flows", root / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CHECKOUT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
+    for file in ("dvc.yaml", ".dvcignore", "params.yaml"):
+        shutil.copy(CHECKOUT / file, root / file)
+    (root / "tasks").mkdir()
+    for file in REAL_TASKS:
+        shutil.copy(CHECKOUT / "tasks" / file, root / "tasks" / file)
+    for name, body in BODIES.items():
+        text = HEADER.format(name=name, body=body, options=OPTIONS.get(name, ""))
+        (root / "tasks" / f"{name}.py").write_text(text)
+    (root / ".gitignore").write_text((CHECKOUT / ".gitignore").read_text())
+    for command in (["git", "init", "-q"], ["git", "add", "-A"],
+                    ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start"]):
+        subprocess.run(command, cwd=root, check=True)
+    return root
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a user who has set nothing of Plumbline's or its tools'."""
+    ours = ("PLUMBLINE_", "PREFECT_", "MLFLOW_", "DVC_", "FAKE_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours) and name != "PYTHONPATH"}
+    path = os.pathsep.join([str(Path(sys.executable).parent), clean.get("PATH", "")])
+    return {**clean, "PATH": path, **more}
+
+
+def plumbline(root: Path, *arguments: str, timeout: float = 120, **more: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command line in a project."""
+    return subprocess.run([sys.executable, "-m", "plumbline", *arguments], cwd=root, env=environment(**more),
+                          capture_output=True, text=True, timeout=timeout)

@@ -1,0 +1,113 @@
+"""A `plumbline up` of a project, with short pauses, as tests and the chaos benchmark handle it."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from plumbline.project.home import Home
+from plumbline.project.run_record import read_record, run_folders
+from plumbline.service.process import marked
+from testing.fake_project import environment
+
+QUICK = {
+    "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
+    "FAKE_STEP_SECONDS": "0.05",
+}
+START = 180
+
+
+def eventually(condition: Callable[[], object], what: str, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.2)
+
+
+@dataclass
+class Up:
+    """A `plumbline up` of a project."""
+
+    root: Path
+    more: dict[str, str] = field(default_factory=dict)
+    process: "subprocess.Popen[str] | None" = None
+
+    @property
+    def home(self) -> Path:
+        return self.root / ".plumbline"
+
+    def start(self) -> None:
+        """Start it in front, in a process of its own, and wait until it is up."""
+        (self.home / "service" / "state.json").unlink(missing_ok=True)  # a killed one's
+        with (self.root / "up.txt").open("a") as out:
+            self.process = subprocess.Popen([sys.executable, "-m", "plumbline", "up"], cwd=self.root, text=True,
+                                            env=environment(**{**QUICK, **self.more}), stdout=out, stderr=out,
+                                            start_new_session=True)
+        try:
+            eventually(lambda: self.all_are("up"), "up", START)
+        except AssertionError:
+            raise AssertionError(self.said()) from None
+
+    def said(self) -> str:
+        return (self.root / "up.txt").read_text()
+
+    def parts(self) -> dict[str, dict[str, object]]:
+        file = self.home / "service" / "state.json"
+        return {part["name"]: part for part in json.loads(file.read_text())["parts"]} if file.exists() else {}
+
+    def all_are(self, status: str) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.said()
+        parts = self.parts()
+        return bool(parts) and all(part["status"] == status for part in parts.values())
+
+    def kill(self, part: str) -> int:
+        pid = int(str(self.parts()[part]["pid"]))
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(120)
+        for pid in marked(self.home):
+            os.kill(pid, signal.SIGKILL)
+
+    @property
+    def client(self) -> dict[str, str]:
+        """The variables by which a program talks to its Prefect server."""
+        return {"PREFECT_API_URL": f"{self.parts()['prefect']['address']}api", "PREFECT_API_AUTH_STRING": self.key}
+
+    @property
+    def key(self) -> str:
+        return (self.home / "service/prefect_key").read_text().strip()
+
+    def call(self, path: str, body: object) -> object:
+        headers = {"Content-Type": "application/json",
+                   "Authorization": f"Basic {base64.b64encode(self.key.encode()).decode()}"}
+        request = urllib.request.Request(f"{self.client['PREFECT_API_URL']}/{path}", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def flow_runs(self) -> list[dict[str, object]]:
+        """The last 200 that do not only wait for the clock, oldest first."""
+        found = self.call("flow_runs/filter", {"limit": 200, "sort": "EXPECTED_START_TIME_DESC"})
+        assert isinstance(found, list)
+        return [run for run in reversed(found) if not (run["auto_scheduled"] and run["state_type"] == "SCHEDULED")]
+
+    def quiet(self) -> bool:
+        """Whether no flow run is going on or about to."""
+        return all(run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") for run in self.flow_runs())
+
+    def records(self) -> list[dict[str, object]]:
+        """The records of all runs, oldest first."""
+        return [read_record(folder).model_dump() for folder in run_folders(Home(self.root, self.home))]

@@ -1,0 +1,144 @@
+"""`plumbline promote`, `rollback`, `pin`, `gc`, `cancel`, `restore`, `push` and `pull` as a user meets them."""
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from typer.testing import CliRunner
+
+from plumbline.commands.care import care_app
+from plumbline.errors import UserError
+from plumbline.project.digests import digest
+from plumbline.project.home import Home, enter
+from plumbline.project.run_record import RunRecord
+from plumbline.tracking import recording as tracking
+from plumbline.tracking.registry import Registry
+from testing.fake_project import CHECKOUT
+
+COMMANDS = ("restore", "push", "pull", "promote", "rollback", "retry", "cancel", "pin", "unpin", "gc")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with two registered versions, and no runs."""
+    root = tmp_path_factory.mktemp("made")
+    before = dict(os.environ)
+    for name in ("PLUMBLINE_HOME", "MLFLOW_TRACKING_URI"):
+        os.environ.pop(name, None)
+    for file in ("dvc.yaml", "params.yaml"):
+        shutil.copy(CHECKOUT / file, root / file)
+    home = Home(root, root / ".plumbline")
+    enter(home)
+    repository = Repo.init(str(root), no_scm=True)
+    with repository.config.edit() as config:
+        config["cache"]["dir"] = str(home.cache)
+    tracking.prepare(home)
+    for number in (1, 2):
+        (root / f"model{number}").mkdir()
+        (root / f"model{number}/model.safetensors").write_text(f"weights {number}")
+        Repo(str(root)).add([str(root / f"model{number}")])
+        md5 = digest(root / f"model{number}")
+        recording = tracking.Recording(home, "ppo", {})
+        registry = Registry.open(home, "policy")
+        version = registry.register(md5, recording.model("policy", {"dvc.md5": md5}), recording.run_id, None, {})
+        registry.make_champion(version.version, "a test", "tester")
+    os.environ.clear()
+    os.environ.update(before)
+    return root
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """A copy of it, entered."""
+    root = tmp_path / "project"
+    shutil.copytree(made, root)
+    (root / ".dvc/config").write_text((root / ".dvc/config").read_text().replace(str(made), str(root)))
+    before = dict(os.environ)
+    for name in ("PLUMBLINE_HOME", "MLFLOW_TRACKING_URI"):
+        os.environ.pop(name, None)
+    monkeypatch.chdir(root)
+    yield Home(root, root / ".plumbline")
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def plumbline(*arguments: str) -> str:
+    """What a command prints. Raises what it raises."""
+    done = CliRunner().invoke(care_app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def a_run(home: Home, name: str, **more: object) -> Path:
+    folder = home.runs / name
+    folder.mkdir(parents=True)
+    values = {"id": name, "created": "2026-01-01T00:00:00+00:00", "project": str(home.root), "pid": 1,
+              "host": "elsewhere", "status": "failed", **more}
+    RunRecord.model_validate(values).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples(command: str) -> None:
+    done = CliRunner().invoke(care_app, [command, "--help"])
+    assert f"plumbline {command}" in done.stdout.split("Examples:")[1]
+    assert "--json" in done.stdout
+
+
+def test_roll_back_and_promote(project: Home) -> None:
+    assert "Version 1 of `policy` is champion now; before it was version 2." in plumbline(
+        "rollback", "--reason", "it swears", "--yes")
+    found = json.loads(plumbline("promote", "2", "--reason", "it does not", "--yes", "--json"))
+    assert found == {"name": "policy", "before": 1, "champion": 2}
+    tags = tracking.connect(project).get_registered_model("policy").tags
+    moves = [json.loads(tags[name]) for name in sorted(tags) if name.startswith("plumbline.move.")]
+    assert (moves[-1]["reason"], moves[-2]["reason"]) == ("it does not", "version 2 became champion")
+    assert moves[-1]["by"].endswith(f"@{socket.gethostname()}")
+
+
+def test_nobody_is_asked_where_nobody_can_answer(project: Home) -> None:
+    for command in (["rollback", "--reason", "it swears"], ["promote", "1", "--reason", "why not"], ["gc"]):
+        with pytest.raises(UserError, match="Nobody is here to answer: say --yes"):
+            plumbline(*command)
+    champion = Registry.open(project, "policy").champion()
+    assert champion and champion.version == 2
+
+
+def test_gc_says_what_it_would_do(project: Home) -> None:
+    a_run(project, "20260101-000001-aaaaaa")
+    a_run(project, "20260101-000002-bbbbbb")
+    plumbline("pin", "20260101-000001", "--reason", "the paper cites it")
+    printed = plumbline("gc", "--runs", "1", "--dry-run")
+    assert "keeps 20260101-000001-aaaaaa: it is pinned: the paper cites it" in printed
+    assert "keeps 20260101-000002-bbbbbb: it is one of the newest 1" in printed
+    assert "would free 0 workspaces" in printed
+    plumbline("unpin", "20260101-000001")
+    found = json.loads(plumbline("gc", "--runs", "1", "--dry-run", "--json"))
+    assert (found["runs"], found["dry_run"]) == (["20260101-000001-aaaaaa"], True)
+    assert len(list(project.runs.iterdir())) == 2
+    plumbline("gc", "--runs", "1", "--yes")
+    assert [folder.name for folder in project.runs.iterdir()] == ["20260101-000002-bbbbbb"]
+    # Both versions have an alias: what they are made of is still there.
+    plumbline("rollback", "--reason", "it swears", "--yes")
+
+
+def test_a_run_of_another_machine_cannot_be_cancelled_here(project: Home) -> None:
+    a_run(project, "20260101-000001-aaaaaa", status="running")
+    with pytest.raises(UserError, match="belongs to elsewhere"):
+        plumbline("cancel", "latest")
+    a_run(project, "20260101-000002-bbbbbb", status="cancelled")
+    with pytest.raises(UserError, match="is not going on: it is cancelled"):
+        plumbline("cancel", "latest")
+
+
+def test_what_cannot_be_restored_or_moved_is_named(project: Home) -> None:
+    with pytest.raises(UserError, match="No run's id begins with `2026`"):
+        plumbline("restore", "2026")
+    for command in (["push"], ["pull"]):
+        with pytest.raises(UserError, match="no DVC remote"):
+            plumbline(*command)

@@ -1,0 +1,132 @@
+"""The command line as a user meets it, without running the pipeline: tests/flows does that."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from plumbline.project.run_record import Outcome, RunRecord
+from testing.fake_project import CHECKOUT, environment
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for file in ("dvc.yaml", "params.yaml"):
+        (tmp_path / file).write_text((CHECKOUT / file).read_text())
+    return tmp_path
+
+
+def plumbline(folder: Path, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-m", "plumbline", *arguments], cwd=folder, capture_output=True,
+                          text=True, env=environment(PYTHONPATH=str(CHECKOUT), COLUMNS="120", **more), timeout=60)
+
+
+@pytest.mark.parametrize("command", ["run", "runs", "show", "doctor"])
+def test_help_has_examples(project: Path, command: str) -> None:
+    done = plumbline(project, command, "--help")
+    assert done.returncode == 0
+    assert f"plumbline {command}" in done.stdout.split("Examples:")[1]
+    assert "--json" in done.stdout
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["run", "--set", "ppo.kl_coeff=0.1"], "closest that exists is `ppo.kl_coef`"),
+    (["run", "--set", "ppo.updates=many"], "`ppo.updates` is 'many'"),
+    (["run", "--until", "rewardmodel"], "Did you mean `reward_model`?"),
+    (["run", "--force", "pp"], "Did you mean `ppo`?"),
+    (["run", "--params", "missing.yaml"], "missing.yaml does not exist"),
+    (["show", "latest"], "There are no runs"),
+])
+def test_a_mistake_is_one_paragraph_and_exit_status_2(project: Path, arguments: list[str], words: str) -> None:
+    done = plumbline(project, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (project / "runs").exists()
+
+
+def test_outside_of_a_project(tmp_path: Path) -> None:
+    done = plumbline(tmp_path, "runs")
+    assert done.returncode == 2
+    assert "not inside a Plumbline project" in done.stderr
+
+
+def test_an_unknown_option(project: Path) -> None:
+    done = plumbline(project, "run", "--sett", "a=b")
+    assert done.returncode == 2
+    assert "--set" in done.stderr
+
+
+def make_run(project: Path) -> RunRecord:
+    folder = project / "runs/20260101-000000-aaaaaa"
+    (folder / "reports/preference").mkdir(parents=True)
+    rates = {"": 0.8, "_low": 0.75, "_high": 0.85, "_n": 400}
+    (folder / "reports/preference/metrics.json").write_text(
+        json.dumps({f"win_rate_vs_sft{part}": rate for part, rate in rates.items()}))
+    record = RunRecord(id=folder.name, created="2026-01-01T00:00:00+00:00", project=str(project), pid=os.getpid(),
+                       host=socket.gethostname(), status="finished", settings=["ppo.clip=0.3"], stages={
+                           "sft": Outcome(status="reused", seconds=0.1, reason="nothing changed since yesterday"),
+                           "preference_eval": Outcome(status="ran", seconds=2, reason="parameter [a] 1 -> 2")})
+    record.save(folder)
+    return record
+
+
+def test_runs_and_show(project: Path) -> None:
+    record = make_run(project)
+    inside = project / "runs" / record.id  # a workspace is inside its project
+    listed = plumbline(inside, "runs")
+    assert record.id in listed.stdout
+    assert "ppo.clip=0.3" in listed.stdout
+    assert json.loads(plumbline(project, "runs", "--json").stdout)[0]["id"] == record.id
+    shown = plumbline(project, "show", "2026").stdout
+    assert "parameter [a] 1 -> 2" in shown
+    assert "win rate against SFT: 0.800 [0.750, 0.850], n = 400" in shown
+    as_json = json.loads(plumbline(project, "show", "latest", "--json").stdout)
+    assert as_json["stages"]["sft"]["status"] == "reused"
+    assert as_json["results"]["reports/preference"]["win_rate_vs_sft_n"] == 400
+
+
+def test_a_damaged_record_costs_its_run_and_nothing_else(project: Path) -> None:
+    spoil = b'{"id": "2026'
+    record = make_run(project)
+    damaged = project / "runs/20260102-000000-bbbbbb"
+    damaged.mkdir()
+    (damaged / "run.json").write_bytes(spoil)
+    (project / ".plumbline").mkdir()
+    (project / ".plumbline/not_run.jsonl").write_bytes(spoil + b"\n" + json.dumps(
+        {"when": "2026-01-03T00:00:00+00:00", "trigger": "schedule", "reason": "too little is new"}).encode())
+    words = f"{damaged / 'run.json'} is damaged"
+    listed = plumbline(project, "runs")
+    assert (listed.returncode, record.id in listed.stdout, listed.stderr.count(words)) == (0, True, 1)
+    assert "too little is new" in listed.stdout
+    as_json = plumbline(project, "runs", "--json")
+    assert [one["id"] for one in json.loads(as_json.stdout)] == [record.id] and words in as_json.stderr
+    status = plumbline(project, "status")
+    assert words in status.stdout and "A run is due" in status.stdout and "Traceback" not in status.stderr
+    shown = plumbline(project, "show", "latest")
+    assert shown.returncode == 2 and words in shown.stderr
+
+
+def test_a_prefect_server_that_is_gone_is_said_before_anything_begins(project: Path) -> None:
+    with socket.socket() as taken:  # nobody listens there
+        taken.bind(("127.0.0.1", 0))
+        gone = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
+        for url, why in ((gone, "refused"), ("nonsense", "unknown url type")):
+            done = plumbline(project, "run", PREFECT_API_URL=url)
+            assert done.returncode == 2
+            assert f"Prefect's server at {url} does not answer" in done.stderr and why in done.stderr
+            assert len(done.stderr.strip().splitlines()) == 1
+        assert not (project / "runs").exists()
+        assert "A run is due" in plumbline(project, "status", PREFECT_API_URL=gone).stdout
+
+
+def test_doctor(project: Path) -> None:
+    done = plumbline(project, "doctor", "--json")
+    found = {finding["about"]: finding["status"] for finding in json.loads(done.stdout)}
+    assert {"python", "prefect", "fastapi", "sqlalchemy", "torch", "disk", "mlflow store", "hub"} <= set(found)
+    assert found["fastapi"] == found["sqlalchemy"] == "ok"
+    assert done.returncode == 0

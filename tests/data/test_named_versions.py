@@ -1,0 +1,132 @@
+"""Data is found by its name, and a row's history is whole: how it came, what took it away, who learned from it."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plumbline.data.named_versions import KnownData, snapshot_digest
+from plumbline.data.row_history import row_history
+from plumbline.errors import UserError
+from plumbline.history.history import History, Run, Step, Version
+from plumbline.preferences.batches.arrivals import NO_ROWS, Arrival, arrival_index, arrivals, draft, publish
+from plumbline.preferences.batches.folders import Folders
+from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
+from plumbline.preferences.prepare.prepare import prepare
+from plumbline.preferences.prepare.writer import Splitting
+from plumbline.preferences.reading.read import read_file
+from plumbline.project.home import Home
+
+CHECKOUT = Path(__file__).parents[2]
+SPLITTING = Splitting(0.0, 0.2, True, None)
+
+
+def arrive(home: Home, name: str, rows: list[dict[str, object]], action: str = "add",
+           gone: object = NO_ROWS) -> Arrival:
+    file = home.root / name
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with draft(home.preferences, name, read_file(file, name) if rows else []) as drafted:
+        return publish(home.preferences, drafted, action, datetime.now(UTC).isoformat(), name, gone, "a reason")
+
+
+def rows(*numbers: int) -> list[dict[str, object]]:
+    return [{"prompt": f"Question {i}", "chosen": "Yes.", "rejected": "No.", "annotator": "ada"} for i in numbers]
+
+
+@pytest.fixture
+def project(home: Home) -> Home:
+    """A project that learns from what arrived: forty rows."""
+    text = (CHECKOUT / "params.yaml").read_text().replace("sources: [simulated, added]", "sources: [added]")
+    (home.root / "params.yaml").write_text(text)
+    arrive(home, "first.jsonl", rows(*range(40)))
+    return home
+
+
+@pytest.fixture
+def history(project: Home) -> History:
+    """One run learned from that, and registered version 1; its workspace is on this machine."""
+    folder = project.runs / "20261120-100000-aaaaaa"
+    folders = Folders(project.root, project.folder)
+    manifest = fix_snapshot(["added"], Simulation(0, 0, 0, 0), folders, folder / "data/snapshot")
+    prepare(folder / "data/snapshot", folder / "data/prepared", SPLITTING)
+    ingest = Step("ingest", "ran", "", 1.0, None, "1", None, None, {}, {}, {}, {}, {"data/prepared": "0" * 32 + ".dir"})
+    run = Run(folder.name, "2026-11-20T10:00:00+00:00", None, "finished", None, "command line", None, (), None, None,
+              None, "", "", {}, {"ingest": ingest}, "1" * 32 + ".dir", manifest.batches, folder)
+    found = History(project)
+    found.runs = {run.id: run}
+    found.versions = {1: Version("policy", 1, "2" * 32, run.id, run.created, ("champion",), None, {})}
+    return found
+
+
+def test_everything_has_a_name(history: History) -> None:
+    known = KnownData(history)
+    run = next(iter(history.runs.values()))
+    digest = snapshot_digest(run.batches)
+    for name in ("latest", run.id, digest, digest[:8], "1" * 32):
+        data = known.find(name)
+        assert (data.kind, data.name, len(known.browser(data))) == ("snapshot", digest, 40), name
+    (arrived,) = known.arrivals()
+    assert known.find(arrived.digest[:12].upper()).kind == "batch"
+    assert len(known.browser(known.find("now"))) == 40
+    for name in ("", "ab", "nonsense", "../../etc", "f" * 64):
+        with pytest.raises(UserError, match="There is no data"):
+            known.find(name)
+
+
+def test_the_digest_is_the_one_that_the_snapshot_has(history: History) -> None:
+    run = next(iter(history.runs.values()))
+    assert run.folder is not None
+    manifest = json.loads((run.folder / "data/snapshot/manifest.json").read_text())
+    assert manifest["digest"] == snapshot_digest(run.batches)
+
+
+def test_now_follows_what_arrives(history: History, project: Home) -> None:
+    known = KnownData(history)
+    assert len(known.browser(known.find("now"))) == 40
+    first = arrival_index(project.preferences, arrivals(project.preferences)[0]).row
+    arrive(project, "more.jsonl", rows(41, 42))
+    arrive(project, "gone.jsonl", [], "remove", first[:3])
+    assert len(known.browser(known.find("now"))) == 39
+    assert len(known.arrivals()) == 3 and len(known.browser(known.find("latest"))) == 40
+
+
+def test_what_is_not_here_says_how_to_get_it(history: History) -> None:
+    run = next(iter(history.runs.values()))
+    assert run.folder is not None
+    (run.folder / "data/snapshot" / f"{run.batches[0].digest}.jsonl").unlink()
+    data = KnownData(history).find("latest")
+    assert data.version is None and f"plumbline restore {run.id}" in data.missing
+    with pytest.raises(UserError, match="plumbline restore"):
+        KnownData(history).browser(data)
+
+
+def test_a_row_that_models_learned_from_and_that_was_taken_away(history: History, project: Home) -> None:
+    known = KnownData(history)
+    browser = known.browser(known.find("latest"))
+    taught = {place: line.split(",")[0] for run in history.runs.values() if run.folder is not None
+              for line in (run.folder / "data/prepared/rows.csv").read_text().splitlines()[1:]
+              for place in [line.rsplit(",", 1)[1]]}
+    found = row_history(history, taught["train"])
+    assert [learner.version.number for learner in found.learners] == [1] and not found.removed
+    assert [use.went_to for use in found.uses] == ["train"] and found.content is not None
+    assert [arrival.batch.source for arrival in found.arrivals] == ["first.jsonl"]
+    assert row_history(history, taught["heldout"]).learners == []
+    arrive(project, "gone.jsonl", [], "remove", np.array([int(taught["train"], 16)], np.uint64))
+    gone = row_history(history, taught["train"].upper())
+    assert gone.removed and [arrival.reason for arrival in gone.removals] == ["a reason"]
+    assert gone.content is not None and len(browser) == 40
+    with pytest.raises(UserError, match="holds the row"):
+        row_history(history, "0123456789abcdef")
+    with pytest.raises(UserError, match="16 hexadecimal"):
+        row_history(history, "nonsense")
+
+
+def test_a_run_whose_prepared_data_is_gone_is_said_to_be_unknown(history: History) -> None:
+    run = next(iter(history.runs.values()))
+    assert run.folder is not None
+    row = (run.folder / "data/prepared/rows.csv").read_text().splitlines()[1].split(",")[0]
+    (run.folder / "data/prepared/rows.csv").unlink()
+    found = row_history(history, row)
+    assert found.uses == [] and found.unknown == (run,) and found.content is not None

@@ -1,0 +1,104 @@
+"""What arrives stays, corrections and removals hold from then on, and an import leaves the whole batch or nothing."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from plumbline.errors import UserError
+from plumbline.preferences.batches.arrivals import NO_ROWS, arrivals, draft, find_arrival, folder_of, publish
+from plumbline.preferences.batches.folders import Folders
+from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
+from plumbline.preferences.reading.read import read_file
+from testing.preference_files import demonstrations, pairs, write_jsonl
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return Folders(tmp_path, tmp_path / "home")
+
+
+def arrive(folders, records, action="add", added="2026-01-01", removed=NO_ROWS, reason=""):
+    """Publish records as an arrival; returns it with the ids of its rows in the order of the records."""
+    file = write_jsonl(folders.root / "in.jsonl", records)
+    with draft(folders, "in.jsonl", read_file(file, "in.jsonl") if records else []) as drafted:
+        rows = drafted.index.row
+        return publish(folders, drafted, action, added, "", removed, reason), rows
+
+
+def in_snapshot(folders):
+    out = folders.root / "snapshot"
+    manifest = fix_snapshot(["added"], Simulation(0, 0, 0, 0), folders, out)
+    lines = [line for batch in manifest.batches for line in (out / f"{batch.digest}.jsonl").read_bytes().splitlines()]
+    return {int(hashlib.sha256(line).hexdigest()[:16], 16) for line in lines}, manifest
+
+
+def test_every_batch_that_was_added_is_in_the_next_snapshot(folders):
+    _, first = arrive(folders, pairs(3))
+    _, second = arrive(folders, demonstrations(2), added="2026-01-02")
+    rows, manifest = in_snapshot(folders)
+    assert rows == {*first.tolist(), *second.tolist()}
+    assert [batch.rows for batch in manifest.batches] == [3, 2]
+
+
+def test_a_row_that_was_removed_is_in_no_later_snapshot_though_its_batch_is(folders):
+    _, rows = arrive(folders, pairs(3))
+    before = in_snapshot(folders)[1]
+    arrive(folders, [], "remove", "2026-01-02", rows[:1], "withdrew consent")
+    found, manifest = in_snapshot(folders)
+    assert found == set(rows[1:].tolist())
+    assert (manifest.batches[0].removed, manifest.batches[0].rows) == (1, 2)
+    assert manifest.batches[0].whole == before.batches[0].digest
+    assert manifest.digest != before.digest
+    assert "Good answer 0" not in "".join(file.read_text() for file in (folders.root / "snapshot").iterdir())
+
+
+def test_adding_a_removed_row_again_does_not_bring_it_back_but_a_correction_does(folders):
+    _, rows = arrive(folders, pairs(2))
+    arrive(folders, [], "remove", "2026-01-02", rows[:1])
+    arrive(folders, pairs(4), added="2026-01-03")
+    assert int(rows[0]) not in in_snapshot(folders)[0]
+    arrive(folders, pairs(1), "supersede", "2026-01-04")
+    assert int(rows[0]) in in_snapshot(folders)[0]
+
+
+def test_labels_can_be_corrected_there_and_back(folders):
+    _, first = arrive(folders, pairs(1))
+    flipped = [{"prompt": "Question 0", "chosen": "Bad", "rejected": "Good answer 0"}]
+    _, second = arrive(folders, flipped, "supersede", "2026-01-02", first)
+    assert in_snapshot(folders)[0] == set(second.tolist())
+    arrive(folders, pairs(1), "supersede", "2026-01-03", second)
+    assert in_snapshot(folders)[0] == set(first.tolist())
+
+
+def test_when_everything_is_removed_the_snapshot_is_empty(folders):
+    _, rows = arrive(folders, pairs(2))
+    arrive(folders, [], "remove", "2026-01-02", rows)
+    assert in_snapshot(folders)[1].batches == ()
+
+
+def test_an_import_that_is_interrupted_leaves_nothing(folders):
+    def interrupted():
+        yield from read_file(write_jsonl(folders.root / "in.jsonl", pairs(5)), "in.jsonl")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), draft(folders, "in.jsonl", interrupted()):
+        pass
+    assert arrivals(folders) == []
+    assert list(folders.arrived.iterdir()) == []
+
+
+def test_a_draft_that_is_not_published_leaves_nothing(folders):
+    with draft(folders, "in.jsonl", read_file(write_jsonl(folders.root / "in.jsonl", pairs(5)), "in.jsonl")) as drafted:
+        assert drafted.batch.rows == 5
+    assert arrivals(folders) == []
+
+
+def test_a_batch_is_named_by_its_content_and_found_by_the_beginning_of_its_name(folders):
+    arrival, _ = arrive(folders, pairs(3))
+    rows = (folder_of(folders, arrival) / "rows.jsonl").read_bytes()
+    assert arrival.digest == hashlib.sha256(rows).hexdigest()
+    assert find_arrival(folders, arrival.digest[:6]) == arrival
+    with pytest.raises(UserError, match="data list"):
+        find_arrival(folders, "no such digest")
+    assert np.array_equal(arrivals(folders), [arrival])

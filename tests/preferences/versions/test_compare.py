@@ -1,0 +1,97 @@
+"""Two versions of the data side by side: added, removed, judged anew, with the rate of flipped labels."""
+
+import numpy as np
+import pytest
+
+from plumbline.preferences.batches.index import COLUMNS, index_of, make_index
+from plumbline.preferences.jsonl import file_sha256
+from plumbline.preferences.types import Comparison, Message, Origin, Ranking, row_id, to_json
+from plumbline.preferences.versions.compare import Version, chosen_rows, compare, describe
+from testing.preference_files import write_jsonl
+
+
+def judged(number, label="A", annotator="ada", source="house", responses=("one", "two")):
+    prompt = (Message("user", f"Question {number}"),)
+    return to_json(Comparison(prompt, responses, label, Origin(source, annotator)))
+
+
+@pytest.fixture
+def version(tmp_path):
+    def make(name, *records):
+        file = write_jsonl(tmp_path / f"{name}.jsonl", records)
+        return Version(name, ((file, file_sha256(file)),))
+
+    return make
+
+
+def test_what_came_went_and_was_judged_anew(tmp_path, version):
+    before = version("before", *[judged(n) for n in range(8)], judged(8, annotator="ben"))
+    after = version("after", *[judged(n) for n in range(4)], judged(4, "B"), judged(5, "tie"), judged(8, "B", "cleo"))
+    found = compare(before, after, tmp_path / "index")
+    assert found.unchanged == 4
+    assert (found.added.rows, found.added.by_annotator) == (1, {"cleo": 1})
+    assert (found.removed.rows, found.removed.by_annotator) == (3, {"ada": 2, "ben": 1})
+    assert found.relabelled.rows == 2
+    # Ada judged six of the same pairs in both, and two of them otherwise.
+    assert (found.relabelled.flip_rate, found.relabelled.comparisons) == (2 / 6, 6)
+    assert [(one["before"]["label"], one["after"]["label"]) for one in found.relabelled.examples] in (
+        [("A", "B"), ("A", "tie")], [("A", "tie"), ("A", "B")])
+
+
+def test_the_same_judgement_with_the_responses_shown_in_the_other_order_is_no_new_label(tmp_path, version):
+    before, after = version("before", judged(1)), version("after", judged(1, "B", responses=("two", "one")))
+    assert compare(before, after, tmp_path / "index").relabelled.rows == 0
+
+
+def test_a_ranking_in_another_order_is_judged_anew(tmp_path, version):
+    prompt = (Message("user", "Rank"),)
+    ranked = [to_json(Ranking(prompt, ("a", "b", "c"), ranks, Origin("house"))) for ranks in ((1, 2, 3), (1, 3, 2))]
+    found = compare(version("before", ranked[0]), version("after", ranked[1]), tmp_path / "index")
+    assert (found.relabelled.rows, found.relabelled.flip_rate) == (1, None)
+
+
+def test_rankings_with_other_numbers_in_the_same_order_agree(tmp_path):
+    prompt = (Message("user", "Rank"),)
+    file = write_jsonl(tmp_path / "a.jsonl", [
+        to_json(Ranking(prompt, ("a", "b", "c"), ranks, Origin("house")))
+        for ranks in ((1, 1, 3), (1, 1, 2), (2, 2, 3), (1, 2, 3), (1, 2, 2))])
+    same = make_index(file, file_sha256(file)).verdict.tolist()
+    assert same[0] == same[1] == same[2]
+    assert len(set(same)) == 3
+
+
+def test_an_index_that_was_kept_before_verdicts_changed_is_made_again_under_its_name(tmp_path):
+    file = write_jsonl(tmp_path / "a.jsonl", [judged(1), judged(2)])
+    digest = file_sha256(file)
+    fresh, store = make_index(file, digest), tmp_path / "index"
+    store.mkdir()
+    columns = {name: getattr(fresh, name) for name in COLUMNS}
+    np.savez(store / f"{digest}.npz", **columns | {"verdict": fresh.verdict + 1})
+    assert index_of(file, digest, store).verdict.tolist() == fresh.verdict.tolist()
+    assert [kept.name for kept in store.iterdir()] == [f"{digest}.npz"]  # gc knows the digest from the name
+    written = (store / f"{digest}.npz").stat().st_mtime_ns
+    again = index_of(file, digest, store)
+    assert (store / f"{digest}.npz").stat().st_mtime_ns == written
+    assert all(np.array_equal(getattr(again, name), getattr(fresh, name)) for name in COLUMNS)
+
+
+def test_a_version_is_described_with_each_row_once(tmp_path, version):
+    one = version("one", judged(1), judged(2))
+    both = Version("both", (*one.files, *version("two", judged(2), judged(3, source="street")).files))
+    found = describe(both, tmp_path / "index")
+    assert (found.rows, found.prompts, found.by_kind) == (3, 3, {"comparison": 3})
+    assert found.by_source == {"house": 2, "street": 1}
+
+
+def test_an_index_names_rows_as_their_lines_do_and_chooses_by_source_and_annotator(tmp_path):
+    file = write_jsonl(tmp_path / "a.jsonl", [judged(1), judged(2, annotator="ben"), judged(3, source="street")])
+    index = make_index(file, file_sha256(file))
+    assert [f"{row:016x}" for row in index.row.tolist()] == [row_id(line) for line in file.read_bytes().splitlines()]
+    assert chosen_rows(index, "house", None).tolist() == [True, True, False]
+    assert chosen_rows(index, None, "ben").tolist() == [False, True, False]
+    assert chosen_rows(index, "street", "ben").tolist() == [False, False, False]
+
+
+def test_an_empty_version_differs_by_everything(tmp_path, version):
+    found = compare(version("none"), version("some", judged(1)), tmp_path / "index")
+    assert (found.unchanged, found.added.rows, found.removed.rows) == (0, 1, 0)

@@ -1,0 +1,229 @@
+"""When a retraining is due: what arrived since the champion's snapshot and since the last run, and the clock."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from plumbline.data.changes import remove, supersede
+from plumbline.data.intake import take_in_rows
+from plumbline.errors import UserError
+from plumbline.preferences.batches.arrivals import arrivals
+from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
+from plumbline.preferences.reading.formats import Reading
+from plumbline.preferences.types import Comparison, Demonstration, Message, Origin, to_line
+from plumbline.project.home import Home, enter
+from plumbline.project.run_record import RunRecord
+from plumbline.retraining.due import due
+from plumbline.runs.not_run import BY_THE_CLOCK, decide, not_run
+from plumbline.runs.workspace import Request
+from plumbline.tracking import recording as tracking
+from testing.fake_project import CHECKOUT
+
+NEEDED = 5
+Run = Callable[..., str]
+
+
+def rows(start: int, count: int = NEEDED) -> list[Comparison]:
+    return [Comparison((Message("user", f"Question {number}?"),), (f"yes {number}", f"no {number}"), "A",
+                       Origin("test", f"annotator {number}")) for number in range(start, start + count)]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    for file in ("params.yaml", "dvc.yaml"):
+        shutil.copy(CHECKOUT / file, tmp_path / file)
+    shutil.copytree(CHECKOUT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
+    (tmp_path / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
+    made = Home(tmp_path, tmp_path / ".plumbline")
+    for name in ("PREFECT_API_URL", "PLUMBLINE_HOME", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in made.environment().items():
+        monkeypatch.setenv(name, value)
+    enter(made)
+    change(made, "snapshot", sources=["added"])
+    change(made, "retrain", min_new_comparisons=NEEDED)
+    return made
+
+
+def change(home: Home, block: str, **values: object) -> None:
+    yaml, file = YAML(), home.root / "params.yaml"
+    params = yaml.load(file.read_text())
+    params[block].update(values)
+    time.sleep(0.01)  # another time of change
+    with file.open("w") as out:
+        yaml.dump(params, out)
+
+
+@pytest.fixture
+def run(home: Home) -> Run:
+    """A run that learned from what there is, and became champion unless it is told otherwise."""
+    made: list[str] = []
+
+    def run(champion: bool = True, status: str = "finished", **more: object) -> str:
+        name = f"20261121-1000{len(made):02d}-aaaaaa"
+        made.append(name)
+        folder = home.runs / name
+        fix_snapshot(["added"], Simulation(0, 0, 0, 0), home.preferences, folder / "data/snapshot")
+        RunRecord(id=name, created=datetime.now(UTC).isoformat(), project=str(home.root), pid=1, host="test",
+                  status=status, **more).save(folder)  # type: ignore[arg-type]
+        if champion:
+            client = tracking.connect(home)
+            if not made[1:]:
+                client.create_registered_model("policy")
+            version = client.create_model_version("policy", source=str(folder), tags={"pipeline_run": name})
+            client.set_registered_model_alias("policy", "champion", version.version)
+        return name
+
+    return run
+
+
+def test_at_the_beginning(home: Home) -> None:
+    found = due(home)
+    assert (found.new_comparisons, found.needed, found.since, found.enough) == (0, NEEDED, None, True)
+    assert found.why == "there is no champion yet"
+
+
+def test_what_arrives_after_the_champion_counts(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    champion = run()
+    assert due(home).why == f"nothing new since run {champion}, which had the same data"
+    take_in_rows(home, rows(10, 4), "second")
+    found = due(home)
+    assert (found.new_comparisons, found.since, found.enough) == (4, champion, False)
+    assert found.why == f"4 new comparisons since the champion's snapshot (run {champion}); 5 are needed"
+    take_in_rows(home, rows(20, 1), "third")
+    assert (due(home).new_comparisons, due(home).enough) == (5, True)
+
+
+def test_demonstrations_are_not_judgements(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    run()
+    take_in_rows(home, [Demonstration((Message("user", f"{n}?"),), "Yes.", Origin("test")) for n in range(9)], "shown")
+    assert (due(home).new_comparisons, due(home).enough) == (0, False)
+
+
+def test_a_run_without_a_champion_does_not_make_every_judgement_start_one(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    run()
+    take_in_rows(home, rows(10), "second")
+    later = run(champion=False)
+    take_in_rows(home, rows(20, 1), "third")
+    assert (due(home).new_comparisons, due(home).enough) == (6, False)
+    assert due(home).why == f"1 new comparisons since run {later}, which gave no champion; 5 are needed"
+    take_in_rows(home, rows(30), "fourth")
+    assert due(home).enough
+
+
+@pytest.mark.parametrize("more", [{"status": "killed"}, {"status": "failed"}, {"settings": ["ppo.clip=0.3"]},
+                                  {"until": "sft"}, {"params_file": "params/smollm2.yaml"}])
+def test_a_run_that_did_not_come_to_its_end_settles_nothing(home: Home, run: Run, more: dict[str, object]) -> None:
+    take_in_rows(home, rows(0), "first")
+    run()
+    take_in_rows(home, rows(10), "second")
+    run(champion=False, **more)
+    assert due(home).enough
+
+
+def test_a_run_that_a_gate_stopped_is_not_repeated(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    run()
+    take_in_rows(home, rows(10), "second")
+    refused = run(champion=False, status="failed")
+    gate = home.runs / refused / "reports/reward/gate.json"
+    gate.parent.mkdir(parents=True)
+    gate.write_text(json.dumps({"passed": False, "reasons": []}))
+    file = home.runs / refused / "run.json"
+    file.write_text(file.read_text())
+    assert due(home).why == f"nothing new since run {refused}, which had the same data"
+
+
+def test_a_batch_of_which_nothing_is_left_is_not_new(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    take_in_rows(home, rows(10, 6), "second")
+    for number in range(10, 16):
+        remove(home, [], f"annotator {number}", None, "withdrawn")
+    run()
+    assert (due(home).new_comparisons, due(home).enough) == (0, False)
+
+
+def test_a_correction_that_was_learned_from_is_not_new(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    run()
+    corrected = home.root / "corrected.jsonl"
+    corrected.write_text("".join(to_line(replace(row, label="B")) for row in rows(0)))
+    supersede(home, str(corrected), Reading(), "they meant the other", None)
+    assert (due(home).new_comparisons, due(home).enough) == (NEEDED, True)
+    last = run()
+    assert (due(home).new_comparisons, due(home).enough) == (0, False)
+    assert due(home).why == f"nothing new since run {last}, which had the same data"
+
+
+def test_a_run_that_cannot_start_is_written_down(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home.root)
+    change(home, "retrain", cron="every night")
+    with pytest.raises(UserError, match="every night"):
+        decide(Request(trigger=BY_THE_CLOCK))
+    assert [(one.trigger, "every night" in one.reason) for one in not_run(home)] == [(BY_THE_CLOCK, True)]
+
+
+def test_a_champion_whose_folder_is_gone(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    champion = run()
+    shutil.rmtree(home.runs / champion)
+    time.sleep(0.01)
+    take_in_rows(home, rows(10, 4), "second")
+    assert (due(home).new_comparisons, due(home).since) == (4, champion)
+
+
+def test_a_source_that_changed(home: Home, run: Run) -> None:
+    change(home, "snapshot", sources=["added", "more.jsonl"])
+    take_in_rows(home, rows(0), "first")
+    run()
+    assert not due(home).enough
+    time.sleep(0.01)
+    (home.root / "more.jsonl").write_text("{}")
+    assert due(home).enough
+    assert "the source more.jsonl has changed since run" in due(home).why
+
+
+def test_what_runs_do_not_learn_from_is_not_new(home: Home, run: Run) -> None:
+    run()
+    change(home, "snapshot", sources=["simulated"])
+    take_in_rows(home, rows(0), "first")
+    assert due(home).new_comparisons == 0
+
+
+def test_a_damaged_manifest_is_named(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    manifest = home.runs / run() / "data/snapshot/manifest.json"
+    manifest.write_text(manifest.read_text()[:40])
+    with pytest.raises(UserError, match=f"{manifest} is damaged"):
+        due(home)
+
+
+def test_a_damaged_batch_is_named(home: Home) -> None:
+    folder = home.preferences.arrived / take_in_rows(home, rows(0), "first").arrival.digest[:16]
+    file = folder / "batch.json"
+    file.write_text(file.read_text()[:40])
+    for ask in (due, lambda home: arrivals(home.preferences)):
+        with pytest.raises(UserError, match=f"{file} is damaged"):
+            ask(home)
+
+
+def test_it_is_quick(home: Home, run: Run) -> None:
+    """Pages ask it each time."""
+    for number in range(300):
+        take_in_rows(home, rows(10 * number, 1), f"batch {number}")
+    run()
+    due(home)
+    started = time.perf_counter()
+    for _ in range(5):
+        due(home)
+    assert (time.perf_counter() - started) / 5 < 0.2

@@ -1,0 +1,138 @@
+"""A run that died without a word is found, and closed in its record and in MLflow."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from plumbline.project.flow_processes import any_died, has_died, note_flow
+from plumbline.project.home import Home
+from plumbline.project.run_record import RunRecord, alive, process_began, read_record
+from plumbline.runs.dead_runs import mark_dead
+from plumbline.tracking import recording as tracking
+from plumbline.tracking.outbox import deliver
+
+RUN = "20260101-000000-abcdef"
+
+
+@pytest.fixture
+def process() -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def a_run(home: Home, pid: int, host: str | None = None) -> tuple[RunRecord, tracking.Recording, tracking.Recording]:
+    """A run in whose first stage its process is; its record, and the MLflow runs of the whole and of the stage."""
+    whole = tracking.Recording(home, RUN, {})
+    stage = tracking.Recording(home, "base", {tracking.PARENT: whole.run_id})
+    folder = home.runs / RUN
+    (folder / "logs").mkdir(parents=True)
+    (folder / "logs/base.progress.jsonl").write_text(json.dumps({"mlflow_run": stage.run_id}) + '\n{"step": 1, "tot')
+    record = RunRecord(id=RUN, created="2026-01-01T00:00:00+00:00", project=str(home.root), mlflow_run=whole.run_id,
+                       pid=pid, pid_began=process_began(pid), host=host or socket.gethostname())
+    record.save(folder)
+    return record, whole, stage
+
+
+def statuses(home: Home, *recordings: tracking.Recording) -> list[str]:
+    client = tracking.connect(home)
+    return [client.get_run(one.run_id).info.status for one in recordings]
+
+
+def test_a_killed_run_is_closed_everywhere(recording_home: Home, process: "subprocess.Popen[bytes]") -> None:
+    home = recording_home
+    _, whole, stage = a_run(home, process.pid)
+    assert mark_dead(home) == []
+    assert read_record(home.runs / RUN).status == "running"
+    process.kill()
+    process.wait()
+    assert mark_dead(home) == [RUN]
+    record = RunRecord.model_validate_json((home.runs / RUN / "run.json").read_text())
+    assert (record.status, record.message) == ("killed", "Its process was gone without a word: killed, or the machine "
+                                                         "went down.")
+    assert record.ended is not None
+    assert statuses(home, whole, stage) == ["KILLED", "KILLED"]
+    assert tracking.connect(home).get_run(whole.run_id).data.tags["status"] == "killed"
+    assert mark_dead(home) == []
+
+
+def test_a_process_that_nobody_has_waited_for_is_dead(process: "subprocess.Popen[bytes]") -> None:
+    assert alive(process.pid)
+    process.kill()
+    deadline = time.monotonic() + 10
+    while alive(process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_another_process_with_the_number_of_the_run(recording_home: Home) -> None:
+    record, _, _ = a_run(recording_home, os.getpid())
+    assert read_record(recording_home.runs / RUN).status == "running"
+    assert record.pid_began is not None
+    record.pid_began -= 1
+    record.save(recording_home.runs / RUN)
+    assert mark_dead(recording_home) == [RUN]
+
+
+def test_a_run_of_another_machine_is_left_alone(recording_home: Home, process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+    a_run(recording_home, process.pid, host="elsewhere")
+    assert mark_dead(recording_home) == []
+
+
+def test_a_stage_that_had_ended_stays_as_it_is(recording_home: Home, process: "subprocess.Popen[bytes]") -> None:
+    _, whole, stage = a_run(recording_home, process.pid)
+    stage.end("FINISHED")
+    process.kill()
+    process.wait()
+    mark_dead(recording_home)
+    assert statuses(recording_home, whole, stage) == ["KILLED", "FINISHED"]
+
+
+def test_while_the_store_is_away_the_record_is_marked_and_mlflow_later(recording_home: Home,
+                                                                       process: "subprocess.Popen[bytes]") -> None:
+    home = recording_home
+    _, whole, stage = a_run(home, process.pid)
+    process.kill()
+    process.wait()
+    database, aside = home.folder / "mlflow.db", home.folder / "aside.db"
+    database.rename(aside)
+    assert mark_dead(home) == [RUN]
+    aside.rename(database)
+    assert deliver(home) == 0
+    assert statuses(home, whole, stage) == ["KILLED", "KILLED"]
+
+
+def test_the_number_of_a_dead_process_may_be_that_of_another_user_s(home: Home,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "before the reboot")
+    note_flow(home)
+    file = home.folder / "flows" / "before the reboot"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pid": 1, "born": "long ago"}))
+
+    def refused(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refused)
+    assert has_died(home, "before the reboot")
+
+
+def test_a_flow_run_whose_process_is_gone_is_noticed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any_died(home)
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "lives")
+    note_flow(home)
+    assert not any_died(home)
+    note = ("from pathlib import Path; from plumbline.project.home import Home; "
+            "from plumbline.project.flow_processes import note_flow; "
+            f"note_flow(Home(Path({str(home.root)!r}), Path({str(home.folder)!r})))")
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "dies")
+    subprocess.run([sys.executable, "-c", note], check=True)
+    assert (has_died(home, "lives"), has_died(home, "dies"), any_died(home)) == (False, True, True)

@@ -1,0 +1,91 @@
+"""What is found out before anything is trained."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from plumbline.config import load_params
+from plumbline.errors import UserError
+from plumbline.lm.base import LanguageModel
+from plumbline.project.home import Home
+from plumbline.runs.preflight import _lengths, preflight
+from testing.tiny_models import small_causal
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def check(root: Path, *settings: str) -> None:
+    home = Home(root, root / ".plumbline")
+    home.folder.mkdir(exist_ok=True)
+    preflight(home, load_params(ROOT, None, settings))
+
+
+def test_the_default_passes_in_a_moment_and_leaves_nothing(tmp_path: Path) -> None:
+    started = time.monotonic()
+    check(tmp_path)
+    assert time.monotonic() - started < 10  # no model is loaded for it
+    assert list(tmp_path.rglob("*")) == [tmp_path / ".plumbline"]
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    (["snapshot.sources=[here.jsonl]"], "here.jsonl does not exist"),
+    (["base.context=100", "sft.max_length=101", "reward_model.max_length=100", "ppo.max_prompt=50",
+      "ppo.max_response=50"], "at most 100 tokens, but sft.max_length is 101"),
+    (["base.context=100", "sft.max_length=100", "reward_model.max_length=100", "ppo.max_prompt=50",
+      "ppo.max_response=51"], "ppo.max_prompt + ppo.max_response is 101"),
+    (["snapshot.sources=[simulated, 'hub:a/b']"], "judge is `gold`"),
+    (["base.source=missing/model.gguf"], "missing/model.gguf"),
+])
+def test_what_cannot_work_is_named(tmp_path: Path, settings: list[str], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(tmp_path, *settings)
+    assert words in str(caught.value)
+
+
+def test_a_source_in_the_home_folder_of_the_user_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here.jsonl").touch()
+    check(tmp_path, "snapshot.sources=[~/here.jsonl]", "preference_eval.judge=reward")
+    (tmp_path / "here.jsonl").rename(tmp_path / "here.jsonl.dvc")
+    with pytest.raises(UserError, match="`dvc pull` fetches the data"):
+        check(tmp_path, "snapshot.sources=[~/here.jsonl]", "preference_eval.judge=reward")
+
+
+def test_a_local_model_is_asked_once(tmp_path: Path, random_lm) -> None:
+    random_lm.save(tmp_path / "model")
+    context = random_lm.model.config.max_position_embeddings
+    settings = ["base.source=model", f"sft.max_length={context}", f"reward_model.max_length={context}",
+                f"ppo.max_prompt={context // 2}", f"ppo.max_response={context // 2}"]
+    check(tmp_path, *settings)
+    kept, = (tmp_path / ".plumbline/examined").iterdir()
+    asked = kept.stat().st_mtime_ns
+    check(tmp_path, *settings)
+    assert kept.stat().st_mtime_ns == asked
+    kept.write_text('{"context"')  # half of it, as after a power loss
+    check(tmp_path, *settings)
+    assert json.loads(kept.read_text())["context"] == context
+    with pytest.raises(UserError, match=f"at most {context} tokens"):
+        check(tmp_path, *settings, f"sft.max_length={context + 1}")
+
+
+def test_a_base_model_that_no_reward_model_can_be_made_of_is_refused_before_the_run(tmp_path: Path, tokenizer) -> None:
+    LanguageModel(small_causal("granite", tokenizer), tokenizer).save(tmp_path / "model")
+    with pytest.raises(UserError, match="AutoModelForSequenceClassification") as caught:
+        check(tmp_path, "base.source=model")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_limit_has_no_context_to_exceed() -> None:
+    params = load_params(ROOT, None, ["sft.max_length=100000"])
+    _lengths(params, None)
+    with pytest.raises(UserError, match="100000"):
+        _lengths(params, 2048)
+
+
+def test_a_judge_that_cannot_judge_is_found_before_the_run(tmp_path: Path, random_lm) -> None:
+    random_lm.save(tmp_path / "judge")
+    (tmp_path / "judge/chat_template.jinja").unlink()
+    with pytest.raises(UserError, match=r"The model judge cannot be used\. The model has no chat template"):
+        check(tmp_path, "preference_eval.judge=judge")

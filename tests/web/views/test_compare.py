@@ -1,0 +1,128 @@
+"""Two policies are compared on the prompts that both were asked, and nobody's rewards are mixed up."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from plumbline.evaluation.samples import Answer, Sample, write_samples
+from plumbline.history.history import History, Run
+from plumbline.history.reports import Reports
+from plumbline.preferences.batches.manifest import Batch
+from plumbline.preferences.types import Message, Prompt
+from plumbline.project.home import Home
+from plumbline.web.views.compare import Side, arranged, batches, match, side, stages
+from testing.made_up import run, step, version
+
+CHECKOUT = Path(__file__).parents[3]
+
+
+def prompt(i: int) -> Prompt:
+    return (Message("user", f"Question {i}"),)
+
+
+def answer(text: str, reward: float, gold: float | None = None) -> Answer:
+    return Answer(text, True, {"reward": reward} | ({"gold": gold} if gold is not None else {}))
+
+
+def sample(i: int, policy: Answer, champion: Answer | None = None, outcome: float = 0.5) -> Sample:
+    answers = {"policy": policy, "sft": answer("sft", 0.0)} | ({"champion": champion} if champion else {})
+    return Sample(prompt(i), answers, {"sft": 0.5} | ({"champion": outcome} if champion else {}))
+
+
+@pytest.fixture
+def reports(empty: Home) -> Reports:
+    return Reports(History(empty))
+
+
+@pytest.fixture
+def made(empty: Home):
+    """Makes a policy with a workspace that holds the answers of its evaluation."""
+
+    def make(number: int, samples: list[Sample], reward_model: str = "r1", compared_with: int | None = None) -> Side:
+        name = f"2026112{number}-100000-aaaaaa"
+        folder = empty.runs / name
+        (folder / "reports/preference/report").mkdir(parents=True)
+        (folder / "dvc.yaml").write_text((CHECKOUT / "dvc.yaml").read_text())
+        write_samples(folder / "reports/preference/report/samples.jsonl", samples)
+        steps = {"preference_eval": step("preference_eval", mlflow_run=None, made_by=name,
+                                         inputs={"models/reward/model": reward_model},
+                                         params={"preference_eval.judge": "gold"})}
+        of = run(name, folder=folder, steps=steps)
+        return Side(str(number), of, replace(version(number, of), compared_with=compared_with))
+
+    return make
+
+
+def test_where_they_met_the_judge_has_the_word(reports: Reports, made) -> None:
+    new = made(2, [sample(0, answer("good", 1.0), answer("bad", 2.0), 1.0),
+                   sample(1, answer("bad", 0.0), answer("good", 3.0), 0.0),
+                   sample(2, answer("same", 0.5), answer("same", 0.5), 0.5)], compared_with=1)
+    old = made(1, [sample(0, answer("something else", 9.0))], reward_model="r0")
+    found = match(reports, new, old)
+    assert found.counts() == {"a": 1, "tie": 1, "b": 1}
+    assert [pair.b.text for pair in found.pairs] == ["bad", "good", "same"]
+    assert [pair.disagreement for pair in found.pairs] == [1.0, 0.0, 0.0]  # the reward would have chosen the other
+    assert "gold" in found.verdicts and "scored both" in found.rewards
+    turned = match(reports, old, new)
+    assert turned.counts() == {"a": 1, "tie": 1, "b": 1} and turned.pairs[0].a.text == "bad"
+    assert turned.pairs[0].outcome == 0.0 and turned.pairs[0].reward_gap == 1.0
+
+
+def test_apart_the_gold_reward_decides_and_other_rewards_are_not_compared(reports: Reports, made) -> None:
+    a = made(2, [sample(i, answer(f"a{i}", 5.0, gold=float(i))) for i in range(3)], "r2")
+    b = made(1, [sample(i, answer(f"b{i}", -5.0, gold=1.0)) for i in (2, 1, 0, 9)], "r1")
+    found = match(reports, a, b)
+    assert [pair.better for pair in found.pairs] == ["b", "tie", "a"]
+    assert all(pair.reward_gap is None for pair in found.pairs)
+    assert "cannot be compared" in found.rewards and "gold" in found.verdicts
+    assert found.means() == [("gold", 1.0, 1.0)]
+
+
+def test_apart_one_reward_model_decides_where_there_is_no_gold(reports: Reports, made) -> None:
+    a, b = made(2, [sample(0, answer("a", 2.0))]), made(1, [sample(0, answer("b", 0.5))])
+    found = match(reports, a, b)
+    assert found.pairs[0].better == "a" and found.pairs[0].reward_gap == 1.5
+    assert "reward model that scored both" in found.verdicts
+
+
+def test_apart_and_nothing_in_common_nobody_decides(reports: Reports, made) -> None:
+    found = match(reports, made(2, [sample(0, answer("a", 2.0))], "r2"), made(1, [sample(0, answer("b", 1.0))], "r1"))
+    assert found.pairs[0].better is None and found.rate() is None and "nothing measured" in found.verdicts
+    assert match(reports, made(3, [sample(5, answer("a", 2.0))]), made(4, [])).pairs == []
+
+
+def test_order_and_filters(reports: Reports, made) -> None:
+    a = made(2, [sample(i, answer(f"text {i}", 0.0, gold=gold)) for i, gold in enumerate((1.5, -4.0, 3.0, 0.0))], "r2")
+    b = made(1, [sample(i, answer("text 3", 0.0, gold=0.0)) for i in range(4)], "r1")
+    found = match(reports, a, b)
+
+    def order(sort: str, better: str = "", text: str = "") -> list[str]:
+        return [pair.prompt[0].content[-1] for pair in arranged(found, sort, better, text)]
+
+    assert order("difference") == ["1", "2", "0", "3"]
+    assert order("a") == ["2", "0", "3", "1"] and order("b") == ["1", "3", "0", "2"]
+    assert order("prompt") == ["0", "1", "2", "3"]
+    assert order("prompt", "a") == ["0", "2"] and order("prompt", "tie") == ["3"]
+    assert order("prompt", "different") == ["0", "1", "2"]
+    assert order("prompt", text="QUESTION 2") == ["2"]
+
+
+def test_what_differs_in_code_and_data() -> None:
+    sft = step("sft", mlflow_run="x", code="c1")
+    one = run("1", steps={"sft": sft, "ppo": step("ppo", mlflow_run="y", code="c1")})
+    other = run("2", steps={"sft": sft, "ppo": step("ppo", mlflow_run="z", code="c2")},
+                batches=(*one.batches, Batch("f" * 32, "new.jsonl", 7, {"comparison": 7}, 0, False)))
+    assert [(found.stage, found.same_result, found.same_code) for found in stages(one, other)] == [
+        ("sft", True, True), ("ppo", False, False)]
+    assert batches(one, other) == ([], ["new.jsonl (7 rows)"])
+
+
+def test_a_policy_is_named_by_number_alias_or_run(empty: Home) -> None:
+    history, of = History(empty), run()
+    history.runs, history.versions = {of.id: of}, {3: version(3, of, "champion")}
+    found = [side(history, name) for name in ("3", "champion", of.id)]
+    assert [one.name if one else None for one in found] == ["3", "3", "3"]
+    assert side(history, "nonsense") is None
+    assert isinstance(of, Run) and json.dumps(found[0].label if found[0] else "") == '"version 3"'
