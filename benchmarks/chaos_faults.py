@@ -25,7 +25,8 @@ from plumbline.preferences.types import to_line
 from plumbline.project.home import Home
 from testing.always_on_project import comparisons
 from testing.fake_project import environment, plumbline
-from testing.running_service import QUICK, Up, eventually
+from testing.running_service import QUICK, Up
+from testing.waiting import eventually
 
 STAGES = ("ingest", "sft", "reward_model", "reward_eval")
 WALL_CLOCK = Path(__file__).with_name("wall_clock.c")

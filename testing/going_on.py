@@ -2,13 +2,12 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from testing.fake_project import environment
+from testing.waiting import eventually
 
 LONG = ["--set", "ppo.updates=4000"]
 STEP = {"FAKE_STEP_SECONDS": "0.05"}
@@ -25,13 +24,6 @@ def processes_of(root: Path) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
     return found
-
-
-def eventually(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
-        time.sleep(0.1)
 
 
 def start(root: Path, *arguments: str) -> "subprocess.Popen[str]":

@@ -1,13 +1,10 @@
 """A Prefect server that serves the deployments of a made-up project."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from testing.fake_project import environment
-from testing.going_on import eventually, processes_of
+from testing.going_on import processes_of
+from testing.prefect_api import ask
+from testing.waiting import eventually
 
 START = 120
 
@@ -30,17 +29,7 @@ class Api:
     prefect_home: str
 
     def post(self, path: str, body: dict[str, object]) -> object:
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(),
-                                         {"Content-Type": "application/json"})
-        for pause in (1, 3, 9):  # a server whose database is busy says so, and is asked again
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return json.loads(answer.read())
-            except urllib.error.HTTPError as error:
-                if error.code != 503:
-                    raise
-                time.sleep(pause)
-        raise AssertionError(f"{path}: the server stayed busy")
+        return ask(f"{self.url}/{path}", body)
 
     def runs(self, state: str) -> list[dict[str, object]]:
         found = self.post("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": [state]}}}, "limit": 5})

@@ -1,14 +1,10 @@
 """A `plumbline up` of a project, with short pauses, as tests and the chaos benchmark handle it."""
 
-import base64
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +12,8 @@ from plumbline.project.home import Home
 from plumbline.project.run_record import read_record, run_folders
 from plumbline.service.process import marked
 from testing.fake_project import environment
+from testing.prefect_api import ask
+from testing.waiting import eventually
 
 QUICK = {
     "PREFECT_RUNNER_POLL_FREQUENCY": "1",
@@ -23,13 +21,6 @@ QUICK = {
     "FAKE_STEP_SECONDS": "0.05",
 }
 START = 180
-
-
-def eventually(condition: Callable[[], object], what: str, seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
-        time.sleep(0.2)
 
 
 @dataclass
@@ -91,12 +82,7 @@ class Up:
         return (self.home / "service/prefect_key").read_text().strip()
 
     def call(self, path: str, body: object) -> object:
-        headers = {"Content-Type": "application/json",
-                   "Authorization": f"Basic {base64.b64encode(self.key.encode()).decode()}"}
-        request = urllib.request.Request(f"{self.client['PREFECT_API_URL']}/{path}", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+        return ask(f"{self.client['PREFECT_API_URL']}/{path}", body, self.key)
 
     def flow_runs(self) -> list[dict[str, object]]:
         """The last 200 that do not only wait for the clock, oldest first."""

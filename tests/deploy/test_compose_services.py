@@ -26,7 +26,8 @@ from plumbline.preferences.types import to_line
 from testing.always_on_project import comparisons, make_always_on
 from testing.fake_project import CHECKOUT, environment, plumbline
 from testing.postgres import start_cluster
-from testing.running_service import QUICK, eventually
+from testing.running_service import QUICK
+from testing.waiting import eventually
 
 pytestmark = pytest.mark.slow
 DEPLOY = CHECKOUT / "deploy"

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from testing.fake_project import plumbline
-from testing.going_on import eventually, processes_of
+from testing.going_on import processes_of
 from testing.prefect_server import Api
+from testing.waiting import eventually
 
 
 @pytest.mark.slow

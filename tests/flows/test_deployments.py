@@ -12,8 +12,9 @@ from flows.deployments import WORK_POOLS, WRITTEN, build, deployments, work_pool
 from plumbline.config import load_params
 from plumbline.notify.prefect_events import PREFERENCES_ADDED, send
 from testing.fake_project import CHECKOUT, environment
-from testing.going_on import eventually, processes_of
+from testing.going_on import processes_of
 from testing.prefect_server import Api
+from testing.waiting import eventually
 
 PARAMS = load_params(CHECKOUT)
 [ALWAYS_ON] = deployments(PARAMS)

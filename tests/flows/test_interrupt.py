@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from testing.fake_project import plumbline
-from testing.going_on import PATIENCE, eventually, processes_of, start
+from testing.going_on import PATIENCE, processes_of, start
+from testing.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

@@ -9,7 +9,8 @@ from plumbline.project.digests import digest
 from plumbline.project.home import Home
 from plumbline.project.run_record import find_run, read_record
 from testing.fake_project import plumbline
-from testing.going_on import PATIENCE, eventually, processes_of, start
+from testing.going_on import PATIENCE, processes_of, start
+from testing.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

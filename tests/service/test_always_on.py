@@ -13,7 +13,8 @@ from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.manifest import read_manifest
 from testing.always_on_project import bring, change_params, make_always_on
 from testing.fake_project import plumbline
-from testing.running_service import Up, eventually
+from testing.running_service import Up
+from testing.waiting import eventually
 from testing.webhook_receiver import Receiver, receiving
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

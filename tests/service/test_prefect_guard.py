@@ -14,7 +14,8 @@ from websockets.sync.client import connect
 from plumbline.project.home import Home
 from plumbline.service.parts import make_parts
 from testing.attacking_page import NAME, attack, evil_site, victim
-from testing.running_service import Up, eventually
+from testing.running_service import Up
+from testing.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

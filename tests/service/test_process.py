@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from plumbline.service.process import MARK, end, kill_marked, marked, start
-from testing.running_service import eventually
+from testing.waiting import eventually
 
 FAMILY = """
 import subprocess, sys, time

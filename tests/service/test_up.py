@@ -13,7 +13,8 @@ from plumbline.service.parts import PORTS, make_parts
 from plumbline.service.process import marked
 from testing.always_on_project import make_always_on
 from testing.fake_project import plumbline
-from testing.running_service import Up, eventually
+from testing.running_service import Up
+from testing.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
