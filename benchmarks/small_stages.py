@@ -13,7 +13,7 @@ from pathlib import Path
 
 from plumbline.errors import UserError
 from plumbline.evaluation import preference_report, reward_report
-from plumbline.evaluation.examination import Scored, examine
+from plumbline.evaluation.examination import ScoredComparison, examine
 from plumbline.evaluation.gate import write_verdict
 from plumbline.evaluation.judges import ScoreJudge
 from plumbline.evaluation.samples import SAMPLES, write_samples
@@ -92,7 +92,7 @@ def reward_eval(run: StageRun) -> None:
     scored = []
     for pair in pairs:
         right = abs(chance.gauss(0, 1)) * (1 if chance.random() < accuracy else -1)
-        scored.append(Scored(pair, (-right, 0.0) if pair.label == "B" else (right, 0.0)))
+        scored.append(ScoredComparison(pair, (-right, 0.0) if pair.label == "B" else (right, 0.0)))
     found = examine(scored, None, 200, run.params.seed)
     reasons = reward_report.gate(found, chosen.min_accuracy)
     page(run.folder / "report", f"# Reward model on held-out preferences\n\nAccuracy {found.accuracy.value:.4f}.\n")

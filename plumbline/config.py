@@ -44,13 +44,13 @@ Cron = Annotated[str, AfterValidator(_is_cron)]
 TimeZone = Annotated[str, AfterValidator(_is_timezone)]
 
 
-class Block(BaseModel):
+class ParamsBlock(BaseModel):
     """A block of parameters: frozen, no unknown keys, no silent conversion."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-class Snapshot(Block):
+class SnapshotParams(ParamsBlock):
     """Which preference data a run learns from."""
 
     sources: Annotated[list[str], Field(min_length=1)]
@@ -64,7 +64,7 @@ class Snapshot(Block):
     """Rankings of four responses that the simulated annotators give."""
 
 
-class Ingest(Block):
+class IngestParams(ParamsBlock):
     """How rows are checked and split."""
 
     version: str
@@ -102,7 +102,7 @@ class Ingest(Block):
     """A limit: held-out comparisons and rankings."""
 
 
-class Base(Block):
+class BaseParams(ParamsBlock):
     """The language model to align."""
 
     version: str
@@ -127,7 +127,7 @@ class Base(Block):
     """Peak learning rate of pretraining."""
 
 
-class Sft(Block):
+class SftParams(ParamsBlock):
     """Supervised fine-tuning on demonstrations."""
 
     version: str
@@ -148,7 +148,7 @@ class Sft(Block):
     """Arithmetic of the forward pass; weights and optimizer stay fp32."""
 
 
-class RewardModel(Block):
+class RewardModelParams(ParamsBlock):
     """Reward-model training on preferences."""
 
     version: str
@@ -171,7 +171,7 @@ class RewardModel(Block):
     """Responses of the SFT policy whose mean reward becomes 0."""
 
 
-class RewardEval(Block):
+class RewardEvalParams(ParamsBlock):
     """Examination of the reward model on held-out preferences, and the gate before PPO."""
 
     version: str
@@ -184,7 +184,7 @@ class RewardEval(Block):
     """Arithmetic of the reward model."""
 
 
-class Ppo(Block):
+class PpoParams(ParamsBlock):
     """Proximal policy optimisation against the reward model."""
 
     version: str
@@ -233,7 +233,7 @@ class Ppo(Block):
     """Updates between resume checkpoints."""
 
 
-class PreferenceEval(Block):
+class PreferenceEvalParams(ParamsBlock):
     """The policy against SFT, and against the champion, on held-out prompts."""
 
     version: str
@@ -254,7 +254,7 @@ class PreferenceEval(Block):
     """Arithmetic of the models."""
 
 
-class Promote(Block):
+class PromoteParams(ParamsBlock):
     """When the new policy becomes champion."""
 
     version: str
@@ -265,7 +265,7 @@ class Promote(Block):
     """The lower end of the 95 % interval of the win rate against SFT, and against the champion, must exceed this."""
 
 
-class Retrain(Block):
+class RetrainParams(ParamsBlock):
     """When the pipeline runs by itself, under `plumbline up`. Not a stage: no result depends on it."""
 
     cron: Cron | None
@@ -285,21 +285,21 @@ class Retrain(Block):
     """Where the ends of runs, failed gates and new champions are posted to; null is nowhere."""
 
 
-class Params(Block):
+class Params(ParamsBlock):
     """All parameters of a run."""
 
     seed: CountOrNone
     """Seed of everything random."""
-    snapshot: Snapshot
-    ingest: Ingest
-    base: Base
-    sft: Sft
-    reward_model: RewardModel
-    reward_eval: RewardEval
-    ppo: Ppo
-    preference_eval: PreferenceEval
-    promote: Promote
-    retrain: Retrain
+    snapshot: SnapshotParams
+    ingest: IngestParams
+    base: BaseParams
+    sft: SftParams
+    reward_model: RewardModelParams
+    reward_eval: RewardEvalParams
+    ppo: PpoParams
+    preference_eval: PreferenceEvalParams
+    promote: PromoteParams
+    retrain: RetrainParams
 
 
 def load_params(root: Path, file: Path | None = None, settings: Sequence[str] = ()) -> Params:

@@ -14,7 +14,7 @@ def program(run: StageRun) -> None:
     from plumbline.alignment.reward import RewardModel, check_same_tokens, value_model
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
-    from plumbline.lm.samples import respond, samples_page
+    from plumbline.lm.sample_page import respond, samples_page
     from plumbline.preferences.prepare.reader import prompts
 
     require_passed(run.root / "reports/reward/gate.json")

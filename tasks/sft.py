@@ -9,7 +9,7 @@ def program(run: StageRun) -> None:
     """Leave the SFT policy in models/sft/model, and what it says to a few validation prompts in samples.md."""
     from plumbline.alignment.sft import train_sft
     from plumbline.lm.base import LanguageModel
-    from plumbline.lm.samples import respond, samples_page
+    from plumbline.lm.sample_page import respond, samples_page
     from plumbline.preferences.prepare.reader import demonstrations, prompts
 
     params, data = run.params.sft, run.root / "data/prepared"

@@ -13,7 +13,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from plumbline.config import Ppo, RewardModel, Sft
+from plumbline.config import PpoParams, RewardModelParams, SftParams
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.pretrain import train_tokenizer
 from plumbline.preferences.types import Demonstration, Message, Origin
@@ -65,21 +65,23 @@ def demonstrations(count=64, seed=1):
 
 
 def sft_params(**changed):
-    return Sft(**{"version": "1", "epochs": 3, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 1e-2,
-                  "warmup": 0.1, "max_length": 64, "precision": "fp32"} | changed)
+    return SftParams(**{"version": "1", "epochs": 3, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 1e-2,
+                        "warmup": 0.1, "max_length": 64, "precision": "fp32"} | changed)
 
 
 def reward_params(**changed):
-    return RewardModel(**{"version": "1", "epochs": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 3e-3,
-                          "warmup": 0.1, "max_length": 64, "precision": "fp32", "centering_samples": 8} | changed)
+    return RewardModelParams(**{
+        "version": "1", "epochs": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 3e-3, "warmup": 0.1,
+        "max_length": 64, "precision": "fp32", "centering_samples": 8} | changed)
 
 
 def ppo_params(**changed):
-    return Ppo(**{"version": "1", "updates": 2, "batch_size": 6, "epochs": 1, "minibatches": 1, "micro_batch_size": 6,
-                  "learning_rate": 1e-3, "value_learning_rate": 1e-3, "clip": 0.2, "value_clip": 0.2, "gamma": 1.0,
-                  "gae_lambda": 0.95, "kl_coef": 0.05, "kl_target": None, "kl_horizon": 10000, "temperature": 1.0,
-                  "max_prompt": 64, "max_response": 8, "missing_stop_reward": -1.0, "max_grad_norm": 1e9,
-                  "precision": "fp32", "checkpoint_every": 100} | changed)
+    return PpoParams(**{
+        "version": "1", "updates": 2, "batch_size": 6, "epochs": 1, "minibatches": 1, "micro_batch_size": 6,
+        "learning_rate": 1e-3, "value_learning_rate": 1e-3, "clip": 0.2, "value_clip": 0.2, "gamma": 1.0,
+        "gae_lambda": 0.95, "kl_coef": 0.05, "kl_target": None, "kl_horizon": 10000, "temperature": 1.0,
+        "max_prompt": 64, "max_response": 8, "missing_stop_reward": -1.0, "max_grad_norm": 1e9,
+        "precision": "fp32", "checkpoint_every": 100} | changed)
 
 
 def silent(step, total, metrics=None, what=""):

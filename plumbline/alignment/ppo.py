@@ -21,11 +21,11 @@ from plumbline.alignment import ppo_math
 from plumbline.alignment.checkpoint import Checkpoint
 from plumbline.alignment.reward import RewardModel
 from plumbline.alignment.rollout import Rollout, response_log_probs, response_values, roll_out
-from plumbline.config import Ppo
+from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, stop_token
-from plumbline.lm.optim import Report, adamw, require_finite
+from plumbline.lm.optim import ReportStep, adamw, require_finite
 from plumbline.lm.sampling import sample
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Prompt
@@ -53,9 +53,9 @@ def train_ppo(
     value: PreTrainedModel,
     reward: RewardModel,
     prompts: Sequence[Prompt],
-    params: Ppo,
+    params: PpoParams,
     seed: int,
-    report: Report,
+    report: ReportStep,
     checkpoint_folder: Path,
 ) -> Metrics:
     """Train `policy` and `value` in place; go on from a checkpoint in `checkpoint_folder` if there is one.
@@ -112,7 +112,7 @@ def _averages(history: Sequence[Metrics]) -> Metrics:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def _learn(learner: Learner, rollout: Rollout, params: Ppo) -> Metrics:
+def _learn(learner: Learner, rollout: Rollout, params: PpoParams) -> Metrics:
     """One round of learning from one batch of experience. Returns its metrics."""
     mask_BR = rollout.sequences.mask_BR
     kl = float(rollout.kl_BR.sum(1).mean())
@@ -140,7 +140,7 @@ def _learn(learner: Learner, rollout: Rollout, params: Ppo) -> Metrics:
 
 def _step(
     learner: Learner, rollout: Rollout, advantages_BR: torch.Tensor, returns_BR: torch.Tensor, minibatch: torch.Tensor,
-    params: Ppo, sums: dict[str, float],
+    params: PpoParams, sums: dict[str, float],
 ) -> tuple[float, float]:
     """One optimizer step of policy and value. The loss is a mean over the tokens of the whole minibatch, so its split
     into micro-batches changes nothing. Adds to `sums`; returns the two gradient norms."""
@@ -193,7 +193,7 @@ def _next_prompts(learner: Learner, encoded: Sequence[list[int]], size: int) -> 
     return [encoded[i] for i in taken]
 
 
-def _anneal(learner: Learner, params: Ppo) -> None:
+def _anneal(learner: Learner, params: PpoParams) -> None:
     """Both learning rates fall linearly to 0 over the updates."""
     left = 1 - learner.update / params.updates
     learner.policy_optimizer.param_groups[0]["lr"] = params.learning_rate * left

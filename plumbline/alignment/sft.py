@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from plumbline.config import Sft
+from plumbline.config import SftParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.examination import packs
-from plumbline.lm.optim import Report, adamw, autocast, linear_schedule, require_finite
+from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Demonstration
 
@@ -25,7 +25,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Example:
+class TokenizedDemonstration:
     """A demonstration as ids, with the loss from `start` on."""
 
     ids: list[int]
@@ -33,7 +33,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """One or more demonstrations: labels are IGNORED at prompts, positions start at 0 with each of them."""
 
     ids: list[int]
@@ -47,9 +47,9 @@ def train_sft(
     lm: LanguageModel,
     train: Sequence[Demonstration],
     validation: Sequence[Demonstration],
-    params: Sft,
+    params: SftParams,
     seed: int,
-    report: Report,
+    report: ReportStep,
 ) -> dict[str, float]:
     """Fine-tune `lm` in place. Returns the validation loss (nats a response token) before and after, and counts.
 
@@ -74,7 +74,7 @@ def train_sft(
     steps = round(params.epochs * -(-rows_an_epoch // params.batch_size))
     optimizer = adamw(model.parameters(), params.learning_rate)
     generator = torch.Generator().manual_seed(seed)
-    queue: list[Row] = []
+    queue: list[PackedRow] = []
     for step in range(steps):
         if len(queue) < min(params.batch_size, rows_an_epoch):
             order = torch.randperm(len(examples), generator=generator).tolist()
@@ -94,24 +94,24 @@ def train_sft(
     return metrics | {"steps": steps}
 
 
-def encode(lm: LanguageModel, demonstrations: Sequence[Demonstration], max_length: int) -> list[Example]:
+def encode(lm: LanguageModel, demonstrations: Sequence[Demonstration], max_length: int) -> list[TokenizedDemonstration]:
     """Ids of each demonstration, cut at the end (without a stop token then); left out if the prompt fills the row."""
     found = []
     for shown in demonstrations:
         prompt = encode_prompt(lm.tokenizer, shown.prompt)
         if len(prompt) < max_length:
             ids = prompt + encode_response(lm.tokenizer, shown.response)
-            found.append(Example(ids[:max_length], len(prompt)))
+            found.append(TokenizedDemonstration(ids[:max_length], len(prompt)))
     return found
 
 
-def pack(examples: Sequence[Example], length: int | None) -> list[Row]:
+def pack(examples: Sequence[TokenizedDemonstration], length: int | None) -> list[PackedRow]:
     """Rows of at most `length` tokens, filled greedily in the order given; no demonstration is split. Without a length
     each demonstration has a row of its own."""
-    rows: list[Row] = []
+    rows: list[PackedRow] = []
     for example in examples:
         if not rows or length is None or len(rows[-1].ids) + len(example.ids) > length:
-            rows.append(Row([], [], [], length is None))
+            rows.append(PackedRow([], [], [], length is None))
         rows[-1].ids.extend(example.ids)
         rows[-1].labels.extend([IGNORED] * example.start + example.ids[example.start :])
         rows[-1].positions.extend(range(len(example.ids)))
@@ -119,7 +119,7 @@ def pack(examples: Sequence[Example], length: int | None) -> list[Row]:
 
 
 @torch.no_grad()
-def evaluate(model: PreTrainedModel, rows: Sequence[Row], params: Sft) -> float:
+def evaluate(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftParams) -> float:
     """Mean negative log-likelihood a response token."""
     total, tokens = 0.0, 0
     for start in range(0, len(rows), params.micro_batch_size):
@@ -128,7 +128,7 @@ def evaluate(model: PreTrainedModel, rows: Sequence[Row], params: Sft) -> float:
     return total / tokens
 
 
-def _step(model: PreTrainedModel, batch: Sequence[Row], params: Sft) -> float:
+def _step(model: PreTrainedModel, batch: Sequence[PackedRow], params: SftParams) -> float:
     """Accumulate the gradient of the mean loss over the whole batch, however it is split. Returns that loss."""
     tokens = sum(_targets(row) for row in batch)
     total = 0.0
@@ -139,11 +139,11 @@ def _step(model: PreTrainedModel, batch: Sequence[Row], params: Sft) -> float:
     return total / tokens
 
 
-def _targets(row: Row) -> int:
+def _targets(row: PackedRow) -> int:
     return sum(label != IGNORED for label in row.labels[1:])
 
 
-def _loss_sum(model: PreTrainedModel, rows: Sequence[Row], params: Sft) -> tuple[torch.Tensor, int]:
+def _loss_sum(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftParams) -> tuple[torch.Tensor, int]:
     """Sum of the losses over response tokens, and how many there are."""
     ids_BT, labels_BT, positions_BT = (_tensor(rows, field, fill, model.device) for field, fill in
                                        (("ids", 0), ("labels", IGNORED), ("positions", 0)))
@@ -162,7 +162,7 @@ def _loss_sum(model: PreTrainedModel, rows: Sequence[Row], params: Sft) -> tuple
     return torch.nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="sum"), targets_N.numel()
 
 
-def _tensor(rows: Sequence[Row], field: str, fill: int, device: torch.device) -> torch.Tensor:
+def _tensor(rows: Sequence[PackedRow], field: str, fill: int, device: torch.device) -> torch.Tensor:
     values = [getattr(row, field) for row in rows]
     longest = max(len(value) for value in values)
     return torch.tensor([value + [fill] * (longest - len(value)) for value in values], device=device)

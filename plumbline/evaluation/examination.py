@@ -27,7 +27,7 @@ WORST = 20
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredComparison:
     """A comparison with the reward model's score of each response."""
 
     comparison: Comparison
@@ -81,7 +81,7 @@ class Examination:
     length_correlation: float | None
     ceiling: Interval | None
     gold_agreement: Interval | None
-    worst: list[Scored]
+    worst: list[ScoredComparison]
 
     def metrics(self) -> dict[str, Score]:
         """The figures for metrics.json; what could not be measured is None."""
@@ -95,7 +95,7 @@ class Examination:
         }
 
 
-def score_comparisons(comparisons: Sequence[Comparison], score: ScoreFunction) -> list[Scored]:
+def score_comparisons(comparisons: Sequence[Comparison], score: ScoreFunction) -> list[ScoredComparison]:
     """Score every response once: those of a ranking appear in many of its comparisons.
 
     Raises UserError for a score that is no number: the reward model's training diverged.
@@ -106,11 +106,11 @@ def score_comparisons(comparisons: Sequence[Comparison], score: ScoreFunction) -
     if broken:
         raise UserError(f"The reward model must score every response with a number, but {broken} of {len(scores)} "
                         "scores are infinite or not a number: its training diverged. Lower reward_model.learning_rate.")
-    return [Scored(one, (scores[one.prompt, one.responses[0]], scores[one.prompt, one.responses[1]]))
+    return [ScoredComparison(one, (scores[one.prompt, one.responses[0]], scores[one.prompt, one.responses[1]]))
             for one in comparisons]
 
 
-def examine(scored: Sequence[Scored], gold: Gold | None, samples: int, seed: int) -> Examination:
+def examine(scored: Sequence[ScoredComparison], gold: Gold | None, samples: int, seed: int) -> Examination:
     """Examine the scores of held-out comparisons; `gold` is the true reward where there is one.
 
     Raises ValueError if every comparison is a tie: there is nothing to be right about.
@@ -122,7 +122,7 @@ def examine(scored: Sequence[Scored], gold: Gold | None, samples: int, seed: int
     margins = np.array([one.margin for one in decided])
     confidence, right = _sigmoid(np.abs(margins)), outcomes(margins)
 
-    def share(of: Sequence[float], among: Sequence[Scored]) -> Interval:
+    def share(of: Sequence[float], among: Sequence[ScoredComparison]) -> Interval:
         return statistics.share(of, [prompt_key(one.comparison.prompt) for one in among], samples, seed)
 
     def sliced(names: Sequence[str]) -> dict[str, Interval]:
@@ -159,13 +159,14 @@ def outcomes(margins: Floats) -> list[float]:
 
 
 def _against_gold(
-    scored: Sequence[Scored], gold: Gold, share: Callable[[Sequence[float], Sequence[Scored]], Interval]
+    scored: Sequence[ScoredComparison], gold: Gold,
+    share: Callable[[Sequence[float], Sequence[ScoredComparison]], Interval],
 ) -> tuple[Interval | None, Interval | None]:
     """Accuracy of the gold reward on the labels, and of the reward model on the gold reward's own order.
 
     Rounding takes off the last digits, in which sums of the same parts may differ: those are ties of the gold reward.
     """
-    truth = [Scored(one.comparison, (round(gold(one.comparison.prompt, one.comparison.responses[0]), 9),
+    truth = [ScoredComparison(one.comparison, (round(gold(one.comparison.prompt, one.comparison.responses[0]), 9),
                                      round(gold(one.comparison.prompt, one.comparison.responses[1]), 9)))
              for one in scored]
     labelled = [true for true in truth if true.comparison.label != "tie"]
@@ -180,7 +181,7 @@ def _longer(comparison: Comparison) -> float:
     return float(len(comparison.chosen) - len(comparison.rejected))
 
 
-def _length_correlation(scored: Sequence[Scored]) -> float | None:
+def _length_correlation(scored: Sequence[ScoredComparison]) -> float | None:
     """Correlation of the difference in score with the difference in length, within each comparison.
 
     Within a comparison the prompt plays no part. About zero and not about the mean, because which response comes first

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from plumbline.errors import UserError
-from plumbline.evaluation.pages import conversation
+from plumbline.evaluation.markdown import conversation
 from plumbline.preferences.types import Prompt
 
 ScoreFunction = Callable[[Sequence[tuple[Prompt, str]]], list[float]]
@@ -91,7 +91,7 @@ def _require_numbers(judged: Sequence[float]) -> None:
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class JudgeOutcomes:
     """Outcomes for the first side, one a prompt; the share in which an order-sensitive judge contradicted itself."""
 
     outcomes: list[float]
@@ -100,7 +100,7 @@ class Verdicts:
 
 def judge_both_orders(
     judge: Judge, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]
-) -> Verdicts:
+) -> JudgeOutcomes:
     """Judge each pair, in both orders where the order may matter. Identical responses are a tie without asking."""
     asked = [i for i, (one, other) in enumerate(zip(first, second, strict=True)) if one != other]
     outcomes = [0.5] * len(prompts)
@@ -113,6 +113,6 @@ def judge_both_orders(
     for i, one, other in zip(asked, forward, backward, strict=True):
         outcomes[i] = (one + other) / 2
     if not judge.order_sensitive or not asked:
-        return Verdicts(outcomes, None)
+        return JudgeOutcomes(outcomes, None)
     contradicted = sum(abs(one - other) == 1.0 for one, other in zip(forward, backward, strict=True))
-    return Verdicts(outcomes, contradicted / len(asked))
+    return JudgeOutcomes(outcomes, contradicted / len(asked))

@@ -9,19 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plumbline import statistics
+from plumbline.evaluation.figures import BLUE, GREY, ORANGE, new_figure, save_figure
 from plumbline.evaluation.judges import Judge, judge_both_orders
-from plumbline.evaluation.pages import (
-    BLUE,
-    GREY,
-    ORANGE,
-    conversation,
-    new_figure,
-    percent,
-    quoted,
-    save_figure,
-    table,
-)
-from plumbline.evaluation.samples import SAMPLES, Answer, Sample, write_samples
+from plumbline.evaluation.markdown import conversation, percent, quoted, table
+from plumbline.evaluation.samples import SAMPLES, Sample, SampleAnswer, write_samples
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Prompt
 from plumbline.statistics import Interval
@@ -44,9 +35,10 @@ class Contestant:
     measured: Mapping[str, Sequence[float]]
     """Per response, by name: `reward`, `gold`, `kl` (nats from the reference); absent where not measured."""
 
-    def answer(self, i: int) -> Answer:
-        """The response to prompt `i`, with what was measured on it."""
-        return Answer(self.responses[i], self.stopped[i], {name: values[i] for name, values in self.measured.items()})
+    def answer(self, i: int) -> SampleAnswer:
+        """Return the response to prompt `i` with the figures measured on it."""
+        measured = {name: values[i] for name, values in self.measured.items()}
+        return SampleAnswer(self.responses[i], self.stopped[i], measured)
 
 
 @dataclass(frozen=True)

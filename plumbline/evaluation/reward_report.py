@@ -5,18 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from plumbline.evaluation.examination import Bin, Examination, Scored
-from plumbline.evaluation.pages import (
-    BLUE,
-    GREY,
-    ORANGE,
-    conversation,
-    new_figure,
-    percent,
-    quoted,
-    save_figure,
-    table,
-)
+from plumbline.evaluation.examination import Bin, Examination, ScoredComparison
+from plumbline.evaluation.figures import BLUE, GREY, ORANGE, new_figure, save_figure
+from plumbline.evaluation.markdown import conversation, percent, quoted, table
 from plumbline.statistics import Interval
 
 HISTOGRAM_BINS = 40
@@ -33,7 +24,7 @@ def gate(found: Examination, min_accuracy: float) -> list[str]:
             f"the 95 % interval is below reward_eval.min_accuracy ({100 * min_accuracy:g} %)"]
 
 
-def write_report(folder: Path, found: Examination, scored: list[Scored], reasons: list[str]) -> None:
+def write_report(folder: Path, found: Examination, scored: list[ScoredComparison], reasons: list[str]) -> None:
     """Write report.md, worst.md, calibration.png and scores.png into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(_report(found, reasons), encoding="utf-8")
@@ -105,7 +96,7 @@ def _draw_calibration(file: Path, bins: list[Bin]) -> None:
     save_figure(figure, file)
 
 
-def _draw_scores(file: Path, scored: list[Scored]) -> None:
+def _draw_scores(file: Path, scored: list[ScoredComparison]) -> None:
     decided = [one for one in scored if one.comparison.label != "tie"]
     chosen, rejected = [one.chosen_score for one in decided], [one.rejected_score for one in decided]
     figure, (left, right) = new_figure(8.5, 3.6, panels=2)

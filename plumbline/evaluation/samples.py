@@ -22,7 +22,7 @@ SAMPLES = "samples.jsonl"
 
 
 @dataclass(frozen=True)
-class Answer:
+class SampleAnswer:
     """One model's answer to a prompt."""
 
     text: str
@@ -37,7 +37,7 @@ class Sample:
     """A held-out prompt with the models' answers."""
 
     prompt: Prompt
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, SampleAnswer]
     """By model: `policy`, `sft`, `champion`."""
     outcomes: Mapping[str, float]
     """The judge's verdict on the policy against each other model."""
@@ -55,7 +55,7 @@ def read_samples(lines: Iterable[str]) -> Iterator[Sample]:
     for line in lines:
         values = json.loads(line)
         prompt = tuple(Message(turn["role"], turn["content"]) for turn in values["prompt"])
-        answers = {name: Answer(one["text"], one["stopped"], one["measured"])
+        answers = {name: SampleAnswer(one["text"], one["stopped"], one["measured"])
                    for name, one in values["answers"].items()}
         yield Sample(prompt, answers, values["outcomes"])
 

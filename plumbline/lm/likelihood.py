@@ -14,14 +14,14 @@ from plumbline.preferences.types import Message, Prompt
 TOKENS_A_BATCH = 2048
 """Every token brings logits over the whole vocabulary: 0.2 MB of them for a vocabulary of 49,152."""
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @torch.no_grad()
 def response_log_likelihoods(
     lm: LanguageModel,
     conversations: Sequence[tuple[Prompt, str]],
-    progress: Progress = lambda _done, _total: None,
+    progress: OnProgress = lambda _done, _total: None,
 ) -> list[float]:
     """Mean log-probability, in nats a token, of each response with its stop token, given its prompt.
 

@@ -12,7 +12,7 @@ from torch.nn import Module, Parameter
 from plumbline.errors import UserError
 
 
-class Report(Protocol):
+class ReportStep(Protocol):
     """Called as training goes on: `step` of `total` is done, and these are its metrics."""
 
     def __call__(self, step: int, total: int, metrics: dict[str, float] | None = None, what: str = "") -> None:

@@ -12,9 +12,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from plumbline.config import Base
+from plumbline.config import BaseParams
 from plumbline.lm.base import LanguageModel, device
-from plumbline.lm.optim import Report, adamw, linear_schedule, require_finite
+from plumbline.lm.optim import ReportStep, adamw, linear_schedule, require_finite
 
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 CHATML = (
@@ -25,7 +25,7 @@ TOKENIZER_DOCUMENTS = 5000
 
 
 def pretrain(
-    params: Base, seed: int, documents: Iterator[str], report: Report
+    params: BaseParams, seed: int, documents: Iterator[str], report: ReportStep
 ) -> tuple[LanguageModel, dict[str, float]]:
     """Train tokenizer and model on `documents`, an endless stream of texts. Returns the model and its metrics.
 
@@ -68,7 +68,7 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
                                    clean_up_tokenization_spaces=False)
 
 
-def _new_model(params: Base, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def _new_model(params: BaseParams, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=params.hidden_size, intermediate_size=3 * params.hidden_size,
         num_hidden_layers=params.layers, num_attention_heads=params.heads, num_key_value_heads=params.heads,

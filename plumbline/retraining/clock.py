@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plumbline.config import Retrain
+from plumbline.config import RetrainParams
 from plumbline.errors import UserError
 from plumbline.project.home import Home
 from plumbline.whole_file import write_whole
@@ -28,7 +28,7 @@ KEPT = 100
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-def next_scheduled(home: Home, retrain: Retrain, now: datetime | None = None) -> str | None:
+def next_scheduled(home: Home, retrain: RetrainParams, now: datetime | None = None) -> str | None:
     """The clock's next time after `now`: ISO 8601 with the zone's offset; None without a schedule.
 
     Raises UserError for what Prefect does not take, and for a day that never comes.
@@ -45,13 +45,13 @@ def next_scheduled(home: Home, retrain: Retrain, now: datetime | None = None) ->
     return following[0].isoformat(timespec="minutes")
 
 
-def check_clock(retrain: Retrain) -> None:
+def check_clock(retrain: RetrainParams) -> None:
     """Raise UserError where Prefect would never start a run by `retrain.cron`."""
     if retrain.cron is not None:
         _ask_prefect(retrain, datetime.now(UTC))
 
 
-def _ask_prefect(retrain: Retrain, now: datetime) -> list[datetime]:
+def _ask_prefect(retrain: RetrainParams, now: datetime) -> list[datetime]:
     from prefect.server.schemas.schedules import CronSchedule
     from pydantic import ValidationError
 

@@ -1,13 +1,14 @@
 """What the examination says about reward models whose virtues and faults are known beforehand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plumbline.errors import UserError
-from plumbline.evaluation.examination import Scored, examine, score_comparisons
+from plumbline.evaluation.examination import ScoredComparison, examine, score_comparisons
 from plumbline.preferences.simulated import gold_reward, rows
 from plumbline.preferences.types import Comparison, Message, Origin, comparisons_of
 
@@ -15,7 +16,7 @@ from plumbline.preferences.types import Comparison, Message, Origin, comparisons
 def scored(margin, label="A", prompt="q", source="s", annotator="ada", responses=("one", "three")):
     """A comparison whose chosen response scores `margin` more."""
     pair = Comparison((Message("user", prompt),), responses, label, Origin(source, annotator))
-    return Scored(pair, (margin, 0.0) if label != "B" else (0.0, margin))
+    return ScoredComparison(pair, (margin, 0.0) if label != "B" else (0.0, margin))
 
 
 def looked_at(examples, gold=None):
@@ -68,7 +69,7 @@ def test_wider_margins_are_examined_apart():
 def test_a_model_that_only_measures_length_is_found_out():
     pairs = [("short", "much longer text"), ("a longer text", "x"), ("abc", "abcdef"), ("abcd", "ab")]
     labels = ["B", "A", "A", "A"]
-    examples = [Scored(scored(0.0, label, responses=texts).comparison, (0.1 * len(texts[0]), 0.1 * len(texts[1])))
+    examples = [replace(scored(0.0, label, responses=texts), scores=(0.1 * len(texts[0]), 0.1 * len(texts[1])))
                 for label, texts in zip(labels, pairs, strict=True)]
     found = looked_at(examples)
     assert found.length_correlation == pytest.approx(1.0)
@@ -103,7 +104,7 @@ def test_figures_that_cannot_be_measured_are_none_and_never_zero():
 @given(st.lists(st.tuples(st.floats(-5, 5), st.sampled_from(["A", "B", "tie"]), st.integers(0, 5)), min_size=1))
 def test_the_order_in_which_responses_were_shown_changes_nothing(drawn):
     examples = [scored(margin, label, f"q{prompt}") for margin, label, prompt in [(1.0, "A", 0), *drawn]]
-    swapped = [Scored(one.comparison.swap(), one.scores[::-1]) for one in examples]
+    swapped = [ScoredComparison(one.comparison.swap(), one.scores[::-1]) for one in examples]
     assert looked_at(swapped).metrics() == pytest.approx(looked_at(examples).metrics(), nan_ok=True)
 
 

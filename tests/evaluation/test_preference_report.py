@@ -4,7 +4,7 @@ import pytest
 
 from plumbline.evaluation.judges import LanguageModelJudge, ScoreJudge
 from plumbline.evaluation.preference_report import Contestant, evaluate, write_report
-from plumbline.evaluation.samples import Answer, read_samples
+from plumbline.evaluation.samples import SampleAnswer, read_samples
 from plumbline.preferences.types import Message
 
 PROMPTS = [(Message("user", f"Question {i}"),) for i in range(40)]
@@ -60,8 +60,8 @@ def test_every_answer_is_kept_as_data(tmp_path, evaluation):
     with (tmp_path / "samples.jsonl").open() as lines:
         samples = list(read_samples(lines))
     assert [sample.prompt for sample in samples] == PROMPTS
-    assert samples[0].answers["policy"] == Answer("good good good", True, {"kl": 2.0, "gold": 1.0})
-    assert samples[0].answers["champion"] == Answer("bad", True, {})
+    assert samples[0].answers["policy"] == SampleAnswer("good good good", True, {"kl": 2.0, "gold": 1.0})
+    assert samples[0].answers["champion"] == SampleAnswer("bad", True, {})
     assert [sample.outcomes["sft"] for sample in samples] == [1.0] * 20 + [0.5] * 10 + [0.0] * 10
 
 

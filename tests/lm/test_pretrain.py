@@ -8,14 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plumbline.config import Base
+from plumbline.config import BaseParams
 from plumbline.errors import UserError
 from plumbline.lm.optim import linear_schedule
 from plumbline.lm.pretrain import pretrain
 from testing.tiny_models import silent
 
-BASE = Base(version="1", source="pretrain", hidden_size=32, layers=2, heads=2, vocabulary=300, context=32, tokens=6400,
-            batch_size=4, learning_rate=1e-2)
+BASE = BaseParams(version="1", source="pretrain", hidden_size=32, layers=2, heads=2, vocabulary=300, context=32,
+                  tokens=6400, batch_size=4, learning_rate=1e-2)
 
 
 def texts(seed):

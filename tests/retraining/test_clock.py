@@ -13,7 +13,7 @@ import pytest
 from prefect.server.schemas.schedules import CronSchedule
 
 from flows.deployments import deployments
-from plumbline.config import Retrain, load_params
+from plumbline.config import RetrainParams, load_params
 from plumbline.errors import UserError
 from plumbline.project.home import Home
 from plumbline.retraining.clock import FILE, check_clock, next_scheduled
@@ -25,7 +25,7 @@ NOT_PREFECTS = ("0 3 LW * *", "0 3 15W * *", "5L * * * *", "0 3 * * 5L", "H 3 * 
                 "60 3 * * *", "0 3 * * someday", "0-10/0 3 * * *", "a b c d e")
 
 
-def clock(cron: str | None, zone: str = "UTC") -> Retrain:
+def clock(cron: str | None, zone: str = "UTC") -> RetrainParams:
     return load_params(CHECKOUT).retrain.model_copy(update={"cron": cron, "timezone": zone})
 
 

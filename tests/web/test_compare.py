@@ -9,7 +9,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
-from plumbline.evaluation.samples import Answer, Sample, write_samples
+from plumbline.evaluation.samples import Sample, SampleAnswer, write_samples
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.preferences.types import Message
 from plumbline.project.home import Home
@@ -73,7 +73,7 @@ def test_hostile_texts_are_inert(empty: Home, tmp_path: Path, text: str) -> None
         folder = tmp_path / str(number)
         (folder / "reports/preference/report").mkdir(parents=True)
         (folder / "dvc.yaml").write_text((CHECKOUT / "dvc.yaml").read_text())
-        answers = {name: Answer(f"{text} {number}", False, {"reward": float(number)})
+        answers = {name: SampleAnswer(f"{text} {number}", False, {"reward": float(number)})
                    for name in ("policy", "sft", "champion")}
         asked = (Message("system", text), Message("user", text))
         write_samples(folder / "reports/preference/report/samples.jsonl",

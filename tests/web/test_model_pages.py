@@ -13,10 +13,10 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from plumbline.evaluation import preference_report, reward_report
-from plumbline.evaluation.examination import Scored, examine
+from plumbline.evaluation.examination import ScoredComparison, examine
 from plumbline.evaluation.judges import ScoreJudge
 from plumbline.evaluation.preference_report import Contestant
-from plumbline.evaluation.samples import Answer, Sample, write_samples
+from plumbline.evaluation.samples import Sample, SampleAnswer, write_samples
 from plumbline.history.history import Move
 from plumbline.preferences.types import Comparison, Message, Origin
 from plumbline.project.home import Home
@@ -106,8 +106,9 @@ def test_everything_about_a_version(client: TestClient) -> None:
 def examined(empty: Home, tmp_path: Path) -> TestClient:
     """Visits a project whose one version has a whole examination and evaluation in its run's workspace."""
     client = visit(empty)
-    pairs = [Scored(Comparison((Message("user", f"Question {i}"),), ("one", "another"), "A", Origin("web", "ada")),
-                    (1.0, i % 4 / 2)) for i in range(40)]
+    origin = Origin("web", "ada")
+    pairs = [ScoredComparison(Comparison((Message("user", f"Question {i}"),), ("one", "another"), "A", origin),
+                              (1.0, i % 4 / 2)) for i in range(40)]
     folder = workspace(tmp_path / "run", {"dvc.yaml": (CHECKOUT / "dvc.yaml").read_text(), "token": "secret"})
     reward_report.write_report(folder / "reports/reward/report", examine(pairs, None, 100, 0), pairs, [])
     texts = [f"answer {i}" for i in range(12)]
@@ -210,8 +211,8 @@ def test_hostile_texts_are_inert(empty: Home, tmp_path: Path, text: str) -> None
         "models/sft/curves.jsonl": curve, "reports/reward/report/report.md": report,
         "reports/reward/report/worst.md": report, "reports/preference/report/report.md": report})
     write_samples(folder / "reports/preference/report/samples.jsonl", [
-        Sample((Message("user", text),), {"policy": Answer(text, False, {"reward": 1.0}), text: Answer(text, True, {})},
-               {text: 0.0})])
+        Sample((Message("user", text),), {"policy": SampleAnswer(text, False, {"reward": 1.0}),
+                                          text: SampleAnswer(text, True, {})}, {text: 0.0})])
     steps = {name: replace(step(name), mlflow_run=None)
              for name in ("sft", "ppo", "reward_eval", "preference_eval")}
     made = run(folder=folder, steps=steps, git_commit=text)

@@ -1,6 +1,6 @@
 """The stages' reports, which are Markdown for a terminal, as blocks that a template can show.
 
-Only what `plumbline/evaluation/pages.py` writes is known: headings, tables, lists, indented texts, paragraphs. All
+Only what `plumbline/evaluation/markdown.py` writes is known: headings, tables, lists, indented texts, paragraphs. All
 of it stays plain text, which the template escapes; what is not known is a paragraph. Pictures are left out.
 """
 

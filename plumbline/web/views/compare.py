@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from plumbline.evaluation.samples import Answer, Sample
+from plumbline.evaluation.samples import Sample, SampleAnswer
 from plumbline.history.history import History, Run, Version
 from plumbline.history.reports import Reports
 from plumbline.preferences.types import Prompt
@@ -51,8 +51,8 @@ class Pair:
     """One prompt with both answers."""
 
     prompt: Prompt
-    a: Answer
-    b: Answer
+    a: SampleAnswer
+    b: SampleAnswer
     outcome: float | None
     """1: A is better; 0: B is; None where nobody says."""
     gap: float | None
@@ -134,7 +134,7 @@ def _met(one: Side, other: Side, samples: Sequence[Sample]) -> bool:
             and bool(samples) and all("champion" in sample.outcomes for sample in samples))
 
 
-def _judged(a: Side, b: Side, rows: Sequence[tuple[Prompt, Answer, Answer, float]], of: Side) -> Matched:
+def _judged(a: Side, b: Side, rows: Sequence[tuple[Prompt, SampleAnswer, SampleAnswer, float]], of: Side) -> Matched:
     pairs = []
     for prompt, left, right, outcome in rows:
         reward = _gap(left, right, REWARD)
@@ -169,7 +169,7 @@ def _apart(a: Side, b: Side, for_a: Sequence[Sample], for_b: Sequence[Sample]) -
     return Matched(pairs, f"They were not evaluated against each other; {said[decides]}", rewards)
 
 
-def _gap(a: Answer, b: Answer, what: str) -> float | None:
+def _gap(a: SampleAnswer, b: SampleAnswer, what: str) -> float | None:
     return a.measured[what] - b.measured[what] if what in a.measured and what in b.measured else None
 
 

@@ -1,7 +1,7 @@
 """The stages' own reports become blocks; nothing in them is markup."""
 
-from plumbline.evaluation.examination import Scored, examine
-from plumbline.evaluation.pages import quoted, table
+from plumbline.evaluation.examination import ScoredComparison, examine
+from plumbline.evaluation.markdown import quoted, table
 from plumbline.evaluation.reward_report import write_report
 from plumbline.preferences.types import Comparison, Message, Origin
 from plumbline.web.drawing.markdown import Block, blocks
@@ -28,7 +28,8 @@ def test_broken_reports_do_not_break_the_page() -> None:
 
 
 def test_the_report_of_an_examination(tmp_path) -> None:
-    pairs = [Scored(Comparison((Message("user", f"Q{i}"),), ("a", "bb"), "A", Origin("web", "ada")), (1.0, i % 2 * 2.0))
+    origin = Origin("web", "ada")
+    pairs = [ScoredComparison(Comparison((Message("user", f"Q{i}"),), ("a", "bb"), "A", origin), (1.0, i % 2 * 2.0))
              for i in range(40)]
     write_report(tmp_path, examine(pairs, None, 100, 0), pairs, [])
     found = blocks((tmp_path / "report.md").read_text())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.evaluation.samples import Answer, Sample, write_samples
+from plumbline.evaluation.samples import Sample, SampleAnswer, write_samples
 from plumbline.history.history import History, Run
 from plumbline.history.reports import Reports
 from plumbline.preferences.batches.manifest import Batch
@@ -22,11 +22,11 @@ def prompt(i: int) -> Prompt:
     return (Message("user", f"Question {i}"),)
 
 
-def answer(text: str, reward: float, gold: float | None = None) -> Answer:
-    return Answer(text, True, {"reward": reward} | ({"gold": gold} if gold is not None else {}))
+def answer(text: str, reward: float, gold: float | None = None) -> SampleAnswer:
+    return SampleAnswer(text, True, {"reward": reward} | ({"gold": gold} if gold is not None else {}))
 
 
-def sample(i: int, policy: Answer, champion: Answer | None = None, outcome: float = 0.5) -> Sample:
+def sample(i: int, policy: SampleAnswer, champion: SampleAnswer | None = None, outcome: float = 0.5) -> Sample:
     answers = {"policy": policy, "sft": answer("sft", 0.0)} | ({"champion": champion} if champion else {})
     return Sample(prompt(i), answers, {"sft": 0.5} | ({"champion": outcome} if champion else {}))
 
