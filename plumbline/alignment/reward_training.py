@@ -66,7 +66,7 @@ def train_reward_model(
         batches = batches or shuffled_batches(pairs, params.batch_size, generator)  # a new epoch
         batch = [pairs[i] for i in batches.pop()]
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
-        measured = _accumulate_gradient(reward, batch, params)
+        measured = accumulate_gradient(reward, batch, params)
         measured["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
         require_finite(measured, "reward_model", f"step {step + 1} of {steps}")
         optimizer.step()
@@ -124,7 +124,7 @@ def evaluate(
     return sums.means(len(pairs))
 
 
-def _accumulate_gradient(
+def accumulate_gradient(
     reward: RewardModel, batch: Sequence[TokenizedComparison], params: RewardModelParams
 ) -> dict[str, float]:
     """Add the gradient of the batch's mean loss, however the batch is split. Return mean `loss` and `accuracy`."""

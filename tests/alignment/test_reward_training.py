@@ -161,9 +161,13 @@ def test_loss_and_accuracy_are_over_examples_not_over_batches(reward):
 
 def test_every_pair_is_used_once_before_any_is_used_again(reward, monkeypatch):
     used = []
-    step = reward_training._step
-    monkeypatch.setattr(reward_training, "_step", lambda reward, batch, params: (used.extend(batch), step(
-        reward, batch, params))[1])
+    accumulate = reward_training.accumulate_gradient
+
+    def note(reward, batch, params):
+        used.extend(batch)
+        return accumulate(reward, batch, params)
+
+    monkeypatch.setattr(reward_training, "accumulate_gradient", note)
     data = [Comparison(PROMPTS[0], (f"red {a} {b}", "blue"), "A", Origin("test"))
             for a, b in itertools.product("abcd", "efghij")]
     assert train(reward, data, batch_size=5, epochs=2)["steps"] == 10
