@@ -1,199 +1,23 @@
-"""`plumbline doctor`: is this machine ready, and are the installed packages a combination that is known to work?"""
+"""The command `plumbline doctor`."""
 
-import os
-import platform
-import shutil
-import sqlite3
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import asdict, dataclass
-from importlib import metadata
-from importlib.util import find_spec
-from typing import Literal
-
+import typer
 from rich.console import Console
-from rich.markup import escape
 
-from plumbline.config import load_params
+from plumbline.commands.output import AsJson, command_group, entered_home, examples, print_json
 from plumbline.errors import UserError
-from plumbline.project.home import Home
-from plumbline.retraining.clock import next_scheduled
-from plumbline.runs.preflight import LEAST_FREE_BYTES
-from plumbline.runs.workspace import git_state
-from plumbline.tracking.store import broken_store
 
-Status = Literal["ok", "note", "broken"]
-COLOURS: dict[Status, str] = {"ok": "green", "note": "yellow", "broken": "red"}
-HUB_SECONDS = 3.0
+doctor_app = command_group()
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
+@doctor_app.command(epilog=examples("plumbline doctor", "plumbline doctor --json"))
+def doctor(as_json: AsJson = False) -> None:
+    """Check versions, known broken combinations, devices, disk, stores and the hub."""
+    from plumbline.commands.machine import examine, show_findings
 
-    about: str
-    status: Status
-    found: str
-
-    def as_dict(self) -> dict[str, str]:
-        """For JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A package that breaks the pipeline outside of a range of versions."""
-
-    package: str
-    least: tuple[int, ...]
-    below: tuple[int, ...]
-    otherwise: str
-
-
-LIMITS = (
-    Limit("prefect", (3, 8), (4,), "the flows are written for Prefect 3.8"),
-    Limit("fastapi", (0, 139), (0, 151), "Prefect's server does not start (`Body() ... min_items`)"),
-    Limit("sqlalchemy", (2, 0), (2, 1), "cron deployments get no scheduled runs, silently"),
-    Limit("mlflow", (3, 17), (4,), "lineage is written with MLflow 3's logged models"),
-    Limit("dvc", (3, 67), (4,), "stages are restored through DVC 3's run cache"),
-    Limit("torch", (2, 10), (3,), "the trainers are tested with torch 2.10 and later"),
-    Limit("transformers", (5,), (6,), "the models are loaded with transformers 5"),
-)
-
-
-def examine(home: Home) -> list[Finding]:
-    """Look at everything; nothing here raises or waits for long."""
-    return [Finding("python", "ok" if platform.python_version_tuple() >= ("3", "11") else "broken",
-                    f"{platform.python_version()} on {platform.machine()}"),
-            *map(_package, LIMITS), *_devices(), _disk(home), _git(home), _mlflow(home), _prefect(),
-            _clock(home), _cache(home), _hub()]
-
-
-def show_findings(console: Console, findings: list[Finding]) -> None:
-    """Print the findings, a line each."""
-    for finding in findings:
-        console.print(f"[{COLOURS[finding.status]}]{finding.status:<7}[/] {finding.about:<13} {escape(finding.found)}",
-                      highlight=False, soft_wrap=True)
-
-
-def _package(limit: Limit) -> Finding:
-    wanted = f">={_dotted(limit.least)},<{_dotted(limit.below)}"
-    try:
-        version = metadata.version(limit.package)
-    except metadata.PackageNotFoundError:
-        return Finding(limit.package, "broken", f"not installed; expected {wanted}")
-    numbers = _numbers(version)
-    if limit.least <= numbers < limit.below:
-        return Finding(limit.package, "ok", version)
-    return Finding(limit.package, "broken", f"{version}, expected {wanted}: {limit.otherwise}. "
-                                            f"Run: pip install '{limit.package}{wanted}'")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    plain = version.split("+")[0]
-    return tuple(int(part) for part in plain.split(".")[:3] if part.isdigit())
-
-
-def _dotted(numbers: tuple[int, ...]) -> str:
-    return ".".join(map(str, numbers))
-
-
-def _devices() -> Iterator[Finding]:
-    if find_spec("torch") is None:
-        return
-    import torch
-
-    cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    yield Finding("device", "ok", ", ".join(cuda) or "cpu")
-    yield Finding("threads", "ok", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
-
-
-def _disk(home: Home) -> Finding:
-    free = shutil.disk_usage(home.root).free
-    return Finding("disk", "ok" if free > LEAST_FREE_BYTES else "broken", f"{free / 1e9:.1f} GB free at {home.root}")
-
-
-def _git(home: Home) -> Finding:
-    commit, dirty = git_state(home.root)
-    if commit:
-        return Finding("git", "ok", f"commit {commit[:12]}{', with changes' if dirty else ''}")
-    why = "has no commit" if shutil.which("git") else "cannot be asked for its commit, because git is not installed"
-    return Finding("git", "note", f"{home.root} {why}: runs keep their code in an archive instead of naming a commit, "
-                                  "and DVC tracks added batches in a git repository only (`git init` makes one)")
-
-
-def _mlflow(home: Home) -> Finding:
-    from plumbline.tracking.recording import EXPERIMENT, connect, deleted_experiment
-    from plumbline.tracking.writes import DELETED
-
-    file = home.folder / "mlflow.db"
-    if not home.tracking_uri.startswith("sqlite"):
-        return Finding("mlflow store", "ok", f"{home.tracking_uri} (MLFLOW_TRACKING_URI)")
-    if not file.exists():
-        return Finding("mlflow store", "ok", f"{file} will be made by the first run")
-    try:
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
-            runs = store.execute("select count(*) from runs").fetchone()[0]
-        found = connect(home).get_experiment_by_name(EXPERIMENT)
-    except UserError as error:
-        return Finding("mlflow store", "broken", str(error))
-    except sqlite3.Error as error:
-        said = broken_store(home.tracking_uri, error) or f"{file} cannot be read: {error}"
-        return Finding("mlflow store", "broken", str(said))
-    if found and found.lifecycle_stage == DELETED:
-        return Finding("mlflow store", "note", deleted_experiment(home))
-    return Finding("mlflow store", "ok", f"{file}, {runs} runs")
-
-
-def _prefect() -> Finding:
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
-        return Finding("prefect server", "ok", f"each command starts its own; state in {os.environ['PREFECT_HOME']}")
-    problem = _unreachable(f"{url.rstrip('/')}/health")
-    return Finding("prefect server", "broken" if problem else "ok", f"{url} (PREFECT_API_URL)"
-                   + (f" does not answer: {problem}. Start it, or unset PREFECT_API_URL" if problem else ""))
-
-
-def _clock(home: Home) -> Finding:
-    try:
-        retrain = load_params(home.root).retrain
-        when = next_scheduled(home, retrain)
-    except UserError as error:
-        return Finding("clock", "broken", str(error))
-    return Finding("clock", "ok", f"{retrain.cron} ({retrain.timezone}), next at {when}" if when else
-                   "retrain.cron is null: nothing runs by the clock")
-
-
-def _cache(home: Home) -> Finding:
-    if not home.cache.exists():
-        return Finding("cache", "ok", f"{home.cache} will be made by the first run")
-    size = sum(file.stat().st_size for file in home.cache.rglob("*") if file.is_file())
-    return Finding("cache", "ok", f"{home.cache}, {size / 1e9:.2f} GB")
-
-
-def _hub() -> Finding:
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    problem = _unreachable(endpoint)
-    if problem:
-        return Finding("hub", "note", f"{endpoint} does not answer ({problem}): nothing can be loaded from the hub")
-    return Finding("hub", "ok", f"{endpoint} answers")
-
-
-def _unreachable(url: str) -> str | None:
-    """Why a URL does not answer. In a thread, because no timeout bounds the look-up of a host name."""
-    found: list[str | None] = [f"nothing within {HUB_SECONDS:.0f} s"]
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="GET"), timeout=HUB_SECONDS):
-                found[0] = None
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            found[0] = str(getattr(error, "reason", error))
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(HUB_SECONDS)
-    return found[0]
+    findings = examine(entered_home())
+    if as_json:
+        print_json([finding.as_dict() for finding in findings])
+    else:
+        show_findings(Console(), findings)
+    if any(finding.status == "broken" for finding in findings):
+        raise typer.Exit(UserError.exit_code)

@@ -1,39 +1,48 @@
-"""The commands of the service: `plumbline up`, `down`, `status`."""
+"""The commands of the service: `plumbline up`, `down`, `status`, and its pages alone, `plumbline ui`."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from socket import socket
 from typing import Annotated
 
 import typer
 
+from plumbline.commands.output import AsJson, Names, command_group, entered_home, examples, print_json
 from plumbline.errors import UserError
 from plumbline.project.home import Home, enter, find_home
 from plumbline.project.service_lock import is_up, service_folder
 
 START_SECONDS = 240
 STOP_SECONDS = 90
-LOCAL = "127.0.0.1"
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
+LOCAL, PORT = "127.0.0.1", 4280
+
+service_app = command_group()
+ServiceHost = Annotated[str, typer.Option(
+    help="Address of Plumbline's pages; 0.0.0.0 lets other machines in, which then need the token to read. "
+         "Prefect and "
+         "MLflow stay on this machine.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Return when all is up, and leave it running.")]
+PagesHost = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")]
+HostNames = Annotated[Names, typer.Option(
+    metavar="NAME", envvar="PLUMBLINE_NAMES",
+    help="A host name that others open it by, such as that of a proxy in front; repeatable.")]
+OpenReading = Annotated[bool, typer.Option(
+    envvar="PLUMBLINE_OPEN_READING",
+    help="Let everybody read who can reach an address that other machines reach, without the token.")]
+InheritedSocket = Annotated[int | None, typer.Option("--socket", hidden=True)]
+ShowToken = Annotated[bool, typer.Option("--show-token",
+                                         help="Print the address with the token; start nothing.")]
 
 
-def add_service_commands(app: typer.Typer) -> None:
-    """Give the command line `up`, `down` and `status`."""
-    examples = "Examples:\n\n    plumbline up\n\n    plumbline up --detach\n\n    plumbline up --host 0.0.0.0"
-    app.command(epilog=examples)(up)
-    app.command(epilog="Examples:\n\n    plumbline down")(down)
-    app.command(epilog="Examples:\n\n    plumbline status\n\n    plumbline status --json | jq .due")(status)
-
-
-def up(
-    host: Annotated[str, typer.Option(help="Address of Plumbline's pages; 0.0.0.0 lets other machines in, which then "
-                                           "need the token to read. Prefect and MLflow stay on this machine.")] = LOCAL,
-    detach: Annotated[bool, typer.Option("--detach", help="Return when all is up, and leave it running.")] = False,
-) -> None:
-    """Start everything on this machine: Prefect, the worker that retrains, the pages, MLflow. Ctrl-C stops it."""
+@service_app.command(epilog=examples("plumbline up", "plumbline up --detach", "plumbline up --host 0.0.0.0"))
+def up(host: ServiceHost = LOCAL, detach: Detach = False) -> None:
+    """Start everything on this machine: Prefect, the worker that retrains, the pages, MLflow. Ctrl-C stops
+    it.
+    """
     from plumbline.config import load_params
     from plumbline.retraining.clock import next_scheduled
     from plumbline.service.supervisor import already_up
@@ -43,7 +52,8 @@ def up(
     if is_up(home.folder):
         raise UserError(already_up(home))
     enter(home)
-    next_scheduled(home, params.retrain)  # the worker would fail again and again for what Prefect does not take
+    # Raise now for a schedule that Prefect does not take: the worker would fail again and again.
+    next_scheduled(home, params.retrain)
     command = [sys.executable, "-m", "plumbline.service.supervisor", host]
     os.chdir(home.root)
     if not detach:
@@ -52,13 +62,17 @@ def up(
     folder = service_folder(home.folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "up.log").open("ab") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   start_new_session=True)
     _wait_until_up(home, process)
     _show(home, False)
 
 
+@service_app.command(epilog=examples("plumbline down"))
 def down() -> None:
-    """Stop everything that `plumbline up` started; a run that is going on is stopped, and goes on next time."""
+    """Stop everything that `plumbline up` started; a run that is going on is stopped, and goes on next
+    time.
+    """
     from plumbline.service.process import kill_marked
     from plumbline.service.state import read_state
 
@@ -74,18 +88,39 @@ def down() -> None:
     while is_up(home.folder):
         if time.monotonic() > deadline:
             raise UserError(f"Process {state.pid} has not stopped within {STOP_SECONDS} s. See "
-                            f"{service_folder(home.folder)}; `kill -9 {state.pid}` ends it, and what it started ends "
+                            f"{service_folder(home.folder)}; `kill -9 {state.pid}` ends it, and what it "
+                            "started ends "
                             "with it.")
         time.sleep(0.2)
     typer.echo("Stopped.")
 
 
+@service_app.command(epilog=examples("plumbline status", "plumbline status --json | jq .due"))
 def status(as_json: AsJson = False) -> None:
-    """Say what is up and where, what is running, and what would start the next run. Exit status 1 when nothing is."""
-    home = find_home()
-    enter(home)
+    """Say what is up and where, what is running, and what would start the next run. Exit status 1 when
+    nothing is.
+    """
+    home = entered_home()
     if not _show(home, as_json):
         raise typer.Exit(1)
+
+
+@service_app.command(epilog=examples("plumbline ui", "plumbline ui --port 8080 --show-token"))
+def ui(host: PagesHost = LOCAL, port: Port = PORT, name: HostNames = None, open_reading: OpenReading = False,
+       inherited: InheritedSocket = None, show_token: ShowToken = False) -> None:
+    """Show the pages: lineage, runs, data, models, feedback."""
+    home = entered_home()
+    if show_token:
+        from plumbline.web.security import open_keys
+
+        address = LOCAL if host == "0.0.0.0" else host
+        typer.echo(f"http://{address}:{port}/?token={open_keys(home)[0].token}")
+        return
+    from plumbline.web.server import listen, serve
+
+    # `plumbline up` holds the socket, so that nobody is refused while killed pages are started again.
+    listening = listen(host, port) if inherited is None else socket(fileno=inherited)
+    serve(home, host, listening, name or [], open_reading, typer.echo)
 
 
 def _wait_until_up(home: Home, process: "subprocess.Popen[bytes]") -> None:
@@ -108,7 +143,7 @@ def _show(home: Home, as_json: bool) -> bool:
 
     found = describe(home)
     if as_json:
-        typer.echo(json.dumps(for_a_program(found), indent=1, ensure_ascii=False))
+        print_json(for_a_program(found))
     else:
         for line in lines(found):
             typer.echo(line)

@@ -49,6 +49,12 @@ def test_a_mistake_is_one_paragraph_and_exit_status_2(project: Path, arguments: 
     assert not (project / "runs").exists()
 
 
+def test_the_command_line_answers_before_anything_slow_is_imported() -> None:
+    slow = {"pydantic", "torch", "mlflow", "prefect", "dvc", "plumbline.config"}
+    code = f"import sys, plumbline.commands.main; sys.exit(bool({slow} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, timeout=60).returncode == 0
+
+
 def test_outside_of_a_project(tmp_path: Path) -> None:
     done = plumbline(tmp_path, "runs")
     assert done.returncode == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.commands.doctor import examine
+from plumbline.commands.machine import examine
 from plumbline.data.changes import Changed, add, remove
 from plumbline.data.dvc_tracking import track, untracked
 from plumbline.preferences.batches.arrivals import arrivals

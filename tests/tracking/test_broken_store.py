@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.commands.doctor import examine
+from plumbline.commands.machine import examine
 from plumbline.errors import UserError
 from plumbline.history.history import History
 from plumbline.project.home import Home

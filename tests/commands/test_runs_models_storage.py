@@ -11,7 +11,7 @@ import pytest
 from dvc.repo import Repo
 from typer.testing import CliRunner
 
-from plumbline.commands.care import care_app
+from plumbline.commands.main import app
 from plumbline.errors import UserError
 from plumbline.project.digests import digest
 from plumbline.project.home import Home, enter
@@ -69,7 +69,7 @@ def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def plumbline(*arguments: str) -> str:
     """What a command prints. Raises what it raises."""
-    done = CliRunner().invoke(care_app, arguments, catch_exceptions=False)
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -85,7 +85,7 @@ def a_run(home: Home, name: str, **more: object) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples(command: str) -> None:
-    done = CliRunner().invoke(care_app, [command, "--help"])
+    done = CliRunner().invoke(app, [command, "--help"])
     assert f"plumbline {command}" in done.stdout.split("Examples:")[1]
     assert "--json" in done.stdout
 

@@ -1,0 +1,87 @@
+"""The commands about registered models: `plumbline promote`, `rollback`."""
+
+import getpass
+import socket
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from plumbline.commands.output import (
+    AsJson,
+    Reason,
+    Yes,
+    command_group,
+    confirm,
+    entered_home,
+    examples,
+    print_json,
+)
+from plumbline.project.home import Home
+
+if TYPE_CHECKING:
+    from plumbline.tracking.registry import Registry
+
+models_app = command_group()
+Version = Annotated[int, typer.Argument(metavar="VERSION", help="A version of the registered policy.")]
+
+
+@models_app.command(epilog=examples("plumbline promote 7 --reason 'best on our own prompts'",
+                                    "plumbline promote 7 --reason 'as agreed' --yes --json"))
+def promote(version: Version, reason: Reason = "", yes: Yes = False, as_json: AsJson = False) -> None:
+    """Make a version of the policy champion, whatever was measured; the one before becomes `previous`."""
+    home = entered_home()
+    registry = _registry(home)
+    seen = _champion(registry)
+    confirm(f"Make version {version} of `{registry.name}` champion instead of {_named(seen)}?", yes, as_json)
+    registry.promote(version, reason, _who(), seen)
+    _announce(home, registry, seen, as_json)
+
+
+@models_app.command(epilog=examples("plumbline rollback --reason 'it swears'",
+                                    "plumbline rollback --reason 'it swears' --yes"))
+def rollback(reason: Reason = "", yes: Yes = False, as_json: AsJson = False) -> None:
+    """Make the version before the champion champion again; no run undoes that by itself."""
+    home = entered_home()
+    registry = _registry(home)
+    seen = _champion(registry)
+    previous = registry.aliased("previous")
+    before = _named(previous.version if previous else None)
+    confirm(f"Roll `{registry.name}` back from {_named(seen)} to {before}?", yes, as_json)
+    registry.roll_back(reason, _who(), seen)
+    _announce(home, registry, seen, as_json)
+
+
+def _registry(home: Home) -> "Registry":
+    from plumbline.config import load_params
+    from plumbline.tracking.registry import Registry
+
+    return Registry.open(home, load_params(home.root).promote.model_name)
+
+
+def _champion(registry: "Registry") -> int | None:
+    champion = registry.champion()
+    return champion.version if champion else None
+
+
+def _announce(home: Home, registry: "Registry", before: int | None, as_json: bool) -> None:
+    """Send the event and the notice of a new champion, and print it. `before` is the version that it
+    replaces.
+    """
+    from plumbline.config import load_params
+    from plumbline.runs.announce import champion_changed
+
+    champion_changed(home, registry.name, load_params(home.root).retrain.webhook)
+    champion = _champion(registry)
+    if as_json:
+        print_json({"name": registry.name, "before": before, "champion": champion})
+    else:
+        typer.echo(f"Version {champion} of `{registry.name}` is champion now; before it was "
+                   f"{_named(before)}.")
+
+
+def _who() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _named(version: int | None) -> str:
+    return f"version {version}" if version else "none"
