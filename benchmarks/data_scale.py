@@ -69,7 +69,7 @@ def snapshot(folder):
 def check_and_split(folder):
     from plumbline.preferences.prepare.prepare import prepare
     from plumbline.preferences.prepare.writer import Splitting
-    from plumbline.preferences.report.build import write_report
+    from plumbline.preferences.report.pages import write_report
 
     counts, report = prepare(folder / "snapshot", folder / "prepared", Splitting(0.05, 0.05, True, 0.8))
     write_report(report, folder / "report")
@@ -80,11 +80,11 @@ def check_and_split(folder):
 
 def diff(folder):
     from plumbline.preferences.batches.arrivals import arrivals, folder_of
-    from plumbline.preferences.versions.compare import Version, compare
+    from plumbline.preferences.versions.compare import DataVersion, compare
 
     folders = folders_in(folder)
-    one, other = (Version(arrival.batch.source, ((folder_of(folders, arrival) / "rows.jsonl", arrival.batch.digest),))
-                  for arrival in arrivals(folders))
+    files = [(folder_of(folders, arrival) / "rows.jsonl", arrival.batch.digest) for arrival in arrivals(folders)]
+    one, other = (DataVersion(file.parent.name, ((file, digest),)) for file, digest in files)
     found = compare(one, other, folders.indexes)
     assert found.relabelled.rows > 0
 

@@ -10,8 +10,8 @@ def program(run: StageRun) -> None:
     from plumbline.errors import GateFailed
     from plumbline.preferences.prepare.prepare import prepare
     from plumbline.preferences.prepare.writer import Splitting
-    from plumbline.preferences.report.build import write_report
     from plumbline.preferences.report.gates import DataLimits, check_gates
+    from plumbline.preferences.report.pages import write_report
 
     chosen = run.params.ingest
     splitting = Splitting(chosen.validation_fraction, chosen.heldout_fraction, chosen.chosen_as_demonstrations,

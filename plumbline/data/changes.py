@@ -26,7 +26,7 @@ from plumbline.preferences.batches.arrivals import (
     removed_rows,
 )
 from plumbline.preferences.batches.batch import QUARANTINE, ROWS
-from plumbline.preferences.batches.index import NOBODY, Hashes, Index, index_of, index_of_rows
+from plumbline.preferences.batches.index import NOBODY, BatchIndex, Hashes, index_of, index_of_rows
 from plumbline.preferences.batches.snapshot import ADDED, Simulation, resolve_sources, with_imports_made_again
 from plumbline.preferences.jsonl import lines
 from plumbline.preferences.reading.formats import Reading
@@ -189,19 +189,19 @@ def _effects(home: Home, drafted: Draft, before: Sequence[Arrival]) -> tuple[int
     return int(known.sum()), int(out.sum()), int((~known & ~out).sum()), {name: splits[name] for name in SPLITS}
 
 
-def _present(home: Home) -> list[Index]:
+def _present(home: Home) -> list[BatchIndex]:
     """The indexes of everything that the next run would learn from, and of all arrivals."""
     params, folders = load_params(home.root), home.preferences
     sources = [*(source for source in params.snapshot.sources if source != ADDED), ADDED]
 
-    def indexes() -> list[Index]:
+    def indexes() -> list[BatchIndex]:
         return [index_of(folder / ROWS, batch.digest, folders.indexes)
                 for batch, folder in resolve_sources(sources, Simulation.of(params), folders)]
 
     return with_imports_made_again(folders, indexes)
 
 
-def judged_before(home: Home, index: Index) -> Hashes:
+def judged_before(home: Home, index: BatchIndex) -> Hashes:
     """Earlier judgements of what the index judges, by the same annotators."""
     return _judging(home, set(zip(index.item.tolist(), index.annotators[index.annotator].tolist(), strict=True)))
 
@@ -219,7 +219,7 @@ def _judging(home: Home, wanted: Set[tuple[int, str]]) -> Hashes:
     return np.unique(np.concatenate(found))
 
 
-def _named(index: Index, rows: Sequence[str]) -> Hashes:
+def _named(index: BatchIndex, rows: Sequence[str]) -> Hashes:
     return index.row[np.isin(index.row, np.array([row_number(row) for row in rows], np.uint64))]
 
 

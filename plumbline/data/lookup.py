@@ -20,7 +20,7 @@ from plumbline.preferences.batches.batch import ROWS
 from plumbline.preferences.batches.manifest import MANIFEST, read_manifest
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 from plumbline.preferences.prepare.writer import ROWS_FILE
-from plumbline.preferences.versions.compare import Version
+from plumbline.preferences.versions.compare import DataVersion
 from plumbline.project.home import Home
 from plumbline.project.run_record import find_run, run_folders, workspace_of
 from plumbline.runs.run_files import outputs_of
@@ -60,7 +60,7 @@ class Place:
     """What is wrong with batches that cannot be read, and may hold it too."""
 
 
-def find_version(home: Home, name: str) -> Version:
+def find_version(home: Home, name: str) -> DataVersion:
     """The data that a name means: `now`, a run (`latest`, its id), a batch or a snapshot (its digest).
 
     `now` is what a run with params.yaml would learn from. Raises UserError where nothing has that name.
@@ -71,7 +71,7 @@ def find_version(home: Home, name: str) -> Version:
     names = [*(arrival.digest for arrival in known), *damaged]
     if any(one.startswith(name) for one in names):
         arrival = find_arrival(home.preferences, name)
-        return Version(f"batch {arrival.digest[:16]}",
+        return DataVersion(f"batch {arrival.digest[:16]}",
                        ((folder_of(home.preferences, arrival) / ROWS, arrival.batch.digest),))
     for folder in reversed(run_folders(home)):
         snapshot = folder / SNAPSHOT
@@ -150,6 +150,6 @@ def _now(home: Home) -> Path:
     return out
 
 
-def _snapshot(name: str, folder: Path) -> Version:
+def _snapshot(name: str, folder: Path) -> DataVersion:
     files = ((folder / f"{batch.digest}.jsonl", batch.digest) for batch in read_manifest(folder).batches if batch.rows)
-    return Version(name, tuple(files))
+    return DataVersion(name, tuple(files))

@@ -28,7 +28,7 @@ from plumbline.preferences.batches.batch import ROWS
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.preferences.batches.snapshot import HUB, Simulation, resolve_sources
 from plumbline.preferences.versions.browse import Browser
-from plumbline.preferences.versions.compare import Columns, Version
+from plumbline.preferences.versions.compare import Columns, DataVersion
 from plumbline.project.home import Home
 
 SHORTEST_NAME = 6
@@ -62,7 +62,7 @@ class Data:
     name: str
     """As addresses have it: `now`, or a digest."""
     kind: Literal["now", "batch", "snapshot"]
-    version: Version | None
+    version: DataVersion | None
     """None where its files are not on this machine."""
     missing: str
     """Why there is no version, and the command that brings it."""
@@ -137,14 +137,14 @@ class KnownData:
 
     def _batch(self, arrival: Arrival) -> Data:
         file = folder_of(self._home.preferences, arrival) / ROWS
-        version = Version(f"batch {arrival.digest[:NAME_DIGITS]}", ((file, arrival.batch.digest),))
+        version = DataVersion(f"batch {arrival.digest[:NAME_DIGITS]}", ((file, arrival.batch.digest),))
         return Data(arrival.digest, "batch", version, "", arrival)
 
     def _snapshot(self, snapshot: Snapshot) -> Data:
         title = f"snapshot {snapshot.digest[:NAME_DIGITS]}"
         for run in snapshot.runs:
             if run.folder is not None and (files := _files(run.folder / SNAPSHOT, snapshot.batches)):
-                return Data(snapshot.digest, "snapshot", Version(title, files), "", snapshot=snapshot)
+                return Data(snapshot.digest, "snapshot", DataVersion(title, files), "", snapshot=snapshot)
         newest = snapshot.runs[0].id
         return Data(snapshot.digest, "snapshot", None, "The rows of this snapshot are not on this machine. "
                     f"`plumbline restore {newest}` brings them.", snapshot=snapshot)
@@ -174,7 +174,7 @@ def _files(folder: Path, batches: Sequence[Batch]) -> tuple[tuple[Path, str], ..
 
 
 @lru_cache(maxsize=2)
-def _now(home: Home, _changed: tuple[int, ...], _time: int) -> Version:
+def _now(home: Home, _changed: tuple[int, ...], _time: int) -> DataVersion:
     """What a run with params.yaml would learn from: the batches where they are kept, and what is left out of them."""
     params = load_params(home.root)
     named = [source for source in params.snapshot.sources if source.startswith(HUB)]
@@ -184,7 +184,7 @@ def _now(home: Home, _changed: tuple[int, ...], _time: int) -> Version:
     found = resolve_sources(params.snapshot.sources, Simulation.of(params), home.preferences)
     gone = removed_rows(home.preferences, arrivals(home.preferences))
     files = {batch.digest: folder / ROWS for batch, folder in found if batch.rows}
-    return Version(NOW, tuple((file, digest) for digest, file in files.items()), tuple(gone.tolist()))
+    return DataVersion(NOW, tuple((file, digest) for digest, file in files.items()), tuple(gone.tolist()))
 
 
 @lru_cache(maxsize=2)
@@ -193,5 +193,5 @@ def _arrivals(home: Home, _changed: int) -> tuple[list[Arrival], dict[str, str]]
 
 
 @lru_cache(maxsize=BROWSERS)
-def _browser(version: Version, indexes: Path) -> Browser:
+def _browser(version: DataVersion, indexes: Path) -> Browser:
     return Browser(Columns(version, indexes))

@@ -19,7 +19,7 @@ import numpy as np
 from plumbline.errors import UserError
 from plumbline.preferences.batches.batch import BATCH, ROWS, move_into_place, new_folder, write_batch
 from plumbline.preferences.batches.folders import Folders
-from plumbline.preferences.batches.index import Hashes, Index, index_of
+from plumbline.preferences.batches.index import BatchIndex, Hashes, index_of
 from plumbline.preferences.batches.manifest import DIGEST, Batch
 from plumbline.preferences.batches.whole_batch import put_back
 from plumbline.preferences.reading.results import Read
@@ -56,7 +56,7 @@ class Draft:
 
     folder: Path
     batch: Batch
-    index: Index
+    index: BatchIndex
 
     def keep(self, beside: Mapping[str, str]) -> None:
         """Put texts into the folder, each under its file's name: what else is to be known of the rows."""
@@ -159,7 +159,7 @@ def find_arrival(folders: Folders, name: str) -> Arrival:
     raise UserError(f"No batch's digest begins with `{name}`; {newest}. See `plumbline data list`.")
 
 
-def arrival_index(folders: Folders, arrival: Arrival) -> Index:
+def arrival_index(folders: Folders, arrival: Arrival) -> BatchIndex:
     """The index of an arrival's rows."""
     return index_of(folder_of(folders, arrival) / ROWS, arrival.batch.digest, folders.indexes)
 

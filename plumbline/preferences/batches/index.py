@@ -43,7 +43,7 @@ VERSION = "version_2"
 
 
 @dataclass(frozen=True)
-class Index:
+class BatchIndex:
     """Columns with one entry a row, in the order of the file."""
 
     row: Hashes
@@ -69,11 +69,11 @@ class Index:
         return len(self.row)
 
 
-COLUMNS = [field.name for field in fields(Index)]
+COLUMNS = [field.name for field in fields(BatchIndex)]
 ROW_COLUMNS = [name for name in COLUMNS if name not in ("sources", "annotators")]
 
 
-def index_of(rows: Path, digest: str, store: Path) -> Index:
+def index_of(rows: Path, digest: str, store: Path) -> BatchIndex:
     """The index of the file `rows`, whose content `digest` names; kept in the folder `store`.
 
     Raises DamagedBatch where it has to be made and the content is another.
@@ -91,19 +91,19 @@ def index_of(rows: Path, digest: str, store: Path) -> Index:
     return index
 
 
-def _kept(file: Path) -> Index | None:
+def _kept(file: Path) -> BatchIndex | None:
     """The index in the file; None if there is none, or one that is damaged or of another version."""
     try:
         with np.load(file, allow_pickle=False) as kept:
             if VERSION not in kept.files:
                 return None
-            index = Index(**{name: kept[name] for name in COLUMNS})
+            index = BatchIndex(**{name: kept[name] for name in COLUMNS})
     except Exception:  # NumPy and zipfile have a dozen ways to say it; whatever is wrong, the index is made again
         return None
     return index if len({len(getattr(index, name)) for name in ROW_COLUMNS}) == 1 else None
 
 
-def make_index(rows: Path, digest: str) -> Index:
+def make_index(rows: Path, digest: str) -> BatchIndex:
     """Read the file once. Raises DamagedBatch where it is not what the digest names."""
     columns, lines = _Columns(), verified_lines(rows, digest)
     with damage_first(lines):
@@ -112,7 +112,7 @@ def make_index(rows: Path, digest: str) -> Index:
     return columns.finish()
 
 
-def index_of_rows(rows: Iterable[Row]) -> Index:
+def index_of_rows(rows: Iterable[Row]) -> BatchIndex:
     """The index of rows that lie in no file."""
     columns = _Columns()
     for row in rows:
@@ -145,9 +145,9 @@ class _Columns:
         self.annotator.append(self.annotators.setdefault(origin.annotator or NOBODY, len(self.annotators)))
         self.position += len(line)
 
-    def finish(self) -> Index:
+    def finish(self) -> BatchIndex:
         """The columns so far."""
-        return Index(
+        return BatchIndex(
             row=np.array(self.row, np.uint64), prompt=np.array(self.prompt, np.uint64),
             item=np.array(self.item, np.uint64), verdict=np.array(self.verdict, np.int64),
             start=np.array(self.start, np.int64), kind=np.array(self.kind, np.int32),

@@ -34,7 +34,7 @@ Positions = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Repeat:
+class NearDuplicate:
     """A prompt that nearly repeats a held-out one: the held-out one's number, and how similar they are."""
 
     of: int
@@ -68,14 +68,14 @@ class PromptSurvey:
         if len(self._waiting) == CHUNK:
             self._sign()
 
-    def repeats(self, text_of: Callable[[int], str]) -> dict[int, Repeat]:
+    def repeats(self, text_of: Callable[[int], str]) -> dict[int, NearDuplicate]:
         """Every prompt outside of held-out that nearly repeats a held-out one, by number."""
         signatures, heldout = self._signatures(), np.frombuffer(self._heldout, np.int8).astype(bool)
-        found: dict[int, Repeat] = {}
+        found: dict[int, NearDuplicate] = {}
         for one, other in _candidates(signatures, heldout, self.threshold - ESTIMATE_ERROR):
             similarity = jaccard(tokens(text_of(one)), tokens(text_of(other)))
             if similarity >= self.threshold and (one not in found or similarity > found[one].similarity):
-                found[one] = Repeat(other, similarity)
+                found[one] = NearDuplicate(other, similarity)
         return found
 
     def near_duplicates(self) -> int:

@@ -24,13 +24,13 @@ import orjson
 from plumbline.errors import UserError
 from plumbline.preferences.batches.manifest import MANIFEST, Manifest, read_manifest
 from plumbline.preferences.prepare.near_duplicates import PromptSurvey, prompt_text
-from plumbline.preferences.prepare.writer import Line, Parts, Repeat, Splitting
-from plumbline.preferences.report.build import Report
+from plumbline.preferences.prepare.writer import Parts, Repeat, SnapshotLine, Splitting
+from plumbline.preferences.report.schema import DataReport
 from plumbline.preferences.splits import Split, prompt_key
 from plumbline.preferences.types import from_json
 
 
-def prepare(snapshot: Path, out: Path, splitting: Splitting) -> tuple[dict[str, int], Report]:
+def prepare(snapshot: Path, out: Path, splitting: Splitting) -> tuple[dict[str, int], DataReport]:
     """Prepare the snapshot in the folder `snapshot` into `out`, which is emptied first; counts of rows, and the report.
 
     Raises UserError when the fractions leave nothing to train on, or a set that a later stage needs is empty.
@@ -61,12 +61,12 @@ def prepare(snapshot: Path, out: Path, splitting: Splitting) -> tuple[dict[str, 
                      for split, size in sizes.items()}, report
 
 
-def _rows(snapshot: Path, manifest: Manifest) -> Iterator[Line]:
+def _rows(snapshot: Path, manifest: Manifest) -> Iterator[SnapshotLine]:
     for batch in manifest.batches:
         with (snapshot / f"{batch.digest}.jsonl").open("rb") as texts:
             for text in texts:
                 row = from_json(orjson.loads(text))
-                yield Line(row, text, prompt_key(row.prompt), batch.whole or batch.digest)
+                yield SnapshotLine(row, text, prompt_key(row.prompt), batch.whole or batch.digest)
 
 
 def _survey(snapshot: Path, manifest: Manifest, splitting: Splitting) -> tuple[dict[str, Repeat], int]:

@@ -48,7 +48,7 @@ class Splitting:
 
 
 @dataclass(frozen=True)
-class Line:
+class SnapshotLine:
     """One row of a snapshot, the line that it stands on, its prompt's key, and the batch that it came in."""
 
     row: Row
@@ -99,7 +99,7 @@ class Parts:
         self._stack.close()
         (self._out / CHOSEN).unlink()
 
-    def add(self, line: Line) -> None:
+    def add(self, line: SnapshotLine) -> None:
         """Take in the next row of the snapshot."""
         name = row_id(line.text)
         if (number := int(name, 16)) in self._seen:
@@ -133,7 +133,7 @@ class Parts:
             if self._is_undemonstrated(key, row.response):
                 self._write(DEMONSTRATIONS, self._splitting.split(key), text)
 
-    def _place(self, line: Line, split: Split) -> None:
+    def _place(self, line: SnapshotLine, split: Split) -> None:
         match line.row:
             case Demonstration():
                 self._is_undemonstrated(line.key, line.row.response)
@@ -148,7 +148,7 @@ class Parts:
         if self._splitting.chosen_as_demonstrations and (best := _best(preference)) is not None:
             self._chosen.write(to_line(Demonstration(preference.prompt, best, preference.origin)).encode())
 
-    def _leave_out(self, line: Line, near: Repeat) -> None:
+    def _leave_out(self, line: SnapshotLine, near: Repeat) -> None:
         self.counts[NEAR_HELDOUT] += 1
         if self._is_new(line.key):
             self._near.write(jsonl([{"prompt": prompt_json(line.row.prompt), "repeats": near.of,

@@ -28,7 +28,7 @@ class TooLarge(ValueError):
 
 
 @dataclass(frozen=True)
-class Page:
+class PageHeader:
     """The header of a page, as far as it matters; sizes in bytes."""
 
     kind: int
@@ -56,7 +56,7 @@ def check(opened: BinaryIO, about: "FileMetaData", size: int) -> None:
                     raise TooLarge(f"it unpacks to more than {MOST_TIMES} times its size")
 
 
-def pages(opened: BinaryIO, start: int, length: int) -> Iterator[Page]:
+def pages(opened: BinaryIO, start: int, length: int) -> Iterator[PageHeader]:
     """The pages of a column's part of a row group, as far as they go."""
     place = start
     while place < start + length:
@@ -68,7 +68,7 @@ def pages(opened: BinaryIO, start: int, length: int) -> Iterator[Page]:
         place = page.end + page.packed
 
 
-def _header(opened: BinaryIO) -> Page | None:
+def _header(opened: BinaryIO) -> PageHeader | None:
     """The header that begins here; None for what is none."""
     fields: dict[int, int] = {}
     try:
@@ -77,7 +77,7 @@ def _header(opened: BinaryIO) -> Page | None:
         return None
     if not {1, 2, 3} <= fields.keys() or fields[2] < 0 or fields[3] < 0:
         return None
-    return Page(fields[1], fields[2], fields[3], opened.tell())
+    return PageHeader(fields[1], fields[2], fields[3], opened.tell())
 
 
 def _struct(opened: BinaryIO, numbers: dict[int, int], depth: int) -> None:

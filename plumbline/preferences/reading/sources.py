@@ -25,7 +25,7 @@ HUB = "hub:"
 
 
 @dataclass(frozen=True)
-class Part:
+class SourcePart:
     """A file of a source, or a data set of the hub: what becomes a batch of its own in a snapshot."""
 
     name: str
@@ -61,19 +61,19 @@ class Part:
                 yield Quarantined(self.name, 0, "-", str(error))
 
 
-def open_source(source: str, root: Path, how: "Reading | None" = None) -> list[Part]:
+def open_source(source: str, root: Path, how: "Reading | None" = None) -> list[SourcePart]:
     """The parts of a source that is not ours, to be read as `how` says. Raises UserError where there is none."""
     if source.startswith(HUB):
         from plumbline.preferences.reading import hub  # `datasets` is an optional dependency
 
         dataset = hub.find(source) if how is None else hub.find(source, how)
-        return [Part(source, dataset.revision, dataset.read)]
+        return [SourcePart(source, dataset.revision, dataset.read)]
     in_folder = (root / Path(source).expanduser()).is_dir()
     return [_link(found) if isinstance(found, Quarantined) else _file(*found, in_folder, how)
             for found in data_files(source, root)]
 
 
-def read_all(source: str, parts: Sequence[Part]) -> Iterator[Row | Quarantined | Unread]:
+def read_all(source: str, parts: Sequence[SourcePart]) -> Iterator[Row | Quarantined | Unread]:
     """The rows of all parts after each other. Raises UserError where nothing is usable."""
     usable = 0
     for part in parts:
@@ -84,7 +84,7 @@ def read_all(source: str, parts: Sequence[Part]) -> Iterator[Row | Quarantined |
         refuse(source, parts)
 
 
-def refuse(source: str, parts: Sequence[Part]) -> NoReturn:
+def refuse(source: str, parts: Sequence[SourcePart]) -> NoReturn:
     """Raise UserError for a source of which no part is usable, with what is wrong with the first."""
     for part in parts:
         try:
@@ -96,7 +96,7 @@ def refuse(source: str, parts: Sequence[Part]) -> NoReturn:
                     "their targets as sources of their own.")
 
 
-def _file(file: Path, name: str, in_folder: bool, how: "Reading | None") -> Part:
+def _file(file: Path, name: str, in_folder: bool, how: "Reading | None") -> SourcePart:
     def read() -> Read:
         from plumbline.preferences.reading.read import read_file  # not needed while the store has the batch
 
@@ -106,9 +106,9 @@ def _file(file: Path, name: str, in_folder: bool, how: "Reading | None") -> Part
         digest = file_sha256(file)
     except OSError as error:  # reading it says so
         digest = str(error)
-    return Part(name, digest, read, in_folder)
+    return SourcePart(name, digest, read, in_folder)
 
 
-def _link(found: Quarantined) -> Part:
+def _link(found: Quarantined) -> SourcePart:
     digest = hashlib.sha256(json.dumps(asdict(found)).encode()).hexdigest()
-    return Part(found.file, digest, lambda: [found], in_folder=True)
+    return SourcePart(found.file, digest, lambda: [found], in_folder=True)

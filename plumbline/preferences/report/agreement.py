@@ -62,7 +62,7 @@ class NearChance(TypedDict):
     annotators: list[str]
 
 
-class Measured(TypedDict):
+class MeasuredAgreement(TypedDict):
     """Agreement between annotators; what cannot be measured is absent."""
 
     annotators: int
@@ -83,10 +83,10 @@ class _Shared:
     counts: Ints  # (pairs, 3): judgements of each pair by value
 
 
-def agreement(found: Judgements, names: list[str], most: int, most_in_pairs: int) -> Measured:
+def agreement(found: Judgements, names: list[str], most: int, most_in_pairs: int) -> MeasuredAgreement:
     """Agreement overall, of each of the `most` busiest annotators with the others, of each two of `most_in_pairs`."""
     shared = _shared(found)
-    out: Measured = {"annotators": len(np.unique(shared.annotators)), "by_annotator": {}, "by_pair": []}
+    out: MeasuredAgreement = {"annotators": len(np.unique(shared.annotators)), "by_annotator": {}, "by_pair": []}
     if not len(shared.pairs):
         return out
     judged = shared.counts.sum(axis=1)

@@ -1,26 +1,24 @@
 """The data report: what a snapshot's rows are like, before anything is trained on them.
 
 A `Reporter` sees every accepted row once, keeps numbers and hashes of it (about 75 bytes a comparison), and computes
-all statistics at the end. `write_report` leaves them three times: report.json for programs, report.md for a terminal,
-report.html with pictures for a browser. What cannot be measured is absent, never zero: agreement where nobody judged a
-pair that another judged, position bias where formats record no order.
+all statistics at the end; schema.py says what they are, pages.py writes them down. What cannot be measured is absent,
+never zero: agreement where no pair has two annotators, position bias where formats record no order.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import NotRequired, TypedDict, cast
+from typing import cast
 
 import numpy as np
 
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.preferences.report import agreement, judgements
-from plumbline.preferences.report.census import Census, Labellers, Leakage, Lengths, Ratings, lengths, responses_of
-from plumbline.preferences.report.cycles import Cycles, cycles
-from plumbline.preferences.report.intervals import Estimate
-from plumbline.preferences.report.judgements import NOBODY, Bias, JudgementColumns, Names
-from plumbline.preferences.report.text_damage import Example, TextColumns, Texts
+from plumbline.preferences.report.census import Census, Lengths, lengths, responses_of
+from plumbline.preferences.report.cycles import cycles
+from plumbline.preferences.report.judgements import NOBODY, JudgementColumns, Names
+from plumbline.preferences.report.schema import Agreement, DataReport
+from plumbline.preferences.report.text_damage import TextColumns
 from plumbline.preferences.splits import Split
 from plumbline.preferences.types import Demonstration, Preference, Prompt, Rating, Row, to_json
 
@@ -30,60 +28,6 @@ MATRIX = 40
 """Annotators whose agreement is measured two by two: the busiest."""
 EXAMPLE_CHARACTERS = 2000
 UNKNOWN = "unknown"
-
-
-class Judged(TypedDict):
-    """What the labels say. `pairs` are all pairs judged, those within rankings and those made of ratings included."""
-
-    pairs: int
-    ties: NotRequired[Estimate]
-    longer_wins: NotRequired[Estimate]
-    first_shown_wins: NotRequired[Estimate]
-
-
-class Agreement(agreement.Measured):
-    """How far those who judged the same two responses agree, with each other and with themselves."""
-
-    pairs_judged_again: int
-    contradictions: int
-    by_one_annotator: int
-    between_annotators: int
-    contradicted: NotRequired[Estimate]
-    cycles: NotRequired[Cycles]
-
-
-class Strata(TypedDict):
-    """Rows by split within each kind and each source, and by kind within each source."""
-
-    kind_by_split: dict[str, dict[str, int]]
-    source_by_split: dict[str, dict[str, int]]
-    source_by_kind: dict[str, dict[str, int]]
-
-
-class Report(TypedDict):
-    """Everything in report.json."""
-
-    snapshot: str
-    counts: dict[str, int]
-    splits: dict[str, dict[str, int]]
-    names: dict[str, int]
-    by_kind: dict[str, int]
-    by_source: dict[str, int]
-    by_annotator: dict[str, int]
-    strata: Strata
-    leakage: Leakage
-    characters: dict[str, Lengths]
-    judgements: Judged
-    bias: dict[str, Bias]
-    agreement: Agreement
-    labellers: NotRequired[Labellers]
-    ratings: NotRequired[Ratings]
-    texts: dict[str, Texts]
-    trouble_examples: dict[str, Example]
-    quarantine: dict[str, int]
-    unread: NotRequired[dict[str, int]]
-    left_alone: NotRequired[dict[str, int]]
-    examples: list[dict[str, object]]
 
 
 class Reporter:
@@ -114,14 +58,14 @@ class Reporter:
         self._judgements.add(preference, prompt, source, annotator, shown=False)
 
     def report(self, snapshot: str, counts: dict[str, int], sizes: dict[str, dict[str, int]],
-               quarantined: Iterable[Mapping[str, object]], batches: Iterable[Batch] = ()) -> Report:
+               quarantined: Iterable[Mapping[str, object]], batches: Iterable[Batch] = ()) -> DataReport:
         """The report on all rows so far, which ends the collecting: a row added now raises BufferError.
 
         `batches`, in which the rows came, say which fields of their files were not read.
         """
         sources, annotators, census = self._sources.all(), self._annotators.all(), self._census
         found = self._judgements.table()
-        report: Report = {
+        report: DataReport = {
             "snapshot": snapshot, "counts": counts, "splits": sizes,
             "names": {"sources": len(sources), "annotators": len(annotators)},
             "by_kind": census.by_kind(),
@@ -155,16 +99,6 @@ class Reporter:
         return int(prompt_key[:16], 16), self._sources.code(row.origin.source), annotator
 
 
-def write_report(report: Report, folder: Path) -> None:
-    """Write report.json, report.md and report.html into `folder`: the same bytes for the same report."""
-    from plumbline.preferences.report.pages import html, markdown  # the pages import the types of this module
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n"),
-                       ("report.md", markdown(report)), ("report.html", html(report))):
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
-
-
 def _characters(census: Census, found: judgements.Judgements) -> dict[str, Lengths]:
     decided = np.flatnonzero(found.labels)
     chosen = found.lengths[decided, (found.labels[decided] < 0).astype(np.int64)]
@@ -184,7 +118,7 @@ def _agreement(found: judgements.Judgements, annotators: list[str]) -> Agreement
     return out
 
 
-def _add_bias(report: Report, found: judgements.Judgements, sources: list[str], annotators: list[str]) -> None:
+def _add_bias(report: DataReport, found: judgements.Judgements, sources: list[str], annotators: list[str]) -> None:
     if (ties := judgements.ties(found)) is not None:
         report["judgements"]["ties"] = ties
     if (longer := judgements.longer_wins(found, sources, annotators, LISTED)) is not None:

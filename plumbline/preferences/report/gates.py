@@ -8,8 +8,8 @@ rows in quarantine, are held against it as they are. A limit on what could not b
 
 from dataclasses import asdict, dataclass
 
-from plumbline.preferences.report.build import Report
 from plumbline.preferences.report.intervals import Estimate
+from plumbline.preferences.report.schema import DataReport
 from plumbline.preferences.report.sections import alpha_text, percent
 from plumbline.preferences.report.text_damage import Texts
 
@@ -43,7 +43,7 @@ class DataLimits:
 
 
 @dataclass(frozen=True)
-class Finding:
+class LimitFinding:
     """What one limit was held against."""
 
     limit: str
@@ -51,7 +51,7 @@ class Finding:
     reason: str
 
 
-def check_gates(report: Report, limits: DataLimits) -> list[str]:
+def check_gates(report: DataReport, limits: DataLimits) -> list[str]:
     """Why the data must not be trained on: what was expected, what was found, what to do. No reasons: they may.
 
     Raises ValueError for a limit on a share outside 0 to 1; alpha may be from -1, and a number of rows any.
@@ -60,7 +60,7 @@ def check_gates(report: Report, limits: DataLimits) -> list[str]:
     return [finding.reason for finding in _findings(report, limits) if finding.tripped]
 
 
-def not_measured(report: Report, limits: DataLimits) -> list[str]:
+def not_measured(report: DataReport, limits: DataLimits) -> list[str]:
     """The names of limits that are set and could not be checked, because the data do not show what they limit."""
     found = {finding.limit for finding in _findings(report, limits)}
     return [name for name in _given(limits) if name not in found]
@@ -77,13 +77,13 @@ def _check(limits: DataLimits) -> None:
             raise ValueError(f"ingest.{name} is {value:g}: expected a number from {low:g} to {high:g}")
 
 
-def _findings(report: Report, limits: DataLimits) -> list[Finding]:
+def _findings(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
     """Every limit that is set and can be checked."""
     return [*_rows(report, limits), *_texts(report, limits), *_agreement(report, limits), *_biases(report, limits)]
 
 
-def _rows(report: Report, limits: DataLimits) -> list[Finding]:
-    counts, found = report["counts"], list[Finding]()
+def _rows(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
+    counts, found = report["counts"], list[LimitFinding]()
     if limits.max_quarantined is not None and counts["rows_read"]:
         found.append(_at_most("max_quarantined", limits.max_quarantined, counts["quarantined"], counts["rows_read"],
                               "rows read are in quarantine", "See quarantine.jsonl for file, line and reason, and mend "
@@ -96,16 +96,16 @@ def _rows(report: Report, limits: DataLimits) -> list[Finding]:
                               "Add judgements by people, or leave out a labeller"))
     if limits.min_heldout_preferences is not None and "preferences" in report["splits"]:
         heldout = report["splits"]["preferences"]["heldout"]
-        found.append(Finding("min_heldout_preferences", heldout < limits.min_heldout_preferences,
+        found.append(LimitFinding("min_heldout_preferences", heldout < limits.min_heldout_preferences,
                              f"{heldout:,} preferences are held out, and ingest.min_heldout_preferences asks for "
                              f"{limits.min_heldout_preferences:,g}. Add preferences, or raise "
                              "ingest.heldout_fraction."))
     return found
 
 
-def _texts(report: Report, limits: DataLimits) -> list[Finding]:
+def _texts(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
     """The source with the largest share of damaged texts, and the one with the largest of rendered ones."""
-    found, texts = list[Finding](), report["texts"]
+    found, texts = list[LimitFinding](), report["texts"]
     if limits.max_damaged_texts is not None and texts:
         name = max(texts, key=lambda name: texts[name]["damaged"] / texts[name]["texts"])
         found.append(_at_most("max_damaged_texts", limits.max_damaged_texts, texts[name]["damaged"],
@@ -125,8 +125,8 @@ def _templated(texts: Texts) -> int:
     return round(trouble["share"] * trouble["n"]) if trouble else 0
 
 
-def _agreement(report: Report, limits: DataLimits) -> list[Finding]:
-    agreement, found = report["agreement"], list[Finding]()
+def _agreement(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
+    agreement, found = report["agreement"], list[LimitFinding]()
     if limits.max_contradictions is not None and "contradicted" in agreement:
         found.append(_share("max_contradictions", limits.max_contradictions, agreement["contradicted"],
                             "pairs judged again have both labels", "Look at the annotators who agree least in the data "
@@ -138,7 +138,7 @@ def _agreement(report: Report, limits: DataLimits) -> list[Finding]:
                               "Ask for rankings instead of pairs, or remove annotators who guess"))
     if limits.min_agreement is not None and "alpha" in agreement:
         alpha = agreement["alpha"]
-        found.append(Finding("min_agreement", alpha.get("high", alpha["value"]) < limits.min_agreement,
+        found.append(LimitFinding("min_agreement", alpha.get("high", alpha["value"]) < limits.min_agreement,
                              f"Krippendorff's alpha is {alpha_text(alpha)} from {alpha['n']:,} judgements, and "
                              f"ingest.min_agreement asks for {limits.min_agreement:g}. Make the instructions to "
                              "annotators clearer, or remove those who agree with nobody."))
@@ -151,7 +151,7 @@ def _agreement(report: Report, limits: DataLimits) -> list[Finding]:
     return found
 
 
-def _biases(report: Report, limits: DataLimits) -> list[Finding]:
+def _biases(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
     found = []
     for name, limit, key, wins, remedy in (
             ("max_longer_wins", limits.max_longer_wins, "longer_wins", "the longer response wins",
@@ -168,11 +168,13 @@ def _biases(report: Report, limits: DataLimits) -> list[Finding]:
     return found
 
 
-def _at_most(name: str, limit: float, part: int, whole: int, of: str, remedy: str) -> Finding:
-    return Finding(name, part / whole > limit, f"{part:,} of {whole:,} {of} ({100 * part / whole:.1f} %), and "
-                                               f"ingest.{name} allows {100 * limit:g} %. {remedy}.")
+def _at_most(name: str, limit: float, part: int, whole: int, of: str, remedy: str) -> LimitFinding:
+    reason = (f"{part:,} of {whole:,} {of} ({100 * part / whole:.1f} %), and ingest.{name} allows "
+              f"{100 * limit:g} %. {remedy}.")
+    return LimitFinding(name, part / whole > limit, reason)
 
 
-def _share(name: str, limit: float, share: Estimate, of: str, remedy: str) -> Finding:
-    return Finding(name, share["low"] > limit, f"{percent(share)} of {share['n']:,} {of}, and ingest.{name} allows "
-                                               f"{100 * limit:g} %. {remedy}.")
+def _share(name: str, limit: float, share: Estimate, of: str, remedy: str) -> LimitFinding:
+    reason = (f"{percent(share)} of {share['n']:,} {of}, and ingest.{name} allows {100 * limit:g} %. "
+              f"{remedy}.")
+    return LimitFinding(name, share["low"] > limit, reason)

@@ -1,14 +1,16 @@
-"""The data report as pages: Markdown for a terminal, HTML that needs nothing else for a browser.
+"""The data report as files: JSON for programs, Markdown for a terminal, HTML that needs nothing else for a browser.
 
 Names, reasons and examples are untrusted. In Markdown they are escaped or indented, so that nothing in them is markup;
 in HTML they are escaped, and the page forbids itself scripts, requests and frames.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from plumbline.preferences.report.build import Report
 from plumbline.preferences.report.pictures import text
+from plumbline.preferences.report.schema import DataReport
 from plumbline.preferences.report.sections import Section, Table, sections
 
 TITLE = "Data report"
@@ -66,7 +68,15 @@ pre { background: var(--panel); border: 1px solid var(--line); border-radius: .5
 """
 
 
-def markdown(report: Report) -> str:
+def write_report(report: DataReport, folder: Path) -> None:
+    """Write report.json, report.md and report.html into `folder`: the same bytes for the same report."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    for name, content in (("report.json", whole), ("report.md", markdown(report)), ("report.html", html(report))):
+        (folder / name).write_text(content, encoding="utf-8", newline="\n")
+
+
+def markdown(report: DataReport) -> str:
     """The report for a terminal."""
     lines = [f"# {TITLE}", "", f"Snapshot `{report['snapshot']}`.", ""]
     for section in sections(report):
@@ -82,7 +92,7 @@ def markdown(report: Report) -> str:
     return "\n".join(lines)
 
 
-def html(report: Report) -> str:
+def html(report: DataReport) -> str:
     """The report for a browser: one file, with its style and its pictures, without scripts."""
     found = sections(report)
     links = [*(section.title for section in found), "Examples"]

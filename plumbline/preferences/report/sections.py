@@ -6,9 +6,9 @@ from typing import TypeVar
 
 from plumbline.preferences.report import pictures
 from plumbline.preferences.report.agreement import Alpha
-from plumbline.preferences.report.build import Report
 from plumbline.preferences.report.census import KINDS
 from plumbline.preferences.report.intervals import Estimate
+from plumbline.preferences.report.schema import DataReport
 from plumbline.preferences.report.text_damage import TROUBLES
 from plumbline.preferences.splits import SPLITS
 
@@ -49,7 +49,7 @@ class Section:
     tiles: list[Tile] = field(default_factory=list)
 
 
-def sections(report: Report) -> list[Section]:
+def sections(report: DataReport) -> list[Section]:
     """All sections that have something to say."""
     made = (_glance(report), _rows(report), _splits(report), _lengths(report), _judgements(report), _agreement(report),
             _labellers(report), _texts(report), _fields(report), _quarantined(report))
@@ -67,7 +67,7 @@ def alpha_text(alpha: Alpha) -> str:
     return f"{alpha['value']:.2f}{reach}"
 
 
-def _glance(report: Report) -> Section:
+def _glance(report: DataReport) -> Section:
     counts, judged, agreement = report["counts"], report["judgements"], report["agreement"]
     tiles = [Tile("rows accepted", f"{counts['rows_accepted']:,}", f"of {counts['rows_read']:,} read"),
              Tile("pairs judged", f"{judged['pairs']:,}")]
@@ -87,7 +87,7 @@ def _glance(report: Report) -> Section:
     return Section("At a glance", tiles=tiles)
 
 
-def _rows(report: Report) -> Section:
+def _rows(report: DataReport) -> Section:
     counts, strata = report["counts"], report["strata"]
     near = counts.get("near_heldout", 0)
     found = Section("Rows", [
@@ -112,7 +112,7 @@ def _rows(report: Report) -> Section:
     return found
 
 
-def _splits(report: Report) -> Section:
+def _splits(report: DataReport) -> Section:
     counts, leakage, strata = report["counts"], report["leakage"], report["strata"]
     crossed = leakage["prompts_in_two_splits"]
     found = Section("Splits", [
@@ -135,7 +135,7 @@ def _splits(report: Report) -> Section:
     return found
 
 
-def _lengths(report: Report) -> Section:
+def _lengths(report: DataReport) -> Section:
     found, sizes = Section("Lengths"), report["characters"]
     if sizes:
         found.tables = [Table(("Characters", "median", "95th percentile", "longest"),
@@ -148,7 +148,7 @@ def _lengths(report: Report) -> Section:
     return found
 
 
-def _judgements(report: Report) -> Section:
+def _judgements(report: DataReport) -> Section:
     judged = report["judgements"]
     found = Section("Judgements")
     if not judged["pairs"]:
@@ -173,7 +173,7 @@ def _judgements(report: Report) -> Section:
     return found
 
 
-def _agreement(report: Report) -> Section:
+def _agreement(report: DataReport) -> Section:
     agreement, found = report["agreement"], Section("Agreement")
     if not report["judgements"]["pairs"]:
         return found
@@ -206,7 +206,7 @@ def _agreement(report: Report) -> Section:
     return found
 
 
-def _agreement_tables(report: Report) -> list[Table]:
+def _agreement_tables(report: DataReport) -> list[Table]:
     agreement = report["agreement"]
     if not agreement["by_annotator"]:
         return []
@@ -223,7 +223,7 @@ def _agreement_tables(report: Report) -> list[Table]:
     ]
 
 
-def _labellers(report: Report) -> Section:
+def _labellers(report: DataReport) -> Section:
     found = Section("Labellers")
     if "labellers" not in report or "share" not in report["labellers"]:
         return found
@@ -237,7 +237,7 @@ def _labellers(report: Report) -> Section:
     return found
 
 
-def _texts(report: Report) -> Section:
+def _texts(report: DataReport) -> Section:
     found, texts = Section("Texts"), report["texts"]
     troubled = {name: one for name, one in texts.items() if one["trouble"]}
     if texts:
@@ -259,7 +259,7 @@ def _texts(report: Report) -> Section:
     return found
 
 
-def _fields(report: Report) -> Section:
+def _fields(report: DataReport) -> Section:
     found = Section("Fields that were not read")
     if unread := report.get("unread"):
         found.sentences.append("No row was made of the fields on the left, whose names are not known."
@@ -271,7 +271,7 @@ def _fields(report: Report) -> Section:
     return found
 
 
-def _quarantined(report: Report) -> Section:
+def _quarantined(report: DataReport) -> Section:
     found, reasons = Section("Quarantined"), report["quarantine"]
     if reasons:
         found.sentences.append("Each row with its file and line is in quarantine.jsonl.")

@@ -71,7 +71,7 @@ class Texts(TypedDict):
     scripts: dict[str, int]
 
 
-class Example(TypedDict):
+class DamageExample(TypedDict):
     """The first text with some trouble: its source, and the characters around it."""
 
     source: str
@@ -140,7 +140,7 @@ class TextColumns:
                                     if self._scripts[source, script]), key=lambda item: -item[1])),
         } for source in largest}
 
-    def examples(self, sources: list[str]) -> dict[str, Example]:
+    def examples(self, sources: list[str]) -> dict[str, DamageExample]:
         """Where each kind of trouble was first seen."""
         return {trouble: {"source": sources[self._examples[trouble][0]], "around": self._examples[trouble][1]}
                 for trouble in TROUBLES if trouble in self._examples}

@@ -12,7 +12,7 @@ from functools import cache
 
 from plumbline.preferences.simulated.gold import score
 from plumbline.preferences.simulated.responses import CONTESTANTS, DEMONSTRATORS, write
-from plumbline.preferences.simulated.world import Kind, Request, requests
+from plumbline.preferences.simulated.world import Kind, SimulatedRequest, requests
 from plumbline.preferences.types import Comparison, Demonstration, Label, Message, Origin, Prompt, Ranking, Row
 
 TIE_WITHIN = 0.15
@@ -20,7 +20,7 @@ SECOND_OPINIONS = 0.15
 
 
 @dataclass(frozen=True)
-class Annotator:
+class SimulatedAnnotator:
     """`reliability`: inverse scale of the noise. `length_taste`: utility a word. `careless`: chance of a random one."""
 
     name: str
@@ -36,8 +36,13 @@ class Annotator:
         return gold + self.length_taste * len(response.split()) + noise
 
 
-ANNOTATORS = (Annotator("ada", 8.0), Annotator("ben", 5.0), Annotator("cleo", 4.0), Annotator("dov", 3.0, 0.03),
-              Annotator("eve", 2.0), Annotator("finn", 3.0, 0.0, 0.5))
+ANNOTATORS = (
+    SimulatedAnnotator("ada", 8.0),
+    SimulatedAnnotator("ben", 5.0),
+    SimulatedAnnotator("cleo", 4.0),
+    SimulatedAnnotator("dov", 3.0, 0.03),
+    SimulatedAnnotator("eve", 2.0),
+    SimulatedAnnotator("finn", 3.0, 0.0, 0.5))
 
 
 def rows(seed: int, demonstrations: int, comparisons: int, rankings: int) -> list[Row]:
@@ -54,20 +59,20 @@ def rows(seed: int, demonstrations: int, comparisons: int, rankings: int) -> lis
     return found
 
 
-def _draw(rng: random.Random) -> Request:
+def _draw(rng: random.Random) -> SimulatedRequest:
     by_kind = _requests_by_kind()
     return rng.choice(by_kind[rng.choice(list(by_kind))])
 
 
 @cache
-def _requests_by_kind() -> dict[Kind, list[Request]]:
-    found: dict[Kind, list[Request]] = {}
+def _requests_by_kind() -> dict[Kind, list[SimulatedRequest]]:
+    found: dict[Kind, list[SimulatedRequest]] = {}
     for request in requests().values():
         found.setdefault(request.kind, []).append(request)
     return found
 
 
-def _prompt(request: Request) -> Prompt:
+def _prompt(request: SimulatedRequest) -> Prompt:
     return (Message("user", request.text),)
 
 
@@ -76,7 +81,7 @@ def _demonstration(rng: random.Random) -> Demonstration:
     return Demonstration(_prompt(request), write(request, DEMONSTRATORS, rng), Origin("simulated"))
 
 
-def _contest(k: int, rng: random.Random) -> tuple[Request, list[str]]:
+def _contest(k: int, rng: random.Random) -> tuple[SimulatedRequest, list[str]]:
     """A request with k different responses."""
     request = _draw(rng)
     responses: list[str] = []
@@ -87,13 +92,15 @@ def _contest(k: int, rng: random.Random) -> tuple[Request, list[str]]:
     return request, responses
 
 
-def _compare(judge: Annotator, request: Request, responses: list[str], rng: random.Random) -> Comparison:
+def _compare(judge: SimulatedAnnotator, request: SimulatedRequest, responses: list[str],
+             rng: random.Random) -> Comparison:
     first, second = (judge.utility(score(request, response), response, rng) for response in responses)
     label: Label = "tie" if abs(first - second) < TIE_WITHIN else "A" if first > second else "B"
     return Comparison(_prompt(request), (responses[0], responses[1]), label, Origin("simulated", judge.name))
 
 
-def _rank(judge: Annotator, request: Request, responses: list[str], rng: random.Random) -> Ranking:
+def _rank(judge: SimulatedAnnotator, request: SimulatedRequest, responses: list[str],
+          rng: random.Random) -> Ranking:
     utilities = [judge.utility(score(request, response), response, rng) for response in responses]
     ranks = tuple(1 + sum(other > own for other in utilities) for own in utilities)
     return Ranking(_prompt(request), tuple(responses), ranks, Origin("simulated", judge.name))

@@ -6,7 +6,7 @@ repetition, and anything that means nothing in this world cost a little each. Th
 
 from plumbline.errors import UserError
 from plumbline.preferences.simulated.responses import CLOSERS, ORDER_WORDS, POLITE, RUDE
-from plumbline.preferences.simulated.world import Point, Request, requests, words
+from plumbline.preferences.simulated.world import Point, SimulatedRequest, requests, words
 from plumbline.preferences.types import Prompt
 
 CONTENT, MISTAKE, MANNER, WASTE, REPETITION = 2.0, 0.75, 0.5, 0.25, 0.4
@@ -21,7 +21,7 @@ def gold_reward(prompt: Prompt, response: str) -> float:
     return score(request, response)
 
 
-def score(request: Request, response: str) -> float:
+def score(request: SimulatedRequest, response: str) -> float:
     """The gold reward of `response` to `request`."""
     sentences = [said for part in response.replace("!", ".").replace("?", ".").split(".") if (said := words(part))]
     complete = response.rstrip().endswith((".", "!", "?"))
@@ -52,7 +52,7 @@ def score(request: Request, response: str) -> float:
             - WASTE * min(waste, 4) - REPETITION * min(repeated, 3))
 
 
-def _point_of(request: Request, said: tuple[str, ...]) -> int | None:
+def _point_of(request: SimulatedRequest, said: tuple[str, ...]) -> int | None:
     """Which point a sentence makes: all its words, and hardly any others."""
     spoken = set(said) | _comparison(said)
     for index, wanted in enumerate(request.points):

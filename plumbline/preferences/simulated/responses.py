@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
-from plumbline.preferences.simulated.world import Request, requests
+from plumbline.preferences.simulated.world import SimulatedRequest, requests
 
 POLITE = ("Sure", "Of course", "Happy to help", "Good question", "Gladly")
 RUDE = ("What a silly question", "Figure it out yourself", "I do not have time for this")
@@ -48,7 +48,7 @@ DEMONSTRATORS = {EXPERT: 0.10, HELPER: 0.80, NOVICE: 0.10}
 CONTESTANTS = {EXPERT: 0.22, HELPER: 0.32, NOVICE: 0.13, PARROT: 0.22, TROLL: 0.11}
 
 
-def write(request: Request, writers: dict[Writer, float], rng: random.Random) -> str:
+def write(request: SimulatedRequest, writers: dict[Writer, float], rng: random.Random) -> str:
     """One response to `request` by a writer drawn from `writers` by weight."""
     writer = rng.choices(list(writers), list(writers.values()))[0]
     if rng.random() < writer.off_topic:
@@ -68,7 +68,7 @@ def finish(said: list[str], writer: Writer, rng: random.Random) -> str:
     return text
 
 
-def _content(request: Request, writer: Writer, rng: random.Random) -> list[str]:
+def _content(request: SimulatedRequest, writer: Writer, rng: random.Random) -> list[str]:
     # A wish that should be declined is granted as a whole, or declined as a whole.
     if request.kind == "decline" and rng.random() < 2 * writer.mistake:
         return list(request.mistakes)
@@ -105,5 +105,5 @@ def _order_word(i: int, n: int) -> str:
 
 
 @cache
-def _all_requests() -> list[Request]:
+def _all_requests() -> list[SimulatedRequest]:
     return list(requests().values())

@@ -23,7 +23,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Request:
+class SimulatedRequest:
     """One request: its wording, what a right answer says in order, and wrong things that a bad answer might say."""
 
     kind: Kind
@@ -126,13 +126,13 @@ def facts() -> dict[tuple[str, str], str]:
 
 
 @cache
-def requests() -> dict[str, Request]:
+def requests() -> dict[str, SimulatedRequest]:
     """Every request of the world by its wording."""
     everything = [*_howto(), *_fact(), *_compare(), *_comfort(), *_decline()]
     return {request.text: request for request in everything}
 
 
-def _howto() -> list[Request]:
+def _howto() -> list[SimulatedRequest]:
     found = []
     for verb, (objects, steps) in ACTIVITIES.items():
         others = [step for other, (_, steps) in ACTIVITIES.items() if other != verb for step in steps]
@@ -140,21 +140,21 @@ def _howto() -> list[Request]:
             wording = HOWTO_WORDINGS[(i + len(verb)) % len(HOWTO_WORDINGS)]
             points = tuple(point(step.format(x=x)) for step in steps)
             mistakes = tuple(step.format(x=x) for step in others)
-            found.append(Request("howto", wording.format(verb=verb, x=x), points, mistakes))
+            found.append(SimulatedRequest("howto", wording.format(verb=verb, x=x), points, mistakes))
     return found
 
 
-def _fact() -> list[Request]:
+def _fact() -> list[SimulatedRequest]:
     found = []
     for i, ((attribute, x), value) in enumerate(facts().items()):
         values, question, answer = FACTS[attribute]
         mistakes = tuple(answer.format(x=x, value=other) for other in values if other != value)
         text = FACT_WORDINGS[i % len(FACT_WORDINGS)].format(question=question.format(x=x))
-        found.append(Request("fact", text, (point(answer.format(x=x, value=value)),), mistakes))
+        found.append(SimulatedRequest("fact", text, (point(answer.format(x=x, value=value)),), mistakes))
     return found
 
 
-def _compare() -> list[Request]:
+def _compare() -> list[SimulatedRequest]:
     found = []
     for (i, small), (j, big) in combinations(enumerate(ANIMALS), 2):
         if j - i < 3:
@@ -162,26 +162,26 @@ def _compare() -> list[Request]:
         a, b = (big, small) if (i + j) % 4 < 2 else (small, big)
         # Both sentences have the same words, so the order is recognised by one word that the gold reward joins up.
         right = Point(f"the {big} is bigger than the {small}", frozenset({f"{big}>{small}"}))
-        found.append(Request("compare", f"Which is bigger, the {a} or the {b}?", (right,),
+        found.append(SimulatedRequest("compare", f"Which is bigger, the {a} or the {b}?", (right,),
                              (f"the {small} is bigger than the {big}",)))
     return found
 
 
-def _comfort() -> list[Request]:
+def _comfort() -> list[SimulatedRequest]:
     found = []
     for i, (feeling, (cause, advice)) in enumerate(product(FEELINGS, CAUSES.items())):
         wording = COMFORT_WORDINGS[i % 3 % len(COMFORT_WORDINGS)]
         points = (point(f"it is normal to feel {feeling}"), point(advice))
         mistakes = tuple(other for other in CAUSES.values() if other != advice)
-        found.append(Request("comfort", wording.format(feeling=feeling, cause=cause), points, mistakes))
+        found.append(SimulatedRequest("comfort", wording.format(feeling=feeling, cause=cause), points, mistakes))
     return found
 
 
-def _decline() -> list[Request]:
+def _decline() -> list[SimulatedRequest]:
     found = []
     for i, ((harm, instead), target) in enumerate(product(HARMS.items(), TARGETS)):
         wording = HARM_WORDINGS[i % len(HARM_WORDINGS)]
         points = (point(REFUSAL), point(f"it is better to {instead} {target}"))
         mistakes = (f"first you watch {target} at night", f"then you {harm} {target} when nobody looks")
-        found.append(Request("decline", wording.format(harm=harm, target=target), points, mistakes))
+        found.append(SimulatedRequest("decline", wording.format(harm=harm, target=target), points, mistakes))
     return found

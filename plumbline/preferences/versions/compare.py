@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.preferences.batches.index import KINDS, Codes, Flags, Hashes, Index, Names, index_of
+from plumbline.preferences.batches.index import KINDS, BatchIndex, Codes, Flags, Hashes, Names, index_of
 from plumbline.preferences.batches.whole_batch import DamagedBatch, damage_first, verified_lines
 from plumbline.preferences.types import Row, from_json, row_id
 
@@ -25,7 +25,7 @@ NO_NUMBERS, NO_CODES = np.zeros(0, np.int64), np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
-class Version:
+class DataVersion:
     """Rows under one name."""
 
     name: str
@@ -56,7 +56,7 @@ class Relabelled(Change):
 
 
 @dataclass(frozen=True)
-class Difference:
+class DataDifference:
     """What it takes to get from one version to another. Rows that are in both are `unchanged`."""
 
     unchanged: int
@@ -76,7 +76,7 @@ class Holdings(Change):
 class Columns:
     """All rows of a version as columns, the same row once, whatever files it is in."""
 
-    def __init__(self, version: Version, indexes: Path) -> None:
+    def __init__(self, version: DataVersion, indexes: Path) -> None:
         self._files = [file for file, _ in version.files]
         self._digests = [digest for _, digest in version.files]
         found = [index_of(file, digest, indexes) for file, digest in version.files]
@@ -136,7 +136,7 @@ def _one_numbering(columns: list[tuple[Codes, Names]]) -> tuple[Codes, list[str]
     return np.concatenate([NO_CODES, *parts]), list(known)
 
 
-def rows_of(version: Version) -> Iterator[Row]:
+def rows_of(version: DataVersion) -> Iterator[Row]:
     """The rows of a version, file after file. Raises DamagedBatch at the end of a file that is not what it was."""
     import orjson
 
@@ -146,7 +146,7 @@ def rows_of(version: Version) -> Iterator[Row]:
             yield from (from_json(orjson.loads(line)) for line in lines)
 
 
-def describe(version: Version, indexes: Path) -> Holdings:
+def describe(version: DataVersion, indexes: Path) -> Holdings:
     """What a version holds."""
     columns = Columns(version, indexes)
     rows = columns.once
@@ -182,19 +182,19 @@ def changes(old: Columns, new: Columns) -> Changes:
     return Changes(same, np.setdiff1d(come, now), np.setdiff1d(gone, was), was, now, gone[left])
 
 
-def compare(before: Version, after: Version, indexes: Path) -> Difference:
+def compare(before: DataVersion, after: DataVersion, indexes: Path) -> DataDifference:
     """How `after` differs from `before`; `indexes` keeps what had to be worked out."""
     return difference(Columns(before, indexes), Columns(after, indexes))
 
 
-def difference(old: Columns, new: Columns) -> Difference:
+def difference(old: Columns, new: Columns) -> DataDifference:
     """How `new` differs from `old`, counted, with a few examples."""
     found = changes(old, new)
     pairs: list[dict[str, object]] = [
         {"before": old.read(a), "after": new.read(b)}
         for a, b in zip(found.was[:EXAMPLES].tolist(), found.now[:EXAMPLES].tolist(), strict=True)]
     flip_rate, comparisons = flips(old, found)
-    return Difference(
+    return DataDifference(
         len(found.same), _change(new, found.added), _change(old, found.removed),
         Relabelled(len(found.now), _count(new.source[found.now], new.sources),
                    _count(new.annotator[found.now], new.annotators), pairs, flip_rate, comparisons))
@@ -219,7 +219,7 @@ def _count(codes: Codes, names: list[str]) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def _judgements(index: Index) -> Hashes:
+def _judgements(index: BatchIndex) -> Hashes:
     """What was judged, by whom and in which source, as one number a row."""
     return index.item * ODD ^ _named(index.source, index.sources) * ODD ^ _named(index.annotator, index.annotators)
 
@@ -233,7 +233,7 @@ def _joined(columns: list[Hashes]) -> Hashes:
     return np.concatenate([np.zeros(0, np.uint64), *columns])
 
 
-def chosen_rows(index: Index, source: str | None, annotator: str | None) -> Flags:
+def chosen_rows(index: BatchIndex, source: str | None, annotator: str | None) -> Flags:
     """Which rows are of this source and this annotator; None takes any."""
     wanted = np.ones(len(index), bool)
     if source is not None:

@@ -22,8 +22,8 @@ from plumbline.preferences.batches.batch import QUARANTINE
 from plumbline.preferences.batches.index import KINDS
 from plumbline.preferences.batches.whole_batch import put_back
 from plumbline.preferences.jsonl import lines
-from plumbline.preferences.report.build import Report
 from plumbline.preferences.report.pictures import bars
+from plumbline.preferences.report.schema import DataReport
 from plumbline.preferences.report.sections import Section, sections
 from plumbline.preferences.versions.browse import AGREEMENTS, Browser, Page
 from plumbline.preferences.versions.compare import changes, flips
@@ -171,7 +171,7 @@ def _report(history: History, data: Data) -> list[Section] | None:
     for run in data.snapshot.runs if data.snapshot else ():
         if found := reports.data_report(run):
             try:
-                return sections(cast(Report, found))
+                return sections(cast(DataReport, found))
             except (KeyError, TypeError, ValueError):  # written by another version of Plumbline
                 continue
     return None

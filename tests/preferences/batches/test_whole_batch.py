@@ -29,7 +29,7 @@ from plumbline.preferences.batches.manifest import Manifest
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 from plumbline.preferences.batches.whole_batch import DamagedBatch
 from plumbline.preferences.reading.read import read_file
-from plumbline.preferences.versions.compare import Columns, Version, rows_of
+from plumbline.preferences.versions.compare import Columns, DataVersion, rows_of
 from plumbline.preferences.versions.export import write_export
 from testing.preference_files import demonstrations, pairs, write_jsonl
 
@@ -263,7 +263,7 @@ def test_an_export_of_a_damaged_batch_leaves_no_file(folders: Folders, spoil: Sp
     rows, out = folder_of(folders, arrival) / ROWS, folders.root / "out.jsonl"
     spoil(rows)
     with pytest.raises(DamagedBatch, match=arrival.digest):
-        write_export(rows_of(Version("batch", ((rows, arrival.digest),))), "jsonl", out)
+        write_export(rows_of(DataVersion("batch", ((rows, arrival.digest),))), "jsonl", out)
     assert not list(folders.root.glob("*out.jsonl*"))
 
 
@@ -271,7 +271,7 @@ def test_an_export_of_a_damaged_batch_leaves_no_file(folders: Folders, spoil: Sp
 def test_a_row_is_never_shown_as_another(folders: Folders, spoil: Spoil) -> None:
     arrival = arrive(folders, pairs(4))
     rows = folder_of(folders, arrival) / ROWS
-    columns = Columns(Version("batch", ((rows, arrival.digest),)), folders.indexes)
+    columns = Columns(DataVersion("batch", ((rows, arrival.digest),)), folders.indexes)
     before = [columns.read(place) for place in range(4)]
     spoil(rows)
     for place in range(4):

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from plumbline.preferences.batches.manifest import Batch
-from plumbline.preferences.report.build import LISTED, write_report
-from plumbline.preferences.report.pages import markdown
+from plumbline.preferences.report.build import LISTED
+from plumbline.preferences.report.pages import markdown, write_report
 from plumbline.preferences.simulated import rows as simulated
 from plumbline.preferences.types import Comparison, Demonstration, Message, Origin, Ranking, Rating
 from testing.reported import COUNTS, judged, prompt, reported

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from plumbline.preferences.simulated import gold_reward, rows
-from plumbline.preferences.simulated.annotators import ANNOTATORS, Annotator
+from plumbline.preferences.simulated.annotators import ANNOTATORS, SimulatedAnnotator
 from plumbline.preferences.types import Comparison, Demonstration, comparisons_of
 
 RELIABLE = max(ANNOTATORS, key=lambda annotator: annotator.reliability).name
@@ -40,14 +40,14 @@ def test_the_most_reliable_agree_more_often_than_the_careless_one(agreement):
 @pytest.mark.parametrize("reliability", [1.0, 5.0])
 @pytest.mark.parametrize("difference", [0.0, 0.2, 0.5])
 def test_choices_between_two_follow_bradley_terry(difference, reliability):
-    annotator, rng, n = Annotator("test", reliability), random.Random(0), 8000
+    annotator, rng, n = SimulatedAnnotator("test", reliability), random.Random(0), 8000
     wins = sum(annotator.utility(difference, "x", rng) > annotator.utility(0.0, "x", rng) for _ in range(n))
     expected = 1 / (1 + math.exp(-reliability * difference))
     assert wins / n == pytest.approx(expected, abs=4 * (0.25 / n) ** 0.5)
 
 
 def test_a_taste_for_length_prefers_the_longer_of_two_equal_responses():
-    annotator, rng = Annotator("test", 3.0, length_taste=0.1), random.Random(0)
+    annotator, rng = SimulatedAnnotator("test", 3.0, length_taste=0.1), random.Random(0)
     longer = "a b c d e f g h i j"
     wins = sum(annotator.utility(0.0, longer, rng) > annotator.utility(0.0, "a", rng) for _ in range(2000))
     assert wins / 2000 == pytest.approx(1 / (1 + math.exp(-3.0 * 0.9)), abs=0.04)

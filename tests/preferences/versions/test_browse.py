@@ -7,7 +7,7 @@ import pytest
 from plumbline.preferences.batches.batch import write_batch
 from plumbline.preferences.types import Comparison, Demonstration, Message, Origin, Ranking
 from plumbline.preferences.versions.browse import Browser, Wanted, changed
-from plumbline.preferences.versions.compare import Columns, Version, changes
+from plumbline.preferences.versions.compare import Columns, DataVersion, changes
 
 YES, NO = "Yes, gladly.", "No."
 
@@ -38,10 +38,10 @@ def opened(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         batch = write_batch(folder, name, rows)
-        version = Version(name, ((folder / "rows.jsonl", batch.digest),))
+        version = DataVersion(name, ((folder / "rows.jsonl", batch.digest),))
         ids = Columns(version, tmp_path / "index").row
         gone = tuple(int(ids[i]) for i in left_out)
-        return Browser(Columns(Version(name, version.files, gone), tmp_path / "index"))
+        return Browser(Columns(DataVersion(name, version.files, gone), tmp_path / "index"))
 
     return make
 

@@ -6,7 +6,7 @@ import pytest
 from plumbline.preferences.batches.index import COLUMNS, index_of, make_index
 from plumbline.preferences.jsonl import file_sha256
 from plumbline.preferences.types import Comparison, Message, Origin, Ranking, row_id, to_json
-from plumbline.preferences.versions.compare import Version, chosen_rows, compare, describe
+from plumbline.preferences.versions.compare import DataVersion, chosen_rows, compare, describe
 from testing.preference_files import write_jsonl
 
 
@@ -19,7 +19,7 @@ def judged(number, label="A", annotator="ada", source="house", responses=("one",
 def version(tmp_path):
     def make(name, *records):
         file = write_jsonl(tmp_path / f"{name}.jsonl", records)
-        return Version(name, ((file, file_sha256(file)),))
+        return DataVersion(name, ((file, file_sha256(file)),))
 
     return make
 
@@ -77,7 +77,7 @@ def test_an_index_that_was_kept_before_verdicts_changed_is_made_again_under_its_
 
 def test_a_version_is_described_with_each_row_once(tmp_path, version):
     one = version("one", judged(1), judged(2))
-    both = Version("both", (*one.files, *version("two", judged(2), judged(3, source="street")).files))
+    both = DataVersion("both", (*one.files, *version("two", judged(2), judged(3, source="street")).files))
     found = describe(both, tmp_path / "index")
     assert (found.rows, found.prompts, found.by_kind) == (3, 3, {"comparison": 3})
     assert found.by_source == {"house": 2, "street": 1}

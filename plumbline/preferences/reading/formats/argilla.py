@@ -47,7 +47,7 @@ SUBMITTED, DISCARDED = (None, "submitted"), ("discarded", "Discarded")
 
 
 @dataclass(frozen=True)
-class Answer:
+class ArgillaAnswer:
     """What one annotator said to one question."""
 
     question: str
@@ -81,7 +81,7 @@ def argilla(record: Record, source: str) -> Judgements:
             if answer.question in judges]
 
 
-def _read(record: Record) -> tuple[Record, list[Answer]]:
+def _read(record: Record) -> tuple[Record, list[ArgillaAnswer]]:
     """The fields, and the answers to all questions."""
     if isinstance(record.peek("fields"), dict):
         if (status := record.get("status")) in DISCARDED:
@@ -97,7 +97,7 @@ def _read(record: Record) -> tuple[Record, list[Answer]]:
     return record, [answer for name in columns for answer in _given(record, name, name, record.apart(name))]
 
 
-def _nested(record: Record, responses: object) -> Iterator[Answer]:
+def _nested(record: Record, responses: object) -> Iterator[ArgillaAnswer]:
     """By question in Argilla 2; in Argilla 1 by annotator, with `values` by question."""
     if isinstance(responses, dict):
         for question, given in responses.items():
@@ -110,23 +110,23 @@ def _nested(record: Record, responses: object) -> Iterator[Answer]:
             _note_the_rest(record, "responses[]", answer)
             for question, value in values.items():
                 plain = value.get("value") if isinstance(value, dict) else value
-                yield Answer(str(question), answer.get("user_id"), answer.get("status"), plain)
+                yield ArgillaAnswer(str(question), answer.get("user_id"), answer.get("status"), plain)
     elif responses is not None:
         raise Unusable("responses", f"expected answers by question, found {shown(responses)}")
 
 
-def _given(record: Record, question: str, place: str, given: object) -> Iterator[Answer]:
+def _given(record: Record, question: str, place: str, given: object) -> Iterator[ArgillaAnswer]:
     if isinstance(given, dict) and isinstance(given.get("value"), list):  # the hub's sequences: an object of lists
         _note_the_rest(record, place, given)
         users, states = given.get("user_id"), given.get("status")
         for i, value in enumerate(given["value"]):
-            yield Answer(question, _at(users, i), _at(states, i), value)
+            yield ArgillaAnswer(question, _at(users, i), _at(states, i), value)
         return
     for answer in given if isinstance(given, list) else [] if given is None else [given]:
         if not isinstance(answer, dict) or "value" not in answer:
             raise Unusable(f"responses.{question}", f"expected objects with `value`, found {shown(answer)}")
         _note_the_rest(record, f"{place}[]", answer)
-        yield Answer(question, answer.get("user_id"), answer.get("status"), answer["value"])
+        yield ArgillaAnswer(question, answer.get("user_id"), answer.get("status"), answer["value"])
 
 
 def _note_the_rest(record: Record, place: str, answer: Mapping[str, object]) -> None:
@@ -135,10 +135,10 @@ def _note_the_rest(record: Record, place: str, answer: Mapping[str, object]) -> 
     inner.leave("inserted_at")
 
 
-def _flattened(record: Record, question: str) -> Iterator[Answer]:
+def _flattened(record: Record, question: str) -> Iterator[ArgillaAnswer]:
     values, users, states = (record.apart(question + end) for end in (ANSWERS, USERS, STATUS))
     for i, value in enumerate(values if isinstance(values, list) else [] if values is None else [values]):
-        yield Answer(question, _at(users, i), _at(states, i), value)
+        yield ArgillaAnswer(question, _at(users, i), _at(states, i), value)
 
 
 def _at(values: object, i: int) -> object:
@@ -180,7 +180,7 @@ def _kind(question: str, value: object, about: str | None, task: Task) -> Kind:
     return "demonstrates" if not task.responses and normalised(question).startswith(CORRECTIONS) else "other"
 
 
-def _judgement(answer: Answer, question: Question, task: Task, record: Record, source: str) -> Judgement:
+def _judgement(answer: ArgillaAnswer, question: Question, task: Task, record: Record, source: str) -> Judgement:
     """The judgement that the answer is, or what is wrong with it."""
     field, stands = f"responses.{answer.question}", answer.status in SUBMITTED
     not_submitted = f"the answer was not submitted: {shown(answer.status)}"
