@@ -4,7 +4,8 @@ from tasks.stage import Stage, StageRun
 
 
 def program(run: StageRun) -> None:
-    """Check the rows of the snapshot, split them by prompt, and refuse data that are worse than the limits."""
+    """Check the rows of the snapshot, split them by prompt, and refuse data that are worse than the
+    limits."""
     from dataclasses import fields
 
     from plumbline.errors import GateFailed
@@ -14,8 +15,8 @@ def program(run: StageRun) -> None:
     from plumbline.preferences.report.pages import write_report
 
     chosen = run.params.ingest
-    splitting = Splitting(chosen.validation_fraction, chosen.heldout_fraction, chosen.chosen_as_demonstrations,
-                          chosen.near_duplicate)
+    splitting = Splitting(chosen.validation_fraction, chosen.heldout_fraction,
+                          chosen.chosen_as_demonstrations, chosen.near_duplicate)
     counts, report = prepare(run.root / "data/snapshot", run.root / "data/prepared", splitting)
     write_report(report, run.root / "reports/data")
     limits = DataLimits(**chosen.model_dump(include={limit.name for limit in fields(DataLimits)}))

@@ -1,8 +1,8 @@
 """Splits: train, validation or held-out, decided by the prompt alone.
 
-The split is a function of a hash of the prompt's text, so a prompt never moves between train and held-out as data
-grows, and demonstrations, preferences and PPO prompts with the same prompt always land in the same split. Case, spacing
-and Unicode's several spellings of one character do not make a prompt different.
+The split is a function of a hash of the prompt's text, so a prompt never moves between train and held-out as
+data grows, and demonstrations, preferences and PPO prompts with the same prompt always land in the same
+split. Case, spacing and Unicode's several spellings of one character do not make a prompt different.
 """
 
 import hashlib
@@ -16,7 +16,8 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def prompt_key(prompt: Prompt) -> str:
-    """The prompt's name: SHA-256 of all its turns, each NFKC-normalised, casefolded, its whitespace collapsed."""
+    """The prompt's name: SHA-256 of all its turns, each NFKC-normalised, casefolded, its whitespace
+    collapsed."""
     turns = (f"{message.role}\n{_normalise(message.content)}" for message in prompt)
     return hashlib.sha256("\0".join(turns).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -24,8 +25,8 @@ def prompt_key(prompt: Prompt) -> str:
 def split_of(key: str, validation_fraction: float, heldout_fraction: float) -> Split:
     """The split of the prompt with this `prompt_key`.
 
-    Held-out takes the low end of the hash's range and validation the high end, so that changing one fraction moves no
-    prompt between the other two.
+    Held-out takes the low end of the hash's range and validation the high end, so that changing one fraction
+    moves no prompt between the other two.
     """
     position = int(key[:13], 16) / 16**13  # 52 bits: exact in a float
     if position < heldout_fraction:

@@ -1,16 +1,17 @@
-"""What people prefer, as data: demonstrations, comparisons, rankings and ratings, and the one JSON schema for them.
+"""What people prefer, as data: demonstrations, comparisons, rankings and ratings, and the one JSON schema for
+them.
 
-A row is one JSON object a line. `kind` says which of the four it is; the other keys are the fields below, with a
-prompt as a list of `{"role", "content"}` messages that ends with the user's turn. Batches, prepared data and exports
-all use it.
+A row is one JSON object a line. `kind` says which of the four it is; the other keys are the fields below,
+with a prompt as a list of `{"role", "content"}` messages that ends with the user's turn. Batches, prepared
+data and exports all use it.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Literal, TypedDict, cast
 
 Label = Literal["A", "B", "tie"]
 Role = Literal["system", "user", "assistant"]
@@ -50,7 +51,8 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two responses to one prompt, and which of them is better. `strength` is the labeller's own scale, if any."""
+    """Two responses to one prompt, and which of them is better. `strength` is the labeller's own scale, if
+    any."""
 
     prompt: Prompt
     responses: tuple[str, str]
@@ -105,6 +107,30 @@ class Rating:
     origin: Origin
 
 
+class MessageJson(TypedDict):
+    """One turn of a conversation, as a chat template takes it too."""
+
+    role: Role
+    content: str
+
+
+class RowJson(TypedDict, total=False):
+    """A row in the documented schema: `kind`, `prompt` and `source` are always there."""
+
+    kind: str
+    prompt: list[MessageJson]
+    response: str
+    responses: list[str]
+    label: Label
+    strength: float
+    ranks: list[int]
+    score: float
+    source: str
+    annotator: str
+    time: str
+    machine: bool
+
+
 Preference = Comparison | Ranking
 Row = Demonstration | Comparison | Ranking | Rating
 
@@ -145,18 +171,25 @@ def to_json(row: Row) -> dict[str, object]:
 
 
 def from_json(values: Mapping[str, object]) -> Row:
-    """The row that `to_json` wrote. For our own files only: untrusted input goes through `formats`."""
-    prompt = tuple(Message(turn["role"], turn["content"]) for turn in values["prompt"])  # type: ignore[attr-defined]
-    origin = Origin(values["source"], values.get("annotator"), values.get("time"),  # type: ignore[arg-type]
-                    values.get("machine"))  # type: ignore[arg-type]
-    if values["kind"] == "demonstration":
-        return Demonstration(prompt, values["response"], origin)  # type: ignore[arg-type]
-    if values["kind"] == "rating":
-        return Rating(prompt, values["response"], values["score"], origin)  # type: ignore[arg-type]
-    responses = tuple(values["responses"])  # type: ignore[arg-type, var-annotated]
-    if values["kind"] == "ranking":
-        return Ranking(prompt, responses, tuple(values["ranks"]), origin)  # type: ignore[arg-type]
-    return Comparison(prompt, responses, values["label"], origin, values.get("strength"))  # type: ignore[arg-type]
+    """Return the row that `to_json` wrote. For our own files only: untrusted input goes through `formats`."""
+    row = cast(RowJson, values)
+    prompt = prompt_from_json(row["prompt"])
+    origin = Origin(row["source"], row.get("annotator"), row.get("time"), row.get("machine"))
+    match row["kind"]:
+        case "demonstration":
+            return Demonstration(prompt, row["response"], origin)
+        case "rating":
+            return Rating(prompt, row["response"], row["score"], origin)
+        case "ranking":
+            return Ranking(prompt, tuple(row["responses"]), tuple(row["ranks"]), origin)
+        case _:
+            first, second = row["responses"]
+            return Comparison(prompt, (first, second), row["label"], origin, row.get("strength"))
+
+
+def prompt_from_json(turns: Iterable[MessageJson]) -> Prompt:
+    """Return the prompt that `prompt_json` wrote."""
+    return tuple(Message(turn["role"], turn["content"]) for turn in turns)
 
 
 def to_line(row: Row) -> str:

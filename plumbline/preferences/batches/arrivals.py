@@ -1,9 +1,10 @@
 """What arrived, in order: batches added for good, corrections that supersede rows, and removals.
 
-Each arrival is a folder in `data/batches/` that never changes: a batch's files, `removed.txt` with the ids of the rows
-that it takes away, and `batch.json` with when, from what, and why. Nothing is edited in place, so the history of the
-data can always be read, and two people who add batches on two branches have nothing to merge. What holds now follows
-from all of them in order: a row is out if something took it away and no later correction brought it back.
+Each arrival is a folder in `data/batches/` that never changes: a batch's files, `removed.txt` with the ids of
+the rows that it takes away, and `batch.json` with when, from what, and why. Nothing is edited in place, so
+the history of the data can always be read, and two people who add batches on two branches have nothing to
+merge. What holds now follows from all of them in order: a row is out if something took it away and no later
+correction brought it back.
 """
 
 import hashlib
@@ -36,8 +37,8 @@ class Arrival:
     """One folder of `data/batches/`."""
 
     digest: str
-    """SHA-256 of rows and quarantine, and for what takes rows away of its time and their ids; the folder's name is its
-    beginning."""
+    """SHA-256 of rows and quarantine, and for what takes rows away of its time and their ids; the folder's
+    name is its beginning."""
     action: Action
     added: str
     """When: ISO 8601, UTC."""
@@ -52,7 +53,8 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Draft:
-    """An arrival before it counts: its files are written, in a folder that vanishes unless it is published."""
+    """An arrival before it counts: its files are written, in a folder that vanishes unless it is
+    published."""
 
     folder: Path
     batch: Batch
@@ -106,8 +108,8 @@ def folder_of(folders: Folders, arrival: Arrival) -> Path:
 
 
 def arrivals(folders: Folders) -> list[Arrival]:
-    """All of them, in the order in which they count. Raises UserError where one is damaged: what it brings, and what it
-    takes away, would be forgotten.
+    """All of them, in the order in which they count. Raises UserError where one is damaged: what it brings,
+    and what it takes away, would be forgotten.
     """
     found, damaged = readable_arrivals(folders)
     if damaged:
@@ -116,7 +118,8 @@ def arrivals(folders: Folders) -> list[Arrival]:
 
 
 def readable_arrivals(folders: Folders) -> tuple[list[Arrival], dict[str, str]]:
-    """All that can be read, in order, to be listed; and of the others, by the names of their folders, what is wrong."""
+    """All that can be read, in order, to be listed; and of the others, by the names of their folders, what is
+    wrong."""
     found, damaged = [], {}
     for file in sorted(folders.arrived.glob(f"*/{BATCH}")):
         try:
@@ -129,7 +132,8 @@ def readable_arrivals(folders: Folders) -> tuple[list[Arrival], dict[str, str]]:
 
 
 def read_arrival(folder: Path) -> Arrival:
-    """What lies in a folder of `data/batches/`. Raises FileNotFoundError, and UserError for one that is damaged."""
+    """What lies in a folder of `data/batches/`. Raises FileNotFoundError, and UserError for one that is
+    damaged."""
     try:
         values = json.loads((folder / BATCH).read_text(encoding="utf-8"))
         if not DIGEST.fullmatch(values["digest"]):  # its folder is named by it
@@ -145,7 +149,8 @@ def read_arrival(folder: Path) -> Arrival:
 
 
 def find_arrival(folders: Folders, name: str) -> Arrival:
-    """The one whose digest begins with `name`. Raises UserError where that is none, or several, or one damaged."""
+    """The one whose digest begins with `name`. Raises UserError where that is none, or several, or one
+    damaged."""
     known, damaged = readable_arrivals(folders)
     for folder, problem in damaged.items():
         if folder.startswith(name.lower()[:NAME_DIGITS]):

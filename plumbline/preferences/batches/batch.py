@@ -1,10 +1,10 @@
 """Batches: immutable files of preference rows that arrived together, named by their content.
 
 A batch is `rows.jsonl` (our schema, one row a line), `quarantine.jsonl` (what could not be used, and why) and
-`batch.json`. Its digest is the SHA-256 of the rows followed by the quarantined rows, so that `sha256sum` verifies a
-batch that has none. Rows are written as they are read: a batch may be larger than memory. Making a batch can take
-seconds, and a snapshot is taken at the start of every run: batches are kept in a store under the identity of their
-source, which holds its content and the code that imports it.
+`batch.json`. Its digest is the SHA-256 of the rows followed by the quarantined rows, so that `sha256sum`
+verifies a batch that has none. Rows are written as they are read: a batch may be larger than memory. Making a
+batch can take seconds, and a snapshot is taken at the start of every run: batches are kept in a store under
+the identity of their source, which holds its content and the code that imports it.
 """
 
 import hashlib
@@ -33,7 +33,8 @@ OTHERS = "(others)"
 
 
 def keep(store: Path, identity: Sequence[object], source: str, read: Callable[[], Read]) -> tuple[Batch, Path]:
-    """The batch of the source with this `identity` and its folder in `store`; `read` is called only for a new one."""
+    """The batch of the source with this `identity` and its folder in `store`; `read` is called only for a new
+    one."""
     key = hashlib.sha256(json.dumps([code_digest(), source, *identity]).encode()).hexdigest()
     folder = store / key
     kept = _kept(folder)
@@ -46,7 +47,8 @@ def keep(store: Path, identity: Sequence[object], source: str, read: Callable[[]
 
 
 def _kept(folder: Path) -> Batch | None:
-    """What a folder of the store says of itself; None where it is not there, or damaged, and then it is cleared."""
+    """What a folder of the store says of itself; None where it is not there, or damaged, and then it is
+    cleared."""
     try:
         return Batch(**json.loads((folder / BATCH).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -98,7 +100,8 @@ def write_batch(folder: Path, source: str, read: Read) -> Batch:
             simulated = simulated and _is_simulated(row)
             templated += TEMPLATE_IN_BYTES.search(line) is not None
     digest.update((folder / QUARANTINE).read_bytes())
-    return Batch(digest.hexdigest(), source, kinds.total(), dict(sorted(kinds.items())), quarantined, simulated,
+    return Batch(digest.hexdigest(), source, kinds.total(), dict(sorted(kinds.items())), quarantined,
+                 simulated,
                  unread=_most(unread.unknown), left_alone=_most(unread.left_alone), templated=templated)
 
 

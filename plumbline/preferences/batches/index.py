@@ -1,8 +1,8 @@
 """The index of a batch: everything about its rows but their texts, as columns.
 
-Finding duplicates, comparing versions and deciding what to remove need no texts, and a million rows of a kilobyte are
-a gigabyte of them but sixty megabytes of index. An index follows from its batch alone; it is kept beside the home's
-other derived files and made again when it is missing.
+Finding duplicates, comparing versions and deciding what to remove need no texts, and a million rows of a
+kilobyte are a gigabyte of them but sixty megabytes of index. An index follows from its batch alone; it is
+kept beside the home's other derived files and made again when it is missing.
 """
 
 import contextlib
@@ -39,7 +39,8 @@ Names = NDArray[np.str_]
 KINDS = ("demonstration", "comparison", "ranking", "rating")
 NOBODY = ""
 VERSION = "version_2"
-"""Stands in the kept file; raised when a column gets another meaning. The name stays the digest, which gc looks for."""
+"""Stands in the kept file; raised when a column gets another meaning. The name stays the digest, which gc
+looks for."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ class _Columns:
             item=np.array(self.item, np.uint64), verdict=np.array(self.verdict, np.int64),
             start=np.array(self.start, np.int64), kind=np.array(self.kind, np.int32),
             source=np.array(self.source, np.int32), annotator=np.array(self.annotator, np.int32),
-            sources=np.array(list(self.sources), np.str_), annotators=np.array(list(self.annotators), np.str_))
+            sources=np.array(list(self.sources), np.str_),
+            annotators=np.array(list(self.annotators), np.str_))
 
 
 def prompt_hash(prompt: Prompt) -> int:
@@ -176,7 +178,8 @@ def _verdict(row: Row) -> int:
             return 1 if (row.label == "A") == (row.responses[0] <= row.responses[1]) else -1
         case Ranking():
             ranks = sorted(zip(row.responses, row.ranks, strict=True))
-            places = {rank: str(place) for place, rank in enumerate(sorted(set(row.ranks)), 1)}  # 1, 1, 3 is 1, 1, 2
+            # 1, 1, 3 is 1, 1, 2.
+            places = {rank: str(place) for place, rank in enumerate(sorted(set(row.ranks)), 1)}
             return _hash([places[rank] for _, rank in ranks]) >> 1
         case Rating():
             return _hash([repr(row.score)]) >> 1

@@ -28,7 +28,8 @@ class Batch:
     whole: str | None = None
     """Digest of the batch with those rows."""
     unread: dict[str, int] = field(default_factory=dict)
-    """Fields of the source that no row was made of, each with the number of its records that held something in it."""
+    """Fields of the source that no row was made of, each with the number of its records that held something
+    in it."""
     left_alone: dict[str, int] = field(default_factory=dict)
     """The same for fields that are known to say nothing about which response is better."""
     templated: int = 0
@@ -36,8 +37,8 @@ class Batch:
 
     @classmethod
     def of(cls, values: Mapping[str, object]) -> "Batch":
-        """A batch as a file has it. Raises ValueError for a digest that is none, because files are named by it, and
-        TypeError for other fields."""
+        """A batch as a file has it. Raises ValueError for a digest that is none, because files are named by
+        it, and TypeError for other fields."""
         for digest in (values["digest"], values.get("whole")):
             if digest is not None and not DIGEST.fullmatch(str(digest)):
                 raise ValueError(f"{digest!r:.100} is no SHA-256")
@@ -63,10 +64,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def manifest_in(file: Path) -> Manifest:
-    """The manifest that a file holds. Raises FileNotFoundError, and UserError where it holds something else."""
+    """The manifest that a file holds. Raises FileNotFoundError, and UserError where it holds something
+    else."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         return Manifest(values["digest"], tuple(map(Batch.of, values["batches"])))
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is damaged, or of another version of Plumbline. `plumbline restore` puts a run back; "
-                        "`plumbline run` makes a new one without it.") from None
+        raise UserError(f"{file} is damaged, or of another version of Plumbline. `plumbline restore` puts a "
+                        "run back; `plumbline run` makes a new one without it.") from None

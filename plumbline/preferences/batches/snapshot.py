@@ -1,8 +1,8 @@
 """Snapshots: the exact set of batches that a run learns from, fixed before its first stage.
 
-Each source becomes a batch in the snapshot's folder (a folder: one a file), and `manifest.json` lists them in order.
-Rows that were removed or superseded are not in it. The snapshot's digest is the SHA-256 of the batches' digests: the
-same sources in the same order give the same bytes.
+Each source becomes a batch in the snapshot's folder (a folder: one a file), and `manifest.json` lists them in
+order. Rows that were removed or superseded are not in it. The snapshot's digest is the SHA-256 of the
+batches' digests: the same sources in the same order give the same bytes.
 """
 
 import hashlib
@@ -61,14 +61,15 @@ class Simulation:
 def fix_snapshot(sources: Sequence[str], simulation: Simulation, folders: Folders, out: Path) -> Manifest:
     """Resolve `sources` to batches and leave them in `out`, which is emptied first.
 
-    Raises UserError for a source that is missing, unreadable, or holds nothing usable, and for an added batch that is
-    damaged: a run that left it out would have learned from other data than it says.
+    Raises UserError for a source that is missing, unreadable, or holds nothing usable, and for an added batch
+    that is damaged: a run that left it out would have learned from other data than it says.
     """
     return with_imports_made_again(folders, lambda: _take(sources, simulation, folders, out))
 
 
 def with_imports_made_again(folders: Folders, act: Callable[[], Done]) -> Done:
-    """What `act` returns. A batch that it finds damaged and that was made of a source is made of it again, once."""
+    """What `act` returns. A batch that it finds damaged and that was made of a source is made of it again,
+    once."""
     made_again: set[Path] = set()
     while True:
         try:
@@ -97,8 +98,10 @@ def _take(sources: Sequence[str], simulation: Simulation, folders: Folders, out:
     return manifest
 
 
-def resolve_sources(sources: Sequence[str], simulation: Simulation, folders: Folders) -> list[tuple[Batch, Path]]:
-    """The batches that the sources stand for now, with their folders. Raises UserError like `fix_snapshot`."""
+def resolve_sources(sources: Sequence[str], simulation: Simulation,
+                    folders: Folders) -> list[tuple[Batch, Path]]:
+    """The batches that the sources stand for now, with their folders. Raises UserError like
+    `fix_snapshot`."""
     return [batch for source in sources for batch in _resolve(source, simulation, folders)]
 
 
@@ -149,5 +152,6 @@ def _simulate(simulation: Simulation) -> Read:
     rows = simulation.rows()
     if not rows:
         raise UserError("The source `simulated` has nothing to write: snapshot.simulated_demonstrations, "
-                        "snapshot.simulated_comparisons and snapshot.simulated_rankings are all 0. Raise one of them.")
+                        "snapshot.simulated_comparisons and snapshot.simulated_rankings are all 0. Raise one "
+                        "of them.")
     return rows

@@ -1,6 +1,7 @@
 """Whether a batch holds the bytes that its digest names: a disk, a copy or a hand may have changed them.
 
-Whoever reads all rows of a batch reads them here, so that nothing is learned, indexed or exported from half of one.
+Whoever reads all rows of a batch reads them here, so that nothing is learned, indexed or exported from half
+of one.
 """
 
 import hashlib
@@ -22,23 +23,24 @@ class DamagedBatch(UserError):
     def __init__(self, rows: Path, digest: str, why: str) -> None:
         self.folder = rows.parent
         """The batch's own, or the snapshot that it is part of."""
-        super().__init__(f"{rows} is damaged: {why}, so it is no longer batch {digest[:SHOWN_DIGITS]}, whose SHA-256 "
-                         f"is {digest}. {put_back(self.folder)}")
+        super().__init__(f"{rows} is damaged: {why}, so it is no longer batch {digest[:SHOWN_DIGITS]}, whose "
+                         f"SHA-256 is {digest}. {put_back(self.folder)}")
 
 
 def put_back(folder: Path) -> str:
     """What to do about the folder of a batch, or of a snapshot, that is damaged."""
     if folder.parts[-3:-1] == ARRIVED:
-        return (f"Delete the folder {folder}; then `dvc checkout {folder.name}.dvc` in {folder.parent}, or `plumbline "
-                "pull`, brings it back if DVC knows it, and adding its data again if not.")
-    return (f"Delete the folder {folder}: what belongs to a run comes back with `plumbline restore`, and what was made "
-            "of a source is made of it again.")
+        return (f"Delete the folder {folder}; then `dvc checkout {folder.name}.dvc` in {folder.parent}, or "
+                "`plumbline pull`, brings it back if DVC knows it, and adding its data again if not.")
+    return (f"Delete the folder {folder}: what belongs to a run comes back with `plumbline restore`, and "
+            "what was made of a source is made of it again.")
 
 
 def verified_lines(rows: Path, digest: str) -> Iterator[bytes]:
     """The lines of the rows of the batch with this digest.
 
-    Raises DamagedBatch, at the end, where they and the rows set aside beside them are not what the digest names.
+    Raises DamagedBatch, at the end, where they and the rows set aside beside them are not what the digest
+    names.
     """
     found = hashlib.sha256()
     try:
@@ -56,7 +58,8 @@ def verified_lines(rows: Path, digest: str) -> Iterator[bytes]:
 
 @contextmanager
 def damage_first(lines: Iterator[bytes]) -> Iterator[None]:
-    """Around the use of `verified_lines`: where a line is none of ours, the digest first says whether it is damage."""
+    """Around the use of `verified_lines`: where a line is none of ours, the digest first says whether it is
+    damage."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -1,9 +1,9 @@
 """Near-duplicates among prompts: which training prompts nearly repeat a held-out one.
 
-Two prompts are near-duplicates when the sets of their words and pairs of neighbouring words have a Jaccard similarity
-of at least the threshold. MinHash signatures (Broder 1997, "On the resemblance and containment of documents") find the
-candidates in bands (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4); what leaves a prompt
-out of training is decided on the texts themselves.
+Two prompts are near-duplicates when the sets of their words and pairs of neighbouring words have a Jaccard
+similarity of at least the threshold. MinHash signatures (Broder 1997, "On the resemblance and containment of
+documents") find the candidates in bands (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets",
+section 3.4); what leaves a prompt out of training is decided on the texts themselves.
 """
 
 import re
@@ -53,7 +53,8 @@ def prompt_text(prompt: Prompt) -> str:
 
 
 class PromptSurvey:
-    """The distinct prompts of a data set, numbered from 0 as they come; 260 bytes each, whatever their lengths."""
+    """The distinct prompts of a data set, numbered from 0 as they come; 260 bytes each, whatever their
+    lengths."""
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
@@ -79,7 +80,8 @@ class PromptSurvey:
         return found
 
     def near_duplicates(self) -> int:
-        """How many prompts nearly repeat some other one; estimated from the signatures, not decided on the texts."""
+        """How many prompts nearly repeat some other one; estimated from the signatures, not decided on the
+        texts."""
         signatures = self._signatures()
         flagged = np.zeros(len(signatures), bool)
         for keys in _bands(signatures):
@@ -116,7 +118,8 @@ def _bands(signatures: Signatures) -> Iterator[Hashes]:
 
 
 def _candidates(signatures: Signatures, heldout: Flags, least: float) -> Iterator[tuple[int, int]]:
-    """Pairs of a prompt and a held-out one whose signatures are alike by at least `least`; some come twice."""
+    """Pairs of a prompt and a held-out one whose signatures are alike by at least `least`; some come
+    twice."""
     kept, others = np.flatnonzero(heldout), np.flatnonzero(~heldout)
     for keys in _bands(signatures):
         ordered = kept[np.argsort(keys[kept], kind="stable")]

@@ -1,5 +1,5 @@
-"""Prepare a snapshot for learning: drop exact duplicates, split by prompt, keep near-duplicates of held-out prompts out
-of training, and report on what is there.
+"""Prepare a snapshot for learning: drop exact duplicates, split by prompt, keep near-duplicates of held-out
+prompts out of training, and report on what is there.
 
 Leaves in the prepared folder:
 
@@ -9,9 +9,9 @@ Leaves in the prepared folder:
     rows.csv                                 every row's id, the batch it came in, and where it went
     manifest.json                            the snapshot it was made from
 
-Nothing disappears: read = accepted + duplicates + near_heldout + quarantined. Annotators who disagree all stay in; only
-rows that are identical in every field, annotator and source included, count as duplicates. The snapshot is read twice,
-row by row, so that it may be larger than memory.
+Nothing disappears: read = accepted + duplicates + near_heldout + quarantined. Annotators who disagree all
+stay in; only rows that are identical in every field, annotator and source included, count as duplicates. The
+snapshot is read twice, row by row, so that it may be larger than memory.
 """
 
 import shutil
@@ -31,13 +31,15 @@ from plumbline.preferences.types import from_json
 
 
 def prepare(snapshot: Path, out: Path, splitting: Splitting) -> tuple[dict[str, int], DataReport]:
-    """Prepare the snapshot in the folder `snapshot` into `out`, which is emptied first; counts of rows, and the report.
+    """Prepare the snapshot in the folder `snapshot` into `out`, which is emptied first; counts of rows, and
+    the report.
 
     Raises UserError when the fractions leave nothing to train on, or a set that a later stage needs is empty.
     """
     if splitting.validation_fraction + splitting.heldout_fraction >= 1:
-        raise UserError(f"ingest.validation_fraction ({splitting.validation_fraction}) and ingest.heldout_fraction "
-                        f"({splitting.heldout_fraction}) leave nothing to train on: their sum must be below 1.")
+        raise UserError(f"ingest.validation_fraction ({splitting.validation_fraction}) and "
+                        f"ingest.heldout_fraction ({splitting.heldout_fraction}) leave nothing to train on: "
+                        "their sum must be below 1.")
     manifest = read_manifest(snapshot)
     repeats, near_duplicates = _survey(snapshot, manifest, splitting)
     shutil.rmtree(out, ignore_errors=True)
@@ -70,7 +72,8 @@ def _rows(snapshot: Path, manifest: Manifest) -> Iterator[SnapshotLine]:
 
 
 def _survey(snapshot: Path, manifest: Manifest, splitting: Splitting) -> tuple[dict[str, Repeat], int]:
-    """The prompts, by key, that nearly repeat a held-out one; and how many prompts nearly repeat any other."""
+    """The prompts, by key, that nearly repeat a held-out one; and how many prompts nearly repeat any
+    other."""
     if splitting.near_duplicate is None:
         return {}, 0
     survey = PromptSurvey(splitting.near_duplicate)
@@ -102,19 +105,20 @@ def _survey(snapshot: Path, manifest: Manifest, splitting: Splitting) -> tuple[d
 
 def _require(parts: Parts, splitting: Splitting) -> None:
     kinds = parts.kinds
-    found = (f"the snapshot holds {kinds['demonstration']} demonstrations, {kinds['comparison']} comparisons, "
-             f"{kinds['ranking']} rankings and {kinds['rating']} ratings")
+    found = (f"the snapshot holds {kinds['demonstration']} demonstrations, {kinds['comparison']} "
+             f"comparisons, {kinds['ranking']} rankings and {kinds['rating']} ratings")
     if not parts.sizes["demonstrations"]["train"]:
         choice = "" if splitting.chosen_as_demonstrations else \
             ", or set ingest.chosen_as_demonstrations=true to imitate the chosen responses"
-        raise UserError(f"There are no demonstrations to train on: {found}. Add a source of demonstrations to "
-                        f"snapshot.sources{choice}.")
-    uses: dict[Split, str] = {"train": "to train the reward model on", "heldout": "to examine the reward model on"}
+        raise UserError(f"There are no demonstrations to train on: {found}. Add a source of demonstrations "
+                        f"to snapshot.sources{choice}.")
+    uses: dict[Split, str] = {"train": "to train the reward model on", "heldout": "to examine the reward "
+                                                                                  "model on"}
     for split, use in uses.items():
         if not parts.sizes["preferences"][split]:
-            raise UserError(f"There are no preferences {use}: {found}, and none of their prompts fell into the split "
-                            f"`{split}`. Add a source of preferences to snapshot.sources, or change "
-                            f"ingest.heldout_fraction ({splitting.heldout_fraction}).")
+            raise UserError(f"There are no preferences {use}: {found}, and none of their prompts fell into "
+                            f"the split `{split}`. Add a source of preferences to snapshot.sources, or "
+                            f"change ingest.heldout_fraction ({splitting.heldout_fraction}).")
 
 
 def _gather_quarantine(snapshot: Path, manifest: Manifest, out: Path) -> list[dict[str, object]]:

@@ -1,8 +1,9 @@
-"""From ratings to preferences: what one annotator thinks of several responses to one prompt puts them in order.
+"""From ratings to preferences: what one annotator thinks of several responses to one prompt puts them in
+order.
 
-Only ratings of one prompt, source and annotator are compared, because two people's scales are two scales; the ratings
-whose annotator is unknown count as one person's within their source. Two responses make a comparison, whose strength is
-the difference of the scores, and more make a ranking; equal scores are ties.
+Only ratings of one prompt, source and annotator are compared, because two people's scales are two scales; the
+ratings whose annotator is unknown count as one person's within their source. Two responses make a comparison,
+whose strength is the difference of the scores, and more make a ranking; equal scores are ties.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +27,8 @@ class Derived:
 
 
 def derive(ratings: Iterable[Rating]) -> Derived:
-    """Comparisons and rankings, in the order in which their prompts were first rated. Memory: that of the ratings."""
+    """Comparisons and rankings, in the order in which their prompts were first rated. Memory: that of the
+    ratings."""
     groups: dict[tuple[str, str, str | None], tuple[Prompt, dict[str, Rating]]] = {}
     replaced = 0
     for rating in ratings:
@@ -52,8 +54,10 @@ def _preferences(groups: Iterable[tuple[Prompt, dict[str, Rating]]]) -> Iterator
 
 
 def _origin(rated: Sequence[Rating]) -> Origin:
-    """The annotator's, at the time of the last rating; whether it was a machine is known if all ratings agree."""
+    """The annotator's, at the time of the last rating; whether it was a machine is known if all ratings
+    agree."""
     first = rated[0].origin
     machine = {rating.origin.machine for rating in rated}
     times = [rating.origin.time for rating in rated if rating.origin.time is not None]
-    return Origin(first.source, first.annotator, max(times, default=None), machine.pop() if len(machine) == 1 else None)
+    return Origin(first.source, first.annotator, max(times, default=None),
+                  machine.pop() if len(machine) == 1 else None)

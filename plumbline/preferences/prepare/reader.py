@@ -6,28 +6,39 @@ from pathlib import Path
 
 from plumbline.errors import UserError
 from plumbline.preferences.splits import Split
-from plumbline.preferences.types import Comparison, Demonstration, Message, Preference, Prompt, Ranking, from_json
+from plumbline.preferences.types import (
+    Comparison,
+    Demonstration,
+    Preference,
+    Prompt,
+    Ranking,
+    RowJson,
+    from_json,
+    prompt_from_json,
+)
 
 
 def demonstrations(folder: Path, split: Split) -> list[Demonstration]:
-    """The demonstrations of a split of the prepared data in `folder`. Raises UserError where there is none."""
+    """The demonstrations of a split of the prepared data in `folder`. Raises UserError where there is
+    none."""
     rows = [from_json(values) for values in _read(folder / "demonstrations" / f"{split}.jsonl")]
     return [row for row in rows if isinstance(row, Demonstration)]
 
 
 def preferences(folder: Path, split: Split) -> list[Preference]:
-    """The comparisons and rankings of a split, ties included. Raises UserError where there is no prepared data."""
+    """The comparisons and rankings of a split, ties included. Raises UserError where there is no prepared
+    data."""
     rows = [from_json(values) for values in _read(folder / "preferences" / f"{split}.jsonl")]
     return [row for row in rows if isinstance(row, Comparison | Ranking)]
 
 
 def prompts(folder: Path, split: Split) -> list[Prompt]:
-    """The distinct prompts of a split, of demonstrations and preferences alike. Raises UserError like the others."""
-    return [tuple(Message(turn["role"], turn["content"]) for turn in values["prompt"])  # type: ignore[attr-defined]
-            for values in _read(folder / "prompts" / f"{split}.jsonl")]
+    """Return the distinct prompts of a split, of demonstrations and preferences. Raises UserError as
+    above."""
+    return [prompt_from_json(values["prompt"]) for values in _read(folder / "prompts" / f"{split}.jsonl")]
 
 
-def _read(file: Path) -> Iterator[dict[str, object]]:
+def _read(file: Path) -> Iterator[RowJson]:
     if not file.is_file():
         raise UserError(f"There is no prepared data at {file}: run the ingest stage first, for instance with "
                         "`plumbline run --until ingest`.")

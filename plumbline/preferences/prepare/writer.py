@@ -86,7 +86,8 @@ class Parts:
                 (self._out / part).mkdir(parents=True)
                 self.sizes[part] = dict.fromkeys(SPLITS, 0)
                 for split in SPLITS:
-                    self._files[part, split] = stack.enter_context((self._out / part / f"{split}.jsonl").open("wb"))
+                    self._files[part,
+                                split] = stack.enter_context((self._out / part / f"{split}.jsonl").open("wb"))
             self._chosen = stack.enter_context((self._out / CHOSEN).open("w+b"))
             self._rows = stack.enter_context((self._out / ROWS_FILE).open("w", encoding="ascii"))
             self._near = stack.enter_context((self._out / f"{NEAR_HELDOUT}.jsonl").open("wb"))
@@ -120,7 +121,8 @@ class Parts:
         self._place(line, split)
 
     def finish(self) -> None:
-        """Add what follows from all rows together: preferences from ratings, demonstrations from preferences."""
+        """Add what follows from all rows together: preferences from ratings, demonstrations from
+        preferences."""
         for preference in derive(self._ratings).preferences:
             key = prompt_key(preference.prompt)
             self.reporter.derived(preference, key)
@@ -171,7 +173,8 @@ class Parts:
 
 
 def _best(preference: Preference) -> str | None:
-    """The best response; None where nobody preferred any, because a tie of two bad responses teaches nothing."""
+    """The best response; None where nobody preferred any, because a tie of two bad responses teaches
+    nothing."""
     match preference:
         case Comparison():
             return None if preference.label == "tie" else preference.chosen

@@ -1,4 +1,5 @@
-"""Conversations from untrusted files: texts, messages and transcripts, each checked; the errors name field and reason.
+"""Conversations from untrusted files: texts, messages and transcripts, each checked; the errors name field
+and reason.
 
 A prompt is an optional system message, then user and assistant in turn, ending with the user.
 """
@@ -11,7 +12,8 @@ from plumbline.preferences.types import Message, Prompt, Role
 ROLES: Mapping[str, Role] = {
     "system": "system", "developer": "system",
     "user": "user", "human": "user", "prompter": "user",
-    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
+    "model": "assistant",
 }
 SPOKEN = frozenset({"role", "content", "from", "value"})
 """The fields of a message that say who says what."""
@@ -35,7 +37,8 @@ class Undecidable(Unusable):
 
 
 def shown(value: object) -> str:
-    """The value as a message quotes it: short, and never a failure of its own, however deep or huge the value is."""
+    """The value as a message quotes it: short, and never a failure of its own, however deep or huge the value
+    is."""
     if value is None or isinstance(value, bool | float):
         return repr(value)
     if isinstance(value, str):
@@ -61,7 +64,8 @@ def as_text(value: object, field: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise Unusable(field, "the text holds half of a surrogate pair, which is not valid Unicode") from None
+            raise Unusable(field,
+                           "the text holds half of a surrogate pair, which is not valid Unicode") from None
     return value
 
 
@@ -70,7 +74,8 @@ def as_messages(value: object, field: str) -> list[Message]:
     if value is None:
         raise Unusable(field, "it is missing")
     if not isinstance(value, list) or not value:
-        raise Unusable(field, f"expected a list of messages, found {shown(value) if value else 'an empty one'}")
+        raise Unusable(field, "expected a list of messages, found "
+                              f"{shown(value) if value else 'an empty one'}")
     return [as_message(turn, f"{field}[{i}]") for i, turn in enumerate(value)]
 
 
@@ -94,7 +99,8 @@ def as_content(value: object, field: str) -> str:
     for i, part in enumerate(value):
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
         if kind != "text":
-            raise Unusable(f"{field}[{i}].type", f"expected text, found {shown(kind)}, which the model cannot be given")
+            raise Unusable(f"{field}[{i}].type", f"expected text, found {shown(kind)}, which the model "
+                                                 "cannot be given")
         texts.append(as_text(part.get("text") if isinstance(part, dict) else part, f"{field}[{i}].text"))
     return as_text("\n".join(texts), field)
 
@@ -106,9 +112,11 @@ def _is_content(value: object) -> bool:
 
 
 def as_transcript(text: str) -> list[Message]:
-    """The turns of an Anthropic HH transcript; none if the text does not start with the human's turn. Raises Unusable.
+    """The turns of an Anthropic HH transcript; none if the text does not start with the human's turn. Raises
+    Unusable.
 
-    The last turn may be an empty one of the assistant, as in prompts that end with `\\n\\nAssistant:`; it is left out.
+    The last turn may be an empty one of the assistant, as in prompts that end with `\\n\\nAssistant:`; it is
+    left out.
     """
     if not text.startswith("\n\nHuman:"):
         return []
@@ -128,7 +136,8 @@ def as_prompt(turns: Sequence[Message], field: str) -> Prompt:
     expected: tuple[Role, Role] = ("user", "assistant")
     for i, turn in enumerate(spoken):
         if turn.role != expected[i % 2]:
-            raise Unusable(field, f"roles out of order: expected {expected[i % 2]} in turn {i + 1}, found {turn.role}")
+            raise Unusable(field, f"roles out of order: expected {expected[i % 2]} in turn {i + 1}, found "
+                                  f"{turn.role}")
     if len(spoken) % 2 == 0:
         raise Unusable(field, "expected a prompt that ends with the user's turn")
     return tuple(turns)
@@ -140,7 +149,8 @@ def user_prompt(text: str) -> Prompt:
 
 
 def any_prompt(value: object, field: str) -> Prompt:
-    """A prompt given as a text or its parts, an Anthropic HH transcript, or a list of messages. Raises Unusable."""
+    """A prompt given as a text or its parts, an Anthropic HH transcript, or a list of messages. Raises
+    Unusable."""
     if isinstance(value, list) and not _is_content(value):
         return as_prompt(as_messages(value, field), field)
     text = as_content(value, field)
@@ -159,7 +169,8 @@ def any_answer(value: object, field: str) -> str:
     else:
         return as_text(value, field)
     if len(messages) != 1 or messages[0].role != "assistant":
-        raise Unusable(field, f"expected one message of the assistant, found {[turn.role for turn in messages][:8]}")
+        raise Unusable(field, "expected one message of the assistant, found "
+                              f"{[turn.role for turn in messages][:8]}")
     return messages[0].content
 
 
@@ -169,8 +180,8 @@ def any_conversation(value: object, field: str) -> list[Message]:
         return as_messages(value, field)
     if turns := as_transcript(as_text(value, field)):
         return turns
-    raise Unusable(field, "expected a transcript that starts with `\\n\\nHuman:`, a list of messages, or a text beside "
-                          "a field `prompt`")
+    raise Unusable(field, "expected a transcript that starts with `\\n\\nHuman:`, a list of messages, or a "
+                          "text beside a field `prompt`")
 
 
 def prompt_and_answer(turns: Sequence[Message], field: str) -> tuple[Prompt, str]:

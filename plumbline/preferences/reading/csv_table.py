@@ -1,8 +1,9 @@
 """Tables in CSV as records under the header's names.
 
-The delimiter is the one that the file's suffix promises, unless the header has none of those, but semicolons, tabs or
-bars: then those, as Excel writes them where the comma is the decimal sign. Cells in which data frames and databases
-write that there is no value are absent, because nothing tells them from a text that spells the same.
+The delimiter is the one that the file's suffix promises, unless the header has none of those, but semicolons,
+tabs or bars: then those, as Excel writes them where the comma is the decimal sign. Cells in which data frames
+and databases write that there is no value are absent, because nothing tells them from a text that spells the
+same.
 """
 
 import csv
@@ -55,7 +56,8 @@ def csv_records(lines: Iterable[Line], delimiter: str, longest: int) -> Iterator
                 yield 0, problem
                 return
         elif cells and len(cells) != len(header):
-            yield reader.line_num, Unusable("-", f"expected {len(header)} cells as in the header, found {len(cells)}")
+            yield reader.line_num, Unusable("-", f"expected {len(header)} cells as in the header, found "
+                                                 f"{len(cells)}")
         elif cells:
             yield reader.line_num, {name: _cell(cell) for name, cell in zip(header, cells, strict=True)}
 
@@ -80,15 +82,17 @@ def _no_header(header: list[str]) -> Unusable | None:
     """What is wrong with a first line that names no columns, or one of them twice."""
     twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
     if twice is not None:
-        return Unusable("-", f"a table whose header names the column {shown(twice)} twice: rename one of them")
+        return Unusable("-",
+                        f"a table whose header names the column {shown(twice)} twice: rename one of them")
     if len(header) > 1 and all(map(SENTENCE.fullmatch, header)):
-        return Unusable("-", f"a table without a header: its first line, which begins with {shown(header[0])}, should "
-                             "name the columns, such as prompt,chosen,rejected")
+        return Unusable("-", "a table without a header: its first line, which begins with "
+                             f"{shown(header[0])}, should name the columns, such as prompt,chosen,rejected")
     return None
 
 
 def _texts(lines: Iterable[Line], broken: list[tuple[int, Unusable]]) -> Iterator[str]:
-    """The lines of text; a broken one is put aside, and stands as an empty one so that the numbers stay right."""
+    """The lines of text; a broken one is put aside, and stands as an empty one so that the numbers stay
+    right."""
     for number, line in lines:
         try:
             if isinstance(line, Unusable):
@@ -97,7 +101,8 @@ def _texts(lines: Iterable[Line], broken: list[tuple[int, Unusable]]) -> Iterato
             else:
                 yield line.decode()
         except UnicodeDecodeError as error:
-            broken.append((number, Unusable("-", f"not UTF-8: {error.reason} at byte {error.start} of the line")))
+            broken.append((number, Unusable("-", f"not UTF-8: {error.reason} at byte {error.start} of the "
+                                                 "line")))
             yield "\n"
 
 

@@ -1,10 +1,10 @@
 """Files as numbered records: JSON lines, other JSON, CSV or Parquet, compressed or not, in bounded memory.
 
-The content decides, not the name: compression, Parquet, JSON arrays and objects over several lines are told by their
-first bytes, and so is what is no preference data at all, which gives one record 0; only CSV needs its suffix (`.tsv`
-for tabs), in any case. Instead of a record that cannot be read stands what is wrong with it, and the others go on. A
-line may have 16 MiB. A compressed file may unpack to 200 times its size, and to 64 MiB in any case: text shrinks to a
-tenth or so, and what shrinks to a thousandth is there to fill the disk.
+The content decides, not the name: compression, Parquet, JSON arrays and objects over several lines are told
+by their first bytes, and so is what is no preference data at all, which gives one record 0; only CSV needs
+its suffix (`.tsv` for tabs), in any case. Instead of a record that cannot be read stands what is wrong with
+it, and the others go on. A line may have 16 MiB. A compressed file may unpack to 200 times its size, and to
+64 MiB in any case: text shrinks to a tenth or so, and what shrinks to a thousandth is there to fill the disk.
 """
 
 import bz2
@@ -42,7 +42,8 @@ class _Damaged(Exception):
 
 
 def read_records(file: Path) -> Records:
-    """Each record with its line, or what is wrong with that line. Raises OSError if the file cannot be read."""
+    """Each record with its line, or what is wrong with that line. Raises OSError if the file cannot be
+    read."""
     with file.open("rb") as plain:
         start = plain.peek(8)
         unpack = next((opener for magic, opener in PACKINGS.items() if start.startswith(magic)), None)
@@ -67,8 +68,8 @@ def _zstd(plain: BinaryIO) -> _Stream:
     try:
         import pyarrow  # type: ignore[import-untyped]
     except ModuleNotFoundError:
-        raise UserError("Reading zstd needs pyarrow, which is not installed: pip install pyarrow, or unpack the file "
-                        "first.") from None
+        raise UserError("Reading zstd needs pyarrow, which is not installed: pip install pyarrow, or unpack "
+                        "the file first.") from None
     stream: _Stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(plain, mode="r"), "zstd")
     return stream
 
@@ -104,7 +105,8 @@ class _Unpacked(io.RawIOBase):
             raise _Damaged(error) from None
         self.left -= len(read)
         if self.left < 0:
-            raise _Damaged(f"it unpacks to more than {MOST_TIMES} times its size; unpack it first if that is right")
+            raise _Damaged(f"it unpacks to more than {MOST_TIMES} times its size; unpack it first if that is "
+                           "right")
         buffer[:len(read)] = read
         return len(read)
 
@@ -177,7 +179,8 @@ def _skip_line(opened: io.BufferedReader, read: bytes) -> None:
 
 
 def _json(line: bytes) -> object:
-    """The value; the slower decoder of the standard library says what is wrong, and takes what only it can take."""
+    """The value; the slower decoder of the standard library says what is wrong, and takes what only it can
+    take."""
     try:
         value: object = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -204,7 +207,8 @@ def _parquet(opened: BinaryIO) -> Records:
         for number, record in enumerate(parquet_rows(opened, LINE_LIMIT), 1):
             yield number, record
     except TooLarge as error:
-        yield number + 1, Unusable("-", f"not read from here on: {error}. Write it as JSON lines if that is right")
+        yield number + 1, Unusable("-", f"not read from here on: {error}. Write it as JSON lines if that is "
+                                        "right")
     except (ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise

@@ -1,9 +1,12 @@
-"""Data sets of the Hugging Face hub: `hub:NAME`, `hub:NAME:SPLIT`, `hub:NAME:CONFIG` or `hub:NAME:CONFIG:SPLIT`.
+"""Data sets of the Hugging Face hub: `hub:NAME`, `hub:NAME:SPLIT`, `hub:NAME:CONFIG` or
+`hub:NAME:CONFIG:SPLIT`.
 
-`datasets.load_dataset` loads them. One name after the data set's is a configuration if there is one that is called so.
+`datasets.load_dataset` loads them. One name after the data set's is a configuration if there is one that is
+called so.
 
-Without a hub, `load_dataset` retries for minutes; here one short request decides first. With HF_HUB_OFFLINE=1 the hub
-is not asked, and a copy in the local cache serves. A folder in place of NAME is loaded by the same code.
+Without a hub, `load_dataset` retries for minutes; here one short request decides first. With HF_HUB_OFFLINE=1
+the hub is not asked, and a copy in the local cache serves. A folder in place of NAME is loaded by the same
+code.
 """
 
 import os
@@ -31,7 +34,8 @@ BETWEEN = re.compile(r":(?![^\[]*\])")
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A data set at the revision that the hub has now; without a hub the revision is what the loaded copy says.
+    """A data set at the revision that the hub has now; without a hub the revision is what the loaded copy
+    says.
 
     The revision names configuration and split too.
     """
@@ -42,7 +46,8 @@ class HubDataset:
 
 
 def find(source: str, how: Reading = RECOGNISED) -> HubDataset:
-    """The data set that `source` names. Raises UserError at once without `datasets`, or without a hub that answers."""
+    """The data set that `source` names. Raises UserError at once without `datasets`, or without a hub that
+    answers."""
     name, *given = BETWEEN.split(source.removeprefix("hub:"))
     if len(given) > len(("config", "split")) or not name or not all(given):
         raise UserError(f"The source {source} is no data set of the hub: expected hub:NAME, hub:NAME:SPLIT, "
@@ -50,8 +55,8 @@ def find(source: str, how: Reading = RECOGNISED) -> HubDataset:
     try:
         import datasets
     except ModuleNotFoundError:
-        raise UserError(f"The source {source} needs the package `datasets`, which is not installed. Install the extra: "
-                        "pip install 'plumbline[hub]', or use preference files instead.") from None
+        raise UserError(f"The source {source} needs the package `datasets`, which is not installed. Install "
+                        "the extra: pip install 'plumbline[hub]', or use preference files instead.") from None
     local = Path(name).exists() or bool(datasets.config.HF_HUB_OFFLINE)
     revision = None if local else _revision(name, source)
 
@@ -73,7 +78,8 @@ def find(source: str, how: Reading = RECOGNISED) -> HubDataset:
 
 
 def _chosen(name: str, given: Sequence[str], revision: str | None) -> tuple[str | None, str]:
-    """The configuration, None for the only or default one, and the split. Raises UserError where that is not clear."""
+    """The configuration, None for the only or default one, and the split. Raises UserError where that is not
+    clear."""
     import datasets
 
     if len(given) == len(("config", "split")):
@@ -83,8 +89,8 @@ def _chosen(name: str, given: Sequence[str], revision: str | None) -> tuple[str 
     named = given[0] if given else None
     if named in configs and default is not None and named in datasets.get_dataset_split_names(
             name, default, revision=revision):
-        raise UserError(f"The data set {name} has a configuration and a split that are called {named}. Name both: "
-                        f"hub:{name}:{named}:SPLIT, or hub:{name}:{default}:{named}.")
+        raise UserError(f"The data set {name} has a configuration and a split that are called {named}. Name "
+                        f"both: hub:{name}:{named}:SPLIT, or hub:{name}:{default}:{named}.")
     if named in configs:
         return named, DEFAULT_SPLIT
     if default is None:
@@ -102,9 +108,9 @@ def _revision(name: str, source: str) -> str:
     try:
         return str(HfApi().dataset_info(name, timeout=TIMEOUT_SECONDS).sha)
     except Exception as error:  # besides its own errors, those of whichever HTTP library it uses at the time
-        raise UserError(f"The hub at {constants.ENDPOINT} does not give the data set {name!r} of the source {source}: "
-                        f"{shorten(str(error), 200)} Check the name; for a private or gated data set, log in with "
-                        "`hf auth login` first.") from None
+        raise UserError(f"The hub at {constants.ENDPOINT} does not give the data set {name!r} of the source "
+                        f"{source}: {shorten(str(error), 200)} Check the name; for a private or gated data "
+                        "set, log in with `hf auth login` first.") from None
 
 
 def _require_answer(endpoint: str, source: str) -> None:
@@ -113,7 +119,8 @@ def _require_answer(endpoint: str, source: str) -> None:
 
     def ask() -> None:
         try:
-            with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT_SECONDS):
+            with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"),
+                                        timeout=TIMEOUT_SECONDS):
                 problems.clear()
         except urllib.error.HTTPError:
             problems.clear()  # it answered
@@ -124,9 +131,10 @@ def _require_answer(endpoint: str, source: str) -> None:
     asking.start()
     asking.join(TIMEOUT_SECONDS)
     if problems:
-        raise UserError(f"The source {source} needs the Hugging Face hub, but {endpoint} cannot be reached from here "
-                        f"({problems[0]}). Use a preference file instead, connect this machine, or point HF_ENDPOINT "
-                        f"at a mirror; HF_HUB_OFFLINE=1 uses a copy that is already in {_cache()}.")
+        raise UserError(f"The source {source} needs the Hugging Face hub, but {endpoint} cannot be reached "
+                        f"from here ({problems[0]}). Use a preference file instead, connect this machine, or "
+                        "point HF_ENDPOINT at a mirror; HF_HUB_OFFLINE=1 uses a copy that is already in "
+                        f"{_cache()}.")
 
 
 def _cache() -> str:

@@ -1,4 +1,5 @@
-"""A JSON array decoded one element at a time, so that a file of any size needs the memory of its largest record."""
+"""A JSON array decoded one element at a time, so that a file of any size needs the memory of its largest
+record."""
 
 import codecs
 import json
@@ -19,7 +20,8 @@ NEAR_THE_END = 16
 
 
 class Elements:
-    """The elements of the array at the start of a file; what does not decode is told, and the next object tried."""
+    """The elements of the array at the start of a file; what does not decode is told, and the next object
+    tried."""
 
     next_object = NEXT_OBJECT
     too_long = ""
@@ -60,7 +62,8 @@ class Elements:
                 unclosed = error.msg.startswith("Unterminated string") or error.pos > len(self.text) - NEAR_THE_END
                 if not unclosed or self.ended:
                     return self._skipped(f"not valid JSON: {why_not_json(error)} of the record")
-            except (RecursionError, ValueError) as error:  # nested a thousand deep, or a number of a thousand digits
+            except (RecursionError,
+                    ValueError) as error:  # nested a thousand deep, or a number of a thousand digits
                 return self._skipped(f"not usable JSON: {error}")
             if len(self.text) > self.limit:
                 return self._skipped(f"the record is longer than {self.limit // 2**20} MiB, or never ends"

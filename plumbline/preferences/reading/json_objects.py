@@ -1,4 +1,5 @@
-"""JSON objects that are not written one a line: over several lines, or as one object around the list of records."""
+"""JSON objects that are not written one a line: over several lines, or as one object around the list of
+records."""
 
 import re
 from collections.abc import Iterator
@@ -8,14 +9,17 @@ from plumbline.preferences.reading.conversations import Unusable
 from plumbline.preferences.reading.json_array import Elements
 
 OVER_LINES = re.compile(rb'\{\s*?\n\s*["}/]|\{[^\r\n]*[,\[{][ \t]*\r?\n(?:[ \t]+["{\[}\]/]|["}])')
-"""How an object begins that goes on in the next line; after a line that was cut off comes one that starts with `{`."""
+"""How an object begins that goes on in the next line; after a line that was cut off comes one that starts
+with `{`."""
 NEXT_OBJECT = re.compile(r"\}\s*(?=\{)")
 AROUND = ("data", "rows", "records", "examples", "items", "results", "instances", "samples", "train")
 """What the list of records is called in the one object of a file."""
-ABOUT = frozenset({"version", "features", "schema", "info", "about", "meta", "metadata", "name", "title", "description",
-                   "license", "dataset", "config", "split", "count", "total", "size", "num_rows", "num_rows_total",
-                   "num_rows_per_page", "partial", "page", "limit", "offset", "next", "previous", "has_more", "object",
-                   "created_at", "updated_at", "exported_at", "date", "url", "columns"})
+ABOUT = frozenset({"version", "features", "schema", "info", "about", "meta", "metadata", "name", "title",
+                   "description",
+                   "license", "dataset", "config", "split", "count", "total", "size", "num_rows",
+                   "num_rows_total",
+                   "num_rows_per_page", "partial", "page", "limit", "offset", "next", "previous", "has_more",
+                   "object", "created_at", "updated_at", "exported_at", "date", "url", "columns"})
 """Fields beside that list that describe it."""
 SERVED = frozenset({"row_idx", "row", "truncated_cells"})
 """A row as the hub's server of rows gives it."""
@@ -68,20 +72,23 @@ def _are_objects(value: object) -> bool:
 
 
 def _is_by_columns(value: dict[str, object]) -> bool:
-    """Whether each field holds a column: an object by row number, or a list of as many texts as `prompt` has."""
+    """Whether each field holds a column: an object by row number, or a list of as many texts as `prompt`
+    has."""
     columns = list(value.values())
     first = columns[0] if len(columns) > 1 else None
     if isinstance(first, dict):
         return bool(first) and all(name.isdecimal() for name in first) and all(
             isinstance(column, dict) and column.keys() == first.keys() for column in columns)
     prompts = value.get("prompt", value.get("instruction"))
-    return isinstance(prompts, list) and bool(prompts) and all(isinstance(text, str) for text in prompts) and all(
+    return isinstance(prompts,
+                      list) and bool(prompts) and all(isinstance(text, str) for text in prompts) and all(
         isinstance(column, list) and len(column) == len(prompts) for column in columns)
 
 
 def _served(record: object) -> object:
     if isinstance(record, dict) and "row" in record and record.keys() <= SERVED:
         if record.get("truncated_cells"):
-            return Unusable("truncated_cells", "the server cut the texts of this row: download the data set's files")
+            return Unusable("truncated_cells", "the server cut the texts of this row: download the data "
+                                               "set's files")
         return record["row"]
     return record

@@ -1,7 +1,8 @@
-"""Files that are something else than preference data, told by their first bytes: what they are, and what to do.
+"""Files that are something else than preference data, told by their first bytes: what they are, and what to
+do.
 
-A pointer of Git LFS stands where the data was not fetched, a web page where a download failed; tables of other programs
-are written in a form that can be read.
+A pointer of Git LFS stands where the data was not fetched, a web page where a download failed; tables of
+other programs are written in a form that can be read.
 """
 
 import re
@@ -19,9 +20,10 @@ _UNPACK = "unpack it, and name the files or their folder"
 ARROW = ("an Arrow file, as `save_to_disk` of datasets leaves it: write it with "
          "`datasets.load_from_disk(FOLDER).to_json(\"preferences.jsonl\")` or `.to_parquet`, a split each")
 MAGIC: Mapping[bytes, str] = {
-    b"version https://git-lfs.github.com/spec/": "a Git LFS pointer, which stands where the data was not fetched: "
-                                                 "`git lfs pull` puts the data in its place",
-    b"/annex/objects/": "a git-annex pointer, which stands where the data was not fetched: `git annex get` fetches it",
+    b"version https://git-lfs.github.com/spec/": "a Git LFS pointer, which stands where the data was not "
+                                                 "fetched: `git lfs pull` puts the data in its place",
+    b"/annex/objects/": "a git-annex pointer, which stands where the data was not fetched: `git annex get` "
+                        "fetches it",
     b"ARROW1": ARROW,
     b"\xff\xff\xff\xff": ARROW,
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "a workbook of an old Excel: save the sheet as CSV (UTF-8)",
@@ -32,7 +34,8 @@ MAGIC: Mapping[bytes, str] = {
     b"\x93NUMPY": f"a NumPy array: {_OTHERWISE}",
     b"Obj\x01": f"an Avro file: {_OTHERWISE}",
     b"%PDF-": f"a PDF: {_OTHERWISE}",
-    b"<?xml": "XML, as an object store answers that refuses a download: fetch the file again, with the right to do so",
+    b"<?xml": "XML, as an object store answers that refuses a download: fetch the file again, with the right "
+              "to do so",
     b"\xff\xfe": "UTF-16 or UTF-32; save it as UTF-8",
     b"\xfe\xff": "UTF-16 or UTF-32; save it as UTF-8",
     b"\0\0\xfe\xff": "UTF-16 or UTF-32; save it as UTF-8",
@@ -53,8 +56,8 @@ def what_else(start: bytes, name: str) -> str | None:
     if PICKLE.match(start):
         return f"a Python pickle, which is not opened, because that can run code: {_OTHERWISE}"
     if PAGE.match(start.lstrip()):
-        return ("a web page (HTML), as a download leaves that failed: fetch the file itself, on the hub from an "
-                "address with /resolve/ in it")
+        return ("a web page (HTML), as a download leaves that failed: fetch the file itself, on the hub from "
+                "an address with /resolve/ in it")
     if pointed := DVC.search(start[:WITHIN]):
         path = pointed[1].decode(errors="replace").strip()
         return f"a DVC file, which stands for the data: `dvc pull` fetches that; then name {path} beside it"

@@ -1,9 +1,9 @@
 """How much a Parquet file may become in memory: told from its pages before they are unpacked.
 
-A page of a few bytes can unpack to gigabytes, and a text that stands once in a column's dictionary can be the value of
-millions of cells. What the file's footer says of its sizes is not believed: the pages' own headers (Thrift's compact
-protocol, parquet.thrift) are what a reader allocates by. Where a header is none, a reader gets no further in that
-column either.
+A page of a few bytes can unpack to gigabytes, and a text that stands once in a column's dictionary can be the
+value of millions of cells. What the file's footer says of its sizes is not believed: the pages' own headers
+(Thrift's compact protocol, parquet.thrift) are what a reader allocates by. Where a header is none, a reader
+gets no further in that column either.
 """
 
 from collections.abc import Iterator
@@ -45,13 +45,14 @@ def check(opened: BinaryIO, about: "FileMetaData", size: int) -> None:
         for number in range(about.num_columns):
             column = about.row_group(group).column(number)
             if column.num_values > max(FEW_VALUES, size):
-                raise TooLarge(f"the column {column.path_in_schema} claims {column.num_values:,} values in a file of "
-                               f"{size:,} bytes")
+                raise TooLarge(f"the column {column.path_in_schema} claims {column.num_values:,} values in a "
+                               f"file of {size:,} bytes")
             start = min(filter(None, (column.dictionary_page_offset, column.data_page_offset)))
             for page in pages(opened, start, column.total_compressed_size):
                 total += page.unpacked
                 if page.unpacked > LARGEST_PAGE:
-                    raise TooLarge(f"a page of the column {column.path_in_schema} unpacks to {page.unpacked:,} bytes")
+                    raise TooLarge(f"a page of the column {column.path_in_schema} unpacks to "
+                                   f"{page.unpacked:,} bytes")
                 if total > allowed:
                     raise TooLarge(f"it unpacks to more than {MOST_TIMES} times its size")
 

@@ -1,8 +1,8 @@
 """Rows of a Parquet file, in bounded memory whatever is in it.
 
-A text that stands once in a column's dictionary can be the value of millions of cells. So the longest text of each
-dictionary decides how many rows are unpacked at a time. Lists may name a text any number of times: where that could be
-too much, rows are measured before they are unpacked, if need be one by one.
+A text that stands once in a column's dictionary can be the value of millions of cells. So the longest text of
+each dictionary decides how many rows are unpacked at a time. Lists may name a text any number of times: where
+that could be too much, rows are measured before they are unpacked, if need be one by one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,8 @@ MOST_ROWS = 1024
 AT_ONCE = 64 * 2**20
 """Bytes of text that are unpacked at a time."""
 MOST_IN_LISTS = 512 * 2**20
-"""What the lists of a row group could at the most become, in bytes, without each batch being measured first."""
+"""What the lists of a row group could at the most become, in bytes, without each batch being measured
+first."""
 
 
 def parquet_rows(opened: BinaryIO, row_limit: int) -> Iterator[dict[str, object] | Unusable]:
@@ -73,7 +74,8 @@ def _with_dictionary(table: "ParquetFile", group: int) -> dict[str, int]:
 
 
 def _longest_texts(batch: "RecordBatch") -> tuple[int, int]:
-    """The lengths of the longest texts in the dictionaries of plain columns, and of those within lists, each added."""
+    """The lengths of the longest texts in the dictionaries of plain columns, and of those within lists, each
+    added."""
     from pyarrow import compute, types
 
     plain = nested = 0

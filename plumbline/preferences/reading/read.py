@@ -1,7 +1,8 @@
-"""Reading preference files: from a file or numbered records to rows, each record that is no row in quarantine.
+"""Reading preference files: from a file or numbered records to rows, each record that is no row in
+quarantine.
 
-Everything is an iterator, so a file of any size is read in the memory of one record. What went wrong with the file as
-a whole is raised: at the start that it cannot be opened, at the end that nothing in it was usable.
+Everything is an iterator, so a file of any size is read in the memory of one record. What went wrong with the
+file as a whole is raised: at the start that it cannot be opened, at the end that nothing in it was usable.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,7 +28,8 @@ class UndecidableFile(UserError):
 
 
 def read_file(file: Path, name: str, how: Reading = RECOGNISED) -> Iterator[Row | Quarantined | Unread]:
-    """Import a file; `name` stands for it in the quarantine, its stem is the source of rows that name none themselves.
+    """Import a file; `name` stands for it in the quarantine, its stem is the source of rows that name none
+    themselves.
 
     What was not read of its fields, and what was taken back, comes last.
 
@@ -44,7 +46,8 @@ def import_records(records: Iterable[tuple[int, object]], name: str, source: str
                    how: Reading = RECOGNISED) -> Iterator[Row | Quarantined | Unread]:
     """Turn numbered records into rows. Raises UserError at the end when none of them was usable.
 
-    Raises UndecidableFile, whatever was read before, for a record that leaves the meaning of the others in doubt.
+    Raises UndecidableFile, whatever was read before, for a record that leaves the meaning of the others in
+    doubt.
     """
     problems, unread = _Problems(name), Unread()
     usable = False
@@ -68,7 +71,8 @@ def import_records(records: Iterable[tuple[int, object]], name: str, source: str
         raise UserError(problems.message())
 
 
-def _with_columns(records: Iterable[tuple[int, object]], name: str, how: Reading) -> Iterator[tuple[int, object]]:
+def _with_columns(records: Iterable[tuple[int, object]], name: str,
+                  how: Reading) -> Iterator[tuple[int, object]]:
     """The records, as long as their first ones name all columns that are mapped. Raises UserError."""
     missing, seen, count = set(how.columns.values()), dict[str, None](), 0
     for line, record in records:
@@ -94,7 +98,8 @@ class _Problems:
         self.found: dict[tuple[str, str], tuple[int, int]] = {}
 
     def note(self, line: int, problem: Unusable) -> None:
-        """Count the problem under its first line. Only so many kinds are kept: a reason can quote the record."""
+        """Count the problem under its first line. Only so many kinds are kept: a reason can quote the
+        record."""
         self.read += 1
         kind = (problem.field, problem.reason)
         if kind in self.found or len(self.found) < KINDS_OF_PROBLEM:
@@ -110,6 +115,6 @@ class _Problems:
         if first == 0:
             return f"{self.name} cannot be read. It is {reason}."
         where = "" if field == "-" else f" in field `{field}`"
-        return (f"Nothing in {self.name} is usable: {self.read} records read, {times} of them (first in line {first}) "
-                f"with this problem{where}: {reason}. Convert the file to one of the formats of docs/data-formats.md, "
-                "name its columns, or leave it out.")
+        return (f"Nothing in {self.name} is usable: {self.read} records read, {times} of them (first in line "
+                f"{first}) with this problem{where}: {reason}. Convert the file to one of the formats of "
+                "docs/data-formats.md, name its columns, or leave it out.")

@@ -19,7 +19,8 @@ class Quarantined:
 
 @dataclass
 class Unread:
-    """What was not read: fields, each with the number of records that held something in it; and what was taken back."""
+    """What was not read: fields, each with the number of records that held something in it; and what was
+    taken back."""
 
     left_alone: Counter[str] = field(default_factory=Counter)
     """Known, and known to say nothing about which response is better."""

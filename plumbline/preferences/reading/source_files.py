@@ -21,18 +21,19 @@ def place_of(source: str, root: Path) -> Path:
     if path.exists():
         return path
     if Path(f"{path}{TRACKED}").exists():
-        raise UserError(f"The preference source {source} is not here, but {source}{TRACKED} is, which stands for it: "
-                        "`dvc pull` fetches the data.")
-    raise UserError(f"The preference source {source} does not exist: looked for {path}. Name a file, a folder, or "
-                    "hub:NAME, in snapshot.sources or with `plumbline data add`; relative paths start at the project's "
-                    "root.")
+        raise UserError(f"The preference source {source} is not here, but {source}{TRACKED} is, which stands "
+                        "for it: `dvc pull` fetches the data.")
+    raise UserError(f"The preference source {source} does not exist: looked for {path}. Name a file, a "
+                    "folder, or hub:NAME, in snapshot.sources or with `plumbline data add`; relative paths "
+                    "start at the project's root.")
 
 
 def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantined]:
-    """The files that a source names, each with the name that manifest and quarantine give it, in the names' order.
+    """The files that a source names, each with the name that manifest and quarantine give it, in the names'
+    order.
 
-    A link that leads out of the folder is not followed but set aside, as is one that leads nowhere. Raises UserError
-    for a source that does not exist, or a folder without preference files.
+    A link that leads out of the folder is not followed but set aside, as is one that leads nowhere. Raises
+    UserError for a source that does not exist, or a folder without preference files.
     """
     path = place_of(source, root)
     if path.is_file():
@@ -45,7 +46,8 @@ def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantin
         if any(name.endswith(TRACKED) for name in others):
             held += "; `dvc pull` fetches what a .dvc file stands for"
         raise UserError(f"The folder {source!r} holds no preference files: expected names that end in "
-                        f"{', '.join(SUFFIXES)}, compressed or not{held}. Looked in {path}; see snapshot.sources.")
+                        f"{', '.join(SUFFIXES)}, compressed or not{held}. Looked in {path}; see "
+                        "snapshot.sources.")
     inside = path.resolve()
     for file in found:
         name = f"{source.rstrip('/')}/{file.relative_to(path).as_posix()}"
@@ -55,22 +57,24 @@ def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantin
             yield Quarantined(name, 0, "-", "a symbolic link that leads back to itself")
             continue
         if not target.is_relative_to(inside):
-            yield Quarantined(name, 0, "-", "a symbolic link that leads out of the folder; name its target as a source "
-                                            "of its own if it is meant")
+            yield Quarantined(name, 0, "-", "a symbolic link that leads out of the folder; name its target "
+                                            "as a source of its own if it is meant")
         elif file.is_file():
             yield file, name
         else:
-            yield Quarantined(name, 0, "-", "no file: a symbolic link whose target is missing (`git annex get` or `dvc "
-                                            "checkout` may fetch it), or a pipe")
+            yield Quarantined(name, 0, "-", "no file: a symbolic link whose target is missing (`git annex "
+                                            "get` or `dvc checkout` may fetch it), or a pipe")
 
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Files of preference data, and every link to a folder, because what lies behind it is not read.
 
-    What `save_to_disk` of datasets leaves counts by its Arrow files, so that they are told, and not by the JSON beside.
+    What `save_to_disk` of datasets leaves counts by its Arrow files, so that they are told, and not by the
+    JSON beside.
     """
     for parent, folders, files in os.walk(folder):
-        if any(name.endswith(ARROW) for name in files) or any(Path(parent, name, STATE).exists() for name in folders):
+        if any(name.endswith(ARROW) for name in files) or any(Path(parent, name,
+                                                                   STATE).exists() for name in folders):
             yield from (Path(parent, name) for name in files if name.endswith(ARROW))
             files = [name for name in files if name not in ABOUT_ARROW]
         for name in folders:

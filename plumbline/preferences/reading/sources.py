@@ -1,7 +1,8 @@
-"""What a source names, read in one way by `plumbline data add` and by snapshots: a file, a folder, `hub:NAME`.
+"""What a source names, read in one way by `plumbline data add` and by snapshots: a file, a folder,
+`hub:NAME`.
 
-A folder is its files in the order of their names. One in which nothing is usable is set aside and does not stop the
-others, as long as one of them is usable; a file that was named itself is refused.
+A folder is its files in the order of their names. One in which nothing is usable is set aside and does not
+stop the others, as long as one of them is usable; a file that was named itself is refused.
 """
 
 import hashlib
@@ -62,7 +63,8 @@ class SourcePart:
 
 
 def open_source(source: str, root: Path, how: "Reading | None" = None) -> list[SourcePart]:
-    """The parts of a source that is not ours, to be read as `how` says. Raises UserError where there is none."""
+    """The parts of a source that is not ours, to be read as `how` says. Raises UserError where there is
+    none."""
     if source.startswith(HUB):
         from plumbline.preferences.reading import hub  # `datasets` is an optional dependency
 
@@ -92,8 +94,8 @@ def refuse(source: str, parts: Sequence[SourcePart]) -> NoReturn:
         except UserError as error:
             count = "1 file" if len(parts) == 1 else f"{len(parts)} files"
             raise UserError(f"Nothing in the folder {source} is usable: {count}. {error}") from None
-    raise UserError(f"Nothing in the folder {source} is usable: it holds links alone, out of it or to nothing. Name "
-                    "their targets as sources of their own.")
+    raise UserError(f"Nothing in the folder {source} is usable: it holds links alone, out of it or to "
+                    "nothing. Name their targets as sources of their own.")
 
 
 def _file(file: Path, name: str, in_folder: bool, how: "Reading | None") -> SourcePart:

@@ -1,15 +1,17 @@
 """How far annotators agree: Krippendorff's alpha, and the raw share of equal judgements.
 
-Alpha is 1 - observed / expected disagreement (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability"): 1 is
-perfect, 0 is what chance gives. It takes any number of annotators with most judgements missing, as they are here. The
-metric is ordinal over first < tie < second, so that a tie against a preference is a smaller disagreement than two
-opposite preferences.
+Alpha is 1 - observed / expected disagreement (Krippendorff 2011, "Computing Krippendorff's
+Alpha-Reliability"): 1 is perfect, 0 is what chance gives. It takes any number of annotators with most
+judgements missing, as they are here. The metric is ordinal over first < tie < second, so that a tie against a
+preference is a smaller disagreement than two opposite preferences.
 
-Two departures from the paper. Which of two responses is "the first" is arbitrary, so coincidences are averaged with
-their mirror image: nobody's alpha depends on the order in which responses lie in a file. And whoever judged a pair
-again counts once, with the first judgement; what they said later is a contradiction of their own.
+Two departures from the paper. Which of two responses is "the first" is arbitrary, so coincidences are
+averaged with their mirror image: nobody's alpha depends on the order in which responses lie in a file. And
+whoever judged a pair again counts once, with the first judgement; what they said later is a contradiction of
+their own.
 
-Intervals of alpha come from a bootstrap over the pairs of responses, which are what is drawn from a larger whole.
+Intervals of alpha come from a bootstrap over the pairs of responses, which are what is drawn from a larger
+whole.
 """
 
 from collections.abc import Mapping
@@ -25,13 +27,14 @@ from plumbline.preferences.report.judgements import NOBODY, Judgements
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
 ENOUGH_TO_TELL_FROM_CHANCE = 50
-"""Of 50 shared pairs, an annotator who agrees on 72.6 %, as those of Ouyang et al. 2022 (arXiv 2203.02155, section
-3.4) did, is told from a coin 94 times in 100."""
+"""Of 50 shared pairs, an annotator who agrees on 72.6 %, as those of Ouyang et al. 2022 (arXiv 2203.02155,
+section 3.4) did, is told from a coin 94 times in 100."""
 _MIRROR = (2, 1, 0)
 
 
 class Alpha(TypedDict):
-    """Krippendorff's alpha, from `n` judgements of pairs that others judged too; the ends of the 95 % interval."""
+    """Krippendorff's alpha, from `n` judgements of pairs that others judged too; the ends of the 95 %
+    interval."""
 
     value: float
     n: int
@@ -40,7 +43,8 @@ class Alpha(TypedDict):
 
 
 class WithOthers(Estimate):
-    """One annotator against the others: equal judgements, `n` of them compared, and alpha where it is defined."""
+    """One annotator against the others: equal judgements, `n` of them compared, and alpha where it is
+    defined."""
 
     alpha: NotRequired[Alpha]
     decided: NotRequired[Estimate]
@@ -55,7 +59,8 @@ class PairOfAnnotators(Estimate):
 
 
 class NearChance(TypedDict):
-    """Annotators whose agreement with the others cannot be told from a coin's, among those with enough shared pairs."""
+    """Annotators whose agreement with the others cannot be told from a coin's, among those with enough shared
+    pairs."""
 
     measured: int
     enough_pairs: int
@@ -84,9 +89,11 @@ class _Shared:
 
 
 def agreement(found: Judgements, names: list[str], most: int, most_in_pairs: int) -> MeasuredAgreement:
-    """Agreement overall, of each of the `most` busiest annotators with the others, of each two of `most_in_pairs`."""
+    """Agreement overall, of each of the `most` busiest annotators with the others, of each two of
+    `most_in_pairs`."""
     shared = _shared(found)
-    out: MeasuredAgreement = {"annotators": len(np.unique(shared.annotators)), "by_annotator": {}, "by_pair": []}
+    out: MeasuredAgreement = {"annotators": len(np.unique(shared.annotators)), "by_annotator": {},
+                              "by_pair": []}
     if not len(shared.pairs):
         return out
     judged = shared.counts.sum(axis=1)
@@ -113,7 +120,8 @@ def coincidences(counts: Ints) -> Floats:
 def ordinal_alpha(coincidence: Floats) -> float | None:
     """Alpha with the ordinal metric from a matrix of coincidences; None where all values are the same."""
     n = coincidence.sum(axis=0)
-    middle = np.cumsum(n) - n / 2  # a difference of these is the paper's sum between two values, half of each included
+    # A difference of these is the paper's sum between two values, half of each included.
+    middle = np.cumsum(n) - n / 2
     distance = (middle[:, None] - middle[None, :]) ** 2
     expected = (np.outer(n, n) * distance).sum()
     return float(1 - (n.sum() - 1) * (coincidence * distance).sum() / expected) if expected else None
@@ -141,7 +149,8 @@ def _alpha(coincidence: Floats, n: int) -> Alpha | None:
 
 
 def _alpha_of_all(counts: Ints) -> Alpha | None:
-    """Pairs with the same counts are interchangeable, so that a resample is a draw of how many of each there are."""
+    """Pairs with the same counts are interchangeable, so that a resample is a draw of how many of each there
+    are."""
     alpha = _alpha(coincidences(counts), int(counts.sum()))
     kinds, times = np.unique(counts, axis=0, return_counts=True)
     if alpha is None or len(counts) < 2:
@@ -150,7 +159,8 @@ def _alpha_of_all(counts: Ints) -> Alpha | None:
     rng = np.random.default_rng(0)
     drawn = (rng.multinomial(times.sum(), times / times.sum()) for _ in range(RESAMPLES))
     resampled = [value for draw in drawn
-                 if (value := ordinal_alpha(_mirrored(np.tensordot(draw.astype(float), each, 1)))) is not None]
+                 if (value := ordinal_alpha(_mirrored(np.tensordot(draw.astype(float), each,
+                                                                   1)))) is not None]
     low, high = np.quantile(resampled, [0.025, 0.975])
     return alpha | {"low": min(float(low), alpha["value"]), "high": max(float(high), alpha["value"])}
 
@@ -168,7 +178,8 @@ def _with_others(shared: _Shared, most: int) -> dict[int, WithOthers]:
     size = len(met)
     alike = np.bincount(shared.annotators[decided], same[decided] / (same + opposite)[decided], size)
     decided_pairs = np.bincount(shared.annotators[decided], minlength=size)
-    table = np.stack([np.bincount(shared.annotators * 3 + shared.values, others[:, value] / (judged - 1), 3 * size)
+    table = np.stack([np.bincount(shared.annotators * 3 + shared.values, others[:, value] / (judged - 1),
+                                  3 * size)
                       for value in range(3)], axis=1).reshape(size, 3, 3)
     out: dict[int, WithOthers] = {}
     for code in sorted(np.flatnonzero(met).tolist(), key=lambda code: -met[code])[:most]:

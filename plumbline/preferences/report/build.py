@@ -1,8 +1,9 @@
 """The data report: what a snapshot's rows are like, before anything is trained on them.
 
-A `Reporter` sees every accepted row once, keeps numbers and hashes of it (about 75 bytes a comparison), and computes
-all statistics at the end; schema.py says what they are, pages.py writes them down. What cannot be measured is absent,
-never zero: agreement where no pair has two annotators, position bias where formats record no order.
+A `Reporter` sees every accepted row once, keeps numbers and hashes of it (about 75 bytes a comparison), and
+computes all statistics at the end; schema.py says what they are, pages.py writes them down. What cannot be
+measured is absent, never zero: agreement where no pair has two annotators, position bias where formats record
+no order.
 """
 
 import json
@@ -52,7 +53,8 @@ class Reporter:
             self._examples[kind] = _example(row)
 
     def derived(self, preference: Preference, prompt_key: str) -> None:
-        """Judge what was made of one annotator's ratings like any preference, without counting it as a row."""
+        """Judge what was made of one annotator's ratings like any preference, without counting it as a
+        row."""
         prompt, source, annotator = self._numbers(preference, prompt_key)
         self._derived += 1
         self._judgements.add(preference, prompt, source, annotator, shown=False)
@@ -118,7 +120,8 @@ def _agreement(found: judgements.Judgements, annotators: list[str]) -> Agreement
     return out
 
 
-def _add_bias(report: DataReport, found: judgements.Judgements, sources: list[str], annotators: list[str]) -> None:
+def _add_bias(report: DataReport, found: judgements.Judgements, sources: list[str],
+              annotators: list[str]) -> None:
     if (ties := judgements.ties(found)) is not None:
         report["judgements"]["ties"] = ties
     if (longer := judgements.longer_wins(found, sources, annotators, LISTED)) is not None:

@@ -38,7 +38,8 @@ class Lengths(TypedDict):
 
 
 class Labellers(TypedDict):
-    """Judged rows by who gave the label; `share` is that of machines among all rows, where any labeller is known."""
+    """Judged rows by who gave the label; `share` is that of machines among all rows, where any labeller is
+    known."""
 
     human: int
     machine: int
@@ -50,7 +51,8 @@ class Labellers(TypedDict):
 class Ratings(TypedDict):
     """Rows with a score, and the preferences made of them.
 
-    `alone` have no other response by the same annotator beside them; `replaced` were rated again by the same annotator.
+    `alone` have no other response by the same annotator beside them; `replaced` were rated again by the same
+    annotator.
     """
 
     ratings: int
@@ -60,7 +62,8 @@ class Ratings(TypedDict):
 
 
 class Leakage(TypedDict):
-    """Whether splitting held: prompts in two splits, of all. Zero by construction, and counted all the same."""
+    """Whether splitting held: prompts in two splits, of all. Zero by construction, and counted all the
+    same."""
 
     prompts: int
     prompts_in_two_splits: int
@@ -129,7 +132,8 @@ class Census:
             return None
         machine, names = _view(self._machine)[rows], [unknown, *annotators]
         human, by_machine, neither = np.bincount(machine, minlength=3).tolist()
-        found: Labellers = {"human": human, "machine": by_machine, "unknown": neither, "by_annotator": self._crossed(
+        found: Labellers = {"human": human, "machine": by_machine, "unknown": neither,
+                            "by_annotator": self._crossed(
             _view(self._annotators)[rows] - NOBODY, names, machine, ("human", "machine", "unknown"), most)}
         if human or by_machine:
             found["share"] = by_machine / len(rows)
@@ -152,7 +156,8 @@ class Census:
         """Prompts, by their hash, that are in more than one split."""
         prompts, prompt = np.unique(_view(self._prompts), return_inverse=True)
         places = np.unique(prompt * len(SPLITS) + _view(self._splits))
-        return {"prompts": len(prompts), "prompts_in_two_splits": int((np.bincount(places // len(SPLITS)) > 1).sum())}
+        return {"prompts": len(prompts),
+                "prompts_in_two_splits": int((np.bincount(places // len(SPLITS)) > 1).sum())}
 
     def _judged(self) -> NDArray[np.int64]:
         return np.flatnonzero(_view(self._kinds) != _KIND[Demonstration])

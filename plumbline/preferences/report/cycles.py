@@ -1,9 +1,9 @@
 """Preferences that go in a circle: A over B, B over C, C over A. No reward can satisfy all three.
 
-Two responses to one prompt are decided when more judgements prefer the one than the other. A prompt has a cycle when
-its decided pairs, drawn as arrows, lead from some response back to it. One annotator's judgements are looked at in the
-same way: a circle that a single person makes is carelessness, one that only the majority makes can be honest taste
-(Condorcet 1785).
+Two responses to one prompt are decided when more judgements prefer the one than the other. A prompt has a
+cycle when its decided pairs, drawn as arrows, lead from some response back to it. One annotator's judgements
+are looked at in the same way: a circle that a single person makes is carelessness, one that only the majority
+makes can be honest taste (Condorcet 1785).
 """
 
 from typing import TypedDict
@@ -18,7 +18,8 @@ _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
 
 
 class Cycles(TypedDict):
-    """Prompts with at least three decided pairs, and how many have a cycle; then the same within one annotator."""
+    """Prompts with at least three decided pairs, and how many have a cycle; then the same within one
+    annotator."""
 
     prompts: int
     with_cycle: int
@@ -30,7 +31,8 @@ def cycles(found: Judgements) -> Cycles | None:
     """The cycles of every prompt; None where no prompt has three decided pairs."""
     prompts, with_cycle = _count(found, found.prompts)
     known = found.annotators.astype(np.int64) - NOBODY
-    own, own_cycles = _count(found, np.where(known > 0, found.prompts * (known.max(initial=0) + 1) + known, -1))
+    own, own_cycles = _count(found,
+                             np.where(known > 0, found.prompts * (known.max(initial=0) + 1) + known, -1))
     if not prompts:
         return None
     return {"prompts": prompts, "with_cycle": with_cycle, "prompts_of_one_annotator": own,

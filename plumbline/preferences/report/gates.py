@@ -1,9 +1,9 @@
 """Limits on data: what a report must show before anything is trained on it.
 
-A limit on a share is held against the nearer end of its 95 % interval, so that the noise of little data does not trip
-it: data are refused when they are worse than the limit beyond doubt. Shares of what is counted and not drawn, such as
-rows in quarantine, are held against it as they are. A limit on what could not be measured is not tripped;
-`not_measured` names it.
+A limit on a share is held against the nearer end of its 95 % interval, so that the noise of little data does
+not trip it: data are refused when they are worse than the limit beyond doubt. Shares of what is counted and
+not drawn, such as rows in quarantine, are held against it as they are. A limit on what could not be measured
+is not tripped; `not_measured` names it.
 """
 
 from dataclasses import asdict, dataclass
@@ -31,11 +31,13 @@ class DataLimits:
     max_longer_wins: float | None = None
     """Share of decided pairs in which the longer response may win; one half is fair."""
     max_first_shown_wins: float | None = None
-    """Share of decided pairs in which the response shown first may win; as far below one half counts as well."""
+    """Share of decided pairs in which the response shown first may win; as far below one half counts as
+    well."""
     max_machine: float | None = None
     """Share of judged rows whose label may come from a machine."""
     max_damaged_texts: float | None = None
-    """Share of the texts of any source that may have replacement characters, misread UTF-8 or control characters."""
+    """Share of the texts of any source that may have replacement characters, misread UTF-8 or control
+    characters."""
     max_templated_texts: float | None = None
     """Share of the texts of any source that may carry the markers of a chat template."""
     min_heldout_preferences: float | None = None
@@ -52,7 +54,8 @@ class LimitFinding:
 
 
 def check_gates(report: DataReport, limits: DataLimits) -> list[str]:
-    """Why the data must not be trained on: what was expected, what was found, what to do. No reasons: they may.
+    """Why the data must not be trained on: what was expected, what was found, what to do. No reasons: they
+    may.
 
     Raises ValueError for a limit on a share outside 0 to 1; alpha may be from -1, and a number of rows any.
     """
@@ -61,7 +64,8 @@ def check_gates(report: DataReport, limits: DataLimits) -> list[str]:
 
 
 def not_measured(report: DataReport, limits: DataLimits) -> list[str]:
-    """The names of limits that are set and could not be checked, because the data do not show what they limit."""
+    """The names of limits that are set and could not be checked, because the data do not show what they
+    limit."""
     found = {finding.limit for finding in _findings(report, limits)}
     return [name for name in _given(limits) if name not in found]
 
@@ -79,15 +83,17 @@ def _check(limits: DataLimits) -> None:
 
 def _findings(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
     """Every limit that is set and can be checked."""
-    return [*_rows(report, limits), *_texts(report, limits), *_agreement(report, limits), *_biases(report, limits)]
+    return [*_rows(report, limits), *_texts(report, limits), *_agreement(report, limits),
+            *_biases(report, limits)]
 
 
 def _rows(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
     counts, found = report["counts"], list[LimitFinding]()
     if limits.max_quarantined is not None and counts["rows_read"]:
-        found.append(_at_most("max_quarantined", limits.max_quarantined, counts["quarantined"], counts["rows_read"],
-                              "rows read are in quarantine", "See quarantine.jsonl for file, line and reason, and mend "
-                              "the source or name its format"))
+        found.append(_at_most("max_quarantined", limits.max_quarantined, counts["quarantined"],
+                              counts["rows_read"],
+                              "rows read are in quarantine", "See quarantine.jsonl for file, line and "
+                              "reason, and mend the source or name its format"))
     if limits.max_machine is not None and "labellers" in report and "share" in report["labellers"]:
         labels = report["labellers"]
         found.append(_at_most("max_machine", limits.max_machine, labels["machine"],
@@ -97,8 +103,8 @@ def _rows(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
     if limits.min_heldout_preferences is not None and "preferences" in report["splits"]:
         heldout = report["splits"]["preferences"]["heldout"]
         found.append(LimitFinding("min_heldout_preferences", heldout < limits.min_heldout_preferences,
-                             f"{heldout:,} preferences are held out, and ingest.min_heldout_preferences asks for "
-                             f"{limits.min_heldout_preferences:,g}. Add preferences, or raise "
+                             f"{heldout:,} preferences are held out, and ingest.min_heldout_preferences asks "
+                             f"for {limits.min_heldout_preferences:,g}. Add preferences, or raise "
                              "ingest.heldout_fraction."))
     return found
 
@@ -110,13 +116,14 @@ def _texts(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
         name = max(texts, key=lambda name: texts[name]["damaged"] / texts[name]["texts"])
         found.append(_at_most("max_damaged_texts", limits.max_damaged_texts, texts[name]["damaged"],
                               texts[name]["texts"], f"texts of {name} have traces of a wrong encoding",
-                              "Convert that file to UTF-8 from the encoding that it is really in, and add it again"))
+                              "Convert that file to UTF-8 from the encoding that it is really in, and add it "
+                              "again"))
     if limits.max_templated_texts is not None and texts:
         name = max(texts, key=lambda name: _templated(texts[name]) / texts[name]["texts"])
         found.append(_at_most("max_templated_texts", limits.max_templated_texts, _templated(texts[name]),
                               texts[name]["texts"], f"texts of {name} carry the markers of a chat template",
-                              "The model's own template is put around them, and they would be learnt as plain text: "
-                              "give messages, or texts without the markers"))
+                              "The model's own template is put around them, and they would be learnt as "
+                              "plain text: give messages, or texts without the markers"))
     return found
 
 
@@ -129,8 +136,8 @@ def _agreement(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
     agreement, found = report["agreement"], list[LimitFinding]()
     if limits.max_contradictions is not None and "contradicted" in agreement:
         found.append(_share("max_contradictions", limits.max_contradictions, agreement["contradicted"],
-                            "pairs judged again have both labels", "Look at the annotators who agree least in the data "
-                            "report, and remove those who guess"))
+                            "pairs judged again have both labels", "Look at the annotators who agree least "
+                            "in the data report, and remove those who guess"))
     if limits.max_cycles is not None and "cycles" in agreement:
         circles = agreement["cycles"]
         found.append(_at_most("max_cycles", limits.max_cycles, circles["with_cycle"], circles["prompts"],
@@ -139,14 +146,16 @@ def _agreement(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
     if limits.min_agreement is not None and "alpha" in agreement:
         alpha = agreement["alpha"]
         found.append(LimitFinding("min_agreement", alpha.get("high", alpha["value"]) < limits.min_agreement,
-                             f"Krippendorff's alpha is {alpha_text(alpha)} from {alpha['n']:,} judgements, and "
-                             f"ingest.min_agreement asks for {limits.min_agreement:g}. Make the instructions to "
-                             "annotators clearer, or remove those who agree with nobody."))
+                             f"Krippendorff's alpha is {alpha_text(alpha)} from {alpha['n']:,} judgements, "
+                             f"and ingest.min_agreement asks for {limits.min_agreement:g}. Make the "
+                             "instructions to annotators clearer, or remove those who agree with nobody."))
     if limits.max_near_chance_annotators is not None and "near_chance" in agreement:
         near = agreement["near_chance"]
         names = ", ".join(near["annotators"][:5]) + (" and others" if len(near["annotators"]) > 5 else "")
-        found.append(_at_most("max_near_chance_annotators", limits.max_near_chance_annotators, len(near["annotators"]),
-                              near["measured"], f"annotators measured agree with others like a coin ({names})",
+        found.append(_at_most("max_near_chance_annotators", limits.max_near_chance_annotators,
+                              len(near["annotators"]),
+                              near["measured"],
+                              f"annotators measured agree with others like a coin ({names})",
                               "Remove their judgements with plumbline data remove --annotator NAME"))
     return found
 
@@ -156,13 +165,15 @@ def _biases(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
     for name, limit, key, wins, remedy in (
             ("max_longer_wins", limits.max_longer_wins, "longer_wins", "the longer response wins",
              "Add pairs in which the shorter one is better, or responses of more equal length"),
-            ("max_first_shown_wins", limits.max_first_shown_wins, "first_shown_wins", "the response shown first wins",
+            ("max_first_shown_wins", limits.max_first_shown_wins, "first_shown_wins", "the response shown "
+                                                                                      "first wins",
              "Show responses in random order and record it; judging each pair in both orders cancels the bias")):
         if limit is None or key not in report["bias"]:
             continue
         share = report["bias"][key]["overall"]
         if key == "first_shown_wins" and share["share"] < 0.5:
-            share = {"share": 1 - share["share"], "low": 1 - share["high"], "high": 1 - share["low"], "n": share["n"]}
+            share = {"share": 1 - share["share"], "low": 1 - share["high"], "high": 1 - share["low"],
+                     "n": share["n"]}
             wins = "the response shown second wins"
         found.append(_share(name, limit, share, f"decided pairs: {wins}", remedy))
     return found

@@ -1,10 +1,10 @@
 """Shares with intervals that allow for prompts: what the data report says about any "how often".
 
-Judgements of one prompt resemble each other, and the six pairs of one ranking of four are hardly six observations. The
-interval is Wilson's (1927) with an effective number of observations, p(1 - p) over the variance that whole prompts show
-(Kish 1965, section 8.2; Franco et al. 2019, Journal of Survey Statistics and Methodology 7, section 2). Where every
-prompt is judged once, that is exactly Wilson's interval of n. A million judgements take a second; the bootstrap of
-plumbline/statistics.py would take minutes.
+Judgements of one prompt resemble each other, and the six pairs of one ranking of four are hardly six
+observations. The interval is Wilson's (1927) with an effective number of observations, p(1 - p) over the
+variance that whole prompts show (Kish 1965, section 8.2; Franco et al. 2019, Journal of Survey Statistics and
+Methodology 7, section 2). Where every prompt is judged once, that is exactly Wilson's interval of n. A
+million judgements take a second; the bootstrap of plumbline/statistics.py would take minutes.
 """
 
 from typing import TypedDict
@@ -34,7 +34,8 @@ class Estimate(Share):
 
 def estimate(wins: float, n: int, independent: float | None = None) -> Estimate:
     """The share `wins` / `n` with Wilson's interval for `independent` observations (default `n`)."""
-    low, high = wilson(wins / n, independent or n)  # type: ignore[arg-type]  # Wilson's formula takes any positive n
+    # Wilson's formula takes any positive n.
+    low, high = wilson(wins / n, independent or n)  # type: ignore[arg-type]
     return {"share": wins / n, "low": low, "high": high, "n": n}
 
 
@@ -44,7 +45,8 @@ def share_by_prompt(won: Flags, prompts: Ints) -> Estimate | None:
 
 
 def shares_by_group(won: Flags, prompts: Ints, groups: Ints, most: int) -> dict[int, Estimate]:
-    """The same for each group, the `most` groups with the most observations; a group without any is absent."""
+    """The same for each group, the `most` groups with the most observations; a group without any is
+    absent."""
     if not len(won):
         return {}
     n, wins = np.bincount(groups), np.bincount(groups, won)

@@ -1,8 +1,9 @@
-"""All judgements of two responses as columns: a million comparisons in about 45 MB, and what they show together.
+"""All judgements of two responses as columns: a million comparisons in about 45 MB, and what they show
+together.
 
-A judgement is a pair of responses and which was preferred. A ranking counts as its pairs. The two responses are put
-into the order of their hashes, so that the same pair is found again however it was shown. Hashes have 64 bits: among a
-million texts two different ones share a hash once in 37 million data sets.
+A judgement is a pair of responses and which was preferred. A ranking counts as its pairs. The two responses
+are put into the order of their hashes, so that the same pair is found again however it was shown. Hashes have
+64 bits: among a million texts two different ones share a hash once in 37 million data sets.
 """
 
 from array import array
@@ -20,7 +21,8 @@ from plumbline.preferences.types import Comparison, Preference
 Hashes = NDArray[np.uint64]
 NOBODY = -1
 NOT_SHOWN = 2
-"""In the column `shown`: a ranking, or a comparison derived from ratings, has no first and second on the screen."""
+"""In the column `shown`: a ranking, or a comparison derived from ratings, has no first and second on the
+screen."""
 _FIRST_WINS = {"A": 1, "tie": 0, "B": -1}
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9))
 
@@ -42,7 +44,8 @@ class Names:
 
 @dataclass(frozen=True)
 class Judgements:
-    """Columns of N judgements: `prompts` and `pairs` number distinct ones from 0; `labels` 1 the first, -1, 0 a tie."""
+    """Columns of N judgements: `prompts` and `pairs` number distinct ones from 0; `labels` 1 the first, -1, 0
+    a tie."""
 
     prompts: Ints
     pairs: Ints
@@ -72,15 +75,16 @@ class JudgementColumns:
         lengths = [len(response) for response in preference.responses]
         if isinstance(preference, Comparison):
             first_wins = _FIRST_WINS[preference.label]
-            self._add(prompt, hashes, lengths, first_wins, source, annotator, first_wins if shown else NOT_SHOWN)
+            self._add(prompt, hashes, lengths, first_wins, source, annotator,
+                      first_wins if shown else NOT_SHOWN)
             return
         for i, j in combinations(range(len(hashes)), 2):
             better = preference.ranks[j] - preference.ranks[i]
-            self._add(prompt, [hashes[i], hashes[j]], [lengths[i], lengths[j]], (better > 0) - (better < 0), source,
-                      annotator, NOT_SHOWN)
+            self._add(prompt, [hashes[i], hashes[j]], [lengths[i], lengths[j]], (better > 0) - (better < 0),
+                      source, annotator, NOT_SHOWN)
 
-    def _add(self, prompt: int, hashes: list[bytes], lengths: list[int], label: int, source: int, annotator: int,
-             shown: int) -> None:
+    def _add(self, prompt: int, hashes: list[bytes], lengths: list[int], label: int, source: int,
+             annotator: int, shown: int) -> None:
         (first, second), (length, other) = hashes, lengths
         if first == second:
             return  # two equal texts are no choice
@@ -102,8 +106,8 @@ class JudgementColumns:
         firsts, seconds = hashes[:, 0].astype(np.uint64), hashes[:, 1].astype(np.uint64)
         pairs = prompts * _MIX[0] + firsts * _MIX[1] + seconds * _MIX[2]  # modulo 2**64
         return Judgements(
-            np.unique(prompts, return_inverse=True)[1], np.unique(pairs, return_inverse=True)[1], firsts, seconds,
-            np.frombuffer(self._labels, np.int8), np.frombuffer(self._annotators, np.int32),
+            np.unique(prompts, return_inverse=True)[1], np.unique(pairs, return_inverse=True)[1], firsts,
+            seconds, np.frombuffer(self._labels, np.int8), np.frombuffer(self._annotators, np.int32),
             np.frombuffer(self._sources, np.int32), np.frombuffer(self._lengths, np.int32).reshape(-1, 2),
             np.frombuffer(self._shown, np.int8))
 
@@ -124,8 +128,8 @@ class Bias(TypedDict):
 class Contradictions(TypedDict):
     """Pairs of responses that were judged more than once, and those among them with both labels.
 
-    `by_one_annotator` counts the pairs that somebody judged both ways, `between_annotators` those on which two known
-    annotators differ; a pair can be both, or neither where annotators are unknown.
+    `by_one_annotator` counts the pairs that somebody judged both ways, `between_annotators` those on which
+    two known annotators differ; a pair can be both, or neither where annotators are unknown.
     """
 
     pairs_judged_again: int
@@ -140,7 +144,8 @@ def ties(found: Judgements) -> Estimate | None:
 
 
 def longer_wins(found: Judgements, sources: list[str], annotators: list[str], most: int) -> Bias | None:
-    """How often the longer response, in characters, was preferred, among decided pairs of different lengths."""
+    """How often the longer response, in characters, was preferred, among decided pairs of different
+    lengths."""
     longer = np.sign(found.lengths[:, 0] - found.lengths[:, 1]) * found.labels
     return _bias(found, longer, np.flatnonzero(longer), sources, annotators, most)
 
@@ -162,8 +167,10 @@ def _bias(found: Judgements, won: NDArray[np.int8], rows: Ints, sources: list[st
     if overall is None:
         return None
     known = rows[found.annotators[rows] != NOBODY]
-    by_source = shares_by_group(won[rows] > 0, found.prompts[rows], found.sources[rows].astype(np.int64), most)
-    by_annotator = shares_by_group(won[known] > 0, found.prompts[known], found.annotators[known].astype(np.int64), most)
+    by_source = shares_by_group(won[rows] > 0, found.prompts[rows], found.sources[rows].astype(np.int64),
+                                most)
+    by_annotator = shares_by_group(won[known] > 0, found.prompts[known],
+                                   found.annotators[known].astype(np.int64), most)
     return {"overall": overall, "by_source": {sources[code]: share for code, share in by_source.items()},
             "by_annotator": {annotators[code]: share for code, share in by_annotator.items()}}
 
@@ -178,7 +185,8 @@ def contradictions(found: Judgements) -> Contradictions:
     own = pair_of[_both_labels(inverse, found.labels[known])]
     several = np.bincount(pair_of, minlength=len(both)) > 1
     between = several & _both_labels(found.pairs[known], found.labels[known], len(both))
-    return {"pairs_judged_again": int((np.bincount(found.pairs) > 1).sum()), "contradictions": int(both.sum()),
+    return {"pairs_judged_again": int((np.bincount(found.pairs) > 1).sum()),
+            "contradictions": int(both.sum()),
             "by_one_annotator": len(np.unique(own)), "between_annotators": int(between.sum())}
 
 

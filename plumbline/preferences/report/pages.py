@@ -1,7 +1,8 @@
-"""The data report as files: JSON for programs, Markdown for a terminal, HTML that needs nothing else for a browser.
+"""The data report as files: JSON for programs, Markdown for a terminal, HTML that needs nothing else for a
+browser.
 
-Names, reasons and examples are untrusted. In Markdown they are escaped or indented, so that nothing in them is markup;
-in HTML they are escaped, and the page forbids itself scripts, requests and frames.
+Names, reasons and examples are untrusted. In Markdown they are escaped or indented, so that nothing in them
+is markup; in HTML they are escaped, and the page forbids itself scripts, requests and frames.
 """
 
 import json
@@ -72,7 +73,8 @@ def write_report(report: DataReport, folder: Path) -> None:
     """Write report.json, report.md and report.html into `folder`: the same bytes for the same report."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    for name, content in (("report.json", whole), ("report.md", markdown(report)), ("report.html", html(report))):
+    for name, content in (("report.json", whole), ("report.md", markdown(report)),
+                          ("report.html", html(report))):
         (folder / name).write_text(content, encoding="utf-8", newline="\n")
 
 

@@ -1,7 +1,7 @@
 """The pictures of the data report, as SVG that stands inside the page.
 
-Colours are CSS variables of the page, so that they follow its light and dark mode; names are untrusted and escaped. The
-drawings are 420 units wide, which a phone shows without shrinking the letters beyond reading.
+Colours are CSS variables of the page, so that they follow its light and dark mode; names are untrusted and
+escaped. The drawings are 420 units wide, which a phone shows without shrinking the letters beyond reading.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,11 +48,13 @@ def histograms(found: Mapping[str, Histogram], title: str) -> str:
         for i, share in enumerate(one[first:], start=first):
             height = 110 * share / highest
             above = edges[i - 1] if i else -1
-            drawn.append(f'<rect class="s{series} over" x="{10 + (i - first) * step:.1f}" y="{base - height:.1f}" '
-                         f'width="{step - 1:.1f}" height="{height:.1f}"><title>{text(name)}: {100 * share:.1f} % have '
-                         f'{above + 1:,} to {edges[i]:,} characters</title></rect>')
+            drawn.append(f'<rect class="s{series} over" x="{10 + (i - first) * step:.1f}" '
+                         f'y="{base - height:.1f}" width="{step - 1:.1f}" '
+                         f'height="{height:.1f}"><title>{text(name)}: {100 * share:.1f} % have {above + 1:,} '
+                         f'to {edges[i]:,} characters</title></rect>')
     for i in range(first, len(edges), max(1, (len(edges) - first) // 6)):
-        drawn.append(f'<text class="mid" x="{10 + (i - first + 1) * step:.1f}" y="{base + 14}">{edges[i]:,}</text>')
+        drawn.append(f'<text class="mid" x="{10 + (i - first + 1) * step:.1f}" '
+                     f'y="{base + 14}">{edges[i]:,}</text>')
     drawn.append(f'<line class="axis" x1="10" y1="{base}" x2="{WIDTH - 10}" y2="{base}"/>')
     return _svg([*drawn, *_legend(list(found), base + 24)], base + 46, title)
 
@@ -72,7 +74,8 @@ def intervals(rows: Mapping[str, Estimate], title: str) -> str:
     for i, (name, row) in enumerate(rows.items()):
         y = 4 + i * ROW
         drawn += [_name(name, y),
-                  f'<line class="reach" x1="{at(row["low"])}" y1="{y + 8}" x2="{at(row["high"])}" y2="{y + 8}"/>',
+                  f'<line class="reach" x1="{at(row["low"])}" y1="{y + 8}" x2="{at(row["high"])}" '
+                  f'y2="{y + 8}"/>',
                   f'<circle class="s0" cx="{at(row["share"])}" cy="{y + 8}" r="4"><title>{text(name)}: '
                   f'{100 * row["share"]:.1f} % of {row["n"]:,}, 95 % interval {100 * row["low"]:.1f} to '
                   f'{100 * row["high"]:.1f}</title></circle>',
@@ -81,7 +84,8 @@ def intervals(rows: Mapping[str, Estimate], title: str) -> str:
 
 
 def matrix(names: Sequence[str], pairs: Sequence[PairOfAnnotators], title: str) -> str:
-    """The share of equal judgements of each two annotators; the darker, the more they agree beyond one half."""
+    """The share of equal judgements of each two annotators; the darker, the more they agree beyond one
+    half."""
     size = min(34.0, (WIDTH - LEFT) / len(names))
     drawn = []
     for i, name in enumerate(names):
@@ -98,9 +102,9 @@ def matrix(names: Sequence[str], pairs: Sequence[PairOfAnnotators], title: str) 
             drawn.append(
                 f'<rect class="s0" fill-opacity="{0.08 + 0.62 * shade:.2f}" x="{LEFT + x * size:.1f}" '
                 f'y="{20 + y * size:.1f}" width="{size - 1:.1f}" height="{size - 1:.1f}"><title>'
-                f'{text(" and ".join(pair["annotators"]))}: {100 * pair["share"]:.1f} % of {pair["n"]:,}{alpha}</title>'
-                f'</rect><text class="mid" x="{LEFT + (x + 0.5) * size:.1f}" y="{20 + (y + 0.5) * size + 4:.1f}">'
-                f'{100 * pair["share"]:.0f}</text>')
+                f'{text(" and ".join(pair["annotators"]))}: {100 * pair["share"]:.1f} % of '
+                f'{pair["n"]:,}{alpha}</title></rect><text class="mid" x="{LEFT + (x + 0.5) * size:.1f}" '
+                f'y="{20 + (y + 0.5) * size + 4:.1f}">{100 * pair["share"]:.0f}</text>')
     return _svg(drawn, round(24 + len(names) * size), title)
 
 

@@ -11,7 +11,8 @@ from plumbline.preferences.report.text_damage import DamageExample, Texts
 
 
 class Judged(TypedDict):
-    """What the labels say. `pairs` are all pairs judged, those within rankings and those made of ratings included."""
+    """What the labels say. `pairs` are all pairs judged, those within rankings and those made of ratings
+    included."""
 
     pairs: int
     ties: NotRequired[Estimate]

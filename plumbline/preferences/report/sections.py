@@ -51,8 +51,8 @@ class Section:
 
 def sections(report: DataReport) -> list[Section]:
     """All sections that have something to say."""
-    made = (_glance(report), _rows(report), _splits(report), _lengths(report), _judgements(report), _agreement(report),
-            _labellers(report), _texts(report), _fields(report), _quarantined(report))
+    made = (_glance(report), _rows(report), _splits(report), _lengths(report), _judgements(report),
+            _agreement(report), _labellers(report), _texts(report), _fields(report), _quarantined(report))
     return [one for one in made if one.sentences or one.tables or one.tiles]
 
 
@@ -91,17 +91,17 @@ def _rows(report: DataReport) -> Section:
     counts, strata = report["counts"], report["strata"]
     near = counts.get("near_heldout", 0)
     found = Section("Rows", [
-        f"{counts['rows_read']:,} rows read = {counts['rows_accepted']:,} accepted + {counts['duplicates']:,} exact "
-        f"duplicates + {f'{near:,} too near to held-out prompts + ' if near else ''}"
-        f"{counts['quarantined']:,} quarantined."])
+        f"{counts['rows_read']:,} rows read = {counts['rows_accepted']:,} accepted + "
+        f"{counts['duplicates']:,} exact duplicates + "
+        f"{f'{near:,} too near to held-out prompts + ' if near else ''}{counts['quarantined']:,} quarantined."])
     if counts.get("removed"):
         found.sentences.append(f"{counts['removed']:,} rows had been removed before, by request.")
     if "ratings" in report:
         ratings = report["ratings"]
         found.sentences.append(
-            f"{ratings['ratings']:,} ratings gave {ratings['derived']:,} preferences; {ratings['alone']:,} stand "
-            "alone: their annotator rated no other response to the same prompt, so that they say nothing. "
-            f"{ratings['replaced']:,} were replaced by a later one of the same response.")
+            f"{ratings['ratings']:,} ratings gave {ratings['derived']:,} preferences; {ratings['alone']:,} "
+            "stand alone: their annotator rated no other response to the same prompt, so that they say "
+            f"nothing. {ratings['replaced']:,} were replaced by a later one of the same response.")
     known, sources = report["names"], report["by_source"]
     found.tables = [_counted("Kind", report["by_kind"], len(report["by_kind"])),
                     _counted("Source", sources, known["sources"])]
@@ -120,17 +120,19 @@ def _splits(report: DataReport) -> Section:
         + (", as it must be: the split is decided by a hash of the prompt." if not crossed else
            ". This must not be: please report it as a bug.")])
     if "near_heldout" in counts:
-        found.sentences.append(f"{counts['near_heldout']:,} rows were kept out of training because their prompt nearly "
-                               "repeats a held-out one.")
+        found.sentences.append(f"{counts['near_heldout']:,} rows were kept out of training because their "
+                               "prompt nearly repeats a held-out one.")
     if "near_duplicate_prompts" in counts:
         found.sentences.append(f"{counts['near_duplicate_prompts']:,} distinct prompts nearly repeat another.")
     tables = (("Part", report["splits"]), ("Kind, rows", strata["kind_by_split"]),
               ("Source, rows", strata["source_by_split"]))
     found.tables = [Table((name, *("held-out" if split == "heldout" else split for split in SPLITS)),
                           [(key, *(f"{row[split]:,}" for split in SPLITS)) for key, row in _top(rows)],
-                          max(0, (report["names"]["sources"] if name.startswith("Source") else len(rows)) - TOP))
+                          max(0,
+                              (report["names"]["sources"] if name.startswith("Source") else len(rows)) - TOP))
                     for name, rows in tables if rows]
-    found.pictures = [picture for of, rows in (("kind", strata["kind_by_split"]), ("source", strata["source_by_split"]))
+    found.pictures = [picture for of,
+                      rows in (("kind", strata["kind_by_split"]), ("source", strata["source_by_split"]))
                       for picture in _bars(rows, SPLITS, f"Splits within each {of}", whole=True)]
     return found
 
@@ -153,18 +155,21 @@ def _judgements(report: DataReport) -> Section:
     found = Section("Judgements")
     if not judged["pairs"]:
         return found
-    found.sentences.append(f"{judged['pairs']:,} pairs of responses are judged, those within rankings included.")
+    found.sentences.append(f"{judged['pairs']:,} pairs of responses are judged, those within rankings "
+                           "included.")
     if "ties" in judged:
         found.sentences.append(f"Ties: {percent(judged['ties'])}.")
     for key, name in BIASES.items():
         if key not in report["bias"]:
             continue
         bias = report["bias"][key]
-        found.sentences.append(f"{name}: {percent(bias['overall'])} of {bias['overall']['n']:,}. Half is fair.")
+        found.sentences.append(f"{name}: {percent(bias['overall'])} of {bias['overall']['n']:,}. Half is "
+                               "fair.")
         for of, shares in (("Source", bias["by_source"]), ("Annotator", bias["by_annotator"])):
             more = report["names"][of.lower() + "s"] - TOP if len(shares) > TOP else 0
             found.tables.append(Table((of, name.lower(), "of"),
-                                      [(one, percent(share), f"{share['n']:,}") for one, share in _top(shares)], more))
+                                      [(one, percent(share), f"{share['n']:,}") for one,
+                                       share in _top(shares)], more))
         rows = {"overall": bias["overall"]}
         for shares in (bias["by_source"], bias["by_annotator"]):
             rows |= dict(_top(shares))
@@ -178,26 +183,27 @@ def _agreement(report: DataReport) -> Section:
     if not report["judgements"]["pairs"]:
         return found
     found.sentences.append(
-        f"{agreement['pairs_judged_again']:,} pairs were judged more than once, {agreement['contradictions']:,} of "
-        f"them with both labels: {agreement['by_one_annotator']:,} by one and the same annotator, "
-        f"{agreement['between_annotators']:,} between annotators.")
+        f"{agreement['pairs_judged_again']:,} pairs were judged more than once, "
+        f"{agreement['contradictions']:,} of them with both labels: {agreement['by_one_annotator']:,} by one "
+        f"and the same annotator, {agreement['between_annotators']:,} between annotators.")
     if "cycles" in agreement:
         circles = agreement["cycles"]
         found.sentences.append(
-            f"{circles['with_cycle']:,} of {circles['prompts']:,} prompts with three or more decided pairs have a "
-            f"circle in what the majority prefers: A over B, B over C, C over A. One annotator alone: "
+            f"{circles['with_cycle']:,} of {circles['prompts']:,} prompts with three or more decided pairs "
+            "have a circle in what the majority prefers: A over B, B over C, C over A. One annotator alone: "
             f"{circles['with_cycle_of_one_annotator']:,} of {circles['prompts_of_one_annotator']:,}.")
     if "alpha" in agreement and "overall" in agreement:
         found.sentences.append(
-            f"Two annotators give the same label: {percent(agreement['overall'])} of {agreement['overall']['n']:,}. "
-            f"Krippendorff's alpha, ordinal: {alpha_text(agreement['alpha'])}; 1 is perfect, 0 is chance.")
+            f"Two annotators give the same label: {percent(agreement['overall'])} of "
+            f"{agreement['overall']['n']:,}. Krippendorff's alpha, ordinal: "
+            f"{alpha_text(agreement['alpha'])}; 1 is perfect, 0 is chance.")
     if "near_chance" in agreement:
         near = agreement["near_chance"]
         names = ", ".join(near["annotators"][:TOP]) + (" and others" if len(near["annotators"]) > TOP else "")
         found.sentences.append(
-            f"Near chance: {names or 'nobody'}, of {near['measured']:,} annotators who share {near['enough_pairs']} or "
-            "more decided pairs with others. Near chance means that the 95 % interval of their agreement reaches one "
-            "half, what a coin gives.")
+            f"Near chance: {names or 'nobody'}, of {near['measured']:,} annotators who share "
+            f"{near['enough_pairs']} or more decided pairs with others. Near chance means that the 95 % "
+            "interval of their agreement reaches one half, what a coin gives.")
     found.tables = _agreement_tables(report)
     names_shown = list(agreement["by_annotator"])[:IN_MATRIX]
     if len(names_shown) > 1:
@@ -212,7 +218,8 @@ def _agreement_tables(report: DataReport) -> list[Table]:
         return []
     near = agreement["near_chance"]["annotators"] if "near_chance" in agreement else []
     return [
-        Table(("Annotator, with the others", "same label", "of", "alpha", "same preference where decided", ""),
+        Table(("Annotator, with the others", "same label", "of", "alpha", "same preference where decided",
+               ""),
               [(name, percent(one), f"{one['n']:,}", alpha_text(one["alpha"]) if "alpha" in one else "",
                 percent(one["decided"]) if "decided" in one else "", "near chance" if name in near else "")
                for name, one in _top(agreement["by_annotator"])], max(0, agreement["annotators"] - TOP)),
@@ -228,8 +235,9 @@ def _labellers(report: DataReport) -> Section:
     if "labellers" not in report or "share" not in report["labellers"]:
         return found
     labels = report["labellers"]
-    found.sentences.append(f"{labels['human']:,} rows are judged by people, {labels['machine']:,} by machines "
-                           f"({100 * labels['share']:.1f} % of all); {labels['unknown']:,} do not say.")
+    found.sentences.append(f"{labels['human']:,} rows are judged by people, {labels['machine']:,} by "
+                           f"machines ({100 * labels['share']:.1f} % of all); {labels['unknown']:,} do not "
+                           "say.")
     found.tables.append(Table(("Annotator", "human", "machine", "unknown"),
                               [(name, f"{one['human']:,}", f"{one['machine']:,}", f"{one['unknown']:,}")
                                for name, one in _top(labels["by_annotator"])],
@@ -241,21 +249,25 @@ def _texts(report: DataReport) -> Section:
     found, texts = Section("Texts"), report["texts"]
     troubled = {name: one for name, one in texts.items() if one["trouble"]}
     if texts:
-        found.sentences.append("Share of prompts and responses with traces of damage; tags and entities can be meant, "
-                               "where texts are about HTML." if troubled else "No traces of damage were found.")
+        found.sentences.append("Share of prompts and responses with traces of damage; tags and entities can "
+                               "be meant, where texts are about HTML." if troubled else "No traces of damage "
+                                                                                        "were found.")
     if troubled:
         seen = [trouble for trouble in TROUBLES if any(trouble in one["trouble"] for one in troubled.values())]
         found.tables.append(Table(("Source", "texts", *seen), [
-            (name, f"{one['texts']:,}", *(f"{100 * one['trouble'][trouble]['share']:.2f} %" if trouble in one["trouble"]
+            (name, f"{one['texts']:,}",
+             *(f"{100 * one['trouble'][trouble]['share']:.2f} %" if trouble in one["trouble"]
                                           else "" for trouble in seen)) for name, one in _top(troubled)],
             max(0, len(troubled) - TOP)))
         found.tables.append(Table(("First seen", "source", "around it"),
                                   [(trouble, example["source"], repr(example["around"]))
                                    for trouble, example in report["trouble_examples"].items()]))
     scripts: list[tuple[str, ...]] = [
-        (name, ", ".join(f"{script} {n:,}" for script, n in one["scripts"].items())) for name, one in _top(texts)]
+        (name, ", ".join(f"{script} {n:,}" for script, n in one["scripts"].items())) for name,
+        one in _top(texts)]
     if scripts:
-        found.tables.append(Table(("Source", "texts by script"), scripts, max(0, report["names"]["sources"] - TOP)))
+        found.tables.append(Table(("Source", "texts by script"), scripts,
+                                  max(0, report["names"]["sources"] - TOP)))
     return found
 
 
@@ -287,5 +299,6 @@ def _top(rows: Mapping[str, T]) -> list[tuple[str, T]]:
     return list(rows.items())[:TOP]
 
 
-def _bars(rows: Mapping[str, Mapping[str, int]], parts: Sequence[str], title: str, whole: bool = False) -> list[str]:
+def _bars(rows: Mapping[str, Mapping[str, int]], parts: Sequence[str], title: str,
+          whole: bool = False) -> list[str]:
     return [pictures.bars(dict(_top(rows)), parts, title, whole)] if rows else []

@@ -1,9 +1,9 @@
 """What went wrong with texts on their way here, and what they are written in.
 
-Trouble is looked for by its traces: the replacement character, UTF-8 that was read as Latin-1 or Windows-1252 (such as
-"cafÃ©"), control characters, HTML entities, HTML tags, markers of a chat template. A trace proves nothing in a single
-text (an answer about HTML has tags), but a source full of them was damaged, or rendered for another model already. The
-script of a text is that of most of its letters; languages are not told apart.
+Trouble is looked for by its traces: the replacement character, UTF-8 that was read as Latin-1 or Windows-1252
+(such as "cafÃ©"), control characters, HTML entities, HTML tags, markers of a chat template. A trace proves
+nothing in a single text (an answer about HTML has tags), but a source full of them was damaged, or rendered
+for another model already. The script of a text is that of most of its letters; languages are not told apart.
 """
 
 import re
@@ -27,7 +27,8 @@ NO_LETTERS, OTHER = "no letters", "other"
 CONTEXT = 30
 
 _SCRIPTS = {
-    "Latin": ((0x41, 0x5A), (0x61, 0x7A), (0xAA, 0xAA), (0xBA, 0xBA), (0xC0, 0xD6), (0xD8, 0xF6), (0xF8, 0x2AF),
+    "Latin": ((0x41, 0x5A), (0x61, 0x7A), (0xAA, 0xAA), (0xBA, 0xBA), (0xC0, 0xD6), (0xD8, 0xF6),
+              (0xF8, 0x2AF),
               (0x1E00, 0x1EFF), (0x2C60, 0x2C7F), (0xA720, 0xA7FF), (0xFF21, 0xFF3A), (0xFF41, 0xFF5A)),
     "Greek": ((0x370, 0x3FF), (0x1F00, 0x1FFF)),
     "Cyrillic": ((0x400, 0x52F), (0x1C80, 0x1C8F), (0x2DE0, 0x2DFF), (0xA640, 0xA69F)),

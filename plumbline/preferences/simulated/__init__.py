@@ -1,4 +1,5 @@
-"""A small simulated world: requests, responses of varying quality, annotators who disagree, and the gold reward."""
+"""A small simulated world: requests, responses of varying quality, annotators who disagree, and the gold
+reward."""
 
 from plumbline.preferences.simulated.annotators import rows
 from plumbline.preferences.simulated.gold import gold_reward

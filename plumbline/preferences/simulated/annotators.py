@@ -1,8 +1,8 @@
 """Annotators of different reliability, and the preference data that they produce.
 
-An annotator sees the gold reward through noise: utility = gold + taste for length + Gumbel noise / reliability, so that
-choices between two follow Bradley-Terry and rankings follow Plackett-Luce (Luce 1959; Plackett 1975). One likes long
-answers, one hardly looks.
+An annotator sees the gold reward through noise: utility = gold + taste for length + Gumbel noise /
+reliability, so that choices between two follow Bradley-Terry and rankings follow Plackett-Luce (Luce 1959;
+Plackett 1975). One likes long answers, one hardly looks.
 """
 
 import math
@@ -13,7 +13,16 @@ from functools import cache
 from plumbline.preferences.simulated.gold import score
 from plumbline.preferences.simulated.responses import CONTESTANTS, DEMONSTRATORS, write
 from plumbline.preferences.simulated.world import Kind, SimulatedRequest, requests
-from plumbline.preferences.types import Comparison, Demonstration, Label, Message, Origin, Prompt, Ranking, Row
+from plumbline.preferences.types import (
+    Comparison,
+    Demonstration,
+    Label,
+    Message,
+    Origin,
+    Prompt,
+    Ranking,
+    Row,
+)
 
 TIE_WITHIN = 0.15
 SECOND_OPINIONS = 0.15
@@ -21,7 +30,8 @@ SECOND_OPINIONS = 0.15
 
 @dataclass(frozen=True)
 class SimulatedAnnotator:
-    """`reliability`: inverse scale of the noise. `length_taste`: utility a word. `careless`: chance of a random one."""
+    """`reliability`: inverse scale of the noise. `length_taste`: utility a word. `careless`: chance of a
+    random one."""
 
     name: str
     reliability: float

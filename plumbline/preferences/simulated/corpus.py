@@ -1,6 +1,7 @@
 """Plain text about the simulated world, to pretrain a language model on.
 
-Prose, never a request with its answer: the base model learns the facts and the words, and nothing about being helpful.
+Prose, never a request with its answer: the base model learns the facts and the words, and nothing about being
+helpful.
 """
 
 import random
@@ -69,7 +70,8 @@ def _chatter(rng: random.Random) -> str:
     verb, (objects, _) = rng.choice(list(ACTIVITIES.items()))
     said = (
         rng.choice(responses.POLITE), rng.choice(responses.RUDE), rng.choice(responses.CLOSERS),
-        rng.choice(responses.PADDING), rng.choice(HOWTO_WORDINGS).format(verb=verb, x=rng.choice(objects.split())),
+        rng.choice(responses.PADDING),
+        rng.choice(HOWTO_WORDINGS).format(verb=verb, x=rng.choice(objects.split())),
         rng.choice(FACT_WORDINGS).format(question=rng.choice(list(FACTS.values()))[1].format(x=rng.choice(ANIMALS))),
         rng.choice(COMFORT_WORDINGS).format(feeling=rng.choice(FEELINGS), cause=rng.choice(list(CAUSES))),
         rng.choice(HARM_WORDINGS).format(harm=rng.choice(list(HARMS)), target=rng.choice(TARGETS)),

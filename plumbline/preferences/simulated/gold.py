@@ -13,7 +13,8 @@ CONTENT, MISTAKE, MANNER, WASTE, REPETITION = 2.0, 0.75, 0.5, 0.25, 0.4
 
 
 def gold_reward(prompt: Prompt, response: str) -> float:
-    """How good `response` to `prompt` is. Raises UserError for a request that is not of the simulated world."""
+    """How good `response` to `prompt` is. Raises UserError for a request that is not of the simulated
+    world."""
     request = requests().get(prompt[-1].content)
     if request is None:
         raise UserError(f"The gold reward knows only simulated requests; found {prompt[-1].content[:80]!r}. "
@@ -23,7 +24,8 @@ def gold_reward(prompt: Prompt, response: str) -> float:
 
 def score(request: SimulatedRequest, response: str) -> float:
     """The gold reward of `response` to `request`."""
-    sentences = [said for part in response.replace("!", ".").replace("?", ".").split(".") if (said := words(part))]
+    sentences = [said for part in response.replace("!", ".").replace("?",
+                                                                     ".").split(".") if (said := words(part))]
     complete = response.rstrip().endswith((".", "!", "?"))
     covered, mistakes, waste, repeated, manner = [], 0, 0, 0, 0.0
     seen: set[tuple[str, ...]] = set()

@@ -1,7 +1,8 @@
 """Responses of varying quality, as several writers of different skill would give them.
 
-A response is an opener, the content, and a closer. Every writer has a chance of each fault: a point left out, points in
-the wrong order, something wrong, answering another request, rudeness, padding, saying things twice, breaking off.
+A response is an opener, the content, and a closer. Every writer has a chance of each fault: a point left out,
+points in the wrong order, something wrong, answering another request, rudeness, padding, saying things twice,
+breaking off.
 """
 
 import random
@@ -13,7 +14,8 @@ from plumbline.preferences.simulated.world import SimulatedRequest, requests
 POLITE = ("Sure", "Of course", "Happy to help", "Good question", "Gladly")
 RUDE = ("What a silly question", "Figure it out yourself", "I do not have time for this")
 CLOSERS = ("Let me know if that helps", "Enjoy", "Good luck", "I hope this helps")
-PADDING = ("As everyone knows there is a lot to say about this", "This is something that people often think about",
+PADDING = ("As everyone knows there is a lot to say about this", "This is something that people often think "
+                                                                 "about",
            "There are many opinions and many ways to see it", "It is what it is and that is how it goes",
            "Before we go on let us think about it for a moment")
 ORDER_WORDS = ("First", "Then", "Next", "Finally")
@@ -42,8 +44,8 @@ NOVICE = Writer("novice", 0.25, 0.25, 0.30, 0.08, 0.20, 0.40, 0.40, 0.30, 0.05)
 PARROT = Writer("parrot", 0.02, 0.02, 0.05, 0.70, 0.0, 0.10, 0.05, 0.02, 0.0)
 TROLL = Writer("troll", 0.40, 0.40, 0.50, 0.30, 0.45, 0.40, 0.50, 0.50, 0.20)
 
-# Demonstrations come from ordinary people; the responses that annotators compare span the whole range, as they must for
-# a reward model to be of use far from where it started.
+# Demonstrations come from ordinary people; the responses that annotators compare span the whole range, as
+# they must for a reward model to be of use far from where it started.
 DEMONSTRATORS = {EXPERT: 0.10, HELPER: 0.80, NOVICE: 0.10}
 CONTESTANTS = {EXPERT: 0.22, HELPER: 0.32, NOVICE: 0.13, PARROT: 0.22, TROLL: 0.11}
 

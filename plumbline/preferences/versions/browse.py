@@ -1,7 +1,8 @@
-"""Looking through the rows of a version: filters from the index, texts from the files, a page's worth at a time.
+"""Looking through the rows of a version: filters from the index, texts from the files, a page's worth at a
+time.
 
-Filters need the index alone. Searching reads the lines of what the filters leave, in the order of the files, and ends
-with a page's worth of hits or when its time is up; it says where to go on.
+Filters need the index alone. Searching reads the lines of what the filters leave, in the order of the files,
+and ends with a page's worth of hits or when its time is up; it says where to go on.
 """
 
 import json
@@ -17,7 +18,8 @@ from plumbline.preferences.batches.index import KINDS, NOBODY, Flags
 from plumbline.preferences.versions.compare import Changes, Columns, Rows
 
 Agreement = Literal["disputed", "agreed", "once"]
-AGREEMENTS: dict[Agreement, str] = {"disputed": "others judged it differently", "agreed": "judged again, all the same",
+AGREEMENTS: dict[Agreement, str] = {"disputed": "others judged it differently", "agreed": "judged again, all "
+                                                                                          "the same",
                                     "once": "judged once"}
 UNKNOWN = "unknown"
 """The name by which a filter finds rows without an annotator."""
@@ -68,7 +70,8 @@ class Browser:
         return len(self.columns.once)
 
     def find(self, wanted: Wanted, start: int, size: int, seconds: float) -> Page:
-        """The page of `size` rows that begins at `start`; a search for a text takes about `seconds` at most."""
+        """The page of `size` rows that begins at `start`; a search for a text takes about `seconds` at
+        most."""
         rows = self.filtered(wanted)
         if not wanted.text:
             page = rows[start:start + size].tolist()
@@ -106,7 +109,8 @@ class Browser:
         table = np.bincount(columns.source[rows] * len(KINDS) + columns.kind[rows],
                             minlength=len(columns.sources) * len(KINDS)).reshape(-1, len(KINDS))
         order = np.argsort(-table.sum(axis=1), kind="stable").tolist()
-        return {columns.sources[i]: dict(zip(KINDS, table[i].tolist(), strict=True)) for i in order if table[i].any()}
+        return {columns.sources[i]: dict(zip(KINDS, table[i].tolist(),
+                                             strict=True)) for i in order if table[i].any()}
 
     @cached_property
     def prompts(self) -> int:

@@ -1,7 +1,7 @@
 """Versions of preference data side by side: which rows came, which went, and which were judged anew.
 
-A version is a list of files of rows: a batch, or a snapshot. Comparing two needs their indexes only; texts are read for
-the examples alone.
+A version is a list of files of rows: a batch, or a snapshot. Comparing two needs their indexes only; texts
+are read for the examples alone.
 """
 
 import hashlib
@@ -50,7 +50,8 @@ class Relabelled(Change):
     """Rows whose verdict changed; each example has the row before and after."""
 
     flip_rate: float | None
-    """Share of the comparisons in both versions, by the same annotator, whose label changed; None without any."""
+    """Share of the comparisons in both versions, by the same annotator, whose label changed; None without
+    any."""
     comparisons: int
     """How many comparisons that is a share of."""
 
@@ -101,7 +102,8 @@ class Columns:
             return self.parsed(position, rows.readline())
 
     def parsed(self, position: int, line: bytes) -> dict[str, object]:
-        """The row on a line that was read at a position, with its id. Raises DamagedBatch for the line of another."""
+        """The row on a line that was read at a position, with its id. Raises DamagedBatch for the line of
+        another."""
         import orjson
 
         name = f"{int(self.row[position]):016x}"
@@ -137,7 +139,8 @@ def _one_numbering(columns: list[tuple[Codes, Names]]) -> tuple[Codes, list[str]
 
 
 def rows_of(version: DataVersion) -> Iterator[Row]:
-    """The rows of a version, file after file. Raises DamagedBatch at the end of a file that is not what it was."""
+    """The rows of a version, file after file. Raises DamagedBatch at the end of a file that is not what it
+    was."""
     import orjson
 
     for file, digest in version.files:
@@ -152,8 +155,8 @@ def describe(version: DataVersion, indexes: Path) -> Holdings:
     rows = columns.once
     kinds = Counter(KINDS[kind] for kind in columns.kind[rows].tolist())
     every = _change(columns, rows)
-    return Holdings(every.rows, every.by_source, every.by_annotator, every.examples, dict(kinds.most_common()),
-                    len(np.unique(columns.prompt)))
+    return Holdings(every.rows, every.by_source, every.by_annotator, every.examples,
+                    dict(kinds.most_common()), len(np.unique(columns.prompt)))
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,8 @@ def difference(old: Columns, new: Columns) -> DataDifference:
 
 
 def flips(old: Columns, found: Changes) -> tuple[float | None, int]:
-    """The share of the comparisons in both versions, by the same annotator, whose label changed; and of how many."""
+    """The share of the comparisons in both versions, by the same annotator, whose label changed; and of how
+    many."""
     comparisons, flipped = (sum(int((old.kind[rows] == COMPARISON).sum()) for rows in parts)
                             for parts in ((found.same, found.judged_twice), (found.was,)))
     return flipped / comparisons if comparisons else None, comparisons
@@ -225,7 +229,8 @@ def _judgements(index: BatchIndex) -> Hashes:
 
 
 def _named(codes: Codes, names: Names) -> Hashes:
-    hashes = [int.from_bytes(hashlib.blake2b(str(name).encode(), digest_size=8).digest(), "big") for name in names]
+    hashes = [int.from_bytes(hashlib.blake2b(str(name).encode(), digest_size=8).digest(),
+                             "big") for name in names]
     return np.array(hashes, np.uint64)[codes] if len(codes) else np.zeros(0, np.uint64)
 
 

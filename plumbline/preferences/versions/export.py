@@ -1,8 +1,9 @@
 """Export: rows as files that other tools read, and that import as the same rows.
 
-`jsonl` and `parquet` are our own schema and lose nothing. `trl` (prompt and messages apart) and `hh` (two transcripts)
-hold pairs: a ranking becomes its pairs, and what the form cannot say is left out and counted with the reason. Their
-extra columns `source`, `annotator`, `time`, `machine`, `strength` and `shown_first` carry what pairs do not.
+`jsonl` and `parquet` are our own schema and lose nothing. `trl` (prompt and messages apart) and `hh` (two
+transcripts) hold pairs: a ranking becomes its pairs, and what the form cannot say is left out and counted
+with the reason. Their extra columns `source`, `annotator`, `time`, `machine`, `strength` and `shown_first`
+carry what pairs do not.
 """
 
 import json
@@ -53,7 +54,8 @@ Write = Callable[[Records], None]
 
 
 def write_export(rows: Iterable[Row], form: Form, out: Path) -> Exported:
-    """Write the rows to the file `out`, which is there only when all of it is. Raises UserError if it cannot be."""
+    """Write the rows to the file `out`, which is there only when all of it is. Raises UserError if it cannot
+    be."""
     left_out: Counter[str] = Counter()
     written = 0
     records = map(to_json, rows) if form in ("jsonl", "parquet") else _pairs(rows, form, left_out)
@@ -77,7 +79,8 @@ def write_export(rows: Iterable[Row], form: Form, out: Path) -> Exported:
 @contextmanager
 def _lines(file: Path) -> Iterator[Write]:
     with file.open("w", encoding="utf-8", newline="\n") as opened:
-        yield lambda records: opened.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        yield lambda records: opened.writelines(json.dumps(record,
+                                                           ensure_ascii=False) + "\n" for record in records)
 
 
 @contextmanager
@@ -87,8 +90,8 @@ def _parquet(file: Path) -> Iterator[Write]:
         import pyarrow  # type: ignore[import-untyped]
         from pyarrow import parquet
     except ModuleNotFoundError:
-        raise UserError("Writing Parquet needs pyarrow, which is not installed: pip install pyarrow, or export as "
-                        "jsonl.") from None
+        raise UserError("Writing Parquet needs pyarrow, which is not installed: pip install pyarrow, or "
+                        "export as jsonl.") from None
     text, number = pyarrow.string(), pyarrow.float64()
     message = pyarrow.struct({"role": text, "content": text})
     schema = pyarrow.schema({
@@ -128,7 +131,8 @@ def _trl(pair: Comparison) -> dict[str, object]:
 
 def _hh(pair: Comparison) -> dict[str, object]:
     _refuse_tie(pair)
-    return {"chosen": _transcript(pair.prompt, pair.chosen), "rejected": _transcript(pair.prompt, pair.rejected)}
+    return {"chosen": _transcript(pair.prompt, pair.chosen),
+            "rejected": _transcript(pair.prompt, pair.rejected)}
 
 
 def _refuse_tie(pair: Comparison) -> None:
@@ -143,7 +147,8 @@ def _transcript(prompt: Prompt, response: str) -> str:
         raise _LeftOut("a transcript has no place for a system message")
     text = "".join(f"\n\n{SPEAKERS[turn.role]}: {turn.content}" for turn in turns)
     if text.count("\n\nHuman:") + text.count("\n\nAssistant:") != len(turns):
-        raise _LeftOut("a text holds `\\n\\nHuman:` or `\\n\\nAssistant:`, which starts a turn of a transcript")
+        raise _LeftOut("a text holds `\\n\\nHuman:` or `\\n\\nAssistant:`, which starts a turn of a "
+                       "transcript")
     if as_transcript(text) != turns:
         raise _LeftOut("a text starts or ends with white space, which a transcript does not keep")
     return text

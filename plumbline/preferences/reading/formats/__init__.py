@@ -1,8 +1,9 @@
-"""Import formats: from one record of somebody else's file to rows of ours, recognised by the record's field names.
+"""Import formats: from one record of somebody else's file to rows of ours, recognised by the record's field
+names.
 
-`parse` is the whole of it: a record gives one judgement or, from the annotation tools, several, each a row or what is
-wrong with it. table.py lists the formats, meaning.py the fields that no row is made without; docs/data-formats.md
-describes them all.
+`parse` is the whole of it: a record gives one judgement or, from the annotation tools, several, each a row or
+what is wrong with it. table.py lists the formats, meaning.py the fields that no row is made without;
+docs/data-formats.md describes them all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,18 +24,21 @@ __all__ = ["EXPECTED", "FIELDS", "FORMATS", "RECOGNISED", "Format", "Judgement",
 
 SHOWN_KEYS = 12
 EXPECTED = ("our own schema (kind, prompt, response or responses), pairs (chosen and rejected, with prompt, "
-            "conversations or neither), rankings (prompt, responses, ranks), ratings (prompt, response, score or "
-            "thumb), AlpacaEval annotations (instruction, output_1, output_2, preference), conversations (messages), "
-            "Alpaca instructions (instruction, output), or another format of docs/data-formats.md")
-FIELDS = ("prompt", "chosen", "rejected", "response", "response_1", "response_2", "responses", "ranks", "score",
-          "thumb", "completion", "messages", "instruction", "input", "output", "system", "history", "context", "label",
-          "strength", "shown_first", "kind", "source", "annotator", "time", "machine")
+            "conversations or neither), rankings (prompt, responses, ranks), ratings (prompt, response, "
+            "score or thumb), AlpacaEval annotations (instruction, output_1, output_2, preference), "
+            "conversations (messages), Alpaca instructions (instruction, output), or another format of "
+            "docs/data-formats.md")
+FIELDS = ("prompt", "chosen", "rejected", "response", "response_1", "response_2", "responses", "ranks",
+          "score",
+          "thumb", "completion", "messages", "instruction", "input", "output", "system", "history", "context",
+          "label", "strength", "shown_first", "kind", "source", "annotator", "time", "machine")
 """The fields of ours that a column can be mapped to."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read a file: in which format (None: recognise it), and which of its columns hold which field of ours."""
+    """How to read a file: in which format (None: recognise it), and which of its columns hold which field of
+    ours."""
 
     format: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -46,12 +50,12 @@ class Reading:
     def __post_init__(self) -> None:
         """Raises UserError for a format or a field that there is not."""
         if self.format is not None and self.format not in FORMATS:
-            raise UserError(f"There is no format {self.format!r}.{closest(self.format, FORMATS)} Known formats: "
-                            f"{', '.join(FORMATS)}.")
+            raise UserError(f"There is no format {self.format!r}.{closest(self.format, FORMATS)} Known "
+                            f"formats: {', '.join(FORMATS)}.")
         for name in self.columns:
             if name not in FIELDS:
-                raise UserError(f"There is no field {name!r} to map a column to.{closest(name, FIELDS)} Known fields: "
-                                f"{', '.join(FIELDS)}.")
+                raise UserError(f"There is no field {name!r} to map a column to.{closest(name, FIELDS)} "
+                                f"Known fields: {', '.join(FIELDS)}.")
 
 
 RECOGNISED = Reading()
@@ -65,7 +69,8 @@ def closest(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
 
 
 def parse(record: object, source: str, how: Reading = RECOGNISED, unread: Unread | None = None) -> Judgements:
-    """What `record` says, from a source of this name: at least one judgement, each a row or what is wrong with it.
+    """What `record` says, from a source of this name: at least one judgement, each a row or what is wrong
+    with it.
 
     Every field of the record is read, or counted in `unread`, or sets the record aside.
     """
@@ -89,14 +94,15 @@ def _renamed(record: Mapping[str, object], how: Reading) -> dict[str, object]:
 
 
 def _account_for(given: Record, judged: Judgements, known: Format, how: Reading, unread: Unread) -> None:
-    """Count the fields that were not read. Raises Unusable for one that the row would say something else without."""
+    """Count the fields that were not read. Raises Unusable for one that the row would say something else
+    without."""
     if not any(isinstance(row, Row) for row in judged):
         return
     left_alone, unknown = [*given.left()], list[str]()
     for place, value in given.unread():
         if place in how.columns:
-            raise Unusable(how.columns[place], f"it is mapped to {place!r}, which the format {known.name} does not "
-                                               "read")
+            raise Unusable(how.columns[place], f"it is mapped to {place!r}, which the format {known.name} "
+                                               "does not read")
         if is_left_alone(place, known.leaves) or place.rpartition(".")[2] in how.leave:
             left_alone.append(place)
         elif (reason := changes(place, value)) is None or (reason == ASKED and _is_said(value, judged)):

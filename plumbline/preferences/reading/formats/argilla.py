@@ -1,10 +1,11 @@
 """Argilla's exports: each answer of each annotator to the question that judges is a judgement.
 
-Three forms are read: records as `to_list()` and `to_json()` give them (`fields`, `responses` by question), the same
-flattened (`question.responses`, `.responses.users`, `.responses.status`), and the columns of Argilla 1 on the hub (a
-list of `user_id`, `value`, `status` under the question's name, with `question-suggestion-metadata` beside it).
-questions.py says which question judges; the others are left alone, and so are suggestions, which are what the annotator
-was shown. Answers that were not submitted are quarantined.
+Three forms are read: records as `to_list()` and `to_json()` give them (`fields`, `responses` by question),
+the same flattened (`question.responses`, `.responses.users`, `.responses.status`), and the columns of Argilla
+1 on the hub (a list of `user_id`, `value`, `status` under the question's name, with
+`question-suggestion-metadata` beside it). questions.py says which question judges; the others are left alone,
+and so are suggestions, which are what the annotator was shown. Answers that were not submitted are
+quarantined.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +39,8 @@ from plumbline.preferences.types import Comparison, Demonstration, Origin, Ranki
 
 ANSWERS, USERS, STATUS = ".responses", ".responses.users", ".responses.status"
 SUGGESTED = "-suggestion-metadata"
-SUGGESTIONS = (".suggestion", ".suggestion.agent", ".suggestion.score", ".suggestion.type", "-suggestion", SUGGESTED)
+SUGGESTIONS = (".suggestion", ".suggestion.agent", ".suggestion.score", ".suggestion.type", "-suggestion",
+               SUGGESTED)
 """Ends of the names of columns that hold what was suggested."""
 DESCRIPTIONS = ("metadata.", "vectors.", "vector.")
 """Beginnings of the names of columns that describe a record."""
@@ -74,8 +76,8 @@ def argilla(record: Record, source: str) -> Judgements:
     if not judges and not any(answer.status in SUBMITTED for answer in answers):
         raise Unusable("responses", f"the answers were not submitted: {shown(answers[0].status)}")
     if not judges:
-        raise Unusable("responses", f"expected a ranking, a rating, a label or a demonstration among the answers to "
-                                    f"{', '.join(sorted(names))[:200]}")
+        raise Unusable("responses", "expected a ranking, a rating, a label or a demonstration among the "
+                                    f"answers to {', '.join(sorted(names))[:200]}")
     _leave_the_rest(record, fields, {name: name in judges for name in names})
     return [_judgement(answer, judges[answer.question], task, record, source) for answer in answers
             if answer.question in judges]
@@ -116,7 +118,8 @@ def _nested(record: Record, responses: object) -> Iterator[ArgillaAnswer]:
 
 
 def _given(record: Record, question: str, place: str, given: object) -> Iterator[ArgillaAnswer]:
-    if isinstance(given, dict) and isinstance(given.get("value"), list):  # the hub's sequences: an object of lists
+    # The hub's sequences: an object of lists.
+    if isinstance(given, dict) and isinstance(given.get("value"), list):
         _note_the_rest(record, place, given)
         users, states = given.get("user_id"), given.get("status")
         for i, value in enumerate(given["value"]):
@@ -180,12 +183,14 @@ def _kind(question: str, value: object, about: str | None, task: Task) -> Kind:
     return "demonstrates" if not task.responses and normalised(question).startswith(CORRECTIONS) else "other"
 
 
-def _judgement(answer: ArgillaAnswer, question: Question, task: Task, record: Record, source: str) -> Judgement:
+def _judgement(answer: ArgillaAnswer, question: Question, task: Task, record: Record,
+               source: str) -> Judgement:
     """The judgement that the answer is, or what is wrong with it."""
     field, stands = f"responses.{answer.question}", answer.status in SUBMITTED
     not_submitted = f"the answer was not submitted: {shown(answer.status)}"
     try:
-        row = _row(answer.value, question, task, origin_of(record, source, annotator=answer.user, machine=False), field)
+        row = _row(answer.value, question, task,
+                   origin_of(record, source, annotator=answer.user, machine=False), field)
     except Unusable as problem:
         return problem if stands else Unusable(field, not_submitted)
     return row if stands else TakenBack(field, not_submitted, row)
@@ -201,8 +206,8 @@ def _row(value: object, question: Question, task: Task, origin: Origin, field: s
                                            and normalised(question.name).startswith(CORRECTIONS)):
         return Demonstration(task.prompt(), as_text(value, field), origin)
     if question.kind == "other":
-        raise Unusable(field, f"expected a ranking, a number, a label that names a response, or yes or no; found "
-                              f"{shown(value)}")
+        raise Unusable(field, "expected a ranking, a number, a label that names a response, or yes or no; "
+                              f"found {shown(value)}")
     response = task.only(field) if question.about is None else task.text(question.about)
     score = as_number(value, field) if question.kind == "rates" else float(as_thumb(value, field))
     return Rating(task.prompt(), response, score, origin)
@@ -215,7 +220,8 @@ def _compared(value: object, task: Task, origin: Origin, field: str) -> Row:
     if label is None:
         raise Unusable(field, f"expected the name of one of two responses, or tie, found {shown(value)}")
     first, second = task.responses
-    return Comparison(task.prompt(), different(task.text(first), task.text(second), (first, second)), label, origin)
+    return Comparison(task.prompt(), different(task.text(first), task.text(second), (first, second)), label,
+                      origin)
 
 
 def _ranks(value: object, task: Task, field: str) -> dict[str, int] | None:
@@ -224,7 +230,8 @@ def _ranks(value: object, task: Task, field: str) -> dict[str, int] | None:
     None for labels, which rank nothing. Raises Unusable for ranks that are none.
     """
     if isinstance(value, dict) and isinstance(value.get("value"), list) and isinstance(value.get("rank"), list):
-        value = [{"value": name, "rank": rank} for name, rank in zip(value["value"], value["rank"], strict=False)]
+        value = [{"value": name, "rank": rank} for name,
+                 rank in zip(value["value"], value["rank"], strict=False)]
     if not isinstance(value, list):
         return None
     ranks: dict[str, int] = {}

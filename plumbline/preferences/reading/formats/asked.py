@@ -1,12 +1,19 @@
 """What was asked: a prompt with everything that stands beside it in other fields of its record.
 
-A system prompt goes first, then the history, then the prompt itself; a context stands before its last turn and an input
-after it. What has been read as something else is not read again.
+A system prompt goes first, then the history, then the prompt itself; a context stands before its last turn
+and an input after it. What has been read as something else is not read again.
 """
 
 from collections.abc import Sequence
 
-from plumbline.preferences.reading.conversations import Unusable, any_prompt, as_messages, as_prompt, as_text, shown
+from plumbline.preferences.reading.conversations import (
+    Unusable,
+    any_prompt,
+    as_messages,
+    as_prompt,
+    as_text,
+    shown,
+)
 from plumbline.preferences.reading.formats.fields import as_list
 from plumbline.preferences.reading.formats.record import Record, says_nothing
 from plumbline.preferences.types import Message, Prompt
@@ -31,7 +38,8 @@ def asked(record: Record) -> Prompt:
 
 
 def with_the_rest(record: Record, turns: Sequence[Message], field: str = "prompt") -> Prompt:
-    """These turns, the last of them the user's, with what stands beside them in the record. Raises Unusable."""
+    """These turns, the last of them the user's, with what stands beside them in the record. Raises
+    Unusable."""
     if not record.may_hold(BESIDE):
         return as_prompt(turns, field)
     start = 1 if _starts_with_system(turns) else 0
@@ -56,7 +64,8 @@ def with_system(record: Record, turns: Sequence[Message]) -> list[Message]:
         if not _starts_with_system(turns):
             turns = [Message("system", system), *turns]
         elif turns[0].content.strip() != system.strip():
-            raise Unusable(name, "it differs from the other system prompt of this row, and there can be one only")
+            raise Unusable(name, "it differs from the other system prompt of this row, and there can be one "
+                                 "only")
     return turns
 
 
@@ -71,20 +80,23 @@ def _history(record: Record) -> list[Message]:
     turns = []
     for i, pair in enumerate(earlier):
         if not isinstance(pair, list) or len(pair) != 2:
-            raise Unusable(f"{name}[{i}]", f"expected a question and its answer, or a message, found {shown(pair)}")
+            raise Unusable(f"{name}[{i}]", "expected a question and its answer, or a message, found "
+                                           f"{shown(pair)}")
         turns += [Message("user", as_text(pair[0], f"{name}[{i}][0]")),
                   Message("assistant", as_text(pair[1], f"{name}[{i}][1]"))]
     return turns
 
 
 def _unread_text(record: Record, names: Sequence[str]) -> str | None:
-    """The text, or the texts, in the first of these fields that says something and has not been read as another."""
+    """The text, or the texts, in the first of these fields that says something and has not been read as
+    another."""
     name = next((name for name in names if not record.was_read(name) and record.holds(name)), None)
     if name is None:
         return None
     value = record.get(name)
     if isinstance(value, list):
-        return "\n\n".join(as_text(text, f"{name}[{i}]") for i, text in enumerate(value) if not says_nothing(text))
+        return "\n\n".join(as_text(text, f"{name}[{i}]") for i,
+                           text in enumerate(value) if not says_nothing(text))
     return as_text(value, name)
 
 

@@ -1,4 +1,5 @@
-"""One response to a prompt: conversations, Alpaca instructions, TRL's prompt and completion, the chosen side of pairs.
+"""One response to a prompt: conversations, Alpaca instructions, TRL's prompt and completion, the chosen side
+of pairs.
 
 It is a demonstration, unless a thumb or a score stands beside it: then it is a rating, however good.
 """

@@ -1,4 +1,5 @@
-"""Fields that many formats share: numbers, thumbs, times, lists of responses, and where a judgement came from.
+"""Fields that many formats share: numbers, thumbs, times, lists of responses, and where a judgement came
+from.
 
 Data sets fill absent fields with null, and CSV with nothing: both count as absent in what is optional.
 """
@@ -17,7 +18,8 @@ from plumbline.preferences.types import Comparison, Label, Origin, Prompt, Row
 
 
 class TakenBack(Unusable):
-    """A judgement that its annotator has taken back: it is set aside, and a correction removes what it had been."""
+    """A judgement that its annotator has taken back: it is set aside, and a correction removes what it had
+    been."""
 
     def __init__(self, field: str, reason: str, row: Row) -> None:
         super().__init__(field, reason)
@@ -30,25 +32,27 @@ Judgements = Sequence[Judgement]
 FIRST_YEAR, LAST_YEAR = 1970, 2100
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?")
 MILLISECONDS_FROM = 1e11  # as seconds this is the year 5138, as milliseconds 1973
-TIES = frozenset({"tie", "ties", "tied", "draw", "equal", "same", "both", "neither", "nopreference", "bothgood",
+TIES = frozenset({"tie", "ties", "tied", "draw", "equal", "same", "both", "neither", "nopreference",
+                  "bothgood",
                   "bothbad", "tiebothbad", "tiebothgood", "tieinconsistent", "equallygood", "equallybad"})
-"""What says that neither response is better, as `normalised` spells it: plain words, Arena's two, and MT-bench's judge
-that contradicted itself."""
+"""What says that neither response is better, as `normalised` spells it: plain words, Arena's two, and
+MT-bench's judge that contradicted itself."""
 FLAGS = {"true": True, "false": False}
 THUMBS: Mapping[str, bool] = {
-    **dict.fromkeys(("true", "1", "1.0", "+1", "up", "thumbs_up", "thumbsup", "thumb_up", "👍", "like", "yes", "good",
-                     "positive"), True),
-    **dict.fromkeys(("false", "0", "0.0", "-1", "down", "thumbs_down", "thumbsdown", "thumb_down", "👎", "dislike",
-                     "no", "bad", "negative"), False),
+    **dict.fromkeys(("true", "1", "1.0", "+1", "up", "thumbs_up", "thumbsup", "thumb_up", "👍", "like", "yes",
+                     "good", "positive"), True),
+    **dict.fromkeys(("false", "0", "0.0", "-1", "down", "thumbs_down", "thumbsdown", "thumb_down", "👎",
+                     "dislike", "no", "bad", "negative"), False),
 }
 
 
 def origin_of(record: Record, source: str, *, annotator: object = None, machine: bool | None = None,
               part: object = None, time: object = None) -> Origin:
-    """Where the record's judgement came from. The record's own `source`, `annotator`, `time`, `machine` go first.
+    """Where the record's judgement came from. The record's own `source`, `annotator`, `time`, `machine` go
+    first.
 
-    `part` is the data set's name for the part that the prompt came from: naming it gives every report its slices.
-    Raises Unusable.
+    `part` is the data set's name for the part that the prompt came from: naming it gives every report its
+    slices. Raises Unusable.
     """
     own, who, when, program = (record.get(field) for field in ("source", "annotator", "time", "machine"))
     if isinstance(own, list):  # Nectar's
@@ -133,7 +137,8 @@ def as_time(value: object, field: str) -> str:
     except (ValueError, OverflowError, OSError):
         moment = None
     if moment is None:
-        raise Unusable(field, f"expected ISO 8601, or seconds or milliseconds since 1970, found {shown(value)}")
+        raise Unusable(field, "expected ISO 8601, or seconds or milliseconds since 1970, found "
+                              f"{shown(value)}")
     if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         raise Unusable(field, f"expected a year from {FIRST_YEAR} to {LAST_YEAR}, found {moment.year}")
     return moment.isoformat().replace("+00:00", "Z")
@@ -170,7 +175,8 @@ def as_list(value: object, field: str) -> list[object]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise Unusable(field, f"expected a list, found a text that is not valid JSON: {shown(value)}") from None
+            raise Unusable(field,
+                           f"expected a list, found a text that is not valid JSON: {shown(value)}") from None
     if not isinstance(value, list):
         raise Unusable(field, "it is missing" if value is None else f"expected a list, found {shown(value)}")
     return value
@@ -212,7 +218,8 @@ def ranks_by(scores: Sequence[float]) -> tuple[int, ...]:
 
 def chosen_pair(record: Record, prompt: Prompt, chosen: str, rejected: str, origin: Origin,
                 strength: float | None = None) -> Comparison:
-    """A pair whose better side is known, in the order that `shown_first` says, if it does. Raises Unusable."""
+    """A pair whose better side is known, in the order that `shown_first` says, if it does. Raises
+    Unusable."""
     different(chosen, rejected, ("chosen", "rejected"))
     first = record.get("shown_first")
     if first not in (None, "", "chosen", "rejected"):

@@ -1,8 +1,10 @@
-"""Label Studio's JSON export: a task with `data` and `annotations`; each result of what judges is a judgement.
+"""Label Studio's JSON export: a task with `data` and `annotations`; each result of what judges is a
+judgement.
 
-Pairwise (`selected`), Ranker (`ranker`), Rating (`rating`), Number (`number`) and Choices (`choices`) are read. A
-control is known by its `from_name`, and questions.py says which of several judges. Which response is the left one says
-`to_name`. Skipped annotations are quarantined; `predictions` and `drafts` are not judgements.
+Pairwise (`selected`), Ranker (`ranker`), Rating (`rating`), Number (`number`) and Choices (`choices`) are
+read. A control is known by its `from_name`, and questions.py says which of several judges. Which response is
+the left one says `to_name`. Skipped annotations are quarantined; `predictions` and `drafts` are not
+judgements.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +22,13 @@ from plumbline.preferences.reading.formats.fields import (
     normalised,
     origin_of,
 )
-from plumbline.preferences.reading.formats.questions import Question, judging, kind_of_side, kind_of_yes_or_no, trait
+from plumbline.preferences.reading.formats.questions import (
+    Question,
+    judging,
+    kind_of_side,
+    kind_of_yes_or_no,
+    trait,
+)
 from plumbline.preferences.reading.formats.record import Record
 from plumbline.preferences.reading.formats.tasks import ASKED, Task, named_side, task_of, words
 from plumbline.preferences.types import Comparison, Label, Origin, Ranking, Rating, Row
@@ -29,8 +37,10 @@ CONTROLS = ("pairwise", "ranker", "rating", "number", "choices")
 SELECTED: Mapping[object, Label] = {"left": "A", "right": "B"}
 PART = ("start", "end", "x", "y", "globalOffsets")
 """What a result's value has where it is about a part of what was shown."""
-KNOWN = ("id", "task", "project", "ground_truth", "lead_time", "prediction", "result_count", "unique_id", "import_id",
-         "last_action", "draft_created_at", "bulk_created", "updated_by", "parent_prediction", "parent_annotation",
+KNOWN = ("id", "task", "project", "ground_truth", "lead_time", "prediction", "result_count", "unique_id",
+         "import_id",
+         "last_action", "draft_created_at", "bulk_created", "updated_by", "parent_prediction",
+         "parent_annotation",
          "last_created_by", "created_username", "created_ago", "created_at", "updated_at", "state")
 """What Label Studio says of an annotation besides who made it and what it is."""
 KNOWN_OF_RESULT = ("id", "origin", "score", "readonly", "hidden", "meta")
@@ -55,9 +65,9 @@ def label_studio(record: Record, source: str) -> Judgements:
 
 def flat(_record: Record, _source: str) -> Judgements:
     """Refuse a record of Label Studio's flat exports. Raises Unusable always."""
-    raise Unusable("-", "this is a JSON_MIN or CSV export of Label Studio, which does not tell which columns answer "
-                        "or which response was the left one: export the project as JSON, or say with --format and "
-                        "--map what its columns are")
+    raise Unusable("-", "this is a JSON_MIN or CSV export of Label Studio, which does not tell which columns "
+                        "answer or which response was the left one: export the project as JSON, or say with "
+                        "--format and --map what its columns are")
 
 
 def _results(annotation: object) -> list[dict[str, object]]:
@@ -103,7 +113,8 @@ def _question(name: str, result: Mapping[str, object], task: Task) -> Question:
 
 
 def _about(task: Task, name: str, to_name: object) -> str | None:
-    """The response that a control is about: what `to_name` names, or else what its own name does, or the only one."""
+    """The response that a control is about: what `to_name` names, or else what its own name does, or the only
+    one."""
     if isinstance(to_name, str) and (to_name in ASKED or to_name == task.prompt_name):
         return None
     return task.named(to_name) or task.subject(name)
@@ -154,8 +165,8 @@ def _taken_back(annotation: Record, field: str) -> tuple[str, str] | None:
 def _judgements(annotation: Record, field: str, task: Task, judges: Mapping[str, Question], record: Record,
                 source: str) -> Iterator[Judgement]:
     try:
-        origin = origin_of(record, source, annotator=_annotator(annotation.get("completed_by")), machine=False,
-                           time=annotation.get("updated_at") or annotation.get("created_at"))
+        origin = origin_of(record, source, annotator=_annotator(annotation.get("completed_by")),
+                           machine=False, time=annotation.get("updated_at") or annotation.get("created_at"))
         results = _judging(annotation, f"{field}.result", judges)
     except Unusable as problem:
         yield problem
@@ -175,9 +186,11 @@ def _annotator(completed_by: object) -> object:
     return completed_by.get("email") or completed_by.get("username") or completed_by.get("id")
 
 
-def _judging(annotation: Record, field: str, judges: Mapping[str, Question]) -> list[tuple[str, dict[str, object]]]:
+def _judging(annotation: Record, field: str,
+             judges: Mapping[str, Question]) -> list[tuple[str, dict[str, object]]]:
     """The annotation's results that judge, with their places. Raises Unusable if there are none."""
-    results = [(f"{field}[{i}]", result) for i, result in enumerate(as_list(annotation.apart("result"), field))
+    results = [(f"{field}[{i}]", result) for i,
+               result in enumerate(as_list(annotation.apart("result"), field))
                if isinstance(result, dict)]
     found = [(place, result) for place, result in results if _control(result) in judges]
     if not found:
@@ -216,16 +229,18 @@ def _judged(task: Task, question: Question, field: str) -> str:
 def _compared(task: Task, label: Label, origin: Origin, field: str, to_name: object) -> Row:
     """The comparison of the left response and the right one."""
     if len(task.responses) != 2:
-        raise Unusable(field, f"expected two responses in data, found {', '.join(task.responses)[:200] or 'none'}")
+        raise Unusable(field, "expected two responses in data, found "
+                              f"{', '.join(task.responses)[:200] or 'none'}")
     if not task.in_order:
-        raise Unusable(f"{field}.to_name", "expected the names of the two responses in data, the left one first, found "
-                                           f"{shown(to_name)}")
+        raise Unusable(f"{field}.to_name", "expected the names of the two responses in data, the left one "
+                                           f"first, found {shown(to_name)}")
     return _comparison(task, label, origin)
 
 
 def _comparison(task: Task, label: Label, origin: Origin) -> Row:
     first, second = task.responses
-    return Comparison(task.prompt(), different(task.text(first), task.text(second), (first, second)), label, origin)
+    return Comparison(task.prompt(), different(task.text(first), task.text(second), (first, second)), label,
+                      origin)
 
 
 def _chosen(value: object, task: Task, question: Question, origin: Origin, field: str) -> Row:
@@ -234,7 +249,8 @@ def _chosen(value: object, task: Task, question: Question, origin: Origin, field
         raise Unusable(field, f"expected one choice, found {len(choices)}")
     label = named_side(choices[0], task)
     if question.kind in ("rates", "thumb") or (question.kind == "unclear" and label is None):
-        score = as_number(choices[0], field) if question.kind == "rates" else float(as_thumb(choices[0], field))
+        score = as_number(choices[0],
+                          field) if question.kind == "rates" else float(as_thumb(choices[0], field))
         return Rating(task.prompt(), _judged(task, question, field), score, origin)
     if label is None:
         raise Unusable(field, f"expected the name of one of two responses, or tie, found {shown(choices[0])}")
@@ -246,11 +262,13 @@ def _ranking(value: object, to_name: object, task: Task, origin: Origin, field: 
     if isinstance(value, dict):
         buckets = {name: items for name, items in value.items() if name != "_"}
         if len(buckets) != 1:
-            raise Unusable(field, f"expected one list in order, found {len(buckets)} buckets, which have no order")
+            raise Unusable(field, f"expected one list in order, found {len(buckets)} buckets, which have no "
+                                  "order")
         value = next(iter(buckets.values()))
     texts = _items(task.fields, to_name)
     order = as_list(value, field)
-    unknown = next((name for name in order if not isinstance(name, str | int) or str(name) not in texts), None)
+    unknown = next((name for name in order if not isinstance(name, str | int) or str(name) not in texts),
+                   None)
     if unknown is not None:
         raise Unusable(field, f"expected ids of data.items, found {shown(unknown)}")
     if len(set(map(str, order))) < len(order):
@@ -277,6 +295,7 @@ def _items(data: Record, to_name: object) -> dict[str, object]:
     named = [name for name in lists if len(lists) == 1 or normalised(name) == normalised(str(to_name))]
     if len(named) != 1:
         raise Unusable("data", "expected a list of items with `id` and `body`" if not lists else
-                       f"expected to_name to name the ranked one of {', '.join(lists)[:200]}, found {shown(to_name)}")
+                       f"expected to_name to name the ranked one of {', '.join(lists)[:200]}, found "
+                       f"{shown(to_name)}")
     data.get(named[0])
     return {str(item["id"]): item.get("body") or item.get("html") or item.get("title") for item in lists[named[0]]}

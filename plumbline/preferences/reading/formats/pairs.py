@@ -1,8 +1,10 @@
-"""Pairs with a better side: TRL with the prompt apart or inside, Anthropic HH, ShareGPT, UltraFeedback binarized.
+"""Pairs with a better side: TRL with the prompt apart or inside, Anthropic HH, ShareGPT, UltraFeedback
+binarized.
 
-The better side is `chosen`. Which of the two was shown first is not known, unless `shown_first` says `chosen` or
-`rejected`; responses stand in that order in the row, and the chosen one first where nothing is known. Scores of the two
-sides, where a pair has them, must agree with that, and a pair whose sides are level is a tie.
+The better side is `chosen`. Which of the two was shown first is not known, unless `shown_first` says `chosen`
+or `rejected`; responses stand in that order in the row, and the chosen one first where nothing is known.
+Scores of the two sides, where a pair has them, must agree with that, and a pair whose sides are level is a
+tie.
 """
 
 from collections.abc import Sequence
@@ -19,7 +21,13 @@ from plumbline.preferences.reading.conversations import (
 )
 from plumbline.preferences.reading.formats.asked import asked, prompt_name, with_the_rest
 from plumbline.preferences.reading.formats.demonstrations import conversation_name
-from plumbline.preferences.reading.formats.fields import as_number, chosen_pair, label_of, origin_of, two_texts
+from plumbline.preferences.reading.formats.fields import (
+    as_number,
+    chosen_pair,
+    label_of,
+    origin_of,
+    two_texts,
+)
 from plumbline.preferences.reading.formats.record import Record
 from plumbline.preferences.types import Comparison, Message, Prompt, Row
 
@@ -50,7 +58,8 @@ def conversation_pair(record: Record, source: str) -> Row:
     """A conversation up to the user's turn, and the two answers to it, each a text or a message."""
     field = conversation_name(record)
     turns = as_messages(record.get(field), field)
-    if turns[-1].role == "assistant":  # not the prompt, but one side again: what the sides share is the prompt
+    # Not the prompt, but one side again: what the sides share is the prompt.
+    if turns[-1].role == "assistant":
         return pair(record, source)
     prompt = with_the_rest(record, turns, field)
     chosen, rejected = (any_answer(record.get(side), side) for side in ("chosen", "rejected"))
@@ -80,7 +89,8 @@ def _sides(record: Record) -> tuple[Prompt, str, str]:
     given, chosen, rejected = (record.get(field) for field in (name, "chosen", "rejected"))
     if given is not None and not (isinstance(chosen, list) and len(chosen) > 1):
         return asked(record), any_answer(chosen, "chosen"), any_answer(rejected, "rejected")
-    turns, better, worse = common_prompt(any_conversation(chosen, "chosen"), any_conversation(rejected, "rejected"))
+    turns, better, worse = common_prompt(any_conversation(chosen, "chosen"),
+                                         any_conversation(rejected, "rejected"))
     if given is not None:
         turns = _agreed(any_prompt(given, name), turns, given, name)
     return with_the_rest(record, turns, name), better, worse
@@ -89,7 +99,8 @@ def _sides(record: Record) -> tuple[Prompt, str, str]:
 def _agreed(apart: Prompt, inside: Prompt, given: object, name: str) -> Prompt:
     """The prompt that stands twice, apart and inside of both sides. Raises Unusable where the two disagree.
 
-    Apart it may be a text, then the first of the user's turns or the last one, or it may have the system message alone.
+    Apart it may be a text, then the first of the user's turns or the last one, or it may have the system
+    message alone.
     """
     if isinstance(given, str) and len(apart) == 1:
         asked_inside = [turn.content for turn in inside if turn.role == "user"]
@@ -98,7 +109,8 @@ def _agreed(apart: Prompt, inside: Prompt, given: object, name: str) -> Prompt:
     elif _spoken(apart) == _spoken(inside) and ((one := _systems(apart)) == (other := _systems(inside))
                                                 or not one or not other):
         return max(apart, inside, key=len)
-    raise Unusable(name, "it is not what was asked according to chosen and rejected, which repeat the conversation")
+    raise Unusable(name, "it is not what was asked according to chosen and rejected, which repeat the "
+                         "conversation")
 
 
 def _spoken(prompt: Sequence[Message]) -> list[Message]:
@@ -110,7 +122,8 @@ def _systems(prompt: Sequence[Message]) -> list[Message]:
 
 
 def _weighed(record: Record, row: Comparison) -> Comparison:
-    """The pair, held against what else its record says of the two sides. Raises Unusable where that contradicts it."""
+    """The pair, held against what else its record says of the two sides. Raises Unusable where that
+    contradicts it."""
     if not record.may_hold(WEIGHED):
         return row
     for names in SCORES:

@@ -1,6 +1,7 @@
 """Our own schema, and the plain formats that need no tool: rankings of K, scalar ratings, thumbs up and down.
 
-A rank given twice is more often a mistake than a tie, so only our own schema, which says what it means, may repeat one.
+A rank given twice is more often a mistake than a tie, so only our own schema, which says what it means, may
+repeat one.
 """
 
 from collections import Counter
@@ -34,19 +35,21 @@ def ours(record: Record, source: str) -> Row:
     if kind == "demonstration":
         return Demonstration(prompt, as_text(record.get("response"), "response"), origin)
     if kind == "rating":
-        return Rating(prompt, as_text(record.get("response"), "response"), as_number(record.get("score"), "score"),
-                      origin)
+        return Rating(prompt, as_text(record.get("response"), "response"),
+                      as_number(record.get("score"), "score"), origin)
     if kind not in ("comparison", "ranking"):
         raise Unusable("kind", f"expected demonstration, comparison, ranking or rating, found {shown(kind)}")
     responses = as_responses(record.get("responses"), "responses")
     if kind == "ranking":
-        return Ranking(prompt, responses, tuple(_numbers(record.get("ranks"), len(responses), "ranks")), origin)
+        return Ranking(prompt, responses, tuple(_numbers(record.get("ranks"), len(responses), "ranks")),
+                       origin)
     if len(responses) != 2:
         raise Unusable("responses", f"expected two responses in a comparison, found {len(responses)}")
     label = record.get("label")
     if label not in ("A", "B", "tie"):
         raise Unusable("label", f"expected A, B or tie, found {shown(label)}")
-    return Comparison(prompt, (responses[0], responses[1]), label, origin, optional_number(record, "strength"))
+    return Comparison(prompt, (responses[0], responses[1]), label, origin,
+                      optional_number(record, "strength"))
 
 
 def ranking(record: Record, source: str) -> Row:
@@ -58,7 +61,8 @@ def ranking(record: Record, source: str) -> Row:
 
 
 def rating(record: Record, source: str) -> Row:
-    """One response with a score, more is better, or a thumb: 1 up, 0 down; TRL's unpaired preference has thumbs."""
+    """One response with a score, more is better, or a thumb: 1 up, 0 down; TRL's unpaired preference has
+    thumbs."""
     prompt, response = asked(record), _response(record)
     score = verdict(record)
     if score is None:
@@ -69,7 +73,8 @@ def rating(record: Record, source: str) -> Row:
 def verdict(record: Record) -> float | None:
     """What the record says of its one response: a thumb or a score; None if it has no field for either.
 
-    A field that is there and empty is no verdict, and no word that the response is worth imitating. Raises Unusable.
+    A field that is there and empty is no verdict, and no word that the response is worth imitating. Raises
+    Unusable.
     """
     named = [name for name in (*THUMB_FIELDS, *SCORES) if name in record.names]
     if not named:
@@ -84,7 +89,8 @@ def _response(record: Record) -> str:
 
 
 def _ranks(value: object, responses: Sequence[str], field: str) -> tuple[int, ...]:
-    """The ranks, from ranks, from positions counted from 0, or from the responses themselves in their order."""
+    """The ranks, from ranks, from positions counted from 0, or from the responses themselves in their
+    order."""
     given = as_list(value, field)
     if given and all(isinstance(text, str) and text in responses for text in given):
         order = [responses.index(text) for text in given if isinstance(text, str)]
@@ -105,7 +111,8 @@ def _numbers(value: object, count: int, field: str, lowest: int = 1) -> list[int
     if len(given) != count:
         raise Unusable(field, f"expected {count} ranks, one a response, found {len(given)}")
     highest = count - 1 + lowest
-    numbers = [number for number in map(as_whole, given) if number is not None and lowest <= number <= highest]
+    numbers = [number for number in map(as_whole,
+                                        given) if number is not None and lowest <= number <= highest]
     if len(numbers) < count:
         raise Unusable(field, f"expected whole numbers from {lowest} for the best to {highest}")
     return numbers
@@ -115,4 +122,5 @@ def _refuse_repeated(numbers: Sequence[int], what: str, field: str) -> None:
     number, times = Counter(numbers).most_common(1)[0]
     if times > 1:
         often = "twice" if times == 2 else f"{times} times"
-        raise Unusable(field, f"{what} {number} is given {often}; ties are written in our own schema (kind: ranking)")
+        raise Unusable(field, f"{what} {number} is given {often}; ties are written in our own schema (kind: "
+                              "ranking)")

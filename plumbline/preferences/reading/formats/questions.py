@@ -1,7 +1,8 @@
-"""Which of an annotation tool's questions judges: the one whose answers become rows; the others are left alone.
+"""Which of an annotation tool's questions judges: the one whose answers become rows; the others are left
+alone.
 
-A question is known by its name and by what is answered to it. What could be meant in two ways is not guessed: then the
-record is set aside, and names the questions of which `--question` chooses one.
+A question is known by its name and by what is answered to it. What could be meant in two ways is not guessed:
+then the record is set aside, and names the questions of which `--question` chooses one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,34 +14,35 @@ from plumbline.preferences.reading.formats.fields import as_thumb
 from plumbline.preferences.reading.formats.tasks import words
 
 Kind = Literal["compares", "rates", "thumb", "unclear", "demonstrates", "other"]
-"""`thumb` is a yes or no that says whether a response is good. An answer of yes, no, A or 2 that may say anything is
-`unclear`."""
+"""`thumb` is a yes or no that says whether a response is good. An answer of yes, no, A or 2 that may say
+anything is `unclear`."""
 
 CORRECTIONS = ("response", "completion", "answer", "demonstration", "correction", "corrected", "chosen")
-TELLING = frozenset({"+1", "up", "thumbs up", "thumbsup", "thumb up", "like", "good", "👍", "down", "thumbs down",
-                     "thumbsdown", "thumb down", "dislike", "bad", "👎"})
+TELLING = frozenset({"+1", "up", "thumbs up", "thumbsup", "thumb up", "like", "good", "👍", "down",
+                     "thumbs down", "thumbsdown", "thumb down", "dislike", "bad", "👎"})
 """Answers that say of themselves that the response is good, or bad."""
-GOOD = frozenset("accept acceptable accepted approval approve approved best better chosen correct feedback good great "
-                 "helpful like liked likes ok okay prefer preference preferred quality rated rating recommend "
-                 "recommended satisfactory satisfied satisfying score thumb thumbs upvote upvoted useful verdict "
-                 "vote".split())
-COMPARING = frozenset("answer answers best better choice choose chosen compare comparison completion judgement "
-                      "judgment output pick picked prefer preference preferred rank ranking response responses "
-                      "select selected selection side verdict vote which win winner".split())
+GOOD = frozenset("accept acceptable accepted approval approve approved best better chosen correct feedback "
+                 "good great helpful like liked likes ok okay prefer preference preferred quality rated "
+                 "rating recommend recommended satisfactory satisfied satisfying score thumb thumbs upvote "
+                 "upvoted useful verdict vote".split())
+COMPARING = frozenset("answer answers best better choice choose chosen compare comparison completion "
+                      "judgement judgment output pick picked prefer preference preferred rank ranking "
+                      "response responses select selected selection side verdict vote which win winner".split())
 """Words in the name of a question that asks which response is better: there `A` or `2` names one."""
-GLUE = frozenset("a an and answer are completion did do does down generation i is it of or output overall reply "
-                 "response text that the this up was would you".split())
+GLUE = frozenset("a an and answer are completion did do does down generation i is it of or output overall "
+                 "reply response text that the this up was would you".split())
 """Words that may stand beside those in the name of a question that asks whether a response is good."""
 ELSE = frozenset(
     # More, or yes, is worse.
-    "bad badness bias biased error errors false hallucinated hallucinates hallucination hallucinations harm harmful "
-    "harmfulness harms inappropriate incorrect irrelevant issue issues least less lower mistake mistakes negative "
-    "nonsense not offensive problem problems refusal refuses reject rejected risk severity spam toxic toxicity "
-    "unhelpful unsafe untrue violates violation violations weaker worse worst wrong "
+    "bad badness bias biased error errors false hallucinated hallucinates hallucination hallucinations harm "
+    "harmful harmfulness harms inappropriate incorrect irrelevant issue issues least less lower mistake "
+    "mistakes negative nonsense not offensive problem problems refusal refuses reject rejected risk severity "
+    "spam toxic toxicity unhelpful unsafe untrue violates violation violations weaker worse worst wrong "
     # Something else than how good it is.
-    "age certain certainty complexity confidence confident contains count data difficult difficulty duration has "
-    "includes language length mentions minutes personal pii seconds sure time tokens words".split())
-"""Words that name something else than which response is better: such a question never judges unless it is chosen."""
+    "age certain certainty complexity confidence confident contains count data difficult difficulty duration "
+    "has includes language length mentions minutes personal pii seconds sure time tokens words".split())
+"""Words that name something else than which response is better: such a question never judges unless it is
+chosen."""
 LOWER_IS_BETTER = frozenset("order place position rank ranking ranks".split())
 """Words that name a number of which less is better."""
 
@@ -92,18 +94,20 @@ def kind_of_side(asked: tuple[str, ...], answer: str) -> Kind:
 
 
 def judging(questions: Sequence[Question], chosen: str | None, field: str) -> list[Question]:
-    """The questions that judge; none if nothing here does. Raises Unusable where the import must be told which.
+    """The questions that judge; none if nothing here does. Raises Unusable where the import must be told
+    which.
 
-    What compares goes before what judges a response alone. A yes or no, or a bare `A` or `2`, counts only where the
-    question's name, or the answer itself, says that it is a verdict. A response may be judged by one question. A text
-    is a demonstration only where nothing else can be judged.
+    What compares goes before what judges a response alone. A yes or no, or a bare `A` or `2`, counts only
+    where the question's name, or the answer itself, says that it is a verdict. A response may be judged by
+    one question. A text is a demonstration only where nothing else can be judged.
     """
     if chosen is not None:
         found = [question for question in questions if question.name == chosen
                  or (question.about is not None and question.trait == words(chosen))]
         if found:
             return found
-        raise Unusable(field, f"there is no answer to the question {shown(chosen)}; answered are {_listed(questions)}")
+        raise Unusable(field, f"there is no answer to the question {shown(chosen)}; answered are "
+                              f"{_listed(questions)}")
     could = [question for question in questions if question.could_judge]
     alone = [question for question in could if question.kind in ("rates", "thumb")]
     for found in ([question for question in could if question.kind == "compares"],
@@ -111,13 +115,13 @@ def judging(questions: Sequence[Question], chosen: str | None, field: str) -> li
         if found:
             return _unambiguous(found, field)
     if alone:
-        raise Unusable(field, f"which response {_listed(alone)} judges is not known: expected one response, or its "
-                              "name in the question's; --question NAME takes it for the only one")
+        raise Unusable(field, f"which response {_listed(alone)} judges is not known: expected one response, "
+                              "or its name in the question's; --question NAME takes it for the only one")
     unclear = [question for question in questions if question.kind == "unclear"
                or (question.kind in ("compares", "rates", "thumb") and not question.could_judge)]
     if unclear:
-        raise Unusable(field, f"whether {_listed(unclear)} says how good a response is is not certain; if it does, say "
-                              "so with --question NAME")
+        raise Unusable(field, f"whether {_listed(unclear)} says how good a response is is not certain; if it "
+                              "does, say so with --question NAME")
     return _unambiguous([question for question in could if question.kind == "demonstrates"], field)
 
 
@@ -126,7 +130,8 @@ def _unambiguous(found: list[Question], field: str) -> list[Question]:
     judged = [question.about for question in found]
     rivals = [question for question in found if judged.count(question.about) > 1]
     if rivals:
-        raise Unusable(field, f"each of {_listed(rivals)} could be the judgement; say which is with --question NAME")
+        raise Unusable(field, f"each of {_listed(rivals)} could be the judgement; say which is with "
+                              "--question NAME")
     return found
 
 

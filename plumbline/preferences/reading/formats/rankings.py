@@ -1,4 +1,5 @@
-"""Rankings that do not stand in one list of ranks: a column for each response and each rank, or ranks beside the texts.
+"""Rankings that do not stand in one list of ranks: a column for each response and each rank, or ranks beside
+the texts.
 
 As in other files than ours, a rank that is given twice is more often a mistake than a tie, and is set aside.
 """
@@ -48,7 +49,8 @@ def ranked_list(record: Record, source: str) -> Row:
         text = any_answer(inner.get(name), f"{place}.{name}")
         _once(text, ranked, f"{place}.{name}")[text] = as_number(inner.get("rank"), f"{place}.rank")
     nectar = "good_natured" in record.names
-    origin = origin_of(record, source, annotator="gpt-4" if nectar else None, machine=True if nectar else None)
+    origin = origin_of(record, source, annotator="gpt-4" if nectar else None,
+                       machine=True if nectar else None)
     return _ranking(record, ranked, origin, f"{field}[].rank")
 
 
@@ -76,5 +78,6 @@ def in_order(ranks: Sequence[float], field: str) -> tuple[int, ...]:
     order = sorted(ranks)
     twice = next((one for one, other in pairwise(order) if one == other), None)
     if twice is not None:
-        raise Unusable(field, f"rank {twice:.0f} is given twice; ties are written in our own schema (kind: ranking)")
+        raise Unusable(field, f"rank {twice:.0f} is given twice; ties are written in our own schema (kind: "
+                              "ranking)")
     return tuple(order.index(rank) + 1 for rank in ranks)

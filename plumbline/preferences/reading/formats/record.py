@@ -1,7 +1,7 @@
 """A record of somebody else's file, which knows which of its fields were read.
 
-Nothing of a record may be lost in silence: what a format has not asked for is left alone by name, sets the record
-aside, or is counted and told (see meaning.py).
+Nothing of a record may be lost in silence: what a format has not asked for is left alone by name, sets the
+record aside, or is counted and told (see meaning.py).
 """
 
 import math
@@ -111,7 +111,8 @@ class Record(Mapping[str, object]):
         return found
 
     def unread(self) -> Iterator[tuple[str, object]]:
-        """The fields that say something and were not asked for: place and value, such as `messages[].weight`, 0.5."""
+        """The fields that say something and were not asked for: place and value, such as `messages[].weight`,
+        0.5."""
         for name, value in self._values.items():
             if name not in self._read:
                 if name not in self._left and not says_nothing(value):

@@ -1,4 +1,5 @@
-"""The published data sets that have formats of their own: OpenAI's TL;DR and WebGPT, Stanford SHP, UltraFeedback."""
+"""The published data sets that have formats of their own: OpenAI's TL;DR and WebGPT, Stanford SHP,
+UltraFeedback."""
 
 from collections.abc import Sequence
 
@@ -28,7 +29,8 @@ def tldr(record: Record, source: str) -> Row:
     if len(summaries) != 2:
         raise Unusable("summaries", f"expected two summaries, found {len(summaries)}")
     names = ("summaries[0].text", "summaries[1].text")
-    texts = different(_summary(record, summaries[0], names[0]), _summary(record, summaries[1], names[1]), names)
+    texts = different(_summary(record, summaries[0], names[0]), _summary(record, summaries[1], names[1]),
+                      names)
     choice = as_whole(record.get("choice"))
     if choice not in (0, 1):
         raise Unusable("choice", f"expected 0 or 1, found {shown(record.get('choice'))}")
@@ -70,14 +72,16 @@ def shp(record: Record, source: str) -> Row:
 
 
 def ultrafeedback(record: Record, source: str) -> Row:
-    """Completions that GPT-4 scored (Cui et al. 2023, arXiv 2310.01377), ranked by score; equal scores are ties."""
+    """Completions that GPT-4 scored (Cui et al. 2023, arXiv 2310.01377), ranked by score; equal scores are
+    ties."""
     prompt = asked(record)
     completions = [record.inner("completions", completion) if isinstance(completion, dict) else completion
                    for completion in as_list(record.get("completions"), "completions")]
     scores: dict[str, float] = {}
     for i, (completion, score) in enumerate(zip(completions, _scores(completions), strict=True)):
         text = completion.get("response") if isinstance(completion, Record) else completion
-        scores.setdefault(as_text(text, f"completions[{i}].response"), score)  # two models may answer with one text
+        scores.setdefault(as_text(text, f"completions[{i}].response"),
+                          score)  # two models may answer with one text
     if len(scores) < 2:
         raise Unusable("completions", f"expected two or more different responses, found {len(scores)}")
     return Ranking(prompt, tuple(scores), ranks_by(list(scores.values())),
@@ -85,19 +89,23 @@ def ultrafeedback(record: Record, source: str) -> Row:
 
 
 def _scores(completions: Sequence[object]) -> Sequence[float]:
-    """By the one measure that all of them have: the overall score, the fine-grained one, the mean of the aspects."""
+    """By the one measure that all of them have: the overall score, the fine-grained one, the mean of the
+    aspects."""
     fields = [completion if isinstance(completion, Record) else Record({}) for completion in completions]
     for name in ("overall_score", "fine-grained_score"):
         if all(name in field for field in fields):
             return [as_number(field[name], f"completions[{i}].{name}") for i, field in enumerate(fields)]
-    return [_mean_aspect(field.get("annotations"), f"completions[{i}].annotations") for i, field in enumerate(fields)]
+    return [_mean_aspect(field.get("annotations"), f"completions[{i}].annotations") for i,
+            field in enumerate(fields)]
 
 
 def _mean_aspect(annotations: object, field: str) -> float:
     if not isinstance(annotations, dict):
-        raise Unusable(field, "expected overall_score or fine-grained_score in all completions, or these annotations")
+        raise Unusable(field, "expected overall_score or fine-grained_score in all completions, or these "
+                              "annotations")
     given = [annotations[aspect] for aspect in ASPECTS if isinstance(annotations.get(aspect), dict)]
-    ratings = [as_number(aspect.get("Rating"), f"{field}.Rating") for aspect in given if aspect.get("Rating") != "N/A"]
+    ratings = [as_number(aspect.get("Rating"),
+                         f"{field}.Rating") for aspect in given if aspect.get("Rating") != "N/A"]
     if not ratings:
         raise Unusable(field, f"expected a Rating in one of {', '.join(ASPECTS)}")
     return sum(ratings) / len(ratings)

@@ -1,8 +1,9 @@
-"""What an annotation tool showed: which of a task's fields is the prompt, and which are the responses to judge.
+"""What an annotation tool showed: which of a task's fields is the prompt, and which are the responses to
+judge.
 
-Tools leave the names to their users, so they are guessed from what their own templates and documents use. Which
-response is the left or the first one is never guessed from the order of the fields, which JSON does not keep: it
-follows from their names (`answer_a` before `answer_b`), or from what the tool says.
+Tools leave the names to their users, so they are guessed from what their own templates and documents use.
+Which response is the left or the first one is never guessed from the order of the fields, which JSON does not
+keep: it follows from their names (`answer_a` before `answer_b`), or from what the tool says.
 """
 
 import re
@@ -17,7 +18,8 @@ from plumbline.preferences.reading.formats.meaning import LEFT_ALONE
 from plumbline.preferences.reading.formats.record import Record
 from plumbline.preferences.types import Label, Prompt
 
-PROMPTS = ("prompt", "instruction", "question", "query", "input", "messages", "conversation", "chat", "context", "task")
+PROMPTS = ("prompt", "instruction", "question", "query", "input", "messages", "conversation", "chat",
+           "context", "task")
 ASKED = frozenset({*PROMPTS, *CONTEXTS, *HISTORIES, *SYSTEMS, INPUT})
 SIDE = r"left|right|first|second|[0-9]{1,9}|[a-h]"
 WHOSE = "model|assistant|ai|bot|llm|chosen|rejected"
@@ -42,7 +44,8 @@ class Task:
     """Whether the first of the responses is known to be the first, or left, one."""
 
     def prompt(self) -> Prompt:
-        """The prompt, with the context, the input or the system prompt that the annotator saw. Raises Unusable."""
+        """The prompt, with the context, the input or the system prompt that the annotator saw. Raises
+        Unusable."""
         place = f"{self.place}.{self.prompt_name}"
         return with_the_rest(self.fields, any_prompt(self.fields.get(self.prompt_name), place), place)
 
@@ -71,7 +74,8 @@ class Task:
         """
         asked = words(question)
         about = [name for name in self.responses if _stands_in(words(name), asked)]
-        about += [name for name in (*self._other_texts(question), *ASKED) if asked[:len(words(name))] == words(name)]
+        about += [name for name in (*self._other_texts(question),
+                                    *ASKED) if asked[:len(words(name))] == words(name)]
         if about:
             name = max(about, key=lambda field: len(words(field)))
             return name if name in self.responses or not (self.responses or name in ASKED) else None
@@ -94,7 +98,8 @@ class Task:
         return replace(self, in_order=False)
 
     def at_side(self, side: str) -> str | None:
-        """The response that `left`, `second`, `b` or `1` stands for: the one so named, or the one in that place."""
+        """The response that `left`, `second`, `b` or `1` stands for: the one so named, or the one in that
+        place."""
         named = [name for name in self.responses if side_of(name) == side]
         if named:
             return named[0] if len(named) == 1 else None

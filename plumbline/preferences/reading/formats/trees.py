@@ -1,8 +1,8 @@
 """OpenAssistant's trees: a conversation that forks, with the people's ranks of the answers at each fork.
 
-One record gives a ranking for each of the user's turns that has two or more ranked answers. What is deleted, was judged
-unfit in review, or has no rank is left out, with everything that follows it. 0 is the best rank (Köpf et al. 2023,
-arXiv 2304.07327).
+One record gives a ranking for each of the user's turns that has two or more ranked answers. What is deleted,
+was judged unfit in review, or has no rank is left out, with everything that follows it. 0 is the best rank
+(Köpf et al. 2023, arXiv 2304.07327).
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,8 @@ def oasst(record: Record, source: str) -> Judgements:
     root = record.within("prompt")
     if not _stands(root):
         raise Unusable("prompt", "it was deleted, or found unfit in review")
-    judgements = [judged for path, answers in _forks(record, root) for judged in _ranked(record, path, answers, source)]
+    judgements = [judged for path,
+                  answers in _forks(record, root) for judged in _ranked(record, path, answers, source)]
     if not judgements:
         raise Unusable("prompt.replies", "no turn of the tree has two or more answers with a rank")
     return judgements
@@ -35,7 +36,8 @@ def oasst(record: Record, source: str) -> Judgements:
 
 def _forks(record: Record, root: Record) -> Iterator[tuple[list[Message], list[Record]]]:
     """Each of the user's turns, with what was said until there, and its answers that have a rank."""
-    begun = list(with_the_rest(record, [_message(root)]))  # what stands beside the tree is part of all its prompts
+    # What stands beside the tree is part of all its prompts.
+    begun = list(with_the_rest(record, [_message(root)]))
     waiting: list[tuple[list[Message], Record]] = [(begun, root)]
     while waiting:
         path, message = waiting.pop()
@@ -70,7 +72,8 @@ def _message(message: Record) -> Message:
     return Message(known, as_text(message.get("text"), "text"))
 
 
-def _ranked(record: Record, path: Sequence[Message], answers: Sequence[Record], source: str) -> Iterator[Judgement]:
+def _ranked(record: Record, path: Sequence[Message], answers: Sequence[Record],
+            source: str) -> Iterator[Judgement]:
     try:
         yield _ranking(record, path, answers, source)
     except Unusable as problem:

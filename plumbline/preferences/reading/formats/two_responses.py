@@ -1,7 +1,8 @@
-"""Two responses to one prompt and a verdict in a field of its own: Chatbot Arena and MT-bench, LMSYS's columns,
-HelpSteer, PKU-SafeRLHF, OpenAI's preference fine-tuning, and columns that people name themselves.
+"""Two responses to one prompt and a verdict in a field of its own: Chatbot Arena and MT-bench, LMSYS's
+columns, HelpSteer, PKU-SafeRLHF, OpenAI's preference fine-tuning, and columns that people name themselves.
 
-A verdict counts only where its words leave no doubt which side they mean; anything else is set aside, with the value.
+A verdict counts only where its words leave no doubt which side they mean; anything else is set aside, with
+the value.
 """
 
 import json
@@ -43,15 +44,16 @@ SIDES = tuple((f"{stem}{joint}{one}", f"{stem}{joint}{other}") for stem in STEMS
 """What the two responses may be called."""
 VERDICTS = ("preference", "winner", "label", "choice", "better", "preferred", "better_response")
 TALKS = ("messages", "conversations", "conversation", "context")
-CALLED = ("", "model", "response", "assistant", "answer", "option", "output", "completion", "candidate", "chatbot",
-          "conversation")
+CALLED = ("", "model", "response", "assistant", "answer", "option", "output", "completion", "candidate",
+          "chatbot", "conversation")
 PLACES: tuple[tuple[Label, frozenset[str]], ...] = (
     ("A", frozenset({"first", "left", *(f"{name}a" for name in CALLED)})),
     ("B", frozenset({"second", "right", *(f"{name}b" for name in CALLED)})))
 COUNTED = re.compile(r"([0-9])(\.0*)?")
 LETTER = re.compile(r"[^\W\d_]")
 STRENGTHS, STRONGEST = ("preference_strength", "overall_preference"), 3
-WINNERS: tuple[tuple[str, Label], ...] = (("winner_model_a", "A"), ("winner_model_b", "B"), ("winner_tie", "tie"))
+WINNERS: tuple[tuple[str, Label], ...] = (("winner_model_a", "A"), ("winner_model_b", "B"),
+                                          ("winner_tie", "tie"))
 HELPSTEER_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
 
@@ -61,12 +63,14 @@ def two_responses(record: Record, source: str) -> Row:
     prompt, texts = _asked(record), _texts(record, sides)
     told = [name for name in VERDICTS if record.holds(name)]
     if not told:
-        raise Unusable(next((name for name in VERDICTS if name in record.names), VERDICTS[0]), "it is missing")
+        raise Unusable(next((name for name in VERDICTS if name in record.names), VERDICTS[0]),
+                       "it is missing")
     labels = [_verdict(record, name, sides) for name in told]
     if len(set(labels)) > 1:
         raise Unusable(told[1], f"it says otherwise than {told[0]}, {shown(record.get(told[0]))}: "
                                 f"{shown(record.get(told[1]))}")
-    return Comparison(prompt, texts, labels[0], origin_of(record, source), optional_number(record, "strength"))
+    return Comparison(prompt, texts, labels[0], origin_of(record, source),
+                      optional_number(record, "strength"))
 
 
 def arena(record: Record, source: str) -> Row:
@@ -82,39 +86,46 @@ def arena(record: Record, source: str) -> Row:
 
 
 def lmsys(record: Record, source: str) -> Row:
-    """LMSYS's columns: prompt and responses are texts, or lists of what was said in each turn; the winner is a flag."""
+    """LMSYS's columns: prompt and responses are texts, or lists of what was said in each turn; the winner is
+    a flag."""
     names = ("response_a", "response_b")
     asked, *answered = (_each_turn(record.get(name), name) for name in ("prompt", *names))
     for name, given in zip(names, answered, strict=True):
         if len(given) != len(asked):
-            raise Unusable(name, f"expected {len(asked)} answers, as many as the prompt has turns, found {len(given)}")
+            raise Unusable(name, f"expected {len(asked)} answers, as many as the prompt has turns, found "
+                                 f"{len(given)}")
     first, second = ([message for question, answer in zip(asked, given, strict=True)
-                      for message in (Message("user", question), Message("assistant", answer))] for given in answered)
+                      for message in (Message("user", question),
+                                      Message("assistant", answer))] for given in answered)
     won = [label for name, label in WINNERS if record.holds(name) and as_thumb(record.get(name), name)]
     if len(won) != 1:
-        raise Unusable("winner_model_a", f"expected one of {', '.join(name for name, _ in WINNERS)} to be 1, found "
-                                         f"{len(won)}")
+        raise Unusable("winner_model_a", f"expected one of {', '.join(name for name, _ in WINNERS)} to be 1, "
+                                         f"found {len(won)}")
     prompt, texts = _compared(record, first, second, names)
     return Comparison(prompt, texts, won[0], origin_of(record, source, machine=False))
 
 
 def helpsteer(record: Record, source: str) -> Row:
-    """HelpSteer2 and 3: -3 says that response 1 is much better, 3 that response 2 is (Wang et al. 2024, 2410.01257)."""
+    """HelpSteer2 and 3: -3 says that response 1 is much better, 3 that response 2 is (Wang et al. 2024,
+    2410.01257)."""
     sides = _sides(record)
     field = next((name for name in STRENGTHS if name in record.names), STRENGTHS[0])
     strength = as_number(record.get(field), field)
     if abs(strength) > STRONGEST:
         raise Unusable(field, f"expected a number from -{STRONGEST} to {STRONGEST}, found {strength}")
-    return Comparison(_asked(record), _texts(record, sides), "tie" if not strength else "A" if strength < 0 else "B",
+    return Comparison(_asked(record), _texts(record, sides),
+                      "tie" if not strength else "A" if strength < 0 else "B",
                       origin_of(record, source, machine=False), abs(strength))
 
 
 def safe_rlhf(record: Record, source: str) -> Row:
-    """PKU-SafeRLHF: the better response is the judgement; where the safer one is another, that is left alone."""
+    """PKU-SafeRLHF: the better response is the judgement; where the safer one is another, that is left
+    alone."""
     sides = ("response_0", "response_1")
     better = as_whole(record.get("better_response_id"))
     if better not in (0, 1):
-        raise Unusable("better_response_id", f"expected 0 or 1, found {shown(record.get('better_response_id'))}")
+        raise Unusable("better_response_id", "expected 0 or 1, found "
+                                             f"{shown(record.get('better_response_id'))}")
     if as_whole(record.peek("safer_response_id")) == better:
         record.get("safer_response_id")
     return Comparison(_asked(record), _texts(record, sides), "B" if better else "A",
@@ -162,7 +173,8 @@ def _each_turn(value: object, name: str) -> list[str]:
             spelt = json.loads(value)
         except (ValueError, RecursionError):
             spelt = None  # a text that only starts so
-        value = spelt if isinstance(spelt, list) and all(isinstance(said, str | None) for said in spelt) else value
+        value = spelt if isinstance(spelt,
+                                    list) and all(isinstance(said, str | None) for said in spelt) else value
     given = value if isinstance(value, list) else [value]
     return [as_text(said, f"{name}[{i}]" if len(given) > 1 else name) for i, said in enumerate(given)]
 
@@ -185,8 +197,8 @@ def _compared(record: Record, first: Sequence[Message], second: Sequence[Message
     (shared, one), (other_shared, other) = (prompt_and_answer(turns, name)
                                             for turns, name in zip((first, second), names, strict=True))
     if shared != other_shared:
-        raise Unusable(names[1], f"it differs from {names[0]} before the last answer, so that the two answers do not "
-                                 "answer the same")
+        raise Unusable(names[1], f"it differs from {names[0]} before the last answer, so that the two "
+                                 "answers do not answer the same")
     return with_the_rest(record, shared, names[0]), different(one, other, names)
 
 
@@ -212,13 +224,15 @@ def _verdict(record: Record, name: str, sides: tuple[str, str]) -> Label:
 
 
 def _counted(number: int, name: str, sides: tuple[str, str]) -> Label:
-    """The side of this number, where the fields are numbered. Raises Undecidable if the file may count otherwise."""
+    """The side of this number, where the fields are numbered. Raises Undecidable if the file may count
+    otherwise."""
     marks = [int(side[-1]) for side in sides if side[-1].isdigit()]
     if not marks:
         raise Unusable(name, f"expected {sides[0]}, {sides[1]} or a tie, found {number}, which names neither")
     if number in marks:
         return "A" if number == marks[0] else "B"
     if number in (0, 2):
-        raise Undecidable(name, f"it is {number} beside {sides[0]} and {sides[1]}, so that 1 may mean either of them "
-                                f"in this file. Write {sides[0]}, {sides[1]} or tie instead of the numbers")
+        raise Undecidable(name, f"it is {number} beside {sides[0]} and {sides[1]}, so that 1 may mean either "
+                                f"of them in this file. Write {sides[0]}, {sides[1]} or tie instead of the "
+                                "numbers")
     raise Unusable(name, f"expected {marks[0]} or {marks[1]}, found {number}")
