@@ -31,10 +31,10 @@ from small_architectures import make_all  # noqa: E402
 
 from plumbline.config import Params, load_params  # noqa: E402
 from plumbline.errors import UserError  # noqa: E402
-from plumbline.project.dvc_yaml import read_stage  # noqa: E402
+from plumbline.project.dvc_yaml import read_stages  # noqa: E402
 from plumbline.project.home import Home  # noqa: E402
 from plumbline.runs.preflight import preflight  # noqa: E402
-from plumbline.runs.recorder import StageRun  # noqa: E402
+from plumbline.runs.stage_program import StageRun  # noqa: E402
 
 DATA_STAGES = ("snapshot", "ingest")
 STAGES = ("base", "sft", "reward_model", "reward_eval", "ppo", "preference_eval")
@@ -125,7 +125,7 @@ def judge(root: Path, model: Path) -> Verdict:
 
 
 def run_stage(root: Path, name: str, params: Params) -> None:
-    stage = read_stage(ROOT, name)
+    stage = read_stages(ROOT)[name]
     run = StageRun(root, Home(root, root / ".plumbline"), stage, params, {}, "", None)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         import_module(f"tasks.{name}").program(run)

@@ -30,12 +30,15 @@ from plumbline.data.changes import add  # noqa: E402
 from plumbline.errors import UserError  # noqa: E402
 from plumbline.preferences.reading.formats import Reading  # noqa: E402
 from plumbline.progress import PROGRESS_FILE  # noqa: E402
-from plumbline.project.dvc_yaml import ROOMS, Declared, read_stage  # noqa: E402
+from plumbline.project.dvc_yaml import StageSpec, is_code  # noqa: E402
 from plumbline.project.home import find_home  # noqa: E402
 from plumbline.project.run_record import Outcome  # noqa: E402
 from plumbline.runs.pipeline import check_gate, pipeline_run  # noqa: E402
-from plumbline.runs.recorder import StageRun  # noqa: E402
-from plumbline.runs.stage_program import host_facts, run_stage  # noqa: E402
+from plumbline.runs.stage_program import (  # noqa: E402
+    StageRun,
+    host_facts,
+    run_stage,
+)
 from plumbline.runs.stage_record import StageRecord  # noqa: E402
 from plumbline.runs.workspace import Request, Workspace  # noqa: E402
 from plumbline.tracking.registry import Registry  # noqa: E402
@@ -51,7 +54,7 @@ def make_project(root: Path) -> None:
     (root / "tasks").mkdir(parents=True)
     stages = YAML(typ="safe").load((CHECKOUT / "dvc.yaml").read_text())
     for name, stage in stages["stages"].items():
-        stage["deps"] = [path for path in stage["deps"] if path.split("/")[0] in ROOMS] + [f"tasks/{name}.py"]
+        stage["deps"] = [path for path in stage["deps"] if not is_code(path)] + [f"tasks/{name}.py"]
         (root / "tasks" / f"{name}.py").write_text(f'"""Stage `{name}` of benchmarks/many_runs.py."""\n')
     with (root / "dvc.yaml").open("w") as out:
         YAML().dump(stages, out)
@@ -147,7 +150,7 @@ def do_stage(run: Workspace, name: str) -> None:
     """As tasks/as_prefect_task.py does it, without Prefect and without a child process."""
     started, log = time.monotonic(), run.folder / "logs" / f"{name}.log"
     os.environ[PROGRESS_FILE] = str(log.with_suffix(".progress.jsonl"))
-    stage, record = read_stage(run.folder, name), None
+    stage, record = run.stages[name], None
     try:
         done = SmallDvc(run, stage)
         if not done.restore():
@@ -155,7 +158,7 @@ def do_stage(run: Workspace, name: str) -> None:
             if stage.receipt is None:
                 run_stage(run.folder, name, PROGRAMS[name])
             else:
-                record = StageRecord(run.home, run.folder, stage)
+                record = StageRecord(run.home, run.folder, run.stages, name, run.params)
                 record_stage(run, stage, record)
             done.commit()
     except BaseException as error:
@@ -167,7 +170,7 @@ def do_stage(run: Workspace, name: str) -> None:
     run.done(name, done.outcome(time.monotonic() - started))
 
 
-def record_stage(run: Workspace, stage: Declared, record: StageRecord) -> None:
+def record_stage(run: Workspace, stage: StageSpec, record: StageRecord) -> None:
     """Run a stage's program, and record it."""
     try:
         PROGRAMS[stage.name](StageRun(run.folder, run.home, stage, run.params, record.inputs, record.code, record,

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import cast
 
 from plumbline.project.digests import cached_file, combined, digest, digests, listing, restore_folder
-from plumbline.project.dvc_yaml import Declared
+from plumbline.project.dvc_yaml import StageSpec, stage_params
 from plumbline.project.run_record import Outcome
-from plumbline.runs.reasons import why
-from plumbline.runs.recorder import stage_params
+from plumbline.runs.outcome import why
 from plumbline.runs.workspace import Workspace
 from plumbline.tracking.receipts import read_receipt
 
@@ -26,7 +25,7 @@ DONE = "done.json"
 class SmallDvc:
     """One stage in one workspace."""
 
-    def __init__(self, run: Workspace, stage: Declared) -> None:
+    def __init__(self, run: Workspace, stage: StageSpec) -> None:
         self.run, self.stage, self.root = run, stage, run.folder
         self.deps = digests(self.root, stage.deps)
         params = stage_params(run.params, stage)

@@ -19,7 +19,7 @@ from plumbline.evaluation.judges import ScoreJudge
 from plumbline.evaluation.samples import SAMPLES, write_samples
 from plumbline.preferences.prepare import reader as prepared
 from plumbline.preferences.types import comparisons_of
-from plumbline.runs.recorder import StageRun
+from plumbline.runs.stage_program import StageRun
 from tasks import champion, ingest, promote, snapshot
 
 WEIGHTS = "model.safetensors"

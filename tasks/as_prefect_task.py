@@ -16,14 +16,13 @@ from prefect.logging import get_run_logger
 
 from plumbline.errors import after
 from plumbline.notify.prefect_events import API_URL, unreachable
-from plumbline.project.dvc_yaml import read_stage
 from plumbline.project.run_record import Outcome
 from plumbline.project.watcher import Watcher, watcher
 from plumbline.runs import dvc_stage
 from plumbline.runs.outcome import describe
 from plumbline.runs.retry import take_outputs
 from plumbline.runs.stage_process import Child, StageFailed
-from plumbline.runs.stage_program import run_stage
+from plumbline.runs.stage_program import run_unrecorded
 from plumbline.runs.stage_record import StageRecord
 from plumbline.runs.workspace import Workspace
 from plumbline.tracking.recording import end_abandoned
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from tasks.stage import Stage
 
 RETRY_SECONDS = 5
-RECORDED_HERE = "plumbline/runs/stage_record.py"
-"""Code of a run that leaves its recording to the flow has this file."""
+RECORDED_HERE = ("plumbline/runs/stage_record.py", "plumbline/lineage/stage_record.py")
+"""Code of a run that leaves its recording to the flow has one of these files."""
 ARTIFACT_SECONDS = 2.0
 
 
@@ -72,7 +71,8 @@ def _reproduce(stage: "Stage", workspace: Workspace) -> None:
     log, started = get_run_logger(), time.monotonic()
     watching = watcher.get()
     watching.started(stage.name)
-    child = Child(workspace.home, workspace.folder, stage.name, _follow(stage.name, watching), on_line=log.info)
+    child = Child(workspace.home, workspace.folder, workspace.stages[stage.name], _follow(stage.name, watching),
+                  on_line=log.info)
     try:
         why = _do(stage, workspace, child)
     except BaseException as error:
@@ -95,7 +95,7 @@ def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:
     folder, name, why = workspace.folder, stage.name, None
     if stage.resolver:
         if not (stage.kept_by_retry and workspace.record.retry_of and take_outputs(workspace, name)):
-            run_stage(folder, name, stage.program)
+            run_unrecorded(folder, workspace.home, workspace.stages[name], workspace.params, stage.program)
     else:
         if name in workspace.record.force:
             why = "forced"
@@ -111,10 +111,10 @@ def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:
 
 def _run(workspace: Workspace, child: Child) -> None:
     """Run the stage in a child process, and record it."""
-    if not (workspace.folder / RECORDED_HERE).exists():  # a retry of a run whose code still records by itself
-        child.run()
+    if not any((workspace.folder / file).exists() for file in RECORDED_HERE):
+        child.run()  # a retry of a run whose code still records by itself
         return
-    record = StageRecord(workspace.home, workspace.folder, read_stage(workspace.folder, child.stage))
+    record = StageRecord(workspace.home, workspace.folder, workspace.stages, child.stage.name, workspace.params)
     child.record = record
     try:
         child.run()

@@ -28,13 +28,11 @@ def program(run: StageRun) -> None:
 def _settle(run: StageRun, win_rate: float, compared_with: int | None, wins: "Decision") -> "tuple[int, Decision]":
     """Register the policy and act on what was measured; the same a second time. The version, and what was decided."""
     from plumbline.project.digests import digest
-    from plumbline.project.dvc_yaml import read_stage
     from plumbline.tracking.promotion import kept_out, postponed, was_overtaken
-    from plumbline.tracking.receipts import read_receipt
+    from plumbline.tracking.receipts import Receipt
     from plumbline.tracking.registry import Registry
 
-    receipt = read_receipt(run.root, read_stage(run.root, "ppo"))
-    assert receipt is not None, "dvc ran promote before ppo"
+    receipt = Receipt.model_validate_json((run.root / "models/policy/receipt.json").read_text(encoding="utf-8"))
     policy = receipt.outputs["models/policy/model"]
     assert policy.model_id is not None
     registry, by = Registry.open(run.home, run.params.promote.model_name), run.pipeline_run

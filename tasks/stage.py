@@ -9,8 +9,7 @@ the first.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from plumbline.runs.recorder import StageRun
-from plumbline.runs.stage_program import Program, run_as_command
+from plumbline.runs.stage_program import Program, StageRun, run_as_command
 from plumbline.runs.workspace import Workspace
 
 __all__ = ["Stage", "StageRun"]

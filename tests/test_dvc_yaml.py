@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from plumbline.config import keys
-from plumbline.project.dvc_yaml import ROOMS, producer_of, read_stages
+from plumbline.project.dvc_yaml import OUTPUT_ROOTS, producer_of, read_stages
 from testing.imports import ROOT, file_of, modules_imported
 
 STAGES = read_stages(ROOT)
@@ -81,4 +81,4 @@ def test_inputs_are_made_by_earlier_stages() -> None:
     for stage in STAGES.values():
         assert set(stage.inputs) <= made, f"{stage.name} reads what no stage before it makes"
         made |= {*stage.outs, *stage.metrics}
-        assert {path.split("/")[0] for path in (*stage.outs, *stage.metrics)} <= set(ROOMS)
+        assert {path.split("/")[0] for path in (*stage.outs, *stage.metrics)} <= set(OUTPUT_ROOTS)

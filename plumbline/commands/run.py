@@ -17,7 +17,8 @@ from plumbline.errors import UserError
 from plumbline.notify.prefect_events import API_URL
 from plumbline.project.home import Home, enter
 from plumbline.project.run_record import read_record
-from plumbline.runs.workspace import Request, resolve
+from plumbline.runs.pipeline import resolve
+from plumbline.runs.workspace import Request
 
 
 def run_pipeline(home: Home, request: Request, verbose: bool, as_json: bool) -> None:

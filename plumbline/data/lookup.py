@@ -21,9 +21,9 @@ from plumbline.preferences.batches.manifest import MANIFEST, read_manifest
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 from plumbline.preferences.prepare.writer import ROWS_FILE
 from plumbline.preferences.versions.compare import DataVersion
+from plumbline.project.dvc_yaml import outputs_of
 from plumbline.project.home import Home
 from plumbline.project.run_record import find_run, run_folders, workspace_of
-from plumbline.runs.run_files import outputs_of
 from plumbline.tracking.registry import Registry
 from plumbline.tracking.store import StoreGone
 

@@ -23,8 +23,7 @@ from ruamel.yaml.error import YAMLError
 from plumbline.preferences.batches.manifest import MANIFEST, Batch
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.masking import masked, masked_value
-from plumbline.project.run_record import RUN_ID, Outcome, RunRecord, Status, workspace_of
-from plumbline.runs.recorder import DVC_REPRO
+from plumbline.project.run_record import DVC_REPRO, RUN_ID, Outcome, RunRecord, Status, workspace_of
 from plumbline.tracking.receipts import Receipt
 from plumbline.tracking.writes import OUR_ID, PARENT
 

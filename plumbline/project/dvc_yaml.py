@@ -1,17 +1,29 @@
-"""What `dvc.yaml` declares about the stages: the one place where inputs and outputs are named."""
+"""The stages as `dvc.yaml` declares them, and as `dvc.lock` says that they were done.
 
+dvc.yaml is the one place where inputs and outputs are named. dvc.lock has an entry for each stage that was done in its
+folder: command, digests of code and inputs, parameters, digests of outputs.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from plumbline.errors import UserError
+from plumbline.config import Params
+from plumbline.project.digests import require_inside
 
-ROOMS = ("data", "models", "reports")
+OUTPUT_ROOTS = ("data", "models", "reports")
+"""The folders that stages write to; all else that a stage depends on is code."""
+LOCK = "dvc.lock"
+LockEntry = Mapping[str, object]
+"""The keys cmd, deps, params and outs."""
 
 
 @dataclass(frozen=True)
-class Declared:
+class StageSpec:
     """One stage of dvc.yaml; paths are relative to the file."""
 
     name: str
@@ -26,12 +38,12 @@ class Declared:
     @property
     def inputs(self) -> tuple[str, ...]:
         """What other stages left for this one."""
-        return tuple(path for path in self.deps if path.split("/")[0] in ROOMS)
+        return tuple(path for path in self.deps if not is_code(path))
 
     @property
     def code(self) -> tuple[str, ...]:
         """The files and folders of code that this stage depends on."""
-        return tuple(path for path in self.deps if path.split("/")[0] not in ROOMS)
+        return tuple(path for path in self.deps if is_code(path))
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -54,11 +66,11 @@ class Declared:
         return path if path in (*self.outs, *self.metrics) else None
 
 
-def read_stages(root: Path) -> dict[str, Declared]:
+def read_stages(root: Path) -> dict[str, StageSpec]:
     """All stages of `root/dvc.yaml`, in the order of the file."""
     stages = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     return {
-        name: Declared(
+        name: StageSpec(
             name=name,
             command="\n".join(stage["cmd"]) if isinstance(stage["cmd"], list) else stage["cmd"],
             deps=tuple(stage.get("deps", ())),
@@ -71,14 +83,63 @@ def read_stages(root: Path) -> dict[str, Declared]:
     }
 
 
-def read_stage(root: Path, name: str) -> Declared:
-    """One stage. Raises UserError for a name that dvc.yaml does not declare."""
-    stages = read_stages(root)
-    if name not in stages:
-        raise UserError(f"dvc.yaml in {root} declares no stage `{name}`; it has {', '.join(stages)}.")
-    return stages[name]
-
-
-def producer_of(stages: dict[str, Declared], path: str) -> Declared | None:
+def producer_of(stages: Mapping[str, StageSpec], path: str) -> StageSpec | None:
     """The stage that leaves `path`."""
     return next((stage for stage in stages.values() if path in (*stage.outs, *stage.metrics)), None)
+
+
+def stage_params(params: Params, stage: StageSpec) -> dict[str, object]:
+    """Return the parameters that dvc.yaml names for a stage, flat: {"seed": 0, "sft.epochs": 2, ...}."""
+    flat: dict[str, object] = {}
+    values = params.model_dump()
+    for key in stage.params:
+        value: object = values
+        for part in key.split("."):
+            assert isinstance(value, dict)
+            value = value[part]
+        if isinstance(value, dict):
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def read_lock(folder: Path) -> dict[str, LockEntry]:
+    """Return the entries of dvc.lock by stage; empty without the file. Raises YAMLError for a damaged one."""
+    file = folder / LOCK
+    if not file.exists():
+        return {}
+    lock = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    return dict((lock or {}).get("stages", {}))
+
+
+def lock_entry(folder: Path, stage: str) -> LockEntry | None:
+    """Return a stage's entry in dvc.lock, or None if the stage has not been done in this folder."""
+    try:
+        return read_lock(folder).get(stage) or None
+    except YAMLError:  # another run writes its lock at this moment, and has not done the stage yet
+        return None
+
+
+def outputs_of(folder: Path, *only: str) -> dict[str, str]:
+    """Return the digests of the outputs that dvc.lock names, of all stages or of `only` some, by path.
+
+    Raises UserError for a path that leads out of the folder, and YAMLError for a damaged dvc.lock.
+    """
+    found: dict[str, str] = {}
+    for name, entry in read_lock(folder).items():
+        if not only or name in only:
+            outs = cast(list[dict[str, str]], entry.get("outs") or [])
+            found |= {require_inside(out["path"], str(folder / LOCK)): out["md5"] for out in outs}
+    return found
+
+
+def dependencies_of(entry: LockEntry) -> dict[str, str]:
+    """Return the digests of the inputs and the code that a stage was done with, by path."""
+    deps = cast(list[dict[str, str]], entry.get("deps") or [])
+    return {dep["path"]: dep.get("md5", "") for dep in deps}
+
+
+def is_code(path: str) -> bool:
+    """True if a dependency of a stage is code and not what another stage left."""
+    return path.split("/")[0] not in OUTPUT_ROOTS

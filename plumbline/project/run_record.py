@@ -19,6 +19,8 @@ ZOMBIE, BEGAN = "Z", 19
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 """When it was made, and a few digits at random. A record may come from a store that others write to, and an id becomes
 a folder: so nothing else is taken for one."""
+DVC_REPRO = "dvc repro"
+"""In place of a run's id where `plumbline run` did not start the stage."""
 Status = Literal["running", "finished", "failed", "cancelled", "killed"]
 
 

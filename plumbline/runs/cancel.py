@@ -1,29 +1,39 @@
-"""`plumbline cancel RUN`: end a run of this machine as Ctrl-C would, and leave nothing of it behind."""
+"""End runs that should not go on, and close the records of those that died.
 
+`plumbline cancel RUN` ends a run of this machine as Ctrl-C would. A run that was killed with -9, by the kernel or with
+the machine could not write down its own end; the next run does it, and `plumbline up` now and then.
+"""
+
+import contextlib
+import json
 import os
 import signal
 import socket
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from plumbline.errors import UserError
 from plumbline.notify.prefect_events import API_URL, call
 from plumbline.project.flow_processes import flow_of
-from plumbline.project.home import Home
-from plumbline.project.run_record import RunRecord, Status, find_run, is_gone, raw_record
-from plumbline.runs.dead_runs import mark_dead
+from plumbline.project.home import RECORD_FILE, Home
+from plumbline.project.run_record import RunRecord, Status, find_run, is_gone, raw_record, run_folders
+from plumbline.runs.run_files import RECORD
+from plumbline.tracking.outbox import close
+from plumbline.tracking.writes import File, Tags
 
 ASKED_SECONDS = 30.0
 """Prefect's runner looks for cancelled runs every ten seconds."""
 GRACE_SECONDS = 60.0
+KILLED = "Its process was gone without a word: killed, or the machine went down."
 
 
 def cancel(home: Home, name: str) -> tuple[str, Status]:
-    """End a run; returns its id and how it ended.
+    """End a run; return its id and how it ended.
 
-    A flow run of a Prefect server is cancelled there, so that the server knows. One whose server does not do it in time
-    gets a signal; one that does not end on that is killed. Raises UserError for a run that is not going on, or that
-    belongs to another machine.
+    A flow run of a Prefect server is cancelled there, so that the server knows. If the server does not end it in time,
+    the process gets a signal; if that is not enough, it is killed. Raises UserError for a run that is not going on, or
+    that belongs to another machine.
     """
     folder = find_run(home, name)
     record = raw_record(folder)
@@ -46,8 +56,25 @@ def cancel(home: Home, name: str) -> tuple[str, Status]:
     return record.id, raw_record(folder).status
 
 
+def mark_dead(home: Home) -> list[str]:
+    """Mark the runs of this machine whose process is gone as killed, in run.json and in MLflow; return their ids.
+
+    Cheap when there is none, and safe to do from several processes at once.
+    """
+    marked = []
+    for folder in run_folders(home):
+        try:
+            record = raw_record(folder)
+        except UserError:  # a damaged one is for a person to look at: `plumbline runs` names it
+            continue
+        if record.status == "running" and is_gone(record):
+            _mark(home, folder, record)
+            marked.append(record.id)
+    return marked
+
+
 def _prefect_cancels(home: Home, record: RunRecord) -> bool:
-    """Ask the Prefect server, if there is one that knows the run."""
+    """Ask the Prefect server of the run to cancel it; True if there is one, and it accepts."""
     flow = flow_of(home, record.pid)
     if flow is None or API_URL not in os.environ:
         return False
@@ -59,11 +86,38 @@ def _prefect_cancels(home: Home, record: RunRecord) -> bool:
 
 
 def _ended(folder: Path, seconds: float) -> bool:
-    """Whether the run's process ends in time. Its children end with it: they watch it."""
+    """Wait for the end of a run's process, and so of its children, which watch it; True if it comes in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        record = raw_record(folder)
-        if is_gone(record):
+        if is_gone(raw_record(folder)):
             return True
         time.sleep(0.2)
     return False
+
+
+def _mark(home: Home, folder: Path, record: RunRecord) -> None:
+    record.status, record.message, record.ended = "killed", KILLED, _last_sign(folder)
+    record.save(folder)
+    for run in _stage_runs(folder):
+        close(home, run)
+    if record.mlflow_run:
+        close(home, record.mlflow_run, Tags(values={"status": "killed"}),
+              File(path=folder / RECORD_FILE, folder=RECORD))
+
+
+def _last_sign(folder: Path) -> str:
+    """Return when a run last wrote to its record or its logs, ISO 8601 in UTC."""
+    newest = max(file.stat().st_mtime for file in (folder / RECORD_FILE, *folder.glob("logs/*")))
+    return datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds")
+
+
+def _stage_runs(folder: Path) -> set[str]:
+    """Return the ids of the MLflow runs that the run's stages have begun."""
+    found: set[str] = set()
+    for file in folder.glob("logs/*.progress.jsonl"):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # a line that the kill cut off
+                run = json.loads(line).get("mlflow_run")
+                if run:
+                    found.add(run)
+    return found

@@ -10,16 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from plumbline.errors import UserError, as_user_error
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
-LockEntry = dict[str, object]
 ATTEMPTS = 20
 
 
@@ -59,20 +55,6 @@ def commit(root: Path, name: str) -> None:
         if complaints:
             raise _not_kept(name, repo, complaints)
         stage.dump(update_pipeline=False)
-
-
-def lock_entry(root: Path, name: str) -> LockEntry | None:
-    """What dvc.lock in `root` says about a stage: cmd, deps, params, outs. None when it has not been done there."""
-    file = root / "dvc.lock"
-    if not file.exists():
-        return None
-    try:
-        lock = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
-    except YAMLError:
-        lock = None
-    # The lock of another run may be half written at this moment: then that run has not done the stage yet.
-    entry = lock.get("stages", {}).get(name) if lock else None
-    return dict(entry) if entry else None
 
 
 def _again_if_disturbed(act: Callable[[], object]) -> None:

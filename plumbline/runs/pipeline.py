@@ -1,24 +1,28 @@
 """One pass through the pipeline: its workspace, its MLflow parent run, and how it ended."""
 
+import difflib
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from plumbline.config import Params
+from plumbline.config import Params, load_params
 from plumbline.errors import UserError, after
+from plumbline.project.dvc_yaml import LOCK, read_stages
 from plumbline.project.home import RECORD_FILE, Home, enter, find_home
 from plumbline.project.locks import GC_LOCK, file_lock
 from plumbline.project.run_record import Outcome, Status
 from plumbline.runs.announce import run_ended
-from plumbline.runs.dead_runs import mark_dead
+from plumbline.runs.cancel import mark_dead
 from plumbline.runs.not_run import could_not_start
 from plumbline.runs.preflight import preflight
-from plumbline.runs.run_files import CODE_ARCHIVE, LOCK, RECORD, pack_code
-from plumbline.runs.workspace import Request, Workspace, create_workspace, resolve
+from plumbline.runs.retry import params_of, take_code
+from plumbline.runs.run_files import CODE_ARCHIVE, RECORD, pack_code
+from plumbline.runs.workspace import Request, Workspace, copy_checkout, create_workspace
 from plumbline.tracking import recording as tracking
 from plumbline.tracking.outbox import deliver
 
@@ -58,10 +62,32 @@ def pipeline_run(request: Request) -> Iterator[Workspace]:
     run_ended(workspace, None)
 
 
+def resolve(home: Home, request: Request) -> Params:
+    """Return the parameters of a request. Raises UserError for a wrong parameter or an unknown stage."""
+    known = list(read_stages(home.root))
+    wanted = [("--until", request.until)] if request.until else []
+    for option, name in [*wanted, *(("--force", name) for name in request.force)]:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f" Did you mean `{close[0]}`?" if close else ""
+            raise UserError(f"{option} {name}: there is no such stage.{hint} The stages are {', '.join(known)}.")
+    if request.retry_of:
+        return params_of(home, request.retry_of)
+    file = home.root / request.params_file if request.params_file else None
+    return load_params(home.root, file, request.settings)
+
+
+def open_workspace(home: Home, params: Params, request: Request) -> Workspace:
+    """Make the workspace of a run, with the code of the checkout or of the run that is retried."""
+    if request.retry_of and not request.new_code:
+        return create_workspace(home, params, request, partial(take_code, home, request.retry_of))
+    return create_workspace(home, params, request, partial(copy_checkout, home.root))
+
+
 def _begin(home: Home, params: Params, request: Request) -> tuple[Workspace, tracking.Recording]:
     """Make the workspace and the MLflow run; after an error there is no workspace, for the run has not begun."""
     with file_lock(home.folder / GC_LOCK):  # gc must know of the run, or be done
-        workspace = create_workspace(home, params, request)
+        workspace = open_workspace(home, params, request)
     try:
         parent = tracking.Recording(home, workspace.record.id, _tags(workspace))
         workspace.record.mlflow_run = parent.run_id

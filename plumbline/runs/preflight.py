@@ -112,7 +112,7 @@ def _examined(home: Home, role: str, source: str) -> int | None:
 def _examine(home: Home, role: str, source: str) -> int | None:
     done = subprocess.run([sys.executable, "-c", EXAMINE, role, source, str(home.root)], capture_output=True, text=True,
                           stdin=subprocess.DEVNULL, check=False,
-                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
     if done.returncode == UserError.exit_code:
         raise UserError(done.stderr.strip().splitlines()[-1])
     if done.returncode:

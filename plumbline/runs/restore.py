@@ -19,13 +19,11 @@ from pathlib import Path
 from plumbline.errors import UserError
 from plumbline.project.digests import digest, require_inside
 from plumbline.project.dvc_objects import Storage
-from plumbline.project.dvc_yaml import read_stages
+from plumbline.project.dvc_yaml import LOCK, dependencies_of, is_code, outputs_of, read_lock
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.locks import GC_LOCK, file_lock
 from plumbline.project.run_record import read_record
-from plumbline.runs.dvc_stage import lock_entry
-from plumbline.runs.reasons import code_digests
-from plumbline.runs.run_files import CODE_ARCHIVE, LOCK, Recorded, outputs_of, recorded
+from plumbline.runs.run_files import CODE_ARCHIVE, Recorded, recorded
 from plumbline.runs.workspace import CODE, IGNORE, init_dvc
 
 NEW, OLD = ".new-", ".old-"
@@ -85,9 +83,9 @@ def _require_replaceable(folder: Path, run: str) -> None:
 def other_code(folder: Path) -> list[str]:
     """The code in a workspace that differs from what its stages used, according to dvc.lock."""
     differing = set()
-    for stage in read_stages(folder).values():
-        used = code_digests(lock_entry(folder, stage.name))
-        differing |= {path for path, md5 in used.items() if not _is(folder / path, md5)}
+    for entry in read_lock(folder).values():
+        used = dependencies_of(entry)
+        differing |= {path for path, md5 in used.items() if is_code(path) and not _is(folder / path, md5)}
     return sorted(differing)
 
 

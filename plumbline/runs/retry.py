@@ -6,32 +6,29 @@ checkout's, and the snapshot is the one that the run took. A stage that was in t
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from plumbline.config import Params, load_params
 from plumbline.errors import UserError
 from plumbline.project.digests import restore_folder
 from plumbline.project.dvc_objects import Storage
+from plumbline.project.dvc_yaml import lock_entry, outputs_of
 from plumbline.project.home import Home
-from plumbline.runs.dvc_stage import lock_entry
 from plumbline.runs.restore import put_code
-from plumbline.runs.run_files import outputs_of, recorded
-
-if TYPE_CHECKING:
-    from plumbline.runs.workspace import Request, Workspace
+from plumbline.runs.run_files import recorded
+from plumbline.runs.workspace import GitState, Request, Workspace
 
 
-def retry_request(home: Home, name: str, new_code: bool) -> "Request":
-    """What a retry of a run is asked to do. Raises UserError for a run that is going on or has finished."""
-    from plumbline.runs.workspace import Request
-
+def retry_request(home: Home, name: str, new_code: bool) -> Request:
+    """Return the request for a retry of a run. Raises UserError for a run that is going on or has finished."""
     with recorded(home, name, begun=False) as found:
         record = found.record
     if record.status in ("running", "finished"):
-        advice = "wait for its end, or `plumbline cancel` it" if record.status == "running" else \
-            "`plumbline run --force STAGE` repeats a stage"
-        raise UserError(f"The run {record.id} {'is going on' if record.status == 'running' else 'has finished'}; "
-                        f"expected one that failed, was cancelled or was killed: {advice}.")
+        running = record.status == "running"
+        state = "is going on" if running else "has finished"
+        end = "wait for its end, or `plumbline cancel` it"
+        advice = end if running else "`plumbline run --force STAGE` repeats a stage"
+        raise UserError(f"The run {record.id} {state}; expected one that failed, was cancelled or was killed: "
+                        f"{advice}.")
     done = {stage for stage, outcome in record.stages.items() if outcome.status != "failed"}
     return Request(params_file=record.params_file, settings=record.settings, until=record.until,
                    force=[stage for stage in record.force if stage not in done], trigger=f"retry of {record.id}",
@@ -39,28 +36,27 @@ def retry_request(home: Home, name: str, new_code: bool) -> "Request":
 
 
 def params_of(home: Home, run: str) -> Params:
-    """The parameters that a run had, whatever params.yaml says now; who is told of it is what params.yaml says."""
+    """Return the parameters that a run had; what concerns the project alone, such as webhooks, is that of now."""
     with recorded(home, run, begun=False) as found:
         return load_params(found.folder).model_copy(update={"retrain": load_params(home.root).retrain})
 
 
-def take_code(home: Home, run: str, folder: Path) -> tuple[str | None, bool | None]:
-    """Put the code and the pipeline of a run into a workspace; the commit, and whether there were changes to it."""
+def take_code(home: Home, run: str, folder: Path) -> GitState:
+    """Put the code and dvc.yaml of a run into a workspace."""
     with recorded(home, run, begun=False) as found:
         put_code(home, found, folder)
         (folder / "dvc.yaml").write_bytes((found.folder / "dvc.yaml").read_bytes())
         return found.record.git_commit, found.record.git_dirty
 
 
-def take_outputs(workspace: "Workspace", stage: str) -> bool:
-    """Put what a stage left in the run that is retried into the workspace; says whether it had left anything."""
+def take_outputs(workspace: Workspace, stage: str) -> bool:
+    """Copy the outputs that a stage left in the run that is retried; False if it left none or they are gone."""
     assert workspace.record.retry_of is not None
     with recorded(workspace.home, workspace.record.retry_of, begun=False) as found:
         if lock_entry(found.folder, stage) is None:
             return False
         outs = outputs_of(found.folder, stage)
-    lacking = Storage(workspace.home).fetch(outs.values())
-    if lacking:
+    if Storage(workspace.home).fetch(outs.values()):
         return False
     for path, md5 in outs.items():
         restore_folder(workspace.home.cache, md5, workspace.folder / path)

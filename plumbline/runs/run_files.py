@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ruamel.yaml import YAML
-
 from plumbline.errors import UserError
-from plumbline.project.digests import require_inside
+from plumbline.project.dvc_yaml import LOCK, outputs_of
 from plumbline.project.home import Home
 from plumbline.project.run_record import RunRecord, find_run, raw_record, read_record
 from plumbline.runs.workspace import CODE, IGNORE
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 RECORD = "record"
 """The folder of a run's MLflow artifacts."""
-LOCK = "dvc.lock"
 CODE_ARCHIVE = "code.tar.gz"
 """The code of a run, kept where git cannot give it back: it had changes that were not committed, or no git."""
 NEWEST = 20
@@ -46,20 +43,6 @@ class Recorded:
     def outputs(self) -> dict[str, str]:
         """The digest of everything that its stages left, by path."""
         return outputs_of(self.folder)
-
-
-def outputs_of(folder: Path, *only: str) -> dict[str, str]:
-    """The digests of the outputs that dvc.lock in a folder names, of all stages or only some, by path.
-
-    Nothing where there is no lock yet. Raises UserError for a path that leads out of the folder.
-    """
-    file = folder / LOCK
-    if not file.exists():
-        return {}
-    lock = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
-    stages = (lock or {}).get("stages", {})
-    return {require_inside(out["path"], str(file)): out["md5"] for name, stage in stages.items()
-            if not only or name in only for out in stage.get("outs", [])}
 
 
 @contextmanager

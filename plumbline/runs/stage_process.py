@@ -18,7 +18,7 @@ from typing import TextIO
 
 from plumbline.errors import NO_SPACE, DiskFull, GateFailed, UserError
 from plumbline.progress import PROGRESS_FILE
-from plumbline.project.dvc_yaml import read_stage
+from plumbline.project.dvc_yaml import StageSpec
 from plumbline.project.home import Home
 from plumbline.runs.stage_program import FLOW_PID, GIVEN
 from plumbline.runs.stage_record import StageRecord
@@ -46,7 +46,7 @@ class Child:
 
     home: Home
     folder: Path
-    stage: str
+    stage: StageSpec
     on_progress: OnProgress
     on_line: OnLine
     record: StageRecord | None = None
@@ -66,7 +66,7 @@ class Child:
         with self.log.open("a", encoding="utf-8") as out, self.log.open(encoding="utf-8", errors="replace") as lines, \
                 self.progress_file.open(encoding="utf-8") as progress:
             lines.seek(0, os.SEEK_END)
-            command = f"set -e\n{read_stage(self.folder, self.stage).command}"
+            command = f"set -e\n{self.stage.command}"
             process = subprocess.Popen(command, shell=True, cwd=self.folder, env=self._environment(), stdout=out,
                                        stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
             try:
@@ -83,17 +83,17 @@ class Child:
     @property
     def log(self) -> Path:
         """All that the stage printed."""
-        return self.folder / "logs" / f"{self.stage}.log"
+        return self.folder / "logs" / f"{self.stage.name}.log"
 
     @property
     def progress_file(self) -> Path:
         """The stage's reports, one JSON object a line."""
-        return self.folder / "logs" / f"{self.stage}.progress.jsonl"
+        return self.folder / "logs" / f"{self.stage.name}.progress.jsonl"
 
     @property
     def given_file(self) -> Path:
         """What the stage's process is told before it starts."""
-        return self.folder / "logs" / f"{self.stage}.given.json"
+        return self.folder / "logs" / f"{self.stage.name}.given.json"
 
     def _environment(self) -> dict[str, str]:
         # `python` in a stage's command must be this Python, whether or not the user activated the environment.
@@ -134,8 +134,8 @@ class Child:
             return self.error
         last = "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
         if any(text in last for text in NO_SPACE):
-            return DiskFull(f"a file of stage `{self.stage}`")
-        return StageFailed(f"Stage `{self.stage}` failed with exit status {code}. Its whole log is {self.log}; "
+            return DiskFull(f"a file of stage `{self.stage.name}`")
+        return StageFailed(f"Stage `{self.stage.name}` failed with exit status {code}. Its whole log is {self.log}; "
                            f"it ends with:\n{last}", killed=not self.crashed)
 
 

@@ -1,12 +1,15 @@
 """Run a stage's program: what `python -m tasks.NAME` does.
 
-Started by the flow, it writes files and tells the flow what it measures; by itself, as under `dvc repro`, it records
-what it did in MLflow as well.
+The program gets a `StageRun`: it reads its inputs from the folders that dvc.yaml names, calls `report` as it goes, and
+`finish` with what it measured. Started by the flow, the process writes files and sends what it measures to the flow;
+by itself, as under `dvc repro`, it records what it did in MLflow as well.
 """
 
 import json
+import math
 import os
 import platform
+import shutil
 import signal
 import sys
 import threading
@@ -15,26 +18,117 @@ import traceback
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Protocol
 
-from plumbline.config import load_params
+from plumbline.config import Params, load_params
 from plumbline.errors import UserError, after, as_user_error
-from plumbline.progress import PROGRESS_FILE
-from plumbline.project.digests import digests
-from plumbline.project.dvc_yaml import Declared, read_stage
+from plumbline.progress import PROGRESS_FILE, Progress
+from plumbline.project.digests import combined, digests
+from plumbline.project.dvc_yaml import StageSpec, read_stages, stage_params
 from plumbline.project.home import Home, enter, find_home
-from plumbline.project.run_record import alive
-from plumbline.runs.recorder import StageRun
+from plumbline.project.run_record import DVC_REPRO, alive
 from plumbline.tracking.store import broken_store
 
-Program = Callable[[StageRun], None]
+Measured = float | int | str | bool | None
 FLOW_PID = "PLUMBLINE_FLOW_PID"
 GIVEN = "PLUMBLINE_STAGE_GIVEN"
-"""Names the file in which the flow's process tells a stage's process what it has digested already."""
+"""Names the JSON file with the digests that the flow's process has computed already, and the run's id."""
 PACKAGES = ("plumbline", "torch", "transformers", "tokenizers", "safetensors", "mlflow", "dvc", "prefect", "numpy")
 
 
+class Measurements(Protocol):
+    """A sink for what a stage measures."""
+
+    def point(self, name: str, value: float, step: int) -> None:
+        """Add a point to a curve."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags of the stage's MLflow run."""
+
+
+class StageRun:
+    """One execution of a stage, as its program sees it."""
+
+    def __init__(self, root: Path, home: Home, stage: StageSpec, params: Params, inputs: Mapping[str, str],
+                 code: str, measurements: Measurements | None, pipeline_run: str = DVC_REPRO) -> None:
+        self.root = root
+        """The workspace, or the checkout under plain `dvc repro`: paths of dvc.yaml start here."""
+        self.home = home
+        """The project: its root, where relative paths that a user gave start, and its stores."""
+        self.params = params
+        """All parameters, resolved."""
+        self.pipeline_run = pipeline_run
+        """The run's id, or `dvc repro`."""
+        self.folder = root / stage.folder
+        """Where metrics, samples and the receipt go, such as models/sft."""
+        self._stage = stage
+        self._inputs = inputs
+        self._code = code
+        self._measurements = measurements
+        self._progress = Progress(stage.name)
+        curves = stage.file("curves.jsonl")
+        self._curves = root / curves if curves else None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._curves:
+            self._curves.write_text("", encoding="utf-8")
+
+    def report(self, step: int, total: int, metrics: Mapping[str, float] | None = None, what: str = "") -> None:
+        """Report that `step` of `total` is done; metrics become points of the curves. Never pass timings."""
+        self._progress(step, total, metrics, what)
+        if not metrics:
+            return
+        if self._curves:
+            # JSON knows no NaN: a curve that diverged has a gap.
+            values = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
+            with self._curves.open("a", encoding="utf-8") as out:
+                out.write(json.dumps({"what": what, "step": step, **values}) + "\n")
+        if self._measurements:
+            for name, value in metrics.items():
+                if math.isfinite(value):
+                    self._measurements.point(f"{what}/{name}" if what else name, float(value), step)
+
+    def finish(self, metrics: Mapping[str, Measured]) -> None:
+        """Write metrics.json and log the metrics; those that are None were not measured and are left out.
+
+        Raises UserError for a figure that is infinite or not a number: what it was measured on is of no use.
+        """
+        known = {name: value for name, value in metrics.items() if value is not None}
+        for name, value in known.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"Stage `{self._stage.name}` measured {name} = {value:g} where a finite number was "
+                                "expected: a training before it diverged. Lower the learning rates, set precision: "
+                                "fp32 where it is bf16, and look for strange rows in the data's report.")
+        file = self._stage.file("metrics.json")
+        if file:
+            text = json.dumps(known, indent=1, sort_keys=True, allow_nan=False)
+            (self.root / file).write_text(text + "\n", encoding="utf-8")
+        if self._measurements:
+            for name, value in known.items():
+                if isinstance(value, str):
+                    self._measurements.tags({f"result.{name}": value})
+                else:
+                    self._measurements.point(name, float(value), 0)
+
+    def scratch(self) -> Path:
+        """Make and return the folder for resume checkpoints, the same one for equal inputs, parameters and code."""
+        folder = self._scratch()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def clear_scratch(self) -> None:
+        """Delete the resume checkpoints."""
+        shutil.rmtree(self._scratch(), ignore_errors=True)
+
+    def _scratch(self) -> Path:
+        used = {"params": json.dumps(stage_params(self.params, self._stage), sort_keys=True), "code": self._code}
+        return self.home.scratch / f"{self._stage.name}-{combined({**self._inputs, **used})}"
+
+
+Program = Callable[[StageRun], None]
+
+
 def run_as_command(name: str, program: Program) -> int:
-    """Run a stage in the current folder, as dvc does. Returns the exit status."""
+    """Run a stage in the current folder, as DVC does; return the exit status."""
     _die_with_the_flow()
     try:
         run_stage(Path.cwd(), name, program)
@@ -42,43 +136,52 @@ def run_as_command(name: str, program: Program) -> int:
         problem = as_user_error(error) or broken_store(os.environ.get("MLFLOW_TRACKING_URI", ""), error)
         if problem is None:
             traceback.print_exc()
-            _write_line({"crashed": f"{type(error).__name__}: {error}"})
+            _send({"crashed": f"{type(error).__name__}: {error}"})
             return 1
-        _tell(problem)
+        _send({"error": str(problem), "exit_code": problem.exit_code})
+        sys.stderr.write(f"\n{problem}\n")
         return problem.exit_code
     return 0
 
 
 def run_stage(root: Path, name: str, program: Program) -> None:
-    """Run the program of a stage in `root` and record it; the flow records for the child that it has started."""
+    """Run the program of a stage in `root`, and record it unless a flow that has started this process does.
+
+    Raises UserError for a stage that dvc.yaml does not declare, and whatever the program raises.
+    """
     home = find_home(root)
     enter(home)
-    stage = read_stage(root, name)
+    stages, params = read_stages(root), load_params(root)
+    if name not in stages:
+        raise UserError(f"dvc.yaml in {root} declares no stage `{name}`; it has {', '.join(stages)}.")
     if GIVEN in os.environ:
-        _run_for_the_flow(root, home, stage, program)
-    elif stage.receipt is None:
-        program(StageRun(root, home, stage, load_params(root), digests(root, stage.inputs), "", None))
+        _run_for_the_flow(root, home, stages[name], params, program)
+    elif stages[name].receipt is None:
+        run_unrecorded(root, home, stages[name], params, program)
     else:
-        _run_recorded(root, home, stage, program)
+        _run_recorded(root, home, stages, name, params, program)
 
 
-def _run_for_the_flow(root: Path, home: Home, stage: Declared, program: Program) -> None:
-    """Run the program; what it measures goes to the flow's process with its progress."""
+def run_unrecorded(root: Path, home: Home, stage: StageSpec, params: Params, program: Program) -> None:
+    """Run the program of a stage without a receipt: one that pins what is outside, such as the snapshot."""
+    program(StageRun(root, home, stage, params, digests(root, stage.inputs), "", None))
+
+
+def _run_for_the_flow(root: Path, home: Home, stage: StageSpec, params: Params, program: Program) -> None:
     given = json.loads(Path(os.environ[GIVEN]).read_text(encoding="utf-8"))
-    run = StageRun(root, home, stage, load_params(root), given["inputs"], given["code"], _ToTheFlow(),
-                   given["pipeline_run"])
+    run = StageRun(root, home, stage, params, given["inputs"], given["code"], _ToTheFlow(), given["pipeline_run"])
     program(run)
-    _write_line({"host": host_facts()})
+    _send({"host": host_facts()})
     run.clear_scratch()
 
 
-def _run_recorded(root: Path, home: Home, stage: Declared, program: Program) -> None:
-    """Run the program and record it in this process."""
-    from plumbline.runs.stage_record import StageRecord  # what records is not for the children of a flow
+def _run_recorded(root: Path, home: Home, stages: Mapping[str, StageSpec], name: str, params: Params,
+                  program: Program) -> None:
+    from plumbline.runs.stage_record import StageRecord  # a flow's children need not load what records
 
-    record = StageRecord(home, root, stage)
+    record = StageRecord(home, root, stages, name, params)
     try:
-        run = StageRun(root, home, stage, load_params(root), record.inputs, record.code, record, record.pipeline_run)
+        run = StageRun(root, home, stages[name], params, record.inputs, record.code, record, record.pipeline_run)
         program(run)
         record.complete(host_facts())
     except BaseException as error:
@@ -89,19 +192,17 @@ def _run_recorded(root: Path, home: Home, stage: Declared, program: Program) -> 
 
 
 class _ToTheFlow:
-    """Hands what a stage measures to the flow, which records it."""
+    """Sends what a stage measures to the flow, which records it."""
 
     def point(self, name: str, value: float, step: int) -> None:
-        """Add a point to a curve."""
-        _write_line({"point": [name, value, step]})
+        _send({"point": [name, value, step]})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags of the stage's MLflow run."""
-        _write_line({"tags": dict(values)})
+        _send({"tags": dict(values)})
 
 
 def host_facts() -> dict[str, str]:
-    """Python, packages, threads and device of this process, for the receipt."""
+    """Return Python, packages, threads and device of this process, for the receipt."""
     facts = {"python": platform.python_version(), "machine": platform.machine(), "cpus": str(os.cpu_count())}
     for package in PACKAGES:
         try:
@@ -115,13 +216,8 @@ def host_facts() -> dict[str, str]:
     return facts
 
 
-def _tell(problem: UserError) -> None:
-    if os.environ.get(PROGRESS_FILE):
-        _write_line({"error": str(problem), "exit_code": problem.exit_code})
-    sys.stderr.write(f"\n{problem}\n")
-
-
-def _write_line(line: dict[str, object]) -> None:
+def _send(line: dict[str, object]) -> None:
+    """Write a line for the flow, if there is one."""
     file = os.environ.get(PROGRESS_FILE)
     if file:
         with Path(file).open("a", encoding="utf-8") as out:
@@ -129,7 +225,7 @@ def _write_line(line: dict[str, object]) -> None:
 
 
 def _die_with_the_flow() -> None:
-    """End this process group when the flow that started it is gone, for nobody else would: kill -9 runs no handler."""
+    """End this process group when the flow that started it is gone: kill -9 gives a flow no time to do so."""
     flow = int(os.environ.get(FLOW_PID, "0"))
     if not flow:
         return

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from plumbline.config import load_params
+from plumbline.config import Params
 from plumbline.errors import UserError, after
 from plumbline.project.digests import combined, digest, digests
-from plumbline.project.dvc_yaml import Declared
+from plumbline.project.dvc_yaml import StageSpec, stage_params
 from plumbline.project.home import RECORD_FILE, Home
-from plumbline.project.run_record import RunRecord, read_record
-from plumbline.runs.recorder import DVC_REPRO, stage_params
+from plumbline.project.run_record import DVC_REPRO, RunRecord, read_record
 from plumbline.runs.workspace import git_state
 from plumbline.tracking import recording as tracking
 from plumbline.tracking.outbox import deliver
@@ -25,12 +24,13 @@ from plumbline.tracking.receipts import Output, Receipt, model_of
 class StageRecord:
     """The record of one execution of a stage. Exactly one of `complete` and `fail` ends it."""
 
-    def __init__(self, home: Home, root: Path, stage: Declared) -> None:
+    def __init__(self, home: Home, root: Path, stages: Mapping[str, StageSpec], name: str, params: Params) -> None:
         """Open the stage's MLflow run, with its parameters and what it reads."""
+        stage = stages[name]
         self._root, self._stage = root, stage
         self._started, self._clock = datetime.now(UTC), time.monotonic()
-        self._params = load_params(root)
-        self._used = stage_params(self._params, stage)
+        self._seed = params.seed
+        self._used = stage_params(params, stage)
         self.inputs = digests(root, stage.inputs)
         """DVC's digest of each input, by its path."""
         self.code = combined(digests(root, stage.code))
@@ -45,7 +45,7 @@ class StageRecord:
         try:
             self._recording.params(self._used)
             data = {path: md5 for path, md5 in self.inputs.items() if not path.startswith("models/")}
-            models = [model for path in self.inputs if (model := model_of(root, path))]
+            models = [model for path in self.inputs if (model := model_of(root, stages, path))]
             self._recording.inputs(data, models)
         except BaseException as error:
             with after(error):
@@ -79,7 +79,7 @@ class StageRecord:
         receipt = Receipt(stage=self._stage.name, version=str(self._used[f"{self._stage.name}.version"]),
                           mlflow_run=self.mlflow_run, pipeline_run=self._pipeline_run, git_commit=self._commit,
                           git_dirty=self._dirty, inputs=self.inputs, outputs=outputs, code=self.code,
-                          params=self._used, seed=self._params.seed,
+                          params=self._used, seed=self._seed,
                           started=self._started.isoformat(timespec="seconds"),
                           seconds=round(time.monotonic() - self._clock, 2), host=dict(host))
         assert self._stage.receipt is not None

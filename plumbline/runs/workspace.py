@@ -5,12 +5,11 @@ repository without git whose cache all runs share, so that a stage which any run
 repeated.
 """
 
-import difflib
 import secrets
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import getpid
@@ -19,9 +18,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from ruamel.yaml import YAML
 
-from plumbline.config import Params, load_params
-from plumbline.errors import UserError
-from plumbline.project.dvc_yaml import read_stages
+from plumbline.config import Params
+from plumbline.project.dvc_yaml import StageSpec, read_stages
 from plumbline.project.home import Home
 from plumbline.project.masking import masked_value
 from plumbline.project.run_record import Outcome, RunRecord, process_began
@@ -52,8 +50,8 @@ class Request(BaseModel):
     """A retry takes the checkout's code and not that of the run."""
 
 
-def _nobody(_stage: str, _outcome: Outcome) -> None:
-    """Nobody wants to hear of a stage."""
+GitState = tuple[str | None, bool | None]
+"""The commit of some code, and whether it has uncommitted changes; None where there is no git."""
 
 
 @dataclass(frozen=True)
@@ -64,90 +62,70 @@ class Workspace:
     folder: Path
     params: Params
     record: RunRecord
-    after_stage: Callable[[str, Outcome], None] = _nobody
-    """Hears of each stage that has ended, when it stands in the record."""
+    stages: Mapping[str, StageSpec]
+    """The stages of its dvc.yaml, in the order of the file."""
+    after_stage: Callable[[str, Outcome], None] = lambda _stage, _outcome: None
+    """Called for each stage that has ended, after the record has been saved."""
 
     def done(self, stage: str, outcome: Outcome) -> None:
-        """Write down what became of a stage."""
+        """Save the outcome of a stage in the record."""
         self.record.stages[stage] = outcome
         self.record.save(self.folder)
         self.after_stage(stage, outcome)
 
     @property
     def complete(self) -> bool:
-        """Whether the last stage that was asked for has been done."""
+        """True if the last stage that was asked for has been done."""
         return self.record.until in self.record.stages
 
 
-def resolve(home: Home, request: Request) -> Params:
-    """The parameters of a request, checked. Raises UserError for a wrong parameter or an unknown stage."""
-    known = list(read_stages(home.root))
-    for option, names in (("--until", [request.until] if request.until else []), ("--force", request.force)):
-        for name in names:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-                hint = f" Did you mean `{close[0]}`?" if close else ""
-                raise UserError(f"{option} {name}: there is no such stage.{hint} The stages are {', '.join(known)}.")
-    if request.retry_of:
-        from plumbline.runs.retry import params_of
-
-        return params_of(home, request.retry_of)
-    file = home.root / request.params_file if request.params_file else None
-    return load_params(home.root, file, request.settings)
-
-
-def create_workspace(home: Home, params: Params, request: Request) -> Workspace:
-    """Make the workspace of a new run: the whole of it, or nothing."""
+def create_workspace(home: Home, params: Params, request: Request, put_code: Callable[[Path], GitState]) -> Workspace:
+    """Make the workspace of a new run: the whole of it, or nothing. `put_code` lays down its code and dvc.yaml."""
     created = datetime.now(UTC)
     name = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     folder = home.runs / name
     (folder / "logs").mkdir(parents=True)
     try:
-        return _fill(home, folder, params, request, created)
+        return _fill(home, folder, params, request, put_code(folder), created)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _fill(home: Home, folder: Path, params: Params, request: Request, created: datetime) -> Workspace:
-    name = folder.name
-    commit, dirty = _copy_code(home, folder, request)
+def _fill(home: Home, folder: Path, params: Params, request: Request, code: GitState,
+          created: datetime) -> Workspace:
     with (folder / "params.yaml").open("w", encoding="utf-8") as out:
         YAML().dump(_without_secrets(params), out)
     init_dvc(folder, home)
-    record = RunRecord(id=name, created=created.isoformat(timespec="seconds"), trigger=request.trigger,
+    record = RunRecord(id=folder.name, created=created.isoformat(timespec="seconds"), trigger=request.trigger,
                        params_file=request.params_file, settings=request.settings, until=request.until,
-                       force=request.force, retry_of=request.retry_of, project=str(home.root), git_commit=commit,
-                       git_dirty=dirty, pid=getpid(), pid_began=process_began(getpid()), host=socket.gethostname())
+                       force=request.force, retry_of=request.retry_of, project=str(home.root), git_commit=code[0],
+                       git_dirty=code[1], pid=getpid(), pid_began=process_began(getpid()), host=socket.gethostname())
     record.save(folder)
-    return Workspace(home, folder, params, record)
+    return Workspace(home, folder, params, record, read_stages(folder))
 
 
 def _without_secrets(params: Params) -> dict[str, object]:
-    """The parameters as they are kept with the run, and in MLflow. What is left out no stage reads."""
+    """Return the parameters as they are kept with the run and in MLflow; no stage reads what is masked."""
     kept = params.model_dump()
     if params.retrain.webhook:
         kept["retrain"]["webhook"] = masked_value("webhook", params.retrain.webhook)
     return kept
 
 
-def _copy_code(home: Home, folder: Path, request: Request) -> tuple[str | None, bool | None]:
-    """Copy the code of the checkout, or of the run that is retried; the commit that it belongs to, as `git_state`."""
-    if request.retry_of and not request.new_code:
-        from plumbline.runs.retry import take_code
-
-        return take_code(home, request.retry_of, folder)
+def copy_checkout(root: Path, folder: Path) -> GitState:
+    """Copy the code and dvc.yaml of the checkout at `root` into a workspace."""
     for room in CODE:
-        if (home.root / room).is_dir():
-            shutil.copytree(home.root / room, folder / room, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        if (root / room).is_dir():
+            shutil.copytree(root / room, folder / room, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     for file in ("dvc.yaml", IGNORE):
-        if (home.root / file).exists():
-            shutil.copy(home.root / file, folder / file)
-    return git_state(home.root)
+        if (root / file).exists():
+            shutil.copy(root / file, folder / file)
+    return git_state(root)
 
 
-def git_state(root: Path) -> tuple[str | None, bool | None]:
-    """The checkout's commit, and whether it has uncommitted changes; None where there is no git."""
+def git_state(root: Path) -> GitState:
+    """Return the state of the checkout at `root`."""
     try:
         commit = _git(root, "rev-parse", "HEAD")
         return commit, bool(_git(root, "status", "--porcelain"))

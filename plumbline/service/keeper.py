@@ -19,7 +19,7 @@ from plumbline.notify.prefect_events import RUN_FAILED
 from plumbline.project.flow_processes import any_died
 from plumbline.project.home import Home
 from plumbline.runs.announce import champion_changed
-from plumbline.runs.dead_runs import mark_dead
+from plumbline.runs.cancel import mark_dead
 from plumbline.service.flow_runs import mark_crashed, start_missing
 from plumbline.service.watch_folder import Watch
 from plumbline.tracking.outbox import deliver as deliver_records

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from plumbline.errors import UserError
 from plumbline.project.digests import cached_file, cached_listing
+from plumbline.project.dvc_yaml import outputs_of
 from plumbline.project.home import Home
 from plumbline.project.run_record import raw_record, run_folders
-from plumbline.runs.run_files import outputs_of
 
 TRASH = "trash"
 PORTION = 1000

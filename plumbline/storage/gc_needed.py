@@ -11,9 +11,10 @@ from ruamel.yaml.error import YAMLError
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
+from plumbline.project.dvc_yaml import outputs_of
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.run_record import find_run, is_gone, raw_record, run_folders, workspace_of
-from plumbline.runs.run_files import outputs_of, recorded
+from plumbline.runs.run_files import recorded
 from plumbline.tracking.registry import Registry
 from plumbline.tracking.store import is_away
 

@@ -9,10 +9,11 @@ from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.project.digests import restore_folder
 from plumbline.project.dvc_objects import NO_REMOTE, Storage, tracked_batches
+from plumbline.project.dvc_yaml import outputs_of
 from plumbline.project.home import Home
 from plumbline.project.run_record import run_folders
 from plumbline.runs.restore import NEW
-from plumbline.runs.run_files import outputs_of, recorded
+from plumbline.runs.run_files import recorded
 from plumbline.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 
 

@@ -4,11 +4,12 @@ details.
 It is an output of the stage, so a stage restored from the cache still names the run that really made its result.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from plumbline.project.dvc_yaml import Declared, producer_of, read_stages
+from plumbline.project.dvc_yaml import StageSpec, producer_of
 
 
 class Output(BaseModel):
@@ -46,15 +47,15 @@ class Receipt(BaseModel):
     """Python, packages, threads and device of the machine."""
 
 
-def read_receipt(root: Path, stage: Declared) -> Receipt | None:
-    """The receipt of a stage in a workspace, if it left one."""
+def read_receipt(root: Path, stage: StageSpec) -> Receipt | None:
+    """Return the receipt of a stage in a workspace, or None if the stage left none."""
     if stage.receipt is None or not (root / stage.receipt).exists():
         return None
     return Receipt.model_validate_json((root / stage.receipt).read_text(encoding="utf-8"))
 
 
-def model_of(root: Path, path: str) -> str | None:
-    """The MLflow model behind the model folder `path`, from the receipt of the stage that made it."""
-    producer = producer_of(read_stages(root), path)
+def model_of(root: Path, stages: Mapping[str, StageSpec], path: str) -> str | None:
+    """Return the id of the MLflow model behind the folder `path`, from the receipt of the stage that made it."""
+    producer = producer_of(stages, path)
     receipt = read_receipt(root, producer) if producer else None
     return receipt.outputs[path].model_id if receipt and path in receipt.outputs else None

@@ -20,9 +20,9 @@ from plumbline.preferences.batches.batch import ROWS
 from plumbline.preferences.batches.manifest import read_manifest
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 from plumbline.preferences.prepare.prepare import prepare
-from plumbline.project.dvc_yaml import read_stage
+from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.recorder import StageRun
+from plumbline.runs.stage_program import StageRun
 from tasks.snapshot import program as take_snapshot
 from testing.verdict_makers import pair_number, say, verdict
 
@@ -194,7 +194,7 @@ def test_the_snapshot_of_a_run_holds_every_verdict_that_was_acknowledged_before(
     for file in ("dvc.yaml", "params.yaml"):
         shutil.copy(CHECKOUT / file, home.root / file)
     params = load_params(home.root, None, ["snapshot.sources=[added]"])
-    run = StageRun(home.root / "run", home, read_stage(home.root, "snapshot"), params, {}, "", None)
+    run = StageRun(home.root / "run", home, read_stages(home.root)["snapshot"], params, {}, "", None)
     say(store, *[verdict(pair) for _ in range(3)])
     take_snapshot(run)
     manifest = read_manifest(run.folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.runs.run_files import outputs_of
+from plumbline.project.dvc_yaml import outputs_of
 from testing.fake_project import CHECKOUT, environment, plumbline
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

@@ -10,8 +10,8 @@ import pytest
 from mlflow import MlflowClient
 
 from plumbline.project.digests import digest
+from plumbline.project.dvc_yaml import lock_entry
 from plumbline.project.run_record import read_record
-from plumbline.runs.dvc_stage import lock_entry
 from testing.fake_project import environment, plumbline
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

@@ -8,8 +8,8 @@ import pytest
 
 from plumbline.errors import UserError
 from plumbline.project.digests import cached_listing, digest, listing, restore_folder
+from plumbline.project.dvc_yaml import lock_entry
 from plumbline.project.home import Home
-from plumbline.runs.dvc_stage import lock_entry
 from plumbline.runs.workspace import init_dvc
 
 DVC_YAML = """

@@ -10,7 +10,8 @@ from plumbline.config import load_params
 from plumbline.project.home import Home
 from plumbline.project.masking import masked, masked_setting, masked_value
 from plumbline.project.run_record import read_record
-from plumbline.runs.workspace import Request, create_workspace, resolve
+from plumbline.runs.pipeline import open_workspace, resolve
+from plumbline.runs.workspace import Request
 from testing.fake_project import CHECKOUT
 
 HOOK = "https://hooks.slack.example/services/T000/B000/SECRETPATH"
@@ -45,7 +46,7 @@ def test_a_run_keeps_no_secret_and_tells_whom_it_should(tmp_path: Path) -> None:
         shutil.copy(CHECKOUT / file, tmp_path)
     home = Home(tmp_path, tmp_path / ".plumbline")
     request = Request(settings=[f"retrain.webhook={HOOK}", "snapshot.sources=['s3://k:SECRETPATH@b/x.jsonl']"])
-    workspace = create_workspace(home, resolve(home, request), request)
+    workspace = open_workspace(home, resolve(home, request), request)
     assert workspace.params.retrain.webhook == HOOK
     assert "SECRETPATH" not in (workspace.folder / "run.json").read_text()
     assert load_params(workspace.folder).retrain.webhook == "https://hooks.slack.example/***"

@@ -18,7 +18,7 @@ from plumbline.project.run_record import (
     readable_records,
     run_folders,
 )
-from plumbline.runs.dead_runs import mark_dead
+from plumbline.runs.cancel import mark_dead
 
 
 def make(home: Home, name: str, **more: object) -> Path:

@@ -13,7 +13,7 @@ import pytest
 from plumbline.project.flow_processes import any_died, has_died, note_flow
 from plumbline.project.home import Home
 from plumbline.project.run_record import RunRecord, alive, process_began, read_record
-from plumbline.runs.dead_runs import mark_dead
+from plumbline.runs.cancel import mark_dead
 from plumbline.tracking import recording as tracking
 from plumbline.tracking.outbox import deliver
 

@@ -8,6 +8,7 @@ import pytest
 
 from plumbline.errors import UserError
 from plumbline.project.digests import cached_file, digest
+from plumbline.project.dvc_yaml import lock_entry
 from plumbline.project.home import Home
 from plumbline.runs import dvc_stage
 from plumbline.runs.workspace import init_dvc
@@ -57,14 +58,14 @@ def test_what_was_kept_comes_back(project: Path) -> None:
 
 def test_clearing_needs_no_outputs(project: Path) -> None:
     dvc_stage.clear(project, "one")
-    assert dvc_stage.lock_entry(project, "one") is None
+    assert lock_entry(project, "one") is None
 
 
 def test_outputs_that_are_not_there_are_named(project: Path) -> None:
     (project / "note.txt").write_text("a note")
     with pytest.raises(UserError, match=r"stage `one`.*output 'out' does not exist"):
         dvc_stage.commit(project, "one")
-    assert dvc_stage.lock_entry(project, "one") is None
+    assert lock_entry(project, "one") is None
 
 
 def test_a_file_that_the_cache_does_not_take_is_no_success(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +75,7 @@ def test_a_file_that_the_cache_does_not_take_is_no_success(project: Path, capfd:
     in_the_way.write_text("a file where a folder must be")
     with pytest.raises(UserError, match="could not be kept in the cache"):
         dvc_stage.commit(project, "one")
-    assert dvc_stage.lock_entry(project, "one") is None
+    assert lock_entry(project, "one") is None
     assert capfd.readouterr().err == "", "the message says it all"
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from plumbline.runs.dvc_stage import LockEntry
-from plumbline.runs.reasons import why
+from plumbline.project.dvc_yaml import LockEntry
+from plumbline.runs.outcome import why
 
 
 def entry(**changes: object) -> LockEntry:

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from plumbline.errors import GateFailed, UserError
+from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
 from plumbline.runs.stage_process import Child, StageFailed, end_group
 from plumbline.runs.workspace import init_dvc
@@ -30,7 +31,7 @@ def child(home: Home, body: str) -> tuple[Child, list[object], list[str]]:
     (home.root / "program.py").write_text(STAGE.format(body=body))
     reports: list[object] = []
     lines: list[str] = []
-    return Child(home, home.root, "one", reports.append, lines.append), reports, lines
+    return Child(home, home.root, read_stages(home.root)["one"], reports.append, lines.append), reports, lines
 
 
 def test_output_and_progress_are_followed(home: Home) -> None:
@@ -47,6 +48,7 @@ def test_output_and_progress_are_followed(home: Home) -> None:
 def test_a_line_that_fails_ends_the_command(home: Home, command: str) -> None:
     one, _, _ = child(home, "")
     (home.root / "dvc.yaml").write_text(f"stages: {{one: {{cmd: {command}, outs: [out.txt]}}}}")
+    one.stage = read_stages(home.root)["one"]
     with pytest.raises(StageFailed):
         one.run()
     assert not (home.root / "out.txt").exists()

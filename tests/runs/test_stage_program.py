@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.progress import PROGRESS_FILE
 from plumbline.project.digests import digest
-from plumbline.project.dvc_yaml import read_stage
+from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.recorder import StageRun
 from plumbline.runs.stage_process import Child
-from plumbline.runs.stage_program import run_as_command, run_stage
+from plumbline.runs.stage_program import StageRun, run_as_command, run_stage
 from plumbline.runs.stage_record import StageRecord
 from plumbline.tracking import recording as tracking
 
@@ -159,9 +159,9 @@ def test_errors_reach_the_flow(project: Home, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_child_of_the_flow_tells_what_it_measures_and_records_nothing(project: Home) -> None:
-    stage = read_stage(project.root, "base")
+    stages = read_stages(project.root)
     tracking.prepare(project)
-    record = StageRecord(project, project.root, stage)
+    record = StageRecord(project, project.root, stages, "base", load_params(project.root))
     (project.root / "tasks").mkdir()
     (project.root / "tasks/base.py").write_text(
         "import sys\nfrom pathlib import Path\nfrom plumbline.runs.stage_program import run_as_command\n"
@@ -169,7 +169,7 @@ def test_a_child_of_the_flow_tells_what_it_measures_and_records_nothing(project:
         "    run.finish({'loss': 0.25, 'note': 'text'})\n"
         "status = run_as_command('base', train)\n"
         "Path('imported').write_text(' '.join({name.split('.')[0] for name in sys.modules}))\nsys.exit(status)\n")
-    child = Child(project, project.root, "base", lambda report: None, print, record)
+    child = Child(project, project.root, stages["base"], lambda report: None, print, record)
     child.run()
     assert not {"mlflow", "prefect", "sqlalchemy"} & set((project.root / "imported").read_text().split())
     assert not (project.root / "models/base/receipt.json").exists()

@@ -12,7 +12,8 @@ from plumbline.errors import UserError
 from plumbline.project.digests import digest
 from plumbline.project.home import Home
 from plumbline.project.run_record import read_record
-from plumbline.runs.workspace import CODE, Request, create_workspace, resolve
+from plumbline.runs.pipeline import open_workspace, resolve
+from plumbline.runs.workspace import CODE, Request
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +29,7 @@ def project(home: Home) -> Home:
 
 def test_a_workspace_is_a_copy_that_dvc_sees_the_same(project: Home) -> None:
     request = Request(settings=["ppo.kl_coef=0.125"], force=["sft"])
-    workspace = create_workspace(project, resolve(project, request), request)
+    workspace = open_workspace(project, resolve(project, request), request)
     for room in CODE:
         assert digest(workspace.folder / room) == digest(project.root / room)
         assert not list((workspace.folder / room).rglob("__pycache__"))
@@ -40,9 +41,9 @@ def test_a_workspace_is_a_copy_that_dvc_sees_the_same(project: Home) -> None:
 
 
 def test_ids_sort_by_time(project: Home) -> None:
-    first = create_workspace(project, resolve(project, Request()), Request())
+    first = open_workspace(project, resolve(project, Request()), Request())
     time.sleep(1.1)
-    second = create_workspace(project, resolve(project, Request()), Request())
+    second = open_workspace(project, resolve(project, Request()), Request())
     assert first.folder.name < second.folder.name
 
 
@@ -64,7 +65,7 @@ def test_a_workspace_has_the_remotes_of_the_checkout(project: Home) -> None:
                                               "['remote \"shelf\"']\n    url = ../shelf\n"
                                               "['remote \"bucket\"']\n    url = s3://kept/here\n")
     (project.root / ".dvc/config.local").write_text("['remote \"bucket\"']\n    secret_access_key = hidden\n")
-    folder = create_workspace(project, resolve(project, Request()), Request()).folder
+    folder = open_workspace(project, resolve(project, Request()), Request()).folder
     found = Config(str(folder / ".dvc"))
     assert found["core"]["remote"] == "shelf"
     assert Path(found["remote"]["shelf"]["url"]) == project.root / "shelf"

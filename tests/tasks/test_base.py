@@ -8,9 +8,9 @@ import pytest
 from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
-from plumbline.project.dvc_yaml import read_stage
+from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.recorder import StageRun
+from plumbline.runs.stage_program import StageRun
 from tasks.base import program
 from testing.tiny_models import small_causal, small_tokenizer
 
@@ -20,7 +20,7 @@ NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% 
 
 def run_base(root: Path) -> dict[str, object]:
     params = load_params(ROOT, None, ["base.source=model"])
-    program(StageRun(root, Home(root, root / ".plumbline"), read_stage(ROOT, "base"), params, {}, "", None))
+    program(StageRun(root, Home(root, root / ".plumbline"), read_stages(ROOT)["base"], params, {}, "", None))
     found: dict[str, object] = json.loads((root / "models/base/metrics.json").read_text())
     return found
 

@@ -16,8 +16,7 @@ import pytest
 
 from plumbline.project.home import Home
 from plumbline.project.run_record import RunRecord
-from plumbline.runs.recorder import StageRun
-from plumbline.runs.stage_program import run_stage
+from plumbline.runs.stage_program import StageRun, run_stage
 from plumbline.tracking import recording as tracking
 from plumbline.tracking.outbox import deliver, waiting
 from plumbline.tracking.receipts import Receipt
