@@ -92,12 +92,21 @@ return [...problems.values()];
 """
 
 FOCUSABLE = """
-return [...document.querySelectorAll("a[href], button:not([disabled]), input:not([type=hidden]), select, textarea, \
-summary, [tabindex='0']")].filter(element => element.checkVisibility()).indexOf(document.activeElement);
+const focusable = () => [...document.querySelectorAll("a[href], button:not([disabled]), input:not([type=hidden]), \
+select, textarea, summary, [tabindex='0']")].filter(element => element.checkVisibility());
 """
-VISIBLE_FOCUS = """
-const style = getComputedStyle(document.activeElement);
-return style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+WATCH_FOCUS = FOCUSABLE + """
+window.focused = [];
+document.addEventListener("focusin", event => {
+  const style = getComputedStyle(event.target);
+  window.focused.push([focusable().indexOf(event.target), event.target.outerHTML.slice(0, 100),
+                       style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2]);
+});
+document.activeElement.blur();
+window.scrollTo(0, 0);
+"""
+ONE_GROUP = FOCUSABLE + """
+return focusable().slice(arguments[0], arguments[1]).every(element => element.type === "radio");
 """
 
 
@@ -113,28 +122,18 @@ def contrast_problems(driver: Chrome, dark: bool) -> list[str]:
 
 def focus_problems(driver: Chrome, most: int = 25) -> list[str]:
     """Where Tab goes that is not the next thing on the page, or cannot be seen."""
-    problems = []
-    driver.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
-    before = -1
-    for _ in range(most):
-        ActionChains(driver).send_keys(Keys.TAB).perform()
-        now = int(driver.execute_script(FOCUSABLE))
-        if now == -1:  # the end of the page, or a scrollable region that browsers put in by themselves
+    driver.execute_script(WATCH_FOCUS)
+    ActionChains(driver).send_keys(Keys.TAB * most).perform()
+    problems, before = [], -1
+    for now, element, visible in driver.execute_script("return window.focused"):
+        if now == -1:  # a scrollable region that browsers put in by themselves
             continue
         if now < before:
             break  # around once
-        if not driver.execute_script(VISIBLE_FOCUS):
-            where = driver.execute_script("return document.activeElement.outerHTML.slice(0, 100)")
-            problems.append(f"the focus cannot be seen on {where}")
-        if now > before + 1 and not _in_one_group(driver, before, now):
+        if not visible:
+            problems.append(f"the focus cannot be seen on {element}")
+        # Radio buttons of the group that was left or entered are passed over.
+        if now > before + 1 and not driver.execute_script(ONE_GROUP, before + 1, now):
             problems.append(f"the focus goes from element {before} to {now}")
         before = now
     return problems
-
-
-def _in_one_group(driver: Chrome, before: int, now: int) -> bool:
-    """Whether what was passed over are radio buttons of the group that was left or entered."""
-    script = FOCUSABLE.replace(".indexOf(document.activeElement)", f".slice({before + 1}, {now})")
-    passed = driver.execute_script(script.replace("return [", "const all = [").rstrip().rstrip(";")
-                                   + ";\nreturn all.every(element => element.type === 'radio');")
-    return bool(passed)

@@ -27,7 +27,7 @@ PHONE, DESK = 390, 1280
 @pytest.fixture(scope="module")
 def found(server: Server) -> Crawl:
     """All pages that links lead to, a few of each shape."""
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=120) as client:
         return crawl(client)
 
 
@@ -48,7 +48,7 @@ def test_no_link_is_dead(found: Crawl) -> None:
 
 
 def test_no_link_is_dead_for_who_is_signed_in(server: Server) -> None:
-    with httpx.Client(base_url=server.url, timeout=30, follow_redirects=True) as client:
+    with httpx.Client(base_url=server.url, timeout=120, follow_redirects=True) as client:
         client.get("/", params={"token": server.token})
         assert crawl(client).dead == []
 
