@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Servers and runs mostly wait for each other, so that three workers keep two cores busy.
+PARALLEL := -n 3 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-fast lint types seeds bench chaos attacks architectures pictures smollm2 clean
@@ -19,17 +21,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## the whole pipeline on the embedded default, about 5 minutes on two cores
 	@$(BIN)/plumbline run
 
-test: $(INSTALLED)  ## lint, types, and the tests
+test: $(INSTALLED)  ## lint, types, and the tests (10 minutes on two cores)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not alone"
-	@$(BIN)/pytest -m "alone and not evidence"
+	@$(BIN)/pytest $(PARALLEL) -m "not evidence" --durations=60
 
-test-all: test  ## the same, and the slow evidence that repeats it: ten runs at once
-	@$(BIN)/pytest -m evidence
+test-all: test  ## the same, and the slow evidence that repeats it: every property in depth, ten runs at once
+	@$(BIN)/pytest $(PARALLEL) -m "evidence or hypothesis" --hypothesis-profile full --durations=20
 
 test-fast: $(INSTALLED)  ## the tests that need no server
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not alone"
+	@$(BIN)/pytest $(PARALLEL) -m "not slow and not evidence"
 
 lint: $(INSTALLED)  ## ruff
 	@$(BIN)/ruff check .

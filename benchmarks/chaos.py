@@ -101,7 +101,7 @@ def main() -> None:
 
 def run_rounds(folder: Path, names: list[str], rounds: int, chance: random.Random) -> tuple[Counter[str], Counter[str]]:
     done, failed = Counter[str](), Counter[str]()
-    world = World(Up(prepare(folder / "project")), chance)
+    world = World(Up(prepare(folder / "project"), {"FAKE_STEP_SECONDS": "0.05"}), chance)
     try:
         world.up.start()
         world.bring()

@@ -1,13 +1,17 @@
 """A project whose stages take no time: the real flow, workspaces, DVC and MLflow around programs of a few lines.
 
-`ppo.updates` is the number of steps of the fake PPO and `FAKE_STEP_SECONDS` how long each takes, so that a test can
-interrupt it. The first line of each fake program's model is what it was made from, so that a change shows.
+A training stage waits after its first step while `holding` says so: a test interrupts it there, and opens the gate
+when it has seen what it waited for. `ppo.updates` is the number of steps of the fake PPO, and `FAKE_STEP_SECONDS` how
+long each step takes, for benchmarks that interrupt at random. The first line of each fake program's model is a digest
+of what it was made from, so that a change shows.
 """
 
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -19,6 +23,7 @@ import hashlib
 import json
 import os
 import time
+from pathlib import Path
 
 from tasks.stage import Stage, StageRun
 
@@ -35,9 +40,12 @@ if __name__ == "__main__":
 TRAINER = '''    folder = run.folder / "model"
     folder.mkdir(parents=True, exist_ok=True)
     (run.scratch() / "resume").write_text("half way")
+    gate = Path(os.environ.get("FAKE_HOLD", "nowhere"), "{name}")
     for step in range(1, {steps} + 1):
         time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", "0")))
         run.report(step, {steps}, {{"loss": 1.0 / step}}, "training")
+        while gate.exists():
+            time.sleep(0.05)
     made_from = [path.read_bytes() for path in sorted(run.root.glob("{source}")) if path.is_file()]
     text = hashlib.sha256(b"".join(made_from)).hexdigest() + repr(run.params.{name}) + str(run.params.seed)
     (folder / "model.safetensors").write_text(text)
@@ -77,6 +85,8 @@ BODIES = {
     run.finish({f"win_rate_vs_{other}{part}": rate for other in others for part, rate in rates.items()})
 ''',
 }
+SHARED: dict[str, str] = {}
+"""Variables that a fixture adds for a while: the address of a Prefect server that the tests of a folder share."""
 OPTIONS = {"snapshot": ", resolver=True, kept_by_retry=True", "ppo": ", retries=1"}
 
 
@@ -100,15 +110,33 @@ def make_project(root: Path) -> Path:
     return root
 
 
-def environment(**more: str) -> dict[str, str]:
-    """The environment of a user who has set nothing of Plumbline's or its tools'."""
+def gates(root: Path) -> Path:
+    """The folder that names the stages of a project that wait."""
+    return root.with_name(f"{root.name}-gates")
+
+
+@contextmanager
+def holding(root: Path, stage: str) -> Iterator[None]:
+    """Let a training stage of a project wait after its first step until the end of the block."""
+    gates(root).mkdir(exist_ok=True)
+    gate = gates(root) / stage
+    gate.touch()
+    try:
+        yield
+    finally:
+        gate.unlink()
+
+
+def environment(root: Path | None = None, **more: str) -> dict[str, str]:
+    """The environment of a user who has set nothing of Plumbline's or its tools', working on a fake project."""
     ours = ("PLUMBLINE_", "PREFECT_", "MLFLOW_", "DVC_", "FAKE_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours) and name != "PYTHONPATH"}
     path = os.pathsep.join([str(Path(sys.executable).parent), clean.get("PATH", "")])
-    return {**clean, "PATH": path, **more}
+    fake = {"FAKE_HOLD": str(gates(root))} if root else {}
+    return {**clean, "PATH": path, **SHARED, **fake, **more}
 
 
-def plumbline(root: Path, *arguments: str, timeout: float = 120, **more: str) -> "subprocess.CompletedProcess[str]":
+def plumbline(root: Path, *arguments: str, timeout: float = 300, **more: str) -> "subprocess.CompletedProcess[str]":
     """Run the command line in a project."""
-    return subprocess.run([sys.executable, "-m", "plumbline", *arguments], cwd=root, env=environment(**more),
+    return subprocess.run([sys.executable, "-m", "plumbline", *arguments], cwd=root, env=environment(root, **more),
                           capture_output=True, text=True, timeout=timeout)

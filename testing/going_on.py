@@ -2,20 +2,19 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-from testing.fake_project import environment
+from plumbline.project.run_record import read_record
+from testing.fake_project import environment, holding
 from testing.waiting import eventually
-
-LONG = ["--set", "ppo.updates=4000"]
-STEP = {"FAKE_STEP_SECONDS": "0.05"}
-PATIENCE = 180
 
 
 def processes_of(root: Path) -> list[psutil.Process]:
-    """All that belongs to a project: they carry its home in their environment."""
+    """Return all processes of a project's runs: they carry its home in their environment."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -26,12 +25,25 @@ def processes_of(root: Path) -> list[psutil.Process]:
     return found
 
 
-def start(root: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """A run that has reached its PPO, which would take minutes."""
-    before = set(root.glob("runs/*"))
-    ours = environment(**STEP, PLUMBLINE_HOME=str(root / ".plumbline"))
-    process = subprocess.Popen([sys.executable, "-m", "plumbline", "run", *LONG, *arguments], cwd=root, env=ours,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    eventually(lambda: any(file.stat().st_size > 500 for run in set(root.glob("runs/*")) - before
-                           for file in run.glob("logs/ppo.progress.jsonl")), "ppo")
-    return process
+def in_ppo(root: Path) -> list[Path]:
+    """Return the workspaces of a project's runs that are going on and whose PPO has reported a step."""
+    found = [file.parents[1] for file in root.glob("runs/*/logs/ppo.progress.jsonl") if file.stat().st_size]
+    return [folder for folder in found if read_record(folder).status == "running"]
+
+
+@contextmanager
+def run_in_ppo(root: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """Start a run that waits in its PPO. After the block PPO waits no more, and no process of the project is left."""
+    ours = environment(root, PLUMBLINE_HOME=str(root / ".plumbline"))
+    with holding(root, "ppo"):
+        process = subprocess.Popen([sys.executable, "-m", "plumbline", "run", *arguments], cwd=root, env=ours,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        try:
+            eventually(lambda: process.poll() is not None or in_ppo(root), "ppo")
+            yield process
+        finally:
+            left = processes_of(root)
+            for one in left:
+                one.kill()
+            psutil.wait_procs(left, timeout=20)
+            process.communicate()

@@ -6,11 +6,12 @@ PostgreSQL does not run as root; there, the account `postgres` runs it.
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from testing.servers import free_port
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,7 @@ def start_cluster() -> Cluster | None:
     folder = Path(tempfile.mkdtemp(prefix="plumbline-pg-"))
     if os.getuid() == 0:
         shutil.chown(folder, "postgres")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     data = folder / "data"
     _as_owner([_program("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-instructions"])
     _as_owner([_program("pg_ctl"), "-D", str(data), "-l", str(folder / "log"), "-w", "start", "-o",

@@ -1,12 +1,12 @@
-"""A Prefect server that serves the deployments of a made-up project."""
+"""A Prefect server that tests share, and one project whose deployments it has."""
 
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,15 @@ import pytest
 from testing.fake_project import environment
 from testing.going_on import processes_of
 from testing.prefect_api import ask
+from testing.servers import answers, free_port
 from testing.waiting import eventually
 
-START = 120
+START_SECONDS = 120
 
 
 @dataclass(frozen=True)
 class Api:
-    """A Prefect server that serves a project's deployments."""
+    """A Prefect server, and the root of the project whose deployments it has."""
 
     url: str
     root: Path
@@ -42,33 +43,37 @@ class Api:
         return str(found[0]["id"]) if found else ""
 
 
-def answers(url: str) -> bool:
+@contextmanager
+def going_on(arguments: list[str], folder: Path, settings: dict[str, str]) -> Iterator[None]:
+    """Run a Python module in a session of its own; it has ended after the block."""
+    process = subprocess.Popen([sys.executable, "-m", *arguments], cwd=folder, env=settings, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
 
 
 @pytest.fixture(scope="session")
-def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home, url = tmp_path_factory.mktemp("prefect"), f"http://127.0.0.1:{port}/api"
-    settings = environment(PREFECT_HOME=str(home), PREFECT_API_URL=url, PREFECT_SERVER_ANALYTICS_ENABLED="false",
-                           FAKE_STEP_SECONDS="0.05")
-    started = []
-    for command in ([sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"],
-                    [sys.executable, "-m", "flows.deployments"]):
-        started.append(subprocess.Popen(command, cwd=project, env=settings, start_new_session=True,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        eventually(lambda: answers(f"{url}/health"), "the server's start", START)
-    api = Api(url, project, str(home))
-    eventually(api.deployment, "the deployment", START)
-    yield api
-    for process in reversed(started):
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-    for left in processes_of(project):
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables by which commands find a Prefect server of this session's own."""
+    port, home = free_port(), tmp_path_factory.mktemp("prefect")
+    variables = {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    with going_on(["prefect", "server", "start", "--port", str(port), "--no-ui"], home,
+                  environment(PREFECT_SERVER_ANALYTICS_ENABLED="false", **variables)):
+        eventually(lambda: answers(f"{variables['PREFECT_API_URL']}/health"), "the server's start", START_SECONDS)
+        yield variables
+
+
+@pytest.fixture(scope="session")
+def server(project: Path, prefect: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """The shared server, which has the deployments of a copy of the project."""
+    root = tmp_path_factory.mktemp("served") / "copy"
+    shutil.copytree(project, root, symlinks=True)
+    api = Api(prefect["PREFECT_API_URL"], root, prefect["PREFECT_HOME"])
+    with going_on(["flows.deployments"], root, environment(root, **prefect)):
+        eventually(api.deployment, "the deployment", START_SECONDS)
+        yield api
+    for left in processes_of(root):
         left.kill()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from plumbline.project.home import Home
 from plumbline.project.run_record import read_record, run_folders
+from plumbline.service.keeper import ALIVE
 from plumbline.service.process import marked
 from testing.fake_project import environment
 from testing.prefect_api import ask
@@ -18,7 +19,6 @@ from testing.waiting import eventually
 QUICK = {
     "PREFECT_RUNNER_POLL_FREQUENCY": "1",
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
-    "FAKE_STEP_SECONDS": "0.05",
 }
 START = 180
 
@@ -36,16 +36,22 @@ class Up:
         return self.root / ".plumbline"
 
     def start(self) -> None:
-        """Start it in front, in a process of its own, and wait until it is up."""
-        (self.home / "service" / "state.json").unlink(missing_ok=True)  # a killed one's
+        """Start it in front, in a process of its own, and wait until it is up and its worker serves."""
+        for file in ("service/state.json", ALIVE):  # a killed one's
+            (self.home / file).unlink(missing_ok=True)
         with (self.root / "up.txt").open("a") as out:
+            ours = environment(self.root, **{**QUICK, **self.more})
             self.process = subprocess.Popen([sys.executable, "-m", "plumbline", "up"], cwd=self.root, text=True,
-                                            env=environment(**{**QUICK, **self.more}), stdout=out, stderr=out,
-                                            start_new_session=True)
+                                            env=ours, stdout=out, stderr=out, start_new_session=True)
         try:
-            eventually(lambda: self.all_are("up"), "up", START)
+            eventually(lambda: self.all_are("up") and (self.home / ALIVE).exists(), "up", START)
+            eventually(lambda: self.call("deployments/filter", {}), "the deployment", START)
         except AssertionError:
             raise AssertionError(self.said()) from None
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def said(self) -> str:
         return (self.root / "up.txt").read_text()
@@ -66,7 +72,7 @@ class Up:
         return pid
 
     def stop(self) -> None:
-        if self.process and self.process.poll() is None:
+        if self.process and self.running:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(120)
         for pid in marked(self.home):

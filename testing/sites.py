@@ -24,12 +24,9 @@ from plumbline.project.home import Home, enter
 from plumbline.web.app import create_app
 from plumbline.web.security import open_keys
 from plumbline.web.site import Site
-from testing.fake_project import CHECKOUT
 
 ADDRESS = "http://127.0.0.1:4280"
 CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-MANY_RUNS = CHECKOUT / "benchmarks" / "many_runs.py"
-RUNS = 12
 
 
 def visit(home: Home) -> TestClient:
@@ -91,13 +88,6 @@ def served(app: ASGIApp) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 Serve = Callable[..., Server]

@@ -18,6 +18,7 @@ from plumbline.lm.base import LanguageModel
 from plumbline.lm.pretrain import train_tokenizer
 from plumbline.preferences.types import Demonstration, Message, Origin
 
+torch.set_num_threads(1)  # a second thread only costs on models of this size, a lot of it where the cores are busy
 WORDS = ("red", "green", "blue", "black")
 ASKED = ("name some colors", "colors", "please tell me a few colors", "which ones?", "say it")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 CHECKOUT = Path(__file__).parents[1]
 CODE = ("plumbline", "tasks", "flows", "dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config")
 SMALL = {

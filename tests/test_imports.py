@@ -136,3 +136,12 @@ def test_no_class_name_twice() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 names.setdefault(node.name, []).append(module)
     assert not {name: modules for name, modules in names.items() if len(modules) > 1}
+
+
+def test_what_tests_share_is_in_testing() -> None:
+    """No test module imports another, and nothing that is delivered imports what is there for tests."""
+    tests = {file: {name.split(".")[0] for name in imported(file)} for file in sorted((ROOT / "tests").rglob("*.py"))}
+    siblings = {file.stem for file in tests}
+    assert not [file for file, names in tests.items() if names & (siblings | {"tests"})]
+    delivered = {module: {name.split(".")[0] for name in imported(file)} for module, file in FILES.items()}
+    assert not [module for module, names in delivered.items() if "testing" in names]

@@ -4,7 +4,7 @@ from math import comb, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline import statistics
@@ -46,7 +46,6 @@ def test_paired_outcomes_of_two_sides_add_up_to_one():
     assert (ours.value + theirs.value, ours.low + theirs.high, ours.high + theirs.low) == pytest.approx((1, 1, 1))
 
 
-@settings(deadline=None)
 @given(outcomes, st.integers(0, 3))
 def test_an_interval_lies_around_its_value_and_in_range(values, seed):
     for found in (statistics.share(values, range(len(values)), 200, seed),
@@ -63,7 +62,6 @@ def test_equal_values_give_exactly_that_value(value, n):
 
 
 @given(outcomes, st.integers(0, 3))
-@settings(deadline=None)
 def test_the_same_seed_gives_the_same_digits(values, seed):
     prompts = range(len(values))
     assert statistics.mean(values, prompts, 100, seed) == statistics.mean(values, prompts, 100, seed)

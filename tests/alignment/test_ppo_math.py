@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.alignment import ppo_math
+from testing.depth import examples
 
 finite = st.floats(-5, 5, width=32)
 episodes = st.lists(st.lists(st.tuples(finite, finite), min_size=1, max_size=7), min_size=1, max_size=4)
@@ -30,7 +31,7 @@ def gae_by_definition(rewards, values, gamma, lam):
 
 
 @given(rows=episodes, gamma=share, lam=share)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_advantages_of_padded_responses_are_those_of_each_alone(rows, gamma, lam):
     rewards, mask = padded([[r for r, _ in row] for row in rows])
     values, _ = padded([[v for _, v in row] for row in rows])
@@ -52,7 +53,7 @@ def test_with_gamma_and_lambda_one_the_advantage_is_the_monte_carlo_return_minus
 
 
 @given(rows=st.lists(st.lists(finite, min_size=1, max_size=7), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_whitening_uses_the_mean_and_variance_of_real_tokens(rows):
     values, mask = padded(rows)
     found = ppo_math.whiten(values, mask)
@@ -92,7 +93,7 @@ def clipped_objective(new, old, advantage, clip):
 
 @given(rows=st.lists(st.lists(st.tuples(st.floats(-3, 0, width=32), st.floats(-3, 0, width=32), finite),
                               min_size=1, max_size=6), min_size=1, max_size=4), clip=st.floats(0.05, 0.5))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_policy_loss_is_the_clipped_objective_summed_over_real_tokens(rows, clip):
     (new, mask), (old, _), (advantages, _) = (padded([[token[k] for token in row] for row in rows]) for k in range(3))
     found = ppo_math.policy_loss(new, old, advantages, mask, clip)
@@ -125,7 +126,7 @@ def test_k3_has_the_expectation_of_the_kl_and_is_never_negative():
 
 
 @given(rows=st.lists(st.lists(st.tuples(finite, finite, finite), min_size=1, max_size=6), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_value_loss_is_the_larger_of_the_free_and_the_clipped_error(rows):
     (new, mask), (old, _), (returns, _) = (padded([[token[k] for token in row] for row in rows]) for k in range(3))
     expected = sum(0.5 * max((n - r) ** 2, (max(o - 0.2, min(o + 0.2, n)) - r) ** 2) for row in rows for n, o, r in row)

@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -27,6 +26,7 @@ from testing.always_on_project import comparisons, make_always_on
 from testing.fake_project import CHECKOUT, environment, plumbline
 from testing.postgres import start_cluster
 from testing.running_service import QUICK
+from testing.servers import answers, free_port
 from testing.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -34,12 +34,6 @@ DEPLOY = CHECKOUT / "deploy"
 SECRETS = {"POSTGRES_PASSWORD": "p@ss/w:rd %41#?", "STORAGE_PASSWORD": "s", "PREFECT_KEY": "k/e:y@1"}
 """In addresses the first would have to be escaped."""
 SERVICES = YAML(typ="safe").load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class Host:
 
     def environment(self, service: str) -> dict[str, str]:
         values = {name: self.here(str(value)) for name, value in SERVICES[service]["environment"].items()}
-        return environment(**{**QUICK, **{name: value for name, value in values.items() if value}})
+        return environment(self.root, **{**QUICK, **{name: value for name, value in values.items() if value}})
 
     def start(self, service: str) -> "subprocess.Popen[bytes]":
         command = [self.here(word) for word in shlex.split(SERVICES[service]["command"])]
@@ -76,14 +70,6 @@ class Host:
 
     def url(self, place: str, path: str) -> str:
         return f"http://{self.places[place]}{path}"
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 @pytest.fixture

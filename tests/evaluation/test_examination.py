@@ -4,13 +4,14 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.errors import UserError
 from plumbline.evaluation.examination import ScoredComparison, examine, score_comparisons
 from plumbline.preferences.simulated import gold_reward, rows
 from plumbline.preferences.types import Comparison, Message, Origin, comparisons_of
+from testing.depth import examples
 
 
 def scored(margin, label="A", prompt="q", source="s", annotator="ada", responses=("one", "three")):
@@ -100,7 +101,7 @@ def test_figures_that_cannot_be_measured_are_none_and_never_zero():
         looked_at([scored(1.0, "tie")])
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.sampled_from(["A", "B", "tie"]), st.integers(0, 5)), min_size=1))
 def test_the_order_in_which_responses_were_shown_changes_nothing(drawn):
     examples = [scored(margin, label, f"q{prompt}") for margin, label, prompt in [(1.0, "A", 0), *drawn]]

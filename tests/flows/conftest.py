@@ -1,13 +1,25 @@
-"""Fake projects for the flow tests."""
+"""A fake project and a Prefect server for the flow tests."""
 
 from pathlib import Path
 
 import pytest
 
-from testing.fake_project import make_project, plumbline
-from testing.prefect_server import server
+from testing.fake_project import SHARED, make_project, plumbline
+from testing.prefect_server import prefect, server
 
-__all__ = ["server"]
+__all__ = ["prefect", "server"]
+
+
+@pytest.fixture(autouse=True)
+def shared_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the commands of a test use one Prefect server: one of their own takes each of them seconds to start."""
+    if "project" in request.fixturenames and "private_server" not in request.fixturenames:
+        monkeypatch.setitem(SHARED, "PREFECT_API_URL", request.getfixturevalue("prefect")["PREFECT_API_URL"])
+
+
+@pytest.fixture
+def private_server() -> None:
+    """Each command of the test starts a Prefect server of its own, as it does for a user who has none."""
 
 
 @pytest.fixture(scope="session")

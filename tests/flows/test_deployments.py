@@ -1,8 +1,12 @@
 """The pipeline under a real Prefect server: its schedule schedules, and cancelling a run leaves no process."""
 
+import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from prefect.events import DeploymentEventTrigger
@@ -11,8 +15,8 @@ from ruamel.yaml import YAML
 from flows.deployments import WORK_POOLS, WRITTEN, build, deployments, work_pools
 from plumbline.config import load_params
 from plumbline.notify.prefect_events import PREFERENCES_ADDED, send
-from testing.fake_project import CHECKOUT, environment
-from testing.going_on import processes_of
+from testing.fake_project import CHECKOUT, environment, holding, plumbline
+from testing.going_on import in_ppo, processes_of
 from testing.prefect_server import Api
 from testing.waiting import eventually
 
@@ -47,7 +51,7 @@ def test_served_and_deployed_are_the_same(pool: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.xdist_group("flows")
 def test_a_work_pool_takes_it(server: Api) -> None:
     """`prefect deploy` on the real server, with the pool that needs no container."""
     settings = environment(PREFECT_HOME=server.prefect_home, PREFECT_API_URL=server.url,
@@ -71,7 +75,7 @@ def test_a_work_pool_takes_it(server: Api) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.xdist_group("flows")
 def test_a_cron_deployment_gets_a_scheduled_run(server: Api) -> None:
     """Two sets of dependencies are known in which it silently does not: fastapi 0.165, sqlalchemy 2.1."""
     eventually(lambda: server.runs("SCHEDULED"), "a scheduled run", 90)
@@ -82,7 +86,7 @@ def test_a_cron_deployment_gets_a_scheduled_run(server: Api) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.xdist_group("flows")
 def test_the_event_of_new_preferences_reaches_the_server(server: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", server.url)
     assert send(PREFERENCES_ADDED, "plumbline.batch.0123", {"rows": 30}) is None
@@ -97,7 +101,7 @@ def test_the_event_of_new_preferences_reaches_the_server(server: Api, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.xdist_group("flows")
 def test_the_request_is_a_form(server: Api) -> None:
     found = server.post("deployments/filter", {"deployments": {"name": {"any_": ["always-on"]}}})
     assert isinstance(found, list)
@@ -106,16 +110,30 @@ def test_the_request_is_a_form(server: Api) -> None:
     assert found[0]["global_concurrency_limit"]["limit"] == 1
 
 
-@pytest.mark.slow
-@pytest.mark.alone
-def test_cancelling_in_prefect_leaves_no_process(server: Api) -> None:
-    def stages() -> list[object]:
-        return [process for process in processes_of(server.root) if "tasks.ppo" in " ".join(process.cmdline())]
+@contextmanager
+def flow_run_in_ppo(server: Api) -> Iterator[tuple[str, Path]]:
+    """A run that the deployment starts and that waits in its PPO: the id of Prefect's flow run, and its workspace."""
+    body = {"parameters": {"request": {"settings": ["ppo.updates=40"], "trigger": "test"}}}
+    with holding(server.root, "ppo"):
+        run = server.post(f"deployments/{server.deployment()}/create_flow_run", body)
+        assert isinstance(run, dict)
+        eventually(lambda: in_ppo(server.root), "ppo")
+        yield str(run["id"]), in_ppo(server.root)[0]
+        eventually(lambda: any(one["id"] == run["id"] for one in server.runs("CANCELLED")), "the state CANCELLED", 60)
+        assert not [one for one in processes_of(server.root) if "tasks.ppo" in " ".join(one.cmdline())]
 
-    body = {"parameters": {"request": {"settings": ["ppo.updates=4000"], "trigger": "test"}}}
-    run = server.post(f"deployments/{server.deployment()}/create_flow_run", body)
-    assert isinstance(run, dict)
-    eventually(stages, "ppo", 90)
-    server.post(f"flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}, "force": True})
-    eventually(lambda: not stages(), "the end of ppo", 60)
-    eventually(lambda: any(one["id"] == run["id"] for one in server.runs("CANCELLED")), "the state CANCELLED", 60)
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("flows")
+def test_cancelling_in_prefect_leaves_no_process(server: Api) -> None:
+    with flow_run_in_ppo(server) as (flow_run, _):
+        server.post(f"flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}, "force": True})
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("flows")
+def test_prefect_knows_of_plumbline_cancel(server: Api) -> None:
+    with flow_run_in_ppo(server) as (_, workspace):
+        done = plumbline(server.root, "cancel", workspace.name, "--json", PREFECT_HOME=server.prefect_home)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == {"id": workspace.name, "status": "cancelled"}

@@ -7,12 +7,12 @@ import pytest
 
 from plumbline.project.digests import digest
 from plumbline.project.home import Home
-from plumbline.project.run_record import find_run, read_record
+from plumbline.project.run_record import find_run
 from testing.fake_project import plumbline
-from testing.going_on import PATIENCE, processes_of, start
-from testing.waiting import eventually
+from testing.going_on import processes_of, run_in_ppo
+from testing.waiting import PATIENCE
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
 
 
 def newest(project: Path) -> Path:
@@ -20,14 +20,14 @@ def newest(project: Path) -> Path:
 
 
 def test_cancel_then_retry_with_the_code_and_the_data_of_the_run(project: Path) -> None:
-    process = start(project)
-    cancelled = newest(project)
-    done = plumbline(project, "cancel", "latest", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"id": cancelled.name, "status": "cancelled"}
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130, errors
-    assert processes_of(project) == []
+    with run_in_ppo(project, "--set", "ppo.updates=40") as process:
+        cancelled = newest(project)
+        done = plumbline(project, "cancel", "latest", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == {"id": cancelled.name, "status": "cancelled"}
+        _, errors = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130, errors
+        assert processes_of(project) == []
     assert plumbline(project, "cancel", "latest").returncode == 2
 
     # The checkout has changed meanwhile, in its code and in its parameters.
@@ -49,19 +49,3 @@ def test_cancel_then_retry_with_the_code_and_the_data_of_the_run(project: Path) 
     finally:
         code.write_text(kept[0])
         params.write_text(kept[1])
-
-
-def test_a_run_that_was_killed_is_closed_and_retried(project: Path) -> None:
-    process = start(project, "--set", "ppo.clip=0.25", "--until", "ppo")
-    process.kill()
-    process.communicate()
-    killed = newest(project)
-    eventually(lambda: not processes_of(project), "the end of all processes", 20)
-    again = plumbline(project, "retry", killed.name, "--json", "--new-code")
-    assert again.returncode == 0, again.stderr
-    stages = json.loads(again.stdout)["stages"]
-    assert {name: stage["status"] for name, stage in stages.items()}["sft"] == "reused"
-    assert (stages["ppo"]["status"], list(stages)[-1]) == ("ran", "ppo")
-    # The next run has written down what became of the one before.
-    assert json.loads((killed / "run.json").read_text())["status"] == "killed"
-    assert read_record(newest(project)).status == "finished"

@@ -5,8 +5,6 @@ import os
 import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,20 +19,15 @@ from plumbline.project.home import Home, enter
 from plumbline.project.run_record import RunRecord, read_record
 from plumbline.tracking import recording as tracking
 from plumbline.tracking.outbox import WRITES
-from testing.fake_project import CHECKOUT, environment
+from testing.recorded_project import RUNS
 
 pytestmark = pytest.mark.slow
-RUNS = 7
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(recorded_project: Path) -> Path:
     """A project whose runs were recorded by the real code: finished and failed ones, reused stages, a version."""
-    root = tmp_path_factory.mktemp("history") / "project"
-    done = subprocess.run([sys.executable, str(CHECKOUT / "benchmarks/many_runs.py"), str(root), str(RUNS)],
-                          env=environment(), check=False, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return root
+    return recorded_project
 
 
 @pytest.fixture

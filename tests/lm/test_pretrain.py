@@ -5,13 +5,14 @@ import random
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.config import BaseParams
 from plumbline.errors import UserError
 from plumbline.lm.optim import linear_schedule
 from plumbline.lm.pretrain import pretrain
+from testing.depth import examples
 from testing.tiny_models import silent
 
 BASE = BaseParams(version="1", source="pretrain", hidden_size=32, layers=2, heads=2, vocabulary=300, context=32,
@@ -25,7 +26,7 @@ def texts(seed):
 
 
 @given(text=st.text())
-@settings(max_examples=50)
+@examples(50)
 def test_any_text_survives_the_tokenizer(tokenizer, text):
     assert tokenizer.decode(tokenizer(text, split_special_tokens=True)["input_ids"]) == text
 

@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.errors import UserError
@@ -14,6 +14,7 @@ from plumbline.preferences.reading.formats.fields import TakenBack
 from plumbline.preferences.reading.read import read_file
 from plumbline.preferences.reading.results import Unread
 from plumbline.preferences.types import Comparison, Demonstration, Ranking, Rating, Row
+from testing.depth import examples
 
 ASK = "How long do eggs boil?"
 SOFT, HARD = "Four minutes.", "Half a day."
@@ -353,7 +354,7 @@ def shuffled(values, places):
     return dict(sorted(items, key=lambda item: places[items.index(item) % len(places)]))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(extra, extra, comments, order, st.sampled_from(["response_2", "2", "right", "B", "second", "Response 2"]))
 def test_argilla_accounts_for_every_field_and_never_flips(fields, more, others, places, label):
     record = argilla({**others, "preference": label}, **shuffled({**two(), **fields}, places)) | more
@@ -363,7 +364,7 @@ def test_argilla_accounts_for_every_field_and_never_flips(fields, more, others, 
     assert {f"responses.{name}" for name in others} <= unread.left_alone.keys()
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(extra, extra, extra, comments, order, st.sampled_from(["answer_a,answer_b", "answer_b,answer_a"]), st.booleans())
 def test_label_studio_accounts_for_every_field_and_never_flips(data, more, said, others, places, to_name, first):
     pair = result("pairwise", "left" if first else "right", "pw", to_name) | said

@@ -1,7 +1,7 @@
 """Nothing that a record says is lost in silence: a field is read, left alone by name, counted, or sets it aside."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.preferences.reading.conversations import Unusable
@@ -10,6 +10,7 @@ from plumbline.preferences.reading.formats.meaning import CHANGES_MEANING, LEFT_
 from plumbline.preferences.reading.formats.tasks import PROMPTS as TASK_PROMPTS
 from plumbline.preferences.reading.results import Unread
 from plumbline.preferences.types import Comparison, Message, Rating, to_line
+from testing.depth import examples
 from testing.format_fixtures import ASK, BAD, EXAMPLES, GOOD, TURNS
 
 TOOLS = ("argilla", "label-studio")
@@ -23,7 +24,7 @@ somethings = st.sampled_from(["zebra", 7, 0.5, True, ["zebra"], {"inner": 1}])
 nothings = st.sampled_from([None, "", " ", [], {}, "[]", "null", float("nan"), [None], {"inner": ""}])
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.sampled_from(sorted(EXAMPLES)), st.dictionaries(unknown_names, somethings, max_size=3),
        st.dictionaries(known_names, somethings, max_size=3), st.dictionaries(unknown_names.map(str.upper), nothings))
 def test_extra_fields_change_no_row_and_are_all_accounted_for(name, unknown, known, empty):

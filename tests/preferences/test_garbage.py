@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.errors import UserError
@@ -12,6 +12,7 @@ from plumbline.preferences.reading.formats import FORMATS, RECOGNISED, Reading, 
 from plumbline.preferences.reading.read import import_records, read_file
 from plumbline.preferences.reading.results import Quarantined
 from plumbline.preferences.types import Comparison, Demonstration, Ranking, Rating, to_line
+from testing.depth import examples
 from testing.format_fixtures import EXAMPLES
 
 ROWS = (Comparison, Demonstration, Ranking, Rating)
@@ -34,7 +35,7 @@ def is_judgement(judged):
     return isinstance(judged, ROWS) and "NaN" not in (line := to_line(judged)) and bool(line.encode())
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(st.lists(values, max_size=8))
 def test_no_record_is_lost(records):
     records = [*enumerate(records, start=1), (len(records) + 1, GOOD)]
@@ -58,7 +59,7 @@ def mutated(record, path, change):
     return None if change is ... else change
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.sampled_from(sorted(EXAMPLES)), st.lists(st.integers(0, 20), max_size=6), values | st.just(...),
        st.booleans())
 def test_a_valid_record_that_was_damaged_is_a_row_or_quarantined(name, path, change, is_named):
@@ -70,7 +71,7 @@ def test_a_valid_record_that_was_damaged_is_a_row_or_quarantined(name, path, cha
         assert len(judged) == 1
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.sampled_from(sorted(FORMATS)), values)
 def test_any_value_in_any_named_format_is_a_row_or_quarantined(named, value):
     judged = parse(value, "file", Reading(named))
@@ -82,7 +83,7 @@ magic = st.sampled_from([b"", b"\x1f\x8b\x08\0", b"BZh9", b"\xfd7zXZ\0", b"\x28\
                          b"\xef\xbb\xbf", b"\xff\xfe", b'{"prompt": "'])
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(magic, st.binary(max_size=200), st.sampled_from(["any.jsonl", "any.csv", "any.json"]))
 def test_any_bytes_are_refused_politely(tmp_path, start, content, name):
     (tmp_path / name).write_bytes(start + content)
@@ -90,7 +91,7 @@ def test_any_bytes_are_refused_politely(tmp_path, start, content, name):
         list(read_file(tmp_path / name, name))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" ")) | st.just(json.dumps(GOOD).encode()),
                 max_size=12))
 def test_every_line_is_a_row_or_quarantined(tmp_path, lines):
@@ -105,7 +106,7 @@ elements = st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) |
                                                                                     max_size=4), max_leaves=10)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(elements, max_size=10), st.sampled_from([None, 2]), st.integers(1, 64), st.booleans())
 def test_an_array_read_piece_by_piece_is_the_array(tmp_path, array, indent, chunk, escaped):
     from plumbline.preferences.reading import json_array

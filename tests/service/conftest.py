@@ -6,14 +6,34 @@ import pytest
 
 from testing.always_on_project import make_always_on
 from testing.running_service import Up
+from testing.waiting import eventually
+from testing.webhook_receiver import Receiver, receiving
 
 
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """A service that the tests of a module share."""
-    service = Up(make_always_on(tmp_path_factory.mktemp("always") / "on"))
+@pytest.fixture(scope="session")
+def receiver() -> Iterator[Receiver]:
+    """What a webhook is told by the service."""
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Up]:
+    """The service that all tests share, because it takes long to start."""
+    service = Up(make_always_on(tmp_path_factory.mktemp("always") / "on", webhook=receiver.url))
     try:
-        service.start()
         yield service
     finally:
         service.stop()
+
+
+@pytest.fixture
+def up(service: Up, monkeypatch: pytest.MonkeyPatch) -> Up:
+    """The shared service, up and without a run, whatever the test before has left; this process sends it events."""
+    if not service.running:
+        service.start()
+    eventually(lambda: service.all_are("up"), "up")
+    eventually(service.quiet, "the end of earlier runs")
+    for name, value in service.client.items():
+        monkeypatch.setenv(name, value)
+    return service

@@ -65,7 +65,6 @@ def test_its_death_is_seen_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.parametrize("more", ["", STUBBORN], ids=["listening", "stubborn"])
 def test_kill_9_of_the_starter_ends_all(tmp_path: Path, more: str) -> None:
     command = [sys.executable, "-c", STARTER.format(mark=MARK), FAMILY.format(more=more), str(tmp_path)]

@@ -15,7 +15,7 @@ from testing.always_on_project import comparisons, make_always_on
 from testing.fake_project import environment
 from testing.running_service import QUICK, Up
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.evidence]
+pytestmark = [pytest.mark.slow, pytest.mark.evidence]
 RUNS = 10
 
 
@@ -28,7 +28,7 @@ def test_ten_runs_at_once(tmp_path: Path) -> None:
         service.start()
         started = [subprocess.Popen([sys.executable, "-m", "plumbline", "run", "--json", "--set",
                                      f"snapshot.sources=[part-{number}.jsonl]"], cwd=root, text=True,
-                                    env=environment(**QUICK), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                    env=environment(root, **QUICK), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
                    for number in range(RUNS)]
         answers = [process.communicate(timeout=1200) for process in started]
     finally:

@@ -164,7 +164,6 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_bucket(home: Home, bucket: str) -> None:
     import s3fs
 

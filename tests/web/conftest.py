@@ -20,15 +20,13 @@ from selenium.webdriver import Chrome
 
 from plumbline.project.home import Home
 from testing.fake_project import CHECKOUT, environment
+from testing.servers import free_port
 from testing.sites import (
     CHROMEDRIVER,
     CHROMIUM,
-    MANY_RUNS,
-    RUNS,
     Serve,
     Server,
     entered,
-    free_port,
     login,
     site_behind,
     start_browser,
@@ -55,13 +53,9 @@ def empty(tmp_path: Path) -> Iterator[Home]:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(recorded_project: Path) -> Path:
     """A project in which some runs were recorded by the real code; the tests share it."""
-    root = tmp_path_factory.mktemp("projects") / "shared"
-    done = subprocess.run([sys.executable, str(MANY_RUNS), str(root), str(RUNS)], env=environment(), check=False,
-                          capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return root
+    return recorded_project
 
 
 @pytest.fixture

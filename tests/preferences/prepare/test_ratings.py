@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.preferences.prepare.ratings import derive
 from plumbline.preferences.types import Comparison, Message, Origin, Ranking, Rating, comparisons_of
+from testing.depth import examples
 
 ASK = (Message("user", "Why?"),)
 
@@ -46,7 +47,7 @@ def test_the_time_is_that_of_the_last_rating_and_a_machine_is_one_only_if_all_ra
     assert derive([early, person]).preferences[0].origin.machine is None
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(st.builds(rate, st.sampled_from("abcd"), st.sampled_from([0.0, 1.0, 2.0]),
                           annotator=st.sampled_from(["ada", "ben"])), max_size=20))
 def test_every_pair_says_what_the_last_scores_say_and_every_rating_is_accounted_for(ratings):

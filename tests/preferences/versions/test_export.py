@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.errors import UserError
 from plumbline.preferences.reading.read import read_file
 from plumbline.preferences.types import Comparison, Demonstration, Message, Origin, Ranking, Rating, comparisons_of
 from plumbline.preferences.versions.export import FORMS, write_export
+from testing.depth import examples
 from testing.format_fixtures import ASK, EXAMPLES, LONGER, TURNS
 
 pytest.importorskip("pyarrow")
@@ -52,7 +53,7 @@ def as_pairs(exported_rows):
     return [pair for pair in decided if pair.label != "tie"]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(rows, max_size=5), st.sampled_from(["jsonl", "parquet"]))
 def test_our_own_forms_lose_nothing(tmp_path, given_rows, form):
     exported = write_export(given_rows, form, tmp_path / f"out.{form}")
@@ -60,7 +61,7 @@ def test_our_own_forms_lose_nothing(tmp_path, given_rows, form):
     assert (exported.written, exported.left_out) == (len(given_rows), {})
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(rows, max_size=5), st.sampled_from(["trl", "hh"]))
 def test_the_forms_of_pairs_give_back_the_pairs_that_they_can_say(tmp_path, given_rows, form):
     exported = write_export(given_rows, form, tmp_path / f"{form}.jsonl")
