@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from plumbline.history.history import Run, Step, Version
+from plumbline.history.history import RegisteredVersion, Run, Step
 from plumbline.lineage.graph import Graph
 from plumbline.lineage.graph_build import build
 from plumbline.preferences.batches.manifest import Batch
@@ -25,7 +25,7 @@ class Story:
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
-        self.versions: dict[int, Version] = {}
+        self.versions: dict[int, RegisteredVersion] = {}
         self._done: dict[tuple[str, ...], Step] = {}
 
     def run(self, data: str = "monday", failing: str = "", gate: bool = True, bytes_of: Mapping[str, str] = {},
@@ -76,8 +76,9 @@ class Story:
 
     def _register(self, run: Run) -> None:
         number = len(self.versions) + 1
-        self.versions = {number: Version("policy", number, run.steps["ppo"].outputs["models/policy/model"], run.id,
-                                         run.created, (), number - 1 or None, {}), **self.versions}
+        policy = run.steps["ppo"].outputs["models/policy/model"]
+        version = RegisteredVersion("policy", number, policy, run.id, run.created, (), number - 1 or None, {})
+        self.versions = {number: version, **self.versions}
 
 
 def step(stage: str, status: str, run: str, inputs: Mapping[str, str] | None = None,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from plumbline.history.history import History, Move, Run, Step, Version
+from plumbline.history.history import History, Move, RegisteredVersion, Run, Step
 from plumbline.lineage.graph_build import build
 from plumbline.preferences.batches.manifest import Batch
 
@@ -36,9 +36,9 @@ def run(id: str = "20261120-100000-aaaaaa", **given: object) -> Run:
     return replace(made, **given)  # type: ignore[arg-type]
 
 
-def version(number: int, of: Run, *aliases: str) -> Version:
+def version(number: int, of: Run, *aliases: str) -> RegisteredVersion:
     """A version that a run registered."""
-    return Version("policy", number, f"{number:032x}", of.id, of.created, aliases, None, {})
+    return RegisteredVersion("policy", number, f"{number:032x}", of.id, of.created, aliases, None, {})
 
 
 def promotion(number: int, reason: str = "win rate against SFT 0.625 [0.575, 0.675]: lower end above 0.5") -> Move:
@@ -46,7 +46,8 @@ def promotion(number: int, reason: str = "win rate against SFT 0.625 [0.575, 0.6
     return Move("2026-11-20T10:05:00+00:00", "champion", None, number, reason, "promote")
 
 
-def fill(history: History, runs: Iterable[Run], versions: Iterable[Version] = (), moves: Iterable[Move] = ()) -> None:
+def fill(history: History, runs: Iterable[Run], versions: Iterable[RegisteredVersion] = (),
+         moves: Iterable[Move] = ()) -> None:
     """Let a history hold these, each newest first."""
     history.runs = {one.id: one for one in sorted(runs, key=lambda one: one.id, reverse=True)}
     history.versions = {one.number: one for one in sorted(versions, key=lambda one: -one.number)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from plumbline.alignment.reward import RewardModel
 from plumbline.feedback.contestants import PREPARED, REWARD, SFT, Cast, Part
-from plumbline.history.history import History, Run, Step, Version
+from plumbline.history.history import History, RegisteredVersion, Run, Step
 from plumbline.lm.base import LanguageModel
 from plumbline.project.digests import cached_file, digest, listing
 from testing.tiny_models import ASKED, copy_of, small_model
@@ -53,9 +53,9 @@ def put_into_history(history: History, cast: Cast) -> None:
     params = {"preference_eval.temperature": str(cast.temperature), "preference_eval.precision": cast.precision,
               "preference_eval.max_response": str(cast.max_response)}
     history.runs = {"run": _run("run", {"ppo": _step(inputs)}, params)}
-    history.versions = {2: Version("policy", 2, cast.parts[0].digest, "run", "2026-01-02T00:00:00+00:00",
+    history.versions = {2: RegisteredVersion("policy", 2, cast.parts[0].digest, "run", "2026-01-02T00:00:00+00:00",
                                    ("champion",), None, {}),
-                        1: Version("policy", 1, cast.parts[1].digest, "run", "2026-01-01T00:00:00+00:00",
+                        1: RegisteredVersion("policy", 1, cast.parts[1].digest, "run", "2026-01-01T00:00:00+00:00",
                                    ("challenger",), None, {})}
 
 

@@ -11,7 +11,7 @@ from plumbline.data.changes import row_number
 from plumbline.data.lookup import LEARNED, PREPARED
 from plumbline.data.named_versions import Data, KnownData
 from plumbline.errors import UserError
-from plumbline.history.history import History, Run, Version
+from plumbline.history.history import History, RegisteredVersion, Run
 from plumbline.preferences.batches.arrivals import NO_ROWS, Arrival, folder_of, read_arrival, taken_away
 from plumbline.preferences.batches.batch import ROWS
 from plumbline.preferences.batches.folders import Folders
@@ -38,7 +38,7 @@ class Use:
 class Learner:
     """A registered model that learned from the row."""
 
-    version: Version
+    version: RegisteredVersion
     went_to: str
 
 

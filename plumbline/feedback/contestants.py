@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from plumbline.errors import UserError
-from plumbline.history.history import History, Run, Version
+from plumbline.history.history import History, RegisteredVersion, Run
 from plumbline.tracking.registry import CHALLENGER, CHAMPION
 
 SFT, REWARD, PREPARED = "models/sft/model", "models/reward/model", "data/prepared"
@@ -63,7 +63,7 @@ def cast_of(history: History) -> Cast:
                 int(run.params["preference_eval.max_response"]), run.params["preference_eval.precision"])
 
 
-def _inputs(run: Run, version: Version) -> Mapping[str, str]:
+def _inputs(run: Run, version: RegisteredVersion) -> Mapping[str, str]:
     """What the stage that made the policy read."""
     step = run.steps.get("ppo")
     missing = [path for path in (SFT, REWARD, PREPARED) if step is None or path not in step.inputs]

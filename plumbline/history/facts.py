@@ -91,7 +91,7 @@ class ManifestFacts:
     batches: list[dict[str, object]]
 
 
-class Artifacts:
+class RunArtifacts:
     """Small files of MLflow runs: read in place where the store is on this machine, downloaded otherwise."""
 
     def __init__(self, client: "MlflowClient") -> None:
@@ -121,7 +121,7 @@ def is_stage(run: "MlflowRun") -> bool:
     return STAGE in run.data.tags
 
 
-def stage_facts(run: "MlflowRun", artifacts: Artifacts) -> StageFacts:
+def stage_facts(run: "MlflowRun", artifacts: RunArtifacts) -> StageFacts:
     """What the MLflow run of a stage says. The receipt names the models that it read; a stage that failed has none.
 
     A metric may have the name of a curve, of which MLflow gives the last point; metrics.json has what was measured.
@@ -142,7 +142,7 @@ def stage_facts(run: "MlflowRun", artifacts: Artifacts) -> StageFacts:
         code=receipt.code if receipt else None)
 
 
-def pipeline_facts(run: "MlflowRun", home: Home, artifacts: Artifacts) -> tuple[PipelineFacts, ManifestFacts | None]:
+def pipeline_facts(run: "MlflowRun", home: Home, artifacts: RunArtifacts) -> tuple[PipelineFacts, ManifestFacts | None]:
     """What the MLflow run of a pipeline run says, with its workspace where that is on this machine."""
     folder = workspace_of(home, run.data.tags[PIPELINE_RUN])
 

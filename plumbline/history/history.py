@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from plumbline.errors import UserError
 from plumbline.history.collection import Collection
 from plumbline.lineage.graph_build import build
-from plumbline.lineage.records import Move, Run, Step, StepStatus, Version
+from plumbline.lineage.records import Move, RegisteredVersion, Run, Step, StepStatus
 from plumbline.project.home import Home
 
-__all__ = ["History", "Move", "Run", "Step", "StepStatus", "Version"]
+__all__ = ["History", "Move", "RegisteredVersion", "Run", "Step", "StepStatus"]
 
 SQLITE = "sqlite:///"
 
@@ -33,7 +33,7 @@ class History:
         self.home = home
         self.runs: Mapping[str, Run] = {}
         """By id, newest first."""
-        self.versions: Mapping[int, Version] = {}
+        self.versions: Mapping[int, RegisteredVersion] = {}
         """By number, newest first."""
         self.moves: tuple[Move, ...] = ()
         """Newest first."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
-from plumbline.history.facts import Artifacts, iso
-from plumbline.lineage.records import Move, Registered, Version
+from plumbline.history.facts import RunArtifacts, iso
+from plumbline.lineage.records import Move, Registered, RegisteredVersion
 from plumbline.project.home import Home
 from plumbline.tracking import recording as tracking
 from plumbline.tracking.registry import COMPARED_WITH, DIGEST, MOVE
@@ -37,7 +37,7 @@ class Reader:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._client = tracking.connect(home)
-        self.artifacts = Artifacts(self._client)
+        self.artifacts = RunArtifacts(self._client)
         self._name = load_params(home.root).promote.model_name
         self._experiment: str | None = None
         self._asked: object = None
@@ -153,9 +153,9 @@ class Reader:
         return all(known(run.info.run_id) for run in page)
 
 
-def _version(version: "ModelVersion", aliases: Mapping[str, str]) -> Version:
+def _version(version: "ModelVersion", aliases: Mapping[str, str]) -> RegisteredVersion:
     compared, number = version.tags.get(COMPARED_WITH, ""), int(version.version)
-    return Version(
+    return RegisteredVersion(
         name=version.name, number=number, md5=version.tags.get(DIGEST, ""), run=version.tags.get("pipeline_run", ""),
         created=iso(version.creation_timestamp), tags=dict(version.tags),
         aliases=tuple(sorted(alias for alias, of in aliases.items() if int(of) == number)),

@@ -51,7 +51,7 @@ class Reports:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._artifacts = Artifacts(history.home)
+        self._artifacts = ArtifactFiles(history.home)
 
     def file(self, run: Run, stage: str, name: str) -> Path | None:
         """The file `name` of a stage's folder, as the run has it; of a reused stage the run that made it."""
@@ -101,7 +101,7 @@ class Reports:
         return _json(file, file.stat().st_mtime_ns) if file else None
 
 
-class Artifacts:
+class ArtifactFiles:
     """The files of MLflow runs, one run at a time."""
 
     def __init__(self, home: Home) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from plumbline.errors import UserError
-from plumbline.lineage.records import Run, Step, Version
+from plumbline.lineage.records import RegisteredVersion, Run, Step
 from plumbline.preferences.batches.manifest import Batch
 
 Kind = Literal["batch", "snapshot", "base", "sft", "reward", "examination", "policy", "evaluation", "version"]
@@ -53,7 +53,7 @@ class Node:
     step: Step | None = None
     """The stage that made it, as its maker recorded it."""
     batch: Batch | None = None
-    version: Version | None = None
+    version: RegisteredVersion | None = None
     reason: str = ""
     """Why it failed."""
 

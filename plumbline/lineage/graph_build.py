@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from plumbline.lineage.graph import BY_STAGE, Graph, Kind, Node, Ref, State, short_digest
-from plumbline.lineage.records import Run, Step, Version
+from plumbline.lineage.records import RegisteredVersion, Run, Step
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.project.digests import combined
 
@@ -24,7 +24,7 @@ USUAL: Mapping[Kind, tuple[Kind, ...]] = {
 """What a stage reads, for those that left no record of it."""
 
 
-def build(runs: Mapping[str, Run], versions: Mapping[int, Version], others: Mapping[str, Step]) -> Graph:
+def build(runs: Mapping[str, Run], versions: Mapping[int, RegisteredVersion], others: Mapping[str, Step]) -> Graph:
     """The graph of all that is recorded; each of them the newest first, as a history has them."""
     drafts = _Drafts(versions)
     for run in reversed(list(runs.values())):
@@ -63,7 +63,7 @@ class _Draft:
     state: State = "made"
     step: Step | None = None
     batch: Batch | None = None
-    version: Version | None = None
+    version: RegisteredVersion | None = None
     reason: str = ""
     runs: list[str] = field(default_factory=list)
 
@@ -77,7 +77,7 @@ class _Draft:
 class _Drafts:
     """Nodes and edges, gathered run by run, the oldest first."""
 
-    def __init__(self, versions: Mapping[int, Version]) -> None:
+    def __init__(self, versions: Mapping[int, RegisteredVersion]) -> None:
         self._versions = versions
         self._by_md5 = {short_digest(version.md5): version for version in versions.values()}
         self._policies: dict[str, list[Ref]] = defaultdict(list)
@@ -204,7 +204,7 @@ class _Drafts:
             if kind in row and (not known or kind in rooms):
                 self._edges[ref][row[kind]] = None
 
-    def _policy_of(self, version: Version) -> Ref | None:
+    def _policy_of(self, version: RegisteredVersion) -> Ref | None:
         """The policy that a version is: of those with its bytes the one that its run made or used, or the first."""
         row = self._rows.get(version.run, {})
         same = [ref for ref in (row.get("policy"), *self._policies.get(short_digest(version.md5), ())) if ref]

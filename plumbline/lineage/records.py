@@ -73,7 +73,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Version:
+class RegisteredVersion:
     """One registered policy."""
 
     name: str
@@ -104,7 +104,7 @@ class Move:
 class Registered:
     """The versions of the policy and the moves of its aliases, both newest first."""
 
-    versions: tuple[Version, ...] = ()
+    versions: tuple[RegisteredVersion, ...] = ()
     moves: tuple[Move, ...] = ()
 
     def plain(self) -> dict[str, object]:
@@ -114,6 +114,6 @@ class Registered:
 
 def registered(values: Mapping[str, list[dict[str, object]]]) -> Registered:
     """The inverse of `plain`."""
-    versions = [Version(**{**one, "aliases": tuple(cast(list[str], one["aliases"]))})  # type: ignore[arg-type]
+    versions = [RegisteredVersion(**{**one, "aliases": tuple(cast(list[str], one["aliases"]))})  # type: ignore[arg-type]
                 for one in values["versions"]]
     return Registered(tuple(versions), tuple(Move(**one) for one in values["moves"]))  # type: ignore[arg-type]

@@ -5,6 +5,11 @@ signed-in browser, is in the head.
 """
 
 import logging
+import math
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -13,7 +18,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plumbline.errors import as_user_error
 from plumbline.web import security
-from plumbline.web.attempts import Attempts
 from plumbline.web.bodies import given_again, whole_body
 from plumbline.web.problems import answer_to
 from plumbline.web.security import Keys, Refused, Visitor
@@ -24,6 +28,10 @@ NEEDS_TOKEN = ("This needs the token. In a browser, open the address that `plumb
                "`Authorization: Bearer TOKEN`.")
 WRONG_TOKEN = "The token is wrong. `plumbline ui --show-token` prints the right one."
 TWO_LENGTHS = "The request says in two ways where it ends (Content-Length and Transfer-Encoding)."
+MOST_FAILURES = 10
+WINDOW_SECONDS = 60.0
+MOST_ADDRESSES = 1_000
+"""Addresses that are remembered; the one that failed longest ago is forgotten first."""
 
 
 class Guard:
@@ -155,3 +163,33 @@ class Guard:
         answer = RedirectResponse("/" + target.lstrip("/\\"), status_code=303)
         answer.headers.append("set-cookie", security.set_cookie(self._keys, security.is_secure(request)))
         return answer
+
+
+class Attempts:
+    """Counts failures by address, in bounded memory."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def failed(self, address: str) -> None:
+        """Remember a wrong token."""
+        with self._lock:
+            times = self._failures.setdefault(address, deque(maxlen=MOST_FAILURES))
+            times.append(self._clock())
+            self._failures.move_to_end(address)
+            while len(self._failures) > MOST_ADDRESSES:
+                self._failures.popitem(last=False)
+
+    def wait(self, address: str) -> int:
+        """Seconds until the address may try again; 0 when it may now."""
+        with self._lock:
+            times = self._failures.get(address)
+            if times is None or len(times) < MOST_FAILURES:
+                return 0
+            left = times[0] + WINDOW_SECONDS - self._clock()
+            return max(0, math.ceil(left))
+
+    def __len__(self) -> int:
+        return len(self._failures)

@@ -10,7 +10,7 @@ import pytest
 from plumbline.data.named_versions import KnownData, snapshot_digest
 from plumbline.data.row_history import row_history
 from plumbline.errors import UserError
-from plumbline.history.history import History, Run, Step, Version
+from plumbline.history.history import History, RegisteredVersion, Run, Step
 from plumbline.preferences.batches.arrivals import NO_ROWS, Arrival, arrival_index, arrivals, draft, publish
 from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
@@ -56,7 +56,7 @@ def history(project: Home) -> History:
               None, "", "", {}, {"ingest": ingest}, "1" * 32 + ".dir", manifest.batches, folder)
     found = History(project)
     found.runs = {run.id: run}
-    found.versions = {1: Version("policy", 1, "2" * 32, run.id, run.created, ("champion",), None, {})}
+    found.versions = {1: RegisteredVersion("policy", 1, "2" * 32, run.id, run.created, ("champion",), None, {})}
     return found
 
 

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from plumbline.history.history import History, Run, Step
-from plumbline.history.reports import LARGEST, Artifacts, Curve, Reports
+from plumbline.history.reports import LARGEST, ArtifactFiles, Curve, Reports
 from plumbline.project.home import Home
 from plumbline.tracking import recording as tracking
 
@@ -42,10 +42,10 @@ def artifacts(home: Home) -> Path:
 
 
 def test_a_file_of_the_run_is_read(home: Home, artifacts: Path) -> None:
-    file = Artifacts(home).file(RUN, "report/report.md")
+    file = ArtifactFiles(home).file(RUN, "report/report.md")
     assert file is not None and file.read_text() == "inside"
-    assert Artifacts(home).file(RUN, "report/other.md") is None
-    assert Artifacts(home).file(RUN, "report") is None
+    assert ArtifactFiles(home).file(RUN, "report/other.md") is None
+    assert ArtifactFiles(home).file(RUN, "report") is None
 
 
 def test_nothing_outside_of_the_run_is(home: Home, artifacts: Path) -> None:
@@ -55,15 +55,15 @@ def test_nothing_outside_of_the_run_is(home: Home, artifacts: Path) -> None:
     os.mkfifo(artifacts / "fifo")
     outside = str(home.folder / "token")
     for name in ("../../../token", "link", "folder/token", outside, "report/../../../../token", "fifo"):
-        assert Artifacts(home).file(RUN, name) is None, name
+        assert ArtifactFiles(home).file(RUN, name) is None, name
     for run in ("..", "../" + RUN, RUN + "/artifacts", "", "x" * 32, RUN.upper() + "a"):
-        assert Artifacts(home).file(run, "report/report.md") is None, run
+        assert ArtifactFiles(home).file(run, "report/report.md") is None, run
 
 
 def test_a_file_that_is_too_large_is_not_shown(home: Home, artifacts: Path) -> None:
     with (artifacts / "large").open("wb") as out:
         out.truncate(LARGEST + 1)
-    assert Artifacts(home).file(RUN, "large") is None
+    assert ArtifactFiles(home).file(RUN, "large") is None
 
 
 def test_an_artifact_store_elsewhere_on_this_machine_is_left_alone(home: Home, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_an_artifact_store_elsewhere_on_this_machine_is_left_alone(home: Home, t
     experiment = client.create_experiment("other", artifact_location=(tmp_path / "elsewhere").as_uri())
     run = client.create_run(experiment).info.run_id
     client.log_text(run, "text", "report.md")
-    assert Artifacts(home).file(run, "report.md") is None
+    assert ArtifactFiles(home).file(run, "report.md") is None
 
 
 @pytest.mark.slow
@@ -91,14 +91,14 @@ def test_a_store_of_another_machine_is_asked_once(home: Home, monkeypatch: pytes
         client: MlflowClient = tracking.connect(home)
         run = client.create_run(client.create_experiment("far", artifact_location="s3://plumbline/a")).info.run_id
         client.log_text(run, "from afar", "report/report.md")
-        found = Artifacts(home).file(run, "report/report.md")
+        found = ArtifactFiles(home).file(run, "report/report.md")
         assert found is not None and found.read_text() == "from afar"
-        assert Artifacts(home).file(run, "report/nothing.md") is None
+        assert ArtifactFiles(home).file(run, "report/nothing.md") is None
     finally:
         s3.stop()
-    again = Artifacts(home).file(run, "report/report.md")  # its store does not answer any more
+    again = ArtifactFiles(home).file(run, "report/report.md")  # its store does not answer any more
     assert again is not None and again.read_text() == "from afar"
-    assert Artifacts(home).file(run, "report/unknown.md") is None
+    assert ArtifactFiles(home).file(run, "report/unknown.md") is None
 
 
 def test_curves_are_read_as_far_as_they_are_written(home: Home, artifacts: Path) -> None:

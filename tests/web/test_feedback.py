@@ -17,7 +17,7 @@ from plumbline.project.home import Home
 from plumbline.web.annotator import NAME, desk_of
 from plumbline.web.security import open_keys
 from plumbline.web.views import feedback as progress
-from plumbline.web.views.feedback import progress_of
+from plumbline.web.views.feedback import feedback_progress
 from testing.hostile import MARK, TEXTS, active_in
 from testing.sites import Serve, emulate, login, opens_a_page, problems_in, visit, wait
 
@@ -111,10 +111,10 @@ def test_an_undo_after_the_collection_does_not_move_the_progress_up(person: Test
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "FRESH_SECONDS", 0.0)
     store, kept = store_of(person), judge(person, "A")
-    before = progress_of(empty, store)
+    before = feedback_progress(empty, store)
     collect_from(store, empty)
     store.undo(kept.key, kept.session)
-    after = progress_of(empty, store)
+    after = feedback_progress(empty, store)
     assert before and after
     assert (before.arrived + before.waiting, after.arrived + after.waiting, after.waiting) == (1, 1, 0)
 

@@ -18,7 +18,7 @@ from plumbline.errors import UserError
 from plumbline.project.home import Home
 from plumbline.web import security
 from plumbline.web.app import create_app
-from plumbline.web.attempts import MOST_ADDRESSES, MOST_FAILURES, Attempts
+from plumbline.web.guard import MOST_ADDRESSES, MOST_FAILURES, Attempts
 from plumbline.web.security import Keys, form_of, open_keys, parse_form
 from plumbline.web.server import is_this_machine_alone
 from testing.sites import ADDRESS, login, served, visit

@@ -31,7 +31,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Place:
+class Corner:
     """The upper left corner of a node."""
 
     x: float
@@ -54,7 +54,7 @@ class Edge:
 class Layout:
     """A picture."""
 
-    places: Mapping[str, Place]
+    places: Mapping[str, Corner]
     edges: tuple[Edge, ...]
     width: float
     height: float
@@ -92,7 +92,7 @@ def layout(columns: Mapping[str, int], edges: Sequence[tuple[str, str]], sizes: 
     step = sizes.width + sizes.across
     left = {item: sizes.margin + rank * step for item, rank in rank_of.items()}
     shift = sizes.margin - top
-    places = {name: Place(left[name], round(middles[name] - sizes.height / 2 + shift, 1)) for name in columns}
+    places = {name: Corner(left[name], round(middles[name] - sizes.height / 2 + shift, 1)) for name in columns}
     lines = _lines(hops, left, {item: middle + shift for item, middle in middles.items()}, sizes)
     width = 2 * sizes.margin + max(len(ranks) * step - sizes.across, 0)
     return Layout(places, lines, width, round(bottom - top + 2 * sizes.margin, 1), sizes)

@@ -14,7 +14,7 @@ _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 
 
 @dataclass(frozen=True)
-class Block:
+class ReportBlock:
     """One piece of a report."""
 
     kind: Literal["heading", "table", "list", "quote", "label", "paragraph"]
@@ -25,7 +25,7 @@ class Block:
     level: int = 0
 
 
-def blocks(text: str) -> list[Block]:
+def blocks(text: str) -> list[ReportBlock]:
     """The pieces of a report, in their order."""
     return [block for group in _groups(text.splitlines()[:MOST_LINES]) if (block := _block(group))]
 
@@ -51,23 +51,23 @@ def _kind(line: str) -> str:
     return "paragraph"
 
 
-def _block(group: list[str]) -> Block | None:
+def _block(group: list[str]) -> ReportBlock | None:
     match _kind(group[0]):
         case "heading":
             level = len(group[0]) - len(group[0].lstrip("#"))
-            return Block("heading", (group[0][level:].strip(),), level=level)
+            return ReportBlock("heading", (group[0][level:].strip(),), level=level)
         case "table" if len(group) > 1:
             header, _, *rows = (_cells(line) for line in group)
-            return Block("table", header=header, rows=tuple(rows))
+            return ReportBlock("table", header=header, rows=tuple(rows))
         case "list":
-            return Block("list", tuple(_plain(line[2:]) for line in group))
+            return ReportBlock("list", tuple(_plain(line[2:]) for line in group))
         case "quote":
-            return Block("quote", tuple(line[4:] for line in group))
+            return ReportBlock("quote", tuple(line[4:] for line in group))
         case "label":
-            return Block("label", (group[0].replace("**", ""),))
+            return ReportBlock("label", (group[0].replace("**", ""),))
         case "picture":
             return None
-    return Block("paragraph", (_plain(" ".join(group)),))
+    return ReportBlock("paragraph", (_plain(" ".join(group)),))
 
 
 def _cells(line: str) -> tuple[str, ...]:

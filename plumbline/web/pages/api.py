@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from plumbline import __version__
 from plumbline.history.history import StepStatus
 from plumbline.lineage.graph import Filter, Kind, Node, Ref, State, chosen_runs, neighbourhood, newest_first
 from plumbline.lineage.openlineage import RunEvent, run_events
@@ -13,7 +14,8 @@ from plumbline.web.pages.lineage import find_node
 from plumbline.web.pages.run import find_run
 from plumbline.web.site import site_of
 
-router = APIRouter(prefix="/api", tags=["lineage"])
+router = APIRouter(prefix="/api")
+recorded = APIRouter(tags=["lineage"])
 MOST = 500
 Limit = Annotated[int, Query(ge=1, le=MOST, description="How many at most")]
 Offset = Annotated[int, Query(ge=0, description="How many of the newest to leave out")]
@@ -157,7 +159,7 @@ class LineageOut(BaseModel):
     left_out: int = Field(description="Nodes past the limit of a kind and direction")
 
 
-@router.get("/runs", summary="Pipeline runs")
+@recorded.get("/runs", summary="Pipeline runs")
 def runs(request: Request, since: str = "", status: str = "", made: str = "", promoted: bool = False, q: str = "",
          limit: Limit = 50, offset: Offset = 0) -> RunsOut:
     """Pipeline runs, newest first, with the filters of the page Lineage."""
@@ -166,13 +168,13 @@ def runs(request: Request, since: str = "", status: str = "", made: str = "", pr
     return RunsOut(total=len(found), runs=[RunSummary.model_validate(run) for run in found[offset:offset + limit]])
 
 
-@router.get("/runs/{id}", summary="One pipeline run")
+@recorded.get("/runs/{id}", summary="One pipeline run")
 def run(request: Request, id: str) -> RunOut:
     """One run by its id, the beginning of it, or `latest`."""
     return RunOut.model_validate(find_run(site_of(request).history, id))
 
 
-@router.get("/versions", summary="The registry")
+@recorded.get("/versions", summary="The registry")
 def versions(request: Request) -> VersionsOut:
     """The versions of the policy with their aliases, and how the aliases moved."""
     history = site_of(request).history
@@ -180,7 +182,7 @@ def versions(request: Request) -> VersionsOut:
                        moves=[MoveOut.model_validate(one) for one in history.moves])
 
 
-@router.get("/lineage/openlineage", summary="Lineage as OpenLineage events")
+@recorded.get("/lineage/openlineage", summary="Lineage as OpenLineage events")
 def openlineage(request: Request, run: str = "", since: str = "", limit: Limit = 50, offset: Offset = 0
                 ) -> list[RunEvent]:
     """The run events (OpenLineage 2-0-2) of the stages that ran in one run, or in a page of runs, newest run first."""
@@ -189,7 +191,7 @@ def openlineage(request: Request, run: str = "", since: str = "", limit: Limit =
     return list(run_events(found[offset:offset + limit], site.home.root.name))
 
 
-@router.get("/lineage/{kind}/{key}", summary="The lineage of one thing")
+@recorded.get("/lineage/{kind}/{key}", summary="The lineage of one thing")
 def lineage(request: Request, kind: str, key: str, depth: Annotated[int, Query(ge=1, le=10)] = 2,
             limit: Limit = 100) -> LineageOut:
     """What a batch, snapshot, model, report or version was made from, and what was made of it.
@@ -212,3 +214,12 @@ def _node(node: Node) -> NodeOut:
 
 def _named(ref: Ref) -> Named:
     return Named(kind=ref.kind, key=ref.key)
+
+
+@router.get("/health", summary="Whether the server is up")
+def health() -> dict[str, str]:
+    """Answers as soon as the history has been read."""
+    return {"status": "ok", "version": __version__}
+
+
+router.include_router(recorded)

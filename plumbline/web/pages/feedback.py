@@ -28,7 +28,7 @@ from plumbline.feedback.verdicts import CHOICES, STRENGTHS, Answer, Choice, Pair
 from plumbline.web.annotator import desk_of, keep_name, keep_session, name_of, new_session, session_of, tidy
 from plumbline.web.security import form_of, signed_in
 from plumbline.web.site import Site, site_of
-from plumbline.web.views.feedback import Progress, progress_of
+from plumbline.web.views.feedback import FeedbackProgress, feedback_progress
 
 LETTERS = "ABCDEFGH"
 LONGEST_COMMENT = 4000
@@ -123,7 +123,7 @@ class View:
 
     ranking: bool
     name: str
-    progress: Progress | None
+    progress: FeedbackProgress | None
     last: Last | None = None
     pair: Pair | None = None
     shown: tuple[int, ...] = ()
@@ -141,7 +141,7 @@ class View:
 
 def _ask(request: Request, named: str | None, ranking: bool) -> Response:
     site, desk, who = site_of(request), desk_of(request.app), name_of(request)
-    view = View(ranking, who, progress_of(site.home, desk.store()))
+    view = View(ranking, who, feedback_progress(site.home, desk.store()))
     session = session_of(request) or new_session()
     judging = bool(who) and signed_in()
     if judging:

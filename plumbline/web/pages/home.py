@@ -1,17 +1,21 @@
-"""The home page: the champion, what is running, what has changed, what comes next, and how the versions developed."""
+"""The home page: the champion, what is running, what has changed, what comes next, and how the versions developed.
+
+Beside it the page where a person gives the token; `plumbline.web.guard` checks what that page posts.
+"""
 
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from plumbline.history.history import History, Run, Version
+from plumbline.history.history import History, RegisteredVersion, Run
 from plumbline.project.home import Home
 from plumbline.tracking.registry import CHALLENGER
+from plumbline.web.security import SIGN_IN
 from plumbline.web.site import site_of
 from plumbline.web.updates import look_up_due
 from plumbline.web.views.home import Champion, champion_of, changed_code, changed_parameters, trends, win_rates
-from plumbline.web.views.live import progress_of
+from plumbline.web.views.live import stage_progress
 
 router = APIRouter(include_in_schema=False)
 LATEST = 8
@@ -25,19 +29,25 @@ def home_page(request: Request, reload: bool = True) -> HTMLResponse:
     champion = champion_of(history)
     running = [run for run in history.runs.values() if run.status == "running"]
     return site.page("home.html", champion=champion, challenger=challenger_of(history, champion),
-                     running=[(run, progress_of(run)) for run in running], reload=reload and bool(running),
+                     running=[(run, stage_progress(run)) for run in running], reload=reload and bool(running),
                      latest=list(history.runs.values())[:LATEST], total=len(history.runs), win_rates=win_rates,
                      due=site.freshness.due or look_up_due(site.home), changed=_changed(site.home, champion),
                      trends=trends(history, champion))
 
 
-def challenger_of(history: History, champion: Champion | None) -> Version | None:
+@router.get(SIGN_IN)
+def sign_in(request: Request) -> HTMLResponse:
+    """Show the form for the token."""
+    return site_of(request).page("sign_in.html")
+
+
+def challenger_of(history: History, champion: Champion | None) -> RegisteredVersion | None:
     """The newest version, where that is not the champion."""
     found = next((version for version in history.versions.values() if CHALLENGER in version.aliases), None)
     return found if found and (champion is None or found.number != champion.version.number) else None
 
 
-class Changed:
+class SinceChampion:
     """What is not as it was when the champion was made."""
 
     def __init__(self, home: Home, run: Run) -> None:
@@ -48,5 +58,5 @@ class Changed:
         self.code_known = code is not None
 
 
-def _changed(home: Home, champion: Champion | None) -> Changed | None:
-    return Changed(home, champion.run) if champion and champion.run else None
+def _changed(home: Home, champion: Champion | None) -> SinceChampion | None:
+    return SinceChampion(home, champion.run) if champion and champion.run else None

@@ -10,12 +10,12 @@ from starlette.concurrency import run_in_threadpool
 
 from plumbline.errors import UserError
 from plumbline.evaluation.samples import Sample
-from plumbline.history.history import History, Move, Run, Version
+from plumbline.history.history import History, Move, RegisteredVersion, Run
 from plumbline.history.reports import Curve, Reports
 from plumbline.lineage.graph import Graph, Ref
 from plumbline.tracking.registry import CHAMPION, PREVIOUS, Registry
 from plumbline.web.drawing.charts import Bar, Series, intervals, lines
-from plumbline.web.drawing.markdown import Block, blocks
+from plumbline.web.drawing.markdown import ReportBlock, blocks
 from plumbline.web.security import form_of
 from plumbline.web.site import NotFound, Site, site_of, url
 from plumbline.web.views.home import champion_of, trends, win_rates
@@ -39,10 +39,10 @@ router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelView:
     """One version with what is known of it."""
 
-    version: Version
+    version: RegisteredVersion
     run: Run | None
     """The run that registered it; None where its records are gone."""
     rates: Sequence[Bar]
@@ -133,7 +133,7 @@ def model(request: Request, name: str, view: str = "about", at: int = 0, done: s
                      champion=champion_of(site.history), can_roll_back=_named(site.history, PREVIOUS) is not None)
 
 
-def find_version(history: History, name: str) -> Version:
+def find_version(history: History, name: str) -> RegisteredVersion:
     """The version of that number, or with that alias. Raises NotFound."""
     known = (one for one in history.versions.values() if str(one.number) == name or name in one.aliases)
     found = next(known, None)
@@ -143,14 +143,14 @@ def find_version(history: History, name: str) -> Version:
     return found
 
 
-def model_of(history: History, number: int) -> Model:
+def model_of(history: History, number: int) -> ModelView:
     """A version with what is known of it. Raises NotFound."""
     version = find_version(history, str(number))
     run = history.runs.get(version.run)
-    return Model(version, run, win_rates(run) if run else [])
+    return ModelView(version, run, win_rates(run) if run else [])
 
 
-def _about(history: History, version: Version) -> dict[str, object]:
+def _about(history: History, version: RegisteredVersion) -> dict[str, object]:
     graph, ref = history.graph, Ref("version", str(version.number))
     upstream = graph.upstream(ref)
     policy = next((near for near, steps in upstream.items() if steps == 1 and near.kind == "policy"), ref)
@@ -180,14 +180,14 @@ def _drawn(curve: Curve) -> Markup:
     return lines([Series(curve.name, curve.points)], curve.name.replace("_", " "), x="step")
 
 
-def _accuracies(found: Model) -> Markup:
+def _accuracies(found: ModelView) -> Markup:
     """Shares of held-out comparisons, the reward model's first."""
     bars = [Bar(label, value, found.figure("reward_eval", f"{name}_low"), found.figure("reward_eval", f"{name}_high"))
             for name, label in SHARES if (value := found.figure("reward_eval", name)) is not None]
     return intervals(bars, "Right on held-out comparisons") if bars else Markup("")
 
 
-def _blocks(reports: Reports, run: Run, stage: str, name: str) -> list[Block]:
+def _blocks(reports: Reports, run: Run, stage: str, name: str) -> list[ReportBlock]:
     text = reports.text(run, stage, f"report/{name}")
     return blocks(text)[1:] if text else []  # without the title
 
@@ -196,11 +196,11 @@ def _samples(found: Sequence[Sample], at: int) -> dict[str, object]:
     return {"samples": found[at:at + SAMPLES_A_PAGE], "at": at, "size": SAMPLES_A_PAGE, "all": len(found)}
 
 
-def _named(history: History, alias: str) -> Version | None:
+def _named(history: History, alias: str) -> RegisteredVersion | None:
     return next((one for one in history.versions.values() if alias in one.aliases), None)
 
 
-def _target(history: History, number: int | None) -> Version | None:
+def _target(history: History, number: int | None) -> RegisteredVersion | None:
     """The version that would come into use; without a number the one before the champion."""
     return find_version(history, str(number)) if number is not None else _named(history, PREVIOUS)
 

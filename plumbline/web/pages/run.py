@@ -8,7 +8,7 @@ from plumbline.lineage.graph import BY_STAGE
 from plumbline.web.site import NotFound, site_of, url
 from plumbline.web.views import run as run_view
 from plumbline.web.views.home import champion_of, differences, win_rates
-from plumbline.web.views.live import log_tail, logs_of, progress_of
+from plumbline.web.views.live import log_tail, logs_of, stage_progress
 
 router = APIRouter(include_in_schema=False)
 PAGE = 50
@@ -38,7 +38,7 @@ def run_page(request: Request, id: str, against: str = "", log: str = "", reload
     made = site.history.graph.rows.get(run.id, {})
     logs = logs_of(run)
     log = log if log in logs else _interesting(run, logs)
-    return site.page("run.html", run=run, other=other, champion=champion, view=run_view, progress=progress_of(run),
+    return site.page("run.html", run=run, other=other, champion=champion, view=run_view, progress=stage_progress(run),
                      params=differences(other.params, run.params) if other else [],
                      figures=run_view.measured(run, other), gate=run_view.gate_of(site.reports, run),
                      decision=run_view.decision_of(site.reports, run), logs=logs, log=log, lines=log_tail(run, log),

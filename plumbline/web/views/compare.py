@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plumbline.evaluation.samples import Sample, SampleAnswer
-from plumbline.history.history import History, Run, Version
+from plumbline.history.history import History, RegisteredVersion, Run
 from plumbline.history.reports import Reports
 from plumbline.preferences.types import Prompt
 from plumbline.statistics import wilson
@@ -32,7 +32,7 @@ class Side:
     name: str
     """As addresses have it: a version's number, or a run's id."""
     run: Run
-    version: Version | None
+    version: RegisteredVersion | None
 
     @property
     def label(self) -> str:
@@ -47,7 +47,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Pair:
+class AnswerPair:
     """One prompt with both answers."""
 
     prompt: Prompt
@@ -79,7 +79,7 @@ class Pair:
 class Matched:
     """The answers of two policies to the same prompts."""
 
-    pairs: Sequence[Pair]
+    pairs: Sequence[AnswerPair]
     verdicts: str
     """Who says which is better, in a sentence."""
     rewards: str
@@ -139,7 +139,7 @@ def _judged(a: Side, b: Side, rows: Sequence[tuple[Prompt, SampleAnswer, SampleA
     for prompt, left, right, outcome in rows:
         reward = _gap(left, right, REWARD)
         gold = _gap(left, right, GOLD)
-        pairs.append(Pair(prompt, left, right, outcome, gold if gold is not None else reward, reward))
+        pairs.append(AnswerPair(prompt, left, right, outcome, gold if gold is not None else reward, reward))
     step = of.run.steps[EVALUATION]
     judge = step.params.get(f"{EVALUATION}.judge", "")
     other = b if of is a else a
@@ -160,7 +160,7 @@ def _apart(a: Side, b: Side, for_a: Sequence[Sample], for_b: Sequence[Sample]) -
     for prompt, left, right in both:
         gap = _gap(left, right, decides) if decides else None
         outcome = None if gap is None else 0.5 if abs(gap) <= TIE_WITHIN else float(gap > 0)
-        pairs.append(Pair(prompt, left, right, outcome, gap, _gap(left, right, REWARD) if same else None))
+        pairs.append(AnswerPair(prompt, left, right, outcome, gap, _gap(left, right, REWARD) if same else None))
     said = {GOLD: "the gold reward says which answer is better.",
             REWARD: "the reward model that scored both says which answer is better.",
             None: "nothing measured on both says which answer is better."}
@@ -173,7 +173,7 @@ def _gap(a: SampleAnswer, b: SampleAnswer, what: str) -> float | None:
     return a.measured[what] - b.measured[what] if what in a.measured and what in b.measured else None
 
 
-def arranged(found: Matched, sort: str, better: str, text: str) -> list[Pair]:
+def arranged(found: Matched, sort: str, better: str, text: str) -> list[AnswerPair]:
     """The pairs that the filters leave, in the wanted order."""
     wanted = text.casefold()
     pairs = [pair for pair in found.pairs if (not better or pair.better == better or
@@ -190,7 +190,7 @@ def arranged(found: Matched, sort: str, better: str, text: str) -> list[Pair]:
     return pairs
 
 
-def _texts(pair: Pair) -> list[str]:
+def _texts(pair: AnswerPair) -> list[str]:
     return [*(turn.content for turn in pair.prompt), pair.a.text, pair.b.text]
 
 

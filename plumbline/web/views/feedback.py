@@ -13,7 +13,7 @@ FRESH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Progress:
+class FeedbackProgress:
     """Comparisons on the way to the next retraining."""
 
     arrived: int
@@ -25,17 +25,17 @@ class Progress:
     """What the schedule says, in a sentence."""
 
 
-_last: dict[Home, tuple[float, Progress | None]] = {}
+_last: dict[Home, tuple[float, FeedbackProgress | None]] = {}
 
 
-def progress_of(home: Home, store: Store) -> Progress | None:
+def feedback_progress(home: Home, store: Store) -> FeedbackProgress | None:
     """The progress, at most two seconds old; None where the parameters cannot be read."""
     when, known = _last.get(home, (0.0, None))
     if time.monotonic() - when < FRESH_SECONDS:
         return known
     try:
         found = due(home)
-        known = Progress(found.new_comparisons, waiting(store).to_add, found.needed, found.why)
+        known = FeedbackProgress(found.new_comparisons, waiting(store).to_add, found.needed, found.why)
     except UserError:
         known = None
     _last[home] = (time.monotonic(), known)

@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
-from plumbline.history.history import History, Move, Run, Version
+from plumbline.history.history import History, Move, RegisteredVersion, Run
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
 from plumbline.tracking.registry import CHAMPION
@@ -29,7 +29,7 @@ OPPONENTS = (("sft", "against SFT"), ("champion", "against the champion before")
 class Champion:
     """The policy in use."""
 
-    version: Version
+    version: RegisteredVersion
     run: Run | None
     """The run that made it; None where its records are gone."""
     move: Move | None
@@ -48,7 +48,7 @@ class Champion:
 
 
 @dataclass(frozen=True)
-class Difference:
+class ParamChange:
     """A parameter that is not as it was."""
 
     name: str
@@ -80,14 +80,14 @@ def win_rates(run: Run) -> list[Bar]:
     return bars
 
 
-def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[Difference]:
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[ParamChange]:
     """The parameters that differ, by name: first those that both sides have."""
     names = sorted(before.keys() | after.keys(), key=lambda name: (name not in before or name not in after, name))
-    found = (Difference(name, before.get(name), after.get(name)) for name in names)
+    found = (ParamChange(name, before.get(name), after.get(name)) for name in names)
     return [one for one in found if one.before != one.after]
 
 
-def changed_parameters(home: Home, run: Run) -> list[Difference]:
+def changed_parameters(home: Home, run: Run) -> list[ParamChange]:
     """Where params.yaml, as it is now, differs from what a run was given."""
     if not run.params:
         return []

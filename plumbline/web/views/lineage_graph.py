@@ -37,7 +37,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Line:
+class EdgeLine:
     """One line of the picture."""
 
     path: str
@@ -51,7 +51,7 @@ class Picture:
     width: float
     height: float
     boxes: tuple[Box, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[EdgeLine, ...]
     heads: tuple[tuple[float, str], ...]
     """The middle of each column, and what stands in it."""
     sizes: Sizes = SIZES
@@ -67,7 +67,7 @@ def draw(graph: Graph, near: Neighbourhood, run: str | None) -> Picture:
     own = {ref for ref in near.nodes if run in graph.nodes[ref].runs}
     boxes = tuple(_box(graph.nodes[ref], picture.places[ids[ref]].x, picture.places[ids[ref]].y + HEADER, near.centre,
                        run) for ref in near.nodes)
-    lines = tuple(Line(edge.path, _line_look(refs[edge.source], [refs[name] for name in edge.targets], own))
+    lines = tuple(EdgeLine(edge.path, _line_look(refs[edge.source], [refs[name] for name in edge.targets], own))
                   for edge in picture.edges)
     tops = sorted({(box.x, COLUMN[box.ref.kind]) for box in boxes})
     heads = tuple((x + SIZES.width / 2, _head(column, near.nodes)) for x, column in tops)

@@ -32,7 +32,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """One run."""
 
     run: Run
@@ -52,7 +52,7 @@ class Row:
 class Rows:
     """A page of the history."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[RunRow, ...]
     heads: tuple[tuple[float, str], ...]
     width: float
     height: float = ROW_HEIGHT
@@ -107,13 +107,13 @@ def _lanes(lives: Mapping[Ref, _Life]) -> dict[Ref, int]:
 
 
 def _row(graph: Graph, number: int, run: Run, row: Mapping[Kind, Ref], lives: Mapping[Ref, _Life],
-         places: Mapping[Ref, float]) -> Row:
+         places: Mapping[Ref, float]) -> RunRow:
     marks = tuple(_mark(graph, run, row[kind], places[row[kind]]) for kind in COLUMNS if kind in row)
     up = {places[ref] for ref, life in lives.items() if life.first < number <= life.last}
     down = {places[ref] for ref, life in lives.items() if life.first <= number < life.last}
     out = {places[ref] for ref, life in lives.items() if life.last == number and life.elsewhere}
     ends = [mark.x for mark in marks] or [0.0]
-    return Row(run, marks, tuple(sorted(up)), tuple(sorted(down)), tuple(sorted(out - down)), min(ends), max(ends))
+    return RunRow(run, marks, tuple(sorted(up)), tuple(sorted(down)), tuple(sorted(out - down)), min(ends), max(ends))
 
 
 def _mark(graph: Graph, run: Run, ref: Ref, x: float) -> Mark:

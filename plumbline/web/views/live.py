@@ -19,7 +19,7 @@ UNPRINTABLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
-class Progress:
+class StageProgress:
     """How far the running stage of a run is."""
 
     stage: str
@@ -31,7 +31,7 @@ class Progress:
     metrics: dict[str, float]
 
 
-def progress_of(run: Run) -> Progress | None:
+def stage_progress(run: Run) -> StageProgress | None:
     """The newest report of the stage that is running; None where nothing is known."""
     stage = next((step.stage for step in run.steps.values() if step.status == "running"), None)
     file = log_file(run, f"{stage}.progress.jsonl") if stage else None
@@ -43,7 +43,7 @@ def progress_of(run: Run) -> Progress | None:
         except json.JSONDecodeError:  # it is being written, or began before the piece that was read
             continue
         if isinstance(report, dict) and "total" in report:
-            return Progress(stage, str(report["what"]), int(report["step"]), int(report["total"]), report["eta_s"],
+            return StageProgress(stage, str(report["what"]), int(report["step"]), int(report["total"]), report["eta_s"],
                             dict(report["metrics"]))
     return None
 

@@ -22,7 +22,7 @@ MLFLOW_STORE, PREFECT_API = "MLFLOW_TRACKING_URI", "PREFECT_API_URL"
 
 
 @dataclass(frozen=True)
-class Measured:
+class FigureChange:
     """A figure of a run beside the same one of another run."""
 
     name: str
@@ -36,7 +36,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """What a gate said, or the promotion."""
 
     passed: bool
@@ -85,21 +85,21 @@ def _offset(run: Run, step: Step, earliest: float) -> float:
     return max(earliest, (parsed(step.started) - parsed(run.created)).total_seconds())
 
 
-def measured(run: Run, other: Run | None) -> dict[str, list[Measured]]:
+def measured(run: Run, other: Run | None) -> dict[str, list[FigureChange]]:
     """The figures of each stage, beside those of another run."""
     found = {}
     for stage, step in run.steps.items():
         before: Mapping[str, float] = other.steps[stage].metrics if other and stage in other.steps else {}
-        found[stage] = [Measured(name, step.metrics[name], before.get(name)) for name in sorted(step.metrics)]
+        found[stage] = [FigureChange(name, step.metrics[name], before.get(name)) for name in sorted(step.metrics)]
     return {stage: figures for stage, figures in found.items() if figures}
 
 
-def gate_of(reports: Reports, run: Run) -> Verdict | None:
+def gate_of(reports: Reports, run: Run) -> GateVerdict | None:
     """What the examination of the reward model said; None where it has not been held."""
     return _verdict(reports, run, "reward_eval", "gate.json", "passed")
 
 
-def decision_of(reports: Reports, run: Run) -> Verdict | None:
+def decision_of(reports: Reports, run: Run) -> GateVerdict | None:
     """Whether the policy was promoted, and why or why not."""
     return _verdict(reports, run, "promote", "decision.json", "promoted")
 
@@ -151,7 +151,7 @@ def _address(text: str) -> str | None:
     return text.rstrip("/") if text.startswith(("http://", "https://")) else None
 
 
-def _verdict(reports: Reports, run: Run, stage: str, file: str, key: str) -> Verdict | None:
+def _verdict(reports: Reports, run: Run, stage: str, file: str, key: str) -> GateVerdict | None:
     step = run.steps.get(stage)
     if step is None or step.status not in ("ran", "reused"):
         return None
@@ -160,6 +160,6 @@ def _verdict(reports: Reports, run: Run, stage: str, file: str, key: str) -> Ver
     except ValueError:
         values = None
     if not isinstance(values, dict):  # the file is gone; MLflow has the figure
-        return Verdict(bool(step.metrics[key]), ()) if key in step.metrics else None
+        return GateVerdict(bool(step.metrics[key]), ()) if key in step.metrics else None
     reasons = values.get("reasons")
-    return Verdict(values.get(key) is True, tuple(map(str, reasons)) if isinstance(reasons, list) else ())
+    return GateVerdict(values.get(key) is True, tuple(map(str, reasons)) if isinstance(reasons, list) else ())

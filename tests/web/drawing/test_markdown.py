@@ -4,7 +4,8 @@ from plumbline.evaluation.examination import ScoredComparison, examine
 from plumbline.evaluation.markdown import quoted, table
 from plumbline.evaluation.reward_report import write_report
 from plumbline.preferences.types import Comparison, Message, Origin
-from plumbline.web.drawing.markdown import Block, blocks
+from plumbline.web.drawing.markdown import ReportBlock as Block
+from plumbline.web.drawing.markdown import blocks
 
 
 def test_every_kind_of_block() -> None:
