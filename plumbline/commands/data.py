@@ -20,7 +20,7 @@ from plumbline.project.home import Home
 
 if TYPE_CHECKING:
     from plumbline.data.changes import Changed
-    from plumbline.data.lookup import Learner
+    from plumbline.data.row_history import LearnedModel, Versions
     from plumbline.preferences.batches.manifest import Batch
     from plumbline.preferences.reading.formats import Reading
 
@@ -125,7 +125,7 @@ def list_(as_json: AsJson = False) -> None:
 @data_app.command(epilog=examples("plumbline data show now", "plumbline data show latest --json"))
 def show(name: Data = "now", as_json: AsJson = False) -> None:
     """Show what some data holds: rows by kind, source and annotator, and a few of them."""
-    from plumbline.data.lookup import find_version
+    from plumbline.data.named_versions import find_version
     from plumbline.preferences.versions.compare import describe
 
     home = entered_home()
@@ -144,7 +144,7 @@ def show(name: Data = "now", as_json: AsJson = False) -> None:
                                                                     "--json"))
 def diff(before: Data, after: Data, as_json: AsJson = False) -> None:
     """Compare two versions: rows added, removed and judged anew, by source and annotator."""
-    from plumbline.data.lookup import find_version
+    from plumbline.data.named_versions import find_version
     from plumbline.preferences.versions.compare import compare
 
     home = entered_home()
@@ -171,13 +171,16 @@ def diff(before: Data, after: Data, as_json: AsJson = False) -> None:
 @data_app.command(epilog=examples("plumbline data blame 0c5e1f8a9b7d6e42"))
 def blame(row: RowId, as_json: AsJson = False) -> None:
     """Say where a row came from, in which runs it was, and which models learned from it."""
-    from plumbline.data.lookup import where_is
+    from plumbline.data.row_history import where_is
 
-    found = where_is(entered_home(), row.lower())
+    home = entered_home()
+    found = where_is(home, _versions(home), row)
     if as_json:
-        print_json(asdict(found))
+        print_json({"row": found.row, "batches": [asdict(arrival) for arrival in found.arrivals],
+                    "removed": found.removed, "went_to": found.went_to,
+                    "learners": [asdict(model) for model in found.learners], "damaged": found.damaged})
         return
-    for arrival in found.batches:
+    for arrival in found.arrivals:
         typer.echo(f"batch {arrival.digest[:SHORT]}, {arrival.action} on {_minute(arrival.added)} from "
                    f"{arrival.batch.source}")
     typer.echo("It was removed: no later run learns from it." if found.removed else "It is in use.")
@@ -192,7 +195,7 @@ def blame(row: RowId, as_json: AsJson = False) -> None:
                                   "plumbline data export latest --format parquet rows.parquet"))
 def export(name: Data, out: OutFile, form: Form = "jsonl", as_json: AsJson = False) -> None:
     """Write data in a form that other tools read, or in our own, which loses nothing."""
-    from plumbline.data.lookup import find_version
+    from plumbline.data.named_versions import find_version
     from plumbline.preferences.versions.compare import rows_of
     from plumbline.preferences.versions.export import FORMS, write_export
 
@@ -224,18 +227,26 @@ def _reading(format_: str | None, columns: Names, leave: Names, question: str | 
     return Reading(format_, named, frozenset(leave or ()), question)
 
 
-def _learners(home: Home, changed: "Changed") -> "list[Learner]":
+def _learners(home: Home, changed: "Changed") -> "list[LearnedModel]":
     """Return the registered models that learned from the rows that a change takes away."""
-    from plumbline.data.lookup import learners
+    from plumbline.data.row_history import learners
 
-    try:
-        return learners(home, changed.gone) if changed.gone else []
-    except UserError as error:  # the change is made all the same
-        typer.echo(f"Which models learned from the rows cannot be told: {error}", err=True)
-        return []
+    return learners(home, _versions(home), changed.gone) if changed.gone else []
 
 
-def _show_change(changed: "Changed", as_json: bool, affected: "Sequence[Learner]" = ()) -> None:
+def _versions(home: Home) -> "Versions":
+    """Return the registered models; say on standard error what keeps MLflow from being asked."""
+    from plumbline.history.history import registered_versions
+
+    found, problem = registered_versions(home)
+    if found and problem:
+        typer.echo(f"The models are those that MLflow held when it was read last: {problem}", err=True)
+    elif problem:
+        typer.echo(f"Which models learned from the rows cannot be told: {problem}", err=True)
+    return found
+
+
+def _show_change(changed: "Changed", as_json: bool, affected: "Sequence[LearnedModel]" = ()) -> None:
     """Print what a change brought in and takes away, and what it means for the next run."""
     if as_json:
         print_json({**asdict(changed), "learners": [asdict(learner) for learner in affected]})
@@ -295,7 +306,7 @@ def _show_unread(batch: "Batch") -> None:
                    "text: give messages without them. The limit is ingest.max_templated_texts.")
 
 
-def _show_learners(found: "Sequence[Learner]", what: str) -> None:
+def _show_learners(found: "Sequence[LearnedModel]", what: str) -> None:
     for learner in found:
         aliases = f" ({', '.join(learner.aliases)})" if learner.aliases else ""
         rows = f"cannot be told: the data of run {learner.run} is not on this machine"

@@ -1,6 +1,11 @@
-"""One row's history: how it came, whether it was taken away, what runs did with it, which models learned from it."""
+"""One row's history: how it came, whether it was taken away, what runs did with it, which models learned from it.
+
+A run leaves a table, `rows.csv`, with the destination of each of its rows. A registered model learned from the rows
+that the run which made it learned from.
+"""
 
 import mmap
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -8,149 +13,223 @@ from pathlib import Path
 import numpy as np
 
 from plumbline.data.changes import row_number
-from plumbline.data.lookup import LEARNED, PREPARED
-from plumbline.data.named_versions import Data, KnownData
+from plumbline.data.named_versions import KnownData, NamedData
 from plumbline.errors import UserError
-from plumbline.history.history import History, RegisteredVersion, Run
+from plumbline.history.assembly import runs_here
+from plumbline.lineage.records import RegisteredVersion, Run
 from plumbline.preferences.batches.arrivals import NO_ROWS, Arrival, folder_of, read_arrival, taken_away
 from plumbline.preferences.batches.batch import ROWS
 from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.index import Hashes, index_of
 from plumbline.preferences.prepare.writer import ROWS_FILE
-from plumbline.preferences.versions.browse import Browser
 from plumbline.project.digests import cached_file, cached_listing
+from plumbline.project.dvc_yaml import outputs_of
 from plumbline.project.home import Home
+from plumbline.project.run_record import RUN_ID
+
+PREPARED = "data/prepared"
+LEARNED = ("train", "validation")
+FEW = 4
+"""Rows that are quicker searched for one by one than by reading a whole table."""
+Versions = Mapping[int, RegisteredVersion]
 
 
 @dataclass(frozen=True)
-class Use:
-    """What became of the row in some runs, which prepared the same data."""
+class RowUse:
+    """What some runs, which prepared the same data, did with a row."""
 
-    went_to: str | None
-    """train, validation, heldout or near_heldout; None where the row was not among their data."""
-    batch: str
-    """The beginning of the digest of the batch that it came in, if it did."""
+    went_to: str
+    """train, validation, heldout or near_heldout."""
     runs: tuple[Run, ...]
     """Newest first."""
 
 
 @dataclass(frozen=True)
-class Learner:
-    """A registered model that learned from the row."""
+class LearnedModel:
+    """A registered model, and how many of some rows it learned from."""
 
-    version: RegisteredVersion
-    went_to: str
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    run: str
+    rows: int | None
+    """None if the prepared data of its run is not on this machine."""
 
 
 @dataclass(frozen=True)
 class RowHistory:
-    """All that is known of a row."""
+    """What is known of a row besides its text."""
 
     row: str
-    content: dict[str, object] | None
-    """The row in our schema; None where no file on this machine holds it."""
-    found_in: Data | None
-    """Where its content was read."""
-    others: list[dict[str, object]]
-    """Other rows there that judge the same responses."""
     arrivals: list[Arrival]
     """Batches and corrections that brought it."""
     removals: list[Arrival]
     """What took it away."""
     removed: bool
-    """Whether it is out now."""
-    uses: list[Use]
-    learners: list[Learner]
+    """True if it is out now, as far as arrivals can be read."""
+    uses: list[RowUse]
+    learners: list[LearnedModel]
+    """Models that learned from it, and those of which that cannot be told; the newest first."""
     unknown: tuple[Run, ...]
     """Runs whose prepared data is not on this machine."""
+    damaged: list[str]
+    """What is wrong with batches that cannot be read, and may hold it or take it away too."""
+
+    @property
+    def went_to(self) -> dict[str, str]:
+        """Its destinations by run, the oldest run first."""
+        places = {run.id: use.went_to for use in self.uses for run in use.runs}
+        return dict(sorted(places.items()))
+
+    def require_known(self) -> None:
+        """Raise UserError if nothing that can be read here knows the row."""
+        if self.arrivals or self.removals or self.uses:
+            return
+        damage = "".join(f" {problem}" for problem in self.damaged[:1])
+        raise UserError(f"No batch and no run on this machine holds the row {self.row}. `plumbline data diff` and "
+                        f"`plumbline data show` print the ids of rows.{damage}")
 
 
-def row_history(history: History, row: str) -> RowHistory:
-    """Everything about a row. Raises UserError for what is no row's id, or where nothing knows it."""
+@dataclass(frozen=True)
+class RowContent:
+    """The text of a row."""
+
+    row: dict[str, object]
+    """In our schema."""
+    found_in: NamedData
+    others: list[dict[str, object]]
+    """Other rows there that judge the same responses."""
+
+
+def row_history(known: KnownData, versions: Versions, row: str) -> RowHistory:
+    """Return what arrivals, runs and models have to do with a row. Raises UserError for what is no row's id."""
     number, name = row_number(row), row.lower()
-    known = KnownData(history)
-    arrived, removals, removed = _arrivals_of(history.home, known.arrivals(), number)
-    uses, unknown = _uses(history, name)
-    data, browser = _holder(known, number, arrived, uses)
-    if data is None and not (arrived or removals or uses):
-        raise UserError(f"Nothing on this machine holds the row {name}: no batch, and no run's data.")
-    place = browser.place(number) if browser else None
-    content = browser.columns.read(place) if browser and place is not None else None
-    others = [browser.columns.read(one) for one in browser.others(place)] if browser and place is not None else []
-    return RowHistory(name, content, data, others, arrived, removals, removed, uses, _learners(history, uses), unknown)
+    brought, removals, removed, damaged = _arrivals_of(known, number)
+    tables = list(_destinations(known.home, known.runs, {name}))
+    uses = [RowUse(went_to[name], tuple(runs)) for runs, went_to in tables if went_to]
+    unknown = [run for runs, went_to in tables if went_to is None for run in runs]
+    return RowHistory(name, brought, removals, removed, uses, _learners(versions, tables), tuple(unknown),
+                      [*known.damaged().values(), *damaged])
 
 
-def _arrivals_of(home: Home, known: list[Arrival], number: int) -> tuple[list[Arrival], list[Arrival], bool]:
-    """What brought the row, what took it away, and whether it is out after all of them."""
-    brought, removals, removed = [], [], False
-    for arrival in known:
-        rows, gone = _ids(home, arrival)
+def where_is(home: Home, versions: Versions, row: str) -> RowHistory:
+    """Return the history of a row as this machine's runs know it. Raises UserError for a row that is nowhere."""
+    found = row_history(KnownData(home, runs_here(home)), versions, row)
+    found.require_known()
+    return found
+
+
+def row_content(known: KnownData, found: RowHistory) -> tuple[RowContent | None, list[str]]:
+    """Return a row's text, or None, and what is wrong with damaged data that was passed over.
+
+    It is looked for in the data of the runs that used it, then in the batches that brought it, then in `now`.
+    """
+    number = row_number(found.row)
+    damaged: list[str] = []
+    names = [*(use.runs[0].id for use in found.uses), *(arrival.digest for arrival in found.arrivals), "now"]
+    for name in names:
+        try:
+            data = known.find(name)
+            if data.version is None:
+                continue
+            browser = known.browser(data)
+            place = browser.place(number)
+            if place is not None:
+                read = browser.columns.read
+                others = [read(one) for one in browser.others(place)]
+                return RowContent(read(place), data, others), damaged
+        except UserError as error:
+            damaged.append(str(error))
+    return None, damaged
+
+
+def learners(home: Home, versions: Versions, rows: Collection[str]) -> list[LearnedModel]:
+    """Return the registered models that learned from some of these rows, or may have; the newest first."""
+    runs = runs_here(home)
+    makers = {version.run: runs[version.run] for version in versions.values() if version.run in runs}
+    return _learners(versions, list(_destinations(home, makers, set(rows))))
+
+
+def _arrivals_of(known: KnownData, number: int) -> tuple[list[Arrival], list[Arrival], bool, list[str]]:
+    """Return what brought the row, what took it away, whether it is out after all of them, and what is damaged."""
+    brought, removals, removed, damaged = [], [], False, []
+    for arrival in known.arrivals():
+        try:
+            rows, gone = _ids(known.home, arrival)
+        except UserError as error:
+            damaged.append(str(error))
+            continue
         if _holds(gone, number):
             removals.append(arrival)
             removed = True
         if _holds(rows, number):
             brought.append(arrival)
             removed = removed and arrival.action != "supersede"
-    return brought, removals, removed
+    return brought, removals, removed, damaged
 
 
-def _holder(known: KnownData, number: int, arrived: list[Arrival],
-            uses: list[Use]) -> tuple[Data | None, Browser | None]:
-    """Data on this machine that holds the row: a run's, else the batch itself, else what runs learn from now."""
-    names = [*(use.runs[0].id for use in uses), *(arrival.digest for arrival in arrived), "now"]
-    for name in names:
-        data = known.find(name)
-        if data.version is None:
-            continue
-        browser = known.browser(data)
-        if browser.place(number) is not None:
-            return data, browser
-    return None, None
+Tables = list[tuple[list[Run], dict[str, str] | None]]
 
 
-def _uses(history: History, row: str) -> tuple[list[Use], tuple[Run, ...]]:
-    """By prepared data, which many runs share; and the runs whose data is not here."""
+def _destinations(home: Home, runs: Mapping[str, Run],
+                  rows: Collection[str]) -> Iterator[tuple[list[Run], dict[str, str] | None]]:
+    """Yield, by prepared data, the runs that share it and the destinations of the rows that are in it.
+
+    The destinations are None if the table is not on this machine.
+    """
     by_data: dict[str, list[Run]] = {}
-    for run in history.runs.values():
-        if (ingest := run.steps.get("ingest")) and (md5 := ingest.outputs.get(PREPARED.as_posix())):
-            by_data.setdefault(md5, []).append(run)
-    uses, unknown = [], list[Run]()
-    for md5, runs in by_data.items():
-        file = _rows_file(history.home, md5, runs)
-        if file is None:
-            unknown += runs
-        elif (found := _look_up(file, row)) is not None:
-            uses.append(Use(found[1], found[0], tuple(runs)))
-    return uses, tuple(unknown)
+    for run in runs.values():
+        if prepared := _prepared(run):
+            by_data.setdefault(prepared, []).append(run)
+    for prepared, sharing in by_data.items():
+        table = _table(home, prepared, sharing)
+        yield sharing, None if table is None else _read_table(table, rows)
 
 
-def _learners(history: History, uses: list[Use]) -> list[Learner]:
-    """A model learned from the data of the run that made it."""
-    went_to = {run.id: use.went_to for use in uses for run in use.runs if use.went_to in LEARNED}
-    return [Learner(version, place) for version in history.versions.values()
-            if (place := went_to.get(version.run)) is not None]
+def _learners(versions: Versions, tables: Tables) -> list[LearnedModel]:
+    counts: dict[str, int | None] = {}
+    for runs, went_to in tables:
+        learned = None if went_to is None else sum(place in LEARNED for place in went_to.values())
+        counts.update(dict.fromkeys((run.id for run in runs), learned))
+    found = [LearnedModel(one.name, one.number, one.aliases, one.run, counts.get(one.run)) for one in versions.values()]
+    return [model for model in found if model.rows != 0]
 
 
-def _rows_file(home: Home, md5: str, runs: list[Run]) -> Path | None:
-    """The table of rows of prepared data: in DVC's cache, or in a workspace."""
-    listing = cached_listing(home.cache, md5)
+def _prepared(run: Run) -> str | None:
+    """Return DVC's digest of the data that a run prepared, its id where no stage has said it, None if there is none."""
+    step = run.steps.get("ingest")
+    if step and PREPARED in step.outputs:
+        return step.outputs[PREPARED]
+    if run.folder and (run.folder / PREPARED / ROWS_FILE).is_file():
+        return outputs_of(run.folder, "ingest").get(PREPARED, run.id)
+    return None
+
+
+def _table(home: Home, prepared: str, runs: list[Run]) -> Path | None:
+    """Return the table of rows of prepared data, from DVC's cache or a workspace."""
+    listing = None if RUN_ID.fullmatch(prepared) else cached_listing(home.cache, prepared)
     if listing and ROWS_FILE in listing and (file := cached_file(home.cache, listing[ROWS_FILE])).is_file():
         return file
     places = (run.folder / PREPARED / ROWS_FILE for run in runs if run.folder is not None)
     return next((file for file in places if file.is_file()), None)
 
 
-def _look_up(file: Path, row: str) -> tuple[str, str] | None:
-    """The batch and the destination of a row, from a table of perhaps millions, without reading it line by line."""
-    if not file.stat().st_size:
-        return None
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        at = text.find(f"\n{row},".encode())
-        if at < 0:
-            return None
-        text.seek(at + 1)
-        _, batch, place = text.readline().decode("ascii", "replace").strip().split(",")
-        return batch, place
+def _read_table(table: Path, rows: Collection[str]) -> dict[str, str]:
+    """Return the destinations of some rows by their ids, from lines of id, batch and destination."""
+    if not table.stat().st_size:
+        return {}
+    with table.open("rb") as file:
+        if len(rows) > FEW:
+            lines = (line.decode("ascii", "replace").strip().split(",") for line in file)
+            return {line[0]: line[-1] for line in lines if line[0] in rows}
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            found = {}
+            for row in rows:
+                at = text.find(f"\n{row},".encode())
+                if at >= 0:
+                    text.seek(at + 1)
+                    found[row] = text.readline().decode("ascii", "replace").strip().rpartition(",")[2]
+            return found
 
 
 def _holds(rows: Hashes, number: int) -> bool:
@@ -159,7 +238,7 @@ def _holds(rows: Hashes, number: int) -> bool:
 
 
 def _ids(home: Home, arrival: Arrival) -> tuple[Hashes, Hashes]:
-    """The ids of the rows that an arrival brings, and of those that it takes away, sorted."""
+    """Return the ids of the rows that an arrival brings, and of those that it takes away, sorted."""
     folder = folder_of(home.preferences, arrival)
     return (_sorted_rows(folder / ROWS, arrival.batch.digest, home.preferences.indexes),
             _sorted_names(home.preferences, folder) if arrival.removes else NO_ROWS)

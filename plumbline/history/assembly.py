@@ -4,15 +4,14 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 
-from plumbline.history.facts import UNKNOWN, PipelineFacts, StageFacts, iso
+from plumbline.history.facts import SNAPSHOT, UNKNOWN, PipelineFacts, StageFacts, iso, workspace_facts
 from plumbline.history.index import Known
 from plumbline.lineage.records import Run, Step, StepStatus
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.project.home import Home
-from plumbline.project.run_record import Outcome, RunRecord, alive
+from plumbline.project.run_record import Outcome, RunRecord, alive, run_folders, workspace_of
 
 SINCE = re.compile(r"nothing changed since (\S+)$")
-SNAPSHOT = "data/snapshot"
 
 
 class Assembly:
@@ -105,3 +104,20 @@ def _snapshot(steps: Mapping[str, Step]) -> str | None:
 def _may_live(record: RunRecord) -> bool:
     """Whether the process of a run may still be there; nobody can tell of another machine."""
     return record.pid == UNKNOWN or record.host != socket.gethostname() or alive(record.pid)
+
+
+def runs_here(home: Home) -> dict[str, Run]:
+    """Return the runs whose workspace is on this machine, newest first, without asking MLflow.
+
+    Their files say everything but parameters, and what stages measured, read and left.
+    """
+    known, found = Known(), []
+    for folder in reversed(run_folders(home)):
+        if workspace_of(home, folder.name):
+            facts, manifest = workspace_facts(folder)
+            found.append(facts)
+            if manifest:
+                known.add(manifest)
+    assembly = Assembly(home, known, ())
+    runs = (assembly.run(facts, {}) for facts in found)
+    return {run.id: run for run in runs}

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 STAGE, PIPELINE_RUN = "plumbline.stage", "plumbline.pipeline_run"
 RECORD = "record"
+SNAPSHOT = "data/snapshot"
 STATUS: Mapping[str, Status] = {"FINISHED": "finished", "KILLED": "cancelled", "FAILED": "failed"}
 UNKNOWN = -1
 """The process, or the seconds, of a run that has no run.json."""
@@ -157,10 +158,20 @@ def pipeline_facts(run: "MlflowRun", home: Home, artifacts: RunArtifacts) -> tup
         record.status = STATUS[run.info.status]
         record.ended = record.ended or iso(run.info.end_time)
     lock = file("dvc.lock", "dvc.lock") if list(record.stages) == ["snapshot"] else None
-    manifest = _manifest(file(MANIFEST, f"data/snapshot/{MANIFEST}"))
+    manifest = _manifest(file(MANIFEST, f"{SNAPSHOT}/{MANIFEST}"))
     return PipelineFacts(run.info.run_id, run.info.start_time, record.model_dump(),
                          _flat_params(file("params.yaml", "params.yaml")), manifest.run_id if manifest else None,
                          _locked_snapshot(lock)), manifest
+
+
+def workspace_facts(folder: Path) -> tuple[PipelineFacts, ManifestFacts | None]:
+    """Return what a run's workspace says without MLflow; its parameters are left out, because YAML takes long."""
+    record = _record(read_bytes(folder / RECORD_FILE))
+    if record is None or record.id != folder.name:  # damaged: what the run learned from can be read all the same
+        record = RunRecord(id=folder.name, created="", project="", pid=UNKNOWN, host="", status="failed")
+    manifest = _manifest(read_bytes(folder / SNAPSHOT / MANIFEST))
+    name = manifest.run_id if manifest else None
+    return PipelineFacts(record.mlflow_run or "", 0, record.model_dump(), {}, name, None), manifest
 
 
 def iso(milliseconds: int) -> str:

@@ -77,7 +77,7 @@ class Known:
         return len(self.stages) + len(self.pipelines) + len(self.foreign)
 
 
-class Index:
+class HistoryIndex:
     """The file. Each call opens it, so that several servers may use it side by side.
 
     A damaged one is begun anew. One that cannot be used at all is done without: the history is then read from MLflow

@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +21,8 @@ RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 a folder: so nothing else is taken for one."""
 DVC_REPRO = "dvc repro"
 """In place of a run's id where `plumbline run` did not start the stage."""
+LATEST = "latest"
+"""The name of the newest run."""
 Status = Literal["running", "finished", "failed", "cancelled", "killed"]
 
 
@@ -158,17 +160,22 @@ def earlier_runs(home: Home, before: str) -> Iterator[Path]:
     return (folder for folder in reversed(run_folders(home)) if folder.name < before)
 
 
+def runs_called(name: str, newest_first: Sequence[str]) -> list[str]:
+    """Return the ids that a name means: the first for `latest`, otherwise all that begin with the name."""
+    if name == LATEST:
+        return list(newest_first[:1])
+    return [run for run in newest_first if name and run.startswith(name)]
+
+
 def find_run(home: Home, name: str) -> Path:
-    """The workspace of the run `latest`, or of the one run whose id begins with `name`. Raises UserError otherwise."""
-    folders = run_folders(home)
-    if not folders:
+    """Return the workspace of the run `latest`, or of the one run whose id begins with `name`. Raises UserError."""
+    ids = [folder.name for folder in reversed(run_folders(home))]
+    if not ids:
         raise UserError(f"There are no runs in {home.runs} yet. Start one with `plumbline run`.")
-    if name == "latest":
-        return folders[-1]
-    found = [folder for folder in folders if folder.name.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        newest = ", ".join(folder.name for folder in found[-5:])
+    found = runs_called(name, ids)
+    if not found:
+        raise UserError(f"No run's id begins with `{name}`; the newest is {ids[0]}. See `plumbline runs`.")
+    if len(found) > 1:
+        newest = ", ".join(reversed(found[:5]))
         raise UserError(f"`{name}` is the beginning of {len(found)} runs, the newest {newest}. Give more of it.")
-    raise UserError(f"No run's id begins with `{name}`; the newest is {folders[-1].name}. See `plumbline runs`.")
+    return home.runs / found[0]

@@ -1,6 +1,8 @@
 """What every page needs: the project, its history, and the way to render a template."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +29,15 @@ class NotFound(UserError):
     """What was asked for does not exist: a page with status 404."""
 
     status = 404
+
+
+@contextmanager
+def not_found() -> Iterator[None]:
+    """Around a search by what an address names: raise NotFound for a UserError."""
+    try:
+        yield
+    except UserError as error:
+        raise NotFound(str(error)) from error
 
 
 @dataclass

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from plumbline.errors import UserError
-from plumbline.history.collection import Collection
 from plumbline.history.history import History
 from plumbline.project.digests import digest
 from plumbline.project.dvc_yaml import read_stages
@@ -205,7 +204,7 @@ def test_runs_of_other_programs_are_left_alone_and_not_read_again(here: Home, mo
         client.set_terminated(run.info.run_id)
     history = read(here)
     assert len(history.runs) == RUNS
-    monkeypatch.setattr(Collection, "_facts", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(History, "_facts", lambda *_: pytest.fail("read again"))
     history.refresh()
     History(here).refresh()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.history.index import COMPLETE, FILE, Index
+from plumbline.history.index import COMPLETE, FILE, HistoryIndex
 
 MANY = [f"run {number:05}" for number in range(3000)]
 SOURCE = "sqlite:///here"
@@ -16,10 +16,10 @@ SOURCE = "sqlite:///here"
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    index = Index(tmp_path, SOURCE)
+    index = HistoryIndex(tmp_path, SOURCE)
     index.keep(MANY)
     index.note(COMPLETE, True)
-    assert Index(tmp_path, SOURCE).load().foreign == set(MANY)
+    assert HistoryIndex(tmp_path, SOURCE).load().foreign == set(MANY)
     return tmp_path / FILE
 
 
@@ -61,19 +61,19 @@ def other_bodies(file: Path) -> None:
                                    other_bodies])
 def test_a_damaged_one_is_begun_anew(file: Path, spoil: Callable[[Path], None]) -> None:
     spoil(file)
-    known = Index(file.parent, SOURCE).load()
+    known = HistoryIndex(file.parent, SOURCE).load()
     assert (len(known), known.complete) == (0, False)  # so that everything is read from MLflow again
-    index = Index(file.parent, SOURCE)
+    index = HistoryIndex(file.parent, SOURCE)
     index.keep(["again"])
     index.note(COMPLETE, True)
-    again = Index(file.parent, SOURCE).load()
+    again = HistoryIndex(file.parent, SOURCE).load()
     assert (again.foreign, again.complete) == ({"again"}, True)
 
 
 @pytest.mark.parametrize("spoil", [half, garbage])
 def test_one_that_is_damaged_meanwhile_is_left_for_the_next_server_to_begin(
         file: Path, spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture) -> None:
-    index = Index(file.parent, SOURCE)
+    index = HistoryIndex(file.parent, SOURCE)
     index.load()
     spoil(file)
     with caplog.at_level(logging.WARNING):
@@ -81,12 +81,12 @@ def test_one_that_is_damaged_meanwhile_is_left_for_the_next_server_to_begin(
             index.keep([f"new {number}"])
             index.note(COMPLETE, True)
     assert len(caplog.records) == 1 and str(file) in caplog.text
-    assert Index(file.parent, SOURCE).load().complete is False
+    assert HistoryIndex(file.parent, SOURCE).load().complete is False
 
 
 def test_one_that_cannot_be_used_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / FILE).mkdir()
-    index = Index(tmp_path, SOURCE)
+    index = HistoryIndex(tmp_path, SOURCE)
     assert len(index.load()) == 0
     with caplog.at_level(logging.WARNING):
         index.keep(["one"])
@@ -98,8 +98,8 @@ def test_one_that_another_program_writes_to_is_left_alone(file: Path, monkeypatc
     monkeypatch.setattr("plumbline.history.index.WAIT_SECONDS", 0.1)
     other = sqlite3.connect(file)
     other.execute("begin exclusive")
-    index = Index(file.parent, SOURCE)
+    index = HistoryIndex(file.parent, SOURCE)
     index.keep(["new"])
     other.rollback()
     other.close()
-    assert Index(file.parent, SOURCE).load().foreign == set(MANY)
+    assert HistoryIndex(file.parent, SOURCE).load().foreign == set(MANY)

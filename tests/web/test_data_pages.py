@@ -68,6 +68,11 @@ def visitor(arrived: Home) -> TestClient:
     return visit(arrived)
 
 
+def known(client: TestClient) -> KnownData:
+    site = site_behind(client)
+    return KnownData(site.home, site.history.runs)
+
+
 def first_row(client: TestClient, address: str) -> str:
     found = ROW.search(client.get(address).text)
     assert found
@@ -99,7 +104,7 @@ def test_rows_are_found_by_text_and_filters_and_pages_go_on(visitor: TestClient)
     assert "26 to 40 of 40" in visitor.get("/data/now?view=rows&at=25").text
     found = visitor.get("/data/now?view=rows&q=question+17").text
     assert len(ROW.findall(found)) == 1 and "Question 17" in found
-    batch = KnownData(site_behind(visitor).history).arrivals()[0].digest
+    batch = known(visitor).arrivals()[0].digest
     assert len(ROW.findall(visitor.get(f"/data/{batch}?view=rows&agreement=disputed").text)) == 2
     assert len(ROW.findall(visitor.get(f"/data/{batch}?view=rows&annotator=ben").text)) == 1
     assert "No row is like that" in visitor.get("/data/now?view=rows&kind=ranking").text
@@ -114,13 +119,13 @@ def test_the_fields_of_a_batch_that_were_not_read_are_listed(arrived: Home) -> N
 
 
 def test_what_was_set_aside_has_file_line_and_reason(visitor: TestClient) -> None:
-    batch = KnownData(site_behind(visitor).history).arrivals()[0].digest
+    batch = known(visitor).arrivals()[0].digest
     page = visitor.get(f"/data/{batch}?view=aside").text
     assert "first.jsonl" in page and "42" in page and "prompt" in page
 
 
 def test_a_difference_shows_relabelled_rows_side_by_side(visitor: TestClient) -> None:
-    batch = KnownData(site_behind(visitor).history).arrivals()[0].digest
+    batch = known(visitor).arrivals()[0].digest
     page = visitor.get(f"/data/diff?a={batch}&b=now").text
     assert "39 rows are the same" in page
     anew = visitor.get(f"/data/diff?a={batch}&b=now&what=relabelled").text
@@ -130,7 +135,7 @@ def test_a_difference_shows_relabelled_rows_side_by_side(visitor: TestClient) ->
 
 
 def test_a_row_says_how_it_came_and_that_it_was_taken_away(visitor: TestClient) -> None:
-    batch = KnownData(site_behind(visitor).history).arrivals()[0].digest
+    batch = known(visitor).arrivals()[0].digest
     row = first_row(visitor, f"/data/{batch}?view=rows&annotator=ben")
     page = visitor.get(f"/data/rows/{row}").text
     assert "no later run learns from it" in page and "withdrew consent" in page and "first.jsonl" in page
@@ -179,7 +184,7 @@ def test_a_page_beyond_the_last_snapshot_does_not_say_that_there_is_none(
     fill(site_behind(client).history, runs := took(20))
     page = client.get("/data?at=100").text
     assert "No run has taken a snapshot yet" not in page and "None on this page, 20 in all" in page
-    newest = KnownData(site_behind(client).history).snapshots()[0]
+    newest = known(client).snapshots()[0]
     assert newest.runs[0].id == runs[-1].id
     assert "Changes since the last run" in page and f"a={newest.digest}" in page
 
@@ -190,7 +195,7 @@ def test_a_page_beyond_the_last_batch_does_not_say_that_nothing_was_added(empty:
     fill(site_behind(client).history, took(150))
     page = client.get("/data?at=100").text
     assert "Nothing was added yet" not in page and "None on this page, 1 in all" in page
-    newest = KnownData(site_behind(client).history).snapshots()[0]
+    newest = known(client).snapshots()[0]
     button = re.search(r'href="([^"]*)">Changes since the last run', page)
     assert button and f"a={newest.digest}" in button.group(1)
 
@@ -254,7 +259,7 @@ def test_hostile_texts_are_inert(empty: Home, text: str) -> None:
 @pytest.mark.slow
 def test_the_browser_shows_every_page_without_a_complaint(serve, arrived: Home, browser: Chrome) -> None:
     server = serve(arrived.root)
-    batch = KnownData(site_behind(visit(arrived)).history).arrivals()[0].digest
+    batch = known(visit(arrived)).arrivals()[0].digest
     row = first_row(visit(arrived), "/data/now?view=rows")
     for width in (1280, 390):
         emulate(browser, width == 390, width, 900)
@@ -296,3 +301,15 @@ def test_damaged_rows_are_said_and_never_shown_as_others(visitor: TestClient, ar
         page = visitor.get(f"/data/{first.digest}?view={view}")
         assert page.status_code == 400 and "damaged" in page.text and str(file.parent) in page.text
     assert visitor.get("/data").status_code == 200
+
+
+def test_the_page_of_a_row_names_a_damaged_batch_and_shows_the_rest(visitor: TestClient, arrived: Home) -> None:
+    first, correction, _ = arrivals(arrived.preferences)
+    row = first_row(visitor, f"/data/{first.digest}?view=rows&annotator=ada")
+    file = folder_of(arrived.preferences, correction) / "rows.jsonl"
+    file.write_bytes(file.read_bytes()[:10])
+    for index in arrived.preferences.indexes.glob(f"{correction.batch.digest}*"):
+        index.unlink()
+    page = visitor.get(f"/data/rows/{row}")
+    assert page.status_code == 200 and f"{file} is damaged" in page.text
+    assert "first.jsonl" in page.text and "Question" in page.text

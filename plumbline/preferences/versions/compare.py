@@ -139,14 +139,17 @@ def _one_numbering(columns: list[tuple[Codes, Names]]) -> tuple[Codes, list[str]
 
 
 def rows_of(version: DataVersion) -> Iterator[Row]:
-    """The rows of a version, file after file. Raises DamagedBatch at the end of a file that is not what it
+    """Yield the rows of a version, file after file. Raises DamagedBatch at the end of a file that is not what it
     was."""
     import orjson
 
+    left_out = {f"{row:016x}" for row in version.left_out}
     for file, digest in version.files:
         lines = verified_lines(file, digest)
         with damage_first(lines):
-            yield from (from_json(orjson.loads(line)) for line in lines)
+            for line in lines:
+                if not (left_out and row_id(line) in left_out):
+                    yield from_json(orjson.loads(line))
 
 
 def describe(version: DataVersion, indexes: Path) -> Holdings:
@@ -156,7 +159,7 @@ def describe(version: DataVersion, indexes: Path) -> Holdings:
     kinds = Counter(KINDS[kind] for kind in columns.kind[rows].tolist())
     every = _change(columns, rows)
     return Holdings(every.rows, every.by_source, every.by_annotator, every.examples,
-                    dict(kinds.most_common()), len(np.unique(columns.prompt)))
+                    dict(kinds.most_common()), len(np.unique(columns.prompt[rows])))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,7 @@ from plumbline.history.history import StepStatus
 from plumbline.lineage.graph import Filter, Kind, Node, Ref, State, chosen_runs, neighbourhood, newest_first
 from plumbline.lineage.openlineage import RunEvent, run_events
 from plumbline.project.run_record import Status
-from plumbline.web.pages.lineage import find_node
-from plumbline.web.pages.run import find_run
-from plumbline.web.site import site_of
+from plumbline.web.site import not_found, site_of
 
 router = APIRouter(prefix="/api")
 recorded = APIRouter(tags=["lineage"])
@@ -171,7 +169,8 @@ def runs(request: Request, since: str = "", status: str = "", made: str = "", pr
 @recorded.get("/runs/{id}", summary="One pipeline run")
 def run(request: Request, id: str) -> RunOut:
     """One run by its id, the beginning of it, or `latest`."""
-    return RunOut.model_validate(find_run(site_of(request).history, id))
+    with not_found():
+        return RunOut.model_validate(site_of(request).history.run(id))
 
 
 @recorded.get("/versions", summary="The registry")
@@ -187,7 +186,8 @@ def openlineage(request: Request, run: str = "", since: str = "", limit: Limit =
                 ) -> list[RunEvent]:
     """The run events (OpenLineage 2-0-2) of the stages that ran in one run, or in a page of runs, newest run first."""
     site = site_of(request)
-    found = [find_run(site.history, run)] if run else list(chosen_runs(site.history.graph, Filter(since)))
+    with not_found():
+        found = [site.history.run(run)] if run else list(chosen_runs(site.history.graph, Filter(since)))
     return list(run_events(found[offset:offset + limit], site.home.root.name))
 
 
@@ -199,7 +199,8 @@ def lineage(request: Request, kind: str, key: str, depth: Annotated[int, Query(g
     The key is a digest or its beginning; for a version its number or an alias.
     """
     graph = site_of(request).history.graph
-    centre = find_node(graph, kind, key)
+    with not_found():
+        centre = graph.find(kind, key)
     near = neighbourhood(graph, centre.ref, depth, most=limit)
     return LineageOut(centre=_node(centre), nodes=[_node(graph.nodes[ref]) for ref in newest_first(graph, near.nodes)],
                       links=[LinkOut(source=_named(source), target=_named(target)) for source, target in near.edges],

@@ -11,10 +11,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
-from plumbline.data.lookup import SNAPSHOT
-from plumbline.data.named_versions import PULL, Data, KnownData
-from plumbline.data.row_history import row_history
+from plumbline.data.named_versions import PULL, KnownData, NamedData
+from plumbline.data.row_history import row_content, row_history
 from plumbline.errors import UserError
+from plumbline.history.facts import SNAPSHOT
 from plumbline.history.history import History
 from plumbline.history.reports import Reports
 from plumbline.preferences.batches.arrivals import folder_of
@@ -27,7 +27,7 @@ from plumbline.preferences.report.schema import DataReport
 from plumbline.preferences.report.sections import Section, sections
 from plumbline.preferences.versions.browse import AGREEMENTS, Browser, Page
 from plumbline.preferences.versions.compare import changes, flips
-from plumbline.web.site import NotFound, site_of
+from plumbline.web.site import Site, not_found, site_of
 from plumbline.web.views.data import ShownRow, shown, wanted_rows
 
 ROWS_A_PAGE = 25
@@ -54,7 +54,7 @@ class Aside:
 def data(request: Request, at: int = 0) -> HTMLResponse:
     """What arrived, and what runs learned from."""
     site = site_of(request)
-    known = KnownData(site.history)
+    known = _known(site)
     arrived, snapshots, at = known.arrivals()[::-1], known.snapshots(), max(at, 0)
     uses: dict[str, int] = {}
     for snapshot in snapshots:
@@ -72,8 +72,9 @@ def data(request: Request, at: int = 0) -> HTMLResponse:
 def difference(request: Request, a: str = "latest", b: str = "now", what: str = "", at: int = 0) -> HTMLResponse:
     """The rows that two versions do not share, or judge differently."""
     site = site_of(request)
-    known = KnownData(site.history)
-    before, after = _find(known, a), _find(known, b)
+    known = _known(site)
+    with not_found():
+        before, after = known.find(a), known.find(b)
     choices = _choices(known)
     if before.version is None or after.version is None:
         return site.page("data_diff.html", section=SECTION, a=before, b=after, parts=None, choices=choices)
@@ -94,12 +95,15 @@ def difference(request: Request, a: str = "latest", b: str = "now", what: str = 
 def one_row(request: Request, row: str) -> HTMLResponse:
     """Where a row came from, and what became of it."""
     site = site_of(request)
-    try:
-        found = row_history(site.history, row)
-    except UserError as error:
-        raise NotFound(str(error)) from None
-    return site.page("data_row.html", section=SECTION, found=found, others=[shown(other) for other in found.others],
-                     row=shown(found.content) if found.content else None)
+    known = _known(site)
+    with not_found():
+        found = row_history(known, site.history.versions, row)
+        content, damaged = row_content(known, found)
+        if content is None:
+            found.require_known()
+    return site.page("data_row.html", section=SECTION, found=found, damaged=dict.fromkeys([*found.damaged, *damaged]),
+                     row=shown(content.row) if content else None,
+                     others=[shown(other) for other in content.others] if content else [])
 
 
 @router.get("/data/{name}")
@@ -107,8 +111,9 @@ def version(request: Request, name: str, view: str = "", q: str = "", kind: str 
             annotator: str = "", agreement: str = "", at: int = 0) -> HTMLResponse:
     """What a version holds: the report on it, its rows, and what was set aside."""
     site = site_of(request)
-    known = KnownData(site.history)
-    data = _find(known, name)
+    known = _known(site)
+    with not_found():
+        data = known.find(name)
     views = ("about", "rows", "aside") if data.version else ("about", "aside")
     shown_view = cast(View, view if view in views else "about")
     query = {"q": q, "kind": kind, "source": source, "annotator": annotator, "agreement": agreement}
@@ -140,11 +145,8 @@ def picture(svg: str) -> Markup:
     return Markup(svg)
 
 
-def _find(known: KnownData, name: str) -> Data:
-    try:
-        return known.find(name)
-    except UserError as error:
-        raise NotFound(str(error)) from None
+def _known(site: Site) -> KnownData:
+    return KnownData(site.home, site.history.runs)
 
 
 def _shown(browser: Browser, page: Page) -> list[ShownRow]:
@@ -153,7 +155,8 @@ def _shown(browser: Browser, page: Page) -> list[ShownRow]:
 
 def _champion(history: History) -> str | None:
     """The run whose policy is in use."""
-    return next((one.run for one in history.versions.values() if "champion" in one.aliases), None)
+    champion = history.version("champion")
+    return champion.run if champion else None
 
 
 def _choices(known: KnownData) -> list[tuple[str, str]]:
@@ -165,7 +168,7 @@ def _choices(known: KnownData) -> list[tuple[str, str]]:
     return [("now", "now: what the next run learns from"), *snapshots, *batches]
 
 
-def _report(history: History, data: Data) -> list[Section] | None:
+def _report(history: History, data: NamedData) -> list[Section] | None:
     """The report of a run that learned from exactly this data."""
     reports = Reports(history)
     for run in data.snapshot.runs if data.snapshot else ():
@@ -187,7 +190,7 @@ def _set_aside(files: Sequence[Path]) -> list[Aside]:
                         f"{put_back(files[0].parent)}") from None
 
 
-def _aside_files(history: History, data: Data) -> Sequence[Path] | None:
+def _aside_files(history: History, data: NamedData) -> Sequence[Path] | None:
     """The files of rows set aside; None where those of a snapshot are not on this machine."""
     if data.arrival is not None:
         return [folder_of(history.home.preferences, data.arrival) / QUARANTINE]

@@ -43,7 +43,7 @@ def sign_in(request: Request) -> HTMLResponse:
 
 def challenger_of(history: History, champion: Champion | None) -> RegisteredVersion | None:
     """The newest version, where that is not the champion."""
-    found = next((version for version in history.versions.values() if CHALLENGER in version.aliases), None)
+    found = history.version(CHALLENGER)
     return found if found and (champion is None or found.number != champion.version.number) else None
 
 

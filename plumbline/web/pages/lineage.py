@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from plumbline.errors import UserError
 from plumbline.lineage.graph import (
     KINDS,
     Filter,
@@ -19,7 +18,7 @@ from plumbline.lineage.graph import (
     newest_first,
 )
 from plumbline.web.drawing.words import number
-from plumbline.web.site import NotFound, site_of, url
+from plumbline.web.site import not_found, site_of, url
 from plumbline.web.views.lineage import (
     NAMES,
     PLURALS,
@@ -71,7 +70,8 @@ def one_node(request: Request, kind: str, key: str, depth: int = 2, run: str = "
     """One node in the centre; `up` and `down` name a kind of which all are listed."""
     site = site_of(request)
     graph = site.history.graph
-    node = find_node(graph, kind, key)
+    with not_found():
+        node = graph.find(kind, key)
     if node.ref.key != key:
         return RedirectResponse(url("lineage", node.ref.kind, node.ref.key, depth=depth), status_code=307)
     depth = min(max(depth, 1), DEPTHS[-1])
@@ -92,14 +92,6 @@ def one_node(request: Request, kind: str, key: str, depth: int = 2, run: str = "
         facts=_facts(node), metrics=sorted(node.step.metrics.items()) if node.step else [], links=_links(node),
         upstream=_groups(graph, graph.upstream(node.ref), up), name_of=name_of, figure_of=figure_of, tooltip=tooltip,
         downstream=_groups(graph, graph.downstream(node.ref), down), run_name=run_name, first_upper=first_upper)
-
-
-def find_node(graph: Graph, kind: str, key: str) -> Node:
-    """The node of that name. Raises NotFound."""
-    try:
-        return graph.find(kind, key)
-    except UserError as error:
-        raise NotFound(str(error)) from error
 
 
 def _usual_focus(node: Node) -> str | None:

@@ -68,7 +68,7 @@ def models(request: Request, page: int = 1) -> HTMLResponse:
     shown = [model_of(site.history, number) for number in numbers[(page - 1) * PAGE:page * PAGE]]
     champion = champion_of(site.history)
     return site.page("models.html", section=SECTION, models=shown, page=page, pages=pages, total=len(numbers),
-                     trends=trends(site.history, champion), can_roll_back=_named(site.history, PREVIOUS) is not None)
+                     trends=trends(site.history, champion), can_roll_back=site.history.version(PREVIOUS) is not None)
 
 
 @router.get("/models/roll-back")
@@ -130,13 +130,12 @@ def model(request: Request, name: str, view: str = "about", at: int = 0, done: s
     elif found.run is not None and view == "samples":
         context = _samples(reports.samples(found.run), at)
     return site.page("model.html", section=SECTION, model=found, view=view, views=VIEWS, done=done, about=context,
-                     champion=champion_of(site.history), can_roll_back=_named(site.history, PREVIOUS) is not None)
+                     champion=champion_of(site.history), can_roll_back=site.history.version(PREVIOUS) is not None)
 
 
 def find_version(history: History, name: str) -> RegisteredVersion:
     """The version of that number, or with that alias. Raises NotFound."""
-    known = (one for one in history.versions.values() if str(one.number) == name or name in one.aliases)
-    found = next(known, None)
+    found = history.version(name)
     if found is None:
         raise NotFound(f"There is no version {name!r:.60} of the policy: expected its number, or champion, "
                        "challenger or previous. The page Models lists them all.")
@@ -196,19 +195,15 @@ def _samples(found: Sequence[Sample], at: int) -> dict[str, object]:
     return {"samples": found[at:at + SAMPLES_A_PAGE], "at": at, "size": SAMPLES_A_PAGE, "all": len(found)}
 
 
-def _named(history: History, alias: str) -> RegisteredVersion | None:
-    return next((one for one in history.versions.values() if alias in one.aliases), None)
-
-
 def _target(history: History, number: int | None) -> RegisteredVersion | None:
     """The version that would come into use; without a number the one before the champion."""
-    return find_version(history, str(number)) if number is not None else _named(history, PREVIOUS)
+    return find_version(history, str(number)) if number is not None else history.version(PREVIOUS)
 
 
 def _ask(site: Site, number: int | None, reason: str = "", by: str = "", problem: str = "",
          status: int = 200) -> HTMLResponse:
     """The page on which a change is confirmed."""
-    target, champion = _target(site.history, number), _named(site.history, CHAMPION)
+    target, champion = _target(site.history, number), site.history.version(CHAMPION)
     models = [model_of(site.history, one.number) for one in (champion, target) if one is not None]
     return site.page("model_change.html", status, section=SECTION, number=number, target=target, champion=champion,
                      models=models, reason=reason, by=by, problem=problem, longest=(LONGEST_NAME, LONGEST_REASON))

@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from plumbline.history.history import History, Run
+from plumbline.history.history import Run
 from plumbline.lineage.graph import BY_STAGE
-from plumbline.web.site import NotFound, site_of, url
+from plumbline.web.site import not_found, site_of, url
 from plumbline.web.views import run as run_view
 from plumbline.web.views.home import champion_of, differences, win_rates
 from plumbline.web.views.live import log_tail, logs_of, stage_progress
@@ -30,10 +30,11 @@ def run_list(request: Request, status: str = "", q: str = "", page: int = 1) -> 
 def run_page(request: Request, id: str, against: str = "", log: str = "", reload: bool = True) -> Response:
     """One run, beside the one before it or the one that `against` names."""
     site = site_of(request)
-    run = find_run(site.history, id)
+    with not_found():
+        run = site.history.run(id)
+        other = site.history.run(against) if against else run_view.earlier(site.history, run)
     if run.id != id:
         return RedirectResponse(url("runs", run.id), status_code=307)
-    other = find_run(site.history, against) if against else run_view.earlier(site.history, run)
     champion = champion_of(site.history)
     made = site.history.graph.rows.get(run.id, {})
     logs = logs_of(run)
@@ -45,19 +46,6 @@ def run_page(request: Request, id: str, against: str = "", log: str = "", reload
                      lineage={stage: url("lineage", *made[kind]) for stage, kind in BY_STAGE.items() if kind in made},
                      versions=[version for version in site.history.versions.values() if version.run == run.id],
                      reload=reload and run.status == "running")
-
-
-def find_run(history: History, name: str) -> Run:
-    """The run of that id, `latest`, or the one whose id begins so. Raises NotFound."""
-    if name in history.runs:
-        return history.runs[name]
-    if name == "latest" and history.runs:
-        return next(iter(history.runs.values()))
-    found = [run for id, run in history.runs.items() if name and id.startswith(name)]
-    if len(found) != 1:
-        raise NotFound(f"{len(found) or 'No'} runs have an id that begins with {name!r:.100}. The page Runs lists them "
-                       "all; one that was just started appears within seconds.")
-    return found[0]
 
 
 def _mentions(run: Run, word: str) -> bool:

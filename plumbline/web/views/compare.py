@@ -226,7 +226,7 @@ def batches(a: Run, b: Run) -> tuple[list[str], list[str]]:
 
 def side(history: History, name: str) -> Side | None:
     """The policy of a version, an alias or a run; None where there is none of that name."""
-    version = next((one for one in history.versions.values() if str(one.number) == name or name in one.aliases), None)
+    version = history.version(name)
     run = history.runs.get(version.run if version else name)
     if run is None:
         return None

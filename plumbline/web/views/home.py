@@ -58,7 +58,7 @@ class ParamChange:
 
 def champion_of(history: History) -> Champion | None:
     """The champion, if there is one."""
-    version = next((one for one in history.versions.values() if CHAMPION in one.aliases), None)
+    version = history.version(CHAMPION)
     if version is None:
         return None
     moves = (move for move in history.moves if move.alias == CHAMPION and move.after == version.number)
