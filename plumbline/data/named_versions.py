@@ -1,8 +1,8 @@
 """Preference data by its name: `now`, what arrived, and the snapshots that runs learned from.
 
-Commands and pages find data here. A page asks with every request, so it takes the runs from the history, believes
-`now` for some seconds, and keeps the columns of the data looked at last. A command asks once, and takes the runs whose
-workspace is on this machine.
+Commands and pages find data here. A page asks with every request, so it takes the runs from the history,
+believes `now` for some seconds, and keeps the columns of the data looked at last. A command asks once, and
+takes the runs whose workspace is on this machine.
 """
 
 import hashlib
@@ -114,10 +114,12 @@ class KnownData:
         return [KnownSnapshot(digest, runs[0].batches, tuple(runs)) for digest, runs in found.items()]
 
     def find(self, name: str, shortest: int = SHORTEST_NAME) -> NamedData:
-        """Return the data that a name means, whose beginning of a digest or of a run's id has `shortest` letters.
+        """Return the data that a name means, whose beginning of a digest or of a run's id has `shortest`
+        letters.
 
-        The names are `now`, `latest` or a run's id, and the digest of a batch or a snapshot. Raises UserError for any
-        other name, for the name of a damaged batch, and for a run that ended before it took a snapshot.
+        The names are `now`, `latest` or a run's id, and the digest of a batch or a snapshot. Raises UserError
+        for any other name, for the name of a damaged batch, and for a run that ended before it took a
+        snapshot.
         """
         if name == NOW:
             return self._now()
@@ -153,7 +155,8 @@ class KnownData:
         if not found:
             raise self._unknown(name)
         if len(found) > 1:
-            raise UserError(f"`{name}` is the beginning of {len(found)} runs, the newest {found[0]}. Give more of it.")
+            raise UserError(f"`{name}` is the beginning of {len(found)} runs, the newest {found[0]}. Give "
+                            "more of it.")
         run = self.runs[found[0]]
         if not run.batches:
             raise UserError(f"The run {run.id} ended before it took a snapshot.")
@@ -162,9 +165,9 @@ class KnownData:
         return self._snapshot(snapshot, f"run {run.id}")
 
     def _unknown(self, name: str) -> UserError:
-        return UserError(f"There is no data {name!r:.80}: expected `{NOW}`, `{LATEST}` or a run's id, or the beginning "
-                         f"of the digest of a batch or a snapshot, on a page {SHORTEST_NAME} digits at least. "
-                         "`plumbline data list` and `plumbline runs` list them.")
+        return UserError(f"There is no data {name!r:.80}: expected `{NOW}`, `{LATEST}` or a run's id, or the "
+                         f"beginning of the digest of a batch or a snapshot, on a page {SHORTEST_NAME} "
+                         "digits at least. `plumbline data list` and `plumbline runs` list them.")
 
     def _batch(self, arrival: Arrival) -> NamedData:
         file = folder_of(self.home.preferences, arrival) / ROWS
@@ -188,7 +191,8 @@ class KnownData:
 
 
 def find_version(home: Home, name: str) -> DataVersion:
-    """Return the rows that a name means to a command. Raises UserError as `find`, and if they are not on this machine.
+    """Return the rows that a name means to a command. Raises UserError as `find`, and if they are not on this
+    machine.
 
     `now` is what a run with params.yaml would learn from: the hub is asked, and each row is verified.
     """
@@ -201,7 +205,9 @@ def find_version(home: Home, name: str) -> DataVersion:
 
 
 def snapshot_digest(batches: Sequence[Batch]) -> str:
-    """Return the digest of the snapshot of these batches, as `plumbline.preferences.batches.snapshot` makes it."""
+    """Return the digest of the snapshot of these batches, as `plumbline.preferences.batches.snapshot` makes
+    it.
+    """
     return hashlib.sha256("\n".join(batch.digest for batch in batches).encode()).hexdigest()
 
 
@@ -224,7 +230,9 @@ def _files(folder: Path, batches: Sequence[Batch]) -> tuple[tuple[Path, str], ..
 
 
 def _now(home: Home, ask_hub: bool) -> DataVersion:
-    """Return the batches that a run with params.yaml would learn from, where they are kept, without removed rows."""
+    """Return the batches that a run with params.yaml would learn from, where they are kept, without removed
+    rows.
+    """
     params = load_params(home.root)
     named = [source for source in params.snapshot.sources if source.startswith(HUB)]
     if named and not ask_hub:

@@ -1,7 +1,8 @@
-"""One row's history: how it came, whether it was taken away, what runs did with it, which models learned from it.
+"""One row's history: how it came, whether it was taken away, what runs did with it, which models learned from
+it.
 
-A run leaves a table, `rows.csv`, with the destination of each of its rows. A registered model learned from the rows
-that the run which made it learned from.
+A run leaves a table, `rows.csv`, with the destination of each of its rows. A registered model learned from
+the rows that the run which made it learned from.
 """
 
 import mmap
@@ -86,8 +87,8 @@ class RowHistory:
         if self.arrivals or self.removals or self.uses:
             return
         damage = "".join(f" {problem}" for problem in self.damaged[:1])
-        raise UserError(f"No batch and no run on this machine holds the row {self.row}. `plumbline data diff` and "
-                        f"`plumbline data show` print the ids of rows.{damage}")
+        raise UserError(f"No batch and no run on this machine holds the row {self.row}. `plumbline data "
+                        f"diff` and `plumbline data show` print the ids of rows.{damage}")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ class RowContent:
 
 
 def row_history(known: KnownData, versions: Versions, row: str) -> RowHistory:
-    """Return what arrivals, runs and models have to do with a row. Raises UserError for what is no row's id."""
+    """Return what arrivals, runs and models have to do with a row. Raises UserError for what is no row's
+    id.
+    """
     number, name = row_number(row), row.lower()
     brought, removals, removed, damaged = _arrivals_of(known, number)
     tables = list(_destinations(known.home, known.runs, {name}))
@@ -113,7 +116,9 @@ def row_history(known: KnownData, versions: Versions, row: str) -> RowHistory:
 
 
 def where_is(home: Home, versions: Versions, row: str) -> RowHistory:
-    """Return the history of a row as this machine's runs know it. Raises UserError for a row that is nowhere."""
+    """Return the history of a row as this machine's runs know it. Raises UserError for a row that is
+    nowhere.
+    """
     found = row_history(KnownData(home, runs_here(home)), versions, row)
     found.require_known()
     return found
@@ -151,7 +156,9 @@ def learners(home: Home, versions: Versions, rows: Collection[str]) -> list[Lear
 
 
 def _arrivals_of(known: KnownData, number: int) -> tuple[list[Arrival], list[Arrival], bool, list[str]]:
-    """Return what brought the row, what took it away, whether it is out after all of them, and what is damaged."""
+    """Return what brought the row, what took it away, whether it is out after all of them, and what is
+    damaged.
+    """
     brought, removals, removed, damaged = [], [], False, []
     for arrival in known.arrivals():
         try:
@@ -196,7 +203,9 @@ def _learners(versions: Versions, tables: Tables) -> list[LearnedModel]:
 
 
 def _prepared(run: Run) -> str | None:
-    """Return DVC's digest of the data that a run prepared, its id where no stage has said it, None if there is none."""
+    """Return DVC's digest of the data that a run prepared, its id where no stage has said it, None if there
+    is none.
+    """
     step = run.steps.get("ingest")
     if step and PREPARED in step.outputs:
         return step.outputs[PREPARED]

@@ -1,4 +1,6 @@
-"""Puts facts together: a pipeline run with its stages, each with what was measured by the run that really made it."""
+"""Puts facts together: a pipeline run with its stages, each with what was measured by the run that really
+made it.
+"""
 
 import re
 import socket
@@ -24,7 +26,7 @@ class Assembly:
         self._order = tuple(order)
 
     def run(self, facts: PipelineFacts, going: Mapping[str, StageFacts]) -> Run:
-        """A pipeline run; `going` are its stages that are running now, by name."""
+        """Return a pipeline run; `going` are its stages that are running now, by name."""
         record = RunRecord.model_validate(facts.record)
         steps = {name: self._step(record, name, outcome) for name, outcome in record.stages.items()}
         if record.status == "running":
@@ -42,7 +44,7 @@ class Assembly:
             folder=folder if folder.is_dir() else None)
 
     def alone(self, facts: StageFacts) -> Step:
-        """A stage that `dvc repro` ran outside of any pipeline run."""
+        """Return a stage that `dvc repro` ran outside of any pipeline run."""
         status: StepStatus = {"FINISHED": "ran", "RUNNING": "running"}.get(facts.status, "failed")  # type: ignore[assignment]
         seconds = (facts.ended - facts.started) / 1000 if facts.ended else None
         return _of(facts, facts.stage, status, "", seconds, started=True)
@@ -64,7 +66,7 @@ class Assembly:
         return _bare(name, outcome.status, outcome.reason, seconds, outcome.mlflow_run, maker)
 
     def _ahead(self, record: RunRecord, going: Mapping[str, StageFacts]) -> dict[str, Step]:
-        """What a running pipeline is doing and what it has still to do."""
+        """Return the stages that a running pipeline has not ended: the one that runs, and those that wait."""
         found: dict[str, Step] = {}
         for name in self._order:
             if name in record.stages:
@@ -97,12 +99,12 @@ def _union(steps: Mapping[str, Step]) -> dict[str, str]:
 
 
 def _snapshot(steps: Mapping[str, Step]) -> str | None:
-    """The data's digest, as a stage that reads it was given it."""
+    """Return the digest of data/snapshot that a stage was given; None if no stage has read it."""
     return next((step.inputs[SNAPSHOT] for step in steps.values() if SNAPSHOT in step.inputs), None)
 
 
 def _may_live(record: RunRecord) -> bool:
-    """Whether the process of a run may still be there; nobody can tell of another machine."""
+    """True unless the process of a run is known to have ended, which is never known of another machine."""
     return record.pid == UNKNOWN or record.host != socket.gethostname() or alive(record.pid)
 
 

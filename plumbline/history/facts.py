@@ -1,8 +1,8 @@
 """What one MLflow run says, in a form that can be kept: a stage that was run, or a whole pipeline run.
 
-Everything comes from the run itself and its artifacts. `record/` holds a pipeline run's run.json, params.yaml and
-manifest.json, and receipt.json stands beside a stage's report; a workspace on this machine saves asking a server for
-them. Where an old run lacks them, its tags say most of it.
+Everything comes from the run itself and its artifacts. `record/` holds a pipeline run's run.json, params.yaml
+and manifest.json, and receipt.json stands beside a stage's report; a workspace on this machine saves asking a
+server for them. Where an old run lacks them, its tags say most of it.
 """
 
 import hashlib
@@ -78,7 +78,7 @@ class PipelineFacts:
     """What dvc.lock says where no stage tells which data it read."""
 
     def stage_runs(self) -> list[str]:
-        """The MLflow runs of the stages that it did or reused."""
+        """Return the MLflow runs of the stages that it ran or reused."""
         stages = cast(dict[str, dict[str, str | None]], self.record["stages"])
         return [run_id for stage in stages.values() if (run_id := stage["mlflow_run"])]
 
@@ -99,7 +99,7 @@ class RunArtifacts:
         self._client = client
 
     def read(self, run: "MlflowRun", path: str) -> bytes | None:
-        """The bytes of an artifact; None where the run has none of that name."""
+        """Return the bytes of an artifact, or None if the run has none of that name."""
         from mlflow.exceptions import MlflowException
 
         place = urlsplit(run.info.artifact_uri)
@@ -113,19 +113,21 @@ class RunArtifacts:
 
 
 def is_pipeline_run(run: "MlflowRun") -> bool:
-    """Whether it is a pipeline run's own MLflow run, and not a stage's, nor one that only says so."""
+    """True if the MLflow run is a pipeline run's own: it has a valid id and names no stage."""
     return STAGE not in run.data.tags and bool(RUN_ID.fullmatch(run.data.tags.get(PIPELINE_RUN, "")))
 
 
 def is_stage(run: "MlflowRun") -> bool:
-    """Whether it is a stage's."""
+    """True if the MLflow run is a stage's."""
     return STAGE in run.data.tags
 
 
 def stage_facts(run: "MlflowRun", artifacts: RunArtifacts) -> StageFacts:
-    """What the MLflow run of a stage says. The receipt names the models that it read; a stage that failed has none.
+    """What the MLflow run of a stage says. The receipt names the models that it read; a stage that failed has
+    none.
 
-    A metric may have the name of a curve, of which MLflow gives the last point; metrics.json has what was measured.
+    A metric may have the name of a curve, of which MLflow gives the last point; metrics.json has what was
+    measured.
     """
     tags, finished = run.data.tags, run.info.status == "FINISHED"
     receipt = _receipt(artifacts.read(run, "receipt.json")) if finished else None
@@ -144,7 +146,9 @@ def stage_facts(run: "MlflowRun", artifacts: RunArtifacts) -> StageFacts:
 
 
 def pipeline_facts(run: "MlflowRun", home: Home, artifacts: RunArtifacts) -> tuple[PipelineFacts, ManifestFacts | None]:
-    """What the MLflow run of a pipeline run says, with its workspace where that is on this machine."""
+    """Return the facts of a pipeline run's MLflow run, read from its workspace where that is on this
+    machine.
+    """
     folder = workspace_of(home, run.data.tags[PIPELINE_RUN])
 
     def file(name: str, place: str) -> bytes | None:
@@ -165,7 +169,9 @@ def pipeline_facts(run: "MlflowRun", home: Home, artifacts: RunArtifacts) -> tup
 
 
 def workspace_facts(folder: Path) -> tuple[PipelineFacts, ManifestFacts | None]:
-    """Return what a run's workspace says without MLflow; its parameters are left out, because YAML takes long."""
+    """Return what a run's workspace says without MLflow; its parameters are left out, because YAML takes
+    long.
+    """
     record = _record(read_bytes(folder / RECORD_FILE))
     if record is None or record.id != folder.name:  # damaged: what the run learned from can be read all the same
         record = RunRecord(id=folder.name, created="", project="", pid=UNKNOWN, host="", status="failed")
@@ -175,12 +181,12 @@ def workspace_facts(folder: Path) -> tuple[PipelineFacts, ManifestFacts | None]:
 
 
 def iso(milliseconds: int) -> str:
-    """MLflow's time as ISO 8601, UTC."""
+    """Return MLflow's time, milliseconds since 1970, as ISO 8601, UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """The bytes of a file; None where there is none."""
+    """Return the bytes of a file, or None if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError:
@@ -214,7 +220,7 @@ def _record(text: bytes | None) -> RunRecord | None:
 
 
 def _from_tags(run: "MlflowRun") -> RunRecord:
-    """A run that was recorded before run.json was kept with it."""
+    """Return the record of an old run, of which MLflow's tags are all that was kept."""
     tags = run.data.tags
     dirty = tags.get("git.dirty")
     return RunRecord(id=tags[PIPELINE_RUN], created=iso(run.info.start_time), trigger=tags.get("plumbline.trigger", ""),
@@ -224,7 +230,7 @@ def _from_tags(run: "MlflowRun") -> RunRecord:
 
 
 def _outcomes(tags: Mapping[str, str]) -> list[tuple[str, Outcome]]:
-    """Tags such as {"sft": "reused", "sft.reason": "...", "sft.run": "...", "sft.seconds": "0.2"}."""
+    """Parse tags such as {"sft": "reused", "sft.reason": "...", "sft.run": "...", "sft.seconds": "0.2"}."""
     names = [name for name in tags if "." not in name]
     return [(name, Outcome.model_validate({
         "status": tags[name], "seconds": float(tags.get(f"{name}.seconds", UNKNOWN)),

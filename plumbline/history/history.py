@@ -1,9 +1,10 @@
-"""Everything that has been recorded, as pages, commands and the lineage graph read it: runs, stages, model versions.
+"""Everything that has been recorded, as pages, commands and the lineage graph read it: runs, stages, model
+versions.
 
-The source is MLflow alone (runs, their tags, inputs and artifacts, the registry), so a run that was started on another
-machine appears like any other. What has ended never changes, so it is read once and kept in the home (see index.py).
-What has not ended is asked for at each refresh, and read again only when something about it has changed (see
-mlflow_reader.py). Workspaces on this machine add what is still going on.
+The source is MLflow alone (runs, their tags, inputs and artifacts, the registry), so a run that was started
+on another machine appears like any other. What has ended never changes, so it is read once and kept in the
+home (see index.py). What has not ended is asked for at each refresh, and read again only when something about
+it has changed (see mlflow_reader.py). Workspaces on this machine add what is still going on.
 """
 
 import sqlite3
@@ -50,8 +51,8 @@ SHOW_EVERY = 10
 class History:
     """What is recorded in one project's MLflow store. Reading it is cheap; `refresh` brings it up to date.
 
-    What earlier processes have read is there at once. The mappings are never changed, only replaced, and only when
-    something in them is new, so that any thread may read them while one refreshes.
+    What earlier processes have read is there at once. The mappings are never changed, only replaced, and only
+    when something in them is new, so that any thread may read them while one refreshes.
     """
 
     def __init__(self, home: Home) -> None:
@@ -82,11 +83,13 @@ class History:
         self._show()
 
     def run(self, name: str) -> Run:
-        """Return the newest run for `latest`, or the one run whose id begins with `name`. Raises UserError."""
+        """Return the newest run for `latest`, or the one run whose id begins with `name`. Raises
+        UserError.
+        """
         found = runs_called(name, list(self.runs))
         if len(found) != 1:
-            raise UserError(f"{len(found) or 'No'} runs have an id that begins with {name!r:.100}. The page Runs lists "
-                            "them all; one that was just started appears within seconds.")
+            raise UserError(f"{len(found) or 'No'} runs have an id that begins with {name!r:.100}. The page "
+                            "Runs lists them all; one that was just started appears within seconds.")
         return self.runs[found[0]]
 
     def version(self, name: str) -> RegisteredVersion | None:
@@ -95,13 +98,17 @@ class History:
         return next(known, None)
 
     def refresh(self) -> None:
-        """Read what is new. Raises UserError when MLflow's store cannot be read; what was read before stays."""
+        """Read what is new. Raises UserError when MLflow's store cannot be read; what was read before
+        stays.
+        """
         with self._reading() as reader:
             if reader.experiment is not None:
                 self._update(reader)
 
     def refresh_versions(self) -> None:
-        """Read the registry alone, which takes a fraction of a refresh. Raises UserError as `refresh` does."""
+        """Read the registry alone, which takes a fraction of a refresh. Raises UserError as `refresh`
+        does.
+        """
         with self._reading() as reader:
             self._read_registry(reader, again=True)
             self._show()
@@ -112,8 +119,8 @@ class History:
         with self._one_at_a_time:
             store = self.home.tracking_uri
             if store.startswith(SQLITE) and not Path(store.removeprefix(SQLITE)).exists():
-                raise StoreGone(f"There is no MLflow store at {store.removeprefix(SQLITE)} yet, so nothing has been "
-                                "recorded. Start a run with `plumbline run`.")
+                raise StoreGone(f"There is no MLflow store at {store.removeprefix(SQLITE)} yet, so nothing "
+                                "has been recorded. Start a run with `plumbline run`.")
             from mlflow.exceptions import MlflowException
             from sqlalchemy.exc import SQLAlchemyError
 
@@ -124,8 +131,8 @@ class History:
                 yield self._reader
             except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
                 self._reader = None
-                raise UserError(f"MLflow's store {store} cannot be read: {error}. See that its server runs, or that no "
-                                "other program locks the file.") from error
+                raise UserError(f"MLflow's store {store} cannot be read: {error}. See that its server runs, "
+                                "or that no other program locks the file.") from error
 
     def _update(self, reader: "Reader") -> None:
         before = len(self._known)
@@ -172,7 +179,9 @@ class History:
                 self._forget([run_id])
 
     def _take(self, runs: "Iterable[MlflowRun]", reader: "Reader") -> None:
-        """Keep the facts about these runs that are new, and assemble the pipeline runs that they belong to."""
+        """Keep the facts about these runs that are new, and assemble the pipeline runs that they belong
+        to.
+        """
         ended: list[Facts] = []
         touched: set[str] = set()
         for run in runs:
@@ -202,7 +211,9 @@ class History:
 
     def _facts(self, run: "MlflowRun",
                reader: "Reader") -> tuple[PipelineFacts | StageFacts | str, ManifestFacts | None]:
-        """Return the facts of a run and its snapshot's; the bare id of a run that another program logged here."""
+        """Return the facts of a run and its snapshot's; the bare id of a run that another program logged
+        here.
+        """
         if is_pipeline_run(run):
             return pipeline_facts(run, self.home, reader.artifacts)
         return (stage_facts(run, reader.artifacts) if is_stage(run) else str(run.info.run_id)), None
@@ -225,7 +236,9 @@ class History:
             self._index.forget(gone)
 
     def _assemble(self, touched: Iterable[str]) -> None:
-        """Assemble again the pipeline runs among `touched`, those with a stage among them, and those that go on."""
+        """Assemble again the pipeline runs among `touched`, those with a stage among them, and those that go
+        on.
+        """
         changed = set(touched)
         if not changed and not self._going:
             return
@@ -259,9 +272,11 @@ class History:
 
 
 def registered_versions(home: Home) -> tuple[Mapping[int, RegisteredVersion], str]:
-    """Return the registered versions by number, newest first, and what kept MLflow from being asked now, or "".
+    """Return the registered versions by number, newest first, and what kept MLflow from being asked now, or
+    "".
 
-    Where MLflow is away they are those of the last reading, perhaps none. A store that was never made has no versions.
+    Where MLflow is away they are those of the last reading, perhaps none. A store that was never made has no
+    versions.
     """
     history = History(home)
     try:

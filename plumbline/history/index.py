@@ -1,7 +1,8 @@
-"""The facts about runs that have ended, kept in the home: they never change, so they are read from MLflow once.
+"""The facts about runs that have ended, kept in the home: they never change, so they are read from MLflow
+once.
 
-A SQLite file, `history.db`. It is derived and can be deleted at any time; another version of the program, or another
-MLflow store, begins it anew.
+A SQLite file, `history.db`. It is derived and can be deleted at any time; another version of the program, or
+another MLflow store, begins it anew.
 """
 
 import contextlib
@@ -52,7 +53,7 @@ class Known:
     """Whether all that had ended was read at least once; otherwise there may be gaps."""
 
     def add(self, facts: Facts) -> None:
-        """Take in what one run says."""
+        """Add the facts of one run or snapshot."""
         if isinstance(facts, str):
             self.foreign.add(facts)
         elif isinstance(facts, StageFacts):
@@ -65,7 +66,7 @@ class Known:
             self.manifests[facts.run_id] = facts
 
     def remove(self, run_id: str) -> None:
-        """Forget a run."""
+        """Remove the facts of a run that was deleted."""
         self.stages.pop(run_id, None)
         self.pipelines.pop(run_id, None)
         self.foreign.discard(run_id)
@@ -80,8 +81,8 @@ class Known:
 class HistoryIndex:
     """The file. Each call opens it, so that several servers may use it side by side.
 
-    A damaged one is begun anew. One that cannot be used at all is done without: the history is then read from MLflow
-    each time a server starts.
+    A damaged one is begun anew. One that cannot be used at all is done without: the history is then read from
+    MLflow each time a server starts.
     """
 
     def __init__(self, home_folder: Path, source: str) -> None:
@@ -90,7 +91,7 @@ class HistoryIndex:
         self._problem = ""
 
     def load(self) -> Known:
-        """What is kept; nothing where there is no file yet or it does not fit."""
+        """Return all facts; none if there is no file yet, or one that is damaged or of another version."""
         if not self.path.exists():
             return Known()
         try:
@@ -110,21 +111,21 @@ class HistoryIndex:
         return known
 
     def keep(self, facts: Iterable[Facts]) -> None:
-        """Add what has ended."""
+        """Add the facts of runs that have ended."""
         rows = [_row(one) for one in facts]
         if rows:
             self._write("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", rows)
 
     def note(self, name: str, value: object) -> None:
-        """Keep one more thing by name."""
+        """Store one more value, as JSON, by its name."""
         self._write("INSERT OR REPLACE INTO notes VALUES (?, ?)", [(name, orjson.dumps(value))])
 
     def forget(self, run_ids: Iterable[str]) -> None:
-        """Drop runs that were deleted."""
+        """Delete the facts of runs that were deleted."""
         self._write("DELETE FROM facts WHERE run_id = ?", [(run_id,) for run_id in run_ids])
 
     def _write(self, command: str, rows: Sequence[tuple[object, ...]]) -> None:
-        """Change the file. After a failure nothing more is kept: what is missing would be behind what is there."""
+        """Change the file. After a failure nothing more is written, because a gap would never be noticed."""
         if self._problem:
             return
         try:
@@ -132,26 +133,26 @@ class HistoryIndex:
                 file.executemany(command, rows)
         except (sqlite3.Error, OSError) as error:
             self._problem = str(error)
-            log.warning("%s, which remembers the recorded runs, cannot be used (%s). They are read from MLflow again "
-                        "when this program starts again.", self.path, error)
+            log.warning("%s, which remembers the recorded runs, cannot be used (%s). They are read from "
+                        "MLflow again when this program starts again.", self.path, error)
             if LOCKED not in str(error):  # then another program keeps it
                 self._clear()
 
     def _clear(self) -> None:
-        """Delete the file, if that can be done."""
+        """Delete the file if possible."""
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A transaction. Raises sqlite3.Error, or OSError."""
+        """Open a transaction. Raises sqlite3.Error, or OSError."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.path, timeout=WAIT_SECONDS)) as file, file:
             self._begin(file)
             yield file
 
     def _begin(self, file: sqlite3.Connection) -> None:
-        """Begin the file anew where it is another version's or another store's."""
+        """Make new, empty tables if the file is another version's or another store's."""
         if file.execute("PRAGMA user_version").fetchone() == (VERSION,):
             found = file.execute("SELECT body FROM notes WHERE name = ?", (SOURCE,)).fetchone()
             if found and orjson.loads(found[0]) == self._source:

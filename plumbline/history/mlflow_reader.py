@@ -1,9 +1,9 @@
-"""Asks MLflow for what is new: runs that were started, that ended, that were deleted; versions of the policy, moves of
-its aliases.
+"""Asks MLflow for what is new: runs that were started, that ended, that were deleted; versions of the policy,
+moves of its aliases.
 
-A refresh asks four short questions. Runs come newest first until all of a page are known, so a run that appears with an
-earlier start (another machine's clock, or what it recorded while the store was away; a run that was deleted and
-restored) would be missed: one page of old ones is looked at again now and then, in turn.
+A refresh asks four short questions. Runs come newest first until all of a page are known, so a run that
+appears with an earlier start (another machine's clock, or what it recorded while the store was away; a run
+that was deleted and restored) would be missed: one page of old ones is looked at again now and then, in turn.
 """
 
 import json
@@ -32,7 +32,9 @@ NEWEST_FIRST = ("attributes.start_time DESC",)
 
 
 class Reader:
-    """One project's MLflow store. Raises MlflowException, OSError or SQLAlchemyError where it cannot be read."""
+    """One project's MLflow store. Raises MlflowException, OSError or SQLAlchemyError where it cannot be
+    read.
+    """
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -46,24 +48,24 @@ class Reader:
 
     @property
     def experiment(self) -> str | None:
-        """The id of the project's experiment; None as long as nothing was recorded."""
+        """Return the id of the project's experiment; None as long as nothing was recorded."""
         if self._experiment is None:
             self._look_up_experiment()
         return self._experiment
 
     def _look_up_experiment(self) -> None:
-        """Raises UserError where it was deleted: nothing would be found in it."""
+        """Set the experiment's id. Raises UserError if it was deleted: no run would be found in it."""
         found = self._client.get_experiment_by_name(tracking.EXPERIMENT)
         if found and found.lifecycle_stage == DELETED:
             raise UserError(tracking.deleted_experiment(self._home))
         self._experiment = str(found.experiment_id) if found else None
 
     def all_runs(self) -> Iterator[list["MlflowRun"]]:
-        """Every run, newest first, in pages."""
+        """Yield all runs in pages, newest first."""
         return self._pages("")
 
     def new_runs(self, known: Callable[[str], bool]) -> Iterator[list["MlflowRun"]]:
-        """Pages of runs, newest first, to the first page of which all are known."""
+        """Yield pages of runs, newest first, up to the first page of which all runs are known."""
         newest = self._search("", FIRST_PAGE)
         if not self._all_known(newest, known):
             for page in self._pages(""):
@@ -72,11 +74,11 @@ class Reader:
                 yield page
 
     def running(self) -> list["MlflowRun"]:
-        """The runs that have not ended."""
+        """Return the runs that have not ended."""
         return [run for page in self._pages("attributes.status = 'RUNNING'") for run in page]
 
     def run(self, run_id: str) -> "MlflowRun | None":
-        """One run; None when it was deleted."""
+        """Return one run, or None if it was deleted."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -88,7 +90,7 @@ class Reader:
         return found if found.info.lifecycle_stage == "active" else None
 
     def deleted(self, known: Callable[[str], bool]) -> list[str]:
-        """Those of the known runs that were deleted, as far as the newest hundred tell.
+        """Return which known runs are among the hundred newest deleted ones.
 
         Raises UserError where they went with their experiment.
         """
@@ -98,7 +100,7 @@ class Reader:
         return found
 
     def old_runs(self) -> list["MlflowRun"]:
-        """Every ten seconds the next page of all runs, in turn; mostly nothing."""
+        """Return the next page of all runs, in turn, every LOOK_BACK_SECONDS; otherwise nothing."""
         if time.monotonic() - self._looked < LOOK_BACK_SECONDS:
             return []
         self._looked = time.monotonic()
@@ -107,7 +109,9 @@ class Reader:
         return list(page)
 
     def registry(self, again: bool) -> Registered | None:
-        """The registry; None when it is as it was the last time, which `again` does not trust."""
+        """Return the registry, or None if it has not changed since the last call; `again` reads it in any
+        case.
+        """
         from mlflow.exceptions import MlflowException
 
         try:

@@ -1,8 +1,9 @@
-"""A run's reports, curves and samples, wherever they are: MLflow's artifacts, else the run's workspace on this machine.
+"""A run's reports, curves and samples, wherever they are: MLflow's artifacts, else the run's workspace on
+this machine.
 
-Nothing here joins what a visitor sent to a path: the names of files are those of the stages. A file is read only
-from inside the MLflow run's own folder of artifacts (or the stage's folder), links followed, and only up to a size.
-Artifacts of a store elsewhere are downloaded once: what a stage has left does not change.
+Nothing here joins what a visitor sent to a path: the names of files are those of the stages. A file is read
+only from inside the MLflow run's own folder of artifacts (or the stage's folder), links followed, and only up
+to a size. Artifacts of a store elsewhere are downloaded once: what a stage has left does not change.
 """
 
 import json
@@ -54,7 +55,9 @@ class Reports:
         self._artifacts = ArtifactFiles(history.home)
 
     def file(self, run: Run, stage: str, name: str) -> Path | None:
-        """The file `name` of a stage's folder, as the run has it; of a reused stage the run that made it."""
+        """Return the file `name` of a stage's folder in the run, or in the run that made a reused stage; None
+        without one.
+        """
         step = run.steps.get(stage)
         if step is None:
             return None
@@ -69,22 +72,22 @@ class Reports:
         return None
 
     def text(self, run: Run, stage: str, name: str) -> str | None:
-        """The text of such a file."""
+        """Return the text of such a file, or None."""
         file = self.file(run, stage, name)
         return file.read_text(encoding="utf-8", errors="replace") if file else None
 
     def curves(self, run: Run, stage: str) -> tuple[Curve, ...]:
-        """What a stage reported step by step."""
+        """Return the curves that a stage reported step by step."""
         file = self.file(run, stage, "curves.jsonl")
         return _curves(file, file.stat().st_mtime_ns) if file else ()
 
     def samples(self, run: Run) -> tuple[Sample, ...]:
-        """The held-out prompts with the models' answers; empty where the run has not got so far, or kept none."""
+        """Return the held-out prompts with the models' answers; none if the run kept none."""
         file = self.file(run, "preference_eval", f"report/{SAMPLES}")
         return _samples(file, file.stat().st_mtime_ns) if file else ()
 
     def receipt(self, run: Run, stage: str) -> Receipt | None:
-        """The receipt of a stage, by whichever run made it."""
+        """Return the receipt of a stage from the run that made it; None if there is none that can be read."""
         text = self.text(run, stage, "receipt.json")
         if text is None:
             return None
@@ -94,7 +97,7 @@ class Reports:
             return None
 
     def data_report(self, run: Run) -> Mapping[str, object] | None:
-        """The report on the data that a run learned from, as `report.json` has it."""
+        """Return `report.json`, the report on the data that a run learned from, or None."""
         file = self.file(run, "ingest", "report.json")
         if file is None and run.folder is not None:
             file = _inside(run.folder / DATA_REPORT, "report.json")
@@ -111,7 +114,9 @@ class ArtifactFiles:
         self._missing: dict[tuple[str, str], float] = {}
 
     def file(self, run: str, name: str) -> Path | None:
-        """A file of a run, or None where it has none of that name, or one that is too large to show."""
+        """Return a file of an MLflow run, or None if it has none of that name, or one that is too large to
+        show.
+        """
         if not MLFLOW_RUN.fullmatch(run):
             return None
         for folder in (self._home.artifacts / run / "artifacts", self._cache / run):
@@ -130,7 +135,9 @@ class ArtifactFiles:
         return when is not None and time.monotonic() - when < ASK_AGAIN_SECONDS
 
     def _elsewhere(self, run: str, name: str) -> Path | None:
-        """Ask MLflow for it."""
+        """Download the file from MLflow's store, or find it in the store's folder; None if it cannot be
+        had.
+        """
         try:
             client = tracking.connect(self._home)
             uri = urlsplit(client.get_run(run).info.artifact_uri)
@@ -158,7 +165,7 @@ class ArtifactFiles:
 
 
 def _inside(folder: Path, name: str) -> Path | None:
-    """The file of that name in a folder, if it is one, lies inside of it wherever links lead, and is not too large."""
+    """Return the file if it lies in the folder after following links, and has at most LARGEST bytes."""
     base = folder.resolve()
     file = (base / name).resolve()
     if not file.is_relative_to(base) or not file.is_file() or file.stat().st_size > LARGEST:

@@ -1,10 +1,10 @@
 """The lineage graph: which data made which model, and what followed from it.
 
-A node is named by its kind and its content: what a stage left, together with what it was given. So a result that later
-runs reused is one node, used by many runs, and it knows the run that made it; while equal bytes that came of other data
-are another node, because "which data made this model?" must have one answer. For the same reason only the run that made
-a result says what it was made from. What failed, or is still running, is named by its run. An evaluation's champion is
-the one that the policy's version was last compared with.
+A node is named by its kind and its content: what a stage left, together with what it was given. So a result
+that later runs reused is one node, used by many runs, and it knows the run that made it; while equal bytes
+that came of other data are another node, because "which data made this model?" must have one answer. For the
+same reason only the run that made a result says what it was made from. What failed, or is still running, is
+named by its run. An evaluation's champion is the one that the policy's version was last compared with.
 
 Everything here is a pure function of what a history holds: no files, no MLflow.
 """
@@ -59,7 +59,7 @@ class Node:
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """The registry's names for it."""
+        """The registry's aliases of it."""
         return self.version.aliases if self.version else ()
 
 
@@ -77,12 +77,14 @@ class Graph:
     runs: Mapping[str, Run]
 
     def find(self, kind: str, key: str) -> Node:
-        """The node of that kind whose key or digest begins so; for versions an alias too.
+        """Return the node of a kind whose key or digest begins with `key`; a version also by its alias.
 
-        Of several models with the same bytes, the one made first. Raises UserError where there is no single one.
+        Of several models with the same bytes, the one made first. Raises UserError where there is no single
+        one.
         """
         if kind not in KINDS:
-            raise UserError(f"There is no kind {kind[:40]!r} in the lineage; the kinds are {', '.join(KINDS)}.")
+            raise UserError(f"There is no kind {kind[:40]!r} in the lineage; the kinds are "
+                            f"{', '.join(KINDS)}.")
         exact = self.nodes.get(Ref(kind, key))
         if exact:
             return exact
@@ -92,20 +94,21 @@ class Graph:
         if len({node.md5 or node.ref.key for node in found}) == 1:
             return min(found, key=lambda node: node.when)
         many = f"begins {len(found)} of them" if found else "names none of them"
-        raise UserError(f"{key[:80]!r} {many}: a {kind} is named by its digest, or by its first {SHORTEST_KEY} digits "
-                        "at least; a version by its number or alias. See /lineage for all.")
+        raise UserError(f"{key[:80]!r} {many}: a {kind} is named by its digest, or by its first "
+                        f"{SHORTEST_KEY} digits at least; a version by its number or alias. See /lineage for "
+                        "all.")
 
     def upstream(self, ref: Ref, depth: int | None = None) -> dict[Ref, int]:
-        """Everything that a node was made from, with how many steps away it is."""
+        """Return what a node was made from, with the number of steps to each, at most `depth`."""
         return _reach(self.up, ref, depth)
 
     def downstream(self, ref: Ref, depth: int | None = None) -> dict[Ref, int]:
-        """Everything that was made from a node, with how many steps away it is."""
+        """Return what was made from a node, with the number of steps to each, at most `depth`."""
         return _reach(self.down, ref, depth)
 
 
 def short_digest(md5: str) -> str:
-    """A digest without DVC's mark of a folder."""
+    """Return a digest without DVC's mark of a folder."""
     return md5.removesuffix(".dir")
 
 
@@ -132,7 +135,8 @@ class Neighbourhood:
 
 
 def neighbourhood(graph: Graph, centre: Ref, depth: int, first: Collection[Ref] = (), most: int = 9) -> Neighbourhood:
-    """What is at most `depth` steps up or down from a node; at most `most` a kind and direction, `first` before newer.
+    """What is at most `depth` steps up or down from a node; at most `most` a kind and direction, `first`
+    before newer.
     """
     shown, hidden = {centre}, {}
     sides: tuple[tuple[Literal["up", "down"], dict[Ref, int]], ...] = (
@@ -150,7 +154,7 @@ def neighbourhood(graph: Graph, centre: Ref, depth: int, first: Collection[Ref] 
 
 
 def newest_first(graph: Graph, refs: Iterable[Ref]) -> list[Ref]:
-    """Nodes by when they were made."""
+    """Sort nodes by the time when they were made."""
     return sorted(refs, key=lambda ref: (graph.nodes[ref].when, ref.key), reverse=True)
 
 
@@ -170,7 +174,7 @@ class Filter:
 
 
 def chosen_runs(graph: Graph, wanted: Filter) -> Iterator[Run]:
-    """The runs that a filter lets through, newest first."""
+    """Yield the runs that pass a filter, newest first."""
     for run in graph.runs.values():
         if run.created < wanted.since or (wanted.status and run.status != wanted.status):
             continue
@@ -187,6 +191,6 @@ def chosen_runs(graph: Graph, wanted: Filter) -> Iterator[Run]:
 
 
 def was_promoted(run: Run) -> bool:
-    """Whether the run itself put its policy into use."""
+    """True if the run itself made its policy champion."""
     step = run.steps.get("promote")
     return step is not None and step.status == "ran" and step.metrics.get("promoted") == 1.0

@@ -1,4 +1,6 @@
-"""Puts the lineage graph together, run by run, the oldest first; see graph.py for what a node and an edge mean."""
+"""Puts the lineage graph together, run by run, the oldest first; see graph.py for what a node and an edge
+mean.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -25,7 +27,9 @@ USUAL: Mapping[Kind, tuple[Kind, ...]] = {
 
 
 def build(runs: Mapping[str, Run], versions: Mapping[int, RegisteredVersion], others: Mapping[str, Step]) -> Graph:
-    """The graph of all that is recorded; each of them the newest first, as a history has them."""
+    """Return the graph of all that is recorded. The mappings are ordered newest first, as a history has
+    them.
+    """
     drafts = _Drafts(versions)
     for run in reversed(list(runs.values())):
         drafts.add_run(run)
@@ -36,8 +40,8 @@ def build(runs: Mapping[str, Run], versions: Mapping[int, RegisteredVersion], ot
 
 
 def key_of(kind: Kind, step: Step) -> str | None:
-    """The content that names what a step left; None when it left nothing. What nobody knows more of is named by its
-    MLflow run.
+    """The content that names what a step left; None when it left nothing. What nobody knows more of is named
+    by its MLflow run.
     """
     if step.status not in ("ran", "reused"):
         return None
@@ -47,7 +51,9 @@ def key_of(kind: Kind, step: Step) -> str | None:
 
 
 def md5_of(ref: Ref, step: Step | None) -> str | None:
-    """DVC's digest of a snapshot or a model."""
+    """Return DVC's digest of a snapshot or a model, without the mark of a folder; None if there is no such
+    thing.
+    """
     if ref.kind == "snapshot":
         return ref.key
     md5 = step.outputs.get(f"models/{ref.kind}/model") if step else None
@@ -68,7 +74,7 @@ class _Draft:
     runs: list[str] = field(default_factory=list)
 
     def node(self, ref: Ref) -> Node:
-        """The finished node."""
+        """Return the finished node."""
         md5 = short_digest(self.version.md5) if self.version else md5_of(ref, self.step)
         return Node(ref, self.state, self.made_by, md5, self.when, tuple(reversed(self.runs)), self.step, self.batch,
                     self.version, self.reason)
@@ -87,7 +93,7 @@ class _Drafts:
         self._keys: dict[str, str | None] = {}
 
     def add_run(self, run: Run) -> None:
-        """Take in a run: a node for what each of its steps left, made or used."""
+        """Add a run: a node for what each of its steps made or used."""
         row = self._rows[run.id] = {}
         if run.snapshot:
             row["snapshot"] = self._snapshot(run, run.snapshot)
@@ -105,7 +111,7 @@ class _Drafts:
                     self._connect(row[kind], step, row)
 
     def add_alone(self, step: Step) -> None:
-        """Take in a stage that no pipeline run has run; what it read is found by its content."""
+        """Add a stage that no pipeline run has run; what it read is found by its content."""
         kind = BY_STAGE.get(step.stage)
         key = key_of(kind, step) if kind and kind in USUAL and kind != "version" else None
         if kind is None or key is None or Ref(kind, key) in self._drafts:
@@ -119,7 +125,7 @@ class _Drafts:
             self._edges[ref].update(dict.fromkeys(same[-1:]))
 
     def add_versions(self) -> None:
-        """Take in the registry."""
+        """Add the registered versions, with their edges from policies and evaluations."""
         for number, version in sorted(self._versions.items()):
             ref = Ref("version", str(number))
             draft = self._drafts.setdefault(ref, _Draft(version.run, version.created))
@@ -131,7 +137,7 @@ class _Drafts:
             self._opponent(run, row)
 
     def graph(self, runs: Mapping[str, Run]) -> Graph:
-        """What has been gathered."""
+        """Return the graph of what was added."""
         nodes = {ref: draft.node(ref) for ref, draft in self._drafts.items()}
         down: dict[Ref, list[Ref]] = defaultdict(list)
         for ref, sources in self._edges.items():
@@ -149,7 +155,7 @@ class _Drafts:
         return ref
 
     def _about_data(self, run: Run, step: Step, row: dict[Kind, Ref]) -> None:
-        """Whether the data could be fixed and passed their limits."""
+        """Mark the snapshot with the state of the stage that took or checked it."""
         if "snapshot" not in row:
             if step.status in ("failed", "running"):
                 row["snapshot"] = self._use(Ref("snapshot", run.id), run, run.id, run.created)
@@ -197,7 +203,7 @@ class _Drafts:
         draft.reason = step.reason if draft.state == "failed" else ""
 
     def _connect(self, ref: Ref, step: Step, row: Mapping[Kind, Ref]) -> None:
-        """Edges from what the step read, which stands in the same run."""
+        """Add edges from what the step read, which stands in the same run."""
         rooms = {ROOMS.get("/".join(path.split("/")[:2])) for path in step.inputs}
         known = step.status in ("ran", "reused") and step.inputs
         for kind in USUAL[ref.kind]:
@@ -205,13 +211,15 @@ class _Drafts:
                 self._edges[ref][row[kind]] = None
 
     def _policy_of(self, version: RegisteredVersion) -> Ref | None:
-        """The policy that a version is: of those with its bytes the one that its run made or used, or the first."""
+        """Return the policy with a version's bytes: the one that its run made or used, otherwise the
+        first.
+        """
         row = self._rows.get(version.run, {})
         same = [ref for ref in (row.get("policy"), *self._policies.get(short_digest(version.md5), ())) if ref]
         return next((ref for ref in same if md5_of(ref, self._drafts[ref].step) == short_digest(version.md5)), None)
 
     def _opponent(self, run: str, row: Mapping[Kind, Ref]) -> None:
-        """The champion that an evaluation, which the run held, compared the policy with."""
+        """Add the edge from the champion that a run's evaluation compared the policy with."""
         if "evaluation" not in row or "policy" not in row:
             return
         draft, policy = self._drafts[row["evaluation"]], row["policy"]

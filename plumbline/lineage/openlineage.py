@@ -1,8 +1,10 @@
-"""The stages as OpenLineage run events, for catalogues that collect lineage (https://openlineage.io/spec/2-0-2).
+"""The stages as OpenLineage run events, for catalogues that collect lineage
+(https://openlineage.io/spec/2-0-2).
 
-A stage that ran is a run of the job named like it, with a START and a COMPLETE or FAIL event. Its inputs and outputs
-are the paths of dvc.yaml as datasets, whose version is DVC's digest; ingest reads the batches of its snapshot too. A
-stage that was reused ran no more, so it has no event: the version of its outputs leads to the run that made them.
+A stage that ran is a run of the job named like it, with a START and a COMPLETE or FAIL event. Its inputs and
+outputs are the paths of dvc.yaml as datasets, whose version is DVC's digest; ingest reads the batches of its
+snapshot too. A stage that was reused ran no more, so it has no event: the version of its outputs leads to the
+run that made them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,8 +40,8 @@ class JobRun(BaseModel):
     """One execution of a job: its MLflow run."""
 
     runId: str = Field(description="MLflow's run id, written as a UUID")
-    facets: Facets = Field(description="`parent`, `processing_engine`, `executionParameters`, `errorMessage`, and "
-                                       "`plumbline_metrics` with what was measured")
+    facets: Facets = Field(description="`parent`, `processing_engine`, `executionParameters`, "
+                                       "`errorMessage`, and `plumbline_metrics` with what was measured")
 
 
 class Dataset(BaseModel):
@@ -64,7 +66,7 @@ class RunEvent(BaseModel):
 
 
 def run_events(runs: Iterable[Run], project: str) -> Iterator[RunEvent]:
-    """The events of the stages that these runs ran, in the runs' order."""
+    """Yield the events of the stages that these runs ran, in the runs' order."""
     for run in runs:
         for step in run.steps.values():
             if step.status in ("ran", "failed", "running") and step.mlflow_run and step.started:

@@ -65,7 +65,8 @@ class Run:
     steps: Mapping[str, Step]
     """In the order of the pipeline. A run that has ended has only those that it came to."""
     snapshot: str | None
-    """The digest of the data that it learned from: DVC's of data/snapshot, as in the tag `snapshot` of a version."""
+    """The digest of the data that it learned from: DVC's of data/snapshot, as in the tag `snapshot` of a
+    version."""
     batches: tuple[Batch, ...]
     """What the snapshot holds."""
     folder: Path | None
@@ -108,12 +109,12 @@ class Registered:
     moves: tuple[Move, ...] = ()
 
     def plain(self) -> dict[str, object]:
-        """As JSON knows it."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 def registered(values: Mapping[str, list[dict[str, object]]]) -> Registered:
-    """The inverse of `plain`."""
+    """Return what `Registered.plain` made these values of."""
     versions = [RegisteredVersion(**{**one, "aliases": tuple(cast(list[str], one["aliases"]))})  # type: ignore[arg-type]
                 for one in values["versions"]]
     return Registered(tuple(versions), tuple(Move(**one) for one in values["moves"]))  # type: ignore[arg-type]

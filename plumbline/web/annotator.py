@@ -23,7 +23,7 @@ _one_at_a_time = threading.Lock()
 
 
 def desk_of(app: FastAPI) -> Desk:
-    """The application's desk, set up when it is first needed."""
+    """Return the application's desk, which is made when it is first needed."""
     with _one_at_a_time:
         if app not in _desks:
             site = app.state.site
@@ -33,33 +33,33 @@ def desk_of(app: FastAPI) -> Desk:
 
 
 def name_of(request: Request) -> str:
-    """Who judges in this browser; empty if nobody has said."""
+    """Return the name of who judges in this browser; empty if none was given."""
     return tidy(unquote(request.cookies.get(NAME, "")))
 
 
 def session_of(request: Request) -> str:
-    """The browser's session, within which verdicts can be undone; empty before it has begun."""
+    """Return the browser's session, within which verdicts can be undone; empty before it has begun."""
     given = request.cookies.get(SESSION, "")
     return given if given.isascii() and given.isalnum() and len(given) <= 64 else ""
 
 
 def keep_name(request: Request, answer: Response, given: str) -> None:
-    """Remember a name. Raises UserError for one that is empty."""
+    """Set the cookie with a name. Raises UserError for an empty name."""
     name = tidy(given)
     if not name:
-        raise UserError("A name has at least one letter. It is kept with every verdict, so that agreement between "
-                        "people can be measured.")
+        raise UserError("A name has at least one letter. It is kept with every verdict, so that agreement "
+                        "between people can be measured.")
     _set(request, answer, NAME, quote(name, safe=""), YEAR_SECONDS)
 
 
 def keep_session(request: Request, answer: Response, session: str) -> None:
-    """Remember the session until the browser is closed."""
+    """Set the cookie with the session, which lasts until the browser is closed."""
     if session_of(request) != session:
         _set(request, answer, SESSION, session, None)
 
 
 def new_session() -> str:
-    """A name for a session that nobody can guess."""
+    """Return a new name of a session, which cannot be guessed."""
     return secrets.token_hex(16)
 
 
@@ -68,6 +68,6 @@ def _set(request: Request, answer: Response, name: str, value: str, seconds: int
 
 
 def tidy(name: str) -> str:
-    """The name without what no name has: control characters, and white space around and in rows."""
+    """Return the name without control characters and needless white space, cut to LONGEST_NAME letters."""
     printable = "".join(letter if letter.isprintable() else " " for letter in name)
     return " ".join(printable.split())[:LONGEST_NAME]

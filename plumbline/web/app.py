@@ -17,12 +17,13 @@ from plumbline.web.security import open_keys, own_names
 from plumbline.web.site import STATIC, new_site
 from plumbline.web.updates import updating
 
-ABOUT = ("What Plumbline has recorded, as JSON. What changes something needs the token, as `Authorization: Bearer "
-         "TOKEN`; reading does where the pages are open to other machines.")
+ABOUT = ("What Plumbline has recorded, as JSON. What changes something needs the token, as `Authorization: "
+         "Bearer TOKEN`; reading does where the pages are open to other machines.")
 
 
 def create_app(home: Home, names: Sequence[str] = (), private: bool = False) -> FastAPI:
-    """The application of a project; `names` are host names that it answers to besides this machine's own.
+    """Return the application of a project, which answers to the host names `names` besides this machine's
+    own.
 
     Where it is `private`, reading needs the token as well.
     """
@@ -41,7 +42,7 @@ def create_app(home: Home, names: Sequence[str] = (), private: bool = False) -> 
 
 
 def routers() -> Iterator[APIRouter]:
-    """The `router` of every module in `plumbline/web/pages`."""
+    """Yield the `router` of every module in `plumbline/web/pages`."""
     for module in sorted(pkgutil.iter_modules(plumbline.web.pages.__path__), key=lambda module: module.name):
         router = importlib.import_module(f"plumbline.web.pages.{module.name}").router
         assert isinstance(router, APIRouter)
@@ -52,7 +53,7 @@ class StaticWithHash(StaticFiles):
     """Files with an ETag; one that was asked for by its content's hash never changes."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Serve a file."""
+        """Return a file's answer."""
         response = await super().get_response(path, scope)
         if scope["query_string"].startswith(b"v="):
             response.headers["cache-control"] = "public, max-age=31536000, immutable"

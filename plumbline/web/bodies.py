@@ -7,13 +7,14 @@ from plumbline.web.security import Refused, largest_body
 
 
 async def whole_body(request: Request, receive: Receive) -> bytes:
-    """The request's body. Raises Refused when it is larger than its path allows, said beforehand or not."""
+    """Return the request's body. Raises Refused if it is larger than its path allows, announced or not."""
     limit = largest_body(request.url.path)
     said = request.headers.get("content-length", "0")
     if not said.isdecimal() or int(said) > 2 * limit:
         raise _too_large(limit)
     body, size, more = bytearray(), 0, True
-    # What is a little too large is read to its end and dropped: a client that is still sending hears no answer.
+    # What is a little too large is read to its end and dropped: a client that is still sending hears no
+    # answer.
     while more and size <= 2 * limit:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -28,7 +29,7 @@ async def whole_body(request: Request, receive: Receive) -> bytes:
 
 
 def given_again(body: bytes, receive: Receive) -> Receive:
-    """Hand the body on as if it had just arrived."""
+    """Return a receiver that gives this body first, as if it had just arrived."""
     given = False
 
     async def replay() -> Message:
@@ -42,4 +43,5 @@ def given_again(body: bytes, receive: Receive) -> Receive:
 
 
 def _too_large(limit: int) -> Refused:
-    return Refused(413, f"The request is larger than the {limit:,} bytes that this address takes. Send it in parts.")
+    return Refused(413, f"The request is larger than the {limit:,} bytes that this address takes. Send it in "
+                        "parts.")

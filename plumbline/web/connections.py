@@ -1,8 +1,9 @@
-"""How long a client may take, and how many there may be: so that a few hundred idle sockets do not stop a server.
+"""How long a client may take, and how many there may be: so that a few hundred idle sockets do not stop a
+server.
 
-Uvicorn waits for ever for a request that has begun, and takes connections until the process has no file descriptor
-left. Here a request's head and body have their time, an answer that nobody reads has, and where all places are taken
-the connection that has waited longest without having asked for anything makes room.
+Uvicorn waits for ever for a request that has begun, and takes connections until the process has no file
+descriptor left. Here a request's head and body have their time, an answer that nobody reads has, and where
+all places are taken the connection that has waited longest without having asked for anything makes room.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ ENOUGH_FILES, OTHER_FILES = 8192, 100
 
 
 def limit_connections(most: int = MOST_CONNECTIONS) -> None:
-    """Let this process have so many connections at a time, or fewer where the system allows few file descriptors."""
+    """Allow `most` connections at a time, or fewer if the system allows few file descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -41,7 +42,7 @@ class PatientProtocol(H11Protocol):
     _since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a place, if need be that of who has waited longest."""
+        """Take a place; where none is free, close the connection that has been idle longest."""
         super().connection_made(transport)
         if len(self.connections) > self.limit:
             idle = [one for one in self.connections if isinstance(one, PatientProtocol) and one is not self
@@ -50,12 +51,12 @@ class PatientProtocol(H11Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Handle bytes that arrived, and set the clock."""
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Set the clock for the next request."""
         super().on_response_complete()
         self._watch()
 
@@ -67,18 +68,18 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client does not take what is sent."""
+        """Give a client that takes nothing of an answer READ_SECONDS."""
         super().pause_writing()
         self._stalled = self.loop.call_later(READ_SECONDS, self._give_up)
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """Stop that clock."""
         super().resume_writing()
         if self._stalled:
             self._stalled.cancel()
 
     def _watch(self) -> None:
-        """Set the clock when another part of a request is waited for; a byte now and then does not set it back."""
+        """Set the clock when another part of a request is awaited; single bytes do not set it back."""
         state = self.conn.their_state
         waits_for = state if state in (h11.IDLE, h11.SEND_BODY) else None
         if waits_for is self._waits_for:

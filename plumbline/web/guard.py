@@ -1,7 +1,8 @@
-"""The guard at the door: every request passes it, and every answer leaves with its headers, errors and files too.
+"""The guard at the door: every request passes it, and every answer leaves with its headers, errors and files
+too.
 
-It looks at the head of a request first. A body is read only from who may send one: the token, or the cookie of a
-signed-in browser, is in the head.
+It looks at the head of a request first. A body is read only from who may send one: the token, or the cookie
+of a signed-in browser, is in the head.
 """
 
 import logging
@@ -23,8 +24,8 @@ from plumbline.web.problems import answer_to
 from plumbline.web.security import Keys, Refused, Visitor
 
 log = logging.getLogger("plumbline.web")
-NEEDS_TOKEN = ("This needs the token. In a browser, open the address that `plumbline ui` printed at its first start "
-               "(`plumbline ui --show-token` prints it again), then come back; a program sends "
+NEEDS_TOKEN = ("This needs the token. In a browser, open the address that `plumbline ui` printed at its "
+               "first start (`plumbline ui --show-token` prints it again), then come back; a program sends "
                "`Authorization: Bearer TOKEN`.")
 WRONG_TOKEN = "The token is wrong. `plumbline ui --show-token` prints the right one."
 TWO_LENGTHS = "The request says in two ways where it ends (Content-Length and Transfer-Encoding)."
@@ -91,7 +92,9 @@ class Guard:
             security.visitor.reset(reset)
 
     async def _change(self, request: Request, signed_in: bool, send: Send) -> None:
-        """Hand on what changes something, if whoever sent it may; sign in who gave the token on the page for it."""
+        """Pass on a request that changes something, if its sender may; sign in the sender of the form with
+        the token.
+        """
         vouched = security.check_origin(request.headers)
         signs_in = request.url.path == security.SIGN_IN
         by_form = not signs_in and self._needs_form(request, signed_in and vouched)
@@ -105,7 +108,8 @@ class Guard:
         await (answer or self._app)(request.scope, given_again(body, request.receive), send)
 
     def _needs_form(self, request: Request, at_home: bool) -> bool:
-        """Whether a field of the form must tell; `at_home` is a signed-in browser on a page of ours.
+        """True if a field of the form must prove the sender; `at_home` is a signed-in browser on a page of
+        ours.
 
         Raises Refused where the head of the request says that it is not allowed.
         """
@@ -122,7 +126,7 @@ class Guard:
         raise Refused(403, NEEDS_TOKEN)
 
     def _with_token(self, request: Request) -> Response | None:
-        """Sign in whoever opened the address with the token."""
+        """Sign in a browser that opened the address with the token; None for another address."""
         token = request.query_params.get("token")
         if token is None:
             return None
@@ -131,7 +135,7 @@ class Guard:
         return self._welcome(request, request.url.path + (f"?{query}" if query else ""))
 
     def _closed(self, request: Request, signed_in: bool) -> Response | None:
-        """What a stranger gets where reading needs the token as well."""
+        """Return the answer to a stranger where reading needs the token; None for a visitor who may read."""
         path = request.url.path
         if not self._private or signed_in or path.startswith(security.OPEN_TO_ALL):
             return None
@@ -144,7 +148,7 @@ class Guard:
         return RedirectResponse(security.SIGN_IN, status_code=303)
 
     def _try(self, request: Request, token: str) -> None:
-        """Raise Refused for a wrong token. The right one always passes: whoever else tried, it cannot be guessed."""
+        """Raise Refused for a wrong token. The right one always passes, because it cannot be guessed."""
         if security.same(token, self._keys.token):
             return
         if not security.is_from_elsewhere(request.headers):  # a picture on another site's page is nobody's guess
@@ -174,7 +178,7 @@ class Attempts:
         self._lock = threading.Lock()
 
     def failed(self, address: str) -> None:
-        """Remember a wrong token."""
+        """Count a wrong token of an address."""
         with self._lock:
             times = self._failures.setdefault(address, deque(maxlen=MOST_FAILURES))
             times.append(self._clock())
@@ -183,7 +187,7 @@ class Attempts:
                 self._failures.popitem(last=False)
 
     def wait(self, address: str) -> int:
-        """Seconds until the address may try again; 0 when it may now."""
+        """Return the seconds until an address may try again, or 0."""
         with self._lock:
             times = self._failures.get(address)
             if times is None or len(times) < MOST_FAILURES:

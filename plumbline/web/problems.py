@@ -1,4 +1,6 @@
-"""What a request gets that could not be served: a page for a person, JSON for a program, never a traceback."""
+"""What a request gets that could not be served: a page for a person, JSON for a program, never a
+traceback.
+"""
 
 from http import HTTPStatus
 
@@ -17,7 +19,7 @@ NOWHERE = "There is nothing at this address. It may have been mistyped, or what 
 
 
 def answer_to(request: Request, error: Exception) -> Response:
-    """The answer that says what went wrong."""
+    """Return the answer that says what went wrong: a page, or JSON for a program."""
     status, message = _status(error), _message(error)
     headers = {}
     if isinstance(error, Refused) and error.retry_after:
@@ -34,7 +36,7 @@ def answer_to(request: Request, error: Exception) -> Response:
 
 
 def add_error_pages(app: FastAPI) -> None:
-    """Answer all errors of the pages that way. What is unexpected goes on to the guard, which logs it."""
+    """Answer the pages' expected errors with `answer_to`. The guard logs all others."""
 
     async def answer(request: Request, error: Exception) -> Response:
         return answer_to(request, error)

@@ -20,16 +20,16 @@ GRACE_SECONDS = 1
 ANYWHERE = ("0.0.0.0", "::", "")
 BACKLOG = 128
 """Connections that wait to be taken, and that are taken at a time."""
-PLAIN = ("Whoever can listen in on the network reads what is sent, the token too: put a server that speaks TLS in "
-         "front (docs/always-on.md, `On a real host`).")
+PLAIN = ("Whoever can listen in on the network reads what is sent, the token too: put a server that speaks "
+         "TLS in front (docs/always-on.md, `On a real host`).")
 
 
 def serve(home: Home, host: str, listener: socket.socket, names: Sequence[str], open_reading: bool,
           say: Callable[[str], None]) -> None:
-    """Serve on a socket until SIGINT or SIGTERM; `host` is what it was bound to.
+    """Serve on a socket until SIGINT or SIGTERM; `host` is the address that it was bound to.
 
-    Where other machines reach it, by this address or through a server in front that has one of the `names`, reading
-    needs the token, unless `open_reading`.
+    Where other machines reach it, by this address or through a server in front that has one of the `names`,
+    reading needs the token, unless `open_reading`.
     """
     limit_connections()
     keys, first = open_keys(home)
@@ -53,7 +53,7 @@ def serve(home: Home, host: str, listener: socket.socket, names: Sequence[str], 
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket of its own on the address. Raises UserError where another program has it, or there is none such."""
+    """Return a socket that listens on the address. Raises UserError if the address is taken or not ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -65,13 +65,13 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"Port {port} is in use, perhaps by another `plumbline ui`. Choose another with "
                             "`plumbline ui --port NUMBER`.") from error
-        raise UserError(f"Cannot listen on {host} port {port}: {error.strerror or error}. Give an address of this "
-                        "machine with --host, and a port above 1023 with --port.") from error
+        raise UserError(f"Cannot listen on {host} port {port}: {error.strerror or error}. Give an address of "
+                        "this machine with --host, and a port above 1023 with --port.") from error
     return listener
 
 
 def is_this_machine_alone(host: str) -> bool:
-    """Whether only this machine reaches what listens on the address."""
+    """True if only this machine reaches what listens on the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -79,11 +79,11 @@ def is_this_machine_alone(host: str) -> bool:
 
 
 def shown_address(host: str, listener: socket.socket) -> str:
-    """The address to open in a browser."""
+    """Return the address to open in a browser."""
     name = "localhost" if host in ANYWHERE else f"[{host}]" if ":" in host else host
     return f"http://{name}:{listener.getsockname()[1]}/"
 
 
 def with_token(address: str, token: str) -> str:
-    """The address that signs a browser in."""
+    """Return the address that signs a browser in."""
     return f"{address}?token={token}"

@@ -47,7 +47,8 @@ class Freshness:
     problem: str = ""
     """Why the history could not be read."""
     due: Due | str | None = None
-    """Whether a retraining is due, or in words why that is not known; None where nothing looks in the background."""
+    """Whether a retraining is due, or in words why that is not known; None where nothing looks in the
+    background."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Site:
 
 
 def new_site(home: Home) -> Site:
-    """The site of a project."""
+    """Return the site of a project."""
     templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
                             trim_blocks=True, lstrip_blocks=True)
     templates.globals.update(url=url, static=static, charts=charts, signed_in=security.signed_in,
@@ -85,14 +86,14 @@ def new_site(home: Home) -> Site:
 
 
 def site_of(request: Request) -> Site:
-    """The site that a request came to."""
+    """Return the site that a request came to."""
     site = request.app.state.site
     assert isinstance(site, Site)
     return site
 
 
 def url(*parts: object, **query: object) -> str:
-    """An address on this site, every part quoted: url("runs", id), url("lineage", kind, id, depth=2).
+    """Return an address on this site, every part quoted: url("runs", id), url("lineage", kind, id, depth=2).
 
     Query values that are None are left out; a trailing underscore in a name is dropped (from_ -> from).
     """
@@ -103,6 +104,8 @@ def url(*parts: object, **query: object) -> str:
 
 @cache
 def static(name: str) -> str:
-    """The address of a file of `static/`, with its content's hash, so that browsers may keep it for good."""
+    """Return the address of a file of `static/`, with its content's hash, so that browsers may keep it for
+    good.
+    """
     content = (STATIC / name).read_bytes()
     return f"/static/{quote(name)}?v={hashlib.sha256(content).hexdigest()[:12]}"

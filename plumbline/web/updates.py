@@ -19,7 +19,8 @@ from plumbline.web.site import Freshness, Site
 LOCAL = "sqlite:///"
 PAUSE_SECONDS = 2.0
 AT_LEAST_SECONDS = 30.0
-"""So often it is refreshed though nothing seems to have been written: a refresh costs a percent of a core at rest."""
+"""So often it is refreshed though nothing seems to have been written: a refresh costs a percent of a core at
+rest."""
 FIRST_SECONDS = 60.0
 """How long the first visitor waits at most for the history to be read."""
 COUNTING = "The new comparisons are being counted; look again in a few seconds."
@@ -49,17 +50,19 @@ class Updates(threading.Thread):
             self._end.wait(PAUSE_SECONDS)
 
     def end(self) -> None:
-        """Stop; what is being read is left behind."""
+        """Stop, without waiting for a refresh that is going on."""
         self._end.set()
         self.join(0.5)
 
     def look(self) -> None:
-        """Refresh if anything may have been written since the last look, or could not be read then."""
+        """Refresh if something may have been written since the last look, or could not be read then."""
         if self._may_differ() or self._freshness.problem:
             self.refresh()
 
     def _may_differ(self) -> bool:
-        """Whether anything was written since the last look; a store that is no file may always have been."""
+        """True if something may have been written since the last look, as always to a store that is no
+        file.
+        """
         mark, now = written(self._history.home), time.monotonic()
         if mark is not None and self._seen and self._seen[0] == mark and now - self._seen[1] < AT_LEAST_SECONDS:
             return False
@@ -67,7 +70,7 @@ class Updates(threading.Thread):
         return True
 
     def refresh(self) -> None:
-        """Refresh once; a problem is written down, and said once and not every two seconds."""
+        """Refresh once. A problem is shown on the pages, and logged once and not every two seconds."""
         problem = ""
         try:
             if not _nothing_yet(self._history.home):
@@ -93,7 +96,9 @@ class Updates(threading.Thread):
 
 
 def written(home: Home) -> Mark:
-    """When the store on this machine, the folder of runs and the newest run were last written; None for a server's."""
+    """Return the times of the last writes to store, runs/ and newest run; None for a store that is no
+    file.
+    """
     if not home.tracking_uri.startswith(LOCAL):
         return None
     newest = max(home.runs.glob("*"), default=home.runs)
@@ -102,7 +107,9 @@ def written(home: Home) -> Mark:
 
 
 def look_up_due(home: Home) -> Due | str:
-    """Whether a retraining is due, or in words why that cannot be told. Opens MLflow, which takes seconds at first."""
+    """Return whether a retraining is due, or why that is not known. Importing MLflow takes seconds at
+    first.
+    """
     try:
         return due(home)
     except UserError as error:
@@ -110,13 +117,15 @@ def look_up_due(home: Home) -> Due | str:
 
 
 def _nothing_yet(home: Home) -> bool:
-    """Whether the store is a file that the first run will make."""
+    """True if the store is a file that the first run will make."""
     file = home.tracking_uri.removeprefix(LOCAL)
     return file != home.tracking_uri and not Path(file).exists()
 
 
 def updating(site: Site) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """A lifespan in which the history is kept up to date; the first page waits for it where nothing is known yet."""
+    """Return a lifespan that keeps the history up to date; the first page waits for it if nothing is known
+    yet.
+    """
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

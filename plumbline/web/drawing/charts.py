@@ -1,8 +1,8 @@
 """Charts as SVG, made on the server: no script, no style attributes, readable by a screen reader.
 
-Positions across are percentages, so that a chart fills any width while its text and strokes keep their size. Every text
-is escaped; the look is in `static/style.css` under "charts". `label` says in words what the chart shows: it is the text
-alternative, to which each function adds the figures that matter.
+Positions across are percentages, so that a chart fills any width while its text and strokes keep their size.
+Every text is escaped; the look is in `static/style.css` under "charts". `label` says in words what the chart
+shows: it is the text alternative, to which each function adds the figures that matter.
 
     lines([Series("KL", [(1, 0.0), (2, 0.3)])], "KL to the reference", x="update")
     intervals([Bar("against SFT", 0.59, 0.52, 0.65, "n = 193")], "Win rates")
@@ -70,7 +70,7 @@ class Span:
 
 
 def sparkline(values: Sequence[float | None], label: str) -> Markup:
-    """A small line without axes; the last value is marked. Empty where there are fewer than two values."""
+    """Draw a small line without axes whose last value is marked; nothing for fewer than two values."""
     known = [(float(i), value) for i, value in enumerate(values) if value is not None and _drawable(value)]
     if len(known) < 2:
         return Markup("")
@@ -84,9 +84,10 @@ def sparkline(values: Sequence[float | None], label: str) -> Markup:
 
 def lines(series: Sequence[Series], label: str, x: str = "", reference: float | None = None,
           at: tuple[float, str] | None = None) -> Markup:
-    """Lines over a common pair of axes, with a legend where there are several.
+    """Draw lines over a common pair of axes, with a legend if there are several.
 
-    `x` names what runs across, `reference` is a dashed line at that height, `at` a place across with its name.
+    `x` names what runs across, `reference` is a dashed line at that height, `at` a place across with its
+    name.
     """
     known = [(one, [point for point in one.points if all(map(_drawable, point))]) for one in series]
     known = [(one, points) for one, points in known if points]
@@ -103,21 +104,22 @@ def lines(series: Sequence[Series], label: str, x: str = "", reference: float | 
     if x:
         name = Markup('<text class="axis" x="50%" y="{}" text-anchor="middle">{}</text>')
         marks.append(name.format(LINES_HEIGHT + 18, x))
-    text = "; ".join(f"{one.name} from {number(points[0][1])} to {number(points[-1][1])}" for one, points in known)
+    text = "; ".join(f"{one.name} from {number(points[0][1])} to "
+                     f"{number(points[-1][1])}" for one, points in known)
     plot = _svg("plot", LINES_HEIGHT, f"{label}: {text}", Markup("").join(marks))
     return _figure("lines", label, plot, [one.name for one, _ in known])
 
 
 def intervals(bars: Sequence[Bar], label: str, reference: float | None = 0.5, low: float = 0.0,
               high: float = 1.0) -> Markup:
-    """Values with their intervals on one scale from `low` to `high`; `reference` is the line that matters."""
+    """Draw values with their intervals on one scale from `low` to `high`, with a line at `reference`."""
     across = _scale(low, high)
     rows = Markup("").join(_interval_row(bar, across, reference) for bar in bars)
     return Markup('<ul class="chart intervals" aria-label="{}">{}</ul>').format(label, rows)
 
 
 def timeline(spans: Sequence[Span], label: str) -> Markup:
-    """Pieces of time below each other, on one axis from zero to the last end."""
+    """Draw spans below each other, on one axis from zero to the last end."""
     end = max((span.end for span in spans), default=0.0) or 1.0
     across = _scale(0.0, end)
     rows = [_span_row(span, i * SPAN_HEIGHT, across) for i, span in enumerate(spans)]
@@ -132,7 +134,9 @@ def timeline(spans: Sequence[Span], label: str) -> Markup:
 
 
 def histogram(counts: Sequence[tuple[str, int]], label: str) -> Markup:
-    """Columns side by side, each with its name as a tooltip; the first, the middle and the last name are written."""
+    """Draw columns side by side with their names as tooltips; the first, middle and last name are written
+    below.
+    """
     most = max((count for _, count in counts), default=0) or 1
     width = 1 / max(1, len(counts))
     marks = []
@@ -166,7 +170,7 @@ def _series_class(i: int) -> str:
 
 
 def _path(points: Sequence[Point], across: "Scale", down: "Scale", kind: str) -> Markup:
-    """A line in a box of 1,000 by 1,000 that is stretched to the chart; its stroke is not."""
+    """Draw a line in a box of 1,000 by 1,000 that is stretched to the chart; its stroke is not."""
     parts, pen = [], "M"
     for x, y in _thinned(points):
         if not _drawable(y):
@@ -184,7 +188,7 @@ def _stretched(inside: Markup) -> Markup:
 
 def _axes(known: Sequence[tuple[Series, Sequence[Point]]],
           reference: float | None) -> "tuple[Scale, Scale, list[float]]":
-    """The scales across and down, and the ticks of the latter."""
+    """Return the scales across and down, and the ticks of the scale down."""
     xs = [point[0] for _, points in known for point in points]
     ys = [point[1] for _, points in known for point in points] + ([] if reference is None else [reference])
     ys += [y for one, _ in known for _, *interval in one.band for y in interval if _drawable(y)]
@@ -194,7 +198,7 @@ def _axes(known: Sequence[tuple[Series, Sequence[Point]]],
 
 
 def _band(series: Series, across: "Scale", down: "Scale", i: int) -> Markup:
-    """The area between low and high."""
+    """Draw the area between low and high."""
     known = _thinned([point for point in series.band if all(map(_drawable, point))])
     if len(known) < 2:
         return Markup("")
@@ -210,7 +214,9 @@ def _place(share: float, name: str) -> Markup:
 
 
 def _dots(name: str, points: Sequence[Point], across: "Scale", down: "Scale", i: int, unit: str) -> Markup:
-    """Places to point at, each with its figures; of many only some, which appear under the pointer."""
+    """Draw points with their figures as tooltips; of more than MOST_DOTS only some, which appear under the
+    pointer.
+    """
     kind = "dot" if len(points) <= 30 else "dot faint"
     return Markup("").join(
         Markup('<circle class="{} {}" cx="{}" cy="{}" r="3"><title>{}</title></circle>').format(
@@ -220,7 +226,7 @@ def _dots(name: str, points: Sequence[Point], across: "Scale", down: "Scale", i:
 
 
 def _thinned(points: Sequence[T], most: int = MOST_POINTS) -> list[T]:
-    """Evenly chosen points, always with the last."""
+    """Return at most `most` evenly chosen points, among them the last."""
     if len(points) <= most:
         return list(points)
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
@@ -231,7 +237,7 @@ def _gaps(points: Sequence[Point]) -> list[Point]:
 
 
 def _y_ticks(ticks: Sequence[float], down: "Scale") -> Iterator[Markup]:
-    """Lines across, their values with as many decimals as tell them apart."""
+    """Yield lines across with their values, which have as many decimals as tell them apart."""
     decimals = max(0, 1 - math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
     texts = [f"{tick:,.{decimals}f}" if decimals < 6 else number(tick) for tick in ticks]
     if all(text.endswith("0") and "." in text for text in texts):
@@ -253,7 +259,7 @@ def _rule(share: float, kind: str) -> Markup:
 
 
 def _interval_row(bar: Bar, across: "Scale", reference: float | None) -> Markup:
-    """The words above the drawing; they wrap where it is narrow."""
+    """Draw one value with its interval below its words, which wrap where the page is narrow."""
     marks = Markup('<line class="track" x1="0" x2="100%" y1="8" y2="8"/>')
     if reference is not None:
         marks += Markup('<line class="reference" x1="{0}" x2="{0}" y1="0" y2="16"><title>{1}</title></line>').format(
@@ -286,7 +292,9 @@ Scale = Callable[[float], float]
 
 
 def _scale(low: float, high: float, flip: bool = False) -> Scale:
-    """A function from values to shares of the width, or from above where `flip`; values outside stay at the edge."""
+    """Return a function from values to shares of the width (of the height, from above, with `flip`), kept in
+    [0, 1].
+    """
     span = high - low
 
     def place(value: float) -> float:
@@ -305,7 +313,7 @@ def _bounds(values: Sequence[float], padded: bool = False) -> tuple[float, float
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round values from below `low` to above `high`."""
+    """Return round values from below `low` to above `high`."""
     rough = (high - low) / GRID_LINES
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
@@ -319,7 +327,7 @@ def _drawable(value: float) -> bool:
 
 
 def _time_ticks(end: float) -> list[tuple[float, str]]:
-    """Round times up to `end`, five at the most."""
+    """Return at most five round times up to `end` seconds, with their names."""
     unit, name = next((unit, name) for unit, name in ((3600.0, "h"), (60.0, "min"), (1.0, "s")) if end >= 2 * unit or (
         name == "s"))
     step = next(step for step in TIME_STEPS if end / (step * unit) < 4.5)

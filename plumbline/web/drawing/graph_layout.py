@@ -1,9 +1,9 @@
 """Where the nodes of a layered graph stand and how its edges run, so that a person can follow them.
 
-A node's column is known. The order within a column follows the barycentres of the neighbours (Sugiyama et al. 1981);
-then each node comes as near to the middle of its neighbours as the others let it (isotonic regression by pooling
-adjacent violators). An edge across several columns gets a lane through each of them, which all edges of the same source
-share, so that no edge runs over a node. Pure and deterministic.
+A node's column is known. The order within a column follows the barycentres of the neighbours (Sugiyama et al.
+1981); then each node comes as near to the middle of its neighbours as the others let it (isotonic regression
+by pooling adjacent violators). An edge across several columns gets a lane through each of them, which all
+edges of the same source share, so that no edge runs over a node. Pure and deterministic.
 """
 
 from collections import defaultdict
@@ -75,7 +75,7 @@ Hops = dict[tuple[Item, Item], list[str]]
 
 
 def layout(columns: Mapping[str, int], edges: Sequence[tuple[str, str]], sizes: Sizes = Sizes()) -> Layout:
-    """Lay out the nodes, given their columns, and edges that lead to a later column. Columns without nodes vanish.
+    """Place nodes, given their columns and edges that lead to a later column. Columns without nodes vanish.
 
     Raises ValueError for an edge that does not lead to the right.
     """
@@ -101,7 +101,7 @@ def layout(columns: Mapping[str, int], edges: Sequence[tuple[str, str]], sizes: 
 
 
 def _with_lanes(rank_of: dict[Item, int], edges: Sequence[tuple[str, str]]) -> Hops:
-    """The edges in steps; the lanes that they need are added to `rank_of`."""
+    """Return the edges in steps of one column, and add the lanes that they need to `rank_of`."""
     hops: Hops = defaultdict(list)
     for source, target in dict.fromkeys(edges):
         here: Item = source
@@ -115,7 +115,7 @@ def _with_lanes(rank_of: dict[Item, int], edges: Sequence[tuple[str, str]]) -> H
 
 
 def _ordered(rank_of: Mapping[Item, int], hops: Hops) -> list[list[Item]]:
-    """The items of each column from top to bottom, ordered to cross few edges."""
+    """Return the items of each column from top to bottom, ordered to cross few edges."""
     rows: list[list[Item]] = [[] for _ in range(max(rank_of.values(), default=-1) + 1)]
     for item, rank in rank_of.items():
         rows[rank].append(item)
@@ -131,7 +131,7 @@ def _ordered(rank_of: Mapping[Item, int], hops: Hops) -> list[list[Item]]:
 
 
 def _placed(rows: Sequence[Sequence[Item]], hops: Hops, sizes: Sizes) -> dict[Item, float]:
-    """The height of the middle of each item."""
+    """Return the height of each item's middle, in pixels."""
     before, after = _neighbours(hops)
     middles: dict[Item, float] = {}
     for row in rows:
@@ -144,7 +144,7 @@ def _placed(rows: Sequence[Sequence[Item]], hops: Hops, sizes: Sizes) -> dict[It
 
 
 def _spread(wanted: Sequence[float], row: Sequence[Item], sizes: Sizes) -> list[float]:
-    """The middles nearest to the wanted ones (least squares) that keep the order and the distances."""
+    """Return the middles nearest to the wanted ones (least squares) that keep the order and the distances."""
     offsets = [0.0]
     for above, below in pairwise(row):
         offsets.append(offsets[-1] + (_height(above, sizes) + _height(below, sizes)) / 2 + sizes.apart)

@@ -1,7 +1,8 @@
 """The stages' reports, which are Markdown for a terminal, as blocks that a template can show.
 
-Only what `plumbline/evaluation/markdown.py` writes is known: headings, tables, lists, indented texts, paragraphs. All
-of it stays plain text, which the template escapes; what is not known is a paragraph. Pictures are left out.
+Only what `plumbline/evaluation/markdown.py` writes is known: headings, tables, lists, indented texts,
+paragraphs. All of it stays plain text, which the template escapes; what is not known is a paragraph. Pictures
+are left out.
 """
 
 import re
@@ -26,12 +27,14 @@ class ReportBlock:
 
 
 def blocks(text: str) -> list[ReportBlock]:
-    """The pieces of a report, in their order."""
+    """Return the pieces of a report, in their order."""
     return [block for group in _groups(text.splitlines()[:MOST_LINES]) if (block := _block(group))]
 
 
 def _groups(lines: list[str]) -> Iterator[list[str]]:
-    """Lines that belong together; an indented text may hold empty lines, which were written as indented ones."""
+    """Yield lines that belong together; an indented text may hold empty lines, which were written
+    indented.
+    """
     group: list[str] = []
     for line in lines:
         if group and (not line or _kind(line) != _kind(group[-1]) or _kind(line) in ("heading", "label")):

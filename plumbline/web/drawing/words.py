@@ -10,13 +10,15 @@ NOTHING = "–"
 
 
 def parsed(when: str) -> datetime:
-    """A recorded time."""
+    """Parse a recorded time; one without a zone is UTC."""
     time = datetime.fromisoformat(when)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def ago(when: str, now: datetime | None = None) -> str:
-    """How long ago: `just now`, `5 min ago`, `3 h ago`, `2 days ago`, and the day where it is longer than a month."""
+    """Return `just now`, `5 min ago`, `3 h ago`, `2 days ago`, or the day if it is longer ago than a
+    month.
+    """
     time = parsed(when)
     seconds = ((now or datetime.now(UTC)) - time).total_seconds()
     if seconds < 60:
@@ -29,20 +31,20 @@ def ago(when: str, now: datetime | None = None) -> str:
 
 
 def moment(when: str | None) -> Markup | str:
-    """A time element: how long ago, with the exact time as its tooltip."""
+    """Return a time element that says how long ago, with the exact time as its tooltip."""
     if not when:
         return NOTHING
     return Markup('<time datetime="{}" title="{}">{}</time>').format(when, clock(when), ago(when))
 
 
 def clock(when: str) -> str:
-    """The exact time: `21 Nov 2026, 11:04 UTC`."""
+    """Return the exact time: `21 Nov 2026, 11:04 UTC`."""
     time = parsed(when).astimezone(UTC)
     return f"{time.day} {time:%b %Y, %H:%M} UTC"
 
 
 def duration(seconds: float | None) -> str:
-    """`0.4 s`, `12 s`, `3 min 10 s`, `2 h 5 min`."""
+    """Return `0.4 s`, `12 s`, `3 min 10 s`, `2 h 5 min`."""
     if seconds is None:
         return NOTHING
     if seconds < 9.95:
@@ -56,7 +58,7 @@ def duration(seconds: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, thousands separated: `0.588`, `1,204`, `12.3`, `4.1e-06`."""
+    """Return three significant digits, thousands separated: `0.588`, `1,204`, `12.3`, `4.1e-06`."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if abs(value) >= 1e15:
@@ -69,17 +71,17 @@ def number(value: float | None) -> str:
 
 
 def rate(value: float) -> str:
-    """A share of one, always with three decimals."""
+    """Return a share of one with three decimals."""
     return f"{value:.3f}"
 
 
 def short(digest: str | None) -> str:
-    """The beginning of a digest or a commit, enough to tell it from others."""
+    """Return the first eight digits of a digest or a commit."""
     return digest[:8] if digest else NOTHING
 
 
 def title(name: str) -> str:
-    """A stage or a metric as words: `reward_model` -> `reward model`."""
+    """Return a stage or a metric as words: `reward_model` -> `reward model`."""
     return name.replace("_", " ")
 
 

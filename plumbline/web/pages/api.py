@@ -1,4 +1,6 @@
-"""What the pages show, as JSON: runs, versions, the lineage of anything, also as OpenLineage events. Reading only."""
+"""What the pages show, as JSON: runs, versions, the lineage of anything, also as OpenLineage events. Reading
+only.
+"""
 
 from typing import Annotated
 
@@ -35,7 +37,8 @@ class StepOut(Plain):
     started: str | None = Field(description="ISO 8601, UTC; null for a stage that was reused or waits")
     version: str | None
     mlflow_run: str | None = Field(description="The MLflow run that really made the result")
-    made_by: str | None = Field(description="The pipeline run that really made the result; null for plain `dvc repro`")
+    made_by: str | None = Field(description="The pipeline run that really made the result; null for plain "
+                                            "`dvc repro`")
     params: dict[str, str]
     metrics: dict[str, float]
     facts: dict[str, str] = Field(description="Results that are words")
@@ -152,7 +155,8 @@ class LineageOut(BaseModel):
     """A node with what is near it."""
 
     centre: NodeOut
-    nodes: list[NodeOut] = Field(description="The centre and what is at most `depth` steps up or down, newest first")
+    nodes: list[NodeOut] = Field(description="The centre and what is at most `depth` steps up or down, "
+                                             "newest first")
     links: list[LinkOut]
     left_out: int = Field(description="Nodes past the limit of a kind and direction")
 
@@ -184,7 +188,9 @@ def versions(request: Request) -> VersionsOut:
 @recorded.get("/lineage/openlineage", summary="Lineage as OpenLineage events")
 def openlineage(request: Request, run: str = "", since: str = "", limit: Limit = 50, offset: Offset = 0
                 ) -> list[RunEvent]:
-    """The run events (OpenLineage 2-0-2) of the stages that ran in one run, or in a page of runs, newest run first."""
+    """The run events (OpenLineage 2-0-2) of the stages that ran in one run, or in a page of runs, newest run
+    first.
+    """
     site = site_of(request)
     with not_found():
         found = [site.history.run(run)] if run else list(chosen_runs(site.history.graph, Filter(since)))

@@ -25,7 +25,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/compare")
 def compare(request: Request, a: str = "", b: str = "", view: str = "answers", sort: str = "difference",
             better: str = "", q: str = "", at: int = 0) -> HTMLResponse:
-    """Two policies side by side; without names the newest version and the champion."""
+    """Show two policies side by side; without names the newest version and the champion."""
     site = site_of(request)
     left, right = _sides(site.history, a, b)
     choices = _choices(site.history)
@@ -44,7 +44,7 @@ def compare(request: Request, a: str = "", b: str = "", view: str = "answers", s
 
 
 def _sides(history: History, a: str, b: str) -> tuple[Side | None, Side | None]:
-    """The two policies. Raises NotFound for a name that is given and not known."""
+    """Return the two policies. Raises NotFound for a name that is given and not known."""
     champion = champion_of(history)
     newest = next(iter(history.versions.values()), None)
     first = a or (str(newest.number) if newest else "")
@@ -54,19 +54,19 @@ def _sides(history: History, a: str, b: str) -> tuple[Side | None, Side | None]:
     found = tuple(side(history, name) if name else None for name in names)
     for name, given, one in zip(names, (a, b), found, strict=True):
         if given and one is None:
-            raise NotFound(f"There is no policy {name!r:.80} to compare: expected a version's number or alias, or a "
-                           "run's id, whose records are still there.")
+            raise NotFound(f"There is no policy {name!r:.80} to compare: expected a version's number or "
+                           "alias, or a run's id, whose records are still there.")
     return found[0], found[1]
 
 
 def _choices(history: History) -> list[tuple[str, str]]:
-    """Versions to choose from, the newest first."""
+    """Return versions to choose from with their labels, the newest first."""
     return [(str(one.number), f"version {one.number}" + (f" ({', '.join(one.aliases)})" if one.aliases else "")
              + f", {one.created[:10]}") for one in list(history.versions.values())[:CHOICES]]
 
 
 def _figures(a: Side, b: Side) -> list[tuple[str, float | None, float | None]]:
-    """What both were measured at."""
+    """Return the label of each figure that one of them has, with both values."""
     found = []
     for stage, name, label in FIGURES:
         values = [step.metrics.get(name) if (step := one.run.steps.get(stage)) else None for one in (a, b)]

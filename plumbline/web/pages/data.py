@@ -1,4 +1,6 @@
-"""The data pages: what arrived, what a run learned from, each row, and the difference between any two versions."""
+"""The data pages: what arrived, what a run learned from, each row, and the difference between any two
+versions.
+"""
 
 import json
 from collections.abc import Sequence
@@ -52,7 +54,7 @@ class Aside:
 
 @router.get("/data")
 def data(request: Request, at: int = 0) -> HTMLResponse:
-    """What arrived, and what runs learned from."""
+    """Show what arrived, and what runs learned from."""
     site = site_of(request)
     known = _known(site)
     arrived, snapshots, at = known.arrivals()[::-1], known.snapshots(), max(at, 0)
@@ -70,7 +72,7 @@ def data(request: Request, at: int = 0) -> HTMLResponse:
 
 @router.get("/data/diff")
 def difference(request: Request, a: str = "latest", b: str = "now", what: str = "", at: int = 0) -> HTMLResponse:
-    """The rows that two versions do not share, or judge differently."""
+    """Show the rows that two versions do not share, or judge differently."""
     site = site_of(request)
     known = _known(site)
     with not_found():
@@ -93,7 +95,7 @@ def difference(request: Request, a: str = "latest", b: str = "now", what: str = 
 
 @router.get("/data/rows/{row}")
 def one_row(request: Request, row: str) -> HTMLResponse:
-    """Where a row came from, and what became of it."""
+    """Show where a row came from, and what became of it."""
     site = site_of(request)
     known = _known(site)
     with not_found():
@@ -109,7 +111,7 @@ def one_row(request: Request, row: str) -> HTMLResponse:
 @router.get("/data/{name}")
 def version(request: Request, name: str, view: str = "", q: str = "", kind: str = "", source: str = "",
             annotator: str = "", agreement: str = "", at: int = 0) -> HTMLResponse:
-    """What a version holds: the report on it, its rows, and what was set aside."""
+    """Show what a version holds: the report on it, its rows, or what was set aside."""
     site = site_of(request)
     known = _known(site)
     with not_found():
@@ -134,14 +136,15 @@ def version(request: Request, name: str, view: str = "", q: str = "", kind: str 
             page = browser.find(wanted_rows(**query), max(at, 0), ROWS_A_PAGE, SEARCH_SECONDS)
             context |= {"page": page, "found": _shown(browser, page), "size": ROWS_A_PAGE}
         elif shown_view == "about" and context["report"] is None and len(browser):
-            drawn = bars(dict(islice(browser.by_source_and_kind().items(), 15)), KINDS, "Rows by source and kind")
+            drawn = bars(dict(islice(browser.by_source_and_kind().items(), 15)), KINDS, "Rows by source and "
+                                                                                        "kind")
             context["picture"] = picture(drawn)
     return site.page("data_version.html", section=SECTION, champion=_champion(site.history), about=context,
                      picture=picture)
 
 
 def picture(svg: str) -> Markup:
-    """A picture of the data report: SVG that report_pictures.py made, with every name in it escaped there."""
+    """Mark a picture of the data report as safe: report/pictures.py made it, and escaped every name in it."""
     return Markup(svg)
 
 
@@ -154,13 +157,13 @@ def _shown(browser: Browser, page: Page) -> list[ShownRow]:
 
 
 def _champion(history: History) -> str | None:
-    """The run whose policy is in use."""
+    """Return the run whose policy is in use."""
     champion = history.version("champion")
     return champion.run if champion else None
 
 
 def _choices(known: KnownData) -> list[tuple[str, str]]:
-    """Names to choose from, each with what it is."""
+    """Return names to choose from with their labels."""
     snapshots = [(one.digest, f"snapshot {one.digest[:8]} of {one.runs[0].created[:10]}, {one.rows:,} rows")
                  for one in known.snapshots()[:LISTED]]
     batches = [(one.digest, f"{one.action} {one.digest[:8]} of {one.added[:10]}, {one.batch.source:.40}")
@@ -169,7 +172,7 @@ def _choices(known: KnownData) -> list[tuple[str, str]]:
 
 
 def _report(history: History, data: NamedData) -> list[Section] | None:
-    """The report of a run that learned from exactly this data."""
+    """Return the report of a run that learned from exactly this data, or None."""
     reports = Reports(history)
     for run in data.snapshot.runs if data.snapshot else ():
         if found := reports.data_report(run):
@@ -181,7 +184,7 @@ def _report(history: History, data: NamedData) -> list[Section] | None:
 
 
 def _set_aside(files: Sequence[Path]) -> list[Aside]:
-    """The first rows that could not be used. Raises UserError for a damaged file."""
+    """Return the first LISTED rows that could not be used. Raises UserError for a damaged file."""
     found = (line for file in files if file.is_file() for line in lines(file))
     try:
         return [Aside(**json.loads(line)) for line in islice(found, LISTED)]
@@ -191,7 +194,7 @@ def _set_aside(files: Sequence[Path]) -> list[Aside]:
 
 
 def _aside_files(history: History, data: NamedData) -> Sequence[Path] | None:
-    """The files of rows set aside; None where those of a snapshot are not on this machine."""
+    """Return the files of rows set aside; None if those of a snapshot are not on this machine."""
     if data.arrival is not None:
         return [folder_of(history.home.preferences, data.arrival) / QUARANTINE]
     if data.snapshot is None:

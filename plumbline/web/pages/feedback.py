@@ -38,7 +38,7 @@ BACK = {"feedback": "/feedback", "ranking": "/feedback/ranking", "try it": "/try
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Let the caretaker work as long as the server runs."""
+    """Open the desk as long as the server runs."""
     desk = desk_of(app)
     desk.open()
     yield
@@ -50,25 +50,25 @@ router = APIRouter(include_in_schema=False, lifespan=lifespan)
 
 @router.get("/feedback")
 def compare(request: Request, pair: str | None = None) -> Response:
-    """A pair to judge."""
+    """Show a pair to judge."""
     return _ask(request, pair, ranking=False)
 
 
 @router.get("/feedback/ranking")
 def rank(request: Request, pair: str | None = None) -> Response:
-    """Several answers to put in order."""
+    """Show several answers to put in order."""
     return _ask(request, pair, ranking=True)
 
 
 @router.get("/feedback/people")
 def people(request: Request) -> HTMLResponse:
-    """Who has said what."""
+    """Show each annotator's verdicts."""
     return site_of(request).page("feedback_people.html", people=annotators(desk_of(request.app).store()))
 
 
 @router.post("/feedback/name")
 async def name(request: Request) -> Response:
-    """Keep who judges in this browser."""
+    """Set the name of who judges in this browser."""
     form = await form_of(request)
     answer = RedirectResponse(BACK.get(form.get("back", ""), "/feedback"), 303)
     keep_name(request, answer, form.get("name", ""))
@@ -76,7 +76,7 @@ async def name(request: Request) -> Response:
 
 
 async def verdicts(request: Request) -> Response:
-    """Keep a verdict, and show the next pair."""
+    """Store a verdict, and show the next pair."""
     form = await form_of(request)
     store = desk_of(request.app).store()
     verdict = _verdict(form, name_of(request) or tidy(form.get("name", "")), session_of(request) or new_session())
@@ -101,7 +101,8 @@ async def undo(request: Request) -> Response:
     desk = desk_of(request.app)
     taken_back = await asyncio.to_thread(desk.store().undo, form.get("key", ""), session_of(request))
     if taken_back is None:
-        raise UserError("This browser session has no such verdict: only what was said in it can be undone here.")
+        raise UserError("This browser session has no such verdict: only what was said in it can be undone "
+                        "here.")
     pair = await asyncio.to_thread(desk.store().pair, taken_back.pair)
     page = "/feedback/ranking" if pair and _is_ranking(pair) else "/feedback"
     return RedirectResponse(f"{page}?pair={taken_back.pair}", 303)
@@ -135,7 +136,7 @@ class View:
 
     @property
     def answers(self) -> Sequence[tuple[str, Answer]]:
-        """The pair's answers in their order, with their letters."""
+        """Return the pair's answers with their letters, in their order."""
         return _lettered(self.pair, self.shown) if self.pair else []
 
 
@@ -156,18 +157,18 @@ def _ask(request: Request, named: str | None, ranking: bool) -> Response:
 
 
 def _named(desk: Desk, name: str | None, ranking: bool) -> Pair | None:
-    """The pair that an undo leads back to."""
+    """Return the pair that an undo leads back to, if it is of this page."""
     pair = desk.store().pair(name) if name else None
     return pair if pair and _is_ranking(pair) == ranking else None
 
 
 def _is_ranking(pair: Pair) -> bool:
-    """Whether the pair's answers are put in order, and not compared."""
+    """True if the pair's answers are put in order, and not compared."""
     return len(pair.answers) > 2
 
 
 def _stock(site: Site, desk: Desk, ranking: bool) -> tuple[bool, str]:
-    """Whether pairs are being made, and why not."""
+    """Return whether pairs are being made, and otherwise why not."""
     try:
         cast_of(site.history)
     except UserError as error:
@@ -187,7 +188,7 @@ def _lettered(pair: Pair, shown: Sequence[int]) -> Sequence[tuple[str, Answer]]:
 
 
 def _verdict(form: Mapping[str, str], who: str, session: str) -> Verdict:
-    """The verdict that a form holds. Raises UserError for what is none."""
+    """Return the verdict that a form holds. Raises UserError for a form without one."""
     if not who:
         raise UserError("Nobody is named as the annotator. Give your name on the feedback page first.")
     ranks = tuple(_whole(form, name) for name in sorted(form) if name.startswith("rank-"))
@@ -197,8 +198,8 @@ def _verdict(form: Mapping[str, str], who: str, session: str) -> Verdict:
         ranks = tuple(1 if place == _number(best, "best") else 2 for place in range(len(shown)))
     key = form.get("key", "")
     if not 8 <= len(key) <= LONGEST_KEY or not key.isascii():
-        raise UserError(f"A verdict needs a key of 8 to {LONGEST_KEY} characters, which makes sending it again "
-                        "harmless.")
+        raise UserError(f"A verdict needs a key of 8 to {LONGEST_KEY} characters, which makes sending it "
+                        "again harmless.")
     strength = _whole(form, "strength") if form.get("strength") else None
     choice = _choice("ranking" if best is not None else form.get("choice", ""))
     return Verdict(key, form.get("pair", ""), choice, who, session, shown, now(),

@@ -1,4 +1,5 @@
-"""The home page: the champion, what is running, what has changed, what comes next, and how the versions developed.
+"""The home page: the champion, what is running, what has changed, what comes next, and how the versions
+developed.
 
 Beside it the page where a person gives the token; `plumbline.web.guard` checks what that page posts.
 """
@@ -23,7 +24,7 @@ LATEST = 8
 
 @router.get("/")
 def home_page(request: Request, reload: bool = True) -> HTMLResponse:
-    """The state of the project; it reloads itself while something runs."""
+    """Show the state of the project; the page reloads itself while something runs."""
     site = site_of(request)
     history = site.history
     champion = champion_of(history)
@@ -42,7 +43,7 @@ def sign_in(request: Request) -> HTMLResponse:
 
 
 def challenger_of(history: History, champion: Champion | None) -> RegisteredVersion | None:
-    """The newest version, where that is not the champion."""
+    """Return the newest version if it is not the champion."""
     found = history.version(CHALLENGER)
     return found if found and (champion is None or found.number != champion.version.number) else None
 

@@ -1,7 +1,8 @@
-"""`POST /hooks/argilla` and `/hooks/label-studio`: what annotators do there arrives here, and starts the retraining.
+"""`POST /hooks/argilla` and `/hooks/label-studio`: what annotators do there arrives here, and starts the
+retraining.
 
-The guard leaves these paths to this file: a request proves itself by its signature, not by the pages' token. Until it
-has, nothing in it is understood, and without a secret or a signature it is not even read.
+The guard leaves these paths to this file: a request proves itself by its signature, not by the pages' token.
+Until it has, nothing in it is understood, and without a secret or a signature it is not even read.
 """
 
 from fastapi import APIRouter, Request

@@ -47,7 +47,7 @@ Group = tuple[Kind, list[Node], int]
 @router.get("/lineage")
 def whole_history(request: Request, since: str = "", status: str = "", made: str = "", promoted: bool = False,
                   q: str = "", page: int = 1) -> HTMLResponse:
-    """Every run with what it made and reused, newest first."""
+    """Show every run with what it made and reused, newest first."""
     site, wanted = site_of(request), Filter(since, status, promoted, made, q)
     graph = site.history.graph
     found = list(chosen_runs(graph, wanted))
@@ -67,7 +67,7 @@ def whole_history(request: Request, since: str = "", status: str = "", made: str
 @router.get("/lineage/{kind}/{key}")
 def one_node(request: Request, kind: str, key: str, depth: int = 2, run: str = "", up: str = "",
              down: str = "") -> Response:
-    """One node in the centre; `up` and `down` name a kind of which all are listed."""
+    """Show one node in the centre; `up` and `down` name a kind of which all are listed."""
     site = site_of(request)
     graph = site.history.graph
     with not_found():
@@ -95,19 +95,19 @@ def one_node(request: Request, kind: str, key: str, depth: int = 2, run: str = "
 
 
 def _usual_focus(node: Node) -> str | None:
-    """The run that made it, or the newest that used it."""
+    """Return the run that made a node, or the newest that used it."""
     return node.made_by if node.made_by in node.runs else node.runs[0] if node.runs else None
 
 
 def _some_runs(node: Node, focus: str | None) -> list[str]:
-    """The newest runs that used a node, the one that one looks from, and its maker."""
+    """Return the newest runs that used a node, with the run `focus` and its maker among them."""
     also = {run for run in (focus, node.made_by) if run in node.runs}
     newest = [run for run in node.runs if run not in also][: RUNS_SHOWN - len(also)]
     return [run for run in node.runs if run in also or run in newest]
 
 
 def _groups(graph: Graph, refs: Iterable[Ref], whole: str) -> list[Group]:
-    """The nodes by kind, newest first; more of the kind `whole`."""
+    """Group nodes by kind, newest first, with more of the kind `whole`, and the number of each kind."""
     refs = newest_first(graph, refs)
     groups: list[Group] = []
     for kind in ordered_kinds(refs):
@@ -140,6 +140,6 @@ def _facts(node: Node) -> list[tuple[str, str]]:
 
 
 def _links(node: Node) -> list[tuple[str, str]]:
-    """Pages that say more."""
+    """Return the labels and addresses of pages that say more."""
     is_here = node.ref.kind in ("batch", "snapshot") and node.state == "made"
     return [("Its rows", url("data", node.ref.key))] if is_here else []

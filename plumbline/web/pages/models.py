@@ -1,4 +1,6 @@
-"""The model pages: every version of the policy, what is known of each, and the forms that change the champion."""
+"""The model pages: every version of the policy, what is known of each, and the forms that change the
+champion.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +32,8 @@ MOST_NODES = 60
 TELLING = ("reward", "kl", "loss", "accuracy", "length", "stopped", "entropy")
 """The curves that one looks at first."""
 PICTURES = {"calibration": "report/calibration.png", "scores": "report/scores.png"}
-SHARES = (("accuracy", "the reward model, held-out"), ("longer_baseline_accuracy", "preferring the longer response"),
+SHARES = (("accuracy", "the reward model, held-out"), ("longer_baseline_accuracy", "preferring the longer "
+                                                                                   "response"),
           ("ceiling_accuracy", "the gold reward on the same labels: the ceiling"),
           ("gold_agreement", "the reward model on the gold reward's order"))
 LONGEST_NAME, LONGEST_REASON = 100, 2000
@@ -49,18 +52,18 @@ class ModelView:
 
     @property
     def chart(self) -> Markup:
-        """Its win rates with their intervals."""
+        """Draw its win rates with their intervals."""
         return intervals(self.rates, "Win rates") if self.rates else Markup("")
 
     def figure(self, stage: str, name: str) -> float | None:
-        """A metric of one of its run's stages."""
+        """Return a metric of a stage of its run, or None."""
         step = self.run.steps.get(stage) if self.run else None
         return step.metrics.get(name) if step else None
 
 
 @router.get("/models")
 def models(request: Request, page: int = 1) -> HTMLResponse:
-    """All versions, newest first, and how they developed."""
+    """Show all versions, newest first, and how they developed."""
     site = site_of(request)
     numbers = list(site.history.versions)
     pages = max(1, -(-len(numbers) // PAGE))
@@ -73,7 +76,7 @@ def models(request: Request, page: int = 1) -> HTMLResponse:
 
 @router.get("/models/roll-back")
 def ask_roll_back(request: Request) -> HTMLResponse:
-    """Say what rolling back does, and ask for a reason."""
+    """Show what rolling back does, and ask for a reason."""
     return _ask(site_of(request), None)
 
 
@@ -85,7 +88,7 @@ async def roll_back(request: Request) -> Response:
 
 @router.get("/models/{number}/promote")
 def ask_promote(request: Request, number: int) -> HTMLResponse:
-    """Say what promoting does, and ask for a reason."""
+    """Show what promoting does, and ask for a reason."""
     return _ask(site_of(request), number)
 
 
@@ -97,7 +100,7 @@ async def promote(request: Request, number: int) -> Response:
 
 @router.get("/models/{number}/pictures/{name}")
 def picture(request: Request, number: int, name: str) -> Response:
-    """A picture of the reward model's examination."""
+    """Return a picture of the reward model's examination."""
     site = site_of(request)
     run = model_of(site.history, number).run
     file = Reports(site.history).file(run, "reward_eval", PICTURES[name]) if run and name in PICTURES else None
@@ -108,7 +111,7 @@ def picture(request: Request, number: int, name: str) -> Response:
 
 @router.get("/models/{name}")
 def model(request: Request, name: str, view: str = "about", at: int = 0, done: str = "") -> Response:
-    """One version; an alias leads to the version that has it."""
+    """Show one version; an alias leads to the version that has it."""
     site = site_of(request)
     if not name.isdecimal():
         return RedirectResponse(url("models", find_version(site.history, name).number), status_code=307)
@@ -134,7 +137,7 @@ def model(request: Request, name: str, view: str = "about", at: int = 0, done: s
 
 
 def find_version(history: History, name: str) -> RegisteredVersion:
-    """The version of that number, or with that alias. Raises NotFound."""
+    """Return the version with that number or alias. Raises NotFound."""
     found = history.version(name)
     if found is None:
         raise NotFound(f"There is no version {name!r:.60} of the policy: expected its number, or champion, "
@@ -143,7 +146,7 @@ def find_version(history: History, name: str) -> RegisteredVersion:
 
 
 def model_of(history: History, number: int) -> ModelView:
-    """A version with what is known of it. Raises NotFound."""
+    """Return a version with its run and win rates. Raises NotFound."""
     version = find_version(history, str(number))
     run = history.runs.get(version.run)
     return ModelView(version, run, win_rates(run) if run else [])
@@ -161,12 +164,12 @@ def _about(history: History, version: RegisteredVersion) -> dict[str, object]:
 
 
 def moves_of(history: History, number: int) -> list[Move]:
-    """The moves of aliases to a version and away from it, newest first."""
+    """Return the moves of aliases to a version and away from it, newest first."""
     return [move for move in history.moves if number in (move.before, move.after)]
 
 
 def _nodes(graph: Graph, found: dict[Ref, int]) -> list[tuple[Ref, str, str, int]]:
-    """Nodes, their names and figures as in the graph, and how far away they are, the nearest first."""
+    """Return at most MOST_NODES nodes with name, figure and number of steps, the nearest first."""
     nearest = sorted(found.items(), key=lambda pair: pair[1])[:MOST_NODES]
     return [(ref, name_of(graph.nodes[ref]), figure_of(graph.nodes[ref]), steps) for ref, steps in nearest]
 
@@ -180,7 +183,7 @@ def _drawn(curve: Curve) -> Markup:
 
 
 def _accuracies(found: ModelView) -> Markup:
-    """Shares of held-out comparisons, the reward model's first."""
+    """Draw the shares of held-out comparisons that were ordered rightly, the reward model's first."""
     bars = [Bar(label, value, found.figure("reward_eval", f"{name}_low"), found.figure("reward_eval", f"{name}_high"))
             for name, label in SHARES if (value := found.figure("reward_eval", name)) is not None]
     return intervals(bars, "Right on held-out comparisons") if bars else Markup("")
@@ -196,13 +199,13 @@ def _samples(found: Sequence[Sample], at: int) -> dict[str, object]:
 
 
 def _target(history: History, number: int | None) -> RegisteredVersion | None:
-    """The version that would come into use; without a number the one before the champion."""
+    """Return the version that would come into use; without a number the one before the champion."""
     return find_version(history, str(number)) if number is not None else history.version(PREVIOUS)
 
 
 def _ask(site: Site, number: int | None, reason: str = "", by: str = "", problem: str = "",
          status: int = 200) -> HTMLResponse:
-    """The page on which a change is confirmed."""
+    """Show the page on which a change is confirmed."""
     target, champion = _target(site.history, number), site.history.version(CHAMPION)
     models = [model_of(site.history, one.number) for one in (champion, target) if one is not None]
     return site.page("model_change.html", status, section=SECTION, number=number, target=target, champion=champion,
@@ -210,7 +213,7 @@ def _ask(site: Site, number: int | None, reason: str = "", by: str = "", problem
 
 
 async def _change(request: Request, number: int | None) -> Response:
-    """Do what was confirmed; what cannot be done is said on the same page, with the reason kept."""
+    """Make the confirmed change; an error is shown on the same page, with the reason kept."""
     site = site_of(request)
     fields = await form_of(request)
     reason, by = fields.get("reason", "").strip(), fields.get("by", "").strip()
@@ -227,7 +230,7 @@ async def _change(request: Request, number: int | None) -> Response:
 
 
 def _move(site: Site, number: int | None, reason: str, by: str, seen: str) -> int:
-    """Change the champion; returns its number."""
+    """Change the champion, and return its number."""
     target = _target(site.history, number)
     if target is None:
         raise UserError("There is no version before the champion to go back to.")

@@ -1,7 +1,8 @@
 """`POST /api/preferences`: preferences that a program brings, one or many rows.
 
-Everything goes through the same import as `plumbline data add`: the rows become one immutable batch, which is on the
-disk before the answer, and starts the retraining like any other. The same content again changes nothing.
+Everything goes through the same import as `plumbline data add`: the rows become one immutable batch, which is
+on the disk before the answer, and starts the retraining like any other. The same content again changes
+nothing.
 """
 
 import orjson
@@ -18,8 +19,8 @@ from plumbline.web.site import site_of
 NAME = "api.jsonl"
 EXAMPLE = {"kind": "comparison", "prompt": [{"role": "user", "content": "Why?"}], "responses": ["Because.", "No."],
            "label": "A", "source": "house", "annotator": "ada"}
-ROW = {"type": "object", "description": "A row of docs/data-formats.md: our own schema, or any format that is "
-                                        "recognised by its fields.", "example": EXAMPLE}
+ROW = {"type": "object", "description": "A row of docs/data-formats.md: our own schema, or any format that "
+                                        "is recognised by its fields.", "example": EXAMPLE}
 BODY = {"requestBody": {"required": True, "content": {
     "application/json": {"schema": {"oneOf": [ROW, {"type": "array", "items": ROW}]}, "example": [EXAMPLE]},
     "application/x-ndjson": {"schema": {"type": "string"}, "example": orjson.dumps(EXAMPLE).decode() + "\n"}}}}
@@ -59,12 +60,15 @@ class Received(BaseModel):
 
 
 @router.post("/api/preferences", summary="Add preferences", openapi_extra=BODY, response_model=Received,
-             status_code=201, responses={200: {"model": Received, "description": "The same content was there already"},
+             status_code=201, responses={200: {"model": Received, "description": "The same content was there "
+                                                                                 "already"},
                                          422: {"model": Received, "description": "No row could be used"}})
 async def add_preferences(request: Request) -> JSONResponse:
-    """Rows as a JSON object, a JSON array, or JSON lines. They become one batch: all that can be used, or none.
+    """Rows as a JSON object, a JSON array, or JSON lines. They become one batch: all that can be used, or
+    none.
 
-    201: the batch is on the disk. 200: the same content was there. 422: nothing could be used, `problems` says why.
+    201: the batch is on the disk. 200: the same content was there. 422: nothing could be used, `problems`
+    says why.
     """
     body, home = _one_a_line(await request.body()), site_of(request).home
     try:
@@ -77,7 +81,7 @@ async def add_preferences(request: Request) -> JSONResponse:
 
 
 def _one_a_line(body: bytes) -> bytes:
-    """The body, a single object over several lines written as one. Raises UserError for an empty body."""
+    """Return the body with a single object on one line. Raises UserError for an empty body."""
     if not body.strip():
         raise UserError("The request is empty: expected rows as a JSON object, a JSON array or JSON lines; "
                         "see docs/data-formats.md.")

@@ -17,7 +17,7 @@ STATUSES = ("running", "finished", "failed", "cancelled", "killed")
 
 @router.get("/runs")
 def run_list(request: Request, status: str = "", q: str = "", page: int = 1) -> HTMLResponse:
-    """All runs, newest first, by status and by a word in their id, trigger, settings or message."""
+    """Show the runs of a status with a word in their id, trigger, settings or message, newest first."""
     site = site_of(request)
     found = [run for run in site.history.runs.values() if (not status or run.status == status) and _mentions(run, q)]
     pages = max(1, -(-len(found) // PAGE))
@@ -28,7 +28,7 @@ def run_list(request: Request, status: str = "", q: str = "", page: int = 1) -> 
 
 @router.get("/runs/{id}")
 def run_page(request: Request, id: str, against: str = "", log: str = "", reload: bool = True) -> Response:
-    """One run, beside the one before it or the one that `against` names."""
+    """Show one run beside the one before it, or the one that `against` names."""
     site = site_of(request)
     with not_found():
         run = site.history.run(id)
@@ -54,7 +54,7 @@ def _mentions(run: Run, word: str) -> bool:
 
 
 def _interesting(run: Run, logs: list[str]) -> str:
-    """The log that one wants to see first: of what broke or runs, or of the last stage that did something."""
+    """Return the stage whose log is shown first: one that failed or runs, otherwise the last that ran."""
     for status in ("failed", "running", "ran"):
         for step in reversed(list(run.steps.values())):
             if step.status == status and step.stage in logs:

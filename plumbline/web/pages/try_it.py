@@ -39,7 +39,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/try")
 def form(request: Request, kept: bool = False) -> HTMLResponse:
-    """The form for a prompt."""
+    """Show the form for a prompt."""
     site = site_of(request)
     try:
         cast_of(site.history)
@@ -52,7 +52,7 @@ def form(request: Request, kept: bool = False) -> HTMLResponse:
 
 @router.post("/try")
 async def answers(request: Request) -> Response:
-    """The answers to a prompt, as they come."""
+    """Send the answers to a prompt as they come."""
     site, desk = site_of(request), desk_of(request.app)
     given = (await form_of(request)).get("prompt", "")
     prompt, cast = _prompt(given), cast_of(site.history)
@@ -66,7 +66,7 @@ async def answers(request: Request) -> Response:
 
 
 def _prompt(given: str) -> Prompt:
-    """The prompt that was typed. Raises UserError for one that says nothing, or too much."""
+    """Return the typed prompt. Raises UserError for an empty or too long one."""
     if len(given) > LONGEST_PROMPT:
         raise UserError(f"The prompt has {len(given):,} characters, and {LONGEST_PROMPT:,} are allowed here.")
     try:
@@ -77,7 +77,7 @@ def _prompt(given: str) -> Prompt:
 
 async def _stream(site: Site, desk: Desk, request: Request, cast: Cast, prompt: Prompt, page: str
                   ) -> AsyncIterator[str]:
-    """The page: its beginning at once, the answers as they come, its end."""
+    """Yield the page: its beginning at once, the answers as they come, its end."""
     before, after = page.split(CUT)
     yield before
     said: list[Said] = []
@@ -109,7 +109,7 @@ def _end(said: Said) -> Markup:
 
 
 def _verdict_form(site: Site, store: Store, request: Request, cast: Cast, prompt: Prompt, said: list[Said]) -> str:
-    """The buttons that turn the comparison into feedback; the pair is kept for them."""
+    """Store the pair, and return the buttons that turn the comparison into feedback."""
     different = list(_different(said))
     if len(different) < 2:
         return str(NO_VERDICT)
@@ -123,7 +123,7 @@ def _verdict_form(site: Site, store: Store, request: Request, cast: Cast, prompt
 
 
 def _different(said: list[Said]) -> Iterator[Said]:
-    """Answers that say something, each text once."""
+    """Yield answers with a text, each text once."""
     seen: set[str] = set()
     for one in said:
         if one.text.strip() and one.text not in seen:

@@ -1,8 +1,8 @@
 """Two policies answer by answer: which prompts both were asked, what each said, and who says which is better.
 
-Where one was evaluated against the other, the judge of that evaluation has the word, and one reward model scored both.
-Otherwise their answers come from two evaluations on the same held-out prompts: then the gold reward decides where there
-is one, else the reward model if both runs used the same one, else nobody.
+Where one was evaluated against the other, the judge of that evaluation has the word, and one reward model
+scored both. Otherwise their answers come from two evaluations on the same held-out prompts: then the gold
+reward decides where there is one, else the reward model if both runs used the same one, else nobody.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Side:
 
     @property
     def reward_model(self) -> str | None:
-        """The digest of the reward model that scored its answers."""
+        """DVC's digest of the reward model that scored its answers."""
         step = self.run.steps.get(EVALUATION)
         return step.inputs.get(REWARD_MODEL) if step else None
 
@@ -62,14 +62,14 @@ class AnswerPair:
 
     @property
     def better(self) -> Better | None:
-        """Who is."""
+        """`a`, `b` or `tie`; None if nothing says which is better."""
         if self.outcome is None:
             return None
         return "tie" if abs(self.outcome - 0.5) < TIE_WITHIN else "a" if self.outcome > 0.5 else "b"
 
     @property
     def disagreement(self) -> float:
-        """By how much the rewards point the other way than the verdict; 0 where they do not."""
+        """By how much the rewards contradict the verdict; 0 where they agree."""
         if self.outcome is None or self.reward_gap is None:
             return 0.0
         return max(0.0, -self.reward_gap * (2 * self.outcome - 1))
@@ -86,7 +86,7 @@ class Matched:
     """Whose rewards these are, in a sentence."""
 
     def counts(self) -> dict[Better, int]:
-        """How often which is better."""
+        """Count the pairs by which is better."""
         found: dict[Better, int] = {"a": 0, "tie": 0, "b": 0}
         for pair in self.pairs:
             if pair.better:
@@ -94,7 +94,7 @@ class Matched:
         return found
 
     def rate(self) -> Bar | None:
-        """How often A is better, ties as half, with Wilson's interval."""
+        """Return the share of pairs in which A is better, ties as half, with Wilson's interval."""
         outcomes = [pair.outcome for pair in self.pairs if pair.outcome is not None]
         if not outcomes:
             return None
@@ -103,7 +103,7 @@ class Matched:
         return Bar("A is better", value, low, high, f"n = {len(outcomes):,}")
 
     def means(self) -> list[tuple[str, float, float]]:
-        """Means over the answers of A and of B, of what can be compared."""
+        """Return the means over the answers of A and of B, for each measurement that both have."""
         known = {what for pair in self.pairs for what in pair.a.measured.keys() & pair.b.measured.keys()}
         if any(pair.reward_gap is None for pair in self.pairs):
             known.discard(REWARD)
@@ -117,7 +117,7 @@ class Matched:
 
 
 def match(reports: Reports, a: Side, b: Side) -> Matched:
-    """The prompts that both were asked, in the order of A's evaluation."""
+    """Return the prompts that both were asked, in the order of A's evaluation."""
     for_a, for_b = reports.samples(a.run), reports.samples(b.run)
     if _met(a, b, for_a):
         return _judged(a, b, [(one.prompt, one.answers["policy"], one.answers["champion"], one.outcomes["champion"])
@@ -129,7 +129,7 @@ def match(reports: Reports, a: Side, b: Side) -> Matched:
 
 
 def _met(one: Side, other: Side, samples: Sequence[Sample]) -> bool:
-    """Whether `other` was the champion that `one` was evaluated against."""
+    """True if `other` was the champion that `one` was evaluated against."""
     return (one.version is not None and other.version is not None and one.version.compared_with == other.version.number
             and bool(samples) and all("champion" in sample.outcomes for sample in samples))
 
@@ -149,7 +149,7 @@ def _judged(a: Side, b: Side, rows: Sequence[tuple[Prompt, SampleAnswer, SampleA
 
 
 def _apart(a: Side, b: Side, for_a: Sequence[Sample], for_b: Sequence[Sample]) -> Matched:
-    """Answers from two evaluations."""
+    """Match answers from two evaluations."""
     theirs = {sample.prompt: sample.answers["policy"] for sample in for_b}
     both = [(sample.prompt, sample.answers["policy"], theirs[sample.prompt]) for sample in for_a
             if sample.prompt in theirs]
@@ -174,7 +174,7 @@ def _gap(a: SampleAnswer, b: SampleAnswer, what: str) -> float | None:
 
 
 def arranged(found: Matched, sort: str, better: str, text: str) -> list[AnswerPair]:
-    """The pairs that the filters leave, in the wanted order."""
+    """Return the pairs that the filters leave, in the wanted order."""
     wanted = text.casefold()
     pairs = [pair for pair in found.pairs if (not better or pair.better == better or
                                               (better == "different" and pair.a.text != pair.b.text))
@@ -206,26 +206,26 @@ class StageDifference:
 
     @property
     def same_code(self) -> bool | None:
-        """None where one of them is not known."""
+        """True if the code is the same; None if one of them is not known."""
         return None if None in self.code else self.code[0] == self.code[1]
 
 
 def stages(a: Run, b: Run) -> list[StageDifference]:
-    """All stages that both have."""
+    """Return how each stage that both runs have differs."""
     return [StageDifference(name, step.mlflow_run is not None and step.mlflow_run == other.mlflow_run,
                             (step.code, other.code), (step.version, other.version))
             for name, step in a.steps.items() if (other := b.steps.get(name)) and (step.code or other.code)]
 
 
 def batches(a: Run, b: Run) -> tuple[list[str], list[str]]:
-    """The sources of the batches that only A learned from, and only B."""
+    """Return the sources of the batches that only A learned from, and of those of B."""
     of = [{batch.digest: f"{batch.source} ({batch.rows:,} rows)" for batch in run.batches} for run in (a, b)]
     return ([name for digest, name in of[0].items() if digest not in of[1]],
             [name for digest, name in of[1].items() if digest not in of[0]])
 
 
 def side(history: History, name: str) -> Side | None:
-    """The policy of a version, an alias or a run; None where there is none of that name."""
+    """Return the policy of a version, an alias or a run; None if there is none of that name."""
     version = history.version(name)
     run = history.runs.get(version.run if version else name)
     if run is None:

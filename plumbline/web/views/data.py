@@ -14,7 +14,8 @@ class ShownAnswer:
 
     text: str
     mark: str
-    """`preferred`, `tie`, `rank 2`, `score 1`; empty for one that was not preferred, or that teaches by itself."""
+    """`preferred`, `tie`, `rank 2`, `score 1`; empty for one that was not preferred, or that teaches by
+    itself."""
     best: bool
 
 
@@ -35,7 +36,7 @@ class ShownRow:
 
     @property
     def verdict(self) -> str:
-        """What was said, in a word or two."""
+        """The verdict in a word or two."""
         best = [f"{i}" for i, one in enumerate(self.answers, start=1) if one.best]
         if self.kind == "comparison":
             return f"{'first' if best == ['1'] else 'second'} preferred" if best else "tie"
@@ -43,7 +44,7 @@ class ShownRow:
 
 
 def shown(values: Mapping[str, object], disputed: bool = False) -> ShownRow:
-    """A row in our schema, with its id."""
+    """Return a row, given in our schema with its id, as a page shows it."""
     row = from_json(values)
     origin = row.origin
     strength = row.strength if isinstance(row, Comparison) else None
@@ -67,6 +68,6 @@ def _answers(row: Row) -> list[ShownAnswer]:
 
 
 def wanted_rows(q: str, kind: str, source: str, annotator: str, agreement: str) -> Wanted:
-    """The filters of an address; what is empty takes any."""
+    """Return the filters of an address; an empty one takes any row."""
     chosen: Agreement | None = next((name for name in AGREEMENTS if name == agreement), None)
     return Wanted(q.strip(), kind or None, source or None, annotator or None, chosen)

@@ -29,7 +29,7 @@ _last: dict[Home, tuple[float, FeedbackProgress | None]] = {}
 
 
 def feedback_progress(home: Home, store: Store) -> FeedbackProgress | None:
-    """The progress, at most two seconds old; None where the parameters cannot be read."""
+    """Return the progress, at most FRESH_SECONDS old; None if the parameters cannot be read."""
     when, known = _last.get(home, (0.0, None))
     if time.monotonic() - when < FRESH_SECONDS:
         return known

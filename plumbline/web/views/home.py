@@ -37,12 +37,12 @@ class Champion:
 
     @property
     def since(self) -> str:
-        """When it became champion."""
+        """The time when it became champion, ISO 8601."""
         return self.move.when if self.move else self.version.created
 
     @property
     def chart(self) -> Markup:
-        """Its win rates with their intervals."""
+        """Draw its win rates with their intervals."""
         bars = win_rates(self.run) if self.run else []
         return intervals(bars, "Win rates") if bars else Markup("")
 
@@ -57,7 +57,7 @@ class ParamChange:
 
 
 def champion_of(history: History) -> Champion | None:
-    """The champion, if there is one."""
+    """Return the champion, if there is one."""
     version = history.version(CHAMPION)
     if version is None:
         return None
@@ -66,7 +66,7 @@ def champion_of(history: History) -> Champion | None:
 
 
 def win_rates(run: Run) -> list[Bar]:
-    """The win rates that a run measured; what was not measured is left out."""
+    """Return the win rates that a run measured."""
     step = run.steps.get("preference_eval")
     metrics: Mapping[str, float] = step.metrics if step else {}
     bars = []
@@ -81,14 +81,14 @@ def win_rates(run: Run) -> list[Bar]:
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[ParamChange]:
-    """The parameters that differ, by name: first those that both sides have."""
+    """Return the parameters that differ, by name: first those that both sides have."""
     names = sorted(before.keys() | after.keys(), key=lambda name: (name not in before or name not in after, name))
     found = (ParamChange(name, before.get(name), after.get(name)) for name in names)
     return [one for one in found if one.before != one.after]
 
 
 def changed_parameters(home: Home, run: Run) -> list[ParamChange]:
-    """Where params.yaml, as it is now, differs from what a run was given."""
+    """Return the parameters of params.yaml, as it is now, that differ from those of a run."""
     if not run.params:
         return []
     file = home.root / "params.yaml"
@@ -99,7 +99,9 @@ def changed_parameters(home: Home, run: Run) -> list[ParamChange]:
 
 
 def changed_code(home: Home, run: Run) -> list[str] | None:
-    """The files of code that stages depend on and that differ now from a run's commit; None where nobody can tell."""
+    """Return the files that stages depend on and that differ from a run's commit; None if git does not
+    tell.
+    """
     if not run.git_commit or not COMMIT.fullmatch(run.git_commit):
         return None
     return _git_diff(home.root, run.git_commit, int(time.monotonic() / GIT_SECONDS))
@@ -109,7 +111,8 @@ _drawn: tuple[History, object, object, list[Markup]] | None = None
 
 
 def trends(history: History, champion: Champion | None) -> list[Markup]:
-    """How win rate, reward-model accuracy, data and KL have developed over the versions; empty below two versions.
+    """How win rate, reward-model accuracy, data and KL have developed over the versions; empty below two
+    versions.
 
     A history replaces what it holds, so the charts of the same versions and runs are drawn once.
     """
@@ -142,7 +145,7 @@ def _draw_trends(history: History, champion: Champion | None) -> list[Markup]:
 
 
 def rows_of(run: Run) -> int:
-    """The rows in a run's snapshot."""
+    """Return the number of rows in a run's snapshot."""
     return sum(batch.rows for batch in run.batches)
 
 
@@ -165,7 +168,7 @@ def _checkout_params(root: Path, _when: int) -> Mapping[str, str]:
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """{"sft": {"epochs": 2}} as {"sft.epochs": "2"}."""
+    """Flatten {"sft": {"epochs": 2}} to {"sft.epochs": "2"}."""
     found: dict[str, str] = {}
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}

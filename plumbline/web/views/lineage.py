@@ -27,12 +27,12 @@ STATES = {"made": "", "gate": "gate said no", "failed": "failed", "running": "ru
 
 
 def name_of(node: Node) -> str:
-    """`policy 8d249a2f`, `version 27`, `batch week-054.jsonl`."""
+    """Return `policy 8d249a2f`, `version 27`, `batch week-054`."""
     return f"{NAMES[node.ref.kind]} {own_name(node)}"
 
 
 def own_name(node: Node) -> str:
-    """What tells a node from others of its kind."""
+    """Return what tells a node from others of its kind."""
     if node.ref.key in node.runs:  # it has no content to be named by
         return f"of run {run_name(node.ref.key)}"
     if node.ref.kind == "version":
@@ -43,7 +43,7 @@ def own_name(node: Node) -> str:
 
 
 def figure_of(node: Node) -> str:
-    """The one figure that says most about a node, or its state."""
+    """Return the one figure that says most about a node, or its state."""
     if node.state in ("failed", "running"):
         return STATES[node.state]
     if node.batch:
@@ -63,45 +63,45 @@ def figure_of(node: Node) -> str:
 
 
 def tooltip(node: Node) -> str:
-    """All of that on one line."""
+    """Return name, state, figure, aliases and maker of a node on one line."""
     parts = [name_of(node), STATES[node.state], figure_of(node), " ".join(node.aliases)]
     parts.append(f"made by {node.made_by}" if node.made_by else "made by dvc repro" if node.step else "")
     return " · ".join(part for part in dict.fromkeys(parts) if part)
 
 
 def counted(count: int, kind: Kind) -> str:
-    """`1 policy`, `1,204 policies`."""
+    """Return `1 policy`, `1,204 policies`."""
     return f"{number(count)} {NAMES[kind] if count == 1 else PLURALS[kind]}"
 
 
 def is_data(kind: Kind) -> bool:
-    """Whether it is data, which has a shape of its own in the pictures, and not the result of a stage."""
+    """True for data, which the pictures draw in another shape than the result of a stage."""
     return kind in DATA
 
 
 def cut(text: str, longest: int) -> str:
-    """A text that fits into a box."""
+    """Cut a text to at most `longest` letters."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def run_name(run_id: str) -> str:
-    """The end of a run's id, enough to tell it from others of the same minute."""
+    """Return the end of a run's id, enough to tell it from others of the same minute."""
     return run_id.rsplit("-", 1)[-1]
 
 
 def short_time(when: str) -> str:
-    """`21 Nov 16:07`, UTC."""
+    """Return `21 Nov 16:07`, UTC."""
     time = parsed(when).astimezone(UTC)
     return f"{time.day} {time:%b %H:%M}"
 
 
 def first_upper(text: str) -> str:
-    """A text as it begins a line."""
+    """Return a text with a capital letter first."""
     return text[:1].upper() + text[1:]
 
 
 def outcome_of(run: Run) -> str:
-    """What came of a run, in a few words."""
+    """Return what came of a run, in a few words."""
     promote = run.steps.get("promote")
     if promote and promote.metrics.get("promoted") == 1.0 and promote.status == "ran":
         return "promoted"

@@ -1,4 +1,6 @@
-"""The picture of a neighbourhood: boxes with their links, and the lines between them, ready for the template."""
+"""The picture of a neighbourhood: boxes with their links, and the lines between them, ready for the
+template.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -58,7 +60,9 @@ class Picture:
 
 
 def draw(graph: Graph, near: Neighbourhood, run: str | None) -> Picture:
-    """Draw a neighbourhood as the run `run` sees it: what it made, what it reused, and what belongs to other runs."""
+    """Draw a neighbourhood as the run `run` sees it: what it made, what it reused, and what belongs to other
+    runs.
+    """
     ids = {ref: f"{ref.kind}/{ref.key}" for ref in near.nodes}
     columns = {ids[ref]: COLUMN[ref.kind] for ref in near.nodes}
     edges = [(ids[source], ids[target]) for source, target in near.edges]
@@ -100,6 +104,6 @@ def _line_look(source: Ref, targets: list[Ref], own: Collection[Ref]) -> str:
 
 
 def ordered_kinds(refs: Collection[Ref]) -> list[Kind]:
-    """The kinds among some nodes, in the order of the pipeline."""
+    """Return the kinds among some nodes, in the order of the pipeline."""
     present = {ref.kind for ref in refs}
     return [kind for kind in KINDS if kind in present]

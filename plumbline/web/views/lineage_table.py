@@ -1,9 +1,10 @@
-"""The whole history as rows: a run a row, a kind a column, and a line along each result from the run that made it to
-those that reused it.
+"""The whole history as rows: a run a row, a kind a column, and a line along each result from the run that
+made it to those that reused it.
 
-That stays readable however many runs there are: a row says at a glance what a run made anew (filled) and what it reused
-(hollow), following the line down leads to its maker, and only a page of rows is drawn. Results whose lines would cross
-stand beside each other in lanes of their column, and past `LANES` of them they share the last one.
+That stays readable however many runs there are: a row says at a glance what a run made anew (filled) and what
+it reused (hollow), following the line down leads to its maker, and only a page of rows is drawn. Results
+whose lines would cross stand beside each other in lanes of their column, and past `LANES` of them they share
+the last one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,7 +97,7 @@ def _lives(graph: Graph, runs: Sequence[Run], rows: Sequence[Mapping[Kind, Ref]]
 
 
 def _lanes(lives: Mapping[Ref, _Life]) -> dict[Ref, int]:
-    """A lane for each result, such that lines in a lane do not meet; the first lanes first."""
+    """Return a lane for each result, such that lines in a lane do not meet, except in the last one."""
     free = [-1] * LANES
     lanes = {}
     for ref, life in sorted(lives.items(), key=lambda one: (one[1].first, one[0])):

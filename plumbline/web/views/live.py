@@ -32,7 +32,7 @@ class StageProgress:
 
 
 def stage_progress(run: Run) -> StageProgress | None:
-    """The newest report of the stage that is running; None where nothing is known."""
+    """Return the newest report of the stage that is running, or None."""
     stage = next((step.stage for step in run.steps.values() if step.status == "running"), None)
     file = log_file(run, f"{stage}.progress.jsonl") if stage else None
     if file is None or stage is None:
@@ -49,18 +49,18 @@ def stage_progress(run: Run) -> StageProgress | None:
 
 
 def logs_of(run: Run) -> list[str]:
-    """The stages whose log is on this machine."""
+    """Return the stages whose log is on this machine."""
     return [stage for stage in run.steps if log_file(run, f"{stage}.log")]
 
 
 def log_tail(run: Run, stage: str) -> list[str]:
-    """The last lines of a stage's log, without what moves a terminal's cursor; empty where there is none."""
+    """Return the last lines of a stage's log, without codes for a terminal; none if there is no log."""
     file = log_file(run, f"{stage}.log") if stage in run.steps else None
     return [UNPRINTABLE.sub("", line) for line in _tail(file, LARGEST_TAIL)][-LAST_LINES:] if file else []
 
 
 def log_file(run: Run, name: str) -> Path | None:
-    """A file of the run's logs, unless it is missing or leads out of the workspace."""
+    """Return a file of the run's logs; None if it is missing or leads out of the workspace."""
     if run.folder is None or Path(name).name != name:
         return None
     file = run.folder / "logs" / name
@@ -69,7 +69,7 @@ def log_file(run: Run, name: str) -> Path | None:
 
 
 def _tail(file: Path, most: int) -> list[str]:
-    """The lines in the last bytes of a file."""
+    """Return the lines in the last `most` bytes of a file."""
     try:
         with file.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)

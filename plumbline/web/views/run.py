@@ -1,4 +1,6 @@
-"""What the page of a run shows, worked out from its records: time line, differences, the command that repeats it."""
+"""What the page of a run shows, worked out from its records: time line, differences, the command that repeats
+it.
+"""
 
 import json
 import os
@@ -31,7 +33,7 @@ class FigureChange:
 
     @property
     def change(self) -> float | None:
-        """How much it went up."""
+        """The increase since the other run; None if one of them has no such figure."""
         return None if self.value is None or self.before is None else self.value - self.before
 
 
@@ -44,7 +46,7 @@ class GateVerdict:
 
 
 def took(run: Run) -> float | None:
-    """Seconds from the start to the end, or to now; None where it never came to an end."""
+    """Return the seconds from the start to the end, or to now; None for a run that was killed."""
     if run.ended is None and run.status != "running":
         return None
     end = parsed(run.ended) if run.ended else datetime.now(UTC)
@@ -52,7 +54,7 @@ def took(run: Run) -> float | None:
 
 
 def strip(run: Run) -> Markup:
-    """The stages, a mark each: filled where it ran, hollow where it was reused."""
+    """Draw a mark for each stage: filled if it ran, hollow if it was reused."""
     counts = Counter(step.status for step in run.steps.values())
     text = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no stage yet"
     mark = Markup('<span class="pip pip-{0}" title="{1}: {0}"></span>')
@@ -61,12 +63,12 @@ def strip(run: Run) -> Markup:
 
 
 def earlier(history: History, run: Run) -> Run | None:
-    """The run before this one."""
+    """Return the run before this one, or None."""
     return next((other for other in history.runs.values() if other.id < run.id), None)
 
 
 def chart_of(run: Run) -> Markup:
-    """The stages on a time line."""
+    """Draw the stages on a time line."""
     spans, end = [], 0.0
     for step in run.steps.values():
         if step.status == "waiting":
@@ -79,14 +81,16 @@ def chart_of(run: Run) -> Markup:
 
 
 def _offset(run: Run, step: Step, earliest: float) -> float:
-    """Seconds after the run's beginning, never before the end of the stage before: starts are kept in whole seconds."""
+    """Return the start of a stage in seconds after the run's, at least `earliest`: starts are kept in whole
+    seconds.
+    """
     if step.started is None:
         return earliest
     return max(earliest, (parsed(step.started) - parsed(run.created)).total_seconds())
 
 
 def measured(run: Run, other: Run | None) -> dict[str, list[FigureChange]]:
-    """The figures of each stage, beside those of another run."""
+    """Return the figures of each stage, beside those of another run."""
     found = {}
     for stage, step in run.steps.items():
         before: Mapping[str, float] = other.steps[stage].metrics if other and stage in other.steps else {}
@@ -95,17 +99,17 @@ def measured(run: Run, other: Run | None) -> dict[str, list[FigureChange]]:
 
 
 def gate_of(reports: Reports, run: Run) -> GateVerdict | None:
-    """What the examination of the reward model said; None where it has not been held."""
+    """Return the verdict of the reward model's examination; None if it was not held."""
     return _verdict(reports, run, "reward_eval", "gate.json", "passed")
 
 
 def decision_of(reports: Reports, run: Run) -> GateVerdict | None:
-    """Whether the policy was promoted, and why or why not."""
+    """Return whether the policy was promoted, and why; None if that was not decided."""
     return _verdict(reports, run, "promote", "decision.json", "promoted")
 
 
 def accuracy_chart(run: Run) -> Markup:
-    """The reward model's accuracy on held-out preferences, and what it is to be seen beside."""
+    """Draw the reward model's accuracy on held-out preferences, beside the ceiling and the simplest rule."""
     step = run.steps.get("reward_eval")
     metrics: Mapping[str, float] = step.metrics if step else {}
     if "accuracy" not in metrics:
@@ -120,13 +124,13 @@ def accuracy_chart(run: Run) -> Markup:
 
 
 def rates_chart(run: Run) -> Markup:
-    """The win rates that the decision rests on."""
+    """Draw the win rates that the decision rests on."""
     bars = win_rates(run)
     return intervals(bars, "Win rates") if bars else Markup("")
 
 
 def command_of(run: Run) -> str:
-    """The command line that asks for the same."""
+    """Return the command line that asks for the same run."""
     parts = ["plumbline", "run"]
     parts += ["--params", run.params_file] if run.params_file else []
     for setting in run.settings:
@@ -136,13 +140,13 @@ def command_of(run: Run) -> str:
 
 
 def mlflow_page(run_id: str | None) -> str | None:
-    """MLflow's page of one of its runs, where the address of its pages is known."""
+    """Return the address of MLflow's page of one of its runs; None if that is not known."""
     base = _address(os.environ.get(MLFLOW_URL) or os.environ.get(MLFLOW_STORE, ""))
     return f"{base}/#/runs/{run_id}" if base and run_id and run_id.isalnum() else None
 
 
 def prefect_page() -> str | None:
-    """Prefect's list of flow runs, where there is a server of one's own."""
+    """Return the address of Prefect's list of flow runs; None without a server of one's own."""
     base = _address(os.environ.get(PREFECT_API, ""))
     return f"{base.removesuffix('/api')}/runs" if base and base.endswith("/api") else None
 
