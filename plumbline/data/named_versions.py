@@ -178,8 +178,8 @@ class KnownData:
         for run in snapshot.runs:
             if run.folder is not None and (files := _files(run.folder / SNAPSHOT, snapshot.batches)):
                 return NamedData(snapshot.digest, "snapshot", DataVersion(title, files), "", snapshot=snapshot)
-        newest = snapshot.runs[0].id
-        missing = f"The rows of this snapshot are not on this machine. `plumbline restore {newest}` brings them."
+        restore = f"`plumbline restore {snapshot.runs[0].id}` brings them."
+        missing = f"The rows of this snapshot are not on this machine. {restore}"
         return NamedData(snapshot.digest, "snapshot", None, missing, snapshot=snapshot)
 
     def _now(self) -> NamedData:

@@ -198,7 +198,8 @@ def _learners(versions: Versions, tables: Tables) -> list[LearnedModel]:
     for runs, went_to in tables:
         learned = None if went_to is None else sum(place in LEARNED for place in went_to.values())
         counts.update(dict.fromkeys((run.id for run in runs), learned))
-    found = [LearnedModel(one.name, one.number, one.aliases, one.run, counts.get(one.run)) for one in versions.values()]
+    found = [LearnedModel(one.name, one.number, one.aliases, one.run, counts.get(one.run))
+             for one in versions.values()]
     return [model for model in found if model.rows != 0]
 
 

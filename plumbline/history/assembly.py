@@ -36,18 +36,19 @@ class Assembly:
                 steps |= self._ahead(record, going)
         folder = self._home.runs / record.id
         return Run(
-            id=record.id, created=record.created, ended=record.ended, status=record.status, message=record.message,
-            trigger=record.trigger, params_file=record.params_file, settings=tuple(record.settings), until=record.until,
-            git_commit=record.git_commit, git_dirty=record.git_dirty, host=record.host, mlflow_run=facts.run_id,
+            id=record.id, created=record.created, ended=record.ended, status=record.status,
+            message=record.message, trigger=record.trigger, params_file=record.params_file,
+            settings=tuple(record.settings), until=record.until, git_commit=record.git_commit,
+            git_dirty=record.git_dirty, host=record.host, mlflow_run=facts.run_id,
             params=facts.params or _union(steps), steps=steps, snapshot=_snapshot(steps) or facts.snapshot,
             batches=self._batches_of(facts.manifest) if facts.manifest else (),
             folder=folder if folder.is_dir() else None)
 
     def alone(self, facts: StageFacts) -> Step:
         """Return a stage that `dvc repro` ran outside of any pipeline run."""
-        status: StepStatus = {"FINISHED": "ran", "RUNNING": "running"}.get(facts.status, "failed")  # type: ignore[assignment]
+        known: dict[str, StepStatus] = {"FINISHED": "ran", "RUNNING": "running"}
         seconds = (facts.ended - facts.started) / 1000 if facts.ended else None
-        return _of(facts, facts.stage, status, "", seconds, started=True)
+        return _of(facts, facts.stage, known.get(facts.status, "failed"), "", seconds, started=True)
 
     def _batches_of(self, name: str) -> tuple[Batch, ...]:
         if name not in self._batches:
@@ -60,9 +61,13 @@ class Assembly:
         made = self._known.stages.get(self._known.ours.get(run_id, run_id))
         seconds = None if outcome.seconds == UNKNOWN else outcome.seconds
         if made:
-            return _of(made, name, outcome.status, outcome.reason, seconds, started=outcome.status != "reused")
-        since = SINCE.match(outcome.reason)
-        maker = outcome.made_by or (since[1] if since else None if outcome.mlflow_run else record.id)
+            return _of(made, name, outcome.status, outcome.reason, seconds,
+                       started=outcome.status != "reused")
+        maker = outcome.made_by
+        if since := SINCE.match(outcome.reason):
+            maker = maker or since[1]
+        elif outcome.mlflow_run is None:
+            maker = maker or record.id
         return _bare(name, outcome.status, outcome.reason, seconds, outcome.mlflow_run, maker)
 
     def _ahead(self, record: RunRecord, going: Mapping[str, StageFacts]) -> dict[str, Step]:
@@ -81,7 +86,8 @@ class Assembly:
         return found
 
 
-def _of(made: StageFacts, name: str, status: StepStatus, reason: str, seconds: float | None, started: bool) -> Step:
+def _of(made: StageFacts, name: str, status: StepStatus, reason: str, seconds: float | None,
+        started: bool) -> Step:
     return Step(stage=name, status=status, reason=reason, seconds=seconds,
                 started=iso(made.started) if started else None, version=made.params.get(f"{name}.version"),
                 mlflow_run=made.run_id, made_by=made.pipeline_run, params=made.params, metrics=made.metrics,
@@ -91,7 +97,8 @@ def _of(made: StageFacts, name: str, status: StepStatus, reason: str, seconds: f
 def _bare(name: str, status: StepStatus, reason: str, seconds: float | None, mlflow_run: str | None,
           made_by: str | None) -> Step:
     return Step(stage=name, status=status, reason=reason, seconds=seconds, started=None, version=None,
-                mlflow_run=mlflow_run, made_by=made_by, params={}, metrics={}, facts={}, inputs={}, outputs={})
+                mlflow_run=mlflow_run, made_by=made_by, params={}, metrics={}, facts={}, inputs={},
+                outputs={})
 
 
 def _union(steps: Mapping[str, Step]) -> dict[str, str]:

@@ -133,19 +133,23 @@ def stage_facts(run: "MlflowRun", artifacts: RunArtifacts) -> StageFacts:
     receipt = _receipt(artifacts.read(run, "receipt.json")) if finished else None
     measured = _numbers(artifacts.read(run, "metrics.json")) if finished else {}
     data = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs} if run.inputs else {}
+    left = _beginning(tags, "output.")
+    if receipt:
+        left = {path: one.md5 for path, one in receipt.outputs.items()}
     pipeline_run = tags.get(PIPELINE_RUN, DVC_REPRO)
     return StageFacts(
         run_id=run.info.run_id, ours=tags.get(OUR_ID), stage=tags[STAGE],
         pipeline_run=None if pipeline_run == DVC_REPRO else pipeline_run,
         parent=tags.get(PARENT), status=run.info.status, started=run.info.start_time, ended=run.info.end_time,
-        params={name: masked(value) for name, value in run.data.params.items()}, facts=_beginning(tags, "result."),
+        params={name: masked(value) for name, value in run.data.params.items()},
         metrics={name: value for name, value in run.data.metrics.items() if math.isfinite(value)} | measured,
-        inputs=receipt.inputs if receipt else data,
-        outputs={path: one.md5 for path, one in receipt.outputs.items()} if receipt else _beginning(tags, "output."),
+        facts=_beginning(tags, "result."), inputs=receipt.inputs if receipt else data,
+        outputs=left,
         code=receipt.code if receipt else None)
 
 
-def pipeline_facts(run: "MlflowRun", home: Home, artifacts: RunArtifacts) -> tuple[PipelineFacts, ManifestFacts | None]:
+def pipeline_facts(run: "MlflowRun", home: Home,
+                   artifacts: RunArtifacts) -> tuple[PipelineFacts, ManifestFacts | None]:
     """Return the facts of a pipeline run's MLflow run, read from its workspace where that is on this
     machine.
     """
@@ -164,8 +168,8 @@ def pipeline_facts(run: "MlflowRun", home: Home, artifacts: RunArtifacts) -> tup
     lock = file("dvc.lock", "dvc.lock") if list(record.stages) == ["snapshot"] else None
     manifest = _manifest(file(MANIFEST, f"{SNAPSHOT}/{MANIFEST}"))
     return PipelineFacts(run.info.run_id, run.info.start_time, record.model_dump(),
-                         _flat_params(file("params.yaml", "params.yaml")), manifest.run_id if manifest else None,
-                         _locked_snapshot(lock)), manifest
+                         _flat_params(file("params.yaml", "params.yaml")),
+                         manifest.run_id if manifest else None, _locked_snapshot(lock)), manifest
 
 
 def workspace_facts(folder: Path) -> tuple[PipelineFacts, ManifestFacts | None]:
@@ -173,7 +177,8 @@ def workspace_facts(folder: Path) -> tuple[PipelineFacts, ManifestFacts | None]:
     long.
     """
     record = _record(read_bytes(folder / RECORD_FILE))
-    if record is None or record.id != folder.name:  # damaged: what the run learned from can be read all the same
+    # Where it is damaged, what the run learned from can be read all the same.
+    if record is None or record.id != folder.name:
         record = RunRecord(id=folder.name, created="", project="", pid=UNKNOWN, host="", status="failed")
     manifest = _manifest(read_bytes(folder / SNAPSHOT / MANIFEST))
     name = manifest.run_id if manifest else None
@@ -223,8 +228,9 @@ def _from_tags(run: "MlflowRun") -> RunRecord:
     """Return the record of an old run, of which MLflow's tags are all that was kept."""
     tags = run.data.tags
     dirty = tags.get("git.dirty")
-    return RunRecord(id=tags[PIPELINE_RUN], created=iso(run.info.start_time), trigger=tags.get("plumbline.trigger", ""),
-                     project="", git_commit=tags.get("mlflow.source.git.commit"),
+    return RunRecord(id=tags[PIPELINE_RUN], created=iso(run.info.start_time),
+                     trigger=tags.get("plumbline.trigger", ""), project="",
+                     git_commit=tags.get("mlflow.source.git.commit"),
                      git_dirty=dirty == "true" if dirty else None, mlflow_run=run.info.run_id, pid=UNKNOWN,
                      host="", stages=dict(_outcomes(_beginning(tags, "stage."))))
 
@@ -244,8 +250,10 @@ def _flat_params(text: bytes | None) -> dict[str, str]:
         values = None
     flat: dict[str, str] = {}
     for key, value in (values or {}).items():
-        flat |= {f"{key}.{name}": str(inner) for name, inner in value.items()} if isinstance(value, dict) else {
-            key: str(value)}
+        if isinstance(value, dict):
+            flat |= {f"{key}.{name}": str(inner) for name, inner in value.items()}
+        else:
+            flat[key] = str(value)
     return {name: masked_value(name, value) for name, value in flat.items()}
 
 

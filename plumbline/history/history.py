@@ -260,7 +260,8 @@ class History:
         versions = {version.number: version for version in self._registered.versions}
         others = self._others()
         self.moves = self._registered.moves
-        if (runs, versions, others) != (self.runs, self.versions, self.others) or list(runs) != list(self.runs):
+        if (runs, versions, others) != (self.runs, self.versions,
+                                        self.others) or list(runs) != list(self.runs):
             self.graph = build(runs, versions, others)
             self.runs, self.versions, self.others = runs, versions, others
 

@@ -166,7 +166,8 @@ class HistoryIndex:
 def _row(facts: Facts) -> tuple[str, str, bytes]:
     if isinstance(facts, str):
         return facts, FOREIGN, orjson.dumps(facts)
-    return facts.run_id, next(kind for kind, of in KINDS.items() if isinstance(facts, of)), orjson.dumps(facts)
+    kind = next(kind for kind, of in KINDS.items() if isinstance(facts, of))
+    return facts.run_id, kind, orjson.dumps(facts)
 
 
 def _facts(kind: str, body: bytes) -> Facts:

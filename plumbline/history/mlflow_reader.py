@@ -125,13 +125,15 @@ class Reader:
             return None
         self._asked = state
         versions = [_version(one, model.aliases) for one in self._versions()]
-        moves = [_move(value) for name, value in sorted(model.tags.items(), reverse=True) if name.startswith(MOVE)]
+        moves = [_move(value) for name, value in sorted(model.tags.items(), reverse=True)
+                 if name.startswith(MOVE)]
         return Registered(tuple(sorted(versions, key=lambda one: -one.number)), tuple(moves))
 
     def _versions(self) -> "Iterator[ModelVersion]":
         token: str | None = None
         while True:
-            page = self._client.search_model_versions(f"name = '{self._name}'", max_results=PAGE, page_token=token)
+            page = self._client.search_model_versions(f"name = '{self._name}'", max_results=PAGE,
+                                                      page_token=token)
             yield from page
             token = page.token
             if not token:
@@ -146,7 +148,8 @@ class Reader:
             if not token:
                 return
 
-    def _search(self, query: str, size: int, token: str | None = None, deleted: bool = False) -> "PagedList[MlflowRun]":
+    def _search(self, query: str, size: int, token: str | None = None,
+                deleted: bool = False) -> "PagedList[MlflowRun]":
         from mlflow.entities import ViewType
 
         view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
@@ -160,8 +163,9 @@ class Reader:
 def _version(version: "ModelVersion", aliases: Mapping[str, str]) -> RegisteredVersion:
     compared, number = version.tags.get(COMPARED_WITH, ""), int(version.version)
     return RegisteredVersion(
-        name=version.name, number=number, md5=version.tags.get(DIGEST, ""), run=version.tags.get("pipeline_run", ""),
-        created=iso(version.creation_timestamp), tags=dict(version.tags),
+        name=version.name, number=number, md5=version.tags.get(DIGEST, ""),
+        run=version.tags.get("pipeline_run", ""), created=iso(version.creation_timestamp),
+        tags=dict(version.tags),
         aliases=tuple(sorted(alias for alias, of in aliases.items() if int(of) == number)),
         compared_with=int(compared) if compared.isdecimal() else None)
 

@@ -143,14 +143,15 @@ class ArtifactFiles:
             uri = urlsplit(client.get_run(run).info.artifact_uri)
             if uri.scheme in ("file", ""):
                 folder = Path(url2pathname(uri.path)).resolve()
-                return _inside(folder, name) if folder.is_relative_to(self._home.artifacts.resolve()) else None
+                ours = folder.is_relative_to(self._home.artifacts.resolve())
+                return _inside(folder, name) if ours else None
             parent = PurePosixPath(name).parent.as_posix()
             listed = client.list_artifacts(run, None if parent == "." else parent)
             size = next((one.file_size for one in listed if one.path == name and not one.is_dir), None)
             if size is None or size > LARGEST:
                 return None
             return self._download(client.download_artifacts, run, name)
-        except Exception as error:  # a store that does not answer, or answers nonsense: the page says what it lacks
+        except Exception as error:  # a store that does not answer, or answers nonsense
             log.warning("MLflow's file %s of run %s could not be read: %s", name, run, error)
             return None
 

@@ -134,7 +134,8 @@ class Neighbourhood:
     """How many nodes are left out, because a column would not be readable."""
 
 
-def neighbourhood(graph: Graph, centre: Ref, depth: int, first: Collection[Ref] = (), most: int = 9) -> Neighbourhood:
+def neighbourhood(graph: Graph, centre: Ref, depth: int, first: Collection[Ref] = (),
+                  most: int = 9) -> Neighbourhood:
     """What is at most `depth` steps up or down from a node; at most `most` a kind and direction, `first`
     before newer.
     """

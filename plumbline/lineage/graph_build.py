@@ -12,21 +12,22 @@ from plumbline.preferences.batches.manifest import Batch
 from plumbline.project.digests import combined
 
 STAGES: Mapping[Kind, str] = {
-    "snapshot": "ingest", "base": "base", "sft": "sft", "reward": "reward_model", "examination": "reward_eval",
-    "policy": "ppo", "evaluation": "preference_eval"}
+    "snapshot": "ingest", "base": "base", "sft": "sft", "reward": "reward_model",
+    "examination": "reward_eval", "policy": "ppo", "evaluation": "preference_eval"}
 """The stage whose record says most about a node."""
 ROOMS: Mapping[str, Kind] = {
     "data/snapshot": "snapshot", "data/prepared": "snapshot", "models/base": "base", "models/sft": "sft",
     "models/reward": "reward", "reports/reward": "examination", "models/policy": "policy",
     "reports/preference": "evaluation"}
 USUAL: Mapping[Kind, tuple[Kind, ...]] = {
-    "base": (), "sft": ("base", "snapshot"), "reward": ("sft", "snapshot"), "examination": ("reward", "snapshot"),
-    "policy": ("sft", "reward", "examination", "snapshot"), "evaluation": ("policy", "sft", "reward", "snapshot"),
-    "version": ("policy", "evaluation")}
+    "base": (), "sft": ("base", "snapshot"), "reward": ("sft", "snapshot"),
+    "examination": ("reward", "snapshot"), "policy": ("sft", "reward", "examination", "snapshot"),
+    "evaluation": ("policy", "sft", "reward", "snapshot"), "version": ("policy", "evaluation")}
 """What a stage reads, for those that left no record of it."""
 
 
-def build(runs: Mapping[str, Run], versions: Mapping[int, RegisteredVersion], others: Mapping[str, Step]) -> Graph:
+def build(runs: Mapping[str, Run], versions: Mapping[int, RegisteredVersion],
+          others: Mapping[str, Step]) -> Graph:
     """Return the graph of all that is recorded. The mappings are ordered newest first, as a history has
     them.
     """
@@ -76,8 +77,8 @@ class _Draft:
     def node(self, ref: Ref) -> Node:
         """Return the finished node."""
         md5 = short_digest(self.version.md5) if self.version else md5_of(ref, self.step)
-        return Node(ref, self.state, self.made_by, md5, self.when, tuple(reversed(self.runs)), self.step, self.batch,
-                    self.version, self.reason)
+        return Node(ref, self.state, self.made_by, md5, self.when, tuple(reversed(self.runs)), self.step,
+                    self.batch, self.version, self.reason)
 
 
 class _Drafts:
@@ -144,7 +145,8 @@ class _Drafts:
             for source in sources:
                 down[source].append(ref)
         return Graph(nodes, {ref: tuple(sources) for ref, sources in self._edges.items()},
-                     {ref: tuple(refs) for ref, refs in down.items()}, {run: self._rows[run] for run in runs}, runs)
+                     {ref: tuple(refs) for ref, refs in down.items()}, {run: self._rows[run] for run in runs},
+                     runs)
 
     def _snapshot(self, run: Run, digest: str) -> Ref:
         ref = self._use(Ref("snapshot", short_digest(digest)), run, run.id, run.created)
@@ -168,7 +170,8 @@ class _Drafts:
     def _registered(self, run: Run, step: Step, row: dict[Kind, Ref]) -> None:
         number = step.metrics.get("version")
         if number is not None:
-            row["version"] = self._use(Ref("version", str(int(number))), run, step.made_by, step.started or run.created)
+            row["version"] = self._use(Ref("version", str(int(number))), run, step.made_by,
+                                       step.started or run.created)
         elif step.status in ("failed", "running"):
             row["version"] = self._use(Ref("version", run.id), run, run.id, run.created)
             self._mark(row["version"], step)
@@ -180,7 +183,8 @@ class _Drafts:
             self._keys[name] = key_of(kind, step)
         done = step.status in ("ran", "reused")
         key = (self._keys[name] if name else None) if done else None
-        ref = self._use(Ref(kind, key or run.id), run, step.made_by if done else run.id, step.started or run.created)
+        ref = self._use(Ref(kind, key or run.id), run, step.made_by if done else run.id,
+                        step.started or run.created)
         draft = self._drafts[ref]
         if draft.step is None or step.status == "ran":
             self._mark(ref, step)
@@ -216,7 +220,8 @@ class _Drafts:
         """
         row = self._rows.get(version.run, {})
         same = [ref for ref in (row.get("policy"), *self._policies.get(short_digest(version.md5), ())) if ref]
-        return next((ref for ref in same if md5_of(ref, self._drafts[ref].step) == short_digest(version.md5)), None)
+        return next((ref for ref in same if md5_of(ref, self._drafts[ref].step) == short_digest(version.md5)),
+                    None)
 
     def _opponent(self, run: str, row: Mapping[Kind, Ref]) -> None:
         """Add the edge from the champion that a run's evaluation compared the policy with."""

@@ -76,7 +76,8 @@ def run_events(runs: Iterable[Run], project: str) -> Iterator[RunEvent]:
 def _events(run: Run, step: Step, namespace: str) -> Iterator[RunEvent]:
     assert step.mlflow_run and step.started
     job = Job(namespace=namespace, name=f"{PIPELINE}.{step.stage}", facets={"jobType": _facet(
-        "facets/2-0-4/JobTypeJobFacet.json", processingType="BATCH", integration="PLUMBLINE", jobType="TASK")})
+        "facets/2-0-4/JobTypeJobFacet.json", processingType="BATCH", integration="PLUMBLINE",
+        jobType="TASK")})
     inputs = _datasets(namespace, step.inputs)
     if step.stage == "ingest":
         inputs += [_dataset(namespace, f"data/batches/{batch.source}", batch.digest) for batch in run.batches]
@@ -89,9 +90,11 @@ def _events(run: Run, step: Step, namespace: str) -> Iterator[RunEvent]:
             "facets/1-0-0/ExecutionParametersRunFacet.json",
             parameters=[{"key": key, "value": value} for key, value in step.params.items()])}
 
-    def event(kind: Literal["START", "COMPLETE", "FAIL"], when: str, outputs: list[Dataset], more: Facets) -> RunEvent:
-        return RunEvent(eventType=kind, eventTime=when, inputs=inputs, outputs=outputs, producer=PRODUCER, job=job,
-                        run=JobRun(runId=_uuid(step.mlflow_run or ""), facets=facets | more), schemaURL=RUN_EVENT)
+    def event(kind: Literal["START", "COMPLETE", "FAIL"], when: str, outputs: list[Dataset],
+              more: Facets) -> RunEvent:
+        return RunEvent(eventType=kind, eventTime=when, inputs=inputs, outputs=outputs, producer=PRODUCER,
+                        job=job, run=JobRun(runId=_uuid(step.mlflow_run or ""), facets=facets | more),
+                        schemaURL=RUN_EVENT)
 
     yield event("START", step.started, [], {})
     ended = (datetime.fromisoformat(step.started) + timedelta(seconds=step.seconds or 0)).isoformat()
@@ -119,4 +122,5 @@ def _facet(file: str, /, **values: object) -> Facet:
 
 
 def _uuid(mlflow_run: str) -> str:
-    return str(UUID(hex=mlflow_run.removeprefix(OURS)))  # an id of ours stands in as long as the store is away
+    # An id of ours stands in as long as the store is away.
+    return str(UUID(hex=mlflow_run.removeprefix(OURS)))

@@ -115,6 +115,9 @@ class Registered:
 
 def registered(values: Mapping[str, list[dict[str, object]]]) -> Registered:
     """Return what `Registered.plain` made these values of."""
-    versions = [RegisteredVersion(**{**one, "aliases": tuple(cast(list[str], one["aliases"]))})  # type: ignore[arg-type]
-                for one in values["versions"]]
-    return Registered(tuple(versions), tuple(Move(**one) for one in values["moves"]))  # type: ignore[arg-type]
+    versions = []
+    for one in values["versions"]:
+        aliases = tuple(cast(list[str], one["aliases"]))
+        versions.append(RegisteredVersion(**{**one, "aliases": aliases}))  # type: ignore[arg-type]
+    moves = (Move(**one) for one in values["moves"])  # type: ignore[arg-type]
+    return Registered(tuple(versions), tuple(moves))

@@ -64,7 +64,8 @@ def new_session() -> str:
 
 
 def _set(request: Request, answer: Response, name: str, value: str, seconds: int | None) -> None:
-    answer.set_cookie(name, value, seconds, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+    answer.set_cookie(name, value, seconds, httponly=True, samesite="strict",
+                      secure=request.url.scheme == "https")
 
 
 def tidy(name: str) -> str:

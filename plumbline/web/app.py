@@ -29,8 +29,8 @@ def create_app(home: Home, names: Sequence[str] = (), private: bool = False) -> 
     """
     site = new_site(home)
     site.templates.globals.update(private=private)
-    app = FastAPI(title="Plumbline", description=ABOUT, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",
-                  lifespan=updating(site))
+    app = FastAPI(title="Plumbline", description=ABOUT, docs_url=None, redoc_url=None,
+                  openapi_url="/api/openapi.json", lifespan=updating(site))
     app.state.site = site
     keys, _ = open_keys(home)
     app.add_middleware(Guard, keys=keys, names=own_names(*names), private=private)

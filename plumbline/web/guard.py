@@ -121,7 +121,8 @@ class Guard:
             if not (at_home and security.same(header, self._keys.form)):
                 self._try(request, header)
             return False
-        if security.sent_cookie(request.headers, self._keys) and not security.has_cookie(request.headers, self._keys):
+        if security.sent_cookie(request.headers,
+                                self._keys) and not security.has_cookie(request.headers, self._keys):
             self._count(request)
         raise Refused(403, NEEDS_TOKEN)
 
@@ -151,7 +152,8 @@ class Guard:
         """Raise Refused for a wrong token. The right one always passes, because it cannot be guessed."""
         if security.same(token, self._keys.token):
             return
-        if not security.is_from_elsewhere(request.headers):  # a picture on another site's page is nobody's guess
+        # A picture on another site's page may ask with a token: that is nobody's guess.
+        if not security.is_from_elsewhere(request.headers):
             self._count(request)
         raise Refused(403, WRONG_TOKEN)
 

@@ -14,7 +14,8 @@ from plumbline.web.security import Refused
 from plumbline.web.site import NotFound, site_of
 
 FOR_PROGRAMS = ("/api/", "/hooks/")
-BUG = "Something went wrong in Plumbline itself. The server's log has the details; please report it with them."
+BUG = ("Something went wrong in Plumbline itself. The server's log has the details; please report it with "
+       "them.")
 NOWHERE = "There is nothing at this address. It may have been mistyped, or what it showed is gone."
 
 
@@ -25,7 +26,8 @@ def answer_to(request: Request, error: Exception) -> Response:
     if isinstance(error, Refused) and error.retry_after:
         headers["retry-after"] = str(error.retry_after)
     if status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.BAD_REQUEST):
-        headers["connection"] = "close"  # or what is left of the request would be read, or even taken for another one
+        # Otherwise the rest of the request would be read, or even taken for another one.
+        headers["connection"] = "close"
     if isinstance(error, HTTPException) and error.headers:
         headers |= error.headers
     if request.url.path.startswith(FOR_PROGRAMS):
@@ -61,7 +63,8 @@ def _message(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, RequestValidationError):
-        return "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()) + "."
+        problems = ((".".join(map(str, one["loc"][1:])), one["msg"]) for one in error.errors())
+        return "; ".join(f"{field}: {said}" for field, said in problems) + "."
     if isinstance(error, HTTPException):
         return NOWHERE if error.status_code == 404 and error.detail == "Not Found" else error.detail
     return BUG

@@ -219,7 +219,8 @@ def parse_form(body: bytes) -> dict[str, str]:
     twice.
     """
     try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict",
+                          max_num_fields=MOST_FIELDS)
     except ValueError as error:
         raise UserError("The request should hold a form, application/x-www-form-urlencoded in UTF-8 with at "
                         f"most {MOST_FIELDS} fields, and holds something else.") from error
@@ -232,7 +233,8 @@ def parse_form(body: bytes) -> dict[str, str]:
 
 def is_form(headers: Headers) -> bool:
     """True if the body is a form as our pages send it."""
-    return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/x-www-form-urlencoded"
+    return headers.get("content-type",
+                       "").partition(";")[0].strip().lower() == "application/x-www-form-urlencoded"
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -246,4 +248,5 @@ async def form_of(request: Request) -> dict[str, str]:
 
 def without_token(query: str) -> str:
     """Return a query string without the token."""
-    return urlencode([(key, value) for key, value in parse_qsl(query, keep_blank_values=True) if key != "token"])
+    pairs = parse_qsl(query, keep_blank_values=True)
+    return urlencode([(key, value) for key, value in pairs if key != "token"])

@@ -75,8 +75,8 @@ class Site:
 
 def new_site(home: Home) -> Site:
     """Return the site of a project."""
-    templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
-                            trim_blocks=True, lstrip_blocks=True)
+    templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True,
+                            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     templates.globals.update(url=url, static=static, charts=charts, signed_in=security.signed_in,
                              form_token=security.form_token, form_value=security.form_value)
     templates.filters.update(words.FILTERS, took=took, stages=strip)

@@ -63,9 +63,12 @@ class Updates(threading.Thread):
         """True if something may have been written since the last look, as always to a store that is no
         file.
         """
-        mark, now = written(self._history.home), time.monotonic()
-        if mark is not None and self._seen and self._seen[0] == mark and now - self._seen[1] < AT_LEAST_SECONDS:
-            return False
+        mark = written(self._history.home)
+        now = time.monotonic()
+        if mark is not None and self._seen:
+            before, when = self._seen
+            if mark == before and now - when < AT_LEAST_SECONDS:
+                return False
         self._seen = (mark, now)
         return True
 
@@ -80,7 +83,8 @@ class Updates(threading.Thread):
             if problem != self._freshness.problem:
                 log.warning("%s", problem)
         except Exception as error:
-            problem = f"The history could not be read ({type(error).__name__}); the server's log has the details."
+            problem = (f"The history could not be read ({type(error).__name__}); the server's log has the "
+                       "details.")
             if problem != self._freshness.problem:
                 log.exception("The history could not be read")
         self._freshness.problem = problem
@@ -131,7 +135,8 @@ def updating(site: Site) -> Callable[[FastAPI], AbstractAsyncContextManager[None
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         updates = Updates(site.history, site.freshness)
         updates.start()
-        if not site.history.runs:  # else there is what an earlier server has read, and the rest comes in seconds
+        # Otherwise there is what an earlier server has read, and the rest comes in seconds.
+        if not site.history.runs:
             await asyncio.to_thread(updates.first.wait, FIRST_SECONDS)
         yield
         await asyncio.to_thread(updates.end)

@@ -153,16 +153,18 @@ def histogram(counts: Sequence[tuple[str, int]], label: str) -> Markup:
 
 
 def _svg(kind: str, height: float, text: str, inside: Markup) -> Markup:
-    return Markup('<svg class="chart-{}" role="img" aria-label="{}" width="100%" height="{}">{}</svg>').format(
-        kind, text, f"{height:g}", inside)
+    svg = Markup('<svg class="chart-{}" role="img" aria-label="{}" width="100%" height="{:g}">{}</svg>')
+    return svg.format(kind, text, height, inside)
 
 
 def _figure(kind: str, caption: str, plot: Markup, names: Sequence[str]) -> Markup:
-    legend = Markup("").join(Markup('<li class="{}">{}</li>').format(_series_class(i), name)
-                             for i, name in enumerate(names)) if len(names) > 1 else Markup("")
-    lists = Markup('<ul class="legend">{}</ul>').format(legend) if legend else Markup("")
-    return Markup('<figure class="chart {}"><figcaption>{}</figcaption>{}<div class="plot">{}</div></figure>').format(
-        kind, caption, lists, plot)
+    legend = Markup("")
+    if len(names) > 1:
+        item = Markup('<li class="{}">{}</li>')
+        items = (item.format(_series_class(i), name) for i, name in enumerate(names))
+        legend = Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
+    return Markup('<figure class="chart {}"><figcaption>{}</figcaption>{}'
+                  '<div class="plot">{}</div></figure>').format(kind, caption, legend, plot)
 
 
 def _series_class(i: int) -> str:
@@ -182,8 +184,8 @@ def _path(points: Sequence[Point], across: "Scale", down: "Scale", kind: str) ->
 
 
 def _stretched(inside: Markup) -> Markup:
-    return Markup('<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%">{}</svg>').format(
-        inside)
+    return Markup('<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%">'
+                  '{}</svg>').format(inside)
 
 
 def _axes(known: Sequence[tuple[Series, Sequence[Point]]],
@@ -204,7 +206,8 @@ def _band(series: Series, across: "Scale", down: "Scale", i: int) -> Markup:
         return Markup("")
     upper = [f"{1000 * across(x):.1f} {1000 * down(high):.1f}" for x, _, high in known]
     lower = [f"{1000 * across(x):.1f} {1000 * down(low):.1f}" for x, low, _ in reversed(known)]
-    return _stretched(Markup('<path class="band {}" d="M{}z"/>').format(_series_class(i), "L".join(upper + lower)))
+    outline = "L".join(upper + lower)
+    return _stretched(Markup('<path class="band {}" d="M{}z"/>').format(_series_class(i), outline))
 
 
 def _place(share: float, name: str) -> Markup:
@@ -242,9 +245,9 @@ def _y_ticks(ticks: Sequence[float], down: "Scale") -> Iterator[Markup]:
     texts = [f"{tick:,.{decimals}f}" if decimals < 6 else number(tick) for tick in ticks]
     if all(text.endswith("0") and "." in text for text in texts):
         texts = [text[:-1].rstrip(".") for text in texts]
+    label = Markup('<text class="tick" x="-8" y="{}" dy="4" text-anchor="end">{}</text>')
     for tick, text in zip(ticks, texts, strict=True):
-        yield _rule(down(tick), "grid") + Markup(
-            '<text class="tick" x="-8" y="{}" dy="4" text-anchor="end">{}</text>').format(_percent(down(tick)), text)
+        yield _rule(down(tick), "grid") + label.format(_percent(down(tick)), text)
 
 
 def _x_tick(value: float, across: "Scale") -> Markup:
@@ -255,21 +258,22 @@ def _x_tick(value: float, across: "Scale") -> Markup:
 
 
 def _rule(share: float, kind: str) -> Markup:
-    return Markup('<line class="{}" x1="0" x2="100%" y1="{}" y2="{}"/>').format(kind, _percent(share), _percent(share))
+    return Markup('<line class="{0}" x1="0" x2="100%" y1="{1}" y2="{1}"/>').format(kind, _percent(share))
 
 
 def _interval_row(bar: Bar, across: "Scale", reference: float | None) -> Markup:
     """Draw one value with its interval below its words, which wrap where the page is narrow."""
     marks = Markup('<line class="track" x1="0" x2="100%" y1="8" y2="8"/>')
     if reference is not None:
-        marks += Markup('<line class="reference" x1="{0}" x2="{0}" y1="0" y2="16"><title>{1}</title></line>').format(
-            _percent(across(reference)), number(reference))
+        line = Markup('<line class="reference" x1="{0}" x2="{0}" y1="0" y2="16"><title>{1}</title></line>')
+        marks += line.format(_percent(across(reference)), number(reference))
     if bar.low is not None and bar.high is not None:
         marks += Markup('<line class="interval" x1="{}" x2="{}" y1="8" y2="8"/>').format(
             _percent(across(bar.low)), _percent(across(bar.high)))
     marks += Markup('<circle class="dot" cx="{}" cy="8" r="5"/>').format(_percent(across(bar.value)))
     return Markup('<li><div class="spread"><span>{}</span><span class="small soft">{}</span></div>'
-                  '<svg aria-hidden="true" width="100%" height="16">{}</svg></li>').format(bar.label, _said(bar), marks)
+                  '<svg aria-hidden="true" width="100%" height="16">{}</svg></li>'
+                  ).format(bar.label, _said(bar), marks)
 
 
 def _said(bar: Bar) -> str:
@@ -328,8 +332,8 @@ def _drawable(value: float) -> bool:
 
 def _time_ticks(end: float) -> list[tuple[float, str]]:
     """Return at most five round times up to `end` seconds, with their names."""
-    unit, name = next((unit, name) for unit, name in ((3600.0, "h"), (60.0, "min"), (1.0, "s")) if end >= 2 * unit or (
-        name == "s"))
+    units = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
+    unit, name = next((one for one in units if end >= 2 * one[0]), units[-1])
     step = next(step for step in TIME_STEPS if end / (step * unit) < 4.5)
     count = int(end / (step * unit) + 1e-9)
     return [(i * step * unit, f"{i * step:g} {name}" if i else "0") for i in range(count + 1)]

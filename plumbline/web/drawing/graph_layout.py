@@ -92,12 +92,11 @@ def layout(columns: Mapping[str, int], edges: Sequence[tuple[str, str]], sizes: 
     step = sizes.width + sizes.across
     left = {item: sizes.margin + rank * step for item, rank in rank_of.items()}
     shift = sizes.margin - top
-    places = {name: Corner(left[name], round(middles[name] - sizes.height / 2 + shift, 1)) for name in columns}
+    places = {name: Corner(left[name], round(middles[name] - sizes.height / 2 + shift, 1))
+              for name in columns}
     lines = _lines(hops, left, {item: middle + shift for item, middle in middles.items()}, sizes)
     width = 2 * sizes.margin + max(len(ranks) * step - sizes.across, 0)
     return Layout(places, lines, width, round(bottom - top + 2 * sizes.margin, 1), sizes)
-
-
 
 
 def _with_lanes(rank_of: dict[Item, int], edges: Sequence[tuple[str, str]]) -> Hops:
@@ -138,7 +137,8 @@ def _placed(rows: Sequence[Sequence[Item]], hops: Hops, sizes: Sizes) -> dict[It
         middles |= zip(row, _spread([0.0] * len(row), row, sizes), strict=True)
     for sweep in range(PLACE_SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
-            wanted = [_mean([middles[one] for one in (*before[item], *after[item])], middles[item]) for item in row]
+            near = {item: [middles[one] for one in (*before[item], *after[item])] for item in row}
+            wanted = [_mean(near[item], middles[item]) for item in row]
             middles |= zip(row, _spread(wanted, row, sizes), strict=True)
     return middles
 
@@ -159,7 +159,8 @@ def _spread(wanted: Sequence[float], row: Sequence[Item], sizes: Sizes) -> list[
     return [base + offset for base, offset in zip(bases, offsets, strict=False)]
 
 
-def _lines(hops: Hops, left: Mapping[Item, float], middle: Mapping[Item, float], sizes: Sizes) -> tuple[Edge, ...]:
+def _lines(hops: Hops, left: Mapping[Item, float], middle: Mapping[Item, float],
+           sizes: Sizes) -> tuple[Edge, ...]:
     lines = []
     for (start, end), targets in hops.items():
         x0, x1, y0, y1 = left[start] + sizes.width, left[end], middle[start], middle[end]

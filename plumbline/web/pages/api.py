@@ -162,12 +162,13 @@ class LineageOut(BaseModel):
 
 
 @recorded.get("/runs", summary="Pipeline runs")
-def runs(request: Request, since: str = "", status: str = "", made: str = "", promoted: bool = False, q: str = "",
-         limit: Limit = 50, offset: Offset = 0) -> RunsOut:
+def runs(request: Request, since: str = "", status: str = "", made: str = "", promoted: bool = False,
+         q: str = "", limit: Limit = 50, offset: Offset = 0) -> RunsOut:
     """Pipeline runs, newest first, with the filters of the page Lineage."""
     graph = site_of(request).history.graph
     found = list(chosen_runs(graph, Filter(since, status, promoted, made, q)))
-    return RunsOut(total=len(found), runs=[RunSummary.model_validate(run) for run in found[offset:offset + limit]])
+    shown = [RunSummary.model_validate(run) for run in found[offset:offset + limit]]
+    return RunsOut(total=len(found), runs=shown)
 
 
 @recorded.get("/runs/{id}", summary="One pipeline run")
@@ -208,9 +209,9 @@ def lineage(request: Request, kind: str, key: str, depth: Annotated[int, Query(g
     with not_found():
         centre = graph.find(kind, key)
     near = neighbourhood(graph, centre.ref, depth, most=limit)
-    return LineageOut(centre=_node(centre), nodes=[_node(graph.nodes[ref]) for ref in newest_first(graph, near.nodes)],
-                      links=[LinkOut(source=_named(source), target=_named(target)) for source, target in near.edges],
-                      left_out=sum(near.hidden.values()))
+    nodes = [_node(graph.nodes[ref]) for ref in newest_first(graph, near.nodes)]
+    links = [LinkOut(source=_named(source), target=_named(target)) for source, target in near.edges]
+    return LineageOut(centre=_node(centre), nodes=nodes, links=links, left_out=sum(near.hidden.values()))
 
 
 def _node(node: Node) -> NodeOut:

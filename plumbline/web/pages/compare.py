@@ -36,11 +36,12 @@ def compare(request: Request, a: str = "", b: str = "", view: str = "answers", s
     pairs, at = arranged(found, query["sort"], query["better"], query["q"]), max(at, 0)
     rate = found.rate()
     return site.page(
-        "compare.html", section=SECTION, a=left, b=right, choices=choices, sorts=SORTS, query=query, found=found,
-        view=view if view in ("answers", "settings") else "answers", pairs=pairs[at:at + PAGE], at=at, size=PAGE,
-        all=len(pairs), rate=intervals([rate], "A against B") if rate else None, figures=_figures(left, right),
-        rates=(win_rates(left.run), win_rates(right.run)), params=differences(left.run.params, right.run.params),
-        stages=stages(left.run, right.run), batches=batches(left.run, right.run))
+        "compare.html", section=SECTION, a=left, b=right, choices=choices, sorts=SORTS, query=query,
+        found=found, view=view if view in ("answers", "settings") else "answers", pairs=pairs[at:at + PAGE],
+        at=at, size=PAGE, all=len(pairs), rate=intervals([rate], "A against B") if rate else None,
+        figures=_figures(left, right), rates=(win_rates(left.run), win_rates(right.run)),
+        params=differences(left.run.params, right.run.params), stages=stages(left.run, right.run),
+        batches=batches(left.run, right.run))
 
 
 def _sides(history: History, a: str, b: str) -> tuple[Side | None, Side | None]:
@@ -61,7 +62,8 @@ def _sides(history: History, a: str, b: str) -> tuple[Side | None, Side | None]:
 
 def _choices(history: History) -> list[tuple[str, str]]:
     """Return versions to choose from with their labels, the newest first."""
-    return [(str(one.number), f"version {one.number}" + (f" ({', '.join(one.aliases)})" if one.aliases else "")
+    return [(str(one.number),
+             f"version {one.number}" + (f" ({', '.join(one.aliases)})" if one.aliases else "")
              + f", {one.created[:10]}") for one in list(history.versions.values())[:CHOICES]]
 
 

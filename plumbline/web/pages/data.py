@@ -64,14 +64,15 @@ def data(request: Request, at: int = 0) -> HTMLResponse:
             digest = batch.whole or batch.digest
             uses[digest] = uses.get(digest, 0) + len(snapshot.runs)
     return site.page("data.html", section=SECTION, arrivals=arrived[at:at + LISTED], at=at, listed=LISTED,
-                     arrived=len(arrived), uses=uses, snapshots=snapshots[at:at + LISTED], taken=len(snapshots),
-                     newest=snapshots[0] if snapshots else None,
+                     arrived=len(arrived), uses=uses, snapshots=snapshots[at:at + LISTED],
+                     taken=len(snapshots), newest=snapshots[0] if snapshots else None,
                      champion=_champion(site.history), not_here=known.not_here(), pull=PULL,
                      damaged=known.damaged())
 
 
 @router.get("/data/diff")
-def difference(request: Request, a: str = "latest", b: str = "now", what: str = "", at: int = 0) -> HTMLResponse:
+def difference(request: Request, a: str = "latest", b: str = "now", what: str = "",
+               at: int = 0) -> HTMLResponse:
     """Show the rows that two versions do not share, or judge differently."""
     site = site_of(request)
     known = _known(site)
@@ -88,9 +89,9 @@ def difference(request: Request, a: str = "latest", b: str = "now", what: str = 
     columns = old if what == "removed" else new
     rows = [shown(columns.read(row)) for row in parts[what][page].tolist()]
     previous = [shown(old.read(row)) for row in found.was[page].tolist()] if what == "relabelled" else []
-    return site.page("data_diff.html", section=SECTION, a=before, b=after, choices=choices, what=what, rows=rows,
-                     previous=previous, parts={name: len(of) for name, of in parts.items()}, same=len(found.same),
-                     at=at, end=at + len(rows), flips=flips(old, found))
+    return site.page("data_diff.html", section=SECTION, a=before, b=after, choices=choices, what=what,
+                     rows=rows, previous=previous, parts={name: len(of) for name, of in parts.items()},
+                     same=len(found.same), at=at, end=at + len(rows), flips=flips(old, found))
 
 
 @router.get("/data/rows/{row}")
@@ -103,7 +104,8 @@ def one_row(request: Request, row: str) -> HTMLResponse:
         content, damaged = row_content(known, found)
         if content is None:
             found.require_known()
-    return site.page("data_row.html", section=SECTION, found=found, damaged=dict.fromkeys([*found.damaged, *damaged]),
+    return site.page("data_row.html", section=SECTION, found=found,
+                     damaged=dict.fromkeys([*found.damaged, *damaged]),
                      row=shown(content.row) if content else None,
                      others=[shown(other) for other in content.others] if content else [])
 

@@ -79,7 +79,8 @@ async def verdicts(request: Request) -> Response:
     """Store a verdict, and show the next pair."""
     form = await form_of(request)
     store = desk_of(request.app).store()
-    verdict = _verdict(form, name_of(request) or tidy(form.get("name", "")), session_of(request) or new_session())
+    verdict = _verdict(form, name_of(request) or tidy(form.get("name", "")),
+                       session_of(request) or new_session())
     await asyncio.wrap_future(store.submit(verdict))
     pair = store.pair(verdict.pair)
     kind = "ranking" if pair and _is_ranking(pair) else "feedback"
@@ -148,8 +149,8 @@ def _ask(request: Request, named: str | None, ranking: bool) -> Response:
     if judging:
         pair = _named(desk, named, ranking) or next_pair(desk.store(), who, ranking)
         making, problem = _stock(site, desk, ranking)
-        view = replace(view, last=_last(desk, session), pair=pair, shown=shown_order(pair, who) if pair else (),
-                       making=making, problem=problem)
+        view = replace(view, last=_last(desk, session), pair=pair, making=making, problem=problem,
+                       shown=shown_order(pair, who) if pair else ())
     page = site.page("feedback.html", script=True, view=view, key=secrets.token_hex(16), strengths=STRENGTHS)
     if judging:
         keep_session(request, page, session)

@@ -15,7 +15,14 @@ from plumbline.tracking.registry import CHALLENGER
 from plumbline.web.security import SIGN_IN
 from plumbline.web.site import site_of
 from plumbline.web.updates import look_up_due
-from plumbline.web.views.home import Champion, champion_of, changed_code, changed_parameters, trends, win_rates
+from plumbline.web.views.home import (
+    Champion,
+    champion_of,
+    changed_code,
+    changed_parameters,
+    trends,
+    win_rates,
+)
 from plumbline.web.views.live import stage_progress
 
 router = APIRouter(include_in_schema=False)
@@ -31,9 +38,9 @@ def home_page(request: Request, reload: bool = True) -> HTMLResponse:
     running = [run for run in history.runs.values() if run.status == "running"]
     return site.page("home.html", champion=champion, challenger=challenger_of(history, champion),
                      running=[(run, stage_progress(run)) for run in running], reload=reload and bool(running),
-                     latest=list(history.runs.values())[:LATEST], total=len(history.runs), win_rates=win_rates,
-                     due=site.freshness.due or look_up_due(site.home), changed=_changed(site.home, champion),
-                     trends=trends(history, champion))
+                     latest=list(history.runs.values())[:LATEST], total=len(history.runs),
+                     win_rates=win_rates, due=site.freshness.due or look_up_due(site.home),
+                     changed=_changed(site.home, champion), trends=trends(history, champion))
 
 
 @router.get(SIGN_IN)

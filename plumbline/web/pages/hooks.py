@@ -52,4 +52,5 @@ async def _received(tool: str, request: Request) -> JSONResponse:
     except NothingUsable as error:
         return JSONResponse({"detail": str(error)}, 422)
     except RecursionError:
-        return JSONResponse({"detail": f"The request is not a webhook of {tool}: it is nested too deeply."}, 400)
+        return JSONResponse({"detail": f"The request is not a webhook of {tool}: it is nested too deeply."},
+                            400)

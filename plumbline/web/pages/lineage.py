@@ -58,10 +58,10 @@ def whole_history(request: Request, since: str = "", status: str = "", made: str
         return url("lineage", since=since or None, status=status or None, made=made or None,
                    promoted="1" if promoted else None, q=q or None, page=number)
 
-    return site.page("lineage.html", picture=draw_rows(graph, found[(page - 1) * PAGE:page * PAGE]), wanted=wanted,
-                     filtered=wanted != Filter(), found=len(found), total=len(graph.runs), page=page, pages=pages,
-                     page_link=page_link, statuses=STATUSES, kinds=COLUMNS, names=NAMES, outcome=outcome_of,
-                     run_name=run_name, short_time=short_time)
+    return site.page("lineage.html", picture=draw_rows(graph, found[(page - 1) * PAGE:page * PAGE]),
+                     wanted=wanted, filtered=wanted != Filter(), found=len(found), total=len(graph.runs),
+                     page=page, pages=pages, page_link=page_link, statuses=STATUSES, kinds=COLUMNS,
+                     names=NAMES, outcome=outcome_of, run_name=run_name, short_time=short_time)
 
 
 @router.get("/lineage/{kind}/{key}")
@@ -86,17 +86,19 @@ def one_node(request: Request, kind: str, key: str, depth: int = 2, run: str = "
 
     near = neighbourhood(graph, node.ref, depth, set(graph.rows.get(focus or "", {}).values()))
     return site.page(
-        "lineage_node.html", node=node, name=name_of(node), what=WHAT[node.ref.kind], names=NAMES, plurals=PLURALS,
-        picture=draw(graph, near, focus), hidden=_hidden(near), depth=depth, depths=DEPTHS, focus=focus, here=here,
-        link=link, more=lambda side, kind: here(**{side: kind}) + f"#{side}", runs=_some_runs(node, focus),
-        facts=_facts(node), metrics=sorted(node.step.metrics.items()) if node.step else [], links=_links(node),
-        upstream=_groups(graph, graph.upstream(node.ref), up), name_of=name_of, figure_of=figure_of, tooltip=tooltip,
-        downstream=_groups(graph, graph.downstream(node.ref), down), run_name=run_name, first_upper=first_upper)
+        "lineage_node.html", node=node, name=name_of(node), what=WHAT[node.ref.kind], names=NAMES,
+        plurals=PLURALS, picture=draw(graph, near, focus), hidden=_hidden(near), depth=depth, depths=DEPTHS,
+        focus=focus, here=here, link=link, more=lambda side, kind: here(**{side: kind}) + f"#{side}",
+        runs=_some_runs(node, focus), facts=_facts(node), links=_links(node),
+        metrics=sorted(node.step.metrics.items()) if node.step else [],
+        upstream=_groups(graph, graph.upstream(node.ref), up), name_of=name_of, figure_of=figure_of,
+        tooltip=tooltip, downstream=_groups(graph, graph.downstream(node.ref), down), run_name=run_name,
+        first_upper=first_upper)
 
 
 def _usual_focus(node: Node) -> str | None:
     """Return the run that made a node, or the newest that used it."""
-    return node.made_by if node.made_by in node.runs else node.runs[0] if node.runs else None
+    return node.made_by if node.made_by in node.runs else next(iter(node.runs), None)
 
 
 def _some_runs(node: Node, focus: str | None) -> list[str]:
@@ -127,7 +129,8 @@ def _facts(node: Node) -> list[tuple[str, str]]:
     found = []
     if node.batch:
         found += [("Source", node.batch.source), ("Rows", number(node.batch.rows)),
-                  ("Kinds", ", ".join(f"{number(count)} {kind}s" for kind, count in node.batch.kinds.items()))]
+                  ("Kinds",
+                   ", ".join(f"{number(count)} {kind}s" for kind, count in node.batch.kinds.items()))]
         found += [("Set aside", number(node.batch.quarantined))] if node.batch.quarantined else []
         found += [("Removed since", number(node.batch.removed))] if node.batch.removed else []
     if node.version:

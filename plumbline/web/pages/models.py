@@ -71,7 +71,8 @@ def models(request: Request, page: int = 1) -> HTMLResponse:
     shown = [model_of(site.history, number) for number in numbers[(page - 1) * PAGE:page * PAGE]]
     champion = champion_of(site.history)
     return site.page("models.html", section=SECTION, models=shown, page=page, pages=pages, total=len(numbers),
-                     trends=trends(site.history, champion), can_roll_back=site.history.version(PREVIOUS) is not None)
+                     trends=trends(site.history, champion),
+                     can_roll_back=site.history.version(PREVIOUS) is not None)
 
 
 @router.get("/models/roll-back")
@@ -103,7 +104,7 @@ def picture(request: Request, number: int, name: str) -> Response:
     """Return a picture of the reward model's examination."""
     site = site_of(request)
     run = model_of(site.history, number).run
-    file = Reports(site.history).file(run, "reward_eval", PICTURES[name]) if run and name in PICTURES else None
+    file = site.reports.file(run, "reward_eval", PICTURES[name]) if run and name in PICTURES else None
     if file is None:
         raise NotFound(f"Version {number} has no picture of that name.")
     return FileResponse(file, media_type="image/png")
@@ -116,7 +117,7 @@ def model(request: Request, name: str, view: str = "about", at: int = 0, done: s
     if not name.isdecimal():
         return RedirectResponse(url("models", find_version(site.history, name).number), status_code=307)
     found = model_of(site.history, find_version(site.history, name).number)
-    view, reports, at = view if view in VIEWS else "about", Reports(site.history), max(at, 0)
+    view, reports, at = view if view in VIEWS else "about", site.reports, max(at, 0)
     context: dict[str, object] = {}
     if view == "about":
         context = _about(site.history, found.version)
@@ -124,7 +125,8 @@ def model(request: Request, name: str, view: str = "about", at: int = 0, done: s
         context["stages"] = {label: [_drawn(curve) for curve in _ordered(reports.curves(found.run, stage))]
                              for stage, label in TRAINED.items()}
     elif found.run is not None and view == "reward":
-        context = {"accuracies": _accuracies(found), "report": _blocks(reports, found.run, "reward_eval", "report.md"),
+        context = {"accuracies": _accuracies(found),
+                   "report": _blocks(reports, found.run, "reward_eval", "report.md"),
                    "worst": _blocks(reports, found.run, "reward_eval", "worst.md"),
                    "pictures": [name for name, file in PICTURES.items()
                                 if reports.file(found.run, "reward_eval", file)]}
@@ -132,8 +134,9 @@ def model(request: Request, name: str, view: str = "about", at: int = 0, done: s
         context = {"report": _blocks(reports, found.run, "preference_eval", "report.md")}
     elif found.run is not None and view == "samples":
         context = _samples(reports.samples(found.run), at)
-    return site.page("model.html", section=SECTION, model=found, view=view, views=VIEWS, done=done, about=context,
-                     champion=champion_of(site.history), can_roll_back=site.history.version(PREVIOUS) is not None)
+    return site.page("model.html", section=SECTION, model=found, view=view, views=VIEWS, done=done,
+                     about=context, champion=champion_of(site.history),
+                     can_roll_back=site.history.version(PREVIOUS) is not None)
 
 
 def find_version(history: History, name: str) -> RegisteredVersion:
@@ -158,9 +161,10 @@ def _about(history: History, version: RegisteredVersion) -> dict[str, object]:
     policy = next((near for near, steps in upstream.items() if steps == 1 and near.kind == "policy"), ref)
     own = {ref, *upstream}
     downstream = {far: steps for far, steps in graph.downstream(policy).items() if far not in own}
+    judged = [other for other in history.versions.values() if other.compared_with == version.number]
     return {"moves": moves_of(history, version.number), "known": ref in graph.nodes,
             "upstream": _nodes(graph, upstream), "downstream": _nodes(graph, downstream),
-            "judged": [other for other in history.versions.values() if other.compared_with == version.number][:50]}
+            "judged": judged[:50]}
 
 
 def moves_of(history: History, number: int) -> list[Move]:
@@ -175,7 +179,8 @@ def _nodes(graph: Graph, found: dict[Ref, int]) -> list[tuple[Ref, str, str, int
 
 
 def _ordered(curves: Sequence[Curve]) -> list[Curve]:
-    return sorted(curves, key=lambda curve: TELLING.index(curve.name) if curve.name in TELLING else len(TELLING))
+    place = {name: at for at, name in enumerate(TELLING)}
+    return sorted(curves, key=lambda curve: place.get(curve.name, len(place)))
 
 
 def _drawn(curve: Curve) -> Markup:
@@ -184,7 +189,8 @@ def _drawn(curve: Curve) -> Markup:
 
 def _accuracies(found: ModelView) -> Markup:
     """Draw the shares of held-out comparisons that were ordered rightly, the reward model's first."""
-    bars = [Bar(label, value, found.figure("reward_eval", f"{name}_low"), found.figure("reward_eval", f"{name}_high"))
+    bars = [Bar(label, value, found.figure("reward_eval", f"{name}_low"),
+                found.figure("reward_eval", f"{name}_high"))
             for name, label in SHARES if (value := found.figure("reward_eval", name)) is not None]
     return intervals(bars, "Right on held-out comparisons") if bars else Markup("")
 
@@ -208,8 +214,9 @@ def _ask(site: Site, number: int | None, reason: str = "", by: str = "", problem
     """Show the page on which a change is confirmed."""
     target, champion = _target(site.history, number), site.history.version(CHAMPION)
     models = [model_of(site.history, one.number) for one in (champion, target) if one is not None]
-    return site.page("model_change.html", status, section=SECTION, number=number, target=target, champion=champion,
-                     models=models, reason=reason, by=by, problem=problem, longest=(LONGEST_NAME, LONGEST_REASON))
+    return site.page("model_change.html", status, section=SECTION, number=number, target=target,
+                     champion=champion, models=models, reason=reason, by=by, problem=problem,
+                     longest=(LONGEST_NAME, LONGEST_REASON))
 
 
 async def _change(request: Request, number: int | None) -> Response:
@@ -226,7 +233,8 @@ async def _change(request: Request, number: int | None) -> Response:
         raise
     except UserError as error:
         return await run_in_threadpool(_ask, site, number, reason, by, str(error), 409)
-    return RedirectResponse(url("models", made, done="promoted" if number is not None else "rolled-back"), 303)
+    return RedirectResponse(url("models", made, done="promoted" if number is not None else "rolled-back"),
+                            303)
 
 
 def _move(site: Site, number: int | None, reason: str, by: str, seen: str) -> int:

@@ -17,13 +17,14 @@ from plumbline.preferences.reading.results import Quarantined
 from plumbline.web.site import site_of
 
 NAME = "api.jsonl"
-EXAMPLE = {"kind": "comparison", "prompt": [{"role": "user", "content": "Why?"}], "responses": ["Because.", "No."],
-           "label": "A", "source": "house", "annotator": "ada"}
+EXAMPLE = {"kind": "comparison", "prompt": [{"role": "user", "content": "Why?"}],
+           "responses": ["Because.", "No."], "label": "A", "source": "house", "annotator": "ada"}
 ROW = {"type": "object", "description": "A row of docs/data-formats.md: our own schema, or any format that "
                                         "is recognised by its fields.", "example": EXAMPLE}
 BODY = {"requestBody": {"required": True, "content": {
     "application/json": {"schema": {"oneOf": [ROW, {"type": "array", "items": ROW}]}, "example": [EXAMPLE]},
-    "application/x-ndjson": {"schema": {"type": "string"}, "example": orjson.dumps(EXAMPLE).decode() + "\n"}}}}
+    "application/x-ndjson": {"schema": {"type": "string"},
+                             "example": orjson.dumps(EXAMPLE).decode() + "\n"}}}}
 
 router = APIRouter()
 

@@ -19,11 +19,13 @@ STATUSES = ("running", "finished", "failed", "cancelled", "killed")
 def run_list(request: Request, status: str = "", q: str = "", page: int = 1) -> HTMLResponse:
     """Show the runs of a status with a word in their id, trigger, settings or message, newest first."""
     site = site_of(request)
-    found = [run for run in site.history.runs.values() if (not status or run.status == status) and _mentions(run, q)]
+    found = [run for run in site.history.runs.values()
+             if (not status or run.status == status) and _mentions(run, q)]
     pages = max(1, -(-len(found) // PAGE))
     page = min(max(1, page), pages)
-    return site.page("runs.html", latest=found[(page - 1) * PAGE:page * PAGE], found=len(found), wanted=status, q=q,
-                     page=page, pages=pages, statuses=STATUSES, total=len(site.history.runs), win_rates=win_rates)
+    return site.page("runs.html", latest=found[(page - 1) * PAGE:page * PAGE], found=len(found),
+                     wanted=status, q=q, page=page, pages=pages, statuses=STATUSES,
+                     total=len(site.history.runs), win_rates=win_rates)
 
 
 @router.get("/runs/{id}")
@@ -37,15 +39,16 @@ def run_page(request: Request, id: str, against: str = "", log: str = "", reload
         return RedirectResponse(url("runs", run.id), status_code=307)
     champion = champion_of(site.history)
     made = site.history.graph.rows.get(run.id, {})
+    lineage = {stage: url("lineage", *made[kind]) for stage, kind in BY_STAGE.items() if kind in made}
+    versions = [version for version in site.history.versions.values() if version.run == run.id]
     logs = logs_of(run)
     log = log if log in logs else _interesting(run, logs)
-    return site.page("run.html", run=run, other=other, champion=champion, view=run_view, progress=stage_progress(run),
+    return site.page("run.html", run=run, other=other, champion=champion, view=run_view,
+                     progress=stage_progress(run), lineage=lineage, versions=versions,
                      params=differences(other.params, run.params) if other else [],
                      figures=run_view.measured(run, other), gate=run_view.gate_of(site.reports, run),
-                     decision=run_view.decision_of(site.reports, run), logs=logs, log=log, lines=log_tail(run, log),
-                     lineage={stage: url("lineage", *made[kind]) for stage, kind in BY_STAGE.items() if kind in made},
-                     versions=[version for version in site.history.versions.values() if version.run == run.id],
-                     reload=reload and run.status == "running")
+                     decision=run_view.decision_of(site.reports, run), logs=logs, log=log,
+                     lines=log_tail(run, log), reload=reload and run.status == "running")
 
 
 def _mentions(run: Run, word: str) -> bool:

@@ -9,6 +9,7 @@ The models run in a process of their own, which plumbline.feedback.live_answers 
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
@@ -32,6 +33,7 @@ LONGEST_PROMPT = 4000
 REASON = "Asked on the page “Try it”."
 CUT = "<!-- answers -->"
 """Where the template is cut in two: what comes before the answers, and what after."""
+PROBLEM = Markup('</div></section></div><p class="notice bad" role="alert">{}</p>')
 NO_VERDICT = Markup('<p class="soft">These answers cannot be compared: fewer than two of them differ.</p>')
 
 router = APIRouter(include_in_schema=False)
@@ -89,18 +91,21 @@ async def _stream(site: Site, desk: Desk, request: Request, cast: Cast, prompt: 
                 yield str(escape(event.text))
             else:
                 said.append(event)
-                yield str(_end(event) + (_begin(cast, event.part + 1) if event.part + 1 < len(cast.parts) else ""))
-        yield "</div>" + await run_in_threadpool(_verdict_form, site, desk.store(), request, cast, prompt, said)
+                yield str(_end(event))
+                if event.part + 1 < len(cast.parts):
+                    yield str(_begin(cast, event.part + 1))
+        ask = partial(_verdict_form, site, desk.store(), request, cast, prompt, said)
+        yield "</div>" + await run_in_threadpool(ask)
     except UserError as error:
-        yield str(Markup('</div></section></div><p class="notice bad" role="alert">{}</p>').format(str(error)))
+        yield str(PROBLEM.format(str(error)))
     finally:
         events.close()
     yield after
 
 
 def _begin(cast: Cast, part: int) -> Markup:
-    return Markup('<section class="card side"><h2>{} <span class="soft">{}</span></h2><div class="untrusted answer">'
-                  ).format(part + 1, cast.parts[part].name)
+    return Markup('<section class="card side"><h2>{} <span class="soft">{}</span></h2>'
+                  '<div class="untrusted answer">').format(part + 1, cast.parts[part].name)
 
 
 def _end(said: Said) -> Markup:
@@ -108,7 +113,8 @@ def _end(said: Said) -> Markup:
     return Markup('</div><p class="reward">{}</p></section>').format(reward)
 
 
-def _verdict_form(site: Site, store: Store, request: Request, cast: Cast, prompt: Prompt, said: list[Said]) -> str:
+def _verdict_form(site: Site, store: Store, request: Request, cast: Cast, prompt: Prompt,
+                  said: list[Said]) -> str:
     """Store the pair, and return the buttons that turn the comparison into feedback."""
     different = list(_different(said))
     if len(different) < 2:

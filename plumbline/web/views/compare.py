@@ -65,7 +65,9 @@ class AnswerPair:
         """`a`, `b` or `tie`; None if nothing says which is better."""
         if self.outcome is None:
             return None
-        return "tie" if abs(self.outcome - 0.5) < TIE_WITHIN else "a" if self.outcome > 0.5 else "b"
+        if abs(self.outcome - 0.5) < TIE_WITHIN:
+            return "tie"
+        return "a" if self.outcome > 0.5 else "b"
 
     @property
     def disagreement(self) -> float:
@@ -120,21 +122,25 @@ def match(reports: Reports, a: Side, b: Side) -> Matched:
     """Return the prompts that both were asked, in the order of A's evaluation."""
     for_a, for_b = reports.samples(a.run), reports.samples(b.run)
     if _met(a, b, for_a):
-        return _judged(a, b, [(one.prompt, one.answers["policy"], one.answers["champion"], one.outcomes["champion"])
-                              for one in for_a], a)
+        rows = [(one.prompt, one.answers["policy"], one.answers["champion"], one.outcomes["champion"])
+                for one in for_a]
+        return _judged(a, b, rows, a)
     if _met(b, a, for_b):
-        return _judged(a, b, [(one.prompt, one.answers["champion"], one.answers["policy"],
-                               1.0 - one.outcomes["champion"]) for one in for_b], b)
+        rows = [(one.prompt, one.answers["champion"], one.answers["policy"], 1.0 - one.outcomes["champion"])
+                for one in for_b]
+        return _judged(a, b, rows, b)
     return _apart(a, b, for_a, for_b)
 
 
 def _met(one: Side, other: Side, samples: Sequence[Sample]) -> bool:
     """True if `other` was the champion that `one` was evaluated against."""
-    return (one.version is not None and other.version is not None and one.version.compared_with == other.version.number
-            and bool(samples) and all("champion" in sample.outcomes for sample in samples))
+    if one.version is None or other.version is None or one.version.compared_with != other.version.number:
+        return False
+    return bool(samples) and all("champion" in sample.outcomes for sample in samples)
 
 
-def _judged(a: Side, b: Side, rows: Sequence[tuple[Prompt, SampleAnswer, SampleAnswer, float]], of: Side) -> Matched:
+def _judged(a: Side, b: Side, rows: Sequence[tuple[Prompt, SampleAnswer, SampleAnswer, float]],
+            of: Side) -> Matched:
     pairs = []
     for prompt, left, right, outcome in rows:
         reward = _gap(left, right, REWARD)
@@ -155,12 +161,15 @@ def _apart(a: Side, b: Side, for_a: Sequence[Sample], for_b: Sequence[Sample]) -
             if sample.prompt in theirs]
     same = a.reward_model is not None and a.reward_model == b.reward_model
     gold = bool(both) and all(GOLD in one.measured for _, *two in both for one in two)
-    decides = GOLD if gold else REWARD if same else None
+    decides = GOLD if gold else (REWARD if same else None)
     pairs = []
     for prompt, left, right in both:
         gap = _gap(left, right, decides) if decides else None
-        outcome = None if gap is None else 0.5 if abs(gap) <= TIE_WITHIN else float(gap > 0)
-        pairs.append(AnswerPair(prompt, left, right, outcome, gap, _gap(left, right, REWARD) if same else None))
+        outcome = None
+        if gap is not None:
+            outcome = 0.5 if abs(gap) <= TIE_WITHIN else float(gap > 0)
+        reward_gap = _gap(left, right, REWARD) if same else None
+        pairs.append(AnswerPair(prompt, left, right, outcome, gap, reward_gap))
     said = {GOLD: "the gold reward says which answer is better.",
             REWARD: "the reward model that scored both says which answer is better.",
             None: "nothing measured on both says which answer is better."}

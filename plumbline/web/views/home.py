@@ -82,7 +82,8 @@ def win_rates(run: Run) -> list[Bar]:
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[ParamChange]:
     """Return the parameters that differ, by name: first those that both sides have."""
-    names = sorted(before.keys() | after.keys(), key=lambda name: (name not in before or name not in after, name))
+    names = sorted(before.keys() | after.keys(),
+                   key=lambda name: (name not in before or name not in after, name))
     found = (ParamChange(name, before.get(name), after.get(name)) for name in names)
     return [one for one in found if one.before != one.after]
 
@@ -127,8 +128,8 @@ def trends(history: History, champion: Champion | None) -> list[Markup]:
 
 
 def _draw_trends(history: History, champion: Champion | None) -> list[Markup]:
-    made = [(version.number, history.runs[version.run]) for version in reversed(list(history.versions.values()))
-            if version.run in history.runs]
+    oldest_first = reversed(list(history.versions.values()))
+    made = [(one.number, history.runs[one.run]) for one in oldest_first if one.run in history.runs]
     if len(made) < 2:
         return []
     at = (float(champion.version.number), "champion") if champion else None
@@ -181,7 +182,8 @@ def _git_diff(root: Path, commit: str, _when: int) -> list[str] | None:
         paths = sorted({path for stage in read_stages(root).values() for path in stage.code})
         command = ["git", "diff", "--name-only", "--relative", "--end-of-options", commit, "--", *paths]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=5)
-    except (OSError, subprocess.SubprocessError, YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (OSError, subprocess.SubprocessError, YAMLError, UnicodeDecodeError, KeyError, TypeError,
+            AttributeError):
         return None  # no git, or a dvc.yaml that is broken
     return done.stdout.splitlines()
 

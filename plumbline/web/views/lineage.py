@@ -11,8 +11,9 @@ NAMES: Mapping[Kind, str] = {
     "batch": "batch", "snapshot": "snapshot", "base": "base model", "sft": "SFT", "reward": "reward model",
     "examination": "examination", "policy": "policy", "evaluation": "evaluation", "version": "version"}
 PLURALS: Mapping[Kind, str] = {
-    "batch": "batches", "snapshot": "snapshots", "base": "base models", "sft": "SFT models", "reward": "reward models",
-    "examination": "examinations", "policy": "policies", "evaluation": "evaluations", "version": "versions"}
+    "batch": "batches", "snapshot": "snapshots", "base": "base models", "sft": "SFT models",
+    "reward": "reward models", "examination": "examinations", "policy": "policies",
+    "evaluation": "evaluations", "version": "versions"}
 WHAT: Mapping[Kind, str] = {
     "batch": "Preferences that arrived together.",
     "snapshot": "The exact set of batches that runs learned from.",

@@ -15,8 +15,8 @@ NAME_LETTERS, FIGURE_LETTERS = 14, 17
 """So many fit into a box."""
 HEADER = 26
 """The height of the line with the names of the columns."""
-COLUMN: dict[Kind, int] = {"batch": 0, "snapshot": 1, "base": 1, "sft": 2, "reward": 3, "examination": 4, "policy": 5,
-                           "evaluation": 6, "version": 7}
+COLUMN: dict[Kind, int] = {"batch": 0, "snapshot": 1, "base": 1, "sft": 2, "reward": 3, "examination": 4,
+                           "policy": 5, "evaluation": 6, "version": 7}
 HEADS = ("batches", "snapshot, base", "SFT", "reward model", "examination", "policy", "evaluation", "version")
 
 
@@ -69,9 +69,10 @@ def draw(graph: Graph, near: Neighbourhood, run: str | None) -> Picture:
     picture = layout(columns, edges, SIZES)
     refs = {name: ref for ref, name in ids.items()}
     own = {ref for ref in near.nodes if run in graph.nodes[ref].runs}
-    boxes = tuple(_box(graph.nodes[ref], picture.places[ids[ref]].x, picture.places[ids[ref]].y + HEADER, near.centre,
-                       run) for ref in near.nodes)
-    lines = tuple(EdgeLine(edge.path, _line_look(refs[edge.source], [refs[name] for name in edge.targets], own))
+    boxes = tuple(_box(graph.nodes[ref], picture.places[ids[ref]].x, picture.places[ids[ref]].y + HEADER,
+                       near.centre, run) for ref in near.nodes)
+    lines = tuple(EdgeLine(edge.path,
+                           _line_look(refs[edge.source], [refs[name] for name in edge.targets], own))
                   for edge in picture.edges)
     tops = sorted({(box.x, COLUMN[box.ref.kind]) for box in boxes})
     heads = tuple((x + SIZES.width / 2, _head(column, near.nodes)) for x, column in tops)

@@ -14,7 +14,8 @@ from plumbline.history.history import Run
 from plumbline.lineage.graph import Graph, Kind, Ref
 from plumbline.web.views.lineage import is_data, own_name, tooltip
 
-COLUMNS: tuple[Kind, ...] = ("snapshot", "base", "sft", "reward", "examination", "policy", "evaluation", "version")
+COLUMNS: tuple[Kind, ...] = ("snapshot", "base", "sft", "reward", "examination", "policy", "evaluation",
+                             "version")
 HEADS = ("data", "base", "SFT", "reward", "exam", "policy", "eval", "version")
 LANES = 4
 LANE_WIDTH, LETTER_WIDTH, SIDE = 17, 7, 15
@@ -93,7 +94,8 @@ def _lives(graph: Graph, runs: Sequence[Run], rows: Sequence[Mapping[Kind, Ref]]
         for ref in row.values():
             first.setdefault(ref, number)
             last[ref] = number
-    return {ref: _Life(first[ref], last[ref], graph.nodes[ref].made_by != runs[last[ref]].id) for ref in first}
+    return {ref: _Life(first[ref], last[ref], graph.nodes[ref].made_by != runs[last[ref]].id)
+            for ref in first}
 
 
 def _lanes(lives: Mapping[Ref, _Life]) -> dict[Ref, int]:
@@ -114,13 +116,15 @@ def _row(graph: Graph, number: int, run: Run, row: Mapping[Kind, Ref], lives: Ma
     down = {places[ref] for ref, life in lives.items() if life.first <= number < life.last}
     out = {places[ref] for ref, life in lives.items() if life.last == number and life.elsewhere}
     ends = [mark.x for mark in marks] or [0.0]
-    return RunRow(run, marks, tuple(sorted(up)), tuple(sorted(down)), tuple(sorted(out - down)), min(ends), max(ends))
+    return RunRow(run, marks, tuple(sorted(up)), tuple(sorted(down)), tuple(sorted(out - down)), min(ends),
+                  max(ends))
 
 
 def _mark(graph: Graph, run: Run, ref: Ref, x: float) -> Mark:
     node = graph.nodes[ref]
     made = node.made_by == run.id
-    looks = ["data" if is_data(ref.kind) else ref.kind if ref.kind == "version" else "stage", f"state-{node.state}",
-             "is-made" if made else "is-reused", *(f"is-{alias}" for alias in node.aliases if alias == "champion")]
+    looks = ["data" if is_data(ref.kind) else ref.kind if ref.kind == "version" else "stage",
+             f"state-{node.state}", "is-made" if made else "is-reused",
+             *(f"is-{alias}" for alias in node.aliases if alias == "champion")]
     title = ("" if made else "reused: ") + tooltip(node)
     return Mark(ref, x, " ".join(looks), title, own_name(node))

@@ -43,7 +43,8 @@ def stage_progress(run: Run) -> StageProgress | None:
         except json.JSONDecodeError:  # it is being written, or began before the piece that was read
             continue
         if isinstance(report, dict) and "total" in report:
-            return StageProgress(stage, str(report["what"]), int(report["step"]), int(report["total"]), report["eta_s"],
+            return StageProgress(stage, str(report["what"]), int(report["step"]), int(report["total"]),
+                                 report["eta_s"],
                             dict(report["metrics"]))
     return None
 

@@ -94,7 +94,8 @@ def measured(run: Run, other: Run | None) -> dict[str, list[FigureChange]]:
     found = {}
     for stage, step in run.steps.items():
         before: Mapping[str, float] = other.steps[stage].metrics if other and stage in other.steps else {}
-        found[stage] = [FigureChange(name, step.metrics[name], before.get(name)) for name in sorted(step.metrics)]
+        found[stage] = [FigureChange(name, value, before.get(name))
+                        for name, value in sorted(step.metrics.items())]
     return {stage: figures for stage, figures in found.items() if figures}
 
 
@@ -115,8 +116,8 @@ def accuracy_chart(run: Run) -> Markup:
     if "accuracy" not in metrics:
         return Markup("")
     count = metrics.get("n")
-    bars = [Bar("held-out accuracy", metrics["accuracy"], metrics.get("accuracy_low"), metrics.get("accuracy_high"),
-                f"n = {count:,.0f}" if count is not None else "")]
+    bars = [Bar("held-out accuracy", metrics["accuracy"], metrics.get("accuracy_low"),
+                metrics.get("accuracy_high"), f"n = {count:,.0f}" if count is not None else "")]
     bars += [Bar(label, metrics[name]) for name, label in (("ceiling_accuracy", "ceiling of the labels"),
                                                          ("longer_baseline_accuracy", "longer response wins"))
              if name in metrics]
