@@ -177,7 +177,8 @@ class KnownData:
     def _snapshot(self, snapshot: KnownSnapshot, title: str) -> NamedData:
         for run in snapshot.runs:
             if run.folder is not None and (files := _files(run.folder / SNAPSHOT, snapshot.batches)):
-                return NamedData(snapshot.digest, "snapshot", DataVersion(title, files), "", snapshot=snapshot)
+                version = DataVersion(title, files)
+                return NamedData(snapshot.digest, "snapshot", version, "", snapshot=snapshot)
         restore = f"`plumbline restore {snapshot.runs[0].id}` brings them."
         missing = f"The rows of this snapshot are not on this machine. {restore}"
         return NamedData(snapshot.digest, "snapshot", None, missing, snapshot=snapshot)

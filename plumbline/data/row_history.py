@@ -11,17 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
 from plumbline.data.changes import row_number
 from plumbline.data.named_versions import KnownData, NamedData
 from plumbline.errors import UserError
 from plumbline.history.assembly import runs_here
 from plumbline.lineage.records import RegisteredVersion, Run
-from plumbline.preferences.batches.arrivals import NO_ROWS, Arrival, folder_of, read_arrival, taken_away
-from plumbline.preferences.batches.batch import ROWS
+from plumbline.preferences.batches.arrivals import Arrival, arrival_index, folder_of, read_arrival, taken_away
 from plumbline.preferences.batches.folders import Folders
-from plumbline.preferences.batches.index import Hashes, index_of
+from plumbline.preferences.batches.index import Hashes
 from plumbline.preferences.prepare.writer import ROWS_FILE
 from plumbline.project.digests import cached_file, cached_listing
 from plumbline.project.dvc_yaml import outputs_of
@@ -159,17 +156,18 @@ def _arrivals_of(known: KnownData, number: int) -> tuple[list[Arrival], list[Arr
     """Return what brought the row, what took it away, whether it is out after all of them, and what is
     damaged.
     """
+    folders = known.home.preferences
     brought, removals, removed, damaged = [], [], False, []
     for arrival in known.arrivals():
         try:
-            rows, gone = _ids(known.home, arrival)
+            rows, gone = _ids(folders, folder_of(folders, arrival))
         except UserError as error:
             damaged.append(str(error))
             continue
-        if _holds(gone, number):
+        if number in gone:
             removals.append(arrival)
             removed = True
-        if _holds(rows, number):
+        if number in rows:
             brought.append(arrival)
             removed = removed and arrival.action != "supersede"
     return brought, removals, removed, damaged
@@ -242,23 +240,8 @@ def _read_table(table: Path, rows: Collection[str]) -> dict[str, str]:
             return found
 
 
-def _holds(rows: Hashes, number: int) -> bool:
-    at = int(np.searchsorted(rows, np.uint64(number)))
-    return at < len(rows) and int(rows[at]) == number
-
-
-def _ids(home: Home, arrival: Arrival) -> tuple[Hashes, Hashes]:
-    """Return the ids of the rows that an arrival brings, and of those that it takes away, sorted."""
-    folder = folder_of(home.preferences, arrival)
-    return (_sorted_rows(folder / ROWS, arrival.batch.digest, home.preferences.indexes),
-            _sorted_names(home.preferences, folder) if arrival.removes else NO_ROWS)
-
-
 @lru_cache(maxsize=1024)
-def _sorted_rows(file: Path, digest: str, indexes: Path) -> Hashes:
-    return np.sort(index_of(file, digest, indexes).row)
-
-
-@lru_cache(maxsize=1024)
-def _sorted_names(folders: Folders, folder: Path) -> Hashes:
-    return np.sort(taken_away(folders, read_arrival(folder)))
+def _ids(folders: Folders, folder: Path) -> tuple[Hashes, Hashes]:
+    """Return the ids of the rows that an arrival brings, and of those that it takes away."""
+    arrival = read_arrival(folder)
+    return arrival_index(folders, arrival).row, taken_away(folders, arrival)

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 STAGE, PIPELINE_RUN = "plumbline.stage", "plumbline.pipeline_run"
 RECORD = "record"
 SNAPSHOT = "data/snapshot"
+Kept = TypeVar("Kept", bound=BaseModel)
 STATUS: Mapping[str, Status] = {"FINISHED": "finished", "KILLED": "cancelled", "FAILED": "failed"}
 UNKNOWN = -1
 """The process, or the seconds, of a run that has no run.json."""
@@ -130,7 +131,7 @@ def stage_facts(run: "MlflowRun", artifacts: RunArtifacts) -> StageFacts:
     measured.
     """
     tags, finished = run.data.tags, run.info.status == "FINISHED"
-    receipt = _receipt(artifacts.read(run, "receipt.json")) if finished else None
+    receipt = _parsed(Receipt, artifacts.read(run, "receipt.json")) if finished else None
     measured = _numbers(artifacts.read(run, "metrics.json")) if finished else {}
     data = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs} if run.inputs else {}
     left = _beginning(tags, "output.")
@@ -159,7 +160,7 @@ def pipeline_facts(run: "MlflowRun", home: Home,
         found = read_bytes(folder / place) if folder else None
         return found or artifacts.read(run, f"{RECORD}/{name}")
 
-    record = _record(file(RECORD_FILE, RECORD_FILE))
+    record = _parsed(RunRecord, file(RECORD_FILE, RECORD_FILE))
     if record is None or record.id != run.data.tags[PIPELINE_RUN]:
         record = _from_tags(run)
     if run.info.status in STATUS:  # it may have ended where nobody could write run.json any more
@@ -176,7 +177,7 @@ def workspace_facts(folder: Path) -> tuple[PipelineFacts, ManifestFacts | None]:
     """Return what a run's workspace says without MLflow; its parameters are left out, because YAML takes
     long.
     """
-    record = _record(read_bytes(folder / RECORD_FILE))
+    record = _parsed(RunRecord, read_bytes(folder / RECORD_FILE))
     # Where it is damaged, what the run learned from can be read all the same.
     if record is None or record.id != folder.name:
         record = RunRecord(id=folder.name, created="", project="", pid=UNKNOWN, host="", status="failed")
@@ -202,9 +203,9 @@ def _beginning(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
     return {name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)}
 
 
-def _receipt(text: bytes | None) -> Receipt | None:
+def _parsed(kind: type[Kept], text: bytes | None) -> Kept | None:
     try:
-        return Receipt.model_validate_json(text) if text else None
+        return kind.model_validate_json(text) if text else None
     except ValidationError:
         return None
 
@@ -215,13 +216,6 @@ def _numbers(text: bytes | None) -> dict[str, float]:
         return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
     except (orjson.JSONDecodeError, AttributeError):
         return {}
-
-
-def _record(text: bytes | None) -> RunRecord | None:
-    try:
-        return RunRecord.model_validate_json(text) if text else None
-    except ValidationError:
-        return None
 
 
 def _from_tags(run: "MlflowRun") -> RunRecord:

@@ -280,10 +280,9 @@ def registered_versions(home: Home) -> tuple[Mapping[int, RegisteredVersion], st
     versions.
     """
     history = History(home)
+    problem = ""
     try:
         history.refresh_versions()
-    except StoreGone:
-        return history.versions, ""
     except UserError as error:
-        return history.versions, str(error)
-    return history.versions, ""
+        problem = "" if isinstance(error, StoreGone) else str(error)
+    return history.versions, problem

@@ -9,7 +9,7 @@ that was deleted and restored) would be missed: one page of old ones is looked a
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PAGE, FIRST_PAGE = 100, 20
 """`search_runs` of 1,000 takes as long as thirty of 100."""
 LOOK_BACK_SECONDS = 10.0
+Item = TypeVar("Item")
 NEWEST_FIRST = ("attributes.start_time DESC",)
 
 
@@ -124,29 +125,17 @@ class Reader:
         if state == self._asked and not again:
             return None
         self._asked = state
-        versions = [_version(one, model.aliases) for one in self._versions()]
+        pages: Iterator[list[ModelVersion]] = _pages(self._versions)
+        versions = [_version(one, model.aliases) for page in pages for one in page]
         moves = [_move(value) for name, value in sorted(model.tags.items(), reverse=True)
                  if name.startswith(MOVE)]
         return Registered(tuple(sorted(versions, key=lambda one: -one.number)), tuple(moves))
 
-    def _versions(self) -> "Iterator[ModelVersion]":
-        token: str | None = None
-        while True:
-            page = self._client.search_model_versions(f"name = '{self._name}'", max_results=PAGE,
-                                                      page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+    def _versions(self, token: str | None) -> "PagedList[ModelVersion]":
+        return self._client.search_model_versions(f"name = '{self._name}'", PAGE, page_token=token)
 
     def _pages(self, query: str) -> "Iterator[list[MlflowRun]]":
-        token: str | None = None
-        while True:
-            page = self._search(query, PAGE, token)
-            yield page
-            token = page.token
-            if not token:
-                return
+        return _pages(lambda token: self._search(query, PAGE, token))
 
     def _search(self, query: str, size: int, token: str | None = None,
                 deleted: bool = False) -> "PagedList[MlflowRun]":
@@ -158,6 +147,17 @@ class Reader:
     @staticmethod
     def _all_known(page: "list[MlflowRun]", known: Callable[[str], bool]) -> bool:
         return all(known(run.info.run_id) for run in page)
+
+
+def _pages(ask: "Callable[[str | None], PagedList[Item]]") -> "Iterator[list[Item]]":
+    """Yield pages until MLflow gives no token for another."""
+    token: str | None = None
+    while True:
+        page = ask(token)
+        yield page
+        token = page.token
+        if not token:
+            return
 
 
 def _version(version: "ModelVersion", aliases: Mapping[str, str]) -> RegisteredVersion:

@@ -63,9 +63,9 @@ class Node:
         return self.version.aliases if self.version else ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Graph:
-    """All nodes and edges."""
+    """All nodes and edges; a new graph is another one, whatever it holds."""
 
     nodes: Mapping[Ref, Node]
     up: Mapping[Ref, tuple[Ref, ...]]

@@ -21,7 +21,7 @@ from plumbline.errors import as_user_error
 from plumbline.web import security
 from plumbline.web.bodies import given_again, whole_body
 from plumbline.web.problems import answer_to
-from plumbline.web.security import Keys, Refused, Visitor
+from plumbline.web.security import Keys, Refused
 
 log = logging.getLogger("plumbline.web")
 NEEDS_TOKEN = ("This needs the token. In a browser, open the address that `plumbline ui` printed at its "
@@ -79,7 +79,7 @@ class Guard:
         if "content-length" in request.headers and "transfer-encoding" in request.headers:
             raise Refused(400, TWO_LENGTHS)  # servers that disagree on it take a body for a request
         signed_in = security.has_cookie(request.headers, self._keys)
-        reset = security.visitor.set(Visitor(self._keys.form if signed_in else None))
+        reset = security.visitor.set(self._keys.form if signed_in else "")
         try:
             if request.method in security.SAFE_METHODS:
                 answer = self._with_token(request) or self._closed(request, signed_in)

@@ -101,25 +101,18 @@ def open_keys(home: Home) -> tuple[Keys, bool]:
     return Keys(token, f"plumbline-{hashlib.sha256(str(home.folder).encode()).hexdigest()[:8]}"), made
 
 
-@dataclass(frozen=True)
-class Visitor:
-    """Who asked for the page that is being rendered."""
-
-    form: str | None = None
-    """The form value of a signed-in person."""
-
-
-visitor: ContextVar[Visitor] = ContextVar("visitor", default=Visitor())  # noqa: B039 - it is frozen
+visitor: ContextVar[str] = ContextVar("visitor", default="")
+"""The form value of the signed-in person who asked for the page that is being rendered; empty for others."""
 
 
 def signed_in() -> bool:
     """True if the visitor may change something."""
-    return visitor.get().form is not None
+    return bool(visitor.get())
 
 
 def form_value() -> str:
     """Return what a script sends as `X-Plumbline-Token`; empty for a visitor who may only read."""
-    return visitor.get().form or ""
+    return visitor.get()
 
 
 def form_token() -> Markup:

@@ -78,15 +78,12 @@ class Updates(threading.Thread):
         try:
             if not _nothing_yet(self._history.home):
                 self._history.refresh()
-        except UserError as error:
-            problem = str(error)
-            if problem != self._freshness.problem:
-                log.warning("%s", problem)
         except Exception as error:
-            problem = (f"The history could not be read ({type(error).__name__}); the server's log has the "
-                       "details.")
+            expected = isinstance(error, UserError)
+            problem = str(error) if expected else (
+                f"The history could not be read ({type(error).__name__}); the server's log has the details.")
             if problem != self._freshness.problem:
-                log.exception("The history could not be read")
+                log.warning("%s", problem, exc_info=None if expected else error)
         self._freshness.problem = problem
 
     def _due(self) -> Due | str:

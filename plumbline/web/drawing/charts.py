@@ -6,7 +6,6 @@ shows: it is the text alternative, to which each function adds the figures that 
 
     lines([Series("KL", [(1, 0.0), (2, 0.3)])], "KL to the reference", x="update")
     intervals([Bar("against SFT", 0.59, 0.52, 0.65, "n = 193")], "Win rates")
-    sparkline([0.51, 0.55, 0.59], "win rate of the last versions")
     timeline([Span("sft", 0, 117, "ran", "117 s")], "Stages of the run")
 """
 
@@ -69,19 +68,6 @@ class Span:
     note: str = ""
 
 
-def sparkline(values: Sequence[float | None], label: str) -> Markup:
-    """Draw a small line without axes whose last value is marked; nothing for fewer than two values."""
-    known = [(float(i), value) for i, value in enumerate(values) if value is not None and _drawable(value)]
-    if len(known) < 2:
-        return Markup("")
-    place = _scale(known[0][0], known[-1][0]), _scale(*_bounds([y for _, y in known], padded=True), flip=True)
-    end = known[-1][1]
-    text = f"{label}: {number(known[0][1])} to {number(end)} over {len(known)} values"
-    dot = Markup('<circle class="dot" cx="{}" cy="{}" r="3"/>').format(_percent(place[0](known[-1][0])),
-                                                                     _percent(place[1](end)))
-    return _svg("spark", 32, text, _path(known, *place, "series-1") + dot)
-
-
 def lines(series: Sequence[Series], label: str, x: str = "", reference: float | None = None,
           at: tuple[float, str] | None = None) -> Markup:
     """Draw lines over a common pair of axes, with a legend if there are several.
@@ -112,7 +98,10 @@ def lines(series: Sequence[Series], label: str, x: str = "", reference: float | 
 
 def intervals(bars: Sequence[Bar], label: str, reference: float | None = 0.5, low: float = 0.0,
               high: float = 1.0) -> Markup:
-    """Draw values with their intervals on one scale from `low` to `high`, with a line at `reference`."""
+    """Draw values, if any, with their intervals on a scale from `low` to `high`, with a line at `reference`.
+    """
+    if not bars:
+        return Markup("")
     across = _scale(low, high)
     rows = Markup("").join(_interval_row(bar, across, reference) for bar in bars)
     return Markup('<ul class="chart intervals" aria-label="{}">{}</ul>').format(label, rows)
@@ -131,25 +120,6 @@ def timeline(spans: Sequence[Span], label: str) -> Markup:
     text = "; ".join(f"{span.label} {span.status} {span.note}".strip() for span in spans)
     plot = _svg("plot", height, f"{label}: {text}", Markup("").join([*grid, *rows]))
     return Markup('<div class="chart timeline">{}</div>').format(plot)
-
-
-def histogram(counts: Sequence[tuple[str, int]], label: str) -> Markup:
-    """Draw columns side by side with their names as tooltips; the first, middle and last name are written
-    below.
-    """
-    most = max((count for _, count in counts), default=0) or 1
-    width = 1 / max(1, len(counts))
-    marks = []
-    for i, (name, count) in enumerate(counts):
-        share = count / most
-        column = Markup('<rect class="column" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>')
-        marks.append(column.format(_percent((i + 0.1) * width), _percent(1 - share), _percent(0.8 * width),
-                                   _percent(share), f"{name}: {number(count)}"))
-        if i in {0, len(counts) // 2, len(counts) - 1}:
-            marks.append(Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                _percent((i + 0.5) * width), 120 + 16, name))
-    text = f"{label}: {len(counts)} columns, the largest {number(most)}"
-    return _figure("columns", label, _svg("plot", 120, text, Markup("").join(marks)), [])
 
 
 def _svg(kind: str, height: float, text: str, inside: Markup) -> Markup:
@@ -308,12 +278,11 @@ def _scale(low: float, high: float, flip: bool = False) -> Scale:
     return place
 
 
-def _bounds(values: Sequence[float], padded: bool = False) -> tuple[float, float]:
+def _bounds(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-90):
         low, high = low - (abs(low) or 1.0) * 0.1, high + (abs(high) or 1.0) * 0.1
-    room = (high - low) * 0.12 if padded else 0.0
-    return low - room, high + room
+    return low, high
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -40,7 +40,7 @@ def home_page(request: Request, reload: bool = True) -> HTMLResponse:
                      running=[(run, stage_progress(run)) for run in running], reload=reload and bool(running),
                      latest=list(history.runs.values())[:LATEST], total=len(history.runs),
                      win_rates=win_rates, due=site.freshness.due or look_up_due(site.home),
-                     changed=_changed(site.home, champion), trends=trends(history, champion))
+                     changed=_changed(site.home, champion), trends=trends(history))
 
 
 @router.get(SIGN_IN)

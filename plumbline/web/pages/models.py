@@ -53,7 +53,7 @@ class ModelView:
     @property
     def chart(self) -> Markup:
         """Draw its win rates with their intervals."""
-        return intervals(self.rates, "Win rates") if self.rates else Markup("")
+        return intervals(self.rates, "Win rates")
 
     def figure(self, stage: str, name: str) -> float | None:
         """Return a metric of a stage of its run, or None."""
@@ -69,9 +69,8 @@ def models(request: Request, page: int = 1) -> HTMLResponse:
     pages = max(1, -(-len(numbers) // PAGE))
     page = min(max(1, page), pages)
     shown = [model_of(site.history, number) for number in numbers[(page - 1) * PAGE:page * PAGE]]
-    champion = champion_of(site.history)
     return site.page("models.html", section=SECTION, models=shown, page=page, pages=pages, total=len(numbers),
-                     trends=trends(site.history, champion),
+                     trends=trends(site.history),
                      can_roll_back=site.history.version(PREVIOUS) is not None)
 
 
@@ -192,7 +191,7 @@ def _accuracies(found: ModelView) -> Markup:
     bars = [Bar(label, value, found.figure("reward_eval", f"{name}_low"),
                 found.figure("reward_eval", f"{name}_high"))
             for name, label in SHARES if (value := found.figure("reward_eval", name)) is not None]
-    return intervals(bars, "Right on held-out comparisons") if bars else Markup("")
+    return intervals(bars, "Right on held-out comparisons")
 
 
 def _blocks(reports: Reports, run: Run, stage: str, name: str) -> list[ReportBlock]:

@@ -62,8 +62,8 @@ def _answers(row: Row) -> list[ShownAnswer]:
             ranked = sorted(zip(row.ranks, row.responses, strict=True), key=lambda pair: pair[0])
             return [ShownAnswer(text, f"rank {rank}", rank == 1) for rank, text in ranked]
         case Comparison():
-            marks = {row.label: "preferred"} if row.label != "tie" else {"A": "tie", "B": "tie"}
-            return [ShownAnswer(text, marks.get(label, ""), row.label == label)
+            other = "tie" if row.label == "tie" else ""
+            return [ShownAnswer(text, "preferred" if row.label == label else other, row.label == label)
                     for label, text in zip("AB", row.responses, strict=True)]
 
 

@@ -14,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.history.history import History, Move, RegisteredVersion, Run
+from plumbline.lineage.graph import Graph
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
 from plumbline.tracking.registry import CHAMPION
@@ -43,8 +44,7 @@ class Champion:
     @property
     def chart(self) -> Markup:
         """Draw its win rates with their intervals."""
-        bars = win_rates(self.run) if self.run else []
-        return intervals(bars, "Win rates") if bars else Markup("")
+        return intervals(win_rates(self.run) if self.run else [], "Win rates")
 
 
 @dataclass(frozen=True)
@@ -108,31 +108,23 @@ def changed_code(home: Home, run: Run) -> list[str] | None:
     return _git_diff(home.root, run.git_commit, int(time.monotonic() / GIT_SECONDS))
 
 
-_drawn: tuple[History, object, object, list[Markup]] | None = None
-
-
-def trends(history: History, champion: Champion | None) -> list[Markup]:
+def trends(history: History) -> list[Markup]:
     """How win rate, reward-model accuracy, data and KL have developed over the versions; empty below two
     versions.
 
-    A history replaces what it holds, so the charts of the same versions and runs are drawn once.
+    A history replaces its graph when something is new, so the charts of the same graph are drawn once.
     """
-    global _drawn
-    known = _drawn
-    if known and known[0] is history and known[1] is history.versions and known[2] is history.runs:
-        return known[3]
-    key = history.versions, history.runs
-    charts = _draw_trends(history, champion)
-    _drawn = (history, *key, charts)
-    return charts
+    return _draw_trends(history, history.graph)
 
 
-def _draw_trends(history: History, champion: Champion | None) -> list[Markup]:
+@lru_cache(maxsize=2)
+def _draw_trends(history: History, _made_of_all: Graph) -> list[Markup]:
+    champion = history.version(CHAMPION)
     oldest_first = reversed(list(history.versions.values()))
     made = [(one.number, history.runs[one.run]) for one in oldest_first if one.run in history.runs]
     if len(made) < 2:
         return []
-    at = (float(champion.version.number), "champion") if champion else None
+    at = (float(champion.number), "champion") if champion else None
     rate = _measured(made, "preference_eval", "win_rate_vs_sft")
     accuracy = _measured(made, "reward_eval", "accuracy")
     kl = _measured(made, "ppo", "kl")

@@ -126,8 +126,7 @@ def accuracy_chart(run: Run) -> Markup:
 
 def rates_chart(run: Run) -> Markup:
     """Draw the win rates that the decision rests on."""
-    bars = win_rates(run)
-    return intervals(bars, "Win rates") if bars else Markup("")
+    return intervals(win_rates(run), "Win rates")
 
 
 def command_of(run: Run) -> str:

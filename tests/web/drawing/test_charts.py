@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from plumbline.web.drawing.charts import Bar, Series, Span, histogram, intervals, lines, sparkline, timeline
+from plumbline.web.drawing.charts import Bar, Series, Span, intervals, lines, timeline
 from testing.hostile import TEXTS, active_in
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
@@ -32,13 +32,6 @@ def test_lines_stay_inside_their_frame(points: list[tuple[float, float]], refere
     assert "nan" not in str(chart).lower().replace("–", "")
 
 
-@given(st.lists(st.one_of(st.none(), FLOATS), max_size=30))
-def test_a_sparkline_takes_anything(values: list[float | None]) -> None:
-    chart = sparkline(values, "win rate")
-    parsed(chart)
-    assert all(0 <= share <= 100 for share in shares(chart))
-
-
 def test_a_line_says_where_it_begins_and_ends() -> None:
     both = [Series("KL", [(1, 0.0), (2, 1.5), (3, 4.25)]), Series("limit", [(1, 5.0), (3, 5.0)])]
     chart = lines(both, "KL", "update")
@@ -55,7 +48,7 @@ def test_a_gap_is_a_gap() -> None:
 
 def test_nothing_recorded_is_said() -> None:
     assert "nothing was recorded" in lines([Series("loss", [])], "Loss")
-    assert sparkline([0.5], "x") == ""
+    assert intervals([], "x") == ""
 
 
 def test_a_long_line_is_thinned_and_keeps_its_end() -> None:
@@ -94,15 +87,9 @@ def test_a_time_line_has_round_times(end: float, last: str, most: int) -> None:
     assert 1 <= len(found) <= most
 
 
-def test_columns_are_as_high_as_their_counts() -> None:
-    chart = str(histogram([("0", 1), ("1", 4), ("2", 2)], "Ratings"))
-    assert [float(share) for share in re.findall(r'height="([0-9.]+)%"', chart)] == [25.0, 100.0, 50.0]
-
-
 @pytest.mark.parametrize("text", TEXTS)
 def test_hostile_names_stay_text(text: str) -> None:
     charts = [lines([Series(text, [(1, 1), (2, 2)]), Series("b", [(1, 1)])], text, text, at=(1.5, text)),
-              intervals([Bar(text, 0.5, 0.4, 0.6, text)], text), timeline([Span(text, 0, 1, "ran", text)], text),
-              histogram([(text, 1)], text), sparkline([1, 2], text)]
+              intervals([Bar(text, 0.5, 0.4, 0.6, text)], text), timeline([Span(text, 0, 1, "ran", text)], text)]
     for chart in charts:
         assert not active_in(str(chart))
