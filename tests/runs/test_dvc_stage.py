@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from plumbline.errors import UserError
 from plumbline.project.digests import cached_file, digest
@@ -54,6 +55,19 @@ def test_what_was_kept_comes_back(project: Path) -> None:
     assert (project / "out/a.txt").read_text() == "1"
     (project / "make.py").write_text("print()")
     assert not dvc_stage.restore(project, "one")
+
+
+def test_two_stages_stand_in_the_lock_as_dvc_writes_them(project: Path) -> None:
+    with (project / "dvc.yaml").open("a") as out:
+        out.write("  two:\n    cmd: [echo 'yes', 'true']\n    deps: [note.txt]\n    outs: [late.txt]\n")
+    make(project, "1")
+    (project / "late.txt").write_text("late")
+    dvc_stage.commit(project, "one")
+    dvc_stage.commit(project, "two")
+    ours = (project / "dvc.lock").read_text()
+    subprocess.run([sys.executable, "-m", "dvc", "commit", "--force"], cwd=project, check=True, capture_output=True)
+    assert YAML(typ="safe").load(ours) == YAML(typ="safe").load(project / "dvc.lock")
+    assert list(YAML(typ="safe").load(ours)["stages"]) == ["one", "two"]
 
 
 def test_clearing_needs_no_outputs(project: Path) -> None:
