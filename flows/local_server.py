@@ -7,6 +7,7 @@ nobody but this process and its children, who alone know its key.
 """
 
 import atexit
+import gc
 import os
 import secrets
 import socket
@@ -26,6 +27,16 @@ STARTUP_SECONDS = 120
 END_SECONDS = 10
 RESTART_SECONDS = 30
 """How long `plumbline up` may take to start its server again."""
+SERVER_SETTINGS = {
+    # The marks that Prefect gives its own temporary server: no web pages, no schedules.
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    # A library of the server's compiles checks of types into itself whenever it is imported.
+    "PY_KEY_VALUE_DISABLE_BEARTYPE": "1",
+}
+KEPT_OBJECTS = 50_000
+"""How many new objects make Python look for garbage; its default is 700. What an import makes stays, and looking for
+garbage in that is a tenth of a second out of each."""
 UNTIL_PIPE_CLOSES = '"$@" & cat > /dev/null; kill -TERM $! 2> /dev/null; wait'
 
 
@@ -39,14 +50,11 @@ class LocalServer:
         self.api_url = f"http://127.0.0.1:{port}/api"
         self.key = secrets.token_urlsafe(32)
         self.log = home.folder / "prefect" / "server.log"
-        command = [sys.executable, "-m", "uvicorn", "--factory", "plumbline.service.prefect_guard:create_app",
-                   "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
-        # The marks that Prefect gives its own temporary server: no web pages, no schedules, final settings.
-        marks = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1",
-                 "PREFECT_SERVER_API_AUTH_STRING": self.key}
+        command = ["sh", "-c", UNTIL_PIPE_CLOSES, "sh", sys.executable, "-m", "flows.local_server", str(port)]
+        environment = {**os.environ, **SERVER_SETTINGS, "PREFECT_SERVER_API_AUTH_STRING": self.key}
         with self.log.open("w", encoding="utf-8") as log:
-            self._shell = subprocess.Popen(["sh", "-c", UNTIL_PIPE_CLOSES, "sh", *command], stdin=subprocess.PIPE,
-                                           stdout=log, stderr=log, env={**os.environ, **marks}, start_new_session=True)
+            self._shell = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment,
+                                           cwd=home.root, start_new_session=True)
 
     def wait(self) -> None:
         """Return when the server answers. Raises UserError when it does not."""
@@ -98,3 +106,16 @@ def _require_answer(home: Home, api_url: str) -> None:
             raise UserError(f"Prefect's server at {api_url} does not answer ({problem}), and a run needs it. Nothing "
                             f"was begun. {advice}")
         time.sleep(0.5)
+
+
+def serve(port: int) -> None:
+    """Be the server, until it is told to end."""
+    gc.set_threshold(KEPT_OBJECTS)
+    import uvicorn
+
+    uvicorn.run("plumbline.service.prefect_guard:create_app", factory=True, host="127.0.0.1", port=port,
+                log_level="error", lifespan="on")
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

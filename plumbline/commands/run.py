@@ -4,6 +4,7 @@ Both `plumbline run` and `plumbline retry` do.
 """
 
 import contextlib
+import gc
 import json
 import os
 import threading
@@ -45,10 +46,11 @@ def details(folder: Path) -> dict[str, object]:
 
 def _run_flow(home: Home, request: Request, console: Console) -> str:
     """Run the flow in this process under a Prefect server of its own; returns the run's id."""
-    from flows.local_server import start_local_server
+    from flows.local_server import KEPT_OBJECTS, start_local_server
     from plumbline.commands.terminal import Bars, Lines
     from plumbline.project.watcher import watcher
 
+    gc.set_threshold(KEPT_OBJECTS)
     with console.status("Starting Prefect"):
         server = start_local_server(home)
         # The server needs some seconds: import what is slow meanwhile.

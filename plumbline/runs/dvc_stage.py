@@ -72,8 +72,8 @@ def _write_entry(root: Path, stage: "PipelineStage") -> None:
 
     entry = json.loads(json.dumps(to_lockfile(stage)))  # plain dicts
     yaml = YAML(typ="safe")
-    yaml.default_flow_style = False  # type: ignore[assignment]
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     text = io.StringIO()
     yaml.dump({"schema": "2.0", "stages": {**read_lock(root), **entry}}, text)
     write_whole(root / LOCK, text.getvalue())
