@@ -104,7 +104,9 @@ def test_a_page_of_another_site_runs_nothing(up: Up) -> None:
     assert not pwned.exists()
 
 
-def test_the_key_stays_the_same(up: Up, tmp_path: Path) -> None:
+def test_the_key_stays_the_same(up: Up, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in up.client:  # or the parts would use that server
+        monkeypatch.delenv(name)
     made = [make_parts(Home(up.root, up.home), "127.0.0.1") for _ in range(2)]
     keys = {part.environment.get("PREFECT_API_AUTH_STRING") for parts in made for part in parts
             if part.name in ("worker", "pages")}
