@@ -18,7 +18,7 @@ from testing.prefect_api import ask
 from testing.servers import answers, free_port
 from testing.waiting import eventually
 
-START_SECONDS = 120
+START_SECONDS = 400
 
 
 @dataclass(frozen=True)

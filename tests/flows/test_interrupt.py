@@ -37,7 +37,8 @@ def status(root: Path) -> str:
 @pytest.mark.usefixtures("private_server")
 @pytest.mark.parametrize(("kill", "number"), [
     pytest.param(os.killpg, signal.SIGINT, id="Ctrl-C, which the whole group gets"),
-    pytest.param(os.kill, signal.SIGTERM, id="SIGTERM"),
+    # `plumbline cancel` sends the second: test_retry.py.
+    pytest.param(os.kill, signal.SIGTERM, id="SIGTERM", marks=pytest.mark.evidence),
     pytest.param(os.kill, signal.SIGINT, id="SIGINT", marks=pytest.mark.evidence),
 ])
 def test_cancelling_leaves_nothing_behind(project: Path, kill: Callable[[int, int], None], number: int) -> None:
