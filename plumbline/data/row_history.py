@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from plumbline.data.changes import row_number
-from plumbline.data.named_versions import KnownData, NamedData
+from plumbline.data.named_versions import KnownData
 from plumbline.errors import UserError
 from plumbline.history.assembly import runs_here
 from plumbline.lineage.records import RegisteredVersion, Run
@@ -88,17 +88,6 @@ class RowHistory:
                         f"diff` and `plumbline data show` print the ids of rows.{damage}")
 
 
-@dataclass(frozen=True)
-class RowContent:
-    """The text of a row."""
-
-    row: dict[str, object]
-    """In our schema."""
-    found_in: NamedData
-    others: list[dict[str, object]]
-    """Other rows there that judge the same responses."""
-
-
 def row_history(known: KnownData, versions: Versions, row: str) -> RowHistory:
     """Return what arrivals, runs and models have to do with a row. Raises UserError for what is no row's
     id.
@@ -121,10 +110,12 @@ def where_is(home: Home, versions: Versions, row: str) -> RowHistory:
     return found
 
 
-def row_content(known: KnownData, found: RowHistory) -> tuple[RowContent | None, list[str]]:
-    """Return a row's text, or None, and what is wrong with damaged data that was passed over.
+def row_content(known: KnownData, found: RowHistory) -> tuple[list[dict[str, object]], list[str]]:
+    """Return a row in our schema, and what is wrong with damaged data that was passed over.
 
-    It is looked for in the data of the runs that used it, then in the batches that brought it, then in `now`.
+    Behind the row follow others that judge the same responses; the list is empty if no file here holds the
+    row. It is looked for in the data of the runs that used it, then in the batches that brought it, then in
+    `now`.
     """
     number = row_number(found.row)
     damaged: list[str] = []
@@ -137,12 +128,10 @@ def row_content(known: KnownData, found: RowHistory) -> tuple[RowContent | None,
             browser = known.browser(data)
             place = browser.place(number)
             if place is not None:
-                read = browser.columns.read
-                others = [read(one) for one in browser.others(place)]
-                return RowContent(read(place), data, others), damaged
+                return [browser.columns.read(one) for one in (place, *browser.others(place))], damaged
         except UserError as error:
             damaged.append(str(error))
-    return None, damaged
+    return [], damaged
 
 
 def learners(home: Home, versions: Versions, rows: Collection[str]) -> list[LearnedModel]:

@@ -242,13 +242,15 @@ def _flat_params(text: bytes | None) -> dict[str, str]:
         values = YAML(typ="safe").load(text.decode()) if text else None
     except (YAMLError, UnicodeDecodeError):
         values = None
-    flat: dict[str, str] = {}
-    for key, value in (values or {}).items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{name}": str(inner) for name, inner in value.items()}
-        else:
-            flat[key] = str(value)
-    return {name: masked_value(name, value) for name, value in flat.items()}
+    return {name: masked_value(name, value) for name, value in flat(values or {}).items()}
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Flatten {"sft": {"epochs": 2}} to {"sft.epochs": "2"}."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
+    return found
 
 
 def _locked_snapshot(text: bytes | None) -> str | None:

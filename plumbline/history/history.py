@@ -94,8 +94,7 @@ class History:
 
     def version(self, name: str) -> RegisteredVersion | None:
         """Return the version with that number or alias; None if there is none."""
-        known = (one for one in self.versions.values() if name == str(one.number) or name in one.aliases)
-        return next(known, None)
+        return next((one for one in self.versions.values() if name in (str(one.number), *one.aliases)), None)
 
     def refresh(self) -> None:
         """Read what is new. Raises UserError when MLflow's store cannot be read; what was read before

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.project.run_record import Status
@@ -115,9 +117,4 @@ class Registered:
 
 def registered(values: Mapping[str, list[dict[str, object]]]) -> Registered:
     """Return what `Registered.plain` made these values of."""
-    versions = []
-    for one in values["versions"]:
-        aliases = tuple(cast(list[str], one["aliases"]))
-        versions.append(RegisteredVersion(**{**one, "aliases": aliases}))  # type: ignore[arg-type]
-    moves = (Move(**one) for one in values["moves"])  # type: ignore[arg-type]
-    return Registered(tuple(versions), tuple(moves))
+    return TypeAdapter(Registered).validate_python(values)

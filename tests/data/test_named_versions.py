@@ -118,13 +118,13 @@ def test_a_row_that_models_learned_from_and_that_was_taken_away(history: History
     found = story(history, taught["train"])
     assert [learner.version for learner in found.learners] == [1] and not found.removed
     known = KnownData(history.home, history.runs)
-    assert [use.went_to for use in found.uses] == ["train"] and row_content(known, found)[0] is not None
+    assert [use.went_to for use in found.uses] == ["train"] and row_content(known, found)[0]
     assert [arrival.batch.source for arrival in found.arrivals] == ["first.jsonl"]
     assert story(history, taught["heldout"]).learners == []
     arrive(project, "gone.jsonl", [], "remove", np.array([int(taught["train"], 16)], np.uint64))
     gone = story(history, taught["train"].upper())
     assert gone.removed and [arrival.reason for arrival in gone.removals] == ["a reason"]
-    assert row_content(known, gone)[0] is not None and len(browser) == 40
+    assert row_content(known, gone)[0] and len(browser) == 40
     with pytest.raises(UserError, match="holds the row"):
         where_is(project, history.versions, "0123456789abcdef")
     with pytest.raises(UserError, match="16 hexadecimal"):
@@ -138,7 +138,7 @@ def test_a_run_whose_prepared_data_is_gone_is_said_to_be_unknown(history: Histor
     (run.folder / "data/prepared/rows.csv").unlink()
     found = story(history, row)
     assert found.uses == [] and found.unknown == (run,)
-    assert row_content(KnownData(history.home, history.runs), found)[0] is not None
+    assert row_content(KnownData(history.home, history.runs), found)[0]
 
 
 def test_a_command_finds_by_the_same_names_what_is_in_workspaces(history: History, project: Home) -> None:

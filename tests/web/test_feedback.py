@@ -109,7 +109,7 @@ def test_a_skipped_ranking_leads_to_the_next_and_its_undo_to_its_answers(person:
 
 def test_an_undo_after_the_collection_does_not_move_the_progress_up(person: TestClient, empty: Home,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "FRESH_SECONDS", 1e-9)
     store, kept = store_of(person), judge(person, "A")
     before = feedback_progress(empty, store)
     collect_from(store, empty)

@@ -137,7 +137,12 @@ def test_a_greater_depth_shows_more(client: TestClient, graph: Graph) -> None:
 
 
 def test_a_gate_that_said_no_is_marked(client: TestClient, graph: Graph) -> None:
-    node = next(node for node in graph.nodes.values() if node.state == "gate")
+    history = site_behind(client).history
+    examination = next(node.step for node in graph.nodes.values() if node.ref.kind == "examination" and node.step)
+    made = history.runs[examination.made_by or ""]
+    said_no = replace(examination, metrics={**examination.metrics, "passed": 0.0})
+    fill(history, [replace(made, steps={**made.steps, "reward_eval": said_no})])
+    node = next(node for node in history.graph.nodes.values() if node.state == "gate")
     text = page(client, address(node))
     assert "gate said no" in text
     assert "state-gate" in text

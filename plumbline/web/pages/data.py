@@ -101,13 +101,13 @@ def one_row(request: Request, row: str) -> HTMLResponse:
     known = _known(site)
     with not_found():
         found = row_history(known, site.history.versions, row)
-        content, damaged = row_content(known, found)
-        if content is None:
+        rows, damaged = row_content(known, found)
+        if not rows:
             found.require_known()
+    found_rows = [shown(one) for one in rows]
     return site.page("data_row.html", section=SECTION, found=found,
                      damaged=dict.fromkeys([*found.damaged, *damaged]),
-                     row=shown(content.row) if content else None,
-                     others=[shown(other) for other in content.others] if content else [])
+                     row=found_rows[0] if rows else None, others=found_rows[1:])
 
 
 @router.get("/data/{name}")

@@ -161,7 +161,8 @@ def _apart(a: Side, b: Side, for_a: Sequence[Sample], for_b: Sequence[Sample]) -
             if sample.prompt in theirs]
     same = a.reward_model is not None and a.reward_model == b.reward_model
     gold = bool(both) and all(GOLD in one.measured for _, *two in both for one in two)
-    decides = GOLD if gold else (REWARD if same else None)
+    comparable = REWARD if same else None
+    decides = GOLD if gold else comparable
     pairs = []
     for prompt, left, right in both:
         gap = _gap(left, right, decides) if decides else None

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 
 from plumbline.errors import UserError
 from plumbline.feedback.collect import waiting
@@ -25,18 +26,15 @@ class FeedbackProgress:
     """What the schedule says, in a sentence."""
 
 
-_last: dict[Home, tuple[float, FeedbackProgress | None]] = {}
-
-
 def feedback_progress(home: Home, store: Store) -> FeedbackProgress | None:
     """Return the progress, at most FRESH_SECONDS old; None if the parameters cannot be read."""
-    when, known = _last.get(home, (0.0, None))
-    if time.monotonic() - when < FRESH_SECONDS:
-        return known
+    return _progress(home, store, int(time.monotonic() / FRESH_SECONDS))
+
+
+@lru_cache(maxsize=4)
+def _progress(home: Home, store: Store, _when: int) -> FeedbackProgress | None:
     try:
         found = due(home)
-        known = FeedbackProgress(found.new_comparisons, waiting(store).to_add, found.needed, found.why)
+        return FeedbackProgress(found.new_comparisons, waiting(store).to_add, found.needed, found.why)
     except UserError:
-        known = None
-    _last[home] = (time.monotonic(), known)
-    return known
+        return None

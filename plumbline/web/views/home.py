@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
+from plumbline.history.facts import flat
 from plumbline.history.history import History, Move, RegisteredVersion, Run
 from plumbline.lineage.graph import Graph
 from plumbline.project.dvc_yaml import read_stages
@@ -158,14 +159,6 @@ def _intervals(made: Made, stage: str, metric: str) -> list[tuple[float, float, 
 @lru_cache(maxsize=4)
 def _checkout_params(root: Path, _when: int) -> Mapping[str, str]:
     return flat(load_params(root).model_dump())
-
-
-def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """Flatten {"sft": {"epochs": 2}} to {"sft.epochs": "2"}."""
-    found: dict[str, str] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
-    return found
 
 
 @lru_cache(maxsize=16)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC
 
 from plumbline.history.history import Run
-from plumbline.lineage.graph import DATA, Kind, Node
+from plumbline.lineage.graph import Kind, Node
 from plumbline.web.drawing.words import number, parsed, short
 
 NAMES: Mapping[Kind, str] = {
@@ -73,11 +73,6 @@ def tooltip(node: Node) -> str:
 def counted(count: int, kind: Kind) -> str:
     """Return `1 policy`, `1,204 policies`."""
     return f"{number(count)} {NAMES[kind] if count == 1 else PLURALS[kind]}"
-
-
-def is_data(kind: Kind) -> bool:
-    """True for data, which the pictures draw in another shape than the result of a stage."""
-    return kind in DATA
 
 
 def cut(text: str, longest: int) -> str:

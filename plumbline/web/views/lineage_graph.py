@@ -5,9 +5,9 @@ template.
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from plumbline.lineage.graph import KINDS, Graph, Kind, Neighbourhood, Node, Ref
+from plumbline.lineage.graph import DATA, KINDS, Graph, Kind, Neighbourhood, Node, Ref
 from plumbline.web.drawing.graph_layout import Sizes, layout
-from plumbline.web.views.lineage import NAMES, STATES, cut, figure_of, is_data, own_name, run_name, tooltip
+from plumbline.web.views.lineage import NAMES, STATES, cut, figure_of, own_name, run_name, tooltip
 
 SIZES = Sizes(width=110, height=58, across=24, apart=12)
 """All eight columns fit beside the details on a screen of 1,440 pixels."""
@@ -86,7 +86,7 @@ def _head(column: int, refs: Collection[Ref]) -> str:
 
 def _box(node: Node, x: float, y: float, centre: Ref, run: str | None) -> Box:
     used, made = run in node.runs, node.made_by == run
-    looks = ["data" if is_data(node.ref.kind) else "stage", f"state-{node.state}",
+    looks = ["data" if node.ref.kind in DATA else "stage", f"state-{node.state}",
              "is-made" if made and used else "is-reused" if used else "is-other"]
     if node.ref == centre:
         looks.append("is-centre")
@@ -98,7 +98,7 @@ def _box(node: Node, x: float, y: float, centre: Ref, run: str | None) -> Box:
 
 
 def _line_look(source: Ref, targets: list[Ref], own: Collection[Ref]) -> str:
-    looks = ["from-data" if is_data(source.kind) else "from-stage"]
+    looks = ["from-data" if source.kind in DATA else "from-stage"]
     if source in own and any(target in own for target in targets):
         looks.append("is-own")
     return " ".join(looks)

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from plumbline.history.history import Run
-from plumbline.lineage.graph import Graph, Kind, Ref
-from plumbline.web.views.lineage import is_data, own_name, tooltip
+from plumbline.lineage.graph import DATA, Graph, Kind, Ref
+from plumbline.web.views.lineage import own_name, tooltip
 
 COLUMNS: tuple[Kind, ...] = ("snapshot", "base", "sft", "reward", "examination", "policy", "evaluation",
                              "version")
@@ -123,7 +123,8 @@ def _row(graph: Graph, number: int, run: Run, row: Mapping[Kind, Ref], lives: Ma
 def _mark(graph: Graph, run: Run, ref: Ref, x: float) -> Mark:
     node = graph.nodes[ref]
     made = node.made_by == run.id
-    looks = ["data" if is_data(ref.kind) else ref.kind if ref.kind == "version" else "stage",
+    shape = "version" if ref.kind == "version" else "stage"
+    looks = ["data" if ref.kind in DATA else shape,
              f"state-{node.state}", "is-made" if made else "is-reused",
              *(f"is-{alias}" for alias in node.aliases if alias == "champion")]
     title = ("" if made else "reused: ") + tooltip(node)
