@@ -124,8 +124,8 @@ def is_stage(run: "MlflowRun") -> bool:
 
 
 def stage_facts(run: "MlflowRun", artifacts: RunArtifacts) -> StageFacts:
-    """What the MLflow run of a stage says. The receipt names the models that it read; a stage that failed has
-    none.
+    """Return the facts of a stage's MLflow run. Its receipt names the models that it read; a failed stage has
+    no receipt.
 
     A metric may have the name of a curve, of which MLflow gives the last point; metrics.json has what was
     measured.

@@ -136,8 +136,9 @@ class Neighbourhood:
 
 def neighbourhood(graph: Graph, centre: Ref, depth: int, first: Collection[Ref] = (),
                   most: int = 9) -> Neighbourhood:
-    """What is at most `depth` steps up or down from a node; at most `most` a kind and direction, `first`
-    before newer.
+    """Return what is at most `depth` steps up or down from a node.
+
+    Of a kind and direction at most `most` nodes are shown: those of `first`, then the newest.
     """
     shown, hidden = {centre}, {}
     sides: tuple[tuple[Literal["up", "down"], dict[Ref, int]], ...] = (

@@ -41,8 +41,9 @@ def build(runs: Mapping[str, Run], versions: Mapping[int, RegisteredVersion],
 
 
 def key_of(kind: Kind, step: Step) -> str | None:
-    """The content that names what a step left; None when it left nothing. What nobody knows more of is named
-    by its MLflow run.
+    """Return the digest that names what a step left, or its MLflow run if no more is known of the step.
+
+    None if the step left nothing.
     """
     if step.status not in ("ran", "reused"):
         return None
@@ -178,11 +179,11 @@ class _Drafts:
             self._connect(row["version"], step, row)
 
     def _result(self, run: Run, step: Step, kind: Kind) -> Ref:
-        name = step.mlflow_run or ""
-        if not name or name not in self._keys:
+        name = step.mlflow_run
+        if name and name not in self._keys:
             self._keys[name] = key_of(kind, step)
         done = step.status in ("ran", "reused")
-        key = (self._keys[name] if name else None) if done else None
+        key = self._keys[name] if name and done else None
         ref = self._use(Ref(kind, key or run.id), run, step.made_by if done else run.id,
                         step.started or run.created)
         draft = self._drafts[ref]

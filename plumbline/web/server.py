@@ -80,7 +80,9 @@ def is_this_machine_alone(host: str) -> bool:
 
 def shown_address(host: str, listener: socket.socket) -> str:
     """Return the address to open in a browser."""
-    name = "localhost" if host in ANYWHERE else f"[{host}]" if ":" in host else host
+    name = f"[{host}]" if ":" in host else host
+    if host in ANYWHERE:
+        name = "localhost"
     return f"http://{name}:{listener.getsockname()[1]}/"
 
 

@@ -26,7 +26,7 @@ STATIC = HERE / "static"
 
 
 class NotFound(UserError):
-    """What was asked for does not exist: a page with status 404."""
+    """An address names something that does not exist; the answer has status 404."""
 
     status = 404
 
@@ -47,7 +47,7 @@ class Freshness:
     problem: str = ""
     """Why the history could not be read."""
     due: Due | str | None = None
-    """Whether a retraining is due, or in words why that is not known; None where nothing looks in the
+    """The state of the next retraining, or why that is not known; None where nothing looks in the
     background."""
 
 

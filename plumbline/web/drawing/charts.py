@@ -183,7 +183,14 @@ def _band(series: Series, across: "Scale", down: "Scale", i: int) -> Markup:
 def _place(share: float, name: str) -> Markup:
     return Markup('<line class="place" x1="{0}" x2="{0}" y1="0" y2="100%"><title>{1}</title></line>'
                   '<text class="tick" x="{0}" y="-4" text-anchor="{2}">{1}</text>').format(
-        _percent(share), name, "end" if share > 0.6 else "start" if share < 0.4 else "middle")
+        _percent(share), name, _anchor(share, 0.4))
+
+
+def _anchor(share: float, edge: float) -> str:
+    """Return where a text is held so that it stays in the picture: at its start near the left edge."""
+    if share < edge:
+        return "start"
+    return "end" if share > 1 - edge else "middle"
 
 
 def _dots(name: str, points: Sequence[Point], across: "Scale", down: "Scale", i: int, unit: str) -> Markup:
@@ -222,9 +229,8 @@ def _y_ticks(ticks: Sequence[float], down: "Scale") -> Iterator[Markup]:
 
 def _x_tick(value: float, across: "Scale") -> Markup:
     share = across(value)
-    anchor = "start" if share < 0.05 else "end" if share > 0.95 else "middle"
     return Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-        _percent(share), LINES_HEIGHT + 18, anchor, number(value))
+        _percent(share), LINES_HEIGHT + 18, _anchor(share, 0.05), number(value))
 
 
 def _rule(share: float, kind: str) -> Markup:

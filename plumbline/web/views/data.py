@@ -38,8 +38,10 @@ class ShownRow:
     def verdict(self) -> str:
         """The verdict in a word or two."""
         best = [f"{i}" for i, one in enumerate(self.answers, start=1) if one.best]
+        if self.kind == "comparison" and not best:
+            return "tie"
         if self.kind == "comparison":
-            return f"{'first' if best == ['1'] else 'second'} preferred" if best else "tie"
+            return "first preferred" if best == ["1"] else "second preferred"
         return ", ".join(one.mark for one in self.answers if one.mark)
 
 

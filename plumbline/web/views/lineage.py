@@ -66,7 +66,7 @@ def figure_of(node: Node) -> str:
 def tooltip(node: Node) -> str:
     """Return name, state, figure, aliases and maker of a node on one line."""
     parts = [name_of(node), STATES[node.state], figure_of(node), " ".join(node.aliases)]
-    parts.append(f"made by {node.made_by}" if node.made_by else "made by dvc repro" if node.step else "")
+    parts.append(f"made by {node.made_by or 'dvc repro'}" if node.made_by or node.step else "")
     return " · ".join(part for part in dict.fromkeys(parts) if part)
 
 
