@@ -24,7 +24,7 @@ from plumbline.preferences.reading.formats.fields import (
     normalised,
     origin_of,
 )
-from plumbline.preferences.reading.formats.questions import (
+from plumbline.preferences.reading.formats.annotation_tools.questions import (
     CORRECTIONS,
     Kind,
     Question,
@@ -34,7 +34,7 @@ from plumbline.preferences.reading.formats.questions import (
     trait,
 )
 from plumbline.preferences.reading.formats.record import Record
-from plumbline.preferences.reading.formats.tasks import Task, named_side, task_of
+from plumbline.preferences.reading.formats.annotation_tools.tasks import Task, named_side, task_of
 from plumbline.preferences.types import Comparison, Demonstration, Origin, Ranking, Rating, Row
 
 ANSWERS, USERS, STATUS = ".responses", ".responses.users", ".responses.status"

@@ -22,7 +22,7 @@ from plumbline.preferences.reading.formats.fields import (
     normalised,
     origin_of,
 )
-from plumbline.preferences.reading.formats.questions import (
+from plumbline.preferences.reading.formats.annotation_tools.questions import (
     Question,
     judging,
     kind_of_side,
@@ -30,7 +30,7 @@ from plumbline.preferences.reading.formats.questions import (
     trait,
 )
 from plumbline.preferences.reading.formats.record import Record
-from plumbline.preferences.reading.formats.tasks import ASKED, Task, named_side, task_of, words
+from plumbline.preferences.reading.formats.annotation_tools.tasks import ASKED, Task, named_side, task_of, words
 from plumbline.preferences.types import Comparison, Label, Origin, Ranking, Rating, Row
 
 CONTROLS = ("pairwise", "ranker", "rating", "number", "choices")

@@ -1,0 +1,1 @@
+"""Exports of annotation tools: which question judges, which fields are the responses."""
