@@ -19,6 +19,7 @@ from plumbline.preferences.batches.arrivals import (
     Arrival,
     Draft,
     arrival_index,
+    arrivals,
     draft,
     find_arrival,
     publish,
@@ -195,8 +196,8 @@ def _present(home: Home) -> list[BatchIndex]:
     sources = [*(source for source in params.snapshot.sources if source != ADDED), ADDED]
 
     def indexes() -> list[BatchIndex]:
-        return [index_of(folder / ROWS, batch.digest, folders.indexes)
-                for batch, folder in resolve_sources(sources, Simulation.of(params), folders)]
+        found = resolve_sources(sources, Simulation.of(params), folders, arrivals(folders))
+        return [index_of(folder / ROWS, batch.digest, folders.indexes) for batch, folder in found]
 
     return with_imports_made_again(folders, indexes)
 

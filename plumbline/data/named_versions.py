@@ -239,8 +239,9 @@ def _now(home: Home, ask_hub: bool) -> DataVersion:
     if named and not ask_hub:
         raise UserError(f"snapshot.sources names {', '.join(named)}, and a page does not ask the hub. "
                         "`plumbline data show now` does.")
-    found = resolve_sources(params.snapshot.sources, Simulation.of(params), home.preferences)
-    gone = removed_rows(home.preferences, arrivals(home.preferences))
+    known = arrivals(home.preferences)
+    found = resolve_sources(params.snapshot.sources, Simulation.of(params), home.preferences, known)
+    gone = removed_rows(home.preferences, known)
     files = {batch.digest: folder / ROWS for batch, folder in found if batch.rows}
     return DataVersion(NOW, tuple((file, digest) for digest, file in files.items()), tuple(gone.tolist()))
 

@@ -1,14 +1,15 @@
 """Files of JSON lines: written the same for the same values, and named by the SHA-256 of their bytes."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from plumbline.preferences.types import encode
 
 
 def jsonl(values: Iterable[object]) -> str:
     """One JSON object a line; the same bytes for the same values."""
-    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+    return "".join(encode(value) + "\n" for value in values)
 
 
 def lines(file: Path) -> Iterator[str]:

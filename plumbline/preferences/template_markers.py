@@ -12,5 +12,11 @@ _TEMPLATE = (
     r"|<｜(?:User|Assistant|begin▁of▁sentence|end▁of▁sentence)｜>"  # DeepSeek
     r"|(?:^|\n|\\n|\")### (?:Instruction|Response|Human|Assistant):")  # Alpaca, Vicuna; in JSON a line break is spelt
 TEMPLATE_IN_TEXT = re.compile(_TEMPLATE)
-TEMPLATE_IN_BYTES = re.compile(_TEMPLATE.encode())
-"""The same in a line of JSON that holds the text."""
+_TEMPLATE_IN_BYTES = re.compile(_TEMPLATE.encode())
+_IN_EVERY_MARKER = (b"<", b"INST]", b"### ")
+"""Each marker holds one of these, and finding none of them in a line is quicker than matching the pattern."""
+
+
+def has_template(line: bytes) -> bool:
+    """True if a text in a line of JSON holds a marker."""
+    return any(part in line for part in _IN_EVERY_MARKER) and _TEMPLATE_IN_BYTES.search(line) is not None

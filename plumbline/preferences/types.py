@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, TypedDict, cast
 
+import orjson
+
+encode = json.JSONEncoder(ensure_ascii=False).encode
+"""As `json.dumps` with that option, which would make an encoder each time."""
+PROMPT, END_OF_PROMPT = b'"prompt": ', b'"}], "'
+"""Where the prompt is in a line of a batch."""
 Label = Literal["A", "B", "tie"]
 Role = Literal["system", "user", "assistant"]
 
@@ -192,9 +198,18 @@ def prompt_from_json(turns: Iterable[MessageJson]) -> Prompt:
     return tuple(Message(turn["role"], turn["content"]) for turn in turns)
 
 
+def prompt_on(line: bytes) -> Prompt:
+    """Return the prompt of the row on a line that `to_line` wrote, without parsing the responses.
+
+    A quote within a text is escaped, so the first `"}], "` ends the list of messages.
+    """
+    start, end = line.index(PROMPT) + len(PROMPT), line.index(END_OF_PROMPT) + len('"}]')
+    return prompt_from_json(orjson.loads(line[start:end]))
+
+
 def to_line(row: Row) -> str:
     """The row as batches keep it: one line, the same for the same row."""
-    return json.dumps(to_json(row), ensure_ascii=False) + "\n"
+    return encode(to_json(row)) + "\n"
 
 
 def row_id(line: bytes) -> str:

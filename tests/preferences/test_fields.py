@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from plumbline.preferences.reading.conversations import Unusable
 from plumbline.preferences.reading.formats import FORMATS, Reading, parse
-from plumbline.preferences.reading.formats.meaning import CHANGES_MEANING, LEFT_ALONE
 from plumbline.preferences.reading.formats.annotation_tools.tasks import PROMPTS as TASK_PROMPTS
+from plumbline.preferences.reading.formats.meaning import CHANGES_MEANING, LEFT_ALONE
 from plumbline.preferences.reading.results import Unread
 from plumbline.preferences.types import Comparison, Message, Rating, to_line
 from testing.depth import examples

@@ -20,7 +20,7 @@ import numpy as np
 from plumbline.errors import UserError
 from plumbline.preferences.batches.batch import BATCH, ROWS, move_into_place, new_folder, write_batch
 from plumbline.preferences.batches.folders import Folders
-from plumbline.preferences.batches.index import BatchIndex, Hashes, index_of
+from plumbline.preferences.batches.index import BatchIndex, Hashes, IndexColumns, index_of, keep_index
 from plumbline.preferences.batches.manifest import DIGEST, Batch
 from plumbline.preferences.batches.whole_batch import put_back
 from plumbline.preferences.reading.results import Read
@@ -70,8 +70,11 @@ class Draft:
 def draft(folders: Folders, source: str, read: Read) -> Iterator[Draft]:
     """Import what `read` yields. Left alone, it leaves nothing behind, whatever ends the process."""
     with new_folder(folders.arrived) as made:
-        batch = write_batch(made, source, read)
-        yield Draft(made, batch, index_of(made / ROWS, batch.digest, folders.indexes))
+        columns = IndexColumns()
+        batch = write_batch(made, source, read, columns.add)
+        index = columns.finish()
+        keep_index(index, batch.digest, folders.indexes)
+        yield Draft(made, batch, index)
 
 
 def publish(

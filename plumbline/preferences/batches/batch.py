@@ -21,13 +21,14 @@ from pathlib import Path
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.reading.results import Quarantined, Read, Unread
-from plumbline.preferences.template_markers import TEMPLATE_IN_BYTES
+from plumbline.preferences.template_markers import has_template
 from plumbline.preferences.types import Row, to_line
 
 ROWS, QUARANTINE, BATCH = "rows.jsonl", "quarantine.jsonl", "batch.json"
 SIMULATED = "simulated"
-
-
+MAKES_ROWS = ("reading", "simulated", "batches/batch.py", "batches/manifest.py", "jsonl.py",
+              "template_markers.py", "types.py")
+"""The files and folders of this package that decide what a batch holds."""
 MOST_FIELDS = 100
 OTHERS = "(others)"
 
@@ -79,8 +80,9 @@ def move_into_place(made: Path, folder: Path) -> None:
             raise
 
 
-def write_batch(folder: Path, source: str, read: Read) -> Batch:
-    """Write rows and quarantined rows into `folder` as they come."""
+def write_batch(folder: Path, source: str, read: Read,
+                note: Callable[[Row, bytes], None] | None = None) -> Batch:
+    """Write rows and quarantined rows into `folder` as they come; call `note` with each row and its line."""
     digest, kinds, quarantined, simulated = hashlib.sha256(), Counter[str](), 0, True
     unread, templated = Unread(), 0
     with (folder / ROWS).open("wb") as rows, (folder / QUARANTINE).open("wb") as set_aside:
@@ -98,7 +100,9 @@ def write_batch(folder: Path, source: str, read: Read) -> Batch:
             rows.write(line)
             kinds[type(row).__name__.lower()] += 1
             simulated = simulated and _is_simulated(row)
-            templated += TEMPLATE_IN_BYTES.search(line) is not None
+            templated += has_template(line)
+            if note is not None:
+                note(row, line)
     digest.update((folder / QUARANTINE).read_bytes())
     return Batch(digest.hexdigest(), source, kinds.total(), dict(sorted(kinds.items())), quarantined,
                  simulated,
@@ -123,9 +127,12 @@ def _is_simulated(row: Row) -> bool:
 
 @cache
 def code_digest() -> str:
-    """SHA-256 of the source of this package: a batch made by other code is made again."""
-    folder = Path(__file__).parents[1]
+    """Return the SHA-256 of the code that makes rows of a source: a batch made by other code is made
+    again."""
+    package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    for part in MAKES_ROWS:
+        for file in sorted((package / part).rglob("*.py")) or [package / part]:
+            name = file.relative_to(package).as_posix()
+            digest.update(f"{name}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -75,21 +75,29 @@ ROW_COLUMNS = [name for name in COLUMNS if name not in ("sources", "annotators")
 
 
 def index_of(rows: Path, digest: str, store: Path) -> BatchIndex:
-    """The index of the file `rows`, whose content `digest` names; kept in the folder `store`.
+    """Return the index of the file `rows`, whose content `digest` names; it is kept in the folder `store`.
 
-    Raises DamagedBatch where it has to be made and the content is another.
+    Raises DamagedBatch if the index has to be made and the content is another.
     """
-    file = store / f"{digest}.npz"
-    index = _kept(file)
+    index = _kept(_place(digest, store))
     if index is None:
         index = make_index(rows, digest)
-        with contextlib.suppress(OSError):  # one that cannot be kept is made again
-            store.mkdir(parents=True, exist_ok=True)
-            columns = {name: getattr(index, name) for name in COLUMNS}
-            columns[VERSION] = np.zeros(0, np.bool_)
-            with whole_file(file) as out:
-                np.savez(out, **columns)
+        keep_index(index, digest, store)
     return index
+
+
+def keep_index(index: BatchIndex, digest: str, store: Path) -> None:
+    """Write an index into the folder `store`; one that cannot be written is made again when it is needed."""
+    with contextlib.suppress(OSError):
+        store.mkdir(parents=True, exist_ok=True)
+        columns = {name: getattr(index, name) for name in COLUMNS}
+        columns[VERSION] = np.zeros(0, np.bool_)
+        with whole_file(_place(digest, store)) as out:
+            np.savez(out, **columns)
+
+
+def _place(digest: str, store: Path) -> Path:
+    return store / f"{digest}.npz"
 
 
 def _kept(file: Path) -> BatchIndex | None:
@@ -105,24 +113,24 @@ def _kept(file: Path) -> BatchIndex | None:
 
 
 def make_index(rows: Path, digest: str) -> BatchIndex:
-    """Read the file once. Raises DamagedBatch where it is not what the digest names."""
-    columns, lines = _Columns(), verified_lines(rows, digest)
+    """Return the index of a file of rows. Raises DamagedBatch if its content is not what the digest names."""
+    columns, lines = IndexColumns(), verified_lines(rows, digest)
     with damage_first(lines):
         for line in lines:
-            columns.add(line)
+            columns.add(from_json(orjson.loads(line)), line)
     return columns.finish()
 
 
 def index_of_rows(rows: Iterable[Row]) -> BatchIndex:
-    """The index of rows that lie in no file."""
-    columns = _Columns()
+    """Return the index of rows that are in no file."""
+    columns = IndexColumns()
     for row in rows:
-        columns.add(to_line(row).encode())
+        columns.add(row, to_line(row).encode())
     return columns.finish()
 
 
-class _Columns:
-    """An index as it grows: eight bytes an entry instead of Python's forty."""
+class IndexColumns:
+    """An index as it grows: at most eight bytes an entry instead of Python's forty."""
 
     def __init__(self) -> None:
         self.row, self.prompt, self.item = array("Q"), array("Q"), array("Q")
@@ -132,9 +140,8 @@ class _Columns:
         self.annotators: dict[str, int] = {}
         self.position = 0
 
-    def add(self, line: bytes) -> None:
-        """Take in the next line of the file."""
-        row = from_json(orjson.loads(line))
+    def add(self, row: Row, line: bytes) -> None:
+        """Append the next row of the file, which is written as `line`."""
         prompt, origin = prompt_hash(row.prompt), row.origin
         self.row.append(int(row_id(line), 16))
         self.prompt.append(prompt)

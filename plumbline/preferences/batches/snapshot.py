@@ -19,7 +19,7 @@ import numpy as np
 
 from plumbline.config import Params
 from plumbline.errors import UserError
-from plumbline.preferences.batches.arrivals import arrivals, folder_of, removed_rows
+from plumbline.preferences.batches.arrivals import Arrival, arrivals, folder_of, removed_rows
 from plumbline.preferences.batches.batch import QUARANTINE, ROWS, SIMULATED, keep
 from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.index import KINDS, Flags, Hashes, index_of
@@ -82,8 +82,9 @@ def with_imports_made_again(folders: Folders, act: Callable[[], Done]) -> Done:
 
 
 def _take(sources: Sequence[str], simulation: Simulation, folders: Folders, out: Path) -> Manifest:
-    found = resolve_sources(sources, simulation, folders)
-    gone = removed_rows(folders, arrivals(folders))
+    known = arrivals(folders)
+    found = resolve_sources(sources, simulation, folders, known)
+    gone = removed_rows(folders, known)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     batches: dict[str, Batch] = {}
@@ -98,11 +99,14 @@ def _take(sources: Sequence[str], simulation: Simulation, folders: Folders, out:
     return manifest
 
 
-def resolve_sources(sources: Sequence[str], simulation: Simulation,
-                    folders: Folders) -> list[tuple[Batch, Path]]:
-    """The batches that the sources stand for now, with their folders. Raises UserError like
-    `fix_snapshot`."""
-    return [batch for source in sources for batch in _resolve(source, simulation, folders)]
+def resolve_sources(sources: Sequence[str], simulation: Simulation, folders: Folders,
+                    known: Sequence[Arrival]) -> list[tuple[Batch, Path]]:
+    """Return the batches that the sources stand for, each with its folder; `known` is what `added` stands
+    for.
+
+    Raises UserError like `fix_snapshot`.
+    """
+    return [batch for source in sources for batch in _resolve(source, simulation, folders, known)]
 
 
 def _without(batch: Batch, folder: Path, gone: Hashes, folders: Folders, out: Path) -> Batch:
@@ -134,12 +138,13 @@ def _copy_some(batch: Batch, folder: Path, left_out: Flags, kinds: list[str], ou
                    kinds=dict(sorted(Counter(kinds).items())), removed=int(left_out.sum()))
 
 
-def _resolve(source: str, simulation: Simulation, folders: Folders) -> Iterator[tuple[Batch, Path]]:
+def _resolve(source: str, simulation: Simulation, folders: Folders,
+             known: Sequence[Arrival]) -> Iterator[tuple[Batch, Path]]:
     store = folders.imported
     if source == SIMULATED:
         yield keep(store, [asdict(simulation)], SIMULATED, lambda: _simulate(simulation))
     elif source == ADDED:
-        yield from ((arrival.batch, folder_of(folders, arrival)) for arrival in arrivals(folders))
+        yield from ((arrival.batch, folder_of(folders, arrival)) for arrival in known)
     else:
         parts = open_source(source, folders.root)
         kept = [keep(store, part.identity, part.name, part.read) for part in parts]

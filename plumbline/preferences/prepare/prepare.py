@@ -27,7 +27,7 @@ from plumbline.preferences.prepare.near_duplicates import PromptSurvey, prompt_t
 from plumbline.preferences.prepare.writer import Parts, Repeat, SnapshotLine, Splitting
 from plumbline.preferences.report.schema import DataReport
 from plumbline.preferences.splits import Split, prompt_key
-from plumbline.preferences.types import from_json
+from plumbline.preferences.types import from_json, prompt_on
 
 
 def prepare(snapshot: Path, out: Path, splitting: Splitting) -> tuple[dict[str, int], DataReport]:
@@ -41,11 +41,12 @@ def prepare(snapshot: Path, out: Path, splitting: Splitting) -> tuple[dict[str, 
                         f"ingest.heldout_fraction ({splitting.heldout_fraction}) leave nothing to train on: "
                         "their sum must be below 1.")
     manifest = read_manifest(snapshot)
-    repeats, near_duplicates = _survey(snapshot, manifest, splitting)
+    threshold = splitting.near_duplicate
+    prompts = None if threshold is None else _Prompts(snapshot, manifest, splitting, threshold)
     shutil.rmtree(out, ignore_errors=True)
     try:
-        with Parts(out, splitting, repeats) as parts:
-            for line in _rows(snapshot, manifest):
+        with Parts(out, splitting, prompts.repeats if prompts else {}) as parts:
+            for line in _rows(snapshot, manifest, prompts.keys() if prompts else None):
                 parts.add(line)
             parts.finish()
         _require(parts, splitting)
@@ -56,51 +57,60 @@ def prepare(snapshot: Path, out: Path, splitting: Splitting) -> tuple[dict[str, 
     quarantined = _gather_quarantine(snapshot, manifest, out)
     counts = {"rows_read": sum(batch.rows + batch.quarantined for batch in manifest.batches), **parts.counts,
               "quarantined": len(quarantined), "removed": sum(batch.removed for batch in manifest.batches),
-              "near_duplicate_prompts": near_duplicates}
+              "near_duplicate_prompts": prompts.near_duplicates if prompts else 0}
     report = parts.reporter.report(manifest.digest, counts, parts.sizes, quarantined, manifest.batches)
     counts["contradictions"] = report["agreement"]["contradictions"]
     return counts | {f"{part}_{split}": size for part, sizes in parts.sizes.items()
                      for split, size in sizes.items()}, report
 
 
-def _rows(snapshot: Path, manifest: Manifest) -> Iterator[SnapshotLine]:
+def _rows(snapshot: Path, manifest: Manifest, keys: Iterator[str] | None) -> Iterator[SnapshotLine]:
+    """Yield every row of the snapshot; `keys` are the keys of their prompts, if they are known already."""
     for batch in manifest.batches:
         with (snapshot / f"{batch.digest}.jsonl").open("rb") as texts:
             for text in texts:
                 row = from_json(orjson.loads(text))
-                yield SnapshotLine(row, text, prompt_key(row.prompt), batch.whole or batch.digest)
+                key = prompt_key(row.prompt) if keys is None else next(keys)
+                yield SnapshotLine(row, text, key, batch.whole or batch.digest)
 
 
-def _survey(snapshot: Path, manifest: Manifest, splitting: Splitting) -> tuple[dict[str, Repeat], int]:
-    """The prompts, by key, that nearly repeat a held-out one; and how many prompts nearly repeat any
-    other."""
-    if splitting.near_duplicate is None:
-        return {}, 0
-    survey = PromptSurvey(splitting.near_duplicate)
-    numbers: dict[str, int] = {}
-    places = array("q")  # where the prompt stands first: number of the batch and position in its file
-    for number, batch in enumerate(manifest.batches):
-        position = 0
-        with (snapshot / f"{batch.digest}.jsonl").open("rb") as texts:
-            for text in texts:
-                prompt = from_json(orjson.loads(text)).prompt
-                key = prompt_key(prompt)
-                if key not in numbers:
-                    numbers[key] = len(numbers)
-                    places.extend((number, position))
-                    survey.add(prompt_text(prompt), splitting.split(key) == "heldout")
-                position += len(text)
+class _Prompts:
+    """The prompts of a snapshot, numbered from 0 in the order in which they first appear."""
 
-    def text_of(prompt: int) -> str:
-        batch, position = manifest.batches[places[2 * prompt]], places[2 * prompt + 1]
-        with (snapshot / f"{batch.digest}.jsonl").open("rb") as texts:
-            texts.seek(position)
-            return prompt_text(from_json(orjson.loads(texts.readline())).prompt)
+    def __init__(self, snapshot: Path, manifest: Manifest, splitting: Splitting, threshold: float) -> None:
+        self._files = [snapshot / f"{batch.digest}.jsonl" for batch in manifest.batches]
+        self._of_row = array("q")  # the number of each row's prompt
+        # Of each prompt's first row: the number of its file, and the position there.
+        self._places = array("q")
+        survey, numbers = PromptSurvey(threshold), dict[str, int]()
+        for file, path in enumerate(self._files):
+            position = 0
+            with path.open("rb") as lines:
+                for line in lines:
+                    prompt = prompt_on(line)
+                    key = prompt_key(prompt)
+                    if key not in numbers:
+                        numbers[key] = len(numbers)
+                        self._places.extend((file, position))
+                        survey.add(prompt_text(prompt), splitting.split(key) == "heldout")
+                    self._of_row.append(numbers[key])
+                    position += len(line)
+        self._keys = list(numbers)
+        self.near_duplicates = survey.near_duplicates()
+        """How many prompts nearly repeat any other."""
+        self.repeats = {self._keys[number]: Repeat(self._text(found.of), found.similarity)
+                        for number, found in survey.repeats(self._text).items()}
+        """The prompts, by their keys, that nearly repeat a held-out one."""
 
-    found = survey.repeats(text_of)
-    repeats = {key: Repeat(text_of(found[number].of), found[number].similarity)
-               for key, number in numbers.items() if number in found}
-    return repeats, survey.near_duplicates()
+    def keys(self) -> Iterator[str]:
+        """Yield the key of each row's prompt, in the order of the rows."""
+        return map(self._keys.__getitem__, self._of_row)
+
+    def _text(self, number: int) -> str:
+        file, position = self._places[2 * number], self._places[2 * number + 1]
+        with self._files[file].open("rb") as lines:
+            lines.seek(position)
+            return prompt_text(prompt_on(lines.readline()))
 
 
 def _require(parts: Parts, splitting: Splitting) -> None:

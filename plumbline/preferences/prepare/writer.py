@@ -1,13 +1,12 @@
 """The parts of prepared data, written row by row: demonstrations, preferences and prompts, each by split."""
 
+from array import array
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
-
-import orjson
 
 from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.prepare.ratings import derive
@@ -20,7 +19,6 @@ from plumbline.preferences.types import (
     Ranking,
     Rating,
     Row,
-    from_json,
     prompt_json,
     row_id,
     to_line,
@@ -74,6 +72,7 @@ class Parts:
         self._seen: set[int] = set()
         self._prompts: set[str] = set()
         self._demonstrated: set[int] = set()
+        self._chosen_numbers, self._chosen_splits = array("q"), array("b")  # one entry a line of `.chosen`
         self._ratings: list[Rating] = []
         self.sizes: dict[str, dict[str, int]] = {}
         self.counts = {"rows_accepted": 0, "duplicates": 0, NEAR_HELDOUT: 0}
@@ -126,29 +125,28 @@ class Parts:
         for preference in derive(self._ratings).preferences:
             key = prompt_key(preference.prompt)
             self.reporter.derived(preference, key)
-            self._prefer(preference, self._splitting.split(key), to_line(preference).encode())
+            self._prefer(preference, key, self._splitting.split(key), to_line(preference).encode())
         self._chosen.seek(0)
-        for text in self._chosen:
-            row = from_json(orjson.loads(text))
-            assert isinstance(row, Demonstration)
-            key = prompt_key(row.prompt)
-            if self._is_undemonstrated(key, row.response):
-                self._write(DEMONSTRATIONS, self._splitting.split(key), text)
+        for text, number, split in zip(self._chosen, self._chosen_numbers, self._chosen_splits, strict=True):
+            if self._is_undemonstrated(number):
+                self._write(DEMONSTRATIONS, SPLITS[split], text)
 
     def _place(self, line: SnapshotLine, split: Split) -> None:
         match line.row:
             case Demonstration():
-                self._is_undemonstrated(line.key, line.row.response)
+                self._is_undemonstrated(hash((line.key, line.row.response)))
                 self._write(DEMONSTRATIONS, split, line.text)
             case Rating():
                 self._ratings.append(line.row)
             case Comparison() | Ranking():
-                self._prefer(line.row, split, line.text)
+                self._prefer(line.row, line.key, split, line.text)
 
-    def _prefer(self, preference: Preference, split: Split, text: bytes) -> None:
+    def _prefer(self, preference: Preference, key: str, split: Split, text: bytes) -> None:
         self._write(PREFERENCES, split, text)
         if self._splitting.chosen_as_demonstrations and (best := _best(preference)) is not None:
             self._chosen.write(to_line(Demonstration(preference.prompt, best, preference.origin)).encode())
+            self._chosen_numbers.append(hash((key, best)))
+            self._chosen_splits.append(SPLITS.index(split))
 
     def _leave_out(self, line: SnapshotLine, near: Repeat) -> None:
         self.counts[NEAR_HELDOUT] += 1
@@ -161,8 +159,8 @@ class Parts:
         self._prompts.add(key)
         return new
 
-    def _is_undemonstrated(self, key: str, response: str) -> bool:
-        number = hash((key, response))
+    def _is_undemonstrated(self, number: int) -> bool:
+        """True for the first demonstration with this hash of its prompt's key and its response."""
         new = number not in self._demonstrated
         self._demonstrated.add(number)
         return new

@@ -7,7 +7,9 @@ import pytest
 
 from plumbline.errors import UserError
 from plumbline.preferences.batches.arrivals import NO_ROWS, arrivals, draft, find_arrival, folder_of, publish
+from plumbline.preferences.batches.batch import ROWS
 from plumbline.preferences.batches.folders import Folders
+from plumbline.preferences.batches.index import COLUMNS, make_index
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 from plumbline.preferences.reading.read import read_file
 from testing.preference_files import demonstrations, pairs, write_jsonl
@@ -86,6 +88,15 @@ def test_an_import_that_is_interrupted_leaves_nothing(folders):
         pass
     assert arrivals(folders) == []
     assert list(folders.arrived.iterdir()) == []
+
+
+def test_the_index_that_an_import_leaves_is_the_one_that_its_file_gives(folders):
+    records = [*pairs(3), *demonstrations(2), {"prompt": "é", "response": "x", "score": 1, "annotator": "ada"},
+               {"prompt": "é", "responses": ["a", "b", "c"], "ranks": [2, 1, 3], "source": "other"}]
+    arrival, _ = arrive(folders, records)
+    kept = np.load(folders.indexes / f"{arrival.batch.digest}.npz")
+    made = make_index(folder_of(folders, arrival) / ROWS, arrival.batch.digest)
+    assert all(np.array_equal(kept[name], getattr(made, name)) for name in COLUMNS)
 
 
 def test_a_draft_that_is_not_published_leaves_nothing(folders):

@@ -18,9 +18,9 @@ from plumbline.preferences.reading.formats import (
     two_responses,
 )
 from plumbline.preferences.reading.formats.annotation_tools.argilla import argilla, is_argilla
+from plumbline.preferences.reading.formats.annotation_tools.label_studio import flat, label_studio
 from plumbline.preferences.reading.formats.asked import PROMPTS
 from plumbline.preferences.reading.formats.fields import Judgements
-from plumbline.preferences.reading.formats.annotation_tools.label_studio import flat, label_studio
 from plumbline.preferences.reading.formats.record import Record
 from plumbline.preferences.types import Row
 

@@ -12,6 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from plumbline.preferences.reading.conversations import Unusable, as_text, shown
+from plumbline.preferences.reading.formats.annotation_tools.questions import (
+    CORRECTIONS,
+    Kind,
+    Question,
+    judging,
+    kind_of_side,
+    kind_of_yes_or_no,
+    trait,
+)
+from plumbline.preferences.reading.formats.annotation_tools.tasks import Task, named_side, task_of
 from plumbline.preferences.reading.formats.fields import (
     NUMBER,
     Judgement,
@@ -24,17 +34,7 @@ from plumbline.preferences.reading.formats.fields import (
     normalised,
     origin_of,
 )
-from plumbline.preferences.reading.formats.annotation_tools.questions import (
-    CORRECTIONS,
-    Kind,
-    Question,
-    judging,
-    kind_of_side,
-    kind_of_yes_or_no,
-    trait,
-)
 from plumbline.preferences.reading.formats.record import Record
-from plumbline.preferences.reading.formats.annotation_tools.tasks import Task, named_side, task_of
 from plumbline.preferences.types import Comparison, Demonstration, Origin, Ranking, Rating, Row
 
 ANSWERS, USERS, STATUS = ".responses", ".responses.users", ".responses.status"

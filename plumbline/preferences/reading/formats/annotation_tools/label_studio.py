@@ -10,6 +10,14 @@ judgements.
 from collections.abc import Iterator, Mapping, Sequence
 
 from plumbline.preferences.reading.conversations import Unusable, as_text, shown
+from plumbline.preferences.reading.formats.annotation_tools.questions import (
+    Question,
+    judging,
+    kind_of_side,
+    kind_of_yes_or_no,
+    trait,
+)
+from plumbline.preferences.reading.formats.annotation_tools.tasks import ASKED, Task, named_side, task_of, words
 from plumbline.preferences.reading.formats.fields import (
     NUMBER,
     Judgement,
@@ -22,15 +30,7 @@ from plumbline.preferences.reading.formats.fields import (
     normalised,
     origin_of,
 )
-from plumbline.preferences.reading.formats.annotation_tools.questions import (
-    Question,
-    judging,
-    kind_of_side,
-    kind_of_yes_or_no,
-    trait,
-)
 from plumbline.preferences.reading.formats.record import Record
-from plumbline.preferences.reading.formats.annotation_tools.tasks import ASKED, Task, named_side, task_of, words
 from plumbline.preferences.types import Comparison, Label, Origin, Ranking, Rating, Row
 
 CONTROLS = ("pairwise", "ranker", "rating", "number", "choices")

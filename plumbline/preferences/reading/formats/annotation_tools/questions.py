@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plumbline.preferences.reading.conversations import Unusable, shown
-from plumbline.preferences.reading.formats.fields import as_thumb
 from plumbline.preferences.reading.formats.annotation_tools.tasks import words
+from plumbline.preferences.reading.formats.fields import as_thumb
 
 Kind = Literal["compares", "rates", "thumb", "unclear", "demonstrates", "other"]
 """`thumb` is a yes or no that says whether a response is good. An answer of yes, no, A or 2 that may say
