@@ -8,17 +8,17 @@ from plumbline.preferences.types import encode
 
 
 def jsonl(values: Iterable[object]) -> str:
-    """One JSON object a line; the same bytes for the same values."""
+    """Return the values as JSON lines: the same bytes for the same values."""
     return "".join(encode(value) + "\n" for value in values)
 
 
 def lines(file: Path) -> Iterator[str]:
-    """The lines of a file of ours, line ends included."""
+    """Yield the lines of a file of ours with their line ends."""
     with file.open(encoding="utf-8", newline="\n") as opened:
         yield from opened
 
 
 def file_sha256(file: Path) -> str:
-    """SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content in hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

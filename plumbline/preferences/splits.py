@@ -16,14 +16,13 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def prompt_key(prompt: Prompt) -> str:
-    """The prompt's name: SHA-256 of all its turns, each NFKC-normalised, casefolded, its whitespace
-    collapsed."""
+    """Return the SHA-256 of all turns, each NFKC-normalised and casefolded, its whitespace collapsed."""
     turns = (f"{message.role}\n{_normalise(message.content)}" for message in prompt)
     return hashlib.sha256("\0".join(turns).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def split_of(key: str, validation_fraction: float, heldout_fraction: float) -> Split:
-    """The split of the prompt with this `prompt_key`.
+    """Return the split of the prompt with this `prompt_key`.
 
     Held-out takes the low end of the hash's range and validation the high end, so that changing one fraction
     moves no prompt between the other two.

@@ -67,18 +67,18 @@ class Comparison:
     strength: float | None = None
 
     def swap(self) -> "Comparison":
-        """The same judgement with the responses shown in the other order."""
+        """Return the same judgement with the responses in the other order."""
         swapped: dict[Label, Label] = {"A": "B", "B": "A", "tie": "tie"}
         return Comparison(self.prompt, self.responses[::-1], swapped[self.label], self.origin, self.strength)
 
     @property
     def chosen(self) -> str:
-        """The better response; the first one of a tie."""
+        """Return the better response; of a tie the first."""
         return self.responses[1] if self.label == "B" else self.responses[0]
 
     @property
     def rejected(self) -> str:
-        """The worse response; the second one of a tie."""
+        """Return the worse response; of a tie the second."""
         return self.responses[0] if self.label == "B" else self.responses[1]
 
 
@@ -92,7 +92,7 @@ class Ranking:
     origin: Origin
 
     def comparisons(self) -> list[Comparison]:
-        """All K(K-1)/2 pairs (Ouyang et al. 2022, arXiv 2203.02155, section 3.5)."""
+        """Return all K(K-1)/2 pairs (Ouyang et al. 2022, arXiv 2203.02155, section 3.5)."""
         pairs = []
         for (a, rank_a), (b, rank_b) in combinations(zip(self.responses, self.ranks, strict=True), 2):
             label: Label = "tie" if rank_a == rank_b else "A" if rank_a < rank_b else "B"
@@ -142,17 +142,17 @@ Row = Demonstration | Comparison | Ranking | Rating
 
 
 def comparisons_of(preference: Preference) -> list[Comparison]:
-    """A comparison as it is, a ranking as its pairs."""
+    """Return a comparison as it is, and a ranking as its pairs."""
     return [preference] if isinstance(preference, Comparison) else preference.comparisons()
 
 
 def prompt_json(prompt: Prompt) -> list[dict[str, str]]:
-    """The prompt's messages as the schema has them, which is also what a chat template takes."""
+    """Return the prompt's messages in our schema, which is also the form that chat templates take."""
     return [{"role": message.role, "content": message.content} for message in prompt]
 
 
 def to_json(row: Row) -> dict[str, object]:
-    """The row in the documented schema; unknown fields are left out."""
+    """Return the row in the documented schema, without unknown fields."""
     out: dict[str, object] = {"kind": type(row).__name__.lower()}
     out["prompt"] = prompt_json(row.prompt)
     match row:
@@ -208,10 +208,10 @@ def prompt_on(line: bytes) -> Prompt:
 
 
 def to_line(row: Row) -> str:
-    """The row as batches keep it: one line, the same for the same row."""
+    """Return the row as one line of a batch: the same bytes for the same row."""
     return encode(to_json(row)) + "\n"
 
 
 def row_id(line: bytes) -> str:
-    """The name of the row on this line of a batch: 16 hexadecimal digits of the SHA-256 of its content."""
+    """Return the id of the row on this line: the first 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(line.rstrip(b"\n")).hexdigest()[:16]

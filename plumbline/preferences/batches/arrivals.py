@@ -98,7 +98,7 @@ def publish(
 
 
 def _digest(batch: Batch, action: Action, added: str, names: str) -> str:
-    """What names an arrival; `names` are the rows that it takes away."""
+    """Return the digest of an arrival; `names` are the ids of the rows that it removes, one a line."""
     if action == "add":
         return batch.digest
     # The same rows can be removed again after a correction brought them back: the time tells the two apart.
@@ -106,13 +106,14 @@ def _digest(batch: Batch, action: Action, added: str, names: str) -> str:
 
 
 def folder_of(folders: Folders, arrival: Arrival) -> Path:
-    """Where an arrival lies."""
+    """Return the folder of an arrival."""
     return folders.arrived / arrival.digest[:NAME_DIGITS]
 
 
 def arrivals(folders: Folders) -> list[Arrival]:
-    """All of them, in the order in which they count. Raises UserError where one is damaged: what it brings,
-    and what it takes away, would be forgotten.
+    """Return all arrivals in order of time.
+
+    Raises UserError if one is damaged: the rows that it adds or removes would be forgotten.
     """
     found, damaged = readable_arrivals(folders)
     if damaged:
@@ -121,8 +122,9 @@ def arrivals(folders: Folders) -> list[Arrival]:
 
 
 def readable_arrivals(folders: Folders) -> tuple[list[Arrival], dict[str, str]]:
-    """All that can be read, in order, to be listed; and of the others, by the names of their folders, what is
-    wrong."""
+    """Return all readable arrivals in order of time, and an error message for each damaged folder by its
+    name.
+    """
     found, damaged = [], {}
     for file in sorted(folders.arrived.glob(f"*/{BATCH}")):
         try:
@@ -135,8 +137,10 @@ def readable_arrivals(folders: Folders) -> tuple[list[Arrival], dict[str, str]]:
 
 
 def read_arrival(folder: Path) -> Arrival:
-    """What lies in a folder of `data/batches/`. Raises FileNotFoundError, and UserError for one that is
-    damaged."""
+    """Return the arrival in a folder of `data/batches/`.
+
+    Raises FileNotFoundError, and UserError if it is damaged.
+    """
     try:
         values = json.loads((folder / BATCH).read_text(encoding="utf-8"))
         if not DIGEST.fullmatch(values["digest"]):  # its folder is named by it
@@ -152,8 +156,10 @@ def read_arrival(folder: Path) -> Arrival:
 
 
 def find_arrival(folders: Folders, name: str) -> Arrival:
-    """The one whose digest begins with `name`. Raises UserError where that is none, or several, or one
-    damaged."""
+    """Return the arrival whose digest begins with `name`.
+
+    Raises UserError for none, several, or a damaged one.
+    """
     known, damaged = readable_arrivals(folders)
     for folder, problem in damaged.items():
         if folder.startswith(name.lower()[:NAME_DIGITS]):
@@ -168,12 +174,12 @@ def find_arrival(folders: Folders, name: str) -> Arrival:
 
 
 def arrival_index(folders: Folders, arrival: Arrival) -> BatchIndex:
-    """The index of an arrival's rows."""
+    """Return the index of an arrival's rows."""
     return index_of(folder_of(folders, arrival) / ROWS, arrival.batch.digest, folders.indexes)
 
 
 def removed_rows(folders: Folders, known: Iterable[Arrival]) -> Hashes:
-    """The ids of all rows that are out now."""
+    """Return the ids of all rows that are removed or superseded now."""
     out = NO_ROWS
     for arrival in known:
         if arrival.removes:
@@ -184,9 +190,9 @@ def removed_rows(folders: Folders, known: Iterable[Arrival]) -> Hashes:
 
 
 def taken_away(folders: Folders, arrival: Arrival) -> Hashes:
-    """The ids of the rows that this arrival takes away.
+    """Return the ids of the rows that this arrival removes.
 
-    Raises UserError where their list is not what it was: rows that were removed would be learned from again.
+    Raises UserError if their list has changed: removed rows would be learned from again.
     """
     file = folder_of(folders, arrival) / REMOVED
     try:

@@ -34,8 +34,10 @@ OTHERS = "(others)"
 
 
 def keep(store: Path, identity: Sequence[object], source: str, read: Callable[[], Read]) -> tuple[Batch, Path]:
-    """The batch of the source with this `identity` and its folder in `store`; `read` is called only for a new
-    one."""
+    """Return the batch of the source with this `identity`, and its folder in `store`.
+
+    `read` is called only if the store does not have the batch.
+    """
     key = hashlib.sha256(json.dumps([code_digest(), source, *identity]).encode()).hexdigest()
     folder = store / key
     kept = _kept(folder)
@@ -48,8 +50,7 @@ def keep(store: Path, identity: Sequence[object], source: str, read: Callable[[]
 
 
 def _kept(folder: Path) -> Batch | None:
-    """What a folder of the store says of itself; None where it is not there, or damaged, and then it is
-    cleared."""
+    """Return the batch in a folder of the store, or None. A damaged folder is deleted."""
     try:
         return Batch(**json.loads((folder / BATCH).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -61,7 +62,7 @@ def _kept(folder: Path) -> Batch | None:
 
 @contextmanager
 def new_folder(parent: Path) -> Iterator[Path]:
-    """An empty folder beside its future place; what has not been moved away at the end is deleted."""
+    """Yield an empty folder in `parent`, and delete it at the end unless it was moved away."""
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".new-") as name:
         made = Path(name) / "batch"
@@ -110,14 +111,15 @@ def write_batch(folder: Path, source: str, read: Read,
 
 
 def _most(fields: Counter[str]) -> dict[str, int]:
-    """The commonest fields; a file can have as many as it has records."""
+    """Return the commonest fields, and the number of all others: a file can have as many fields as records.
+    """
     kept = dict(fields.most_common(MOST_FIELDS))
     rest = fields.total() - sum(kept.values())
     return kept | ({OTHERS: rest} if rest else {})
 
 
 def _is_simulated(row: Row) -> bool:
-    """Whether the row is of the simulated world: a file of that name holds other prompts."""
+    """True if the row is of the simulated world: files can use that source name for other prompts."""
     if row.origin.source != SIMULATED:
         return False
     from plumbline.preferences.simulated.world import requests  # real data never needs it

@@ -15,15 +15,15 @@ class Folders:
 
     @property
     def arrived(self) -> Path:
-        """Batches that were added, each with a file that lets DVC carry it to other machines."""
+        """Return the folder of batches that were added, each with a `.dvc` file beside it."""
         return self.root / "data" / "batches"
 
     @property
     def imported(self) -> Path:
-        """Batches made of the sources in the parameters."""
+        """Return the folder of batches imported from the sources in the parameters."""
         return self.home / "batches"
 
     @property
     def indexes(self) -> Path:
-        """Indexes of batches."""
+        """Return the folder of the batches' indexes."""
         return self.home / "index"

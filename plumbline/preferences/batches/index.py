@@ -101,7 +101,7 @@ def _place(digest: str, store: Path) -> Path:
 
 
 def _kept(file: Path) -> BatchIndex | None:
-    """The index in the file; None if there is none, or one that is damaged or of another version."""
+    """Return the index in a file; None if it is missing, damaged, or of another version."""
     try:
         with np.load(file, allow_pickle=False) as kept:
             if VERSION not in kept.files:
@@ -154,7 +154,7 @@ class IndexColumns:
         self.position += len(line)
 
     def finish(self) -> BatchIndex:
-        """The columns so far."""
+        """Return the index of all rows so far."""
         return BatchIndex(
             row=np.array(self.row, np.uint64), prompt=np.array(self.prompt, np.uint64),
             item=np.array(self.item, np.uint64), verdict=np.array(self.verdict, np.int64),
@@ -165,7 +165,7 @@ class IndexColumns:
 
 
 def prompt_hash(prompt: Prompt) -> int:
-    """The beginning of the prompt's key as a number."""
+    """Return the first 64 bits of the prompt's key as a number."""
     return int(prompt_key(prompt)[:16], 16)
 
 

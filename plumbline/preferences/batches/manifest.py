@@ -37,8 +37,11 @@ class Batch:
 
     @classmethod
     def of(cls, values: Mapping[str, object]) -> "Batch":
-        """A batch as a file has it. Raises ValueError for a digest that is none, because files are named by
-        it, and TypeError for other fields."""
+        """Return the batch that a JSON file describes.
+
+        Raises ValueError for an invalid digest, because files are named by digests, and TypeError for other
+        fields.
+        """
         for digest in (values["digest"], values.get("whole")):
             if digest is not None and not DIGEST.fullmatch(str(digest)):
                 raise ValueError(f"{digest!r:.100} is no SHA-256")
@@ -54,18 +57,17 @@ class Manifest:
 
     @property
     def simulated(self) -> bool:
-        """Whether every row is from the simulated world."""
+        """True if every row is from the simulated world."""
         return all(batch.simulated for batch in self.batches)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a snapshot, or of prepared data, which keeps a copy. Raises as `manifest_in` does."""
+    """Return the manifest of a snapshot or of prepared data. Raises as `manifest_in` does."""
     return manifest_in(folder / MANIFEST)
 
 
 def manifest_in(file: Path) -> Manifest:
-    """The manifest that a file holds. Raises FileNotFoundError, and UserError where it holds something
-    else."""
+    """Return the manifest in a file. Raises FileNotFoundError, and UserError if it is damaged."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         return Manifest(values["digest"], tuple(map(Batch.of, values["batches"])))

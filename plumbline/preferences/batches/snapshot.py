@@ -46,13 +46,13 @@ class Simulation:
 
     @classmethod
     def of(cls, params: Params) -> "Simulation":
-        """What the parameters of a run ask for."""
+        """Return the simulation that a run's parameters ask for."""
         chosen = params.snapshot
         return cls(params.seed, chosen.simulated_demonstrations, chosen.simulated_comparisons,
                    chosen.simulated_rankings)
 
     def rows(self) -> list[Row]:
-        """Write it."""
+        """Return the rows of the simulated world."""
         from plumbline.preferences.simulated import rows  # most real snapshots never need the simulated world
 
         return rows(self.seed, self.demonstrations, self.comparisons, self.rankings)
@@ -68,8 +68,7 @@ def fix_snapshot(sources: Sequence[str], simulation: Simulation, folders: Folder
 
 
 def with_imports_made_again(folders: Folders, act: Callable[[], Done]) -> Done:
-    """What `act` returns. A batch that it finds damaged and that was made of a source is made of it again,
-    once."""
+    """Return the result of `act`; an imported batch that it finds damaged is imported once more."""
     made_again: set[Path] = set()
     while True:
         try:

@@ -28,7 +28,7 @@ class DamagedBatch(UserError):
 
 
 def put_back(folder: Path) -> str:
-    """What to do about the folder of a batch, or of a snapshot, that is damaged."""
+    """Return the advice for the damaged folder of a batch or a snapshot."""
     if folder.parts[-3:-1] == ARRIVED:
         return (f"Delete the folder {folder}; then `dvc checkout {folder.name}.dvc` in {folder.parent}, or "
                 "`plumbline pull`, brings it back if DVC knows it, and adding its data again if not.")
@@ -37,10 +37,9 @@ def put_back(folder: Path) -> str:
 
 
 def verified_lines(rows: Path, digest: str) -> Iterator[bytes]:
-    """The lines of the rows of the batch with this digest.
+    """Yield the lines of a batch's rows.
 
-    Raises DamagedBatch, at the end, where they and the rows set aside beside them are not what the digest
-    names.
+    Raises DamagedBatch at the end if the rows and the quarantine do not have this digest.
     """
     found = hashlib.sha256()
     try:
@@ -58,8 +57,7 @@ def verified_lines(rows: Path, digest: str) -> Iterator[bytes]:
 
 @contextmanager
 def damage_first(lines: Iterator[bytes]) -> Iterator[None]:
-    """Around the use of `verified_lines`: where a line is none of ours, the digest first says whether it is
-    damage."""
+    """Raise DamagedBatch instead of a parsing error, if the rest of `verified_lines` shows damage."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -69,5 +67,5 @@ def damage_first(lines: Iterator[bytes]) -> Iterator[None]:
 
 
 def set_aside_beside(rows: Path) -> Path:
-    """The rows set aside of a batch, in its own folder or in a snapshot."""
+    """Return the quarantine file that belongs to a file of rows, in a batch's folder or in a snapshot."""
     return rows.with_name(QUARANTINE) if rows.name == ROWS else rows.with_suffix(".quarantine.jsonl")

@@ -42,13 +42,13 @@ class NearDuplicate:
 
 
 def tokens(text: str) -> set[str]:
-    """The words and the pairs of neighbouring words."""
+    """Return the words of a text and its pairs of neighbouring words."""
     words = WORD.findall(text.lower())
     return {*words, *map(" ".join, pairwise(words))}
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """All turns of a prompt as one text."""
+    """Return all turns of a prompt as one text."""
     return "\n".join(message.content for message in prompt)
 
 
@@ -70,7 +70,10 @@ class PromptSurvey:
             self._sign()
 
     def repeats(self, text_of: Callable[[int], str]) -> dict[int, NearDuplicate]:
-        """Every prompt outside of held-out that nearly repeats a held-out one, by number."""
+        """Return the prompts outside of held-out that nearly repeat a held-out one, by number.
+
+        `text_of` gives the text of the prompt with a number.
+        """
         signatures, heldout = self._signatures(), np.frombuffer(self._heldout, np.int8).astype(bool)
         found: dict[int, NearDuplicate] = {}
         for one, other in _candidates(signatures, heldout, self.threshold - ESTIMATE_ERROR):
@@ -80,8 +83,7 @@ class PromptSurvey:
         return found
 
     def near_duplicates(self) -> int:
-        """How many prompts nearly repeat some other one; estimated from the signatures, not decided on the
-        texts."""
+        """Return how many prompts nearly repeat another one, estimated from the signatures."""
         signatures = self._signatures()
         flagged = np.zeros(len(signatures), bool)
         for keys in _bands(signatures):
@@ -105,12 +107,12 @@ class PromptSurvey:
 
 
 def jaccard(one: set[str], other: set[str]) -> float:
-    """Size of the intersection by size of the union; two empty sets are alike."""
+    """Return the size of the intersection divided by that of the union; 1 for two empty sets."""
     return len(one & other) / len(one | other) if one or other else 1.0
 
 
 def _bands(signatures: Signatures) -> Iterator[Hashes]:
-    """For each band one number a prompt; prompts with equal numbers in any band may be alike."""
+    """Yield (P,) numbers for each band: prompts with the same number in any band are candidates."""
     rows = PERMUTATIONS // BANDS
     for start in range(0, PERMUTATIONS, rows):
         pairs = np.ascontiguousarray(signatures[:, start : start + rows]).view(np.uint64)
@@ -118,8 +120,10 @@ def _bands(signatures: Signatures) -> Iterator[Hashes]:
 
 
 def _candidates(signatures: Signatures, heldout: Flags, least: float) -> Iterator[tuple[int, int]]:
-    """Pairs of a prompt and a held-out one whose signatures are alike by at least `least`; some come
-    twice."""
+    """Yield pairs of a prompt and a held-out prompt with an estimated similarity of at least `least`.
+
+    A pair can be yielded more than once.
+    """
     kept, others = np.flatnonzero(heldout), np.flatnonzero(~heldout)
     for keys in _bands(signatures):
         ordered = kept[np.argsort(keys[kept], kind="stable")]
@@ -135,7 +139,7 @@ def _candidates(signatures: Signatures, heldout: Flags, least: float) -> Iterato
 
 
 def _estimates(signatures: Signatures, left: Positions, right: Positions) -> NDArray[np.float64]:
-    """The share of equal entries of each pair of signatures, which estimates the Jaccard similarity."""
+    """Return the share of equal entries of each pair of signatures: an estimate of the Jaccard similarity."""
     parts = [(signatures[left[i : i + CHUNK]] == signatures[right[i : i + CHUNK]]).mean(axis=1)
              for i in range(0, len(left), CHUNK)]
     return np.concatenate(parts) if parts else np.zeros(0)

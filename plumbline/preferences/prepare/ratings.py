@@ -27,8 +27,10 @@ class Derived:
 
 
 def derive(ratings: Iterable[Rating]) -> Derived:
-    """Comparisons and rankings, in the order in which their prompts were first rated. Memory: that of the
-    ratings."""
+    """Return the comparisons and rankings that ratings imply, in the order in which their prompts were rated.
+
+    All ratings are held in memory.
+    """
     groups: dict[tuple[str, str, str | None], tuple[Prompt, dict[str, Rating]]] = {}
     replaced = 0
     for rating in ratings:
@@ -54,8 +56,10 @@ def _preferences(groups: Iterable[tuple[Prompt, dict[str, Rating]]]) -> Iterator
 
 
 def _origin(rated: Sequence[Rating]) -> Origin:
-    """The annotator's, at the time of the last rating; whether it was a machine is known if all ratings
-    agree."""
+    """Return the origin of a group of ratings, at the time of the last one.
+
+    `machine` is None unless all ratings agree on it.
+    """
     first = rated[0].origin
     machine = {rating.origin.machine for rating in rated}
     times = [rating.origin.time for rating in rated if rating.origin.time is not None]

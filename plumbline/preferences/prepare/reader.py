@@ -19,22 +19,22 @@ from plumbline.preferences.types import (
 
 
 def demonstrations(folder: Path, split: Split) -> list[Demonstration]:
-    """The demonstrations of a split of the prepared data in `folder`. Raises UserError where there is
-    none."""
+    """Return the demonstrations of a split of the prepared data in `folder`.
+
+    Raises UserError if it is missing.
+    """
     rows = [from_json(values) for values in _read(folder / "demonstrations" / f"{split}.jsonl")]
     return [row for row in rows if isinstance(row, Demonstration)]
 
 
 def preferences(folder: Path, split: Split) -> list[Preference]:
-    """The comparisons and rankings of a split, ties included. Raises UserError where there is no prepared
-    data."""
+    """Return the comparisons and rankings of a split, ties included. Raises UserError if it is missing."""
     rows = [from_json(values) for values in _read(folder / "preferences" / f"{split}.jsonl")]
     return [row for row in rows if isinstance(row, Comparison | Ranking)]
 
 
 def prompts(folder: Path, split: Split) -> list[Prompt]:
-    """Return the distinct prompts of a split, of demonstrations and preferences. Raises UserError as
-    above."""
+    """Return the distinct prompts of a split, of rows of every kind. Raises UserError if it is missing."""
     return [prompt_from_json(values["prompt"]) for values in _read(folder / "prompts" / f"{split}.jsonl")]
 
 

@@ -41,7 +41,7 @@ class Splitting:
     """Jaccard similarity from which a prompt counts as repeating a held-out one; None keeps them all."""
 
     def split(self, key: str) -> Split:
-        """The split of the prompt with this key."""
+        """Return the split of the prompt with this key."""
         return split_of(key, self.validation_fraction, self.heldout_fraction)
 
 
@@ -100,7 +100,7 @@ class Parts:
         (self._out / CHOSEN).unlink()
 
     def add(self, line: SnapshotLine) -> None:
-        """Take in the next row of the snapshot."""
+        """Write the next row of the snapshot to its files, and count it."""
         name = row_id(line.text)
         if (number := int(name, 16)) in self._seen:
             self.counts["duplicates"] += 1
@@ -120,8 +120,7 @@ class Parts:
         self._place(line, split)
 
     def finish(self) -> None:
-        """Add what follows from all rows together: preferences from ratings, demonstrations from
-        preferences."""
+        """Write the preferences that ratings imply, then the demonstrations that chosen responses imply."""
         for preference in derive(self._ratings).preferences:
             key = prompt_key(preference.prompt)
             self.reporter.derived(preference, key)
@@ -171,8 +170,7 @@ class Parts:
 
 
 def _best(preference: Preference) -> str | None:
-    """The best response; None where nobody preferred any, because a tie of two bad responses teaches
-    nothing."""
+    """Return the best response, or None for a tie: two equally bad responses are not worth imitating."""
     match preference:
         case Comparison():
             return None if preference.label == "tie" else preference.chosen

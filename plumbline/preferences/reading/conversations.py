@@ -37,8 +37,7 @@ class Undecidable(Unusable):
 
 
 def shown(value: object) -> str:
-    """The value as a message quotes it: short, and never a failure of its own, however deep or huge the value
-    is."""
+    """Return a short text for a value in a message, for values of any size and depth."""
     if value is None or isinstance(value, bool | float):
         return repr(value)
     if isinstance(value, str):
@@ -49,7 +48,7 @@ def shown(value: object) -> str:
 
 
 def as_text(value: object, field: str) -> str:
-    """A text that says something and that every tool downstream can store. Raises Unusable."""
+    """Return the text. Raises Unusable for no text, an empty one, and one that other tools cannot store."""
     if value is None:
         raise Unusable(field, "it is missing")
     if not isinstance(value, str):
@@ -70,7 +69,7 @@ def as_text(value: object, field: str) -> str:
 
 
 def as_messages(value: object, field: str) -> list[Message]:
-    """Messages spelt `role` and `content`, or `from` and `value`. Raises Unusable."""
+    """Return messages spelt `role` and `content`, or `from` and `value`. Raises Unusable."""
     if value is None:
         raise Unusable(field, "it is missing")
     if not isinstance(value, list) or not value:
@@ -80,7 +79,7 @@ def as_messages(value: object, field: str) -> list[Message]:
 
 
 def as_message(turn: object, field: str) -> Message:
-    """One message, spelt in either way. Raises Unusable."""
+    """Return one message in either spelling. Raises Unusable."""
     if not isinstance(turn, dict):
         raise Unusable(field, f"expected a message, found {type(turn).__name__}")
     role_key, text_key = ("from", "value") if "from" in turn else ("role", "content")
@@ -92,7 +91,7 @@ def as_message(turn: object, field: str) -> Message:
 
 
 def as_content(value: object, field: str) -> str:
-    """What a message says: a text, or a list of parts that are all texts (OpenAI's form). Raises Unusable."""
+    """Return the text of a message: a text, or a list of text parts (OpenAI's form). Raises Unusable."""
     if not isinstance(value, list):
         return as_text(value, field)
     texts = []
@@ -106,17 +105,16 @@ def as_content(value: object, field: str) -> str:
 
 
 def _is_content(value: object) -> bool:
-    """Whether a list holds the parts of one message, and not messages."""
+    """True if a list holds the parts of one message rather than messages."""
     return isinstance(value, list) and bool(value) and all(
         isinstance(part, dict) and "type" in part and part.keys().isdisjoint(SPOKEN) for part in value)
 
 
 def as_transcript(text: str) -> list[Message]:
-    """The turns of an Anthropic HH transcript; none if the text does not start with the human's turn. Raises
-    Unusable.
+    """Return the turns of an Anthropic HH transcript; none if the text does not begin with a human turn.
 
-    The last turn may be an empty one of the assistant, as in prompts that end with `\\n\\nAssistant:`; it is
-    left out.
+    An empty last turn of the assistant is left out, because prompts end with `\\n\\nAssistant:`. Raises
+    Unusable.
     """
     if not text.startswith("\n\nHuman:"):
         return []
@@ -129,7 +127,7 @@ def as_transcript(text: str) -> list[Message]:
 
 
 def as_prompt(turns: Sequence[Message], field: str) -> Prompt:
-    """The turns as a prompt. Raises Unusable if the roles are out of order."""
+    """Return the turns as a prompt. Raises Unusable if the roles are out of order."""
     if sum(turn.role == "system" for turn in turns) > 1:
         raise Unusable(field, "expected one system message at most, found several")
     spoken = turns[1:] if turns and turns[0].role == "system" else turns
@@ -144,13 +142,12 @@ def as_prompt(turns: Sequence[Message], field: str) -> Prompt:
 
 
 def user_prompt(text: str) -> Prompt:
-    """A prompt of one turn."""
+    """Return a prompt of one user turn."""
     return (Message("user", text),)
 
 
 def any_prompt(value: object, field: str) -> Prompt:
-    """A prompt given as a text or its parts, an Anthropic HH transcript, or a list of messages. Raises
-    Unusable."""
+    """Return a prompt given as text, text parts, an Anthropic HH transcript or messages. Raises Unusable."""
     if isinstance(value, list) and not _is_content(value):
         return as_prompt(as_messages(value, field), field)
     text = as_content(value, field)
@@ -159,7 +156,7 @@ def any_prompt(value: object, field: str) -> Prompt:
 
 
 def any_answer(value: object, field: str) -> str:
-    """A response given as a text or its parts, as a message, or as a list of one message. Raises Unusable."""
+    """Return a response given as text, text parts, a message or a list of one message. Raises Unusable."""
     if _is_content(value):
         return as_content(value, field)
     if isinstance(value, list):
@@ -175,7 +172,7 @@ def any_answer(value: object, field: str) -> str:
 
 
 def any_conversation(value: object, field: str) -> list[Message]:
-    """A list of messages, or an Anthropic HH transcript. Raises Unusable."""
+    """Return the turns of a list of messages or an Anthropic HH transcript. Raises Unusable."""
     if not isinstance(value, str):
         return as_messages(value, field)
     if turns := as_transcript(as_text(value, field)):
@@ -185,14 +182,14 @@ def any_conversation(value: object, field: str) -> list[Message]:
 
 
 def prompt_and_answer(turns: Sequence[Message], field: str) -> tuple[Prompt, str]:
-    """A conversation cut before the assistant's last turn. Raises Unusable."""
+    """Split a conversation before the assistant's last turn. Raises Unusable."""
     if not turns or turns[-1].role != "assistant":
         raise Unusable(field, "expected a conversation that ends with the assistant's turn")
     return as_prompt(turns[:-1], field), turns[-1].content
 
 
 def common_prompt(chosen: Sequence[Message], rejected: Sequence[Message]) -> tuple[Prompt, str, str]:
-    """The turns that two conversations share, and the two answers in which they differ. Raises Unusable."""
+    """Return the shared turns of two conversations, and their two different last answers. Raises Unusable."""
     prompt, better = prompt_and_answer(chosen, "chosen")
     if not rejected or rejected[-1].role != "assistant":
         raise Unusable("rejected", "expected a conversation that ends with the assistant's turn")

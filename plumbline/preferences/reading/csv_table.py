@@ -29,9 +29,9 @@ Line = tuple[int, bytes | Unusable]
 
 
 def csv_records(lines: Iterable[Line], delimiter: str, longest: int) -> Iterator[tuple[int, object]]:
-    """Records, or what is wrong; a field over several lines counts as the line on which its record ends.
+    """Yield records, or what is wrong with them, each with the number of its last line.
 
-    A cell has `longest` characters at most.
+    `longest` is the maximum number of characters of a cell.
     """
     csv.field_size_limit(longest)
     broken: list[tuple[int, Unusable]] = []
@@ -63,7 +63,7 @@ def csv_records(lines: Iterable[Line], delimiter: str, longest: int) -> Iterator
 
 
 def _sniffed(lines: Iterator[Line], delimiter: str) -> tuple[str, Iterator[Line]]:
-    """The delimiter, and the lines from the header on."""
+    """Return the delimiter, and the lines from the header on."""
     first = next(lines, None)
     if first is None:
         return delimiter, lines
@@ -79,7 +79,8 @@ def _sniffed(lines: Iterator[Line], delimiter: str) -> tuple[str, Iterator[Line]
 
 
 def _no_header(header: list[str]) -> Unusable | None:
-    """What is wrong with a first line that names no columns, or one of them twice."""
+    """Return the problem of a first line that names no columns, or one column twice; None if it is a header.
+    """
     twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
     if twice is not None:
         return Unusable("-",
@@ -91,8 +92,9 @@ def _no_header(header: list[str]) -> Unusable | None:
 
 
 def _texts(lines: Iterable[Line], broken: list[tuple[int, Unusable]]) -> Iterator[str]:
-    """The lines of text; a broken one is put aside, and stands as an empty one so that the numbers stay
-    right."""
+    """Yield the lines as text. A broken line goes to `broken`, and is yielded empty so that line numbers
+    hold.
+    """
     for number, line in lines:
         try:
             if isinstance(line, Unusable):
@@ -107,7 +109,7 @@ def _texts(lines: Iterable[Line], broken: list[tuple[int, Unusable]]) -> Iterato
 
 
 def _cell(cell: str) -> object:
-    """The cell as it is, or the messages that it spells in JSON, or None."""
+    """Return a cell's text, or the messages that it holds as JSON; None for an absent value."""
     if cell in ABSENT:
         return None
     if cell.startswith("[") and ('"role"' in cell or '"from"' in cell):

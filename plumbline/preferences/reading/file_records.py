@@ -42,8 +42,10 @@ class _Damaged(Exception):
 
 
 def read_records(file: Path) -> Records:
-    """Each record with its line, or what is wrong with that line. Raises OSError if the file cannot be
-    read."""
+    """Yield each record, or what is wrong with it, with its line.
+
+    Raises OSError if the file cannot be read.
+    """
     with file.open("rb") as plain:
         start = plain.peek(8)
         unpack = next((opener for magic, opener in PACKINGS.items() if start.startswith(magic)), None)
@@ -90,7 +92,7 @@ class _Unpacked(io.RawIOBase):
         self.left = allowed
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True, as io.RawIOBase asks."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
@@ -179,8 +181,10 @@ def _skip_line(opened: io.BufferedReader, read: bytes) -> None:
 
 
 def _json(line: bytes) -> object:
-    """The value; the slower decoder of the standard library says what is wrong, and takes what only it can
-    take."""
+    """Return the decoded value, or what is wrong with the line.
+
+    The standard library's slower decoder names the error, and reads numbers that orjson does not.
+    """
     try:
         value: object = orjson.loads(line)
     except orjson.JSONDecodeError:

@@ -46,8 +46,10 @@ class HubDataset:
 
 
 def find(source: str, how: Reading = RECOGNISED) -> HubDataset:
-    """The data set that `source` names. Raises UserError at once without `datasets`, or without a hub that
-    answers."""
+    """Return the data set that `source` names.
+
+    Raises UserError at once if `datasets` is not installed, or the hub does not answer.
+    """
     name, *given = BETWEEN.split(source.removeprefix("hub:"))
     if len(given) > len(("config", "split")) or not name or not all(given):
         raise UserError(f"The source {source} is no data set of the hub: expected hub:NAME, hub:NAME:SPLIT, "
@@ -78,8 +80,10 @@ def find(source: str, how: Reading = RECOGNISED) -> HubDataset:
 
 
 def _chosen(name: str, given: Sequence[str], revision: str | None) -> tuple[str | None, str]:
-    """The configuration, None for the only or default one, and the split. Raises UserError where that is not
-    clear."""
+    """Return the configuration, None for the default one, and the split.
+
+    Raises UserError if they are not clear.
+    """
     import datasets
 
     if len(given) == len(("config", "split")):
@@ -101,7 +105,7 @@ def _chosen(name: str, given: Sequence[str], revision: str | None) -> tuple[str 
 
 
 def _revision(name: str, source: str) -> str:
-    """The commit that the data set's main branch is at; it makes the source immutable."""
+    """Return the commit of the data set's main branch, which makes the source immutable."""
     from huggingface_hub import HfApi, constants
 
     _require_answer(constants.ENDPOINT, source)
@@ -114,7 +118,10 @@ def _revision(name: str, source: str) -> str:
 
 
 def _require_answer(endpoint: str, source: str) -> None:
-    """One short request. In a thread, because no timeout bounds the look-up of a host name."""
+    """Raise UserError if the hub does not answer.
+
+    A thread does it, because no timeout bounds the look-up of a host name.
+    """
     problems: list[str] = ["no answer"]
 
     def ask() -> None:

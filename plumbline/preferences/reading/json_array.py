@@ -80,7 +80,7 @@ class Elements:
         return value
 
     def _skipped(self, reason: str) -> Unusable:
-        """Go on where the next object of the array seems to start, or at the end of the file."""
+        """Skip to where the next object of the array seems to begin, or to the end of the file."""
         while True:
             found = self.next_object.search(self.text)
             if found or self.ended:
@@ -105,14 +105,14 @@ class Elements:
             self._read()
 
     def _read(self) -> None:
-        """As much again as there is, so that a long record is tried only a few times."""
+        """Read as much again as is there, so that a long record is decoded only a few times."""
         read = self.opened.read(max(CHUNK, len(self.text)))
         self.ended = not read
         self.text += self.decode(read, final=self.ended)
 
 
 def why_not_json(error: json.JSONDecodeError) -> str:
-    """What is wrong with a text that is not valid JSON, in the words of what people write by mistake."""
+    """Return what is wrong with invalid JSON, in the words of the usual mistakes."""
     ahead = error.doc[error.pos : error.pos + 100].lstrip()
     behind = error.doc[max(0, error.pos - 100) : error.pos].rstrip()
     where = f"at character {error.pos + 1}"

@@ -46,7 +46,7 @@ class Objects(Elements):
 
 
 def unwrapped(records: Iterator[tuple[int, object]]) -> Iterator[tuple[int, object]]:
-    """The records; those in the list that the file's first object was put around are numbered within it."""
+    """Yield the records; the elements of a list that the first object wraps are numbered within it."""
     for number, value in records:
         inside = _inside(value) if isinstance(value, dict) else None
         if inside is None:
@@ -72,8 +72,7 @@ def _are_objects(value: object) -> bool:
 
 
 def _is_by_columns(value: dict[str, object]) -> bool:
-    """Whether each field holds a column: an object by row number, or a list of as many texts as `prompt`
-    has."""
+    """True if each field holds a column: an object by row number, or a list as long as `prompt`."""
     columns = list(value.values())
     first = columns[0] if len(columns) > 1 else None
     if isinstance(first, dict):

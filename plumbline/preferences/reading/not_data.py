@@ -43,7 +43,9 @@ MAGIC: Mapping[bytes, str] = {
 
 
 def what_else(start: bytes, name: str) -> str | None:
-    """What the file of this name, which starts so, is instead of preference data; None if it may be that."""
+    """Return what a file with this name and first bytes is instead of preference data; None if it may be
+    that.
+    """
     for magic, what in MAGIC.items():
         if start.startswith(magic):
             return what

@@ -58,7 +58,7 @@ def check(opened: BinaryIO, about: "FileMetaData", size: int) -> None:
 
 
 def pages(opened: BinaryIO, start: int, length: int) -> Iterator[PageHeader]:
-    """The pages of a column's part of a row group, as far as they go."""
+    """Yield the headers of the pages of a column in a row group, as long as they are valid."""
     place = start
     while place < start + length:
         opened.seek(place)
@@ -70,7 +70,7 @@ def pages(opened: BinaryIO, start: int, length: int) -> Iterator[PageHeader]:
 
 
 def _header(opened: BinaryIO) -> PageHeader | None:
-    """The header that begins here; None for what is none."""
+    """Return the page header at this position; None if there is none."""
     fields: dict[int, int] = {}
     try:
         _struct(opened, fields, MOST_NESTED)

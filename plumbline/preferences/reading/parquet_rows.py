@@ -25,7 +25,7 @@ first."""
 
 
 def parquet_rows(opened: BinaryIO, row_limit: int) -> Iterator[dict[str, object] | Unusable]:
-    """Each row, or what is wrong with it. Raises TooLarge, and what pyarrow raises for a damaged file."""
+    """Yield each row, or what is wrong with it. Raises TooLarge, and pyarrow's errors for a damaged file."""
     from pyarrow import parquet
 
     size = opened.seek(0, 2)
@@ -45,7 +45,7 @@ def parquet_rows(opened: BinaryIO, row_limit: int) -> Iterator[dict[str, object]
 
 
 def _batches(opened: BinaryIO, table: "ParquetFile", group: int) -> "Iterator[RecordBatch]":
-    """The rows of a row group, some at a time."""
+    """Yield the rows of a row group in batches of bounded memory."""
     from pyarrow import parquet
 
     named = _with_dictionary(table, group)
@@ -67,15 +67,15 @@ def _batches(opened: BinaryIO, table: "ParquetFile", group: int) -> "Iterator[Re
 
 
 def _with_dictionary(table: "ParquetFile", group: int) -> dict[str, int]:
-    """The columns of text that have a dictionary in a row group, with how many values they have there."""
+    """Return the number of values of each text column of a row group that has a dictionary."""
     about = table.metadata.row_group(group)
     return {column.path_in_schema: column.num_values for column in map(about.column, range(about.num_columns))
             if column.has_dictionary_page and column.physical_type == "BYTE_ARRAY"}
 
 
 def _longest_texts(batch: "RecordBatch") -> tuple[int, int]:
-    """The lengths of the longest texts in the dictionaries of plain columns, and of those within lists, each
-    added."""
+    """Return the sum of the longest texts in the dictionaries of plain columns, and that of lists, in bytes.
+    """
     from pyarrow import compute, types
 
     plain = nested = 0
@@ -99,7 +99,7 @@ def _one_by_one(batch: "RecordBatch", row_limit: int) -> "Iterator[dict[str, obj
 
 
 def _length(batch: "RecordBatch") -> int:
-    """Bytes of all texts in some rows, each counted as often as it stands there."""
+    """Return the bytes of all texts in some rows, each counted as often as it is used."""
     return sum(_of_texts(leaf) for leaf in _leaves(batch.columns))
 
 
@@ -117,7 +117,7 @@ def _of_texts(leaf: "Array") -> int:
 
 
 def _leaves(arrays: "Sequence[Array]") -> "Iterator[Array]":
-    """The columns of values in nested columns."""
+    """Yield the columns of values in nested columns."""
     from pyarrow import types
 
     for array in arrays:

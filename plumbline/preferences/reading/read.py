@@ -73,7 +73,7 @@ def import_records(records: Iterable[tuple[int, object]], name: str, source: str
 
 def _with_columns(records: Iterable[tuple[int, object]], name: str,
                   how: Reading) -> Iterator[tuple[int, object]]:
-    """The records, as long as their first ones name all columns that are mapped. Raises UserError."""
+    """Yield the records if the first ones name all mapped columns. Raises UserError if they do not."""
     missing, seen, count = set(how.columns.values()), dict[str, None](), 0
     for line, record in records:
         if missing and isinstance(record, dict):
@@ -107,7 +107,7 @@ class _Problems:
             self.found[kind] = (times + 1, first)
 
     def message(self) -> str:
-        """That nothing is usable, with the most frequent problem."""
+        """Return the message that nothing is usable, with the most frequent problem."""
         if not self.found:
             return (f"{self.name} is empty: expected preferences or demonstrations, one JSON object a line. "
                     f"Expected {EXPECTED}.")

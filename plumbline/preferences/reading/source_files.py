@@ -16,7 +16,7 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def place_of(source: str, root: Path) -> Path:
-    """Where the file or folder that a source names lies. Raises UserError if it is not there."""
+    """Return the path of the file or folder that a source names. Raises UserError if it is missing."""
     path = root / Path(source).expanduser()
     if path.exists():
         return path
@@ -29,11 +29,10 @@ def place_of(source: str, root: Path) -> Path:
 
 
 def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantined]:
-    """The files that a source names, each with the name that manifest and quarantine give it, in the names'
-    order.
+    """Yield the files of a source with their names in manifest and quarantine, in the order of names.
 
-    A link that leads out of the folder is not followed but set aside, as is one that leads nowhere. Raises
-    UserError for a source that does not exist, or a folder without preference files.
+    A link that leads out of the folder, or to nothing, is set aside. Raises UserError for a source that does
+    not exist, or a folder without preference files.
     """
     path = place_of(source, root)
     if path.is_file():
@@ -67,10 +66,9 @@ def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantin
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files of preference data, and every link to a folder, because what lies behind it is not read.
+    """Yield files of preference data, and every link to a folder, because folders behind links are not read.
 
-    What `save_to_disk` of datasets leaves counts by its Arrow files, so that they are told, and not by the
-    JSON beside.
+    Of what `save_to_disk` of datasets leaves, the Arrow files are yielded, to be refused by name.
     """
     for parent, folders, files in os.walk(folder):
         if any(name.endswith(ARROW) for name in files) or any(Path(parent, name,
@@ -84,7 +82,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def is_data(name: str) -> bool:
-    """Whether a file of this name would be read, in whatever case its suffixes are."""
+    """True if files of this name are read; upper and lower case are the same."""
     name = name.lower()
     stem = next((name.removesuffix(end) for end in COMPRESSED if name.endswith(end)), name)
     return not name.startswith(".") and stem.endswith(SUFFIXES)

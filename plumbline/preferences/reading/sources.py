@@ -40,11 +40,14 @@ class SourcePart:
 
     @property
     def identity(self) -> list[str]:
-        """What names the batch that is made of it: its content, and how it is read."""
+        """Return the values that name the batch: the part's content, and how it is read."""
         return [self.digest, "in a folder"] if self.in_folder else [self.digest]
 
     def read(self) -> Read:
-        """Its rows; in a folder, why nothing of it is usable is a quarantined row. Raises UserError."""
+        """Return the part's rows.
+
+        In a folder, a part without usable rows gives one quarantined row instead of UserError.
+        """
         return self._tolerantly() if self.in_folder else self.strictly()
 
     def _tolerantly(self) -> Iterator[Row | Quarantined | Unread]:
@@ -63,8 +66,7 @@ class SourcePart:
 
 
 def open_source(source: str, root: Path, how: "Reading | None" = None) -> list[SourcePart]:
-    """The parts of a source that is not ours, to be read as `how` says. Raises UserError where there is
-    none."""
+    """Return the parts of a source, to be read as `how` says. Raises UserError if there is none."""
     if source.startswith(HUB):
         from plumbline.preferences.reading import hub  # `datasets` is an optional dependency
 
@@ -76,7 +78,7 @@ def open_source(source: str, root: Path, how: "Reading | None" = None) -> list[S
 
 
 def read_all(source: str, parts: Sequence[SourcePart]) -> Iterator[Row | Quarantined | Unread]:
-    """The rows of all parts after each other. Raises UserError where nothing is usable."""
+    """Yield the rows of all parts. Raises UserError if none is usable."""
     usable = 0
     for part in parts:
         for row in part.read():

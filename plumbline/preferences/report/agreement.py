@@ -89,8 +89,9 @@ class _Shared:
 
 
 def agreement(found: Judgements, names: list[str], most: int, most_in_pairs: int) -> MeasuredAgreement:
-    """Agreement overall, of each of the `most` busiest annotators with the others, of each two of
-    `most_in_pairs`."""
+    """Return the agreement overall, by annotator for the `most` busiest, and by pair for the `most_in_pairs`
+    busiest.
+    """
     shared = _shared(found)
     out: MeasuredAgreement = {"annotators": len(np.unique(shared.annotators)), "by_annotator": {},
                               "by_pair": []}
@@ -110,7 +111,8 @@ def agreement(found: Judgements, names: list[str], most: int, most_in_pairs: int
 
 
 def coincidences(counts: Ints) -> Floats:
-    """(V, V): how often two values meet within a unit, from (units, V) counts (Krippendorff 2011, step C)."""
+    """Return (V, V) coincidences of values within units, from (units, V) counts (Krippendorff 2011, step C).
+    """
     counts = counts[counts.sum(axis=1) > 1]
     weights = 1.0 / (counts.sum(axis=1) - 1)
     met: Floats = (counts * weights[:, None]).T @ counts - np.diag(weights @ counts)
@@ -118,7 +120,8 @@ def coincidences(counts: Ints) -> Floats:
 
 
 def ordinal_alpha(coincidence: Floats) -> float | None:
-    """Alpha with the ordinal metric from a matrix of coincidences; None where all values are the same."""
+    """Return alpha with the ordinal metric for a (V, V) matrix of coincidences; None if all values are equal.
+    """
     n = coincidence.sum(axis=0)
     # A difference of these is the paper's sum between two values, half of each included.
     middle = np.cumsum(n) - n / 2
@@ -149,8 +152,10 @@ def _alpha(coincidence: Floats, n: int) -> Alpha | None:
 
 
 def _alpha_of_all(counts: Ints) -> Alpha | None:
-    """Pairs with the same counts are interchangeable, so that a resample is a draw of how many of each there
-    are."""
+    """Return alpha over all pairs, with an interval by bootstrap.
+
+    Pairs with the same counts are interchangeable, so a resample draws how many of each there are.
+    """
     alpha = _alpha(coincidences(counts), int(counts.sum()))
     kinds, times = np.unique(counts, axis=0, return_counts=True)
     if alpha is None or len(counts) < 2:
@@ -166,7 +171,7 @@ def _alpha_of_all(counts: Ints) -> Alpha | None:
 
 
 def _with_others(shared: _Shared, most: int) -> dict[int, WithOthers]:
-    """Each annotator's judgements against all others of the same pairs."""
+    """Return each annotator's agreement with all others on the same pairs, by the annotator's number."""
     judged = shared.counts.sum(axis=1)[shared.pairs]
     others = shared.counts[shared.pairs]
     others[np.arange(len(others)), shared.values] -= 1
@@ -192,7 +197,9 @@ def _with_others(shared: _Shared, most: int) -> dict[int, WithOthers]:
 
 
 def _by_pair(shared: _Shared, names: list[str], most: int) -> list[PairOfAnnotators]:
-    """Each two of the `most` busiest annotators who met, by how often they did."""
+    """Return the agreement of each two of the `most` busiest annotators, the pairs with most judgements
+    first.
+    """
     times = np.bincount(shared.annotators)
     busiest = sorted(np.flatnonzero(times).tolist(), key=lambda code: (-times[code], names[code]))[:most]
     place = np.full(len(times), NOBODY)

@@ -53,17 +53,16 @@ class Reporter:
             self._examples[kind] = _example(row)
 
     def derived(self, preference: Preference, prompt_key: str) -> None:
-        """Judge what was made of one annotator's ratings like any preference, without counting it as a
-        row."""
+        """Count a preference that ratings imply among the judgements, but not among the rows."""
         prompt, source, annotator = self._numbers(preference, prompt_key)
         self._derived += 1
         self._judgements.add(preference, prompt, source, annotator, shown=False)
 
     def report(self, snapshot: str, counts: dict[str, int], sizes: dict[str, dict[str, int]],
                quarantined: Iterable[Mapping[str, object]], batches: Iterable[Batch] = ()) -> DataReport:
-        """The report on all rows so far, which ends the collecting: a row added now raises BufferError.
+        """Return the report on all rows so far. After it, `add` raises BufferError.
 
-        `batches`, in which the rows came, say which fields of their files were not read.
+        `sizes` are rows by part and split; `batches` have the counts of fields that were not read.
         """
         sources, annotators, census = self._sources.all(), self._annotators.all(), self._census
         found = self._judgements.table()
@@ -138,7 +137,7 @@ def _reasons(quarantined: Iterable[Mapping[str, object]]) -> dict[str, int]:
 
 
 def _fields(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Records by field, over all batches."""
+    """Return the number of records by field, over all batches."""
     found = Counter[str]()
     for of_batch in counts:
         found.update(of_batch)
@@ -150,7 +149,7 @@ def _text(prompt: Prompt) -> str:
 
 
 def _example(row: Row) -> dict[str, object]:
-    """The row as the schema has it, long texts cut."""
+    """Return the row in our schema with long texts cut."""
     cut: dict[str, object] = json.loads(json.dumps(to_json(row)), object_hook=_cut)
     return cut
 

@@ -93,40 +93,40 @@ class Census:
             self._rated += text_hash(row.response)
 
     def by_kind(self) -> Counts:
-        """Rows of each kind."""
+        """Return the number of rows of each kind."""
         return _named(np.bincount(_view(self._kinds)), list(KINDS), len(KINDS))
 
     def by_source(self, sources: list[str], most: int) -> Counts:
-        """Rows of each source, of the `most` largest."""
+        """Return the number of rows of each of the `most` largest sources."""
         return _named(np.bincount(_view(self._sources)), sources, most)
 
     def by_annotator(self, annotators: list[str], unknown: str, most: int) -> Counts:
-        """Judged rows of each annotator, of the `most` busiest, and of nobody known."""
+        """Return the number of judged rows of each of the `most` busiest annotators, and of unknown ones."""
         names = [unknown, *annotators]
         return _named(np.bincount(_view(self._annotators)[self._judged()] - NOBODY), names, most)
 
     def kinds_by_source(self, sources: list[str], most: int) -> dict[str, Counts]:
-        """Rows of each kind in each source."""
+        """Return rows by kind for each source."""
         return self._crossed(_view(self._sources), sources, _view(self._kinds), KINDS, most)
 
     def splits_by_source(self, sources: list[str], most: int) -> dict[str, Counts]:
-        """Rows of each split in each source."""
+        """Return rows by split for each source."""
         return self._crossed(_view(self._sources), sources, _view(self._splits), SPLITS, most)
 
     def splits_by_kind(self) -> dict[str, Counts]:
-        """Rows of each split of each kind."""
+        """Return rows by split for each kind."""
         return self._crossed(_view(self._kinds), list(KINDS), _view(self._splits), SPLITS, len(KINDS))
 
     def prompt_lengths(self) -> Lengths | None:
-        """Characters of all turns of a row's prompt."""
+        """Return the lengths of prompts, all turns together, in characters."""
         return lengths(_view(self._lengths))
 
     def response_lengths(self) -> Lengths | None:
-        """Characters of each response of a row."""
+        """Return the lengths of responses in characters."""
         return lengths(_view(self._responses))
 
     def labellers(self, annotators: list[str], unknown: str, most: int) -> Labellers | None:
-        """Labels of people and of machines; None where nothing is judged."""
+        """Return labels by people and by machines; None without judged rows."""
         rows = self._judged()
         if not len(rows):
             return None
@@ -140,7 +140,7 @@ class Census:
         return found
 
     def ratings(self, derived: int) -> Ratings | None:
-        """The ratings, `derived` being how many preferences were made of them; None without ratings."""
+        """Return counts of ratings and of the `derived` preferences made of them; None without ratings."""
         rows = np.flatnonzero(_view(self._kinds) == _KIND[Rating])
         if not len(rows):
             return None
@@ -153,7 +153,7 @@ class Census:
                 "replaced": len(rows) - len(distinct)}
 
     def leakage(self) -> Leakage:
-        """Prompts, by their hash, that are in more than one split."""
+        """Return the number of prompts in more than one split, and of all, by 64 bits of their hash."""
         prompts, prompt = np.unique(_view(self._prompts), return_inverse=True)
         places = np.unique(prompt * len(SPLITS) + _view(self._splits))
         return {"prompts": len(prompts),
@@ -172,12 +172,12 @@ class Census:
 
 
 def responses_of(row: Row) -> tuple[str, ...]:
-    """Every response in a row."""
+    """Return every response of a row."""
     return row.responses if isinstance(row, Comparison | Ranking) else (row.response,)
 
 
 def lengths(characters: NDArray[np.integer]) -> Lengths | None:
-    """The distribution of some lengths; None of nothing."""
+    """Return the distribution of lengths in characters; None for an empty array."""
     if not len(characters):
         return None
     ordered = np.sort(characters)
@@ -198,5 +198,5 @@ def _named(counts: NDArray[np.int64], names: list[str], most: int) -> Counts:
 
 
 def _largest(counts: NDArray[np.int64], names: list[str], most: int) -> list[int]:
-    """Most frequent first; names break ties, so that the order is always the same."""
+    """Return the positions of the largest counts; names break ties, so that the order is always the same."""
     return sorted(np.flatnonzero(counts).tolist(), key=lambda code: (-counts[code], names[code]))[:most]

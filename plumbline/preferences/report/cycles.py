@@ -28,7 +28,7 @@ class Cycles(TypedDict):
 
 
 def cycles(found: Judgements) -> Cycles | None:
-    """The cycles of every prompt; None where no prompt has three decided pairs."""
+    """Return the number of prompts with cycles; None if no prompt has three decided pairs."""
     prompts, with_cycle = _count(found, found.prompts)
     known = found.annotators.astype(np.int64) - NOBODY
     own, own_cycles = _count(found,
@@ -40,7 +40,8 @@ def cycles(found: Judgements) -> Cycles | None:
 
 
 def _count(found: Judgements, graphs: Ints) -> tuple[int, int]:
-    """How many graphs have three decided pairs, and how many of these a cycle; graph -1 is left out."""
+    """Return the number of graphs with three decided pairs, and of those with a cycle; graph -1 is left out.
+    """
     rows = np.flatnonzero(graphs >= 0)
     keys = graphs[rows].astype(np.uint64) * _MIX[0] + found.pairs[rows].astype(np.uint64) * _MIX[1]
     _, first, pair = np.unique(keys, return_index=True, return_inverse=True)
@@ -58,7 +59,7 @@ def _count(found: Judgements, graphs: Ints) -> tuple[int, int]:
 
 def _cyclic(graph: Ints, firsts: NDArray[np.uint64], seconds: NDArray[np.uint64],
             first_wins: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which arrows lie on a cycle: those within a strongly connected component (Tarjan 1972)."""
+    """Return (N,) flags of the arrows on a cycle: within a strongly connected component (Tarjan 1972)."""
     from scipy.sparse import coo_array  # type: ignore[import-untyped]  # slow to import, and only this needs it
     from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 

@@ -54,18 +54,18 @@ class LimitFinding:
 
 
 def check_gates(report: DataReport, limits: DataLimits) -> list[str]:
-    """Why the data must not be trained on: what was expected, what was found, what to do. No reasons: they
-    may.
+    """Return the reasons against training on the data; none if there are none.
 
-    Raises ValueError for a limit on a share outside 0 to 1; alpha may be from -1, and a number of rows any.
+    A reason says what was expected, what was found, and what to do. Raises ValueError for a limit out of
+    range: alpha is from -1 to 1, a share from 0 to 1, a number of rows any.
     """
     _check(limits)
     return [finding.reason for finding in _findings(report, limits) if finding.tripped]
 
 
 def not_measured(report: DataReport, limits: DataLimits) -> list[str]:
-    """The names of limits that are set and could not be checked, because the data do not show what they
-    limit."""
+    """Return the names of limits that are set but not checked, because the data do not have what they limit.
+    """
     found = {finding.limit for finding in _findings(report, limits)}
     return [name for name in _given(limits) if name not in found]
 
@@ -82,7 +82,7 @@ def _check(limits: DataLimits) -> None:
 
 
 def _findings(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
-    """Every limit that is set and can be checked."""
+    """Return the findings on every limit that is set and can be checked."""
     return [*_rows(report, limits), *_texts(report, limits), *_agreement(report, limits),
             *_biases(report, limits)]
 
@@ -110,7 +110,9 @@ def _rows(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
 
 
 def _texts(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
-    """The source with the largest share of damaged texts, and the one with the largest of rendered ones."""
+    """Return the source with the largest share of damaged texts, and the one with most texts with template
+    markers.
+    """
     found, texts = list[LimitFinding](), report["texts"]
     if limits.max_damaged_texts is not None and texts:
         name = max(texts, key=lambda name: texts[name]["damaged"] / texts[name]["texts"])

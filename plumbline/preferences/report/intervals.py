@@ -33,20 +33,22 @@ class Estimate(Share):
 
 
 def estimate(wins: float, n: int, independent: float | None = None) -> Estimate:
-    """The share `wins` / `n` with Wilson's interval for `independent` observations (default `n`)."""
+    """Return the share `wins` / `n` with Wilson's interval for `independent` observations (default `n`)."""
     # Wilson's formula takes any positive n.
     low, high = wilson(wins / n, independent or n)  # type: ignore[arg-type]
     return {"share": wins / n, "low": low, "high": high, "n": n}
 
 
 def share_by_prompt(won: Flags, prompts: Ints) -> Estimate | None:
-    """How often `won` is true, with prompts as clusters; None of nothing."""
+    """Return how often (N,) `won` is true, with prompts as clusters; None for an empty array."""
     return shares_by_group(won, prompts, np.zeros(len(won), np.int64), 1).get(0)
 
 
 def shares_by_group(won: Flags, prompts: Ints, groups: Ints, most: int) -> dict[int, Estimate]:
-    """The same for each group, the `most` groups with the most observations; a group without any is
-    absent."""
+    """Return the share of (N,) `won` for each of the `most` largest groups, with prompts as clusters.
+
+    Groups without observations are absent.
+    """
     if not len(won):
         return {}
     n, wins = np.bincount(groups), np.bincount(groups, won)
@@ -64,7 +66,10 @@ def shares_by_group(won: Flags, prompts: Ints, groups: Ints, most: int) -> dict[
 
 
 def _independent(n: int, clusters: int, share: float, squares: float) -> float:
-    """The effective number of observations; too few prompts show no variance, and then each counts once."""
+    """Return the effective number of observations, at most `n`.
+
+    Few prompts do not show the variance between prompts: then each prompt counts once.
+    """
     if clusters < FEW_PROMPTS or share in (0.0, 1.0) or squares == 0.0:
         return clusters
     return min(float(n), share * (1 - share) * n * n / squares)

@@ -34,11 +34,11 @@ class Names:
         self._codes: dict[str, int] = {}
 
     def code(self, name: str) -> int:
-        """The number of a name."""
+        """Return the number of a name."""
         return self._codes.setdefault(name, len(self._codes))
 
     def all(self) -> list[str]:
-        """The names by their numbers."""
+        """Return the names in the order of their numbers."""
         return list(self._codes)
 
 
@@ -100,7 +100,7 @@ class JudgementColumns:
         self._annotators.append(annotator)
 
     def table(self) -> Judgements:
-        """All judgements so far; nothing may be added afterwards, because the columns are shared."""
+        """Return all judgements so far. None can be added afterwards, because the columns share memory."""
         prompts = np.frombuffer(self._prompts, np.uint64)
         hashes = np.frombuffer(self._hashes, ">u8").reshape(-1, 2)
         firsts, seconds = hashes[:, 0].astype(np.uint64), hashes[:, 1].astype(np.uint64)
@@ -113,7 +113,7 @@ class JudgementColumns:
 
 
 def text_hash(text: str) -> bytes:
-    """Eight bytes that stand for a text, the same in every process."""
+    """Return an eight-byte hash of a text, the same in every process."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
@@ -139,21 +139,21 @@ class Contradictions(TypedDict):
 
 
 def ties(found: Judgements) -> Estimate | None:
-    """How often neither response was preferred."""
+    """Return how often neither response was preferred."""
     return share_by_prompt(found.labels == 0, found.prompts)
 
 
 def longer_wins(found: Judgements, sources: list[str], annotators: list[str], most: int) -> Bias | None:
-    """How often the longer response, in characters, was preferred, among decided pairs of different
-    lengths."""
+    """Return how often the longer response, in characters, won, among decided pairs of different lengths."""
     longer = np.sign(found.lengths[:, 0] - found.lengths[:, 1]) * found.labels
     return _bias(found, longer, np.flatnonzero(longer), sources, annotators, most)
 
 
 def first_shown_wins(found: Judgements, sources: list[str], annotators: list[str], most: int) -> Bias | None:
-    """How often the response shown first was preferred.
+    """Return how often the response shown first won.
 
-    Only comparisons of sources where either can win: formats with `chosen` and `rejected` record no order.
+    Sources in which always the same side wins are left out: formats with `chosen` and `rejected` have no
+    order.
     """
     shown = np.abs(found.shown) == 1
     wins = [np.bincount(found.sources[found.shown == side], minlength=len(sources)) for side in (1, -1)]
@@ -176,7 +176,7 @@ def _bias(found: Judgements, won: NDArray[np.int8], rows: Ints, sources: list[st
 
 
 def contradictions(found: Judgements) -> Contradictions:
-    """Which pairs of responses have both labels, and through whom."""
+    """Count pairs of responses with both labels, by one annotator or by several."""
     both = _both_labels(found.pairs, found.labels)
     known = np.flatnonzero((found.annotators != NOBODY) & (found.labels != 0))
     judge_and_pair = found.pairs[known] * (found.annotators.max(initial=0) + 1) + found.annotators[known]
@@ -191,13 +191,13 @@ def contradictions(found: Judgements) -> Contradictions:
 
 
 def contradicted(found: Contradictions) -> Estimate | None:
-    """The share of pairs judged again that have both labels."""
+    """Return the share of pairs judged again that have both labels."""
     again = found["pairs_judged_again"]
     return estimate(found["contradictions"], again) if again else None
 
 
 def _both_labels(groups: Ints, labels: NDArray[np.int8], size: int = 0) -> NDArray[np.bool_]:
-    """Which groups hold a label for either side."""
+    """Return (groups,) flags of the groups that have a label for either side."""
     size = max(size, int(groups.max(initial=-1)) + 1)
     first, second = (np.bincount(groups[labels == side], minlength=size) for side in (1, -1))
     return (first > 0) & (second > 0)

@@ -79,7 +79,7 @@ def write_report(report: DataReport, folder: Path) -> None:
 
 
 def markdown(report: DataReport) -> str:
-    """The report for a terminal."""
+    """Return the report as Markdown for a terminal."""
     lines = [f"# {TITLE}", "", f"Snapshot `{report['snapshot']}`.", ""]
     for section in sections(report):
         lines += [f"## {section.title}", ""]
@@ -95,7 +95,7 @@ def markdown(report: DataReport) -> str:
 
 
 def html(report: DataReport) -> str:
-    """The report for a browser: one file, with its style and its pictures, without scripts."""
+    """Return the report as one HTML page with style and pictures, without scripts."""
     found = sections(report)
     links = [*(section.title for section in found), "Examples"]
     body = [f"<h1>{TITLE}</h1>", f"<p>Snapshot <code>{text(report['snapshot'])}</code></p>", "<nav>",
@@ -142,12 +142,12 @@ def _markdown_table(table: Table) -> list[str]:
 
 
 def _plain(untrusted: str) -> str:
-    """A text on one line in which Markdown finds nothing to do."""
+    """Return a text on one line, with Markdown's special characters escaped."""
     return _MARKUP.sub(r"\\\1", _CONTROL.sub(" ", untrusted))
 
 
 def _quoted(example: Mapping[str, object]) -> list[str]:
-    """The fields of a row, one after the other, cut where they get long."""
+    """Return the fields of a row, one a line, long ones cut."""
     return [line if len(line) <= QUOTED_CHARACTERS else line[:QUOTED_CHARACTERS] + " ..."
             for line in (f"{name}: {value}" for name, value in example.items())]
 

@@ -19,7 +19,10 @@ FEW_RESPONSES = 0.002
 
 
 def bars(rows: Mapping[str, Mapping[str, int]], parts: Sequence[str], title: str, whole: bool = False) -> str:
-    """A bar a row, its parts in colours, the sum at its end; with `whole`, every bar has the same length."""
+    """Draw one bar a row, its parts in colours, the sum at its end.
+
+    With `whole` all bars have the same length.
+    """
     used = [part for part in parts if any(row.get(part) for row in rows.values())]
     longest = max(sum(row.values()) for row in rows.values())
     drawn, y = [], 4
@@ -38,7 +41,7 @@ def bars(rows: Mapping[str, Mapping[str, int]], parts: Sequence[str], title: str
 
 
 def histograms(found: Mapping[str, Histogram], title: str) -> str:
-    """One or two distributions over each other, each in shares of its own; the axis is logarithmic."""
+    """Draw one or two distributions over each other in shares; the axis is logarithmic."""
     edges = max((one["upto"] for one in found.values()), key=len)
     shares = {name: [n / sum(one["counts"]) for n in one["counts"]] for name, one in found.items()}
     first = min(next(i for i, share in enumerate(one) if share > FEW_RESPONSES) for one in shares.values())
@@ -60,7 +63,7 @@ def histograms(found: Mapping[str, Histogram], title: str) -> str:
 
 
 def intervals(rows: Mapping[str, Estimate], title: str) -> str:
-    """A point with its interval for each row, and a line at one half, where it is fair."""
+    """Draw a point with its interval for each row, and a line at one half, which is fair."""
     low = min(0.45, *(row["low"] for row in rows.values()))
     high = max(0.55, *(row["high"] for row in rows.values()))
     scale = (WIDTH - LEFT - RIGHT) / (high - low)
@@ -84,8 +87,7 @@ def intervals(rows: Mapping[str, Estimate], title: str) -> str:
 
 
 def matrix(names: Sequence[str], pairs: Sequence[PairOfAnnotators], title: str) -> str:
-    """The share of equal judgements of each two annotators; the darker, the more they agree beyond one
-    half."""
+    """Draw the share of equal judgements of each two annotators: the darker, the more above one half."""
     size = min(34.0, (WIDTH - LEFT) / len(names))
     drawn = []
     for i, name in enumerate(names):
@@ -109,7 +111,7 @@ def matrix(names: Sequence[str], pairs: Sequence[PairOfAnnotators], title: str) 
 
 
 def text(untrusted: str) -> str:
-    """Any text as the content of an element: nothing in it is markup, and control characters are visible."""
+    """Return a text as the content of an element, escaped, control characters replaced."""
     return escape("".join(character if character >= " " or character in "\n\t" else "\ufffd"
                           for character in untrusted))
 

@@ -50,19 +50,19 @@ class Section:
 
 
 def sections(report: DataReport) -> list[Section]:
-    """All sections that have something to say."""
+    """Return all sections that are not empty."""
     made = (_glance(report), _rows(report), _splits(report), _lengths(report), _judgements(report),
             _agreement(report), _labellers(report), _texts(report), _fields(report), _quarantined(report))
     return [one for one in made if one.sentences or one.tables or one.tiles]
 
 
 def percent(share: Estimate) -> str:
-    """`71.3 % (68.0 to 74.5)`: the share with its 95 % interval."""
+    """Return the share with its 95 % interval: `71.3 % (68.0 to 74.5)`."""
     return f"{100 * share['share']:.1f} % ({100 * share['low']:.1f} to {100 * share['high']:.1f})"
 
 
 def alpha_text(alpha: Alpha) -> str:
-    """`0.61 (0.53 to 0.68)`: alpha with its 95 % interval, where it has one."""
+    """Return alpha with its 95 % interval, if it has one: `0.61 (0.53 to 0.68)`."""
     reach = f" ({alpha['low']:.2f} to {alpha['high']:.2f})" if "low" in alpha and "high" in alpha else ""
     return f"{alpha['value']:.2f}{reach}"
 

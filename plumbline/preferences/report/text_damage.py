@@ -80,7 +80,7 @@ class DamageExample(TypedDict):
 
 
 def troubles_of(text: str) -> Iterator[tuple[Trouble, int]]:
-    """Each kind of trouble in a text, with where it first is."""
+    """Yield each kind of trouble in a text, with the position where it first occurs."""
     if not text.isascii():
         if (at := text.find("\ufffd")) >= 0:
             yield "replacement character", at
@@ -99,7 +99,7 @@ def troubles_of(text: str) -> Iterator[tuple[Trouble, int]]:
 
 
 def script_of(text: str) -> str:
-    """The script of most letters of a text."""
+    """Return the script of most letters of a text."""
     if text.isascii():
         return "Latin" if _LETTER.search(text) else NO_LETTERS
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
@@ -128,7 +128,7 @@ class TextColumns:
         self._damaged[source] += damaged
 
     def by_source(self, sources: list[str], most: int) -> dict[str, Texts]:
-        """What was found in each source, in the `most` largest."""
+        """Return counts of texts, trouble and scripts for each of the `most` largest sources."""
         texts = Counter[int]()
         for (source, _), n in self._scripts.items():
             texts[source] += n
@@ -142,14 +142,14 @@ class TextColumns:
         } for source in largest}
 
     def examples(self, sources: list[str]) -> dict[str, DamageExample]:
-        """Where each kind of trouble was first seen."""
+        """Return the first occurrence of each kind of trouble."""
         return {trouble: {"source": sources[self._examples[trouble][0]], "around": self._examples[trouble][1]}
                 for trouble in TROUBLES if trouble in self._examples}
 
 
 @cache
 def _script_by_code() -> NDArray[np.uint8]:
-    """For every code point the number of its script, from 1; 0 for what is no letter."""
+    """Return the number of the script of every code point, from 1; 0 for code points that are no letters."""
     table = np.zeros(0x110000, np.uint8)
     for number, blocks in enumerate(_SCRIPTS.values(), start=1):
         for first, last in blocks:

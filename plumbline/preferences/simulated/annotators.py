@@ -39,7 +39,7 @@ class SimulatedAnnotator:
     careless: float = 0.0
 
     def utility(self, gold: float, response: str, rng: random.Random) -> float:
-        """What the annotator feels about one response."""
+        """Return the noisy utility of a response with this gold reward to the annotator."""
         if rng.random() < self.careless:
             return rng.uniform(-3.0, 3.0)
         noise = -math.log(-math.log(rng.uniform(1e-12, 1 - 1e-12))) / self.reliability
@@ -56,7 +56,7 @@ ANNOTATORS = (
 
 
 def rows(seed: int, demonstrations: int, comparisons: int, rankings: int) -> list[Row]:
-    """The preference data of the simulated world: the same for the same arguments."""
+    """Return the preference data of the simulated world: the same for the same arguments."""
     rng = random.Random(f"simulated-{seed}")
     found: list[Row] = [_demonstration(rng) for _ in range(demonstrations)]
     for _ in range(comparisons):
@@ -92,7 +92,7 @@ def _demonstration(rng: random.Random) -> Demonstration:
 
 
 def _contest(k: int, rng: random.Random) -> tuple[SimulatedRequest, list[str]]:
-    """A request with k different responses."""
+    """Return a request with k different responses."""
     request = _draw(rng)
     responses: list[str] = []
     while len(responses) < k:

@@ -25,7 +25,7 @@ from plumbline.preferences.simulated.world import (
 
 
 def documents(seed: int) -> Iterator[str]:
-    """Short documents without end; the same for the same seed."""
+    """Yield short documents without end: the same for the same seed."""
     rng = random.Random(f"corpus-{seed}")
     writers = (_procedure, _fact, _fact, _size, _advice, _warning, _chatter)
     while True:
@@ -66,7 +66,7 @@ def _warning(rng: random.Random) -> str:
 
 
 def _chatter(rng: random.Random) -> str:
-    """Turns of phrase out of context, wordings of requests with nothing after them among them."""
+    """Return two phrases out of context, wordings of requests without answers among them."""
     verb, (objects, _) = rng.choice(list(ACTIVITIES.items()))
     said = (
         rng.choice(responses.POLITE), rng.choice(responses.RUDE), rng.choice(responses.CLOSERS),

@@ -13,8 +13,10 @@ CONTENT, MISTAKE, MANNER, WASTE, REPETITION = 2.0, 0.75, 0.5, 0.25, 0.4
 
 
 def gold_reward(prompt: Prompt, response: str) -> float:
-    """How good `response` to `prompt` is. Raises UserError for a request that is not of the simulated
-    world."""
+    """Return the gold reward of `response`.
+
+    Raises UserError for a prompt that is not of the simulated world.
+    """
     request = requests().get(prompt[-1].content)
     if request is None:
         raise UserError(f"The gold reward knows only simulated requests; found {prompt[-1].content[:80]!r}. "
@@ -23,7 +25,7 @@ def gold_reward(prompt: Prompt, response: str) -> float:
 
 
 def score(request: SimulatedRequest, response: str) -> float:
-    """The gold reward of `response` to `request`."""
+    """Return the gold reward of `response` to `request`: about -4 to 2."""
     sentences = [said for part in response.replace("!", ".").replace("?",
                                                                      ".").split(".") if (said := words(part))]
     complete = response.rstrip().endswith((".", "!", "?"))
@@ -55,7 +57,7 @@ def score(request: SimulatedRequest, response: str) -> float:
 
 
 def _point_of(request: SimulatedRequest, said: tuple[str, ...]) -> int | None:
-    """Which point a sentence makes: all its words, and hardly any others."""
+    """Return the index of the point that a sentence makes: all its keywords, and at most two words more."""
     spoken = set(said) | _comparison(said)
     for index, wanted in enumerate(request.points):
         if wanted.keywords <= spoken and len(said) <= _length(wanted) + 2:
@@ -68,7 +70,7 @@ def _length(wanted: Point) -> int:
 
 
 def _comparison(said: tuple[str, ...]) -> set[str]:
-    """`the fox is bigger than the bee` also says `fox>bee`."""
+    """Return the comparisons that a sentence implies: `fox>bee` for `the fox is bigger than the bee`."""
     if "bigger" not in said or "than" not in said:
         return set()
     before, after = said[: said.index("bigger")], said[said.index("than") :]

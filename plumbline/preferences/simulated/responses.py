@@ -51,7 +51,7 @@ CONTESTANTS = {EXPERT: 0.22, HELPER: 0.32, NOVICE: 0.13, PARROT: 0.22, TROLL: 0.
 
 
 def write(request: SimulatedRequest, writers: dict[Writer, float], rng: random.Random) -> str:
-    """One response to `request` by a writer drawn from `writers` by weight."""
+    """Return a response to `request` by a writer drawn from `writers` by weight."""
     writer = rng.choices(list(writers), list(writers.values()))[0]
     if rng.random() < writer.off_topic:
         request = rng.choice(_all_requests())

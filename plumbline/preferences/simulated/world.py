@@ -34,7 +34,7 @@ class SimulatedRequest:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
+    """Return the lower-case words of a text without punctuation."""
     return "".join(c if c.isalnum() else " " for c in text.lower()).split()
 
 
@@ -42,7 +42,7 @@ _STOP = frozenset("a an the it is in on of to for and with by them you your that
 
 
 def point(sentence: str) -> Point:
-    """A point recognised by the content words of its sentence."""
+    """Return a point that is recognised by the content words of its sentence."""
     return Point(sentence, frozenset(words(sentence)) - _STOP)
 
 
@@ -131,7 +131,8 @@ REFUSAL = "I can not help with that"
 
 @cache
 def facts() -> dict[tuple[str, str], str]:
-    """The truth: (attribute, animal) to value. Fixed for ever, by a rule too irregular to guess."""
+    """Return the facts by (attribute, animal). They never change, and follow no rule that could be guessed.
+    """
     truth = {}
     for row, (attribute, (values, _, _)) in enumerate(FACTS.items()):
         for column, animal in enumerate(ANIMALS):
@@ -141,7 +142,7 @@ def facts() -> dict[tuple[str, str], str]:
 
 @cache
 def requests() -> dict[str, SimulatedRequest]:
-    """Every request of the world by its wording."""
+    """Return every request of the world by its wording."""
     everything = [*_howto(), *_fact(), *_compare(), *_comfort(), *_decline()]
     return {request.text: request for request in everything}
 

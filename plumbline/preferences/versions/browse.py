@@ -55,7 +55,7 @@ class Page:
 
     @property
     def more(self) -> bool:
-        """Whether there is something behind `end`."""
+        """True if there are rows after `end`."""
         return self.end < self.filtered
 
 
@@ -70,8 +70,7 @@ class Browser:
         return len(self.columns.once)
 
     def find(self, wanted: Wanted, start: int, size: int, seconds: float) -> Page:
-        """The page of `size` rows that begins at `start`; a search for a text takes about `seconds` at
-        most."""
+        """Return the page of `size` rows that begins at `start`. Searching takes at most about `seconds`."""
         rows = self.filtered(wanted)
         if not wanted.text:
             page = rows[start:start + size].tolist()
@@ -80,7 +79,7 @@ class Browser:
         return Page(hits, start, start + end, len(rows), late)
 
     def filtered(self, wanted: Wanted) -> Rows:
-        """The positions of the rows that the filters leave, in the order of the files."""
+        """Return the positions of the rows that pass the filters, in the order of the files."""
         columns, rows = self.columns, self.columns.once
         keep = np.ones(len(columns.row), bool)
         if wanted.kind is not None:
@@ -96,7 +95,7 @@ class Browser:
 
     @cached_property
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many rows of each kind, source, annotator and agreement there are, the most frequent first."""
+        """Return rows by kind, source, annotator and agreement, the most frequent first."""
         columns, rows = self.columns, self.columns.once
         return {"kind": _counted(columns.kind[rows], list(KINDS)),
                 "source": _counted(columns.source[rows], columns.sources),
@@ -104,7 +103,7 @@ class Browser:
                 "agreement": {name: int(self._judged(name)[rows].sum()) for name in AGREEMENTS}}
 
     def by_source_and_kind(self) -> dict[str, dict[str, int]]:
-        """Rows by source, and within each by kind; the largest source first."""
+        """Return rows by source, the largest first, and within each by kind."""
         columns, rows = self.columns, self.columns.once
         table = np.bincount(columns.source[rows] * len(KINDS) + columns.kind[rows],
                             minlength=len(columns.sources) * len(KINDS)).reshape(-1, len(KINDS))
@@ -114,18 +113,18 @@ class Browser:
 
     @cached_property
     def prompts(self) -> int:
-        """How many different prompts there are."""
+        """Return the number of distinct prompts."""
         return len(np.unique(self.columns.prompt[self.columns.once]))
 
     def others(self, position: int) -> list[int]:
-        """The other rows that judge the same responses."""
+        """Return the positions of other rows that judge the same responses."""
         columns = self.columns
         same = columns.once[(columns.item[columns.once] == columns.item[position])
                             & (columns.kind[columns.once] == columns.kind[position])]
         return [int(one) for one in same if one != position]
 
     def place(self, row: int) -> int | None:
-        """The position of the row with this id."""
+        """Return the position of the row with this id."""
         rows = self.columns.once
         found = np.flatnonzero(self.columns.row[rows] == np.uint64(row))
         return int(rows[found[0]]) if len(found) else None
@@ -139,7 +138,7 @@ class Browser:
         return wanted
 
     def _search(self, text: str, rows: Rows, size: int, seconds: float) -> tuple[list[int], int, bool]:
-        """Hits, how many rows were looked at, and whether the time was up."""
+        """Return hits, the number of rows read, and True if the time ran out first."""
         wanted, hits, looked = text.casefold(), list[int](), 0
         quoted = json.dumps(text, ensure_ascii=False)[1:-1].casefold()
         until = time.monotonic() + seconds
@@ -157,14 +156,14 @@ class Browser:
 
 
 def texts_of(row: dict[str, object]) -> list[str]:
-    """The texts of a row in our schema: its turns and its responses."""
+    """Return the texts of a row in our schema: its turns and its responses."""
     turns, responses = row["prompt"], row.get("responses", [row.get("response", "")])
     assert isinstance(turns, list) and isinstance(responses, list)
     return [turn["content"] for turn in turns] + responses
 
 
 def changed(found: Changes, what: Literal["added", "removed", "relabelled"]) -> Rows:
-    """The positions of the rows that a part of a difference is about, as `after` has them where both do."""
+    """Return the positions of the rows in one part of a difference; in `after`, except for removed rows."""
     return {"added": found.added, "removed": found.removed, "relabelled": found.now}[what]
 
 
@@ -179,7 +178,7 @@ def _counted(codes: "Rows | np.ndarray[tuple[int], np.dtype[np.int32]]", names: 
 
 
 def _agreement(columns: Columns) -> tuple[Flags, Flags]:
-    """For each row: whether its item has different verdicts, and whether it was judged more than once."""
+    """Return for each row if its item has different verdicts, and if it has several."""
     disputed, again = np.zeros(len(columns.row), bool), np.zeros(len(columns.row), bool)
     rows = columns.once[columns.kind[columns.once] != DEMONSTRATION]
     if not len(rows):

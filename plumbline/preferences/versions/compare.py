@@ -96,14 +96,16 @@ class Columns:
         self.once: Rows = first[~np.isin(self.row[first], left_out)] if len(left_out) else first
 
     def read(self, position: int) -> dict[str, object]:
-        """The row at a position, in our schema, with its id."""
+        """Return the row at a position in our schema, with its id."""
         with self._files[int(self.file[position])].open("rb") as rows:
             rows.seek(int(self.start[position]))
             return self.parsed(position, rows.readline())
 
     def parsed(self, position: int, line: bytes) -> dict[str, object]:
-        """The row on a line that was read at a position, with its id. Raises DamagedBatch for the line of
-        another."""
+        """Return the row on a line read at a position, with its id.
+
+        Raises DamagedBatch if it is another row.
+        """
         import orjson
 
         name = f"{int(self.row[position]):016x}"
@@ -113,7 +115,7 @@ class Columns:
         return {"row": name, **orjson.loads(line)}
 
     def lines(self, positions: Rows) -> Iterator[tuple[int, bytes]]:
-        """The lines at many positions, each with its position; quickest in the order of the files."""
+        """Yield the lines at many positions, each with its position; sorted positions are quickest."""
         file, opened = -1, None
         try:
             for position in positions.tolist():
@@ -131,7 +133,7 @@ class Columns:
 
 
 def _one_numbering(columns: list[tuple[Codes, Names]]) -> tuple[Codes, list[str]]:
-    """Codes of several files, each with names of its own, as codes of one list of names."""
+    """Return the codes of several files as codes of one list of names, and that list."""
     known: dict[str, int] = {}
     parts = [np.array([known.setdefault(str(name), len(known)) for name in names], np.int32)[codes]
              for codes, names in columns if len(codes)]
@@ -139,8 +141,7 @@ def _one_numbering(columns: list[tuple[Codes, Names]]) -> tuple[Codes, list[str]
 
 
 def rows_of(version: DataVersion) -> Iterator[Row]:
-    """Yield the rows of a version, file after file. Raises DamagedBatch at the end of a file that is not what it
-    was."""
+    """Yield the rows of a version. Raises DamagedBatch at the end of a file that was changed."""
     import orjson
 
     left_out = {f"{row:016x}" for row in version.left_out}
@@ -153,7 +154,7 @@ def rows_of(version: DataVersion) -> Iterator[Row]:
 
 
 def describe(version: DataVersion, indexes: Path) -> Holdings:
-    """What a version holds."""
+    """Return counts of the rows that a version has, with examples."""
     columns = Columns(version, indexes)
     rows = columns.once
     kinds = Counter(KINDS[kind] for kind in columns.kind[rows].tolist())
@@ -178,7 +179,7 @@ class Changes:
 
 
 def changes(old: Columns, new: Columns) -> Changes:
-    """How one version differs from another, row by row."""
+    """Return the positions of the rows that differ between two versions."""
     kept = np.isin(old.row[old.once], new.row[new.once])
     gone, same = old.once[~kept], old.once[kept]
     come = new.once[~np.isin(new.row[new.once], old.row[old.once])]
@@ -189,12 +190,12 @@ def changes(old: Columns, new: Columns) -> Changes:
 
 
 def compare(before: DataVersion, after: DataVersion, indexes: Path) -> DataDifference:
-    """How `after` differs from `before`; `indexes` keeps what had to be worked out."""
+    """Return how `after` differs from `before`; the folder `indexes` keeps indexes."""
     return difference(Columns(before, indexes), Columns(after, indexes))
 
 
 def difference(old: Columns, new: Columns) -> DataDifference:
-    """How `new` differs from `old`, counted, with a few examples."""
+    """Return how `new` differs from `old`: counts, and a few examples."""
     found = changes(old, new)
     pairs: list[dict[str, object]] = [
         {"before": old.read(a), "after": new.read(b)}
@@ -207,8 +208,9 @@ def difference(old: Columns, new: Columns) -> DataDifference:
 
 
 def flips(old: Columns, found: Changes) -> tuple[float | None, int]:
-    """The share of the comparisons in both versions, by the same annotator, whose label changed; and of how
-    many."""
+    """Return the share of comparisons in both versions, by the same annotator, with another label; and their
+    number.
+    """
     comparisons, flipped = (sum(int((old.kind[rows] == COMPARISON).sum()) for rows in parts)
                             for parts in ((found.same, found.judged_twice), (found.was,)))
     return flipped / comparisons if comparisons else None, comparisons
@@ -227,7 +229,7 @@ def _count(codes: Codes, names: list[str]) -> dict[str, int]:
 
 
 def _judgements(index: BatchIndex) -> Hashes:
-    """What was judged, by whom and in which source, as one number a row."""
+    """Return (N,) hashes of item, annotator and source of each row."""
     return index.item * ODD ^ _named(index.source, index.sources) * ODD ^ _named(index.annotator, index.annotators)
 
 
@@ -242,7 +244,7 @@ def _joined(columns: list[Hashes]) -> Hashes:
 
 
 def chosen_rows(index: BatchIndex, source: str | None, annotator: str | None) -> Flags:
-    """Which rows are of this source and this annotator; None takes any."""
+    """Return (N,) flags of the rows of this source and this annotator; None means any."""
     wanted = np.ones(len(index), bool)
     if source is not None:
         wanted &= (index.sources == source)[index.source] if len(index) else wanted

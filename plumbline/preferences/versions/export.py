@@ -85,7 +85,7 @@ def _lines(file: Path) -> Iterator[Write]:
 
 @contextmanager
 def _parquet(file: Path) -> Iterator[Write]:
-    """A table with our schema's fields as columns, empty where a row's kind has no such field."""
+    """Yield a writer of a table with our schema's fields as columns; fields that a row lacks are null."""
     try:
         import pyarrow  # type: ignore[import-untyped]
         from pyarrow import parquet
@@ -116,7 +116,7 @@ def _pairs(rows: Iterable[Row], form: Form, left_out: Counter[str]) -> Iterator[
 
 
 def _extra(pair: Comparison) -> dict[str, object]:
-    """What the pair's own fields leave unsaid, under our names."""
+    """Return what the pair's form does not hold, under our names."""
     first = "rejected" if pair.label == "B" else "chosen"
     values = {"shown_first": first, "strength": pair.strength, "source": pair.origin.source,
               "annotator": pair.origin.annotator, "time": pair.origin.time, "machine": pair.origin.machine}
@@ -141,7 +141,7 @@ def _refuse_tie(pair: Comparison) -> None:
 
 
 def _transcript(prompt: Prompt, response: str) -> str:
-    """The dialogue as Anthropic HH writes it, if it reads back as the same dialogue."""
+    """Return the dialogue as Anthropic HH writes it. Raises _LeftOut if it would not read back the same."""
     turns = [*prompt, Message("assistant", response)]
     if any(turn.role == "system" for turn in turns):
         raise _LeftOut("a transcript has no place for a system message")

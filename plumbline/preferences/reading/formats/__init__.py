@@ -48,7 +48,7 @@ class Reading:
     """The question of an annotation tool whose answers are the judgements, where several could be."""
 
     def __post_init__(self) -> None:
-        """Raises UserError for a format or a field that there is not."""
+        """Raise UserError for an unknown format or field."""
         if self.format is not None and self.format not in FORMATS:
             raise UserError(f"There is no format {self.format!r}.{closest(self.format, FORMATS)} Known "
                             f"formats: {', '.join(FORMATS)}.")
@@ -63,14 +63,13 @@ RECOGNISED = Reading()
 
 
 def closest(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    """A sentence that offers the known name nearest to one that is not known, if any is near."""
+    """Return a sentence that offers the known name nearest to an unknown one; empty if none is near."""
     near = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def parse(record: object, source: str, how: Reading = RECOGNISED, unread: Unread | None = None) -> Judgements:
-    """What `record` says, from a source of this name: at least one judgement, each a row or what is wrong
-    with it.
+    """Return the judgements of a record from the source of this name: one or more rows or problems.
 
     Every field of the record is read, or counted in `unread`, or sets the record aside.
     """
@@ -87,7 +86,7 @@ def parse(record: object, source: str, how: Reading = RECOGNISED, unread: Unread
 
 
 def _renamed(record: Mapping[str, object], how: Reading) -> dict[str, object]:
-    """The record under our names for its mapped columns, which then hide other columns of those names."""
+    """Return the record with its mapped columns under our names, instead of other columns of those names."""
     mapped = {ours: record[theirs] for ours, theirs in how.columns.items() if theirs in record}
     return {name: value for name, value in record.items()
             if name not in how.columns.values() and name not in how.leave} | mapped
@@ -115,14 +114,17 @@ def _account_for(given: Record, judged: Judgements, known: Format, how: Reading,
 
 
 def _is_said(value: object, judged: Judgements) -> bool:
-    """Whether a text is in the prompts already, so that nothing of it is lost."""
+    """True if the text is in all prompts already, so that leaving the field out loses nothing."""
     return isinstance(value, str) and all(any(value.strip() in turn.content for turn in row.prompt)
                                           for row in judged if isinstance(row, Row))
 
 
 @lru_cache(maxsize=1024)
 def _recognised(filled: tuple[str, ...], names: tuple[str, ...]) -> Format:
-    """The first format with these field names, of which the `filled` ones hold something. Raises Unusable."""
+    """Return the first format that these field names tell, of which `filled` hold a value.
+
+    Raises Unusable.
+    """
     for known in FORMATS.values():
         if known.is_told_by(frozenset(filled), frozenset(names)):
             return known
@@ -137,6 +139,6 @@ def _recognised(filled: tuple[str, ...], names: tuple[str, ...]) -> Format:
 
 
 def _nearly(names: frozenset[str]) -> str | None:
-    """The one field that is missing from a format of three or more."""
+    """Return the one field that is missing from a format of three or more fields, if there is one."""
     missing = [keys - names for known in FORMATS.values() for keys in known.tells if len(keys) > 2]
     return next((next(iter(keys)) for keys in missing if len(keys) == 1), None)

@@ -27,19 +27,18 @@ BESIDE = frozenset({*SYSTEMS, *HISTORIES, *CONTEXTS, INPUT})
 
 
 def prompt_name(record: Record) -> str:
-    """The field that holds the prompt: the first of the usual names that is there."""
+    """Return the field that holds the prompt: the first of the usual names that is there."""
     return next((name for name in PROMPTS if name in record), PROMPTS[0])
 
 
 def asked(record: Record) -> Prompt:
-    """The record's prompt, with what stands beside it. Raises Unusable."""
+    """Return the record's prompt, together with the fields beside it. Raises Unusable."""
     name = prompt_name(record)
     return with_the_rest(record, any_prompt(record.get(name), name))
 
 
 def with_the_rest(record: Record, turns: Sequence[Message], field: str = "prompt") -> Prompt:
-    """These turns, the last of them the user's, with what stands beside them in the record. Raises
-    Unusable."""
+    """Return the turns, the last of them the user's, with the fields beside them. Raises Unusable."""
     if not record.may_hold(BESIDE):
         return as_prompt(turns, field)
     start = 1 if _starts_with_system(turns) else 0
@@ -55,7 +54,7 @@ def with_the_rest(record: Record, turns: Sequence[Message], field: str = "prompt
 
 
 def with_system(record: Record, turns: Sequence[Message]) -> list[Message]:
-    """The turns after the system prompt that stands in a field of its own, if one does. Raises Unusable."""
+    """Return the turns after the system prompt that has a field of its own. Raises Unusable."""
     turns = list(turns)
     for name in SYSTEMS:
         if record.was_read(name) or not record.holds(name):
@@ -70,7 +69,7 @@ def with_system(record: Record, turns: Sequence[Message]) -> list[Message]:
 
 
 def _history(record: Record) -> list[Message]:
-    """Earlier turns: pairs of what was asked and answered, or messages."""
+    """Return the earlier turns: pairs of question and answer, or messages. Raises Unusable."""
     name = next((name for name in HISTORIES if not record.was_read(name) and record.holds(name)), None)
     if name is None:
         return []
@@ -88,8 +87,7 @@ def _history(record: Record) -> list[Message]:
 
 
 def _unread_text(record: Record, names: Sequence[str]) -> str | None:
-    """The text, or the texts, in the first of these fields that says something and has not been read as
-    another."""
+    """Return the text or texts in the first of these fields that is filled and was not read yet."""
     name = next((name for name in names if not record.was_read(name) and record.holds(name)), None)
     if name is None:
         return None

@@ -19,29 +19,29 @@ from plumbline.preferences.types import Demonstration, Prompt, Rating, Row
 
 
 def conversation(record: Record, source: str) -> Row:
-    """The last answer of a conversation, with what came before it as its prompt."""
+    """Return the last answer of a conversation, with the turns before it as its prompt."""
     field = conversation_name(record)
     turns, answer = prompt_and_answer(as_messages(record.get(field), field), field)
     return _row(record, with_the_rest(record, turns, field), answer, source)
 
 
 def conversation_name(record: Record) -> str:
-    """The field that holds the conversation."""
+    """Return the field that holds the conversation."""
     return "conversations" if "messages" not in record and "conversations" in record.names else "messages"
 
 
 def instruction(record: Record, source: str) -> Row:
-    """Alpaca: an instruction, sometimes with an input, and the output."""
+    """Return an Alpaca row: an instruction, sometimes with an input, and the output."""
     return _row(record, asked(record), as_text(record.get("output"), "output"), source)
 
 
 def completion(record: Record, source: str) -> Row:
-    """TRL: a prompt and its completion."""
+    """Return a TRL row: a prompt and its completion."""
     return _row(record, asked(record), any_answer(record.get("completion"), "completion"), source)
 
 
 def chosen_side(record: Record, source: str) -> Row:
-    """The chosen side of a pair, as something to imitate."""
+    """Return the chosen side of a pair as a demonstration."""
     turns, answer = prompt_and_answer(any_conversation(record.get("chosen"), "chosen"), "chosen")
     return Demonstration(with_the_rest(record, turns, "chosen"), answer, origin_of(record, source))
 

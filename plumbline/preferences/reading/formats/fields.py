@@ -48,11 +48,11 @@ THUMBS: Mapping[str, bool] = {
 
 def origin_of(record: Record, source: str, *, annotator: object = None, machine: bool | None = None,
               part: object = None, time: object = None) -> Origin:
-    """Where the record's judgement came from. The record's own `source`, `annotator`, `time`, `machine` go
-    first.
+    """Return the origin of a record's judgement.
 
-    `part` is the data set's name for the part that the prompt came from: naming it gives every report its
-    slices. Raises Unusable.
+    The record's own `source`, `annotator`, `time` and `machine` take precedence. `part` is the data set's
+    name for the part that the prompt comes from; it is added to the source so that reports show it. Raises
+    Unusable.
     """
     own, who, when, program = (record.get(field) for field in ("source", "annotator", "time", "machine"))
     if isinstance(own, list):  # Nectar's
@@ -72,14 +72,14 @@ def origin_of(record: Record, source: str, *, annotator: object = None, machine:
 
 
 def as_name(value: object, field: str) -> str:
-    """A name given as a text or as a number. Raises Unusable."""
+    """Return a name given as text or as a number. Raises Unusable."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
         return str(value)
     return as_text(value, field)
 
 
 def as_number(value: object, field: str) -> float:
-    """A finite number, or a text that spells one. Raises Unusable."""
+    """Return a finite number, or the number that a text spells. Raises Unusable."""
     if value is None:
         raise Unusable(field, "it is missing")
     number = math.nan
@@ -92,13 +92,13 @@ def as_number(value: object, field: str) -> float:
 
 
 def optional_number(record: Mapping[str, object], field: str) -> float | None:
-    """The number, or None where the field is absent. Raises Unusable."""
+    """Return the number in a field, or None if the field is absent. Raises Unusable."""
     value = record.get(field)
     return None if value is None or value == "" else as_number(value, field)
 
 
 def as_whole(value: object) -> int | None:
-    """The whole number that the value is or spells, if it does."""
+    """Return the whole number that a value is or spells; None for others."""
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 10:
         return int(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
@@ -107,7 +107,7 @@ def as_whole(value: object) -> int | None:
 
 
 def as_thumb(value: object, field: str) -> bool:
-    """Up or down, in any of its spellings. Raises Unusable."""
+    """Return True for up and False for down, in any spelling. Raises Unusable."""
     if isinstance(value, bool):
         return value
     spelt = str(value) if isinstance(value, str | float) or value in (0, 1, -1) else ""
@@ -128,9 +128,9 @@ def _as_flag(value: object, field: str) -> bool:
 
 
 def as_time(value: object, field: str) -> str:
-    """A moment as ISO 8601, from ISO 8601 or from seconds or milliseconds since 1970. Raises Unusable.
+    """Return a moment as ISO 8601, from ISO 8601, or seconds or milliseconds since 1970. Raises Unusable.
 
-    A moment with a time zone is given in UTC. One without is left without, and a date stays a date.
+    A moment with a time zone is given in UTC; one without stays without, and a date stays a date.
     """
     try:
         moment = _moment(value)
@@ -170,7 +170,7 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 def as_list(value: object, field: str) -> list[object]:
-    """A list, or a text that spells one in JSON, as a cell of CSV does. Raises Unusable."""
+    """Return a list, also one that a text spells in JSON, as in a cell of CSV. Raises Unusable."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -183,7 +183,7 @@ def as_list(value: object, field: str) -> list[object]:
 
 
 def as_responses(value: object, field: str) -> tuple[str, ...]:
-    """Two or more texts, or messages with one, all different. Raises Unusable."""
+    """Return two or more different texts, given as texts or messages. Raises Unusable."""
     given = as_list(value, field)
     if len(given) < 2:
         raise Unusable(field, f"expected two or more texts, found {len(given)}")
@@ -194,32 +194,34 @@ def as_responses(value: object, field: str) -> tuple[str, ...]:
 
 
 def different(first: str, second: str, names: tuple[str, str]) -> tuple[str, str]:
-    """The two texts. Raises Unusable if they are one."""
+    """Return the two texts. Raises Unusable if they are equal."""
     if first == second:
         raise Unusable(names[1], f"it is the same text as {names[0]}")
     return first, second
 
 
 def two_texts(record: Record, names: tuple[str, str]) -> tuple[str, str]:
-    """The two different texts in these fields. Raises Unusable."""
+    """Return the two different texts in these fields. Raises Unusable."""
     return different(as_text(record.get(names[0]), names[0]), as_text(record.get(names[1]), names[1]), names)
 
 
 def label_of(first: float, second: float) -> Label:
-    """Which of two scores is the higher."""
+    """Return the label of the higher of two scores."""
     return "tie" if first == second else "A" if first > second else "B"
 
 
 def ranks_by(scores: Sequence[float]) -> tuple[int, ...]:
-    """Ranks by score: 1 for the highest; equal scores share a rank, and the ranks after them are left out."""
+    """Return ranks by score: 1 for the highest. Equal scores share a rank: 1, 1, 3."""
     place = {score: i for i, score in reversed(list(enumerate(sorted(scores, reverse=True), start=1)))}
     return tuple(place[score] for score in scores)
 
 
 def chosen_pair(record: Record, prompt: Prompt, chosen: str, rejected: str, origin: Origin,
                 strength: float | None = None) -> Comparison:
-    """A pair whose better side is known, in the order that `shown_first` says, if it does. Raises
-    Unusable."""
+    """Return the comparison of a chosen and a rejected response, in the order of `shown_first`.
+
+    Raises Unusable.
+    """
     different(chosen, rejected, ("chosen", "rejected"))
     first = record.get("shown_first")
     if first not in (None, "", "chosen", "rejected"):
@@ -233,5 +235,5 @@ def chosen_pair(record: Record, prompt: Prompt, chosen: str, rejected: str, orig
 
 @lru_cache(maxsize=4096)
 def normalised(name: str) -> str:
-    """A field's name without the differences between `response-1`, `Response 1` and `response_1`."""
+    """Return a field's name so that `response-1`, `Response 1` and `response_1` are the same."""
     return "".join(letter for letter in name.lower() if letter.isalnum())

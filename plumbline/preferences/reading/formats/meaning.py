@@ -52,8 +52,10 @@ LEFT_ALONE = frozenset({
 
 
 def changes(place: str, value: object) -> str | None:
-    """Why a row with this field cannot be used without it; None if it can. `place` may lead to it:
-    `messages[].x`."""
+    """Return why a row cannot be used without this field; None if it can.
+
+    `place` may lead to the field: `messages[].x`.
+    """
     reason = CHANGES_MEANING.get(_name(place))
     stands = value is False or (isinstance(value, str) and value.strip().lower() in STANDS)
     return None if reason == _BACK and stands else reason
@@ -61,8 +63,7 @@ def changes(place: str, value: object) -> str | None:
 
 @lru_cache(maxsize=4096)
 def is_left_alone(place: str, of_format: frozenset[str]) -> bool:
-    """Whether the field is known, and known to say nothing that matters; names in `of_format` may lead to
-    theirs."""
+    """True if the field is known not to matter; names in `of_format` may be paths."""
     return place in of_format or place.partition(".")[0] in of_format or _name(place) in LEFT_ALONE
 
 

@@ -40,13 +40,13 @@ STANDING = ("unchanged", "swapped")
 
 
 def pair(record: Record, source: str) -> Comparison:
-    """TRL and Anthropic HH: `chosen` and `rejected`, with or without `prompt`."""
+    """Return a pair of TRL or Anthropic HH: `chosen` and `rejected`, with or without `prompt`."""
     prompt, chosen, rejected = _sides(record)
     return _weighed(record, chosen_pair(record, prompt, chosen, rejected, origin_of(record, source)))
 
 
 def ultrafeedback_binarized(record: Record, source: str) -> Row:
-    """The pairs that were drawn from UltraFeedback's scores; equal scores are a tie."""
+    """Return a pair that was drawn from UltraFeedback's scores; equal scores are a tie."""
     prompt, chosen, rejected = _sides(record)
     origin = origin_of(record, source, annotator="gpt-4", machine=True)
     for field in SCORES[0]:
@@ -55,7 +55,7 @@ def ultrafeedback_binarized(record: Record, source: str) -> Row:
 
 
 def conversation_pair(record: Record, source: str) -> Row:
-    """A conversation up to the user's turn, and the two answers to it, each a text or a message."""
+    """Return the pair of two answers to a conversation, each a text or a message."""
     field = conversation_name(record)
     turns = as_messages(record.get(field), field)
     # Not the prompt, but one side again: what the sides share is the prompt.
@@ -67,7 +67,7 @@ def conversation_pair(record: Record, source: str) -> Row:
 
 
 def conversation_and_rejected(record: Record, source: str) -> Row:
-    """ms-swift: a conversation that ends with the chosen answer, and the rejected one beside it."""
+    """Return ms-swift's pair: a conversation with the chosen answer, and the rejected one apart."""
     turns, chosen = prompt_and_answer(as_messages(record.get("messages"), "messages"), "messages")
     prompt = with_the_rest(record, turns, "messages")
     rejected = any_answer(record.get("rejected_response"), "rejected_response")
@@ -75,7 +75,7 @@ def conversation_and_rejected(record: Record, source: str) -> Row:
 
 
 def alpaca_eval(record: Record, source: str) -> Row:
-    """A real-valued preference between two outputs, given by a model."""
+    """Return a comparison by a model that gives a real-valued preference between two outputs."""
     preference = as_number(record.get("preference"), "preference")
     if not 1.0 <= preference <= 2.0:
         raise Unusable("preference", f"expected a number from 1.0 to 2.0, found {preference}")
@@ -97,10 +97,12 @@ def _sides(record: Record) -> tuple[Prompt, str, str]:
 
 
 def _agreed(apart: Prompt, inside: Prompt, given: object, name: str) -> Prompt:
-    """The prompt that stands twice, apart and inside of both sides. Raises Unusable where the two disagree.
+    """Return the prompt that a record gives twice, apart and within both sides.
 
-    Apart it may be a text, then the first of the user's turns or the last one, or it may have the system
-    message alone.
+    Raises Unusable if the two differ.
+
+    Apart it may be a text, then it is the first or the last user turn, or it may have the system message
+    alone.
     """
     if isinstance(given, str) and len(apart) == 1:
         asked_inside = [turn.content for turn in inside if turn.role == "user"]
@@ -122,8 +124,10 @@ def _systems(prompt: Sequence[Message]) -> list[Message]:
 
 
 def _weighed(record: Record, row: Comparison) -> Comparison:
-    """The pair, held against what else its record says of the two sides. Raises Unusable where that
-    contradicts it."""
+    """Return the pair with what the record's other fields say of the sides.
+
+    Raises Unusable if they contradict it.
+    """
     if not record.may_hold(WEIGHED):
         return row
     for names in SCORES:

@@ -28,7 +28,7 @@ RESPONSES = ("response", "completion")
 
 
 def ours(record: Record, source: str) -> Row:
-    """A row as `types.to_json` writes it, checked."""
+    """Return a row that `types.to_json` wrote, checked. Raises Unusable."""
     prompt = asked(record)
     origin = origin_of(record, source)
     kind = record.get("kind")
@@ -53,7 +53,7 @@ def ours(record: Record, source: str) -> Row:
 
 
 def ranking(record: Record, source: str) -> Row:
-    """K responses with a rank each, or with their order, the best first."""
+    """Return the ranking of K responses with ranks, or in their order, the best first."""
     prompt = asked(record)
     responses = as_responses(record.get("responses"), "responses")
     field = next((name for name in RANKS if record.get(name) is not None), RANKS[0])
@@ -61,8 +61,8 @@ def ranking(record: Record, source: str) -> Row:
 
 
 def rating(record: Record, source: str) -> Row:
-    """One response with a score, more is better, or a thumb: 1 up, 0 down; TRL's unpaired preference has
-    thumbs."""
+    """Return a response with a score, more is better, or a thumb: 1 up, 0 down (TRL's unpaired preference).
+    """
     prompt, response = asked(record), _response(record)
     score = verdict(record)
     if score is None:
@@ -71,10 +71,9 @@ def rating(record: Record, source: str) -> Row:
 
 
 def verdict(record: Record) -> float | None:
-    """What the record says of its one response: a thumb or a score; None if it has no field for either.
+    """Return the score or thumb that a record has for its one response; None if it has no such field.
 
-    A field that is there and empty is no verdict, and no word that the response is worth imitating. Raises
-    Unusable.
+    A field that is there and empty is no verdict, but does not make the row a demonstration. Raises Unusable.
     """
     named = [name for name in (*THUMB_FIELDS, *SCORES) if name in record.names]
     if not named:
@@ -89,8 +88,7 @@ def _response(record: Record) -> str:
 
 
 def _ranks(value: object, responses: Sequence[str], field: str) -> tuple[int, ...]:
-    """The ranks, from ranks, from positions counted from 0, or from the responses themselves in their
-    order."""
+    """Return the ranks, given as ranks, as positions from 0, or as the responses in their order."""
     given = as_list(value, field)
     if given and all(isinstance(text, str) and text in responses for text in given):
         order = [responses.index(text) for text in given if isinstance(text, str)]

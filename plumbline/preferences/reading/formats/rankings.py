@@ -23,7 +23,7 @@ TEXTS = ("answer", "response", "text", "content", "completion", "output")
 
 
 def ranking_in_columns(record: Record, source: str) -> Row:
-    """`response_1`, `rank_1`, `response_2`, `rank_2`, ...: a row need not fill all of them."""
+    """Return the ranking in `response_1`, `rank_1`, `response_2`, ...; columns may be empty in a row."""
     ranked: dict[str, float] = {}
     for column in filter(None, map(COLUMN.fullmatch, record.names)):
         name = column[0]
@@ -37,7 +37,7 @@ def ranking_in_columns(record: Record, source: str) -> Row:
 
 
 def ranked_list(record: Record, source: str) -> Row:
-    """A list of objects with a text and its rank, as in Nectar, which GPT-4 ranked."""
+    """Return the ranking in a list of objects with text and rank, as in Nectar, which GPT-4 ranked."""
     field = next((name for name in LISTS if name in record), LISTS[0])
     ranked: dict[str, float] = {}
     for i, answer in enumerate(as_list(record.get(field), field)):
@@ -55,7 +55,7 @@ def ranked_list(record: Record, source: str) -> Row:
 
 
 def rank_of(name: str, spelt: str) -> str:
-    """The column of the rank of the response in the column `name`, in one of the spellings of RANK_OF."""
+    """Return the column of the rank of the response in column `name`, in one of the spellings of RANK_OF."""
     return COLUMN.sub(spelt, name)
 
 
@@ -72,7 +72,7 @@ def _ranking(record: Record, ranked: dict[str, float], origin: Origin, field: st
 
 
 def in_order(ranks: Sequence[float], field: str) -> tuple[int, ...]:
-    """Ranks from 1 without gaps. Raises Unusable for one that is no rank, or is given twice."""
+    """Return ranks from 1 without gaps. Raises Unusable for an invalid rank, or one that is given twice."""
     if any(not rank.is_integer() or rank < 0 for rank in ranks):
         raise Unusable(field, f"expected whole numbers, the best first, found {ranks[:8]}")
     order = sorted(ranks)

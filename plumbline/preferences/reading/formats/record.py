@@ -14,7 +14,7 @@ NOTHING = frozenset({"", "[]", "{}", "null", "nan", "NaN", "<NA>"})
 
 
 def says_nothing(value: object) -> bool:
-    """Whether a field with this value might as well not be there."""
+    """True if the value of a field is the same as an absent one."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return True
     if isinstance(value, str):
@@ -47,7 +47,7 @@ class Record(Mapping[str, object]):
         return self._values[name]
 
     def get(self, name: str, default: object = None) -> object:
-        """The value of a field, or `default` where it holds none."""
+        """Return the value of a field, or `default` if it is absent, and count the field as read."""
         self._mark(name)
         return self._values.get(name, default)
 
@@ -65,23 +65,23 @@ class Record(Mapping[str, object]):
         return len(self._values)
 
     def may_hold(self, names: frozenset[str]) -> bool:
-        """Whether any of these fields is there."""
+        """True if any of these fields is there."""
         return not names.isdisjoint(self._values)
 
     def holds(self, name: str) -> bool:
-        """Whether the field is there and says something."""
+        """True if the field is there and its value is not the same as an absent one."""
         return name in self._values and not says_nothing(self._values[name])
 
     def peek(self, name: str) -> object:
-        """The value of a field, to see what kind it is; that is not reading it."""
+        """Return the value of a field without counting the field as read."""
         return self._values.get(name)
 
     def was_read(self, name: str) -> bool:
-        """Whether the field has been asked for."""
+        """True if the field has been read."""
         return name in self._read
 
     def apart(self, name: str) -> object:
-        """The value of a field, or None; its format itself accounts for what lies in it, with `inner`."""
+        """Return the value of a field, or None; its format accounts for what is in it, with `inner`."""
         self._apart.add(name)
         return self.get(name)
 
@@ -91,13 +91,13 @@ class Record(Mapping[str, object]):
         self._read.discard(name)
 
     def left(self) -> Iterator[str]:
-        """The places of fields that say something and were left alone by their format."""
+        """Yield the places of filled fields that were left alone by their format."""
         yield from (f"{self._place}{name}" for name in self._values if name in self._left and self.holds(name))
         for record in self._inner:
             yield from record.left()
 
     def within(self, name: str) -> "Record":
-        """The object in this field, as a record of its own. Raises Unusable if there is none."""
+        """Return the object in this field as a record. Raises Unusable if there is none."""
         value = self.get(name)
         if not isinstance(value, dict):
             raise Unusable(f"{self._place}{name}",
@@ -105,14 +105,13 @@ class Record(Mapping[str, object]):
         return self.inner(name, value)
 
     def inner(self, name: str, values: Mapping[str, object]) -> "Record":
-        """An object that lies anywhere in the field of this name, as a record of its own."""
+        """Return an object anywhere in the field of this name as a record."""
         found = Record(values, f"{self._place}{name}.", self.question)
         self._inner.append(found)
         return found
 
     def unread(self) -> Iterator[tuple[str, object]]:
-        """The fields that say something and were not asked for: place and value, such as `messages[].weight`,
-        0.5."""
+        """Yield place and value of each filled field that was not read, such as `messages[].weight`, 0.5."""
         for name, value in self._values.items():
             if name not in self._read:
                 if name not in self._left and not says_nothing(value):
@@ -124,7 +123,7 @@ class Record(Mapping[str, object]):
 
 
 def _beside_messages(value: list[object] | dict[str, object]) -> Iterator[tuple[str, object]]:
-    """What messages hold besides who says what, once for each name."""
+    """Yield what messages hold besides role and text, once for each name."""
     turns, place = ([value], ".") if isinstance(value, dict) else (value, "[].")
     found: dict[str, object] = {}
     for turn in turns:

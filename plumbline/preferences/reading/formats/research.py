@@ -24,7 +24,7 @@ ASPECTS = ("helpfulness", "honesty", "instruction_following", "truthfulness")
 
 
 def tldr(record: Record, source: str) -> Row:
-    """Two summaries of one post and a worker's choice (Stiennon et al. 2020, arXiv 2009.01325)."""
+    """Return two summaries of one post and a worker's choice (Stiennon et al. 2020, arXiv 2009.01325)."""
     summaries = as_list(record.get("summaries"), "summaries")
     if len(summaries) != 2:
         raise Unusable("summaries", f"expected two summaries, found {len(summaries)}")
@@ -41,7 +41,7 @@ def tldr(record: Record, source: str) -> Row:
 
 
 def tldr_axis(record: Record, source: str) -> Row:
-    """One summary and a worker's overall score of it, from 1 to 7."""
+    """Return one summary and a worker's overall score of it, from 1 to 7."""
     summary = record.within("summary")
     overall = summary.within("axes").get("overall")
     return Rating(_post(record), as_text(summary.get("text"), "summary.text").strip(),
@@ -50,7 +50,7 @@ def tldr_axis(record: Record, source: str) -> Row:
 
 
 def webgpt(record: Record, source: str) -> Row:
-    """Two answers to one question, with scores that add up to 0 (Nakano et al. 2021, arXiv 2112.09332)."""
+    """Return two answers to one question; their scores add up to 0 (Nakano et al. 2021, arXiv 2112.09332)."""
     question = record.within("question") if isinstance(record.peek("question"), dict) else None
     text = as_text(question.get("full_text"), "question.full_text") if question else record.get("question")
     scores = [as_number(record.get(field), field) for field in ("score_0", "score_1")]
@@ -61,7 +61,9 @@ def webgpt(record: Record, source: str) -> Row:
 
 
 def shp(record: Record, source: str) -> Row:
-    """Two comments on one post; `labels` is 1 if A is preferred and 0 if B is (Ethayarajh et al. 2022)."""
+    """Return two comments on one post; `labels` is 1 if A is preferred and 0 if B is (Ethayarajh et al.
+    2022).
+    """
     preferred = as_whole(record.get("labels"))
     if preferred not in (0, 1):
         raise Unusable("labels", f"expected 1 for A or 0 for B, found {shown(record.get('labels'))}")
@@ -72,8 +74,8 @@ def shp(record: Record, source: str) -> Row:
 
 
 def ultrafeedback(record: Record, source: str) -> Row:
-    """Completions that GPT-4 scored (Cui et al. 2023, arXiv 2310.01377), ranked by score; equal scores are
-    ties."""
+    """Return completions ranked by GPT-4's scores (Cui et al. 2023, arXiv 2310.01377); equal scores are ties.
+    """
     prompt = asked(record)
     completions = [record.inner("completions", completion) if isinstance(completion, dict) else completion
                    for completion in as_list(record.get("completions"), "completions")]
@@ -89,8 +91,7 @@ def ultrafeedback(record: Record, source: str) -> Row:
 
 
 def _scores(completions: Sequence[object]) -> Sequence[float]:
-    """By the one measure that all of them have: the overall score, the fine-grained one, the mean of the
-    aspects."""
+    """Return the scores by the first measure that all have: overall, fine-grained, or mean of the aspects."""
     fields = [completion if isinstance(completion, Record) else Record({}) for completion in completions]
     for name in ("overall_score", "fine-grained_score"):
         if all(name in field for field in fields):
@@ -117,7 +118,7 @@ def _summary(record: Record, summary: object, field: str) -> str:
 
 
 def _post(record: Record) -> Prompt:
-    """The query that the authors' models saw."""
+    """Return the query in the form that the authors' models saw."""
     info = record.within("info")
     if "article" in info:
         return with_the_rest(record, user_prompt(f"{as_text(info.get('article'), 'info.article')}\n\nTL;DR:"))

@@ -46,7 +46,7 @@ class Format:
     `info`."""
 
     def is_told_by(self, filled: frozenset[str], names: frozenset[str]) -> bool:
-        """Whether all fields that tell it hold something, or all are there and one that only it has does."""
+        """True if a set of telling fields is filled, or is there and its unshared fields are filled."""
         if self.name == "argilla":
             return is_argilla(tuple(filled))
         return any(keys <= filled or (keys <= names and (keys - SHARED_FIELDS) & filled) for keys in self.tells) \
@@ -62,17 +62,17 @@ def _keys(*names: str) -> tuple[frozenset[str], ...]:
 
 
 def _each(*fields: tuple[str, ...]) -> tuple[frozenset[str], ...]:
-    """Every choice of one name for each field."""
+    """Return every choice of one name for each field."""
     return tuple(frozenset(names) for names in product(*fields))
 
 
 def _sided(*verdicts: str) -> tuple[frozenset[str], ...]:
-    """Two responses and one of these verdicts."""
+    """Return the names of two responses and one of these verdicts, in every spelling."""
     return tuple(frozenset((*sides, verdict)) for sides in two_responses.SIDES for verdict in verdicts)
 
 
 def _columns() -> Iterator[frozenset[str]]:
-    """Two responses and a rank of each."""
+    """Yield the names of two responses and their ranks, in every spelling."""
     for sides in two_responses.SIDES:
         for spelt in rankings.RANK_OF:
             yield frozenset(sides) | {rankings.rank_of(side, spelt) for side in sides}

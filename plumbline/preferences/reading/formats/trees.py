@@ -19,7 +19,7 @@ DEEPEST = 200
 
 
 def oasst(record: Record, source: str) -> Judgements:
-    """The rankings of a tree, from its root down."""
+    """Return the rankings of a tree, from its root down."""
     state = record.get("tree_state")
     if state not in (None, FINISHED):
         raise Unusable("tree_state", f"expected {FINISHED}, found {shown(state)}")
@@ -35,7 +35,7 @@ def oasst(record: Record, source: str) -> Judgements:
 
 
 def _forks(record: Record, root: Record) -> Iterator[tuple[list[Message], list[Record]]]:
-    """Each of the user's turns, with what was said until there, and its answers that have a rank."""
+    """Yield the conversation up to each user turn, and the ranked answers to it."""
     # What stands beside the tree is part of all its prompts.
     begun = list(with_the_rest(record, [_message(root)]))
     waiting: list[tuple[list[Message], Record]] = [(begun, root)]

@@ -58,7 +58,7 @@ HELPSTEER_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
 
 def two_responses(record: Record, source: str) -> Row:
-    """`response_1` and `response_2`, or such names, and one or more verdicts, which must agree."""
+    """Return the comparison of `response_1` and `response_2`, or such names, by verdicts that must agree."""
     sides = _sides(record)
     prompt, texts = _asked(record), _texts(record, sides)
     told = [name for name in VERDICTS if record.holds(name)]
@@ -74,7 +74,7 @@ def two_responses(record: Record, source: str) -> Row:
 
 
 def arena(record: Record, source: str) -> Row:
-    """Chatbot Arena and MT-bench: two conversations, of which the `turn`-th answers are compared."""
+    """Return the comparison of the `turn`-th answers of two conversations (Chatbot Arena, MT-bench)."""
     names = ("conversation_a", "conversation_b")
     turn = record.get("turn")
     first, second = (_until(as_messages(as_list(record.get(name), name), name), turn, name) for name in names)
@@ -86,8 +86,7 @@ def arena(record: Record, source: str) -> Row:
 
 
 def lmsys(record: Record, source: str) -> Row:
-    """LMSYS's columns: prompt and responses are texts, or lists of what was said in each turn; the winner is
-    a flag."""
+    """Return LMSYS's comparison: prompt and responses are texts or lists of turns; the winner is a flag."""
     names = ("response_a", "response_b")
     asked, *answered = (_each_turn(record.get(name), name) for name in ("prompt", *names))
     for name, given in zip(names, answered, strict=True):
@@ -106,8 +105,8 @@ def lmsys(record: Record, source: str) -> Row:
 
 
 def helpsteer(record: Record, source: str) -> Row:
-    """HelpSteer2 and 3: -3 says that response 1 is much better, 3 that response 2 is (Wang et al. 2024,
-    2410.01257)."""
+    """Return HelpSteer's comparison, from -3 (response 1 is much better) to 3 (Wang et al. 2024, 2410.01257).
+    """
     sides = _sides(record)
     field = next((name for name in STRENGTHS if name in record.names), STRENGTHS[0])
     strength = as_number(record.get(field), field)
@@ -119,8 +118,7 @@ def helpsteer(record: Record, source: str) -> Row:
 
 
 def safe_rlhf(record: Record, source: str) -> Row:
-    """PKU-SafeRLHF: the better response is the judgement; where the safer one is another, that is left
-    alone."""
+    """Return PKU-SafeRLHF's comparison by the better response; the safer one is not used."""
     sides = ("response_0", "response_1")
     better = as_whole(record.get("better_response_id"))
     if better not in (0, 1):
@@ -133,7 +131,7 @@ def safe_rlhf(record: Record, source: str) -> Row:
 
 
 def openai(record: Record, source: str) -> Row:
-    """OpenAI's preference fine-tuning: `input.messages`, `preferred_output`, `non_preferred_output`."""
+    """Return OpenAI's comparison: `input.messages`, `preferred_output`, `non_preferred_output`."""
     turns = as_messages(record.within("input").get("messages"), "input.messages")
     prompt = with_the_rest(record, turns, "input.messages")
     chosen, rejected = (any_answer(record.get(name), name) for name in ("preferred_output", "non_preferred_output"))
@@ -141,12 +139,12 @@ def openai(record: Record, source: str) -> Row:
 
 
 def _sides(record: Record) -> tuple[str, str]:
-    """What the two responses are called here."""
+    """Return the names of the two responses in this record."""
     return next((sides for sides in SIDES if all(name in record for name in sides)), SIDES[0])
 
 
 def _asked(record: Record) -> Prompt:
-    """The prompt, in a field of its own or as the conversation before the two answers."""
+    """Return the prompt, from a field of its own or the conversation before the two answers."""
     name = next((name for name in (*PROMPTS, *TALKS) if record.holds(name)), PROMPTS[0])
     value = record.get(name)
     if isinstance(value, str) and "<extra_id_1>" in value:
@@ -155,7 +153,7 @@ def _asked(record: Record) -> Prompt:
 
 
 def _helpsteer_turns(text: str, name: str) -> list[Message]:
-    """The turns that HelpSteer2 writes into one text, the first of them the user's and not marked."""
+    """Return the turns that HelpSteer2 joins in one text; the first is the user's, without a marker."""
     first, *later = HELPSTEER_TURN.split(text)
     turns = [("User", first), *zip(later[::2], later[1::2], strict=True)]
     return [Message("user" if who == "User" else "assistant", as_text(said, name)) for who, said in turns]
@@ -167,7 +165,7 @@ def _texts(record: Record, sides: tuple[str, str]) -> tuple[str, str]:
 
 
 def _each_turn(value: object, name: str) -> list[str]:
-    """What was said in each turn: a list, one that is spelt in JSON, or a text, which is one turn."""
+    """Return the texts of the turns: of a list, of a list spelt in JSON, or of a text, which is one turn."""
     if isinstance(value, str) and value.startswith("["):
         try:
             spelt = json.loads(value)
@@ -180,7 +178,7 @@ def _each_turn(value: object, name: str) -> list[str]:
 
 
 def _until(turns: Sequence[Message], turn: object, name: str) -> Sequence[Message]:
-    """The conversation up to its `turn`-th answer, or all of it where the record does not say."""
+    """Return the conversation up to its `turn`-th answer, or all of it if `turn` is None."""
     if turn is None:
         return turns
     number = as_whole(turn)
@@ -193,7 +191,10 @@ def _until(turns: Sequence[Message], turn: object, name: str) -> Sequence[Messag
 
 def _compared(record: Record, first: Sequence[Message], second: Sequence[Message],
               names: tuple[str, str]) -> tuple[Prompt, tuple[str, str]]:
-    """What both conversations share, and their last answers. Raises Unusable where they part before those."""
+    """Return the shared prompt of two conversations and their last answers.
+
+    Raises Unusable if they part earlier.
+    """
     (shared, one), (other_shared, other) = (prompt_and_answer(turns, name)
                                             for turns, name in zip((first, second), names, strict=True))
     if shared != other_shared:
@@ -203,7 +204,7 @@ def _compared(record: Record, first: Sequence[Message], second: Sequence[Message
 
 
 def _verdict(record: Record, name: str, sides: tuple[str, str]) -> Label:
-    """Which side the verdict in this field means. Raises Unusable where that is in doubt."""
+    """Return the side that the verdict in this field means. Raises Unusable if that is in doubt."""
     value = record.get(name)
     counted = as_whole(value)
     if counted is None and isinstance(value, str) and (found := COUNTED.fullmatch(value.strip())):
@@ -224,8 +225,10 @@ def _verdict(record: Record, name: str, sides: tuple[str, str]) -> Label:
 
 
 def _counted(number: int, name: str, sides: tuple[str, str]) -> Label:
-    """The side of this number, where the fields are numbered. Raises Undecidable if the file may count
-    otherwise."""
+    """Return the side with this number, for numbered fields.
+
+    Raises Undecidable if the file may count otherwise.
+    """
     marks = [int(side[-1]) for side in sides if side[-1].isdigit()]
     if not marks:
         raise Unusable(name, f"expected {sides[0]}, {sides[1]} or a tie, found {number}, which names neither")

@@ -59,12 +59,12 @@ class ArgillaAnswer:
 
 
 def is_argilla(names: tuple[str, ...]) -> bool:
-    """Whether fields with these names are an export of Argilla."""
+    """True if fields with these names are an export of Argilla."""
     return ("fields" in names and "responses" in names) or any(name.endswith((ANSWERS, SUGGESTED)) for name in names)
 
 
 def argilla(record: Record, source: str) -> Judgements:
-    """All judgements of one record."""
+    """Return all judgements of one record."""
     fields, answers = _read(record)
     if not answers:
         raise Unusable("responses", "nobody has answered this record")
@@ -84,7 +84,7 @@ def argilla(record: Record, source: str) -> Judgements:
 
 
 def _read(record: Record) -> tuple[Record, list[ArgillaAnswer]]:
-    """The fields, and the answers to all questions."""
+    """Return the record's fields, and the answers to all questions."""
     if isinstance(record.peek("fields"), dict):
         if (status := record.get("status")) in DISCARDED:
             raise Unusable("status", f"the record was not submitted: {shown(status)}")
@@ -100,7 +100,7 @@ def _read(record: Record) -> tuple[Record, list[ArgillaAnswer]]:
 
 
 def _nested(record: Record, responses: object) -> Iterator[ArgillaAnswer]:
-    """By question in Argilla 2; in Argilla 1 by annotator, with `values` by question."""
+    """Yield answers given by question (Argilla 2), or by annotator with `values` by question (Argilla 1)."""
     if isinstance(responses, dict):
         for question, given in responses.items():
             yield from _given(record, question, f"responses.{question}", given)
@@ -133,7 +133,7 @@ def _given(record: Record, question: str, place: str, given: object) -> Iterator
 
 
 def _note_the_rest(record: Record, place: str, answer: Mapping[str, object]) -> None:
-    """Account for what stands in an answer beside who gave it, its status, and what was answered."""
+    """Account for what is in an answer besides its annotator, its status and its value."""
     inner = record.inner(place, {name: value for name, value in answer.items() if name not in ANSWER})
     inner.leave("inserted_at")
 
@@ -167,7 +167,7 @@ def _question(name: str, values: Sequence[object], task: Task) -> Question:
 
 
 def _kind(question: str, value: object, about: str | None, task: Task) -> Kind:
-    """What the question asks for, as this answer to it shows."""
+    """Return the kind of question that this answer shows."""
     if isinstance(value, list | dict):
         try:
             return "other" if _ranks(value, task, question) is None else "compares"
@@ -185,7 +185,7 @@ def _kind(question: str, value: object, about: str | None, task: Task) -> Kind:
 
 def _judgement(answer: ArgillaAnswer, question: Question, task: Task, record: Record,
                source: str) -> Judgement:
-    """The judgement that the answer is, or what is wrong with it."""
+    """Return the row that an answer gives, or what is wrong with it."""
     field, stands = f"responses.{answer.question}", answer.status in SUBMITTED
     not_submitted = f"the answer was not submitted: {shown(answer.status)}"
     try:
@@ -225,9 +225,10 @@ def _compared(value: object, task: Task, origin: Origin, field: str) -> Row:
 
 
 def _ranks(value: object, task: Task, field: str) -> dict[str, int] | None:
-    """The rank of each response's field: from an order of them all, or from objects with `value` and `rank`.
+    """Return the ranks of the responses' fields, from all responses in order or objects with `value` and
+    `rank`.
 
-    None for labels, which rank nothing. Raises Unusable for ranks that are none.
+    Returns None for labels. Raises Unusable for invalid ranks.
     """
     if isinstance(value, dict) and isinstance(value.get("value"), list) and isinstance(value.get("rank"), list):
         value = [{"value": name, "rank": rank} for name,

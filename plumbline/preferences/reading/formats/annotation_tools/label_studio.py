@@ -47,7 +47,7 @@ KNOWN_OF_RESULT = ("id", "origin", "score", "readonly", "hidden", "meta")
 
 
 def label_studio(record: Record, source: str) -> Judgements:
-    """All judgements of one task."""
+    """Return all judgements of one task."""
     data = record.within("data")
     annotations = as_list(record.apart("annotations"), "annotations")
     if not annotations:
@@ -76,7 +76,7 @@ def _results(annotation: object) -> list[dict[str, object]]:
 
 
 def _questions(results: Sequence[Mapping[str, object]], task: Task) -> list[Question]:
-    """The controls, each by the first of its results that tells what it asks for."""
+    """Return the controls, each by its first result that tells what it asks for."""
     found: dict[str, Question] = {}
     for result in results:
         name = _control(result)
@@ -90,7 +90,7 @@ def _control(result: Mapping[str, object]) -> str:
 
 
 def _question(name: str, result: Mapping[str, object], task: Task) -> Question:
-    """What a control asks for, as a result of it shows."""
+    """Return the question of a control, as one of its results shows it."""
     kind, value, to_name = result.get("type"), result.get("value"), result.get("to_name")
     if kind not in CONTROLS or result.get("item_index") is not None or (isinstance(value, dict) and any(
             part in value for part in PART)):
@@ -113,17 +113,18 @@ def _question(name: str, result: Mapping[str, object], task: Task) -> Question:
 
 
 def _about(task: Task, name: str, to_name: object) -> str | None:
-    """The response that a control is about: what `to_name` names, or else what its own name does, or the only
-    one."""
+    """Return the response that a control is about: named by `to_name`, by the control's name, or the only
+    one.
+    """
     if isinstance(to_name, str) and (to_name in ASKED or to_name == task.prompt_name):
         return None
     return task.named(to_name) or task.subject(name)
 
 
 def _as_shown(task: Task, to_name: object) -> Task:
-    """The task with two responses in the order in which `to_name` names them, if it names two.
+    """Return the task with its two responses in the order in which `to_name` names them.
 
-    Object tags may have other names than the fields that they show: then their ends tell (`txtA,txtB`).
+    Object tags may have other names than the fields that they show: then the names' ends tell (`txtA,txtB`).
     """
     names = [name.strip() for name in to_name.split(",")] if isinstance(to_name, str) else []
     if len(names) != 2:
@@ -136,7 +137,7 @@ def _as_shown(task: Task, to_name: object) -> Task:
 
 def _annotation(annotation: object, field: str, task: Task, judges: Mapping[str, Question], record: Record,
                 source: str) -> Iterator[Judgement]:
-    """What one annotation says; where it does not stand, what it said."""
+    """Yield the judgements of one annotation, as TakenBack if the annotation was skipped or rejected."""
     if not isinstance(annotation, dict):
         yield Unusable(field, f"expected an object, found {shown(annotation)}")
         return
@@ -152,7 +153,7 @@ def _annotation(annotation: object, field: str, task: Task, judges: Mapping[str,
 
 
 def _taken_back(annotation: Record, field: str) -> tuple[str, str] | None:
-    """Where it says that the judgement does not stand, and why not."""
+    """Return the field and the reason of an annotation that was skipped or rejected; None for others."""
     if annotation.get("was_cancelled"):
         return f"{field}.was_cancelled", "the annotator skipped this task"
     reviews = annotation.get("reviews")
@@ -180,7 +181,7 @@ def _judgements(annotation: Record, field: str, task: Task, judges: Mapping[str,
 
 
 def _annotator(completed_by: object) -> object:
-    """A number, or an object of the annotator's fields where the export was asked for them."""
+    """Return the annotator's name or number; exports can hold an object with the annotator's fields."""
     if not isinstance(completed_by, dict):
         return completed_by
     return completed_by.get("email") or completed_by.get("username") or completed_by.get("id")
@@ -188,7 +189,7 @@ def _annotator(completed_by: object) -> object:
 
 def _judging(annotation: Record, field: str,
              judges: Mapping[str, Question]) -> list[tuple[str, dict[str, object]]]:
-    """The annotation's results that judge, with their places. Raises Unusable if there are none."""
+    """Return the annotation's results that judge, with their places. Raises Unusable if there are none."""
     results = [(f"{field}[{i}]", result) for i,
                result in enumerate(as_list(annotation.apart("result"), field))
                if isinstance(result, dict)]
@@ -227,7 +228,7 @@ def _judged(task: Task, question: Question, field: str) -> str:
 
 
 def _compared(task: Task, label: Label, origin: Origin, field: str, to_name: object) -> Row:
-    """The comparison of the left response and the right one."""
+    """Return the comparison of the left response and the right one. Raises Unusable."""
     if len(task.responses) != 2:
         raise Unusable(field, "expected two responses in data, found "
                               f"{', '.join(task.responses)[:200] or 'none'}")
@@ -258,7 +259,7 @@ def _chosen(value: object, task: Task, question: Question, origin: Origin, field
 
 
 def _ranking(value: object, to_name: object, task: Task, origin: Origin, field: str) -> Row:
-    """The items of the one list or bucket, the best first; items that were left out of it are not ranked."""
+    """Return the ranking of the items of the one list or bucket, best first. Raises Unusable."""
     if isinstance(value, dict):
         buckets = {name: items for name, items in value.items() if name != "_"}
         if len(buckets) != 1:
@@ -281,14 +282,14 @@ def _ranking(value: object, to_name: object, task: Task, origin: Origin, field: 
 
 
 def _shown_order(texts: Mapping[str, object], order: Sequence[str]) -> list[tuple[str, int]]:
-    """The ranked items as they stood before they were ranked."""
+    """Return the ranked items with their ranks, in the order in which they were shown."""
     return [(name, order.index(name) + 1) for name in texts if name in order]
 
 
 def _items(data: Record, to_name: object) -> dict[str, object]:
-    """The texts of the List tag's items by their ids: the one field that is a list of objects with `id`.
+    """Return the texts of the List tag's items by id, from the field with a list of objects with `id`.
 
-    Of several the one that `to_name` names. Raises Unusable.
+    Of several such fields, `to_name` names the right one. Raises Unusable.
     """
     lists = {name: value for name in data if isinstance(value := data.peek(name), list) and value
              and all(isinstance(item, dict) and "id" in item for item in value)}

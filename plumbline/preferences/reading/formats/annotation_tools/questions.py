@@ -58,17 +58,17 @@ class Question:
 
     @property
     def trait(self) -> tuple[str, ...]:
-        """What it asks of the response that it names: `rating` in `generations-0-rating`."""
+        """Return the words of the name without the response's: `rating` in `generations-0-rating`."""
         return trait(self.name, self.about)
 
     @property
     def could_judge(self) -> bool:
-        """Whether nothing in its name says that it asks for something else."""
+        """True if no word of the name asks for something else than quality."""
         return ELSE.isdisjoint(self.trait) and not (self.kind == "rates" and LOWER_IS_BETTER & set(self.trait))
 
 
 def trait(question: str, about: str | None) -> tuple[str, ...]:
-    """The words of a question's name without those of the response that it names."""
+    """Return the words of a question's name without those of the response that it names."""
     asked, named = words(question), words(about) if about else ()
     for i in range(len(asked) - len(named) + 1) if named else ():
         if asked[i:i + len(named)] == named:
@@ -77,7 +77,10 @@ def trait(question: str, about: str | None) -> tuple[str, ...]:
 
 
 def kind_of_yes_or_no(asked: tuple[str, ...], answer: object) -> Kind | None:
-    """What kind of question this is an answer to, if it is yes or no, or up or down; `asked` is its trait."""
+    """Return the kind of a question answered with yes, no, up or down; None for other answers.
+
+    `asked` is the question's trait.
+    """
     try:
         as_thumb(answer, "")
     except Unusable:
@@ -89,17 +92,17 @@ def kind_of_yes_or_no(asked: tuple[str, ...], answer: object) -> Kind | None:
 
 
 def kind_of_side(asked: tuple[str, ...], answer: str) -> Kind:
-    """What kind of question has this answer, which may name a side; `asked` is its trait."""
+    """Return the kind of a question whose answer may name a side; `asked` is its trait."""
     return "unclear" if len(answer.strip()) == 1 and COMPARING.isdisjoint(asked) else "compares"
 
 
 def judging(questions: Sequence[Question], chosen: str | None, field: str) -> list[Question]:
-    """The questions that judge; none if nothing here does. Raises Unusable where the import must be told
-    which.
+    """Return the questions that judge; none if no question does.
 
-    What compares goes before what judges a response alone. A yes or no, or a bare `A` or `2`, counts only
-    where the question's name, or the answer itself, says that it is a verdict. A response may be judged by
-    one question. A text is a demonstration only where nothing else can be judged.
+    Questions that compare go before questions about one response. A yes or no, or a bare `A` or `2`, counts
+    only if the question's name or the answer itself says that it is a verdict. A response may be judged by
+    one question. A text is a demonstration only if nothing else can be judged. Raises Unusable if the choice
+    is not clear.
     """
     if chosen is not None:
         found = [question for question in questions if question.name == chosen
@@ -126,7 +129,7 @@ def judging(questions: Sequence[Question], chosen: str | None, field: str) -> li
 
 
 def _unambiguous(found: list[Question], field: str) -> list[Question]:
-    """The questions, if no two of them judge the same. Raises Unusable."""
+    """Return the questions. Raises Unusable if two of them judge the same response."""
     judged = [question.about for question in found]
     rivals = [question for question in found if judged.count(question.about) > 1]
     if rivals:

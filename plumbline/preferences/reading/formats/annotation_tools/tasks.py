@@ -44,33 +44,36 @@ class Task:
     """Whether the first of the responses is known to be the first, or left, one."""
 
     def prompt(self) -> Prompt:
-        """The prompt, with the context, the input or the system prompt that the annotator saw. Raises
-        Unusable."""
+        """Return the prompt with the context, input or system prompt that was shown. Raises Unusable."""
         place = f"{self.place}.{self.prompt_name}"
         return with_the_rest(self.fields, any_prompt(self.fields.get(self.prompt_name), place), place)
 
     def text(self, name: str) -> str:
-        """The response in this field. Raises Unusable."""
+        """Return the response in this field. Raises Unusable."""
         return any_answer(self.fields.get(name), f"{self.place}.{name}")
 
     def only(self, field: str) -> str:
-        """The response, where there is one. Raises Unusable, naming `field`, which judges it."""
+        """Return the only response.
+
+        Raises Unusable, naming the judging `field`, if there are several or none.
+        """
         if len(self.responses) != 1:
             raise Unusable(field, f"expected one response in {self.place} to judge, found "
                                   f"{', '.join(self.responses)[:200] or 'none'}")
         return self.text(self.responses[0])
 
     def named(self, name: object) -> str | None:
-        """The field that an answer names, however it spells it: a response, or any other but the prompt."""
+        """Return the field that an answer names in any spelling: a response, or another field but the prompt.
+        """
         if not isinstance(name, str):
             return None
         known = (*self.responses, *(other for other in self.fields if other not in ASKED))
         return next((field for field in known if normalised(field) == normalised(name)), None)
 
     def subject(self, question: str) -> str | None:
-        """The response that a question of this name is about: the one that it names, or else the only one.
+        """Return the response that a question of this name is about: the named one, or else the only one.
 
-        None where it names another field, or where there are several responses and it names none.
+        Returns None if the name is another field's, or if there are several responses and it names none.
         """
         asked = words(question)
         about = [name for name in self.responses if _stands_in(words(name), asked)]
@@ -85,21 +88,20 @@ class Task:
         return sided[0] if len(sided) == 1 else None
 
     def _other_texts(self, question: str) -> list[str]:
-        """The fields with a text that a question may be about, though they are not named like a response."""
+        """Return the text fields that a question may be about, though they are not named like responses."""
         return [name for name in self.fields if name not in self.responses and name != question and words(name)
                 and name.lower() not in LEFT_ALONE and isinstance(self.fields.peek(name), str)]
 
     def shown_as(self, left: str, right: str) -> "Task":
-        """The same task, known to show these two responses in this order."""
+        """Return the same task with its two responses in this order."""
         return replace(self, responses=(left, right), in_order=True)
 
     def unordered(self) -> "Task":
-        """The same task, when what the tool says of the order of the responses is not understood."""
+        """Return the same task with an unknown order of responses."""
         return replace(self, in_order=False)
 
     def at_side(self, side: str) -> str | None:
-        """The response that `left`, `second`, `b` or `1` stands for: the one so named, or the one in that
-        place."""
+        """Return the response that `left`, `second`, `b` or `1` stands for, by its name or its position."""
         named = [name for name in self.responses if side_of(name) == side]
         if named:
             return named[0] if len(named) == 1 else None
@@ -110,9 +112,9 @@ class Task:
 
 
 def task_of(fields: Record, place: str, besides: frozenset[str] = frozenset()) -> Task:
-    """The roles of a task's fields, which `place` holds, those named in `besides` apart.
+    """Return the roles of the fields of a task, except those named in `besides`; `place` is the task's field.
 
-    Raises Unusable if none of them can be the prompt.
+    Raises Unusable if no field can be the prompt.
     """
     prompt = next((name for name in PROMPTS if name in fields and name not in besides), None)
     if prompt is None:
@@ -128,7 +130,7 @@ def task_of(fields: Record, place: str, besides: frozenset[str] = frozenset()) -
 
 
 def named_side(answer: str, task: Task) -> Label | None:
-    """The side of two responses that an answer names, if it names one."""
+    """Return the side of two responses that an answer names; None if it names none."""
     if len(task.responses) != 2:
         return None
     if normalised(answer) in TIES:
@@ -143,13 +145,14 @@ def named_side(answer: str, task: Task) -> Label | None:
 
 @lru_cache(maxsize=4096)
 def words(name: str) -> tuple[str, ...]:
-    """The words and numbers of a name: `generations-0-rating` and `generations0Rating` have the same."""
+    """Return the words and numbers of a name: the same for `generations-0-rating` and `generations0Rating`.
+    """
     return tuple(WORD.findall(HUMP.sub(" ", name).casefold()))
 
 
 @lru_cache(maxsize=4096)
 def side_of(name: str) -> str | None:
-    """What tells a response from the others beside it: `b` in `answer_b`, `0` in `generations-0`."""
+    """Return the part of a response's name that tells its side: `b` in `answer_b`, `0` in `generations-0`."""
     spelt = RESPONSE.fullmatch(normalised(name))
     return (spelt["before"] or spelt["after"]) if spelt else None
 
@@ -159,7 +162,7 @@ def _place(side: str | None) -> int:
 
 
 def _style(side: str | None) -> str | None:
-    """How a side is told: by a number, a letter, or one of two pairs of words."""
+    """Return how a side is named: by number, by letter, or by one of two pairs of words."""
     if side is None:
         return None
     if side.isdigit() or len(side) == 1:
@@ -168,5 +171,5 @@ def _style(side: str | None) -> str | None:
 
 
 def _stands_in(name: tuple[str, ...], question: tuple[str, ...]) -> bool:
-    """Whether the words of a name stand side by side in a question's."""
+    """True if the words of a name are side by side in a question's."""
     return any(question[i:i + len(name)] == name for i in range(len(question) - len(name) + 1))
