@@ -25,7 +25,7 @@ from plumbline.runs.stage_process import Child, StageFailed
 from plumbline.runs.stage_program import run_unrecorded
 from plumbline.runs.stage_record import StageRecord
 from plumbline.runs.workspace import Workspace
-from plumbline.tracking.recording import end_abandoned
+from plumbline.tracking.outbox import close
 
 if TYPE_CHECKING:
     from tasks.stage import Stage
@@ -82,7 +82,7 @@ def _reproduce(stage: "Stage", workspace: Workspace) -> None:
         with after(error):
             workspace.done(stage.name, outcome)
             if child.mlflow_run and not child.record:
-                end_abandoned(workspace.home, child.mlflow_run)
+                close(workspace.home, child.mlflow_run)
         raise
     outcome = describe(workspace, stage.name, why, time.monotonic() - started)
     workspace.done(stage.name, outcome)

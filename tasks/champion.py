@@ -1,8 +1,7 @@
-"""Stage `champion`: fix which policy is in use now, so that the evaluation is against that one whatever happens
-meanwhile.
+"""Stage `champion`: pin which policy is in use now, so that the evaluation is against that one.
 
-The files come from the shared cache by their digest. Nothing that changes by itself, such as a time, goes into
-champion.json: an unchanged champion must leave identical files.
+The files come from the shared cache by their digest. Nothing that changes by itself, such as a time, goes
+into champion.json: an unchanged champion must leave identical files.
 """
 
 import json
@@ -17,19 +16,21 @@ if TYPE_CHECKING:
 def program(run: StageRun) -> None:
     """Leave champion.json, with the model beside it if there is a champion."""
     from plumbline.project.digests import digest, restore_folder
-    from plumbline.tracking.store import patiently
+    from plumbline.tracking.outbox import patiently
 
     name, md5 = run.params.promote.model_name, digest(run.root / "models/policy/model")
     champion = patiently(run.home, lambda: _to_compare_with(run, md5))
     found: dict[str, object] = {"version": None}
     if champion:
-        found = {"version": champion.version, "name": name, "md5": champion.md5, "model_id": champion.model_id}
+        found = {"version": champion.version, "name": name, "md5": champion.md5,
+                 "model_id": champion.model_id}
         restore_folder(run.home.cache, champion.md5, run.folder / "model")
     (run.folder / "champion.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _to_compare_with(run: StageRun, md5: str) -> "PolicyVersion | None":
-    """The champion that the policy must beat; that of now, where the bytes of an earlier one have been freed."""
+    """Return the champion that the policy must beat; that of now, if the bytes of an earlier one are freed.
+    """
     from plumbline.project.dvc_objects import Storage
     from plumbline.tracking.registry import Registry
 

@@ -1,9 +1,9 @@
 """A stage: its program, which dvc.yaml runs, and its versioned Prefect task, which the flow calls.
 
-`python -m tasks.sft` runs the program and records it. `sft(workspace)` runs the stage as a Prefect task: restored from
-the cache where nothing changed, otherwise its command in dvc.yaml in a child process. DVC alone decides which, so
-Prefect's own caching is off. Importing this module imports neither Prefect nor MLflow: a stage's process has no use for
-the first.
+`python -m tasks.sft` runs the program and records it. `sft(workspace)` runs the stage as a Prefect task:
+restored from the cache where nothing changed, otherwise its command in dvc.yaml in a child process. DVC alone
+decides which, so Prefect's own caching is off. Importing this module imports neither Prefect nor MLflow: a
+stage's process has no use for the first.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,13 @@ class Stage:
     retries: int = 0
     timeout_minutes: float = 60
     resolver: bool = False
-    """It fixes the outside world, cheaply: it runs each time, in the flow's own process."""
+    """It pins what is outside of the files, cheaply: it runs each time, in the flow's own process."""
     kept_by_retry: bool = False
-    """A retry takes what the run before left, and does not look at the world again."""
+    """A retry takes what the retried run left instead of running the stage."""
     still_done: Callable[[Workspace], bool] | None = None
-    """For a stage that does something outside of its files: whether that still holds when they come from the cache."""
+    """For a stage with an effect outside of its files: True if that still holds when they come from the
+    cache.
+    """
 
     def main(self) -> None:
         """Run the program in the current folder: what dvc.yaml's command does."""

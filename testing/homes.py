@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from plumbline.project.home import Home, enter
-from plumbline.tracking import recording as tracking
+from plumbline.tracking.store import prepare
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     before = dict(os.environ)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
-    tracking.prepare(Home(folder, folder))
+    prepare(Home(folder, folder))
     os.environ.clear()
     os.environ.update(before)
     return folder / "mlflow.db"

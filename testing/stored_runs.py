@@ -11,7 +11,7 @@ from plumbline.project.home import Home
 from plumbline.project.run_record import RunRecord
 from plumbline.runs.run_files import CODE_ARCHIVE, RECORD, pack_code
 from plumbline.runs.workspace import init_dvc
-from plumbline.tracking import recording as tracking
+from plumbline.tracking.recording import TRIGGER, Recording
 
 RUN = "20260101-000000-abcdef"
 DVC_YAML = """
@@ -48,7 +48,7 @@ def here(recording_home: Home) -> Home:
     init_dvc(folder, home)
     with contextlib.chdir(folder):
         Repo(str(folder)).commit(force=True)
-    recording = tracking.Recording(recording_home, RUN, {tracking.TRIGGER: "test"})
+    recording = Recording(recording_home, RUN, {TRIGGER: "test"})
     RunRecord(id=RUN, created="2026-01-01T00:00:00+00:00", project=str(home.root), mlflow_run=recording.run_id, pid=1,
               host="here", status="finished").save(folder)
     pack_code(folder, folder / CODE_ARCHIVE)

@@ -131,8 +131,7 @@ def _git(home: Home) -> Finding:
 
 
 def _mlflow(home: Home) -> Finding:
-    from plumbline.tracking.recording import EXPERIMENT, connect, deleted_experiment
-    from plumbline.tracking.writes import DELETED
+    from plumbline.tracking.store import DELETED, EXPERIMENT, connect, deleted_experiment
 
     file = home.folder / "mlflow.db"
     if not home.tracking_uri.startswith("sqlite"):

@@ -91,9 +91,9 @@ def _warm_up(home: Home) -> None:
     with contextlib.suppress(Exception):  # the run meets the same problem, and reports it
         import dvc.repo  # noqa: F401
 
-        from plumbline.tracking import recording as tracking
+        from plumbline.tracking.store import prepare
 
-        tracking.prepare(home)
+        prepare(home)
 
 
 def _summarise(home: Home, folder: Path) -> None:

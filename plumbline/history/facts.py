@@ -25,7 +25,8 @@ from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.masking import masked, masked_value
 from plumbline.project.run_record import DVC_REPRO, RUN_ID, Outcome, RunRecord, Status, workspace_of
 from plumbline.tracking.receipts import Receipt
-from plumbline.tracking.writes import OUR_ID, PARENT
+from plumbline.tracking.store import OUR_ID
+from plumbline.tracking.writes import PARENT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

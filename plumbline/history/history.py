@@ -33,7 +33,6 @@ from plumbline.lineage.records import Move, Registered, RegisteredVersion, Run, 
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.run_record import runs_called
-from plumbline.tracking.outbox import waiting
 from plumbline.tracking.store import StoreGone
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from plumbline.errors import UserError
 from plumbline.history.facts import RunArtifacts, iso
 from plumbline.lineage.records import Move, Registered, RegisteredVersion
 from plumbline.project.home import Home
-from plumbline.tracking import recording as tracking
 from plumbline.tracking.registry import COMPARED_WITH, DIGEST, MOVE
-from plumbline.tracking.writes import DELETED
+from plumbline.tracking.store import DELETED, EXPERIMENT, connect, deleted_experiment
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -39,7 +38,7 @@ class Reader:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._client = tracking.connect(home)
+        self._client = connect(home)
         self.artifacts = RunArtifacts(self._client)
         self._name = load_params(home.root).promote.model_name
         self._experiment: str | None = None
@@ -56,9 +55,9 @@ class Reader:
 
     def _look_up_experiment(self) -> None:
         """Set the experiment's id. Raises UserError if it was deleted: no run would be found in it."""
-        found = self._client.get_experiment_by_name(tracking.EXPERIMENT)
+        found = self._client.get_experiment_by_name(EXPERIMENT)
         if found and found.lifecycle_stage == DELETED:
-            raise UserError(tracking.deleted_experiment(self._home))
+            raise UserError(deleted_experiment(self._home))
         self._experiment = str(found.experiment_id) if found else None
 
     def all_runs(self) -> Iterator[list["MlflowRun"]]:

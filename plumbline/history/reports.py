@@ -26,8 +26,8 @@ from plumbline.evaluation.samples import SAMPLES, Sample, read_samples
 from plumbline.history.history import History, Run
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.tracking import recording as tracking
 from plumbline.tracking.receipts import Receipt
+from plumbline.tracking.store import connect
 
 LARGEST = 20_000_000
 """Bytes of a file that a page reads."""
@@ -139,7 +139,7 @@ class ArtifactFiles:
         had.
         """
         try:
-            client = tracking.connect(self._home)
+            client = connect(self._home)
             uri = urlsplit(client.get_run(run).info.artifact_uri)
             if uri.scheme in ("file", ""):
                 folder = Path(url2pathname(uri.path)).resolve()

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from plumbline import __version__
 from plumbline.lineage.records import Run, Step
-from plumbline.tracking.writes import OURS
+from plumbline.tracking.store import OURS
 
 SPEC = "https://openlineage.io/spec"
 RUN_EVENT = f"{SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent"

@@ -1,7 +1,7 @@
 """The stages as `dvc.yaml` declares them, and as `dvc.lock` says that they were done.
 
-dvc.yaml is the one place where inputs and outputs are named. dvc.lock has an entry for each stage that was done in its
-folder: command, digests of code and inputs, parameters, digests of outputs.
+dvc.yaml is the one place where inputs and outputs are named. dvc.lock has an entry for each stage that was
+done in its folder: command, digests of code and inputs, parameters, digests of outputs.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class StageSpec:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What other stages left for this one."""
+        """The paths that other stages leave for this one."""
         return tuple(path for path in self.deps if not is_code(path))
 
     @property
@@ -47,12 +47,12 @@ class StageSpec:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What this stage leaves, without its receipt, which describes them."""
+        """The paths that this stage leaves, without its receipt, which describes them."""
         return tuple(path for path in (*self.outs, *self.metrics) if path != self.receipt)
 
     @property
     def receipt(self) -> str | None:
-        """Where the receipt goes; the stages that only fix the outside world have none."""
+        """The path of the receipt; stages that pin what is outside, such as the snapshot, have none."""
         return next((path for path in self.outs if path.endswith("/receipt.json")), None)
 
     @property
@@ -61,13 +61,13 @@ class StageSpec:
         return self.receipt.rsplit("/", 1)[0] if self.receipt else self.outs[0]
 
     def file(self, name: str) -> str | None:
-        """The declared output of that name in the stage's folder, if there is one."""
+        """Return the declared output of that name in the stage's folder, if there is one."""
         path = f"{self.folder}/{name}"
         return path if path in (*self.outs, *self.metrics) else None
 
 
 def read_stages(root: Path) -> dict[str, StageSpec]:
-    """All stages of `root/dvc.yaml`, in the order of the file."""
+    """Return all stages of `root/dvc.yaml`, in the order of the file."""
     stages = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     return {
         name: StageSpec(
@@ -84,7 +84,7 @@ def read_stages(root: Path) -> dict[str, StageSpec]:
 
 
 def producer_of(stages: Mapping[str, StageSpec], path: str) -> StageSpec | None:
-    """The stage that leaves `path`."""
+    """Return the stage that leaves `path`, if one does."""
     return next((stage for stage in stages.values() if path in (*stage.outs, *stage.metrics)), None)
 
 

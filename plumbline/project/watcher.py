@@ -1,6 +1,7 @@
-"""Who watches a run: the terminal while `plumbline run` has one, nobody in a deployment.
+"""The watcher of a run: the terminal under `plumbline run`, none in a deployment.
 
-The flow takes only what can be written in a form, so the watcher reaches the stages through a context variable.
+The flow takes only what can be written in a form, so the watcher reaches the stages through a context
+variable.
 """
 
 from collections.abc import Mapping
@@ -13,16 +14,16 @@ Report = Mapping[str, object]
 
 
 class Watcher:
-    """Hears what happens; does nothing with it."""
+    """Is called as a run goes on; this one does nothing."""
 
     def started(self, stage: str) -> None:
-        """A stage has been started."""
+        """Take note that a stage has been started."""
 
     def progress(self, stage: str, report: Report) -> None:
-        """A stage says how far it is."""
+        """Take a progress report of a stage."""
 
     def done(self, stage: str, outcome: Outcome) -> None:
-        """A stage has ended, one way or the other."""
+        """Take note of the outcome of a stage."""
 
 
 watcher: ContextVar[Watcher] = ContextVar("watcher", default=Watcher())  # noqa: B039 - it holds no state

@@ -162,11 +162,11 @@ def _champion(home: Home, model: str) -> Learned | None:
 def _champion_at(home: Home, model: str, _when: int) -> Learned | None:
     from mlflow.exceptions import MlflowException
 
-    from plumbline.tracking import recording as tracking
     from plumbline.tracking.registry import ABSENT
+    from plumbline.tracking.store import connect
 
     try:
-        version = tracking.connect(home).get_model_version_by_alias(model, ALIAS)
+        version = connect(home).get_model_version_by_alias(model, ALIAS)
     except MlflowException as error:
         if is_away(error):
             raise StoreGone(f"MLflow's store {home.tracking_uri} does not answer now ({error}).") from None

@@ -1,4 +1,4 @@
-"""What is announced: how a run ended, that a gate said no, that another policy is champion."""
+"""Announce how a run ended, that a gate said no, that another policy is champion."""
 
 import contextlib
 import json
@@ -21,9 +21,12 @@ NOTICED = "champion.json"
 def run_ended(workspace: Workspace, error: BaseException | None) -> None:
     """Announce how a run ended. Never raises."""
     record, webhook = workspace.record, workspace.params.retrain.webhook
-    event = RUN_FINISHED if error is None else GATE_FAILED if isinstance(error, GateFailed) else RUN_FAILED
-    payload = {"run": record.id, "status": record.status, "message": record.message, "trigger": record.trigger,
-               "host": record.host, "stages": {name: outcome.status for name, outcome in record.stages.items()}}
+    event = RUN_FINISHED
+    if error is not None:
+        event = GATE_FAILED if isinstance(error, GateFailed) else RUN_FAILED
+    stages = {name: outcome.status for name, outcome in record.stages.items()}
+    payload = {"run": record.id, "status": record.status, "message": record.message,
+               "trigger": record.trigger, "host": record.host, "stages": stages}
     notify(workspace.home, webhook, event, f"plumbline.run.{record.id}", payload)
     with contextlib.suppress(Exception):  # a store that does not answer has been reported by the run itself
         champion_changed(workspace.home, workspace.params.promote.model_name, webhook)
@@ -47,7 +50,7 @@ def champion_changed(home: Home, model: str, webhook: str | None) -> None:
 
 
 def _noticed(file: Path) -> dict[str, int | None]:
-    """The champions that were announced last, by model; none where that is forgotten: then one is announced again."""
+    """Return the champions that were announced last, by model; empty if the file is lost or damaged."""
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -20,7 +20,7 @@ from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.run_record import RunRecord, Status, find_run, is_gone, raw_record, run_folders
 from plumbline.runs.run_files import RECORD
 from plumbline.tracking.outbox import close
-from plumbline.tracking.writes import File, Tags
+from plumbline.tracking.writes import LogFile, SetTags
 
 ASKED_SECONDS = 30.0
 """Prefect's runner looks for cancelled runs every ten seconds."""
@@ -101,8 +101,8 @@ def _mark(home: Home, folder: Path, record: RunRecord) -> None:
     for run in _stage_runs(folder):
         close(home, run)
     if record.mlflow_run:
-        close(home, record.mlflow_run, Tags(values={"status": "killed"}),
-              File(path=folder / RECORD_FILE, folder=RECORD))
+        close(home, record.mlflow_run, SetTags(values={"status": "killed"}),
+              LogFile(path=folder / RECORD_FILE, folder=RECORD))
 
 
 def _last_sign(folder: Path) -> str:

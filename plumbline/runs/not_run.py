@@ -1,6 +1,7 @@
-"""Runs that did not take place, and why: a run that nobody asked for ends at once when there is too little to learn.
+"""Runs that did not take place, and why.
 
-What a person asks for, from the command line or from Prefect's form, always runs.
+A run by the clock or by new preferences ends at once if there is too little to learn. What a person asks for,
+from the command line or from Prefect's form, always runs.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from plumbline.project.flow_processes import note_flow
 from plumbline.project.home import Home, enter, find_home
 from plumbline.retraining.due import due
 from plumbline.runs.workspace import Request
-from plumbline.tracking.store import patiently
+from plumbline.tracking.outbox import patiently
 from plumbline.whole_file import write_whole
 
 COMMAND_LINE = "command line"
@@ -38,13 +39,16 @@ class NotRun:
     """How often in a row, `when` being the last."""
 
     def __str__(self) -> str:
-        """In a line."""
+        """Return one line for a person."""
         times = f", {self.times} times in a row" if self.times > 1 else ""
         return f"{self.when}{times}, by {self.trigger}: {self.reason}"
 
 
 def decide(request: Request) -> tuple[Request, str | None]:
-    """The request with the reason why it runs, and the reason why it does not, which is written down, or None."""
+    """Return the request, and the reason why it does not run, or None.
+
+    The reason why a run takes place is added to the request's trigger; the other one is written down.
+    """
     home = find_home()
     enter(home)
     note_flow(home)
@@ -62,21 +66,20 @@ def decide(request: Request) -> tuple[Request, str | None]:
 
 
 def could_not_start(home: Home, request: Request, error: UserError) -> None:
-    """Write down, and announce, that a run ended before there was a folder for it to say so in.
-
-    From the command line the message is enough.
+    """Write down and announce that a run failed before it had a folder of its own, unless a person sees the
+    message.
     """
     if request.trigger == COMMAND_LINE:
         return
     _note(home, NotRun(datetime.now(UTC).isoformat(timespec="seconds"), request.trigger, str(error)))
     with contextlib.suppress(UserError):  # the parameters themselves may be what is wrong
         webhook = load_params(home.root).retrain.webhook
-        notify(home, webhook, RUN_FAILED, "plumbline.run", {"run": None, "status": "failed", "message": str(error),
-                                                            "trigger": request.trigger})
+        payload = {"run": None, "status": "failed", "message": str(error), "trigger": request.trigger}
+        notify(home, webhook, RUN_FAILED, "plumbline.run", payload)
 
 
 def not_run(home: Home) -> list[NotRun]:
-    """The latest, newest first; a damaged line is left out."""
+    """Return the latest runs that did not take place, newest first; a damaged line is left out."""
     try:
         lines = (home.folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
 """What became of a stage, ran or reused, and why.
 
-The reason is the difference between what the stage was given now and what it was given the last time. Both sides are
-entries of dvc.lock, so the answer rests on exactly what DVC compared.
+The reason is the difference between what the stage was given now and what it was given the last time. Both
+sides are entries of dvc.lock, so the answer rests on exactly what DVC compared.
 """
 
 import itertools
@@ -37,7 +37,8 @@ def describe(workspace: Workspace, stage: str, why_run: str | None, seconds: flo
     if receipt.pipeline_run != workspace.record.id:
         since = receipt.pipeline_run or "`dvc repro`"
         return Outcome(status="reused", seconds=seconds, reason=f"nothing changed since {since}", **made)
-    return Outcome(status="ran", seconds=seconds, reason=why_run or _why_it_ran(workspace, stage, now), **made)
+    reason = why_run or _why_it_ran(workspace, stage, now)
+    return Outcome(status="ran", seconds=seconds, reason=reason, **made)
 
 
 def _why_it_ran(workspace: Workspace, stage: str, now: LockEntry) -> str:
@@ -46,7 +47,8 @@ def _why_it_ran(workspace: Workspace, stage: str, now: LockEntry) -> str:
 
 
 def _pinned(workspace: Workspace, stage: str, now: LockEntry, seconds: float) -> Outcome:
-    """Return the outcome of a stage that always runs: reused if an earlier run found the same outside world."""
+    """Return the outcome of a stage that always runs: reused if an earlier run found the same outside world.
+    """
     last: LockEntry | None = None
     for folder, before in itertools.islice(_earlier(workspace, stage), COMPARED_RUNS):
         last = last or before
@@ -68,7 +70,9 @@ def _earlier(workspace: Workspace, stage: str) -> Iterator[tuple[Path, LockEntry
 
 
 def changed_files(new: Path, old: Path, path: str) -> list[str]:
-    """Return the names of the files in which the folder `path` differs between two workspaces; empty for a file."""
+    """Return the names of the files in which the folder `path` differs between two workspaces; empty for a
+    file.
+    """
     now, before = (listing(root / path) if (root / path).is_dir() else {} for root in (new, old))
     return sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
 

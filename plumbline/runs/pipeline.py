@@ -23,10 +23,12 @@ from plumbline.runs.preflight import preflight
 from plumbline.runs.retry import params_of, take_code
 from plumbline.runs.run_files import CODE_ARCHIVE, RECORD, pack_code
 from plumbline.runs.workspace import Request, Workspace, copy_checkout, create_workspace
-from plumbline.tracking import recording as tracking
 from plumbline.tracking.outbox import deliver
+from plumbline.tracking.recording import TRIGGER, Recording
+from plumbline.tracking.store import prepare
+from plumbline.tracking.writes import RunStatus
 
-MLFLOW_STATUS: dict[Status, tracking.RunStatus] = {"finished": "FINISHED", "cancelled": "KILLED", "failed": "FAILED"}
+MLFLOW_STATUS: dict[Status, RunStatus] = {"finished": "FINISHED", "cancelled": "KILLED", "failed": "FAILED"}
 LONGEST_TAG = 1000
 GATE = "reports/reward/gate.json"
 ASKED_FOR = (RECORD_FILE, "params.yaml", "dvc.yaml")
@@ -36,26 +38,29 @@ MANIFEST = "data/snapshot/manifest.json"
 
 @contextmanager
 def pipeline_run(request: Request) -> Iterator[Workspace]:
-    """Open a run; whatever ends it is written into its record and into MLflow."""
+    """Open a run; whatever ends it is written into its record and into MLflow. Raises UserError before it
+    begins.
+    """
     home = find_home()
     enter(home)
     try:
         params = resolve(home, request)
         preflight(home, params)
-        tracking.prepare(home)
+        prepare(home)
         deliver(home)
         mark_dead(home)
         workspace, parent = _begin(home, params, request)
     except UserError as error:
         could_not_start(home, request, error)
         raise
-    workspace = replace(workspace, after_stage=lambda stage, outcome: _record(workspace, parent, stage, outcome))
+    workspace = replace(workspace, after_stage=partial(_record, workspace, parent))
     try:
         yield workspace
     except BaseException as error:
         cancelled = not isinstance(error, Exception)
         with after(error):
-            _end(workspace, parent, "cancelled" if cancelled else "failed", str(error) or type(error).__name__)
+            message = str(error) or type(error).__name__
+            _end(workspace, parent, "cancelled" if cancelled else "failed", message)
         run_ended(workspace, error)
         raise
     _end(workspace, parent, "finished", None)
@@ -70,7 +75,8 @@ def resolve(home: Home, request: Request) -> Params:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             hint = f" Did you mean `{close[0]}`?" if close else ""
-            raise UserError(f"{option} {name}: there is no such stage.{hint} The stages are {', '.join(known)}.")
+            raise UserError(f"{option} {name}: there is no such stage.{hint} The stages are "
+                            f"{', '.join(known)}.")
     if request.retry_of:
         return params_of(home, request.retry_of)
     file = home.root / request.params_file if request.params_file else None
@@ -84,12 +90,12 @@ def open_workspace(home: Home, params: Params, request: Request) -> Workspace:
     return create_workspace(home, params, request, partial(copy_checkout, home.root))
 
 
-def _begin(home: Home, params: Params, request: Request) -> tuple[Workspace, tracking.Recording]:
-    """Make the workspace and the MLflow run; after an error there is no workspace, for the run has not begun."""
+def _begin(home: Home, params: Params, request: Request) -> tuple[Workspace, Recording]:
+    """Make the workspace and the MLflow run; after an error there is no workspace: the run has not begun."""
     with file_lock(home.folder / GC_LOCK):  # gc must know of the run, or be done
         workspace = open_workspace(home, params, request)
     try:
-        parent = tracking.Recording(home, workspace.record.id, _tags(workspace))
+        parent = Recording(home, workspace.record.id, _tags(workspace))
         workspace.record.mlflow_run = parent.run_id
         workspace.record.save(workspace.folder)
         _upload(workspace, parent, *ASKED_FOR)
@@ -102,7 +108,7 @@ def _begin(home: Home, params: Params, request: Request) -> tuple[Workspace, tra
 
 
 def check_gate(workspace: Workspace) -> None:
-    """Stop before PPO when the reward model is not good enough. Raises GateFailed with the reasons."""
+    """Stop before PPO if the reward model is not good enough. Raises GateFailed with the reasons."""
     if workspace.complete:
         return
     from plumbline.evaluation.gate import require_passed
@@ -110,8 +116,8 @@ def check_gate(workspace: Workspace) -> None:
     require_passed(workspace.folder / GATE)
 
 
-def _record(workspace: Workspace, parent: tracking.Recording, stage: str, outcome: Outcome) -> None:
-    """Write into MLflow what became of a stage, as soon as it is known."""
+def _record(workspace: Workspace, parent: Recording, stage: str, outcome: Outcome) -> None:
+    """Record the outcome of a stage in MLflow as soon as it is known."""
     tags = {f"stage.{stage}": outcome.status, f"stage.{stage}.reason": outcome.reason[:LONGEST_TAG],
             f"stage.{stage}.seconds": str(outcome.seconds)}
     if outcome.mlflow_run:
@@ -120,7 +126,7 @@ def _record(workspace: Workspace, parent: tracking.Recording, stage: str, outcom
     _upload(workspace, parent, *CHANGING, *([MANIFEST] if stage == "snapshot" else []))
 
 
-def _end(workspace: Workspace, parent: tracking.Recording, status: Status, message: str | None) -> None:
+def _end(workspace: Workspace, parent: Recording, status: Status, message: str | None) -> None:
     record = workspace.record
     record.status, record.message = status, message
     record.ended = datetime.now(UTC).isoformat(timespec="seconds")
@@ -131,13 +137,13 @@ def _end(workspace: Workspace, parent: tracking.Recording, status: Status, messa
     deliver(workspace.home)
 
 
-def _upload(workspace: Workspace, parent: tracking.Recording, *files: str) -> None:
+def _upload(workspace: Workspace, parent: Recording, *files: str) -> None:
     for file in files:
         if (workspace.folder / file).exists():
             parent.file(workspace.folder / file, RECORD)
 
 
-def _upload_code(workspace: Workspace, parent: tracking.Recording) -> None:
+def _upload_code(workspace: Workspace, parent: Recording) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         pack_code(workspace.folder, Path(scratch) / CODE_ARCHIVE)
         parent.file(Path(scratch) / CODE_ARCHIVE, RECORD)
@@ -145,7 +151,7 @@ def _upload_code(workspace: Workspace, parent: tracking.Recording) -> None:
 
 def _tags(workspace: Workspace) -> dict[str, str]:
     record = workspace.record
-    tags = {"plumbline.pipeline_run": record.id, tracking.TRIGGER: record.trigger}
+    tags = {"plumbline.pipeline_run": record.id, TRIGGER: record.trigger}
     if record.retry_of:
         tags["plumbline.retry_of"] = record.retry_of
     if record.git_commit:

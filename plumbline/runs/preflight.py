@@ -1,6 +1,7 @@
-"""What can be known to fail before anything is trained.
+"""Find what would fail later before anything is trained.
 
-Parameters have been checked one by one; here they meet the world: the files, the base model, its context, the disk.
+Parameters have been checked one by one; here they meet the world: the files, the base model, its context, the
+disk.
 """
 
 import hashlib
@@ -17,7 +18,6 @@ from plumbline.config import Params
 from plumbline.errors import UserError
 from plumbline.preferences.batches.arrivals import arrivals
 from plumbline.preferences.batches.batch import SIMULATED
-from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.snapshot import ADDED
 from plumbline.preferences.reading.source_files import place_of
 from plumbline.project.home import Home
@@ -68,16 +68,15 @@ def _judge(home: Home, params: Params) -> None:
     sources = params.snapshot.sources
     outside = [source for source in sources if source not in (SIMULATED, ADDED)]
     if ADDED in sources:
-        outside += [f"{ADDED}: {arrival.batch.source}" for arrival in arrivals(Folders(home.root, home.folder))
-                    if not arrival.batch.simulated]
+        batches = [arrival.batch for arrival in arrivals(home.preferences)]
+        outside += [f"{ADDED}: {batch.source}" for batch in batches if not batch.simulated]
     if outside:
         raise UserError(f"preference_eval.judge is `{GOLD}`, which knows the simulated world only, but "
                         f"snapshot.sources has {', '.join(outside)}. Set preference_eval.judge=reward.")
 
 
 def _context(home: Home, params: Params) -> int | None:
-    """The longest sequence of the base model, None for one without a limit; a model to pretrain is judged without
-    loading transformers."""
+    """Return the longest sequence of the base model in tokens, None for one without a limit."""
     if params.base.source == PRETRAIN:
         return params.base.context
     return _examined(home, "base", params.base.source)
@@ -91,9 +90,9 @@ def _judge_model(home: Home, params: Params) -> None:
 def _examined(home: Home, role: str, source: str) -> int | None:
     """Examine a model, and return its context. Raises UserError for one that cannot be used in this role.
 
-    Asked in a child process, because this one must never import torch; and once for each model, because that takes
-    seconds which an unchanged pipeline should not wait for. Each answer has a file of its own, so that two runs that
-    ask at once do not overwrite each other's.
+    Asked in a child process, because this one must never import torch; and once for each model, because that
+    takes seconds which an unchanged pipeline should not wait for. Each answer has a file of its own, so that
+    two runs that ask at once do not overwrite each other's.
     """
     # What holds of a model may change with our own code and with transformers.
     code = f"plumbline {__version__}, transformers {version('transformers')}"
@@ -110,9 +109,10 @@ def _examined(home: Home, role: str, source: str) -> int | None:
 
 
 def _examine(home: Home, role: str, source: str) -> int | None:
-    done = subprocess.run([sys.executable, "-c", EXAMINE, role, source, str(home.root)], capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, check=False,
-                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    command = [sys.executable, "-c", EXAMINE, role, source, str(home.root)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+                          env=environment)
     if done.returncode == UserError.exit_code:
         raise UserError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
@@ -122,7 +122,7 @@ def _examine(home: Home, role: str, source: str) -> int | None:
 
 
 def _newest(path: Path) -> int:
-    """When the files of a local model were last changed; 0 for what is no path."""
+    """Return when the files of a local model were last changed, in nanoseconds; 0 for what is no path."""
     files = [path, *path.glob("*")] if path.exists() else []
     return max((file.stat().st_mtime_ns for file in files), default=0)
 
@@ -138,7 +138,8 @@ def _lengths(params: Params, context: int | None) -> None:
     too_long = [f"{name} is {tokens}" for name, tokens in wanted.items() if tokens > context]
     if too_long:
         raise UserError(f"The base model {params.base.source} reads at most {context} tokens, but "
-                        f"{' and '.join(too_long)}. Lower what is too long, or take a model with a longer context.")
+                        f"{' and '.join(too_long)}. Lower what is too long, or take a model with a longer "
+                        "context.")
 
 
 def _disk(home: Home, params: Params) -> None:
@@ -146,5 +147,6 @@ def _disk(home: Home, params: Params) -> None:
     file = home.root / params.base.source
     needed = max(LEAST_FREE_BYTES, COPIES_OF_BASE * file.stat().st_size if file.is_file() else 0)
     if free < needed:
-        raise UserError(f"The disk of {home.root} has {free / 1e9:.1f} GB free; a run with these parameters wants at "
-                        f"least {needed / 1e9:.1f} GB. See `plumbline gc --dry-run`, or free space elsewhere.")
+        raise UserError(f"The disk of {home.root} has {free / 1e9:.1f} GB free; a run with these parameters "
+                        f"wants at least {needed / 1e9:.1f} GB. See `plumbline gc --dry-run`, or free space "
+                        "elsewhere.")

@@ -1,7 +1,8 @@
 """Put back a run's data, parameters and models: `plumbline restore RUN`.
 
-The record says which bytes belong to the run; they come from the cache, or from the DVC remotes. The workspace is made
-beside its place, checked against dvc.lock, and moved there when it is whole, so that nobody ever sees half of one.
+The record says which bytes belong to the run; they come from the cache, or from the DVC remotes. The
+workspace is made beside its place, checked against dvc.lock, and moved there when it is whole, so that nobody
+ever sees half of one.
 """
 
 import contextlib
@@ -49,8 +50,8 @@ class Restored:
 def restore(home: Home, name: str, target: Path | None = None) -> Restored:
     """Put a run back into `runs/`, or into `target`, which must not exist.
 
-    Raises UserError for an unknown run, one that is still going on, and when something is neither in the cache nor in a
-    remote; then nothing has been made.
+    Raises UserError for an unknown run, one that is still going on, and when something is neither in the
+    cache nor in a remote; then nothing has been made.
     """
     if target and target.exists():
         raise UserError(f"{target} exists already; expected a folder that is still to be made.")
@@ -60,8 +61,8 @@ def restore(home: Home, name: str, target: Path | None = None) -> Restored:
         if not target:
             _require_replaceable(folder, run)
         if not target and (folder / RECORD_FILE).exists() and read_record(folder).status == "running":
-            raise UserError(f"The run {run} is still going on in {folder}. Wait for its end, or restore what it has "
-                            "done so far elsewhere, with --to DIR.")
+            raise UserError(f"The run {run} is still going on in {folder}. Wait for its end, or restore what "
+                            "it has done so far elsewhere, with --to DIR.")
         if not target and found.is_workspace and not _differing(folder):
             return Restored(run, folder, True, found.outputs, other_code(folder))
         with file_lock(home.folder / GC_LOCK):
@@ -70,18 +71,19 @@ def restore(home: Home, name: str, target: Path | None = None) -> Restored:
 
 
 def _require_replaceable(folder: Path, run: str) -> None:
-    """Raise UserError where something lies at a run's place that is not its workspace: it would be deleted."""
+    """Raise UserError if something at a run's place is not its workspace: it would be deleted."""
     if not folder.exists() and not folder.is_symlink():
         return
     record = folder / RECORD_FILE
     ours = read_record(folder).id == run if record.exists() else (folder / ".dvc").is_dir()
     if folder.is_symlink() or not ours:
-        raise UserError(f"{folder} is not the workspace of the run {run}, and nothing of it was touched. Move it away, "
-                        "or restore the run elsewhere with --to DIR.")
+        raise UserError(f"{folder} is not the workspace of the run {run}, and nothing of it was touched. "
+                        "Move it away, or restore the run elsewhere with --to DIR.")
 
 
 def other_code(folder: Path) -> list[str]:
-    """The code in a workspace that differs from what its stages used, according to dvc.lock."""
+    """Return the paths of the code in a workspace that differs from what its stages used, as dvc.lock has it.
+    """
     differing = set()
     for entry in read_lock(folder).values():
         used = dependencies_of(entry)
@@ -96,13 +98,13 @@ def _bring(home: Home, found: Recorded) -> None:
     storage.fetch(wanted.values())
     gone = [path for path, md5 in wanted.items() if storage.lacking([md5])]
     if gone:
-        raise UserError(f"The run {found.record.id} cannot be restored: {len(gone)} of its {len(wanted)} outputs are "
-                        f"gone: {_some(gone)}. Looked in {storage.where()}. Nothing was made. Push the run where it "
-                        f"still is: `plumbline push {found.record.id}`.")
+        raise UserError(f"The run {found.record.id} cannot be restored: {len(gone)} of its {len(wanted)} "
+                        f"outputs are gone: {_some(gone)}. Looked in {storage.where()}. Nothing was made. "
+                        f"Push the run where it still is: `plumbline push {found.record.id}`.")
 
 
 def _make(home: Home, found: Recorded, folder: Path) -> list[str]:
-    """Build the workspace beside its place and move it there; returns the code that could not be put back."""
+    """Build the workspace beside its place and move it there; return the code that could not be put back."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.parent / f"{NEW}{folder.name}-{secrets.token_hex(3)}"
     draft.mkdir()
@@ -148,18 +150,21 @@ def put_code(home: Home, found: Recorded, draft: Path) -> None:
 
 
 def _from_git(root: Path, commit: str | None) -> bytes | None:
-    """The code of a commit as a tar file; None where the checkout does not have it, or this machine has no git."""
+    """Return the code of a commit as a tar file, or None if the checkout does not have it or there is no git.
+    """
     if commit is None or shutil.which("git") is None:
         return None
     prefix = subprocess.run(["git", "rev-parse", "--show-prefix"], cwd=root, capture_output=True, check=False)
     names = [name for name in (*CODE, IGNORE) if (root / name).exists()]
-    done = subprocess.run(["git", "archive", f"{commit}:{prefix.stdout.decode().strip()}", "--", *names], cwd=root,
-                          capture_output=True, check=False)
+    tree = f"{commit}:{prefix.stdout.decode().strip()}"
+    done = subprocess.run(["git", "archive", tree, "--", *names], cwd=root, capture_output=True, check=False)
     return done.stdout if done.returncode == 0 else None
 
 
 def _check_out(folder: Path) -> None:
-    """Copy what dvc.lock names out of the cache, and let DVC know the stages as done, so that later runs reuse them."""
+    """Copy what dvc.lock names out of the cache, and have DVC know the stages as done, for later runs to
+    reuse.
+    """
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.CRITICAL)

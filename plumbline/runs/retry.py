@@ -1,8 +1,9 @@
 """`plumbline retry RUN`: go on from where a run stopped, with its parameters, its code and its data.
 
-A retry is a run of its own that says so in its record. Stages that had been done come from the cache, because nothing
-that they depend on has changed: the code is that of the run and not of the checkout, unless the user asks for the
-checkout's, and the snapshot is the one that the run took. A stage that was in the middle goes on from its checkpoint.
+A retry is a run of its own that says so in its record. Stages that had been done come from the cache, because
+nothing that they depend on has changed: the code is that of the run and not of the checkout, unless the user
+asks for the checkout's, and the snapshot is the one that the run took. A stage that was in the middle goes on
+from its checkpoint.
 """
 
 from pathlib import Path
@@ -19,7 +20,8 @@ from plumbline.runs.workspace import GitState, Request, Workspace
 
 
 def retry_request(home: Home, name: str, new_code: bool) -> Request:
-    """Return the request for a retry of a run. Raises UserError for a run that is going on or has finished."""
+    """Return the request for a retry of a run. Raises UserError for a run that is going on or has finished.
+    """
     with recorded(home, name, begun=False) as found:
         record = found.record
     if record.status in ("running", "finished"):
@@ -27,16 +29,18 @@ def retry_request(home: Home, name: str, new_code: bool) -> Request:
         state = "is going on" if running else "has finished"
         end = "wait for its end, or `plumbline cancel` it"
         advice = end if running else "`plumbline run --force STAGE` repeats a stage"
-        raise UserError(f"The run {record.id} {state}; expected one that failed, was cancelled or was killed: "
-                        f"{advice}.")
+        raise UserError(f"The run {record.id} {state}; expected one that failed, was cancelled or was "
+                        f"killed: {advice}.")
     done = {stage for stage, outcome in record.stages.items() if outcome.status != "failed"}
-    return Request(params_file=record.params_file, settings=record.settings, until=record.until,
-                   force=[stage for stage in record.force if stage not in done], trigger=f"retry of {record.id}",
-                   retry_of=record.id, new_code=new_code)
+    force = [stage for stage in record.force if stage not in done]
+    return Request(params_file=record.params_file, settings=record.settings, until=record.until, force=force,
+                   trigger=f"retry of {record.id}", retry_of=record.id, new_code=new_code)
 
 
 def params_of(home: Home, run: str) -> Params:
-    """Return the parameters that a run had; what concerns the project alone, such as webhooks, is that of now."""
+    """Return the parameters that a run had; what concerns the project alone, such as webhooks, is that of
+    now.
+    """
     with recorded(home, run, begun=False) as found:
         return load_params(found.folder).model_copy(update={"retrain": load_params(home.root).retrain})
 
@@ -50,7 +54,8 @@ def take_code(home: Home, run: str, folder: Path) -> GitState:
 
 
 def take_outputs(workspace: Workspace, stage: str) -> bool:
-    """Copy the outputs that a stage left in the run that is retried; False if it left none or they are gone."""
+    """Copy the outputs that a stage left in the run that is retried; False if it left none or they are gone.
+    """
     assert workspace.record.retry_of is not None
     with recorded(workspace.home, workspace.record.retry_of, begun=False) as found:
         if lock_entry(found.folder, stage) is None:

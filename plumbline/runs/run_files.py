@@ -1,6 +1,6 @@
-"""What was kept of a run besides its bytes: its record, parameters, pipeline, dvc.lock and code.
+"""The files of a run besides its data and models: its record, parameters, pipeline, dvc.lock and code.
 
-All of it lies in the run's workspace, and in MLflow under `record/`, from where another machine takes it.
+They lie in the run's workspace, and in MLflow under `record/`, from where another machine takes it.
 """
 
 import tarfile
@@ -16,8 +16,8 @@ from plumbline.project.dvc_yaml import LOCK, outputs_of
 from plumbline.project.home import Home
 from plumbline.project.run_record import RunRecord, find_run, raw_record, read_record
 from plumbline.runs.workspace import CODE, IGNORE
-from plumbline.tracking import recording as tracking
-from plumbline.tracking.writes import DELETED
+from plumbline.tracking.recording import TRIGGER
+from plumbline.tracking.store import DELETED, EXPERIMENT, connect, deleted_experiment
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -25,41 +25,43 @@ if TYPE_CHECKING:
 RECORD = "record"
 """The folder of a run's MLflow artifacts."""
 CODE_ARCHIVE = "code.tar.gz"
-"""The code of a run, kept where git cannot give it back: it had changes that were not committed, or no git."""
+"""The code of a run, kept where git cannot give it back: it had changes that were not committed, or no git.
+"""
 NEWEST = 20
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What is known of a run."""
+    """A run whose files were found."""
 
     record: RunRecord
     folder: Path
     """Holds run.json, params.yaml, dvc.yaml, dvc.lock, and perhaps code.tar.gz."""
     is_workspace: bool
-    """Whether the folder is the run's workspace on this machine."""
+    """True if the folder is the run's workspace on this machine."""
 
     @property
     def outputs(self) -> dict[str, str]:
-        """The digest of everything that its stages left, by path."""
+        """The digests of everything that its stages left, by path."""
         return outputs_of(self.folder)
 
 
 @contextmanager
 def recorded(home: Home, name: str, begun: bool = True) -> Iterator[Recorded]:
-    """The run `latest`, or the one whose id begins with `name`: of this machine, or else as MLflow has it.
+    """Find the run `latest`, or the one whose id begins with `name`, on this machine or else in MLflow.
 
-    Raises UserError for a run that neither knows, and where it must have `begun`, for one that has done no stage.
+    Raises UserError for a run that neither knows, and with `begun` for one that has done no stage.
     """
     folder = _workspace(home, name, begun)
     with tempfile.TemporaryDirectory(prefix="plumbline-") as scratch:
         found, run = (folder, folder.name) if folder else _download(home, name, Path(scratch))
         record = read_record(found) if folder else raw_record(found)
         if record.id != run:
-            raise UserError(f"The record that was found for the run {run} is that of {record.id}: it is damaged, or "
-                            "somebody has changed it. Nothing was made of it.")
+            raise UserError(f"The record that was found for the run {run} is that of {record.id}: it is "
+                            "damaged, or somebody has changed it. Nothing was made of it.")
         if begun and not (found / LOCK).exists():
-            raise UserError(f"The run {record.id} ended before its first stage was done: there is nothing to put back.")
+            raise UserError(f"The run {record.id} ended before its first stage was done: there is nothing to "
+                            "put back.")
         yield Recorded(record, found, folder is not None)
 
 
@@ -76,7 +78,7 @@ def _source_only(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def _workspace(home: Home, name: str, begun: bool) -> Path | None:
-    """The run's workspace on this machine, if there is one that stands for itself."""
+    """Return the run's workspace on this machine, if it has all the files that are needed."""
     try:
         folder = find_run(home, name)
     except UserError:
@@ -87,12 +89,12 @@ def _workspace(home: Home, name: str, begun: bool) -> Path | None:
 
 
 def _download(home: Home, name: str, target: Path) -> tuple[Path, str]:
-    """The record of a run as MLflow has it, and the run's name there."""
+    """Download the record of a run from MLflow; return its folder and the run's id."""
     from mlflow.exceptions import MlflowException
 
     run = _find(home, name)
     try:
-        tracking.connect(home).download_artifacts(run.info.run_id, RECORD, str(target))
+        connect(home).download_artifacts(run.info.run_id, RECORD, str(target))
     except (MlflowException, OSError) as error:
         raise UserError(f"MLflow at {home.tracking_uri} knows the run {run.info.run_name}, but not its files "
                         f"`{RECORD}/` ({' '.join(str(error).split())[:300]}). Restore it on the machine "
@@ -101,18 +103,19 @@ def _download(home: Home, name: str, target: Path) -> tuple[Path, str]:
 
 
 def _find(home: Home, name: str) -> "Run":
-    """The run in MLflow. Raises UserError unless there is exactly one."""
+    """Find the run in MLflow. Raises UserError unless there is exactly one."""
     from mlflow.exceptions import MlflowException
 
-    client = tracking.connect(home)
+    client = connect(home)
     beginning = "" if name == "latest" else name.replace("'", "").replace("%", "")
-    query = f"tags.`{tracking.TRIGGER}` != '' AND attributes.run_name LIKE '{beginning}%'"
+    query = f"tags.`{TRIGGER}` != '' AND attributes.run_name LIKE '{beginning}%'"
     try:
-        experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment and experiment.lifecycle_stage == DELETED:
-            raise UserError(tracking.deleted_experiment(home))
+            raise UserError(deleted_experiment(home))
         ids = [experiment.experiment_id] if experiment else []
-        runs = list(client.search_runs(ids, query, max_results=NEWEST, order_by=["attributes.start_time DESC"])
+        runs = list(client.search_runs(ids, query, max_results=NEWEST, order_by=["attributes.start_time "
+                                                                                 "DESC"])
                     if ids else [])
     except MlflowException as error:
         said = " ".join(str(error).split())[:300]
@@ -122,5 +125,6 @@ def _find(home: Home, name: str) -> "Run":
                         f"{home.tracking_uri}. `plumbline runs` lists those of this machine.")
     if len(runs) > 1 and name != "latest":
         newest = ", ".join(run.info.run_name for run in runs[:5])
-        raise UserError(f"`{name}` is the beginning of {len(runs)} runs, the newest {newest}. Give more of it.")
+        raise UserError(f"`{name}` is the beginning of {len(runs)} runs, the newest {newest}. Give more of "
+                        "it.")
     return runs[0]

@@ -1,7 +1,7 @@
-"""What is recorded of a stage that runs: an MLflow run, opened before its program starts, and its receipt at the end.
+"""Record a stage that runs: an MLflow run, opened before its program starts, and a receipt at the end.
 
-The flow's process, which has MLflow loaded, records for the stages that it runs in child processes; those import
-neither MLflow nor Prefect. Under plain `dvc repro` a stage's own process does the same.
+The flow's process, which has MLflow loaded, records for the stages that it runs in child processes; those
+import neither MLflow nor Prefect. Under plain `dvc repro` a stage's own process does the same.
 """
 
 import time
@@ -16,15 +16,18 @@ from plumbline.project.dvc_yaml import StageSpec, stage_params
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.run_record import DVC_REPRO, RunRecord, read_record
 from plumbline.runs.workspace import git_state
-from plumbline.tracking import recording as tracking
 from plumbline.tracking.outbox import deliver
 from plumbline.tracking.receipts import Output, Receipt, model_of
+from plumbline.tracking.recording import Recording
+from plumbline.tracking.store import prepare
+from plumbline.tracking.writes import PARENT, RunStatus
 
 
 class StageRecord:
     """The record of one execution of a stage. Exactly one of `complete` and `fail` ends it."""
 
-    def __init__(self, home: Home, root: Path, stages: Mapping[str, StageSpec], name: str, params: Params) -> None:
+    def __init__(self, home: Home, root: Path, stages: Mapping[str, StageSpec], name: str,
+                 params: Params) -> None:
         """Open the stage's MLflow run, with its parameters and what it reads."""
         stage = stages[name]
         self._root, self._stage = root, stage
@@ -39,9 +42,9 @@ class StageRecord:
         self._pipeline_run = record.id if record else None
         self._commit, self._dirty = (record.git_commit, record.git_dirty) if record else git_state(root)
         if record is None:
-            tracking.prepare(home)  # otherwise the run has done that
+            prepare(home)  # otherwise the run has done that
         deliver(home)  # what a stage before this one could not
-        self._recording = tracking.Recording(home, stage.name, self._tags(record))
+        self._recording = Recording(home, stage.name, self._tags(record))
         try:
             self._recording.params(self._used)
             data = {path: md5 for path, md5 in self.inputs.items() if not path.startswith("models/")}
@@ -77,13 +80,14 @@ class StageRecord:
         """
         outputs = self._outputs()
         receipt = Receipt(stage=self._stage.name, version=str(self._used[f"{self._stage.name}.version"]),
-                          mlflow_run=self.mlflow_run, pipeline_run=self._pipeline_run, git_commit=self._commit,
-                          git_dirty=self._dirty, inputs=self.inputs, outputs=outputs, code=self.code,
-                          params=self._used, seed=self._seed,
+                          mlflow_run=self.mlflow_run, pipeline_run=self._pipeline_run,
+                          git_commit=self._commit, git_dirty=self._dirty, inputs=self.inputs,
+                          outputs=outputs, code=self.code, params=self._used, seed=self._seed,
                           started=self._started.isoformat(timespec="seconds"),
                           seconds=round(time.monotonic() - self._clock, 2), host=dict(host))
         assert self._stage.receipt is not None
-        (self._root / self._stage.receipt).write_text(receipt.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        text = receipt.model_dump_json(indent=1) + "\n"
+        (self._root / self._stage.receipt).write_text(text, encoding="utf-8")
         self._recording.tags({f"host.{name}": value for name, value in host.items()})
         self._recording.files(self._root / self._stage.folder)
         for path in self._stage.outs:
@@ -91,7 +95,7 @@ class StageRecord:
                 self._recording.files(self._root / path)
         self._recording.end("FINISHED")
 
-    def fail(self, status: tracking.RunStatus) -> None:
+    def fail(self, status: RunStatus) -> None:
         """Close the MLflow run of a stage that broke or was killed."""
         self._recording.end(status)
 
@@ -99,18 +103,20 @@ class StageRecord:
         outputs = {}
         for path in self._stage.outputs:
             if not (self._root / path).exists():
-                raise UserError(f"Stage `{self._stage.name}` ended without leaving {path}, which dvc.yaml declares.")
+                raise UserError(f"Stage `{self._stage.name}` ended without leaving {path}, which dvc.yaml "
+                                "declares.")
             md5, model = digest(self._root / path), None
             if path.startswith("models/") and path.endswith("/model"):
-                model = self._recording.model(self._stage.folder.split("/")[-1], {"dvc.md5": md5, "dvc.path": path})
+                name = self._stage.folder.split("/")[-1]
+                model = self._recording.model(name, {"dvc.md5": md5, "dvc.path": path})
             outputs[path] = Output(md5=md5, model_id=model)
         self._recording.tags({f"output.{path}": output.md5 for path, output in outputs.items()})
         return outputs
 
     def _tags(self, record: RunRecord | None) -> dict[str, str]:
-        tags = {"plumbline.stage": self._stage.name, "plumbline.pipeline_run": record.id if record else DVC_REPRO}
+        tags = {"plumbline.stage": self._stage.name, "plumbline.pipeline_run": self.pipeline_run}
         if record and record.mlflow_run:
-            tags[tracking.PARENT] = record.mlflow_run
+            tags[PARENT] = record.mlflow_run
         if self._commit:
             tags |= {"mlflow.source.git.commit": self._commit, "git.dirty": str(self._dirty).lower()}
         return tags

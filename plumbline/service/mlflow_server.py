@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 from plumbline.project.home import find_home
-from plumbline.tracking import recording as tracking
-from plumbline.tracking.store import require_store
+from plumbline.tracking.store import connect, require_store
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -15,7 +14,7 @@ def create_app() -> "FastAPI":
     home = find_home()
     if home.artifacts.exists():
         require_store(home)
-    tracking.connect(home)
+    connect(home)
     from mlflow.server.fastapi_app import app
 
     served: FastAPI = app

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from plumbline.config import load_params
 from plumbline.project.home import Home
 from plumbline.project.run_record import raw_record
-from plumbline.tracking import recording as tracking
-from plumbline.tracking.outbox import waiting
-from plumbline.tracking.writes import PARENT, Store
+from plumbline.tracking.outbox import pending
+from plumbline.tracking.recording import TRIGGER
+from plumbline.tracking.store import MlflowStore
+from plumbline.tracking.writes import PARENT
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -48,10 +49,10 @@ class Records:
 def unreferenced(home: Home, going: Sequence[Path]) -> Records:
     """The records of the runs that go that nothing refers to; none while something waits to be delivered."""
     parents = {record.mlflow_run for folder in going if (record := raw_record(folder)).mlflow_run}
-    if not parents or waiting(home):
+    if not parents or pending(home):
         return Records()
-    store = Store(home)
-    whole: dict[str, Run] = {run.info.run_id: run for run in _pages(store, f"tags.`{tracking.TRIGGER}` != ''")}
+    store = MlflowStore(home)
+    whole: dict[str, Run] = {run.info.run_id: run for run in _pages(store, f"tags.`{TRIGGER}` != ''")}
     stages: dict[str, list[Run]] = {}
     for run in _pages(store, f"tags.`{PARENT}` != ''"):
         stages.setdefault(run.data.tags[PARENT], []).append(run)
@@ -75,7 +76,7 @@ def unreferenced(home: Home, going: Sequence[Path]) -> Records:
 
 def delete(home: Home, records: Records) -> None:
     """Delete them: models, then runs of stages, then those of whole runs, by which the others are found."""
-    store = Store(home)
+    store = MlflowStore(home)
     if home.tracking_uri.startswith("sqlite"):
         # What `mlflow gc` does; the command itself would also purge whatever else the user has in MLflow's trash.
         backend = store.client._tracking_client.store
@@ -95,15 +96,15 @@ def _nothing(_name: str) -> None:
     """A server keeps the store: whoever has its machine purges what is marked as deleted."""
 
 
-def _registered(home: Home, store: Store) -> set[str]:
+def _registered(home: Home, store: MlflowStore) -> set[str]:
     """The pipeline runs that registered a version."""
     from plumbline.tracking.registry import Registry
 
-    registry = Registry(home, store.client, load_params(home.root).promote.model_name)
+    registry = Registry(store, load_params(home.root).promote.model_name)
     return {run for _, run, _ in registry.versions()}
 
 
-def _pages(store: Store, query: str) -> "Iterator[Run]":
+def _pages(store: MlflowStore, query: str) -> "Iterator[Run]":
     token: str | None = None
     while True:
         page = store.client.search_runs([store.experiment], query, max_results=PAGE, page_token=token)

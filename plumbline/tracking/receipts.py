@@ -1,7 +1,7 @@
-"""`receipt.json`: the small file in which a stage says what it read, what it made, and which MLflow run has the
-details.
+"""`receipt.json`: what a stage read and made, and which MLflow run has the details.
 
-It is an output of the stage, so a stage restored from the cache still names the run that really made its result.
+It is an output of the stage, so a stage restored from the cache still names the run that really made its
+result.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,8 @@ def read_receipt(root: Path, stage: StageSpec) -> Receipt | None:
 
 
 def model_of(root: Path, stages: Mapping[str, StageSpec], path: str) -> str | None:
-    """Return the id of the MLflow model behind the folder `path`, from the receipt of the stage that made it."""
+    """Return the id of the MLflow model behind the folder `path`, from the receipt of the stage that made it.
+    """
     producer = producer_of(stages, path)
     receipt = read_receipt(root, producer) if producer else None
     return receipt.outputs[path].model_id if receipt and path in receipt.outputs else None

@@ -1,7 +1,7 @@
 """The model registry: versions of the policy, and the aliases champion, challenger and previous.
 
-A version is one content digest: registering the same bytes again finds the version that exists. Every move of an alias
-is written down as a tag of the registered model, with its reason and who moved it.
+A version is one content digest: registering the same bytes again finds the version that exists. Every move of
+an alias is written down as a tag of the registered model, with its reason and who moved it.
 """
 
 import json
@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING
 from plumbline.errors import UserError
 from plumbline.project.home import Home
 from plumbline.project.locks import file_lock
-from plumbline.tracking import recording as tracking
-from plumbline.tracking.writes import Store
+from plumbline.tracking.store import MlflowStore
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.exceptions import MlflowException
 
@@ -56,22 +54,23 @@ class PolicyVersion:
 class Registry:
     """The versions of one registered model."""
 
-    def __init__(self, home: Home, client: "MlflowClient", name: str) -> None:
-        self._home = home
-        self._client = client
+    def __init__(self, store: MlflowStore, name: str) -> None:
+        self._store = store
+        self._home = store.home
+        self._client = store.client
         self.name = name
 
     @classmethod
     def open(cls, home: Home, name: str) -> "Registry":
-        """The registry in the project's MLflow store. Raises StoreGone where there is no store."""
-        return cls(home, Store(home).client, name)
+        """Return the registry in the project's MLflow store. Raises StoreGone if there is no store."""
+        return cls(MlflowStore(home), name)
 
     def champion(self) -> PolicyVersion | None:
-        """The policy in use."""
+        """Return the policy in use, if there is one."""
         return self.aliased(CHAMPION)
 
     def aliased(self, alias: str) -> PolicyVersion | None:
-        """The version that carries an alias."""
+        """Return the version that carries an alias, if one does."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -81,13 +80,13 @@ class Registry:
             return None
 
     def find(self, md5: str) -> PolicyVersion | None:
-        """The version with these bytes."""
+        """Return the version with these bytes, the first if there are several; `md5` is DVC's digest."""
         query = f"name = '{self.name}' and tags.`{DIGEST}` = '{md5}'"
         found = self._client.search_model_versions(query, max_results=10)
         return min((_policy(version) for version in found), key=lambda policy: policy.version, default=None)
 
     def version(self, number: int) -> PolicyVersion | None:
-        """The version of that number, unless someone deleted it."""
+        """Return the version of a number, or None if there is none or it was deleted."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -97,7 +96,7 @@ class Registry:
             return None
 
     def versions(self) -> list[tuple[int, str, tuple[str, ...]]]:
-        """Every version, newest first, with the pipeline run that registered it and its aliases."""
+        """Return all versions as (number, pipeline run that registered it, aliases), newest first."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -106,15 +105,17 @@ class Registry:
             _expect_absent(error)
             return []
         found = self._client.search_model_versions(f"name = '{self.name}'", max_results=MOST_VERSIONS)
-        numbers = sorted(((int(one.version), one.tags.get("pipeline_run", "")) for one in found), reverse=True)
-        return [(number, run, tuple(sorted(name for name, of in aliases.items() if int(of) == number)))
-                for number, run in numbers]
+        versions = []
+        for one in sorted(found, key=lambda one: int(one.version), reverse=True):
+            names = sorted(name for name, number in aliases.items() if int(number) == int(one.version))
+            versions.append((int(one.version), one.tags.get("pipeline_run", ""), tuple(names)))
+        return versions
 
     def to_compare_with(self, md5: str) -> PolicyVersion | None:
-        """The champion that a policy must beat.
+        """Return the champion that the policy with these bytes must beat, if there is one.
 
-        A policy that is registered already meets the champion of its own time again: otherwise an unchanged pipeline
-        would be evaluated anew after each promotion, against itself.
+        A policy that is registered already meets the champion of its own time again: otherwise an unchanged
+        pipeline would be evaluated anew after each promotion, against itself.
         """
         known = self.find(md5)
         if known is None or not known.settled:
@@ -123,21 +124,23 @@ class Registry:
 
     def register(self, md5: str, model_id: str, run_id: str, compared_with: int | None,
                  tags: Mapping[str, str]) -> PolicyVersion:
-        """The version of these bytes, made if there is none. The model and the run may be named by ids of ours."""
+        """Return the version of these bytes, made if there is none.
+
+        The MLflow model and run may be named by ids of ours.
+        """
         known = self.find(md5)
         if known:
             self._mark(known.version, compared_with)
             return known
         self._ensure_model()
-        store = Store(self._home)
-        model = self._existing(store.resolved(model_id, model=True)) or self._pointer(md5)
+        model = self._existing(self._store.find(model_id)) or self._pointer(md5)
         marks = {DIGEST: md5, COMPARED_WITH: str(compared_with or NOBODY), "model_id": model}
-        made = self._client.create_model_version(self.name, source=f"models:/{model}", run_id=store.resolved(run_id),
-                                                 tags={**tags, **marks}, model_id=model)
+        made = self._client.create_model_version(self.name, source=f"models:/{model}", tags={**tags, **marks},
+                                                 run_id=self._store.find(run_id), model_id=model)
         return _policy(made)
 
     def _existing(self, model_id: str | None) -> str | None:
-        """The id of a logged model, if this store has it: a receipt may be older than the store."""
+        """Return the id of a logged model if this store has it: a receipt may be older than the store."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -147,9 +150,10 @@ class Registry:
             return None
 
     def _pointer(self, md5: str) -> str:
-        """A logged model that stands for bytes whose own was lost with an earlier store."""
-        made = self._client.create_logged_model(tracking.experiment(self._client, self._home), name=self.name,
-                                                tags={DIGEST: md5}, params={DIGEST: md5}, model_type=self.name)
+        """Log and return a model that stands for bytes whose own was lost with an earlier store."""
+        marks = {DIGEST: md5}
+        made = self._client.create_logged_model(self._store.experiment, name=self.name, model_type=self.name,
+                                                tags=marks, params=marks)
         self._client.finalize_logged_model(made.model_id, "READY")
         return str(made.model_id)
 
@@ -159,12 +163,12 @@ class Registry:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Let no other process of this machine move an alias meanwhile."""
+        """Keep other processes of this machine from moving an alias."""
         with file_lock(self._home.folder / "registry.lock"):
             yield
 
     def make_challenger(self, version: int, reason: str, by: str) -> None:
-        """Name the newest version."""
+        """Set the alias of the newest version."""
         self._move(CHALLENGER, version, reason, by)
 
     def make_champion(self, version: int, reason: str, by: str) -> None:
@@ -177,10 +181,10 @@ class Registry:
         self._move(CHAMPION, version, reason, by)
 
     def promote(self, version: int, reason: str, by: str, seen: int | None = None) -> PolicyVersion:
-        """Put a version into use because a person says so; `seen` is the champion that the person knew of, if given.
+        """Put a version into use because a person says so; `seen` is the champion that the person knew of.
 
-        Raises UserError for a version that does not exist, is champion already, or whose bytes are nowhere; without a
-        reason; and when the champion is not, or no longer, the one that was seen.
+        Raises UserError for a version that does not exist, is champion already, or whose bytes are nowhere;
+        without a reason; and when the champion is not, or no longer, the one that was seen.
         """
         chosen = self.version(version)
         if chosen is None:
@@ -196,45 +200,48 @@ class Registry:
         return chosen
 
     def roll_back(self, reason: str, by: str, seen: int | None = None) -> PolicyVersion:
-        """Put the version before the champion into use again, because a person says so; the two change places.
+        """Let champion and previous version change places, because a person says so.
 
-        No run makes the version that was taken out of use champion again by itself: that takes `promote`. Raises
-        UserError where nothing came before, and as `promote` does.
+        No run makes the version that was taken out of use champion again by itself: that takes `promote`.
+        Raises UserError where nothing came before, and as `promote` does.
         """
         before, chosen = self.champion(), self.aliased(PREVIOUS)
         if before is None or chosen is None or chosen.version == before.version:
-            raise UserError(f"`{self.name}` cannot be rolled back: expected a champion and a version before it, found "
-                            f"{f'version {before.version} alone' if before else 'no champion'}.")
+            raise UserError(f"`{self.name}` cannot be rolled back: expected a champion and a version before "
+                            f"it, found {f'version {before.version} alone' if before else 'no champion'}.")
         self._prepare(chosen, reason)
         with self._unchanged(before, seen):
-            self._client.set_model_version_tag(self.name, str(before.version), ROLLED_BACK, reason[:LONGEST_REASON])
+            short = reason[:LONGEST_REASON]
+            self._client.set_model_version_tag(self.name, str(before.version), ROLLED_BACK, short)
             self._client.delete_model_version_tag(self.name, str(chosen.version), ROLLED_BACK)
             self._move(CHAMPION, chosen.version, reason, by)
             self._move(PREVIOUS, before.version, f"rolled back to version {chosen.version}", by)
         return chosen
 
     def _prepare(self, chosen: PolicyVersion, reason: str) -> None:
-        """Have the bytes of a version that is to be used at hand, whole."""
+        """Fetch the bytes of a version that is to be used. Raises UserError if some are nowhere."""
         from plumbline.project.dvc_objects import Storage
 
         if not reason.strip():
-            raise UserError("A champion is not changed without a reason: say why, for whoever reads the history.")
+            raise UserError("A champion is not changed without a reason: say why, for whoever reads the "
+                            "history.")
         storage = Storage(self._home)
         storage.drop_damaged([chosen.md5])
         lacking = storage.fetch([chosen.md5])
         if lacking:
-            raise UserError(f"Version {chosen.version} of `{self.name}` cannot be put into use: {len(lacking)} of its "
-                            f"files, such as {min(lacking)}, are nowhere. Looked in {storage.where()}.")
+            raise UserError(f"Version {chosen.version} of `{self.name}` cannot be put into use: "
+                            f"{len(lacking)} of its files, such as {min(lacking)}, are nowhere. Looked in "
+                            f"{storage.where()}.")
 
     @contextmanager
     def _unchanged(self, before: PolicyVersion | None, seen: int | None) -> Iterator[None]:
-        """Let nobody else move an alias meanwhile; somebody may have before."""
+        """Keep others from moving an alias. Raises UserError if one has since the champion was seen."""
         with self.alone():
             champion = self.champion()
             now, then = champion and champion.version, seen or (before and before.version)
             if now != then:
-                raise UserError(f"The champion of `{self.name}` has changed meanwhile: expected version {then}, found "
-                                f"version {now}. Look again, then decide again.")
+                raise UserError(f"The champion of `{self.name}` has changed meanwhile: expected version "
+                                f"{then}, found version {now}. Look again, then decide again.")
             yield
 
     def _move(self, alias: str, version: int, reason: str, by: str) -> None:
@@ -248,7 +255,8 @@ class Registry:
         self._client.set_registered_model_tag(self.name, f"{MOVE}{now:%Y%m%dT%H%M%S.%fZ}", json.dumps(move))
 
     def _mark(self, version: int, compared_with: int | None) -> None:
-        self._client.set_model_version_tag(self.name, str(version), COMPARED_WITH, str(compared_with or NOBODY))
+        other = str(compared_with or NOBODY)
+        self._client.set_model_version_tag(self.name, str(version), COMPARED_WITH, other)
 
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -261,7 +269,7 @@ class Registry:
 
 
 def _expect_absent(error: "MlflowException") -> None:
-    """Raise what MLflow says unless it is that there is no such thing: it may be away, which is another matter."""
+    """Raise MLflow's error again unless it means that there is no such model, version or alias."""
     if error.error_code not in ABSENT:
         raise error
 

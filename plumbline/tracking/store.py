@@ -1,33 +1,42 @@
-"""When MLflow's store is away: its server does not answer, or its database is locked or gone.
+"""MLflow's store: opened, made where there is none, and told apart from one that is away, gone or broken.
 
-What only records does not wait: it is kept and delivered later (`plumbline.tracking.outbox`). What needs an answer,
-such as who is champion, waits with `patiently`.
+Only `MlflowClient` is used: importing the whole of mlflow pulls in what a stage does not need. A store is
+away while its server does not answer, or its database is locked or missing; what is recorded then waits in
+`plumbline.tracking.outbox`.
 """
 
 import logging
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from plumbline.errors import NO_SPACE, UserError
 from plumbline.project.home import Home
+from plumbline.project.locks import file_lock
 
-Answer = TypeVar("Answer")
-PATIENCE_SECONDS = 900.0
-"""`PLUMBLINE_MLFLOW_PATIENCE` sets another."""
-PATIENCE = "PLUMBLINE_MLFLOW_PATIENCE"
-PAUSE_SECONDS = 5.0
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 SQLITE = "sqlite:///"
+EXPERIMENT = "plumbline"
+OUR_ID = "plumbline.id"
+"""The tag with the id that we give a run or a model, because MLflow gives its own only when it answers."""
+OURS = "local-"
+"""Begins such an id. That of a run is `local-HEX`, those of its models are `local-HEX-1`, `local-HEX-2`, ...
+"""
+DELETED = "deleted"
+"""In MLflow: it is in the trash, and can be restored."""
+COMES_BACK_SECONDS = 75.0
 DAMAGED = ("database disk image is malformed", "file is not a database")
 """How SQLite says that a file is not what it wrote."""
 OTHER_SCHEMA = "database schema"
 """In what MLflow says where another version of it has made the tables."""
 TEMPORARY = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
 SERVER_SAID = "RestException"
-
 CLIENT_SETTINGS = {
     # MLflow's own patience is minutes a request; ours is spent in one place.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -45,23 +54,169 @@ class StoreBroken(UserError):
     """The store is there and cannot be used as it is: it is damaged, or of another version of MLflow."""
 
 
-def broken_store(uri: str, error: BaseException) -> StoreBroken | None:
-    """The error as one of the store at `uri` that a person has to put right, if it is."""
-    said = " ".join(str(error).split())
-    if damage := next((text for text in DAMAGED if text in said), None):
-        return StoreBroken(f"MLflow's store {uri} is damaged: {damage}. Put back a copy of it, or save what can "
-                           "be read with `sqlite3 FILE .recover`. Where neither is left, move the file away: the next "
-                           "run begins a new one, without champion and history. Data, models and runs/ stay.")
-    if OTHER_SCHEMA in said:
-        return StoreBroken(f"MLflow's store {uri} was made by another version of MLflow: {said.partition('. ')[0]}. "
-                           f"`mlflow db upgrade {uri}` brings an older one up to date, after a copy of it; a newer one "
-                           "needs the MLflow that made it, or a later one.")
-    return None
+class MlflowStore:
+    """A project's MLflow store, opened when it is first needed."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._client: MlflowClient | None = None
+        self._experiment: str | None = None
+        self._ids: dict[str, str] = {}
+
+    @property
+    def client(self) -> "MlflowClient":
+        """MLflow's client. Raises StoreGone if a SQLite store has vanished."""
+        require_store(self.home)
+        if self._client is None:
+            self._client = connect(self.home)
+        return self._client
+
+    @property
+    def experiment(self) -> str:
+        """The id of the project's experiment."""
+        if self._experiment is None:
+            self._experiment = experiment(self.client, self.home)
+        return self._experiment
+
+    def find(self, name: str) -> str | None:
+        """Return MLflow's id of a run or a model; None for an id of ours that MLflow does not know (yet)."""
+        if name in self._ids or not name.startswith(OURS):
+            return self.known(name)
+        query = f"tags.`{OUR_ID}` = '{name}'"
+        if "-" in name.removeprefix(OURS):
+            models = self.client.search_logged_models([self.experiment], query, max_results=1)
+            found = [one.model_id for one in models]
+        else:
+            runs = self.client.search_runs([self.experiment], query, max_results=1)
+            found = [one.info.run_id for one in runs]
+        if found:
+            self.learn(name, found[0])
+        return found[0] if found else None
+
+    def known(self, name: str) -> str:
+        """Return MLflow's id of a run or a model as far as it is known without asking, otherwise `name`."""
+        return self._ids.get(name, name)
+
+    def learn(self, ours: str, theirs: str) -> None:
+        """Remember MLflow's id for an id of ours."""
+        self._ids[ours] = theirs
+
+    def restore(self, run: str) -> None:
+        """Restore a run that somebody has deleted in MLflow, and its experiment if that was deleted."""
+        experiment(self.client, self.home)
+        if self.client.get_run(run).info.lifecycle_stage == DELETED:
+            self.client.restore_run(run)
+            sys.stderr.write(f"The run {run} had been deleted in MLflow while it was being recorded. It was "
+                             "restored: delete it when it has ended.\n")
+
+
+def connect(home: Home) -> "MlflowClient":
+    """Return a client of the project's MLflow store, which is made if there is none. Raises StoreBroken."""
+    from mlflow import MlflowClient
+
+    quiet_client()
+    home.folder.mkdir(parents=True, exist_ok=True)
+    file = sqlite_file(home)
+    if file and not is_there(file):
+        _create(file)
+    with store_in_words(home.tracking_uri):
+        return MlflowClient(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
+
+
+def _create(file: Path) -> None:
+    """Make MLflow's tables elsewhere and put them in place: two processes at once, or a kill, would break
+    them.
+    """
+    from mlflow import MlflowClient
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file_lock(file.with_name(f"{file.name}.lock")):
+        if is_there(file):
+            return
+        draft = file.with_name(f".{file.name}.{os.getpid()}")
+        MlflowClient(tracking_uri=f"{SQLITE}{draft}", registry_uri=f"{SQLITE}{draft}")
+        draft.replace(file)
+
+
+def prepare(home: Home) -> None:
+    """Make the store if there is none; one that has vanished gets COMES_BACK_SECONDS to come back first."""
+    file = sqlite_file(home)
+    if file and not is_there(file) and home.artifacts.exists():
+        sys.stderr.write(f"MLflow's store {file} is gone, although runs were recorded. Waiting "
+                         f"{COMES_BACK_SECONDS:g} seconds for it to come back; then a new one begins, "
+                         "without champion and history.\n")
+        deadline = time.monotonic() + COMES_BACK_SECONDS
+        while not is_there(file) and time.monotonic() < deadline:
+            time.sleep(0.5)
+    try:
+        experiment(connect(home), home)
+    except Exception as error:
+        if not is_away(error):
+            raise
+
+
+def experiment(client: "MlflowClient", home: Home) -> str:
+    """Return the id of the project's experiment: made if it is missing, restored if somebody has deleted it.
+
+    In the trash it would take no new runs, although what has been learned names its old ones.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        try:
+            # A store on this machine gets an absolute place for its files; a server knows its own.
+            local = home.artifacts.as_uri() if home.tracking_uri.startswith("sqlite") else None
+            return str(client.create_experiment(EXPERIMENT, artifact_location=local))
+        except MlflowException:  # another process was faster
+            found = client.get_experiment_by_name(EXPERIMENT)
+            if found is None:
+                raise
+    if found.lifecycle_stage == DELETED:
+        client.restore_experiment(found.experiment_id)
+        sys.stderr.write(f"The experiment `{EXPERIMENT}` had been deleted in MLflow at {home.tracking_uri}. "
+                         "It was restored with its runs, because runs are recorded there. `mlflow gc` "
+                         "deletes for good.\n")
+    return str(found.experiment_id)
+
+
+def deleted_experiment(home: Home) -> str:
+    """Return the message for an experiment that is in MLflow's trash."""
+    return (f"The experiment `{EXPERIMENT}` was deleted in MLflow at {home.tracking_uri}, and with it the "
+            "records of all runs. The next run restores it; before that, `mlflow experiments restore` does.")
+
+
+def sqlite_file(home: Home) -> Path | None:
+    """Return the file of the store if it is a SQLite database."""
+    uri = home.tracking_uri
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def is_there(file: Path) -> bool:
+    """True if a SQLite store exists; a process that had it open leaves an empty file where it has vanished.
+    """
+    return file.exists() and file.stat().st_size > 0
+
+
+def require_store(home: Home) -> None:
+    """Raise StoreGone if opening the store would make a new, empty one."""
+    file = sqlite_file(home)
+    if file and not is_there(file):
+        raise StoreGone(f"MLflow's store {file} is not there. The first `plumbline run` makes it; if runs "
+                        "were recorded in it, put it back.")
+
+
+def quiet_client() -> None:
+    """Keep MLflow's client from retrying for minutes and from printing, unless the user has set it otherwise.
+    """
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 @contextmanager
 def store_in_words(uri: str) -> Iterator[None]:
-    """Raise StoreBroken for what MLflow's client says of a store that a person has to put right."""
+    """Raise errors of MLflow's client as StoreBroken if a person has to put the store right."""
     try:
         yield
     except UserError:
@@ -73,61 +228,44 @@ def store_in_words(uri: str) -> Iterator[None]:
         raise problem from error
 
 
-def quiet_client() -> None:
-    """Keep MLflow's client from retrying for minutes and from printing, unless the user has set it otherwise."""
-    for name, value in CLIENT_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+def broken_store(uri: str, error: BaseException) -> StoreBroken | None:
+    """Return an error as StoreBroken if it means that a person has to put the store at `uri` right."""
+    said = " ".join(str(error).split())
+    if damage := next((text for text in DAMAGED if text in said), None):
+        return StoreBroken(f"MLflow's store {uri} is damaged: {damage}. Put back a copy of it, or save what "
+                           "can be read with `sqlite3 FILE .recover`. Where neither is left, move the file "
+                           "away: the next run begins a new one, without champion and history. Data, models "
+                           "and runs/ stay.")
+    if OTHER_SCHEMA in said:
+        return StoreBroken(f"MLflow's store {uri} was made by another version of MLflow: "
+                           f"{said.partition('. ')[0]}. `mlflow db upgrade {uri}` brings an older one up to "
+                           "date, after a copy of it; a newer one needs the MLflow that made it, or a later "
+                           "one.")
+    return None
+
+
+def is_deleted(error: BaseException) -> bool:
+    """True if MLflow refuses a write because the run, or the experiment, was deleted."""
+    return "must be in the 'active' state. Current state is deleted" in str(error)
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error means that MLflow's store cannot be reached now, and may be later."""
+    """True if an error, or one of its causes, means that the store cannot be reached now and may be later."""
     if any(text in str(error) for text in NO_SPACE):
         return False
-    return isinstance(error, StoreGone) or any(_is_away(one) for one in _chain(error))
+    if isinstance(error, StoreGone):
+        return True
+    cause: BaseException | None = error
+    seen: list[BaseException] = []
+    while cause is not None and cause not in seen:
+        if _says_away(cause):
+            return True
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
-def is_there(file: Path) -> bool:
-    """Whether a SQLite store exists; a process that had it open leaves an empty file where it has vanished."""
-    return file.exists() and file.stat().st_size > 0
-
-
-def require_store(home: Home) -> None:
-    """Raise StoreGone where opening the store would make a new, empty one."""
-    file = home.tracking_uri.removeprefix(SQLITE)
-    if home.tracking_uri.startswith(SQLITE) and not is_there(Path(file)):
-        raise StoreGone(f"MLflow's store {file} is not there. The first `plumbline run` makes it; if runs were "
-                        "recorded in it, put it back.")
-
-
-def patiently(home: Home, act: Callable[[], Answer]) -> Answer:
-    """What `act` returns; while the store is away it is done again. Raises UserError when that takes too long."""
-    from plumbline.tracking.outbox import deliver
-
-    deadline = time.monotonic() + float(os.environ.get(PATIENCE, PATIENCE_SECONDS))
-    while True:
-        try:
-            deliver(home)
-            return act()
-        except Exception as error:
-            if not is_away(error):
-                raise
-            if time.monotonic() > deadline:
-                said = " ".join(str(error).split())[:300]
-                raise UserError(f"MLflow at {home.tracking_uri} has been away too long, and this needs its answer: "
-                                f"{said}. Bring it back, then run again: finished stages are kept.") from error
-            time.sleep(PAUSE_SECONDS)
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
-
-
-def _is_away(error: BaseException) -> bool:
+def _says_away(error: BaseException) -> bool:
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import OperationalError

@@ -16,8 +16,9 @@ from plumbline.errors import UserError
 from plumbline.project.digests import digest
 from plumbline.project.home import Home, enter
 from plumbline.project.run_record import RunRecord
-from plumbline.tracking import recording as tracking
+from plumbline.tracking.recording import Recording
 from plumbline.tracking.registry import Registry
+from plumbline.tracking.store import connect, prepare
 from testing.fake_project import CHECKOUT
 
 COMMANDS = ("restore", "push", "pull", "promote", "rollback", "retry", "cancel", "pin", "unpin", "gc")
@@ -37,13 +38,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = Repo.init(str(root), no_scm=True)
     with repository.config.edit() as config:
         config["cache"]["dir"] = str(home.cache)
-    tracking.prepare(home)
+    prepare(home)
     for number in (1, 2):
         (root / f"model{number}").mkdir()
         (root / f"model{number}/model.safetensors").write_text(f"weights {number}")
         Repo(str(root)).add([str(root / f"model{number}")])
         md5 = digest(root / f"model{number}")
-        recording = tracking.Recording(home, "ppo", {})
+        recording = Recording(home, "ppo", {})
         registry = Registry.open(home, "policy")
         version = registry.register(md5, recording.model("policy", {"dvc.md5": md5}), recording.run_id, None, {})
         registry.make_champion(version.version, "a test", "tester")
@@ -95,7 +96,7 @@ def test_roll_back_and_promote(project: Home) -> None:
         "rollback", "--reason", "it swears", "--yes")
     found = json.loads(plumbline("promote", "2", "--reason", "it does not", "--yes", "--json"))
     assert found == {"name": "policy", "before": 1, "champion": 2}
-    tags = tracking.connect(project).get_registered_model("policy").tags
+    tags = connect(project).get_registered_model("policy").tags
     moves = [json.loads(tags[name]) for name in sorted(tags) if name.startswith("plumbline.move.")]
     assert (moves[-1]["reason"], moves[-2]["reason"]) == ("it does not", "version 2 became champion")
     assert moves[-1]["by"].endswith(f"@{socket.gethostname()}")

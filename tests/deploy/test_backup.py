@@ -14,7 +14,8 @@ import pytest
 from plumbline.data.intake import take_in
 from plumbline.preferences.batches.arrivals import arrivals
 from plumbline.project.home import Home, enter
-from plumbline.tracking import recording as tracking
+from plumbline.tracking.recording import TRIGGER, Recording
+from plumbline.tracking.store import prepare
 from plumbline.web.security import open_keys
 from testing.fake_project import CHECKOUT
 from testing.postgres import start_cluster
@@ -44,8 +45,8 @@ def test_a_checkout_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name, value in home.environment().items():
         monkeypatch.setenv(name, value)
     enter(home)
-    tracking.prepare(home)
-    recording = tracking.Recording(home, "20260101-000000-abcdef", {tracking.TRIGGER: "test"})
+    prepare(home)
+    recording = Recording(home, "20260101-000000-abcdef", {TRIGGER: "test"})
     recording.file(root / "params.yaml", "record")
     recording.end("FINISHED")
     digest = take_in(home, ROW, "api.jsonl").arrival.digest

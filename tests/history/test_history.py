@@ -16,8 +16,10 @@ from plumbline.project.digests import digest
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home, enter
 from plumbline.project.run_record import RunRecord, read_record
-from plumbline.tracking import recording as tracking
 from plumbline.tracking.outbox import WRITES
+from plumbline.tracking.recording import Recording
+from plumbline.tracking.store import connect, experiment
+from plumbline.tracking.writes import PARENT
 from testing.recorded_project import RUNS
 
 pytestmark = pytest.mark.slow
@@ -65,9 +67,9 @@ def read(home: Home) -> History:
     return history
 
 
-def pipeline(home: Home, name: str, **tags: str) -> tracking.Recording:
+def pipeline(home: Home, name: str, **tags: str) -> Recording:
     """A pipeline run that has only begun."""
-    return tracking.Recording(home, name, {"plumbline.pipeline_run": name, "plumbline.trigger": "test", **tags})
+    return Recording(home, name, {"plumbline.pipeline_run": name, "plumbline.trigger": "test", **tags})
 
 
 def test_every_run_is_there_as_its_workspace_has_it(here: Home):
@@ -175,7 +177,7 @@ def test_a_run_that_ends_after_newer_ones_ended_is_seen_to_end(here: Home):
 
 def test_a_deleted_run_is_gone_and_comes_back_when_it_is_restored(here: Home, monkeypatch: pytest.MonkeyPatch):
     history = read(here)
-    client = tracking.connect(here)
+    client = connect(here)
     oldest = list(history.runs.values())[-1]
     client.delete_run(oldest.mlflow_run)
     history.refresh()
@@ -188,7 +190,7 @@ def test_a_deleted_run_is_gone_and_comes_back_when_it_is_restored(here: Home, mo
 
 
 def test_a_stage_of_plain_dvc_repro_is_kept_apart(here: Home):
-    alone = tracking.Recording(here, "base", {"plumbline.stage": "base", "plumbline.pipeline_run": "dvc repro"})
+    alone = Recording(here, "base", {"plumbline.stage": "base", "plumbline.pipeline_run": "dvc repro"})
     alone.tags({"output.models/base/model": "0123456789abcdef.dir"})
     alone.end("FINISHED")
     history = read(here)
@@ -198,9 +200,9 @@ def test_a_stage_of_plain_dvc_repro_is_kept_apart(here: Home):
 
 
 def test_runs_of_other_programs_are_left_alone_and_not_read_again(here: Home, monkeypatch: pytest.MonkeyPatch):
-    client = tracking.connect(here)
+    client = connect(here)
     for _ in range(3):
-        run = client.create_run(tracking.experiment(client, here))
+        run = client.create_run(experiment(client, here))
         client.set_terminated(run.info.run_id)
     history = read(here)
     assert len(history.runs) == RUNS
@@ -229,7 +231,7 @@ def test_a_manifest_of_another_version_leaves_its_run_without_batches_and_the_ot
     old = tmp_path / "manifest.json"
     old.write_text(json.dumps({"digest": "d" * 64, "batches": [{"digest": "e" * 64, "source": "first.jsonl"}]}))
     recording = pipeline(here, name)
-    tracking.connect(here).log_artifact(recording.run_id, str(old), "record")
+    connect(here).log_artifact(recording.run_id, str(old), "record")
     recording.end("FINISHED")
     runs = read(here).runs
     assert runs[name].batches == ()
@@ -254,18 +256,18 @@ def test_a_run_on_this_machine_lives_as_long_as_its_process(project: Path, tmp_p
         steps = {step.stage: step.status for step in history.runs[name].steps.values()}
         waiting = {"snapshot": "running", "ingest": "waiting", "base": "waiting", "sft": "waiting"}
         assert steps == (waiting if status == "running" else {})
-        tracking.Recording(home, "base", {"plumbline.stage": "base", "plumbline.pipeline_run": name,
-                                          tracking.PARENT: recording.run_id})
+        Recording(home, "base", {"plumbline.stage": "base", "plumbline.pipeline_run": name,
+                                          PARENT: recording.run_id})
         history.refresh()
         if status == "running":
             assert history.runs[name].steps["base"].status == "running"
 
 
 def test_a_stage_that_was_recorded_while_the_store_was_away_is_found_by_the_id_that_stood_in(here: Home):
-    made = tracking.Recording(here, "sft", {"plumbline.stage": "sft", "plumbline.pipeline_run": "dvc repro"})
+    made = Recording(here, "sft", {"plumbline.stage": "sft", "plumbline.pipeline_run": "dvc repro"})
     made.params({"sft.version": "7"})
     made.end("FINISHED")
-    ours = tracking.connect(here).get_run(made.run_id).data.tags["plumbline.id"]
+    ours = connect(here).get_run(made.run_id).data.tags["plumbline.id"]
     run = pipeline(here, "20990101-000000-aaaaaa", **{"stage.sft": "ran", "stage.sft.run": ours})
     run.end("FINISHED")
     step = read(here).runs["20990101-000000-aaaaaa"].steps["sft"]
@@ -281,8 +283,8 @@ def test_what_waited_for_the_store_appears_with_its_own_time(here: Home):
     journal.touch()
     history.refresh()
     late = "20250101-000000-aaaaaa"
-    client = tracking.connect(here)
-    run = client.create_run(tracking.experiment(client, here), start_time=1, run_name=late,
+    client = connect(here)
+    run = client.create_run(experiment(client, here), start_time=1, run_name=late,
                             tags={"plumbline.pipeline_run": late})
     client.set_terminated(run.info.run_id)
     journal.unlink()

@@ -19,7 +19,8 @@ from plumbline.project.home import Home
 from plumbline.project.run_record import RunRecord, workspace_of
 from plumbline.retraining.due import _learned
 from plumbline.runs.restore import restore
-from plumbline.tracking import recording as tracking
+from plumbline.tracking.recording import TRIGGER, Recording
+from plumbline.tracking.store import EXPERIMENT, connect
 from testing.stored_runs import RUN, checkout
 
 NO_RUN = ["../../victim", "/tmp/victim", "..", ".", "", f"{RUN}/../../../victim", f"{RUN}\n", f"{RUN} ", RUN.upper(),
@@ -31,8 +32,8 @@ OTHER = "20260102-000000-fedcba"
 def record(here: Home, there: Home) -> Path:
     """What the store has of a run whose bytes are on this machine, but whose workspace is not."""
     shutil.copytree(here.cache, there.cache)
-    client = tracking.connect(there)
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    client = connect(there)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     run, = client.search_runs([experiment.experiment_id])
     return Path(run.info.artifact_uri.removeprefix("file://")) / "record"
 
@@ -163,8 +164,8 @@ def test_a_tag_that_names_a_folder_is_no_run(recording_home: Home) -> None:
     run = {"id": RUN, "created": "", "project": "", "pid": 1, "host": "", "message": "a secret"}
     (secret / "run.json").write_text(json.dumps(run))
     for name in ("../secret", str(secret)):
-        tags = {tracking.TRIGGER: "x", "plumbline.pipeline_run": name}
-        tracking.Recording(recording_home, name, tags).end("FINISHED")
+        tags = {TRIGGER: "x", "plumbline.pipeline_run": name}
+        Recording(recording_home, name, tags).end("FINISHED")
     shutil.copy(Path(__file__).resolve().parents[2] / "params.yaml", home.root)
     history = History(Home(home.root, recording_home.folder))
     history.refresh()

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from plumbline.history.history import History, Run, Step
 from plumbline.history.reports import LARGEST, ArtifactFiles, Curve, Reports
 from plumbline.project.home import Home
-from plumbline.tracking import recording as tracking
+from plumbline.tracking.store import connect
 
 RUN = "0" * 32
 DVC_YAML = """stages:
@@ -68,7 +68,7 @@ def test_a_file_that_is_too_large_is_not_shown(home: Home, artifacts: Path) -> N
 
 def test_an_artifact_store_elsewhere_on_this_machine_is_left_alone(home: Home, tmp_path: Path) -> None:
     """The records say where files are, and records are not believed that far."""
-    client = tracking.connect(home)
+    client = connect(home)
     (tmp_path / "elsewhere").mkdir()
     experiment = client.create_experiment("other", artifact_location=(tmp_path / "elsewhere").as_uri())
     run = client.create_run(experiment).info.run_id
@@ -88,7 +88,7 @@ def test_a_store_of_another_machine_is_asked_once(home: Home, monkeypatch: pytes
         host, port = s3.get_host_and_port()
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://{host}:{port}")
         boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="plumbline")
-        client: MlflowClient = tracking.connect(home)
+        client: MlflowClient = connect(home)
         run = client.create_run(client.create_experiment("far", artifact_location="s3://plumbline/a")).info.run_id
         client.log_text(run, "from afar", "report/report.md")
         found = ArtifactFiles(home).file(run, "report/report.md")

@@ -23,7 +23,7 @@ from plumbline.project.run_record import RunRecord
 from plumbline.retraining.due import due
 from plumbline.runs.not_run import BY_THE_CLOCK, decide, not_run
 from plumbline.runs.workspace import Request
-from plumbline.tracking import recording as tracking
+from plumbline.tracking.store import connect
 from testing.fake_project import CHECKOUT
 
 NEEDED = 5
@@ -74,7 +74,7 @@ def run(home: Home) -> Run:
         RunRecord(id=name, created=datetime.now(UTC).isoformat(), project=str(home.root), pid=1, host="test",
                   status=status, **more).save(folder)  # type: ignore[arg-type]
         if champion:
-            client = tracking.connect(home)
+            client = connect(home)
             if not made[1:]:
                 client.create_registered_model("policy")
             version = client.create_model_version("policy", source=str(folder), tags={"pipeline_run": name})

@@ -14,8 +14,10 @@ from plumbline.project.flow_processes import any_died, has_died, note_flow
 from plumbline.project.home import Home
 from plumbline.project.run_record import RunRecord, alive, process_began, read_record
 from plumbline.runs.cancel import mark_dead
-from plumbline.tracking import recording as tracking
 from plumbline.tracking.outbox import deliver
+from plumbline.tracking.recording import Recording
+from plumbline.tracking.store import connect
+from plumbline.tracking.writes import PARENT
 
 RUN = "20260101-000000-abcdef"
 
@@ -28,10 +30,10 @@ def process() -> Iterator["subprocess.Popen[bytes]"]:
     process.wait()
 
 
-def a_run(home: Home, pid: int, host: str | None = None) -> tuple[RunRecord, tracking.Recording, tracking.Recording]:
+def a_run(home: Home, pid: int, host: str | None = None) -> tuple[RunRecord, Recording, Recording]:
     """A run in whose first stage its process is; its record, and the MLflow runs of the whole and of the stage."""
-    whole = tracking.Recording(home, RUN, {})
-    stage = tracking.Recording(home, "base", {tracking.PARENT: whole.run_id})
+    whole = Recording(home, RUN, {})
+    stage = Recording(home, "base", {PARENT: whole.run_id})
     folder = home.runs / RUN
     (folder / "logs").mkdir(parents=True)
     (folder / "logs/base.progress.jsonl").write_text(json.dumps({"mlflow_run": stage.run_id}) + '\n{"step": 1, "tot')
@@ -41,8 +43,8 @@ def a_run(home: Home, pid: int, host: str | None = None) -> tuple[RunRecord, tra
     return record, whole, stage
 
 
-def statuses(home: Home, *recordings: tracking.Recording) -> list[str]:
-    client = tracking.connect(home)
+def statuses(home: Home, *recordings: Recording) -> list[str]:
+    client = connect(home)
     return [client.get_run(one.run_id).info.status for one in recordings]
 
 
@@ -59,7 +61,7 @@ def test_a_killed_run_is_closed_everywhere(recording_home: Home, process: "subpr
                                                          "went down.")
     assert record.ended is not None
     assert statuses(home, whole, stage) == ["KILLED", "KILLED"]
-    assert tracking.connect(home).get_run(whole.run_id).data.tags["status"] == "killed"
+    assert connect(home).get_run(whole.run_id).data.tags["status"] == "killed"
     assert mark_dead(home) == []
 
 

@@ -16,7 +16,7 @@ from plumbline.project.run_record import RunRecord
 from plumbline.runs.restore import restore
 from plumbline.runs.run_files import CODE_ARCHIVE, RECORD
 from plumbline.storage import push_pull as sharing
-from plumbline.tracking import recording as tracking
+from plumbline.tracking.store import connect
 from testing.remotes import KEYS, add_remote
 from testing.stored_runs import RUN
 
@@ -83,7 +83,7 @@ def test_git_gives_the_code_of_a_clean_commit(here: Home, there: Home) -> None:
     (folder / CODE_ARCHIVE).unlink()
     record = RunRecord.model_validate_json((folder / "run.json").read_text())
     record.git_commit = commit.stdout.strip()
-    client = tracking.connect(there)
+    client = connect(there)
     record.save(folder)
     assert record.mlflow_run is not None
     client.log_artifact(record.mlflow_run, str(folder / "run.json"), RECORD)

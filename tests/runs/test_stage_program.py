@@ -19,7 +19,7 @@ from plumbline.project.home import Home
 from plumbline.runs.stage_process import Child
 from plumbline.runs.stage_program import StageRun, run_as_command, run_stage
 from plumbline.runs.stage_record import StageRecord
-from plumbline.tracking import recording as tracking
+from plumbline.tracking.store import connect, experiment, prepare
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DVC_YAML = """
@@ -89,7 +89,7 @@ def test_the_same_run_leaves_the_same_files(project: Home) -> None:
 def test_mlflow_has_the_lineage(project: Home) -> None:
     run_stage(project.root, "base", train)
     run_stage(project.root, "sft", train)
-    client = tracking.connect(project)
+    client = connect(project)
     made = receipt_of(project, "base")["outputs"]["models/base/model"]["model_id"]  # type: ignore[index]
     run = client.get_run(receipt_of(project, "sft")["mlflow_run"])
     assert run.info.status == "FINISHED"
@@ -153,14 +153,14 @@ def test_errors_reach_the_flow(project: Home, monkeypatch: pytest.MonkeyPatch,
     printed = capfd.readouterr().err
     assert "The rows are empty." in printed
     assert printed.count("Traceback") == 1
-    client = tracking.connect(project)
-    runs = client.search_runs([tracking.experiment(client, project)])
+    client = connect(project)
+    runs = client.search_runs([experiment(client, project)])
     assert [run.info.status for run in runs] == ["FAILED"] * 3
 
 
 def test_a_child_of_the_flow_tells_what_it_measures_and_records_nothing(project: Home) -> None:
     stages = read_stages(project.root)
-    tracking.prepare(project)
+    prepare(project)
     record = StageRecord(project, project.root, stages, "base", load_params(project.root))
     (project.root / "tasks").mkdir()
     (project.root / "tasks/base.py").write_text(
@@ -174,7 +174,7 @@ def test_a_child_of_the_flow_tells_what_it_measures_and_records_nothing(project:
     assert not {"mlflow", "prefect", "sqlalchemy"} & set((project.root / "imported").read_text().split())
     assert not (project.root / "models/base/receipt.json").exists()
     record.complete(child.host)
-    run = tracking.connect(project).get_run(record.mlflow_run)
+    run = connect(project).get_run(record.mlflow_run)
     assert (run.info.status, run.data.metrics, run.data.tags["result.note"]) == \
         ("FINISHED", {"training/loss": 0.5, "loss": 0.25}, "text")
     assert run.data.tags["host.python"] == platform.python_version()

@@ -18,8 +18,10 @@ from plumbline.project.home import Home
 from plumbline.project.run_record import Outcome, RunRecord, Status, raw_record, run_folders
 from plumbline.storage import gc_cache
 from plumbline.storage.gc import collect, make_plan
-from plumbline.tracking import recording as tracking
+from plumbline.tracking.recording import TRIGGER, Recording
 from plumbline.tracking.registry import Registry
+from plumbline.tracking.store import connect
+from plumbline.tracking.writes import PARENT
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DAYS_AGO = 3 * 86_400
@@ -71,8 +73,8 @@ class Runs:
             f"  base:\n    cmd: x\n    outs:\n    - path: models/base/model\n      md5: {base}\n"
             f"  ppo:\n    cmd: x\n    outs:\n    - path: models/policy/model\n      md5: {digest}\n")
         Repo.init(str(folder), no_scm=True)
-        whole = tracking.Recording(self.home, name, {tracking.TRIGGER: "test", "plumbline.pipeline_run": name})
-        stage = tracking.Recording(self.home, "ppo", {tracking.PARENT: whole.run_id})
+        whole = Recording(self.home, name, {TRIGGER: "test", "plumbline.pipeline_run": name})
+        stage = Recording(self.home, "ppo", {PARENT: whole.run_id})
         model_id = stage.model("policy", {"dvc.md5": digest})
         stage.end("FINISHED")
         whole.tags({"stage.ppo": "ran", "stage.ppo.run": reuses or stage.run_id})
@@ -157,7 +159,7 @@ def test_records_stay_as_long_as_something_refers_to_them(project: Home, runs: R
     plan = collect(project, newest=1)
     assert len(plan.runs) == 2
     assert plan.records.runs == set(tried[:2])
-    client = tracking.connect(project)
+    client = connect(project)
     assert client.get_run(first_stage).info.lifecycle_stage == "active"
     assert client.get_run(first_whole).info.lifecycle_stage == "active"
     found = client.search_runs(["1"], "", max_results=50, run_view_type=3)  # deleted ones, too

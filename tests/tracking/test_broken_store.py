@@ -17,12 +17,13 @@ from plumbline.retraining.due import due
 from plumbline.runs.pipeline import pipeline_run
 from plumbline.runs.run_files import recorded
 from plumbline.runs.workspace import Request
-from plumbline.tracking import recording as tracking
+from plumbline.tracking.outbox import deliver, pending
+from plumbline.tracking.recording import TRIGGER, Recording
 from plumbline.tracking.registry import Registry
-from plumbline.tracking.store import broken_store
+from plumbline.tracking.store import EXPERIMENT, broken_store, connect, experiment, prepare
 from testing.fake_project import CHECKOUT
 
-RUN = {tracking.TRIGGER: "test", "plumbline.pipeline_run": "20260101-000000-abcdef"}
+RUN = {TRIGGER: "test", "plumbline.pipeline_run": "20260101-000000-abcdef"}
 
 
 @pytest.fixture
@@ -35,44 +36,44 @@ def project(recording_home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 def delete_experiment(home: Home) -> str:
-    client = tracking.connect(home)
-    found = client.get_experiment_by_name(tracking.EXPERIMENT)
+    client = connect(home)
+    found = client.get_experiment_by_name(EXPERIMENT)
     client.delete_experiment(found.experiment_id)
     return str(found.experiment_id)
 
 
 def stage_of(home: Home, run: str) -> str:
-    return str(tracking.connect(home).get_run(run).info.lifecycle_stage)
+    return str(connect(home).get_run(run).info.lifecycle_stage)
 
 
 def test_a_deleted_experiment_is_restored_with_a_sentence_by_the_next_run(
         project: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    old = tracking.Recording(project, "old", RUN)
+    old = Recording(project, "old", RUN)
     old.end("FINISHED")
     experiment = delete_experiment(project)
     capsys.readouterr()
-    tracking.prepare(project)
+    prepare(project)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "`plumbline` had been deleted in MLflow" in said and "restored" in said
-    new = tracking.Recording(project, "new", RUN)
+    new = Recording(project, "new", RUN)
     new.end("FINISHED")
-    found = tracking.connect(project).search_runs([experiment])
+    found = connect(project).search_runs([experiment])
     assert {run.info.run_id: run.info.status for run in found} == {old.run_id: "FINISHED", new.run_id: "FINISHED"}
 
 
 @pytest.mark.parametrize("delete", [lambda home, run: delete_experiment(home),
-                                    lambda home, run: tracking.connect(home).delete_run(run)],
+                                    lambda home, run: connect(home).delete_run(run)],
                          ids=["experiment", "run"])
 def test_what_is_deleted_while_it_is_recorded_comes_back_and_lacks_nothing(
         project: Home, delete: Callable[[Home, str], object], capsys: pytest.CaptureFixture[str]) -> None:
-    recording = tracking.Recording(project, "sft", RUN)
+    recording = Recording(project, "sft", RUN)
     recording.params({"sft.epochs": 2})
     delete(project, recording.run_id)
     recording.tags({"stage.sft": "ran"})
     recording.point("loss", 0.5, 1)
     model = recording.model("sft", {"dvc.md5": "0" * 32})
     recording.end("FINISHED")
-    run = tracking.connect(project).get_run(recording.run_id)
+    run = connect(project).get_run(recording.run_id)
     assert (run.info.lifecycle_stage, run.info.status) == ("active", "FINISHED")
     assert (run.data.params, run.data.metrics) == ({"sft.epochs": "2"}, {"loss": 0.5})
     assert run.data.tags["stage.sft"] == "ran"
@@ -81,7 +82,7 @@ def test_what_is_deleted_while_it_is_recorded_comes_back_and_lacks_nothing(
 
 
 def test_reading_restores_nothing_and_says_what_is_wrong(project: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    recording = tracking.Recording(project, "20260101-000000-abcdef", RUN)
+    recording = Recording(project, "20260101-000000-abcdef", RUN)
     recording.end("FINISHED")
     history = History(project)
     history.refresh()
@@ -101,14 +102,14 @@ def test_reading_restores_nothing_and_says_what_is_wrong(project: Home, capsys: 
     assert (finding.status, "was deleted in MLflow" in finding.found) == ("note", True)
     assert due(project).enough
     assert stage_of(project, recording.run_id) == "deleted"
-    tracking.prepare(project)
+    prepare(project)
     history.refresh()
     assert history.runs.keys() == seen.keys()
 
 
 def test_a_registered_model_that_was_deleted_is_begun_anew(project: Home) -> None:
     def register() -> int:
-        recording = tracking.Recording(project, "ppo", RUN)
+        recording = Recording(project, "ppo", RUN)
         model = recording.model("policy", {})
         registry = Registry.open(project, "policy")
         version = registry.register("1" * 32, model, recording.run_id, None, {}).version
@@ -116,7 +117,7 @@ def test_a_registered_model_that_was_deleted_is_begun_anew(project: Home) -> Non
         return version
 
     assert register() == 1
-    tracking.connect(project).delete_registered_model("policy")
+    connect(project).delete_registered_model("policy")
     registry = Registry.open(project, "policy")
     assert (registry.champion(), registry.versions(), registry.find("1" * 32)) == (None, [], None)
     assert due(project).since is None
@@ -150,7 +151,7 @@ def test_a_store_that_cannot_be_used_is_said_in_a_paragraph_and_no_run_begins(
             pass
 
     for use in (run, lambda: due(project), lambda: Registry.open(project, "policy").champion(),
-                lambda: tracking.Recording(project, "sft", RUN), History(project).refresh):
+                lambda: Recording(project, "sft", RUN), History(project).refresh):
         with pytest.raises(UserError, match=words) as caught:
             use()
         assert "\n" not in str(caught.value) and "SELECT" not in str(caught.value)
@@ -158,6 +159,21 @@ def test_a_store_that_cannot_be_used_is_said_in_a_paragraph_and_no_run_begins(
     assert not list(project.runs.glob("*"))
     finding = next(one for one in examine(project) if one.about == "mlflow store")
     assert finding.status == "broken" and words in finding.found
+
+
+def test_a_delivery_that_meets_a_damaged_store_loses_nothing(project: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = project.folder / "other.db"
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
+        recording = Recording(project, "sft", RUN)  # it is not there
+        recording.end("FINISHED")
+        garbage(other)
+        with pytest.raises(UserError, match="is damaged"):
+            deliver(project)
+        assert len(pending(project)) == 1
+    assert deliver(project) == 0
+    found = connect(project).search_runs([experiment(connect(project), project)])
+    assert [(run.info.run_name, run.info.status) for run in found] == [("sft", "FINISHED")]
 
 
 def test_damage_that_is_met_later_is_known_too(tmp_path: Path) -> None:
@@ -181,7 +197,7 @@ def test_a_run_whose_record_cannot_be_begun_leaves_no_workspace(project: Home, m
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    for place in ("plumbline.tracking.recording.Recording", "plumbline.runs.pipeline._upload",
+    for place in ("plumbline.runs.pipeline.Recording", "plumbline.runs.pipeline._upload",
                   "plumbline.runs.workspace.init_dvc"):
         with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
             patch.setattr(place, fail)

@@ -17,12 +17,12 @@ import pytest
 from plumbline.project.home import Home
 from plumbline.project.run_record import RunRecord
 from plumbline.runs.stage_program import StageRun, run_stage
-from plumbline.tracking import recording as tracking
-from plumbline.tracking.outbox import deliver, waiting
+from plumbline.tracking.outbox import deliver, pending
 from plumbline.tracking.receipts import Receipt
+from plumbline.tracking.recording import Recording
 from plumbline.tracking.registry import Registry
-from plumbline.tracking.store import is_away
-from plumbline.tracking.writes import OURS, Create, Inputs, Metrics, Model, Params, Store, Tags, now_ms
+from plumbline.tracking.store import OURS, MlflowStore, is_away, prepare
+from plumbline.tracking.writes import PARENT, CreateRun, LogInputs, LogMetrics, LogModel, LogParams, SetTags, now_ms
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DVC_YAML = """
@@ -102,8 +102,8 @@ def workspace(home: Home) -> Path:
 
 def in_a_run(home: Home) -> str:
     """Make a run's workspace, as the stages of `plumbline run` find it; returns the MLflow run of the whole."""
-    tracking.prepare(home)
-    parent = tracking.Recording(home, RUN, {})
+    prepare(home)
+    parent = Recording(home, RUN, {})
     workspace(home).mkdir(parents=True)
     (workspace(home) / "dvc.yaml").write_text(DVC_YAML)
     (workspace(home) / "code.py").write_text("pass\n")
@@ -128,12 +128,12 @@ def receipt_of(home: Home, name: str) -> Receipt:
 
 def check_delivered(home: Home, name: str, parent: str) -> None:
     """Everything that a stage records is in MLflow, once."""
-    store, receipt = Store(home), receipt_of(home, name)
-    run_id = store.run(receipt.mlflow_run)
+    store, receipt = MlflowStore(home), receipt_of(home, name)
+    run_id = store.find(receipt.mlflow_run)
     assert run_id is not None
     run = store.client.get_run(run_id)
     assert (run.info.run_name, run.info.status) == (name, "FINISHED")
-    assert run.data.tags["mlflow.parentRunId"] == store.run(parent)
+    assert run.data.tags["mlflow.parentRunId"] == store.find(parent)
     assert run.data.params["seed"] == "0"
     assert run.data.tags["output.models/" + name + "/model"] == receipt.outputs[f"models/{name}/model"].md5
     points = store.client.get_metric_history(run_id, "training/loss")
@@ -142,7 +142,7 @@ def check_delivered(home: Home, name: str, parent: str) -> None:
     assert {file.path for file in store.client.list_artifacts(run_id)} == {"metrics.json", "receipt.json"}
     made = receipt.outputs[f"models/{name}/model"].model_id
     assert made is not None
-    assert [one.model_id for one in run.outputs.model_outputs] == [store.model(made)]
+    assert [one.model_id for one in run.outputs.model_outputs] == [store.find(made)]
     same = store.client.search_runs([store.experiment], f"attributes.run_name = '{name}'")
     assert len(same) == 1
 
@@ -165,7 +165,7 @@ def test_a_server_killed_in_the_middle_of_a_stage(project: Home, server: Server,
     assert "View run" not in printed.out  # standard output is for our own answers
     assert not receipt_of(project, "base").mlflow_run.startswith(OURS)
     assert receipt_of(project, "sft").mlflow_run.startswith(OURS)
-    assert len(waiting(project)) == 2
+    assert len(pending(project)) == 2
     assert deliver(project) == 2
 
     server.start()
@@ -173,15 +173,15 @@ def test_a_server_killed_in_the_middle_of_a_stage(project: Home, server: Server,
     assert len(list(project.waiting.iterdir())) == 1  # the lock of the run, which has not ended
     check_delivered(project, "base", parent)
     check_delivered(project, "sft", parent)
-    store, sft = Store(project), receipt_of(project, "sft")
-    sft_run = store.client.get_run(store.run(sft.mlflow_run) or "")
+    store, sft = MlflowStore(project), receipt_of(project, "sft")
+    sft_run = store.client.get_run(store.find(sft.mlflow_run) or "")
     base_model = receipt_of(project, "base").outputs["models/base/model"].model_id or ""
-    assert [one.model_id for one in sft_run.inputs.model_inputs] == [store.model(base_model)]
+    assert [one.model_id for one in sft_run.inputs.model_inputs] == [store.find(base_model)]
     # A model that MLflow learned of late is registered like any other.
     made = sft.outputs["models/sft/model"]
     version = Registry.open(project, "policy").register(made.md5, made.model_id or "", sft.mlflow_run, None, {})
     found = store.client.get_model_version("policy", str(version.version))
-    assert (found.source, found.run_id) == (f"models:/{store.model(made.model_id or '')}", store.run(sft.mlflow_run))
+    assert (found.source, found.run_id) == (f"models:/{store.find(made.model_id or '')}", store.find(sft.mlflow_run))
 
 
 @pytest.mark.slow
@@ -191,7 +191,7 @@ def test_a_locked_database(project: Home) -> None:
     other.execute("BEGIN EXCLUSIVE")
     try:
         run_stage(workspace(project), "base", train)
-        assert waiting(project)
+        assert pending(project)
     finally:
         other.execute("ROLLBACK")
         other.close()
@@ -207,7 +207,7 @@ def test_a_database_that_is_gone_for_a_while(project: Home) -> None:
     assert not database.exists()  # no empty one was made in its place
     aside.rename(database)
     run_stage(workspace(project), "sft", train)  # a later stage delivers what an earlier one could not
-    assert waiting(project) == []
+    assert pending(project) == []
     for name in ("base", "sft"):
         check_delivered(project, name, parent)
 
@@ -215,32 +215,36 @@ def test_a_database_that_is_gone_for_a_while(project: Home) -> None:
 def test_a_run_that_began_without_the_store_is_delivered_in_order(project: Home) -> None:
     database, aside = project.folder / "mlflow.db", project.folder / "aside.db"
     database.rename(aside)
-    parent = tracking.Recording(project, "the run", {})
-    child = tracking.Recording(project, "a stage", {tracking.PARENT: parent.run_id})
+    parent = Recording(project, "the run", {})
+    child = Recording(project, "a stage", {PARENT: parent.run_id})
     parent.tags({"stage.base.run": child.run_id})
     child.end("FINISHED")
     parent.end("FINISHED")
-    assert len(waiting(project)) == 2
+    assert len(pending(project)) == 2
     aside.rename(database)
     assert deliver(project) == 0
-    store = Store(project)
-    parent_id, child_id = store.run(parent.run_id), store.run(child.run_id)
+    store = MlflowStore(project)
+    parent_id, child_id = store.find(parent.run_id), store.find(child.run_id)
     assert parent_id and child_id
-    assert store.client.get_run(child_id).data.tags[tracking.PARENT] == parent_id
+    assert store.client.get_run(child_id).data.tags[PARENT] == parent_id
     assert store.client.get_run(parent_id).data.tags["stage.base.run"] == child_id
 
 
 def test_a_write_that_is_done_twice_leaves_the_same(project: Home) -> None:
     """Nobody knows whether a server that fell silent had done what it was asked for."""
-    store = Store(project)
-    create = Create(id=OURS + "1", name="base", tags={}, start=now_ms())
-    run = create.apply(store, again=False)
-    assert create.apply(Store(project), again=True) == run
-    model = Model(id=OURS + "1-1", name="base", tags={"dvc.md5": "a.dir"})
-    made = {model.apply(Store(project), run) for _ in range(2)}
-    assert len(made) == 1
-    for write in (Params(values={"seed": "0"}), Inputs(data={"data/prepared": "b.dir"}, models=list(made)),
-                  Metrics(points=[("loss", 0.5, 1, 1000), ("loss", 0.25, 2, 2000)]), Tags(values={"one": "two"})):
+    store = MlflowStore(project)
+    create = CreateRun(id=OURS + "1", name="base", tags={}, start=now_ms())
+    model = LogModel(id=OURS + "1-1", name="base", tags={"dvc.md5": "a.dir"})
+    create.apply(store)
+    run = store.known(create.id)
+    model.apply(store, run)
+    made = [store.known(model.id)]
+    for again in (MlflowStore(project), MlflowStore(project)):
+        create.apply(again)
+        model.apply(again, run)
+        assert (again.known(create.id), again.known(model.id)) == (run, made[0])
+    for write in (LogParams(values={"seed": "0"}), LogInputs(data={"data/prepared": "b.dir"}, models=made),
+                  LogMetrics(points=[("loss", 0.5, 1, 1000), ("loss", 0.25, 2, 2000)]), SetTags(values={"one": "two"})):
         for _ in range(2):
             write.apply(store, run)
     found = store.client.get_run(run)
@@ -249,14 +253,50 @@ def test_a_write_that_is_done_twice_leaves_the_same(project: Home) -> None:
     assert [point.value for point in store.client.get_metric_history(run, "loss")] == [0.5, 0.25]
 
 
+OLDER = (
+    '{"do":"create","id":"local-0a","name":"sft","tags":{"mlflow.parentRunId":"local-0b"},"start":1000}',
+    '{"do":"params","values":{"seed":"0"}}',
+    '{"do":"inputs","data":{"data/prepared":"b.dir"},"models":[]}',
+    '{"do":"metrics","points":[["loss",0.5,1,1000]]}',
+    '{"do":"model","id":"local-0a-1","name":"sft","tags":{"dvc.md5":"a.dir"}}',
+    '{"do":"tags","values":{"one":"two"}}',
+    '{"do":"file","path":"FILE","folder":null}',
+    '{"do":"end","status":"FINISHED","when":2000,"abandoned":false}',
+    '{"do":"tags","val')
+
+
+def test_what_an_older_version_left_is_delivered(project: Home) -> None:
+    """Two runs, one the parent of the other, and a line that was cut off."""
+    child, parent = project.waiting / "0a", project.waiting / "0b"
+    (child / "files/0").mkdir(parents=True)
+    (child / "files/0/metrics.json").write_text("{}")
+    (child / "run").write_text("local-0a")
+    (child / "writes.jsonl").write_text("\n".join(OLDER).replace("FILE", str(child / "files/0/metrics.json")))
+    parent.mkdir()
+    (parent / "run").write_text("local-0b")
+    (parent / "writes.jsonl").write_text(
+        '{"do":"create","id":"local-0b","name":"the run","tags":{},"start":900}\n'
+        '{"do":"tags","values":{"stage.sft.run":"local-0a"}}\n')
+    assert deliver(project) == 0
+    assert list(project.waiting.iterdir()) == []
+    store = MlflowStore(project)
+    run_id, parent_id = store.find("local-0a") or "", store.find("local-0b") or ""
+    run = store.client.get_run(run_id)
+    assert (run.info.status, run.data.params, run.data.metrics) == ("FINISHED", {"seed": "0"}, {"loss": 0.5})
+    assert (run.data.tags["one"], run.data.tags["mlflow.parentRunId"]) == ("two", parent_id)
+    assert [one.model_id for one in run.outputs.model_outputs] == [store.find("local-0a-1")]
+    assert [file.path for file in store.client.list_artifacts(run_id)] == ["metrics.json"]
+    assert store.client.get_run(parent_id).data.tags["stage.sft.run"] == run_id
+
+
 def test_a_run_that_was_deleted_does_not_hold_up_the_others(project: Home) -> None:
-    first, second = tracking.Recording(project, "one", {}), tracking.Recording(project, "two", {})
+    first, second = Recording(project, "one", {}), Recording(project, "two", {})
     database, aside = project.folder / "mlflow.db", project.folder / "aside.db"
     database.rename(aside)
     first.tags({"a": "b"})
     second.tags({"a": "b"})
     aside.rename(database)
-    store = Store(project)
+    store = MlflowStore(project)
     store.client.delete_run(first.run_id)
     assert deliver(project) == 0
     assert store.client.get_run(second.run_id).data.tags["a"] == "b"

@@ -9,8 +9,9 @@ from dvc.repo import Repo
 from plumbline.errors import UserError
 from plumbline.project.digests import cached_file, cached_listing, digest
 from plumbline.project.home import Home
-from plumbline.tracking import recording as tracking
+from plumbline.tracking.recording import Recording
 from plumbline.tracking.registry import CHALLENGER, MOVE, PREVIOUS, Registry
+from plumbline.tracking.store import connect
 
 WHY = ("a test", "tester")
 
@@ -21,7 +22,7 @@ def registry(recording_home: Home) -> Registry:
 
 
 def register(home: Home, registry: Registry, md5: str, compared_with: int | None = None) -> int:
-    run = tracking.Recording(home, "ppo", {})
+    run = Recording(home, "ppo", {})
     model = run.model("policy", {"dvc.md5": md5})
     return registry.register(md5, model, run.run_id, compared_with, {"snapshot": "s"}).version
 
@@ -55,7 +56,7 @@ def test_the_life_of_two_champions(home: Home, registry: Registry) -> None:
 
 
 def moves(home: Home) -> list[tuple[str, int | None, int, str, str]]:
-    tags = tracking.connect(home).get_registered_model("policy").tags
+    tags = connect(home).get_registered_model("policy").tags
     found = [json.loads(tags[name]) for name in sorted(tags) if name.startswith(MOVE)]
     return [(move["alias"], move["before"], move["after"], move["reason"], move["by"]) for move in found]
 
@@ -150,10 +151,10 @@ def test_the_same_bytes_make_one_version(home: Home, registry: Registry) -> None
 
 
 def test_the_version_points_at_the_model_and_the_run_that_made_it(home: Home, registry: Registry) -> None:
-    run = tracking.Recording(home, "ppo", {})
+    run = Recording(home, "ppo", {})
     model = run.model("policy", {"dvc.md5": "a.dir"})
     registry.register("a.dir", model, run.run_id, None, {"snapshot": "s.dir"})
-    version = tracking.connect(home).get_model_version("policy", "1")
+    version = connect(home).get_model_version("policy", "1")
     assert (version.source, version.run_id) == (f"models:/{model}", run.run_id)
     assert version.tags["snapshot"] == "s.dir"
     assert version.tags["compared_with"] == "none"
