@@ -163,7 +163,7 @@ def do_stage(run: Workspace, name: str) -> None:
             done.commit()
     except BaseException as error:
         run.done(name, Outcome(status="failed", seconds=round(time.monotonic() - started, 2), reason=str(error),
-                               mlflow_run=record.mlflow_run if record else None))
+                               mlflow_run=record.recording.run_id if record else None))
         raise
     finally:
         os.environ.pop(PROGRESS_FILE)
@@ -173,11 +173,11 @@ def do_stage(run: Workspace, name: str) -> None:
 def record_stage(run: Workspace, stage: StageSpec, record: StageRecord) -> None:
     """Run a stage's program, and record it."""
     try:
-        PROGRAMS[stage.name](StageRun(run.folder, run.home, stage, run.params, record.inputs, record.code, record,
-                                      record.pipeline_run))
+        PROGRAMS[stage.name](StageRun(run.folder, run.home, stage, run.params, record.inputs, record.code,
+                                      record.recording, record.pipeline_run))
         record.complete(host_facts())
     except BaseException:
-        record.fail("FAILED")
+        record.recording.end("FAILED")
         raise
 
 

@@ -122,7 +122,7 @@ def _run(workspace: Workspace, child: Child) -> None:
     except BaseException as error:
         broke = isinstance(error, Exception) and not (isinstance(error, StageFailed) and error.killed)
         with after(error):
-            record.fail("FAILED" if broke else "KILLED")
+            record.recording.end("FAILED" if broke else "KILLED")
         raise
 
 

@@ -106,7 +106,7 @@ class Child:
         given = {"inputs": record.inputs, "code": record.code, "pipeline_run": record.pipeline_run}
         self.given_file.write_text(json.dumps(given), encoding="utf-8")
         # Whoever finds this run dead must know which of MLflow's runs to close.
-        self.progress_file.write_text(json.dumps({"mlflow_run": record.mlflow_run}) + "\n", encoding="utf-8")
+        self.progress_file.write_text(json.dumps({"mlflow_run": record.recording.run_id}) + "\n", encoding="utf-8")
 
     def _follow(self, lines: TextIO, progress: TextIO) -> None:
         for line in _complete_lines(lines):
@@ -123,9 +123,9 @@ class Child:
             elif "host" in report:
                 self.host = report["host"]
             elif self.record and "point" in report:
-                self.record.point(*report["point"])
+                self.record.recording.point(*report["point"])
             elif self.record and "tags" in report:
-                self.record.tags(report["tags"])
+                self.record.recording.tags(report["tags"])
             else:
                 self.on_progress(report)
 

@@ -181,12 +181,13 @@ def _run_recorded(root: Path, home: Home, stages: Mapping[str, StageSpec], name:
 
     record = StageRecord(home, root, stages, name, params)
     try:
-        run = StageRun(root, home, stages[name], params, record.inputs, record.code, record, record.pipeline_run)
+        run = StageRun(root, home, stages[name], params, record.inputs, record.code, record.recording,
+                       record.pipeline_run)
         program(run)
         record.complete(host_facts())
     except BaseException as error:
         with after(error):
-            record.fail("FAILED")
+            record.recording.end("FAILED")
         raise
     run.clear_scratch()
 

@@ -20,11 +20,11 @@ from plumbline.tracking.outbox import deliver
 from plumbline.tracking.receipts import Output, Receipt, model_of
 from plumbline.tracking.recording import Recording
 from plumbline.tracking.store import prepare
-from plumbline.tracking.writes import PARENT, RunStatus
+from plumbline.tracking.writes import PARENT
 
 
 class StageRecord:
-    """The record of one execution of a stage. Exactly one of `complete` and `fail` ends it."""
+    """The record of one execution of a stage; `complete` ends it, or the end of its recording."""
 
     def __init__(self, home: Home, root: Path, stages: Mapping[str, StageSpec], name: str,
                  params: Params) -> None:
@@ -44,34 +44,21 @@ class StageRecord:
         if record is None:
             prepare(home)  # otherwise the run has done that
         deliver(home)  # what a stage before this one could not
-        self._recording = Recording(home, stage.name, self._tags(record))
+        self.recording = Recording(home, stage.name, self._tags(record))
         try:
-            self._recording.params(self._used)
+            self.recording.params(self._used)
             data = {path: md5 for path, md5 in self.inputs.items() if not path.startswith("models/")}
             models = [model for path in self.inputs if (model := model_of(root, stages, path))]
-            self._recording.inputs(data, models)
+            self.recording.inputs(data, models)
         except BaseException as error:
             with after(error):
-                self.fail("FAILED")
+                self.recording.end("FAILED")
             raise
-
-    @property
-    def mlflow_run(self) -> str:
-        """MLflow's id of the stage's run; while the store is away ours, which stands for it."""
-        return self._recording.run_id
 
     @property
     def pipeline_run(self) -> str:
         """The id of the run that the stage belongs to, or `dvc repro`."""
         return self._pipeline_run or DVC_REPRO
-
-    def point(self, name: str, value: float, step: int) -> None:
-        """Add a point to a curve."""
-        self._recording.point(name, value, step)
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags of the stage's MLflow run."""
-        self._recording.tags(values)
 
     def complete(self, host: Mapping[str, str]) -> None:
         """Record what the stage left, write its receipt, and close its MLflow run.
@@ -80,7 +67,7 @@ class StageRecord:
         """
         outputs = self._outputs()
         receipt = Receipt(stage=self._stage.name, version=str(self._used[f"{self._stage.name}.version"]),
-                          mlflow_run=self.mlflow_run, pipeline_run=self._pipeline_run,
+                          mlflow_run=self.recording.run_id, pipeline_run=self._pipeline_run,
                           git_commit=self._commit, git_dirty=self._dirty, inputs=self.inputs,
                           outputs=outputs, code=self.code, params=self._used, seed=self._seed,
                           started=self._started.isoformat(timespec="seconds"),
@@ -88,16 +75,12 @@ class StageRecord:
         assert self._stage.receipt is not None
         text = receipt.model_dump_json(indent=1) + "\n"
         (self._root / self._stage.receipt).write_text(text, encoding="utf-8")
-        self._recording.tags({f"host.{name}": value for name, value in host.items()})
-        self._recording.files(self._root / self._stage.folder)
+        self.recording.tags({f"host.{name}": value for name, value in host.items()})
+        self.recording.files(self._root / self._stage.folder)
         for path in self._stage.outs:
             if path.startswith("reports/") and not path.startswith(f"{self._stage.folder}/"):
-                self._recording.files(self._root / path)
-        self._recording.end("FINISHED")
-
-    def fail(self, status: RunStatus) -> None:
-        """Close the MLflow run of a stage that broke or was killed."""
-        self._recording.end(status)
+                self.recording.files(self._root / path)
+        self.recording.end("FINISHED")
 
     def _outputs(self) -> dict[str, Output]:
         outputs = {}
@@ -108,9 +91,9 @@ class StageRecord:
             md5, model = digest(self._root / path), None
             if path.startswith("models/") and path.endswith("/model"):
                 name = self._stage.folder.split("/")[-1]
-                model = self._recording.model(name, {"dvc.md5": md5, "dvc.path": path})
+                model = self.recording.model(name, {"dvc.md5": md5, "dvc.path": path})
             outputs[path] = Output(md5=md5, model_id=model)
-        self._recording.tags({f"output.{path}": output.md5 for path, output in outputs.items()})
+        self.recording.tags({f"output.{path}": output.md5 for path, output in outputs.items()})
         return outputs
 
     def _tags(self, record: RunRecord | None) -> dict[str, str]:

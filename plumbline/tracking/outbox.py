@@ -66,7 +66,10 @@ class Outbox:
         try:
             while left and not self._must_wait(store, left[0]):
                 try:
-                    _apply(store, run, left[0])
+                    found = store.find(run)
+                    if found is None and not isinstance(left[0], CreateRun):
+                        raise LookupError(f"MLflow at {store.home.tracking_uri} does not know this run")
+                    left[0].apply(store, found or run)
                 except Exception as error:
                     if is_away(error) or as_user_error(error) or broken_store(store.home.tracking_uri, error):
                         raise
@@ -101,10 +104,9 @@ class Outbox:
 
     def _must_wait(self, store: MlflowStore, write: AnyWrite) -> bool:
         """True if the write refers to a run or model of another outbox that has not reached MLflow."""
-        for name in write.refers_to:
+        for name in write.refers_to():
             other = self.folder.with_name(name.removeprefix(OURS).partition("-")[0])
-            waits = name.startswith(OURS) and other != self.folder and (other / WRITES).exists()
-            if waits and not store.find(name):
+            if other != self.folder and (other / WRITES).exists() and not store.find(name):
                 return True
         return False
 
@@ -125,16 +127,6 @@ class Outbox:
         place = next(folder for folder in numbers if not folder.exists())
         place.mkdir(parents=True)
         return write.model_copy(update={"path": Path(shutil.copy(write.path, place / write.path.name))})
-
-
-def _apply(store: MlflowStore, name: str, write: AnyWrite) -> None:
-    if isinstance(write, CreateRun):
-        write.apply(store)
-        return
-    run = store.find(name)
-    if run is None:
-        raise LookupError(f"MLflow at {store.home.tracking_uri} does not know this run")
-    write.apply(store, run)
 
 
 def pending(home: Home) -> list[str]:

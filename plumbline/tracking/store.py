@@ -9,8 +9,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +59,8 @@ class MlflowStore:
         self.home = home
         self._client: MlflowClient | None = None
         self._experiment: str | None = None
-        self._ids: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
+        """MLflow's ids of runs and models by ours, as far as they are known."""
 
     @property
     def client(self) -> "MlflowClient":
@@ -80,7 +79,7 @@ class MlflowStore:
 
     def find(self, name: str) -> str | None:
         """Return MLflow's id of a run or a model; None for an id of ours that MLflow does not know (yet)."""
-        if name in self._ids or not name.startswith(OURS):
+        if name in self.ids or not name.startswith(OURS):
             return self.known(name)
         query = f"tags.`{OUR_ID}` = '{name}'"
         if "-" in name.removeprefix(OURS):
@@ -89,17 +88,12 @@ class MlflowStore:
         else:
             runs = self.client.search_runs([self.experiment], query, max_results=1)
             found = [one.info.run_id for one in runs]
-        if found:
-            self.learn(name, found[0])
-        return found[0] if found else None
+        self.ids.update((name, id_) for id_ in found)
+        return self.ids.get(name)
 
     def known(self, name: str) -> str:
         """Return MLflow's id of a run or a model as far as it is known without asking, otherwise `name`."""
-        return self._ids.get(name, name)
-
-    def learn(self, ours: str, theirs: str) -> None:
-        """Remember MLflow's id for an id of ours."""
-        self._ids[ours] = theirs
+        return self.ids.get(name, name)
 
     def restore(self, run: str) -> None:
         """Restore a run that somebody has deleted in MLflow, and its experiment if that was deleted."""
@@ -114,13 +108,20 @@ def connect(home: Home) -> "MlflowClient":
     """Return a client of the project's MLflow store, which is made if there is none. Raises StoreBroken."""
     from mlflow import MlflowClient
 
-    quiet_client()
+    for name, value in CLIENT_SETTINGS.items():  # unless the user has set it otherwise
+        os.environ.setdefault(name, value)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     home.folder.mkdir(parents=True, exist_ok=True)
     file = sqlite_file(home)
     if file and not is_there(file):
         _create(file)
-    with store_in_words(home.tracking_uri):
+    try:
         return MlflowClient(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
+    except Exception as error:
+        problem = broken_store(home.tracking_uri, error)
+        if problem is None:
+            raise
+        raise problem from error
 
 
 def _create(file: Path) -> None:
@@ -204,28 +205,6 @@ def require_store(home: Home) -> None:
     if file and not is_there(file):
         raise StoreGone(f"MLflow's store {file} is not there. The first `plumbline run` makes it; if runs "
                         "were recorded in it, put it back.")
-
-
-def quiet_client() -> None:
-    """Keep MLflow's client from retrying for minutes and from printing, unless the user has set it otherwise.
-    """
-    for name, value in CLIENT_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-
-
-@contextmanager
-def store_in_words(uri: str) -> Iterator[None]:
-    """Raise errors of MLflow's client as StoreBroken if a person has to put the store right."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        problem = broken_store(uri, error)
-        if problem is None:
-            raise
-        raise problem from error
 
 
 def broken_store(uri: str, error: BaseException) -> StoreBroken | None:

@@ -5,6 +5,7 @@ and models are named by ids of ours (`plumbline.id`) until MLflow has given its 
 """
 
 import json
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from plumbline.tracking.store import OUR_ID, OURS, MlflowStore
 
 PARENT = "mlflow.parentRunId"
+OUR_NAME = re.compile(rf'"({OURS}[0-9a-z]+(?:-[0-9]+)?)"')
 LARGEST_BATCH = 900
 """MLflow takes at most 1,000 metrics a call."""
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
@@ -33,10 +35,9 @@ class Write(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @property
     def refers_to(self) -> list[str]:
-        """The runs and models that MLflow must know before this write."""
-        return []
+        """Return the ids of ours that MLflow must know before this write: a parent run, models, runs of stages."""
+        return OUR_NAME.findall(self.model_dump_json(exclude={"id", "points"}))
 
     @abstractmethod
     def apply(self, store: MlflowStore, run: str) -> None:
@@ -52,11 +53,6 @@ class CreateRun(Write):
     tags: Mapping[str, str]
     start: int
 
-    @property
-    def refers_to(self) -> list[str]:
-        """Its parent run."""
-        return [self.tags[PARENT]] if PARENT in self.tags else []
-
     def apply(self, store: MlflowStore, _run: str = "") -> None:
         """Make it, unless MLflow has a run with this id of ours."""
         if store.find(self.id):
@@ -66,7 +62,7 @@ class CreateRun(Write):
             parent = store.find(tags.pop(PARENT))
             tags |= {PARENT: parent} if parent else {}
         made = store.client.create_run(store.experiment, start_time=self.start, run_name=self.name, tags=tags)
-        store.learn(self.id, made.info.run_id)
+        store.ids[self.id] = made.info.run_id
 
 
 class LogParams(Write):
@@ -88,11 +84,6 @@ class LogInputs(Write):
     do: Literal["inputs"] = "inputs"
     data: Mapping[str, str]
     models: Sequence[str]
-
-    @property
-    def refers_to(self) -> list[str]:
-        """The models."""
-        return list(self.models)
 
     def apply(self, store: MlflowStore, run: str) -> None:
         """Log the data sets, which MLflow takes once, and those of the models that are not logged yet."""
@@ -144,8 +135,7 @@ class LogModel(Write):
             made = store.client.create_logged_model(
                 store.experiment, name=self.name, source_run_id=run, tags=tags, params=dict(self.tags),
                 model_type=self.name)
-            model = str(made.model_id)
-            store.learn(self.id, model)
+            model = store.ids[self.id] = str(made.model_id)
         if model not in {one.model_id for one in store.client.get_run(run).outputs.model_outputs}:
             store.client.log_outputs(run, [LoggedModelOutput(model, step=0)])
         store.client.finalize_logged_model(model, "READY")
@@ -156,11 +146,6 @@ class SetTags(Write):
 
     do: Literal["tags"] = "tags"
     values: Mapping[str, str]
-
-    @property
-    def refers_to(self) -> list[str]:
-        """The values that are ids of ours."""
-        return [value for value in self.values.values() if value.startswith(OURS)]
 
     def apply(self, store: MlflowStore, run: str) -> None:
         """Set them, with MLflow's ids in place of ours."""

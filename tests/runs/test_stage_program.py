@@ -174,11 +174,11 @@ def test_a_child_of_the_flow_tells_what_it_measures_and_records_nothing(project:
     assert not {"mlflow", "prefect", "sqlalchemy"} & set((project.root / "imported").read_text().split())
     assert not (project.root / "models/base/receipt.json").exists()
     record.complete(child.host)
-    run = connect(project).get_run(record.mlflow_run)
+    run = connect(project).get_run(record.recording.run_id)
     assert (run.info.status, run.data.metrics, run.data.tags["result.note"]) == \
         ("FINISHED", {"training/loss": 0.5, "loss": 0.25}, "text")
     assert run.data.tags["host.python"] == platform.python_version()
-    assert receipt_of(project, "base")["mlflow_run"] == record.mlflow_run
+    assert receipt_of(project, "base")["mlflow_run"] == record.recording.run_id
 
 
 def test_a_stage_that_leaves_less_than_it_declares(project: Home) -> None:
