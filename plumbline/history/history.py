@@ -33,6 +33,7 @@ from plumbline.lineage.records import Move, Registered, RegisteredVersion, Run, 
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.run_record import runs_called
+from plumbline.tracking.outbox import pending
 from plumbline.tracking.store import StoreGone
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class History:
     def _delivered(self) -> bool:
         """True if records waited for the store at the last refresh and none does now."""
         before = self._waiting
-        self._waiting = bool(waiting(self.home))
+        self._waiting = bool(pending(self.home))
         return before and not self._waiting
 
     def _follow(self, reader: "Reader") -> None:
