@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-PATIENCE = 300.0
+PATIENCE = 600.0
 """Seconds. A first run of a fake project takes half a minute on an idle machine; tests share theirs."""
 
 

@@ -143,12 +143,18 @@ def who_should_know_was_told(since: Since, receiver: Receiver) -> None:
                  if one["type"] == "plumbline.champion.changed"]
     assert len(champions) == len(ids)
     assert champions[0][1] == champions[1][0]
-    for name, key, expected in (("plumbline.run.finished", "run", ids),
-                                ("plumbline.champion.changed", "version", [version for _, version in champions])):
-        found = since.up.call("events/filter", {"filter": {"event": {"name": [name]}}})
-        assert isinstance(found, dict)
-        told = [event["payload"][key] for event in found["events"] if event["payload"][key] in expected]
-        assert sorted(told) == sorted(expected)
+    versions = [version for _, version in champions]
+    eventually(lambda: told(since.up, "plumbline.run.finished", "run", ids) == sorted(ids),
+               "the events of the runs", 60)
+    eventually(lambda: told(since.up, "plumbline.champion.changed", "version", versions) == sorted(versions),
+               "the events of the champions", 60)
+
+
+def told(up: Up, event: str, key: str, about: list[object]) -> list[object]:
+    """Return what Prefect's events of this name say of these runs or versions: each as often as it was said."""
+    found = up.call("events/filter", {"filter": {"event": {"name": [event]}}})
+    assert isinstance(found, dict)
+    return sorted(one["payload"][key] for one in found["events"] if one["payload"][key] in about)
 
 
 def why_a_run_did_not_take_place_can_be_seen(since: Since) -> None:
