@@ -33,8 +33,8 @@ sys.path.insert(0, str(CHECKOUT))
 from sqlalchemy import create_engine, select, text  # noqa: E402
 
 from plumbline.feedback.schema import verdicts  # noqa: E402
-from plumbline.feedback.store import Store  # noqa: E402
-from plumbline.feedback.verdicts import Answer, Pair  # noqa: E402
+from plumbline.feedback.store import FeedbackStore  # noqa: E402
+from plumbline.feedback.verdicts import OfferedAnswer, OfferedPair  # noqa: E402
 from plumbline.preferences.types import Message  # noqa: E402
 from plumbline.project.home import Home  # noqa: E402
 from testing.fake_project import environment  # noqa: E402
@@ -168,17 +168,17 @@ def make_project(folder: Path) -> Home:
     return Home(folder, folder / ".plumbline")
 
 
-def make_pairs(store: Store) -> list[str]:
+def make_pairs(store: FeedbackStore) -> list[str]:
     """Something to judge."""
-    made = [Pair((Message("user", f"Question {number}? " + "word " * 40),),
-                 (Answer(f"Answer {number}. " + "good " * 40, "champion", "c.dir", 1.0),
-                  Answer(f"Answer {number}. " + "fine " * 40, "SFT", "s.dir", 0.9)), "close", "question", "feedback")
-            for number in range(PAIRS)]
+    made = [OfferedPair((Message("user", f"Question {number}? " + "word " * 40),),
+                        (OfferedAnswer(f"Answer {number}. " + "good " * 40, "champion", "c.dir", 1.0),
+                         OfferedAnswer(f"Answer {number}. " + "fine " * 40, "SFT", "s.dir", 0.9)),
+                        "close", "question", "feedback") for number in range(PAIRS)]
     store.add_pairs(made)
     return [pair.id for pair in made]
 
 
-def check(store: Store, tallies: list[Tally]) -> tuple[int, list[str]]:
+def check(store: FeedbackStore, tallies: list[Tally]) -> tuple[int, list[str]]:
     """How many verdicts the store holds, and what is wrong with them."""
     with store.reading.connect() as connection:
         kept = [row.key for row in connection.execute(select(verdicts.c.key))]
@@ -206,7 +206,7 @@ def measure(database: str, rate: float, seconds: float, folder: Path) -> bool:
     server = None
     try:
         os.environ.update(variables)
-        store = Store.open(home)
+        store = FeedbackStore.open(home)
         pairs, server = make_pairs(store), Server(home, variables)
         plain = asyncio.run(load(server, pairs, rate, seconds, kill=False))
         killed = asyncio.run(load(server, pairs, rate, seconds, kill=True))

@@ -1,7 +1,8 @@
 """Parameters: one block a stage, checked before anything runs.
 
-`params.yaml` holds every value; a file given with `--params` and settings given with `--set` override some of them. The
-classes here say what each value means and what is allowed. They have no defaults, so that a value stands in one place.
+`params.yaml` holds every value; a file given with `--params` and settings given with `--set` override some of
+them. The classes here define the meaning and the range of each value. They have no defaults, so that a value
+stands in one place.
 """
 
 import difflib
@@ -25,7 +26,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Precision = Literal["fp32", "bf16"]
 CRON_FIELDS = 5
-"""With six, Prefect would read the last as seconds. What the fields hold is Prefect's to judge: retraining/clock.py."""
+"""With six, Prefect would read the last as seconds. Prefect checks what the fields hold:
+retraining/clock.py."""
 
 
 def _is_cron(text: str) -> str:
@@ -54,8 +56,8 @@ class SnapshotParams(ParamsBlock):
     """Which preference data a run learns from."""
 
     sources: Annotated[list[str], Field(min_length=1)]
-    """`simulated`, `added` (what `plumbline data add` brought), files, folders, or `hub:NAME[:CONFIG][:SPLIT]`;
-    relative paths start at the project's root."""
+    """`simulated`, `added` (what `plumbline data add` brought), files, folders, or
+    `hub:NAME[:CONFIG][:SPLIT]`; relative paths start at the project's root."""
     simulated_demonstrations: CountOrNone
     """Demonstrations that the simulated world writes."""
     simulated_comparisons: CountOrNone
@@ -74,10 +76,10 @@ class IngestParams(ParamsBlock):
     heldout_fraction: Share
     """Share of prompts that no training ever sees."""
     near_duplicate: Fraction | None
-    """Similarity (Jaccard, of words and word pairs) to a held-out prompt that keeps a prompt out of training; null
-    compares none."""
+    """Similarity (Jaccard, of words and word pairs) to a held-out prompt that keeps a prompt out of training;
+    null compares none."""
     chosen_as_demonstrations: bool
-    """Whether the best response of each comparison or ranking also serves as a demonstration."""
+    """If true, the best response of each comparison or ranking also serves as a demonstration."""
     max_quarantined: Fraction | None
     """A limit: share of the rows read that may be in quarantine. Null, here and below, checks nothing."""
     max_contradictions: Fraction | None
@@ -224,7 +226,8 @@ class PpoParams(ParamsBlock):
     max_response: Count
     """Longest response in tokens."""
     missing_stop_reward: Finite
-    """Reward of a response that did not stop by itself within `max_response`, in place of the reward model's."""
+    """Reward of a response that did not stop by itself within `max_response`, in place of the reward
+    model's."""
     max_grad_norm: Positive
     """Gradient norm at which policy and value gradients are clipped."""
     precision: Precision
@@ -239,7 +242,8 @@ class PreferenceEvalParams(ParamsBlock):
     version: str
     """Version of the stage."""
     judge: str
-    """`gold` (simulated data only), `reward` (the reward model), or a language model as `base.source` names it."""
+    """`gold` (simulated data only), `reward` (the reward model), or a language model as `base.source` names
+    it."""
     prompts: Count
     """Held-out prompts to answer, at most."""
     comparisons: Count
@@ -262,7 +266,8 @@ class PromoteParams(ParamsBlock):
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$")]
     """Name in the model registry."""
     min_win_rate: Fraction
-    """The lower end of the 95 % interval of the win rate against SFT, and against the champion, must exceed this."""
+    """The lower end of the 95 % interval of the win rate against SFT, and against the champion, must exceed
+    this."""
 
 
 class RetrainParams(ParamsBlock):
@@ -273,10 +278,11 @@ class RetrainParams(ParamsBlock):
     timezone: TimeZone
     """The clock that `cron` is read by."""
     min_new_comparisons: Count
-    """Judgements (comparisons, rankings, ratings) that must have arrived since the champion's snapshot; with fewer, a
-    run by the clock or for new preferences ends at once. A run that a person starts always runs."""
+    """Judgements (comparisons, rankings, ratings) that must have arrived since the champion's snapshot; with
+    fewer, a run by the clock or for new preferences ends at once. A run that a person starts always runs."""
     debounce_seconds: Annotated[float, Field(ge=0.1)]
-    """Seconds from the first new batch to the run that learns from it, and from all that arrives meanwhile."""
+    """Seconds from the first new batch to the run that learns from it, and from all that arrives
+    meanwhile."""
     watched: str | None
     """Folder or bucket prefix (`s3://bucket/prefix`) whose new files are added; null watches none."""
     settle_seconds: NotNegative
@@ -316,7 +322,7 @@ def load_params(root: Path, file: Path | None = None, settings: Sequence[str] = 
 
 
 def check_params(values: Mapping[str, object], where: str) -> Params:
-    """Turn plain values into Params. Raises UserError that names every offending key."""
+    """Turn plain values into Params. Raises UserError, which names every offending key."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -326,7 +332,7 @@ def check_params(values: Mapping[str, object], where: str) -> Params:
 
 
 def keys(model: type[BaseModel] = Params, prefix: str = "") -> Iterator[str]:
-    """Every dotted key that exists, `seed` and `ppo.kl_coef` alike."""
+    """Yield every dotted key that exists, blocks included: `seed`, `ppo`, `ppo.kl_coef`."""
     for name, field in model.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -340,14 +346,16 @@ def _read_yaml(file: Path) -> dict[str, object]:
     try:
         values = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"Parameter file {file} does not exist. Give one with --params FILE, or run plumbline in a "
-                        "checkout that has params.yaml.") from None
+        raise UserError(f"Parameter file {file} does not exist. Give one with --params FILE, or run "
+                        "plumbline in a checkout that has params.yaml.") from None
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise UserError(f"Parameter file {file} cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"Parameter file {file} cannot be read as YAML: "
+                        f"{' '.join(str(error).split())}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"Parameter file {file} must hold blocks such as `ppo:`; found {type(values).__name__}.")
+        raise UserError(f"Parameter file {file} must hold blocks such as `ppo:`; found "
+                        f"{type(values).__name__}.")
     return values
 
 
@@ -365,7 +373,10 @@ def _parse_setting(setting: str) -> dict[str, object]:
     return value
 
 
-def _lay_over(values: dict[str, object], over: Mapping[str, object], where: str, prefix: str = "") -> None:
+def _lay_over(
+    values: dict[str, object], over: Mapping[str, object], where: str, prefix: str = ""
+) -> None:
+    """Replace `values` by those in `over`. Raises UserError for a key that does not exist."""
     for key, value in over.items():
         dotted = f"{prefix}{key}"
         if key not in values:
@@ -381,12 +392,14 @@ def _lay_over(values: dict[str, object], over: Mapping[str, object], where: str,
 
 
 def _closest(dotted: str) -> str:
+    """Return a sentence with the closest key that exists, or with all blocks."""
     match = difflib.get_close_matches(dotted, list(keys()), n=1, cutoff=0.5)
     known = f" Known blocks: {', '.join(Params.model_fields)}."
     return f" The closest that exists is `{match[0]}`." if match else known
 
 
 def _describe(location: tuple[int | str, ...], message: str, kind: str, found: object) -> str:
+    """Return one problem that pydantic found, in the words of a parameter file."""
     key = ".".join(str(part) for part in location)
     if kind == "extra_forbidden":
         return f"there is no parameter `{key}`.{_closest(key)}".rstrip(".")

@@ -1,8 +1,8 @@
-"""How a stage tells the world how far it is.
+"""Progress reports of a stage.
 
-A stage runs in a child process. It writes one JSON line a report into the file that `PLUMBLINE_PROGRESS` names; the
-flow follows that file and feeds the progress bar, Prefect's log and its progress artifact. Where the variable is not
-set (plain `dvc repro`), the same report is printed for a person.
+A stage runs in a child process. It writes each report as one JSON line into the file that
+`PLUMBLINE_PROGRESS` names; the flow follows that file and updates the progress bar, Prefect's log and its
+progress artifact. If the variable is not set (plain `dvc repro`), the report is printed for a person.
 """
 
 import json
@@ -26,8 +26,11 @@ class Progress:
         file = os.environ.get(PROGRESS_FILE)
         self._file = Path(file) if file else None
 
-    def __call__(self, step: int, total: int, metrics: Mapping[str, float] | None = None, what: str = "") -> None:
-        """Say that `step` of `total` is done in the part of the stage called `what`."""
+    def __call__(
+        self, step: int, total: int, metrics: Mapping[str, float] | None = None, what: str = ""
+    ) -> None:
+        """Report that `step` of `total` is done, in the part of the stage called `what`, with these
+        metrics."""
         now = time.monotonic()
         began, first = self._first.setdefault(what, (now, step))
         if step < total and now - self._last < self._pause:
@@ -36,7 +39,8 @@ class Progress:
         eta = (now - began) / (step - first) * (total - step) if step > first else None
         shown = {name: float(value) for name, value in (metrics or {}).items()}
         if self._file:
-            line = {"stage": self.stage, "what": what, "step": step, "total": total, "eta_s": eta, "metrics": shown}
+            line = {"stage": self.stage, "what": what, "step": step, "total": total, "eta_s": eta,
+                    "metrics": shown}
             with self._file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(line) + "\n")
         else:
@@ -47,7 +51,7 @@ class Progress:
 def describe(
     stage: str, what: str, step: int, total: int, eta_s: float | None, metrics: Mapping[str, float]
 ) -> str:
-    """One line for a person: `ppo 12/60  reward 0.41  kl 2.3  (0:48 left)`."""
+    """Return a report as a line for a person: `ppo 12/60  reward 0.41  kl 2.3  (0:48 left)`."""
     parts = [f"{stage} {what}".strip() + f" {step}/{total}"]
     parts += [f"{name} {value:.3g}" for name, value in metrics.items()]
     if eta_s is not None and step < total:

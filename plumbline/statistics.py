@@ -1,15 +1,16 @@
 """Means with intervals, resampled by prompt.
 
-Outcomes on the same prompt are not independent, so whole prompts are drawn with replacement: the percentile bootstrap
-(Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13) over clusters (Cameron, Gelbach & Miller 2008,
-section 2).
+Outcomes on the same prompt are not independent, so whole prompts are drawn with replacement: the percentile
+bootstrap (Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13) over clusters (Cameron,
+Gelbach & Miller 2008, section 2).
 
-For shares of few prompts the bootstrap promises too much: nine of ten right gives it [0.70, 1.00], ten of ten gives it
-no width at all, and then any gate passes. Of ten draws at a true share of 0.9 its 95 % interval holds the truth 65 % of
-the time, Wilson's 93 % (tests/test_statistics.py computes both exactly). Below `FEW_PROMPTS`, and whenever
-all outcomes agree, `share` gives Wilson's score interval (Wilson 1927; Brown, Cai & DasGupta 2001). A tie counts as
-half, which makes the variance smaller, never larger, than wins and losses with the same mean have, and so do several
-outcomes of one prompt: Wilson's interval, with n the number of prompts, stays on the safe side.
+For shares of few prompts the bootstrap's interval is too narrow: [0.70, 1.00] for nine right of ten, and no
+width at all for ten of ten, which passes any gate. Of ten draws at a true share of 0.9 its 95 % interval
+holds the truth 65 % of the time, Wilson's 93 % (tests/test_statistics.py computes both exactly). Below
+`FEW_PROMPTS`, and whenever all outcomes agree, `share` gives Wilson's score interval (Wilson 1927; Brown, Cai
+& DasGupta 2001). A tie counts as half: the variance is then smaller, never larger, than that of wins and
+losses with the same mean. The same holds for several outcomes of one prompt. So Wilson's interval, with n the
+number of prompts, stays on the safe side.
 """
 
 from collections.abc import Hashable, Sequence
@@ -42,9 +43,10 @@ class Interval:
 
 
 def mean(values: Sequence[float], prompts: Sequence[Hashable], samples: int, seed: int) -> Interval:
-    """The mean of any measurement and its bootstrap interval; `prompts` says which values belong together.
+    """Return the mean of any measurement and its bootstrap interval, from `samples` resamples.
 
-    Raises ValueError for no values, or for a different number of prompts.
+    `prompts` names the prompt of each value: values of the same prompt are drawn together. Raises ValueError
+    if there are no values, or another number of prompts than of values.
     """
     sums, counts = _by_prompt(values, prompts)
     value = float(sums.sum() / counts.sum())
@@ -56,9 +58,9 @@ def mean(values: Sequence[float], prompts: Sequence[Hashable], samples: int, see
 
 
 def share(outcomes: Sequence[float], prompts: Sequence[Hashable], samples: int, seed: int) -> Interval:
-    """The mean of outcomes from 0 to 1, such as an accuracy or a win rate with ties as half.
+    """Return the mean of outcomes from 0 to 1 and its interval: an accuracy, or a win rate with ties as half.
 
-    Raises ValueError for no outcomes, or for one that is out of range.
+    Raises ValueError if there are no outcomes, or if one is out of range.
     """
     if any(not 0.0 <= outcome <= 1.0 for outcome in outcomes):
         raise ValueError("an outcome is out of the range from 0 to 1")
@@ -70,28 +72,32 @@ def share(outcomes: Sequence[float], prompts: Sequence[Hashable], samples: int, 
 
 
 def wilson(value: float, n: int) -> tuple[float, float]:
-    """The ends of Wilson's 95 % score interval for a share `value` of `n` independent trials."""
+    """Return the ends of Wilson's 95 % score interval for a share `value` of `n` independent trials."""
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     centre = (value + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(value * (1 - value) / n + z * z / (4 * n * n))
-    # At the ends the closed form is exact and its floating-point value is not.
-    return (0.0 if value == 0 else centre - half), (1.0 if value == 1 else centre + half)
+    # For shares of 0 and 1 one end is exactly 0 or 1, which rounding would miss.
+    low = 0.0 if value == 0 else centre - half
+    high = 1.0 if value == 1 else centre + half
+    return low, high
 
 
 def _by_prompt(values: Sequence[float], prompts: Sequence[Hashable]) -> tuple[Floats, Floats]:
-    """Sum and number of the values of each prompt."""
+    """Return the sum and the number of the values of each prompt."""
     if not values or len(values) != len(prompts):
-        raise ValueError(f"expected as many values as prompts and at least one, found {len(values)} and {len(prompts)}")
+        raise ValueError("expected as many values as prompts and at least one, "
+                         f"found {len(values)} and {len(prompts)}")
     index: dict[Hashable, int] = {}
     of = np.array([index.setdefault(prompt, len(index)) for prompt in prompts])
-    sums, counts = np.zeros(len(index)), np.zeros(len(index))
+    sums = np.zeros(len(index))
+    counts = np.zeros(len(index))
     np.add.at(sums, of, values)
     np.add.at(counts, of, 1.0)
     return sums, counts
 
 
 def _resampled_means(sums: Floats, counts: Floats, samples: int, seed: int) -> Floats:
-    """The mean of each of `samples` resamples of whole prompts."""
+    """Return the mean of each of `samples` resamples of whole prompts."""
     rng = np.random.default_rng(seed)
     size = len(sums)
     means = []

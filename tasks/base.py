@@ -1,4 +1,4 @@
-"""Stage `base`: the model to align: pretrained here from scratch, or loaded from a hub, a folder, a GGUF file."""
+"""Stage `base`: pretrain the model to align from scratch, or load it from a hub, a folder or a GGUF file."""
 
 import sys
 
@@ -6,9 +6,9 @@ from tasks.stage import Stage, StageRun
 
 
 def program(run: StageRun) -> None:
-    """Leave the base model, with its tokenizer and chat template, in models/base/model.
+    """Write the base model, its tokenizer and chat template to models/base/model.
 
-    Raises UserError for a model that a later stage could not work with.
+    Raises UserError for a model that a later stage cannot work with.
     """
     from plumbline.lm.base import load_base
     from plumbline.lm.examination import examine
@@ -16,17 +16,19 @@ def program(run: StageRun) -> None:
     from plumbline.lm.source import context_of
     from plumbline.preferences.simulated.corpus import documents
 
-    params, seed = run.params.base, run.params.seed
+    params = run.params.base
+    seed = run.params.seed
     notes: list[str] = []
     if params.source == "pretrain":
         lm, metrics = pretrain(params, seed, documents(seed), run.report)
     else:
-        # The pre-flight check has done this, but `dvc repro` makes none, and a model on a hub may have changed since.
-        found = examine(params.source, run.home.root)
-        for note in found.notes:
+        # Pre-flight has examined the model too, but `dvc repro` has no pre-flight, and a hub model may have
+        # changed.
+        notes = examine(params.source, run.home.root).notes
+        for note in notes:
             sys.stderr.write(f"{params.source}: {note}\n")
         lm = load_base(params.source, run.home.root)
-        metrics, notes = {"parameters": sum(p.numel() for p in lm.model.parameters())}, found.notes
+        metrics = {"parameters": sum(p.numel() for p in lm.model.parameters())}
     lm.save(run.folder / "model")
     run.finish({**metrics, "vocabulary": len(lm.tokenizer), "context": context_of(lm.model.config),
                 "notes": " ".join(notes) or None})

@@ -6,9 +6,9 @@ SAMPLES = 12
 
 
 def program(run: StageRun) -> None:
-    """Leave the policy in models/policy/model, and its samples beside SFT's.
+    """Write the policy to models/policy/model, and samples of it and of SFT to samples.md.
 
-    Raises GateFailed for a reward model that failed its examination.
+    Raises GateFailed if the reward model failed its examination.
     """
     from plumbline.alignment.ppo import train_ppo
     from plumbline.alignment.reward import RewardModel, check_same_tokens, value_model
@@ -18,17 +18,23 @@ def program(run: StageRun) -> None:
     from plumbline.preferences.prepare.reader import prompts
 
     require_passed(run.root / "reports/reward/gate.json")
-    params, seed, data = run.params.ppo, run.params.seed, run.root / "data/prepared"
-    sft_folder, reward_folder = run.root / "models/sft/model", run.root / "models/reward/model"
-    policy, reference = LanguageModel.load(sft_folder), LanguageModel.load(sft_folder, params.precision)
+    params = run.params.ppo
+    seed = run.params.seed
+    data = run.root / "data/prepared"
+    sft_folder = run.root / "models/sft/model"
+    reward_folder = run.root / "models/reward/model"
+    policy = LanguageModel.load(sft_folder)
+    reference = LanguageModel.load(sft_folder, params.precision)
     reward = RewardModel.load(reward_folder, params.precision)
     check_same_tokens(policy, reward)
-    metrics = train_ppo(policy, reference.model, value_model(reward_folder), reward, prompts(data, "train"), params,
-                        seed, run.report, run.scratch())
+    metrics = train_ppo(policy, reference.model, value_model(reward_folder), reward, prompts(data, "train"),
+                        params, seed, run.report, run.scratch())
     policy.save(run.folder / "model")
     shown = prompts(data, "validation")[:SAMPLES]
-    answers = {name: respond(lm, shown, max_response=params.max_response, temperature=params.temperature, seed=seed)
-               for name, lm in (("sft", reference), ("policy", policy))}
+    answers = {}
+    for name, lm in (("sft", reference), ("policy", policy)):
+        answers[name] = respond(lm, shown, max_response=params.max_response, temperature=params.temperature,
+                                seed=seed)
     (run.folder / "samples.md").write_text(samples_page(shown, answers), encoding="utf-8")
     run.finish(metrics)
 

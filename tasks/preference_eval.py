@@ -1,7 +1,7 @@
 """Stage `preference_eval`: is the policy better than SFT, and than the champion, on held-out prompts?
 
-Three answers: the judge's win rates; what the responses score and how far the policy has moved; and whether the policy
-itself finds the preferred one of two held-out responses more likely.
+It gives the judge's win rates; the responses' rewards and the policy's KL to SFT; and the share of held-out
+comparisons in which each model gives the preferred response the higher likelihood.
 """
 
 from functools import partial
@@ -17,21 +17,22 @@ if TYPE_CHECKING:
 
 
 def program(run: StageRun) -> None:
-    """Let policy, SFT and champion answer the held-out prompts, have them judged, and write the report."""
+    """Let policy, SFT and champion answer the held-out prompts, judge the answers, and write the report."""
     from plumbline.errors import UserError
     from plumbline.evaluation.preference_report import evaluate, write_report
     from plumbline.lm.base import LanguageModel
     from plumbline.preferences.prepare.reader import prompts
 
-    chosen, seed = run.params.preference_eval, run.params.seed
+    chosen = run.params.preference_eval
     asked = prompts(run.root / "data/prepared", "heldout")[: chosen.prompts]
     if not asked:
-        raise UserError("There are no held-out prompts to evaluate on. Add data, or raise ingest.heldout_fraction.")
-    folders = {"policy": run.root / "models/policy/model", "sft": run.root / "models/sft/model",
-               "champion": run.root / "models/champion/model"}
-    models = {name: LanguageModel.load(folder, chosen.precision) for name, folder in folders.items() if folder.exists()}
+        raise UserError("There are no held-out prompts to evaluate on. Add data, or raise "
+                        "ingest.heldout_fraction.")
+    folders = {name: run.root / f"models/{name}/model" for name in ("policy", "sft", "champion")}
+    models = {name: LanguageModel.load(folder, chosen.precision)
+              for name, folder in folders.items() if folder.exists()}  # without a champion at first
     policy, *opponents = (_contestant(run, name, models[name], models["sft"], asked) for name in models)
-    found = evaluate(asked, policy, opponents, _judge(run), chosen.bootstrap_samples, seed)
+    found = evaluate(asked, policy, opponents, _judge(run), chosen.bootstrap_samples, run.params.seed)
     write_report(run.folder / "report", found)
     run.finish(found.metrics() | _agreement(run, models))
 
@@ -39,7 +40,8 @@ def program(run: StageRun) -> None:
 def _contestant(
     run: StageRun, name: str, lm: "LanguageModel", reference: "LanguageModel", asked: "list[Prompt]"
 ) -> "Contestant":
-    """The answers of one model, and what can be measured on them."""
+    """Sample one model's answers, and measure reward, gold reward (if the data is simulated) and KL on
+    each."""
     import torch
 
     from plumbline.alignment.reward import RewardModel
@@ -54,8 +56,8 @@ def _contestant(
     run.report(0, 1, what=f"{name} answers")
     ids = [encode_prompt(lm.tokenizer, prompt) for prompt in asked]
     answers = sample_all(lm.model, ids, max_response=chosen.max_response, stop=stop_token(lm.tokenizer),
-                         temperature=chosen.temperature, generator=torch.Generator().manual_seed(run.params.seed),
-                         batch_size=64)
+                         temperature=chosen.temperature, batch_size=64,
+                         generator=torch.Generator().manual_seed(run.params.seed))
     texts = [decode_response(lm.tokenizer, answer.ids) for answer in answers]
     reward = RewardModel.load(run.root / "models/reward/model", chosen.precision)
     measured = {"reward": reward.score(list(zip(asked, texts, strict=True)))}
@@ -67,7 +69,7 @@ def _contestant(
 
 
 def _judge(run: StageRun) -> "Judge":
-    """The judge that `preference_eval.judge` names."""
+    """Return the judge that `preference_eval.judge` names."""
     from plumbline.alignment.reward import RewardModel
     from plumbline.evaluation.judges import LanguageModelJudge, ScoreJudge
     from plumbline.lm.base import load_base
@@ -84,13 +86,15 @@ def _judge(run: StageRun) -> "Judge":
 
 
 def _agreement(run: StageRun, models: "dict[str, LanguageModel]") -> dict[str, float]:
-    """How often each model finds the preferred response of a held-out comparison more likely, a token."""
+    """Return the share of held-out comparisons in which each model gives the preferred response the higher
+    mean log-likelihood a token, as `preference_accuracy_NAME`, and their number."""
     from plumbline.lm.likelihood import response_log_likelihoods
     from plumbline.preferences.prepare.reader import preferences
     from plumbline.preferences.types import comparisons_of
 
-    pairs = [pair for row in preferences(run.root / "data/prepared", "heldout") for pair in comparisons_of(row)
-             if pair.label != "tie"][: run.params.preference_eval.comparisons]
+    rows = preferences(run.root / "data/prepared", "heldout")
+    decided = [pair for row in rows for pair in comparisons_of(row) if pair.label != "tie"]
+    pairs = decided[: run.params.preference_eval.comparisons]
     if not pairs:
         return {}
     sides = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
@@ -98,7 +102,8 @@ def _agreement(run: StageRun, models: "dict[str, LanguageModel]") -> dict[str, f
     for name, lm in models.items():
         likely = response_log_likelihoods(lm, sides, partial(run.report, what=f"{name} on preferences"))
         wins = zip(likely[: len(pairs)], likely[len(pairs) :], strict=True)
-        found[f"preference_accuracy_{name}"] = sum(chosen > rejected for chosen, rejected in wins) / len(pairs)
+        right = sum(chosen > rejected for chosen, rejected in wins)
+        found[f"preference_accuracy_{name}"] = right / len(pairs)
     return found
 
 

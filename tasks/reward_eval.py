@@ -1,29 +1,33 @@
-"""Stage `reward_eval`: examine the reward model on held-out preferences, and decide whether PPO may use it."""
+"""Stage `reward_eval`: examine the reward model on held-out preferences, and decide whether PPO may use
+it."""
+
+from functools import partial
 
 from tasks.stage import Stage, StageRun
 
 
 def program(run: StageRun) -> None:
-    """Examine the reward model on held-out preferences, and decide whether PPO may use it."""
+    """Write the examination to reports/reward/report, and the decision whether PPO may use the model to
+    gate.json."""
     from plumbline.alignment.reward import RewardModel
     from plumbline.errors import UserError
     from plumbline.evaluation.examination import examine, score_comparisons
     from plumbline.evaluation.gate import write_verdict
     from plumbline.evaluation.reward_report import gate, write_report
     from plumbline.preferences.batches.manifest import read_manifest
-    from plumbline.preferences.prepare import reader as prepared
+    from plumbline.preferences.prepare.reader import preferences
     from plumbline.preferences.simulated import gold_reward
     from plumbline.preferences.types import comparisons_of
 
     chosen = run.params.reward_eval
     data = run.root / "data/prepared"
-    comparisons = [pair for preference in prepared.preferences(data, "heldout") for pair in comparisons_of(preference)]
+    comparisons = [pair for row in preferences(data, "heldout") for pair in comparisons_of(row)]
     if all(pair.label == "tie" for pair in comparisons):
-        raise UserError(f"All {len(comparisons)} held-out comparisons are ties, so there is nothing to examine the "
-                        "reward model on. Add preferences to snapshot.sources, or raise ingest.heldout_fraction.")
+        raise UserError(f"All {len(comparisons)} held-out comparisons are ties, so there is nothing to "
+                        "examine the reward model on. Add preferences to snapshot.sources, or raise "
+                        "ingest.heldout_fraction.")
     model = RewardModel.load(run.root / "models/reward/model", chosen.precision)
-    scored = score_comparisons(comparisons, lambda texts: model.score(
-        texts, report=lambda step, total: run.report(step, total, what="scoring")))
+    scored = score_comparisons(comparisons, partial(model.score, report=partial(run.report, what="scoring")))
     gold = gold_reward if read_manifest(data).simulated else None
     found = examine(scored, gold, chosen.bootstrap_samples, run.params.seed)
     reasons = gate(found, chosen.min_accuracy)

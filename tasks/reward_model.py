@@ -1,10 +1,12 @@
 """Stage `reward_model`: learn from comparisons which response is better, starting from the SFT policy."""
 
+from itertools import islice
+
 from tasks.stage import Stage, StageRun
 
 
 def program(run: StageRun) -> None:
-    """Leave the reward model, centred on the SFT policy, in models/reward/model."""
+    """Write the reward model, centred on the SFT policy, to models/reward/model."""
     import torch
 
     from plumbline.alignment.reward import RewardModel
@@ -15,16 +17,22 @@ def program(run: StageRun) -> None:
     from plumbline.preferences.prepare.reader import preferences, prompts
     from plumbline.preferences.types import comparisons_of
 
-    params, seed, data = run.params.reward_model, run.params.seed, run.root / "data/prepared"
-    reward = RewardModel.from_policy(run.root / "models/sft/model", params.max_length, seed)
-    train, validation = ([pair for row in preferences(data, split) for pair in comparisons_of(row)]
-                         for split in ("train", "validation"))
+    params = run.params.reward_model
+    seed = run.params.seed
+    data = run.root / "data/prepared"
+    sft_folder = run.root / "models/sft/model"
+    reward = RewardModel.from_policy(sft_folder, params.max_length, seed)
+    train = [pair for row in preferences(data, "train") for pair in comparisons_of(row)]
+    validation = [pair for row in preferences(data, "validation") for pair in comparisons_of(row)]
     metrics = train_reward_model(reward, train, validation, params, seed, run.report)
-    sft = LanguageModel.load(run.root / "models/sft/model")
-    asked = [ids for prompt in prompts(data, "train") if len(ids := encode_prompt(sft.tokenizer, prompt))
-             <= params.max_length // 2][: params.centering_samples]
-    answers = sample_all(sft.model, asked, max_response=params.max_length // 2, stop=stop_token(sft.tokenizer),
-                         temperature=1.0, generator=torch.Generator().manual_seed(seed), batch_size=64)
+
+    # Shift the rewards so that responses of the SFT policy score 0 on average.
+    sft = LanguageModel.load(sft_folder)
+    half = params.max_length // 2
+    encoded = (encode_prompt(sft.tokenizer, prompt) for prompt in prompts(data, "train"))
+    asked = list(islice((ids for ids in encoded if len(ids) <= half), params.centering_samples))
+    answers = sample_all(sft.model, asked, max_response=half, stop=stop_token(sft.tokenizer), temperature=1.0,
+                         generator=torch.Generator().manual_seed(seed), batch_size=64)
     offset = reward.centre([prompt + answer.ids for prompt, answer in zip(asked, answers, strict=True)])
     reward.save(run.folder / "model")
     run.finish(metrics | {"offset": offset})

@@ -1,4 +1,5 @@
-"""Stage `sft`: fine-tune the base model on demonstrations. What comes out is also the reference of PPO's KL penalty."""
+"""Stage `sft`: fine-tune the base model on demonstrations. The result is also the reference of PPO's KL
+penalty."""
 
 from tasks.stage import Stage, StageRun
 
@@ -6,13 +7,14 @@ SAMPLES = 12
 
 
 def program(run: StageRun) -> None:
-    """Leave the SFT policy in models/sft/model, and what it says to a few validation prompts in samples.md."""
+    """Write the SFT policy to models/sft/model, and its answers to a few validation prompts to samples.md."""
     from plumbline.alignment.sft import train_sft
     from plumbline.lm.base import LanguageModel
     from plumbline.lm.sample_page import respond, samples_page
     from plumbline.preferences.prepare.reader import demonstrations, prompts
 
-    params, data = run.params.sft, run.root / "data/prepared"
+    params = run.params.sft
+    data = run.root / "data/prepared"
     lm = LanguageModel.load(run.root / "models/base/model")
     metrics = train_sft(lm, demonstrations(data, "train"), demonstrations(data, "validation"), params,
                         run.params.seed, run.report)

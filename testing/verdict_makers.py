@@ -2,26 +2,27 @@
 
 import secrets
 
-from plumbline.feedback.store import Store, now
-from plumbline.feedback.verdicts import Answer, Pair, Verdict
+from plumbline.feedback.store import FeedbackStore, now
+from plumbline.feedback.verdicts import OfferedAnswer, OfferedPair, Verdict
 from plumbline.preferences.types import Message
 
 
-def pair_number(number: int, answers: int = 2) -> Pair:
+def pair_number(number: int, answers: int = 2) -> OfferedPair:
     """A pair of a champion's answer and others."""
-    made = tuple(Answer(f"Answer {place} to {number}", ("champion", "SFT", "challenger", "base")[place], f"{place}.dir",
-                        1.0 - place) for place in range(answers))
-    return Pair((Message("user", f"Question {number}?"),), made, "close", "question", "feedback")
+    models = ("champion", "SFT", "challenger", "base")
+    made = tuple(OfferedAnswer(f"Answer {place} to {number}", models[place], f"{place}.dir", 1.0 - place)
+                 for place in range(answers))
+    return OfferedPair((Message("user", f"Question {number}?"),), made, "close", "question", "feedback")
 
 
-def verdict(pair: Pair, choice: str = "A", **changed: object) -> Verdict:
+def verdict(pair: OfferedPair, choice: str = "A", **changed: object) -> Verdict:
     """A verdict of Ada's."""
     values = {"key": secrets.token_hex(8), "annotator": "ada", "session": "s1",
               "shown": tuple(range(len(pair.answers))), "time": now(), **changed}
     return Verdict(pair=pair.id, choice=choice, **values)  # type: ignore[arg-type]
 
 
-def say(store: Store, *verdicts: Verdict) -> None:
+def say(store: FeedbackStore, *verdicts: Verdict) -> None:
     """Send verdicts and wait until they are acknowledged."""
     for written in [store.submit(one) for one in verdicts]:
         written.result(30)

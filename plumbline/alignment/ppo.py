@@ -1,10 +1,30 @@
 """Proximal policy optimisation of a language model against a reward model.
 
-One episode is one response; the action is a token; the reward model's score comes with the last token and every token
-pays for moving away from the frozen SFT policy (Ziegler et al. 2019; Stiennon et al. 2020; Ouyang et al. 2022). Policy
-and value are separate models, the value starting as the reward model. Departures from the textbook: rewards are neither
-whitened nor clipped, since the reward model is centred; a response that does not stop gets a fixed reward instead of
-the model's; dropout is off everywhere, so that the ratio is exactly 1 before the first step.
+One episode is one response; the action is a token; the reward model's score comes with the last token, and
+every token pays for moving away from the frozen SFT policy (Ziegler et al. 2019; Stiennon et al. 2020; Ouyang
+et al. 2022). Policy and value are separate models; the value model starts as the reward model. One update:
+
+    prompts    = the next batch; each is used once before any again       _next_prompts
+    responses  = sample(policy, prompts)                                  sampling.py  sample
+    old, ref   = log-probabilities of the tokens, under policy and SFT    rollout.py   response_log_probs
+    values     = value model, just before each token                      rollout.py   response_values
+    score      = reward model, at the last token                          rollout.py   roll_out
+    kl         = old - ref                                                rollout.py   roll_out
+    rewards    = -beta * kl at each token, + score at the last one        ppo_math.py  token_rewards
+    A, returns = GAE(rewards, values)                                     ppo_math.py  advantages_and_returns
+    A          = whiten(A)                                                ppo_math.py  whiten
+    for each epoch, for each random minibatch of the responses:           _learn
+        for each micro-batch:                                             _step
+            new         = log-probabilities under the policy of now       rollout.py   response_log_probs
+            ratio       = exp(new - old)
+            policy loss = max(-A * ratio, -A * clip(ratio, 1 - e, 1 + e)) ppo_math.py  policy_loss
+            value loss  = squared error, the larger of free and clipped   ppo_math.py  value_loss
+        clip the gradient norms, step both optimizers                     _step
+    beta       = steered towards the target KL, if there is one           ppo_math.py  KLController
+
+Departures from the textbook: rewards are neither whitened nor clipped, because the reward model is centred; a
+response that does not stop gets a fixed reward instead of the model's; dropout is off everywhere, so that the
+ratio is exactly 1 before the first step.
 
     python -m tasks.ppo          # in a workspace, after sft and reward_model
 """
@@ -13,6 +33,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -31,11 +52,12 @@ from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Prompt
 
 Metrics = dict[str, float]
+TOKEN_MEANS = ("policy_loss", "value_loss", "clip_fraction", "approx_kl", "ratio")
 
 
 @dataclass
 class Learner:
-    """What PPO changes: the two models, their optimizers, the KL weight, the order of prompts, the random state."""
+    """Everything that an update changes: models, optimizers, KL weight, order of prompts, random state."""
 
     policy: PreTrainedModel
     value: PreTrainedModel
@@ -44,42 +66,65 @@ class Learner:
     kl: ppo_math.KLController
     generator: torch.Generator
     queue: list[int]
+    """Prompts still to be used in this pass over them, by their place."""
     update: int = 0
+    """Updates done."""
+
+    @classmethod
+    def new(cls, policy: PreTrainedModel, value: PreTrainedModel, params: PpoParams, seed: int) -> "Learner":
+        """Return the learner before its first update."""
+        return cls(
+            policy.eval(), value.eval(), adamw(policy.parameters(), params.learning_rate),
+            adamw(value.parameters(), params.value_learning_rate),
+            ppo_math.KLController(params.kl_coef, params.kl_target, params.kl_horizon),
+            torch.Generator().manual_seed(seed), queue=[])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all state, torch's own random state included."""
+        return {
+            "update": self.update, "queue": self.queue, "kl_coef": self.kl.coef,
+            "generator": self.generator.get_state(), "torch": torch.get_rng_state(),
+            "policy": self.policy.state_dict(), "value": self.value.state_dict(),
+            "policy_optimizer": self.policy_optimizer.state_dict(),
+            "value_optimizer": self.value_optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the state that `state_dict` returned, torch's own random state included."""
+        self.update = state["update"]
+        self.queue = state["queue"]
+        self.kl.coef = state["kl_coef"]
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+        self.policy.load_state_dict(state["policy"])
+        self.value.load_state_dict(state["value"])
+        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        self.value_optimizer.load_state_dict(state["value_optimizer"])
 
 
 def train_ppo(
-    policy: LanguageModel,
-    reference: PreTrainedModel,
-    value: PreTrainedModel,
-    reward: RewardModel,
-    prompts: Sequence[Prompt],
-    params: PpoParams,
-    seed: int,
-    report: ReportStep,
-    checkpoint_folder: Path,
+    policy: LanguageModel, reference: PreTrainedModel, value: PreTrainedModel, reward: RewardModel,
+    prompts: Sequence[Prompt], params: PpoParams, seed: int, report: ReportStep, checkpoint_folder: Path,
 ) -> Metrics:
-    """Train `policy` and `value` in place; go on from a checkpoint in `checkpoint_folder` if there is one.
+    """Train `policy` and `value` in place; resume from a checkpoint in `checkpoint_folder` if there is one.
 
-    Returns the metrics of the last tenth of the updates, averaged. Raises UserError if no prompt fits `max_prompt`,
-    when the training diverges, and when the KL to the reference is clearly negative, which can only be a fault in the
-    log-probabilities.
+    Returns the metrics of the last tenth of the updates, averaged. Raises UserError if no prompt fits
+    `max_prompt`, if the training diverges, and if the KL to the reference is clearly negative, which can only
+    be a fault in the log-probabilities.
     """
     torch.manual_seed(seed)
-    encoded = [ids for prompt in prompts if len(ids := encode_prompt(policy.tokenizer, prompt)) <= params.max_prompt]
-    if not encoded:
-        raise UserError(f"None of the {len(prompts)} prompts fits ppo.max_prompt = {params.max_prompt} tokens. "
-                        "Raise it.")
-    if params.minibatches > params.batch_size:
-        raise UserError(f"ppo.minibatches = {params.minibatches} leaves some without a response: ppo.batch_size is "
-                        f"{params.batch_size}. Lower the one or raise the other.")
-    learner = Learner(
-        policy.model.eval(), value.eval(),
-        adamw(policy.model.parameters(), params.learning_rate), adamw(value.parameters(), params.value_learning_rate),
-        ppo_math.KLController(params.kl_coef, params.kl_target, params.kl_horizon),
-        torch.Generator().manual_seed(seed), [])
+    encoded = _encode(policy, prompts, params)
+    learner = Learner.new(policy.model, value, params, seed)
+    history: list[Metrics] = []
     checkpoint = Checkpoint(checkpoint_folder)
-    history = checkpoint.restore(learner)
-    sampler = policy.model if params.precision == "fp32" else copy.deepcopy(policy.model).to(torch.bfloat16)
+    if state := checkpoint.load():
+        learner.load_state_dict(state["learner"])
+        history = state["history"]
+
+    # In bf16 a copy of the policy samples; its weights are renewed before each batch.
+    sampler = policy.model
+    if params.precision != "fp32":
+        sampler = copy.deepcopy(policy.model).to(torch.bfloat16)
     stop = stop_token(policy.tokenizer)
     while learner.update < params.updates:
         _anneal(learner, params)
@@ -88,23 +133,41 @@ def train_ppo(
         batch = _next_prompts(learner, encoded, params.batch_size)
         responses = sample(sampler, batch, max_response=params.max_response, stop=stop,
                            temperature=params.temperature, generator=learner.generator)
-        rollout = roll_out(batch, responses, policy.model, reference, value, reward, temperature=params.temperature,
-                           missing_stop_reward=params.missing_stop_reward, precision=params.precision,
-                           micro_batch_size=params.micro_batch_size)
+        rollout = roll_out(
+            batch, responses, policy.model, reference, value, reward, temperature=params.temperature,
+            missing_stop_reward=params.missing_stop_reward, precision=params.precision,
+            micro_batch_size=params.micro_batch_size)
         metrics = _learn(learner, rollout, params)
+
         learner.update += 1
         history.append(metrics)
         report(learner.update, params.updates, metrics)
         if learner.update % params.checkpoint_every == 0 and learner.update < params.updates:
-            checkpoint.save(learner, history)
-    last = history[-max(1, params.updates // 10) :]
-    moved = rearranged(policy.tokenizer, prompts)
-    return _averages(last) | {"prompts": len(encoded), "dropped_too_long": len(prompts) - len(encoded),
-                              **({"system_before_user": moved} if moved else {})}
+            checkpoint.save(learner.update, {"learner": learner.state_dict(), "history": history})
+
+    metrics = average(history[-max(1, params.updates // 10) :])
+    metrics |= {"prompts": len(encoded), "dropped_too_long": len(prompts) - len(encoded)}
+    if moved := rearranged(policy.tokenizer, prompts):
+        metrics["system_before_user"] = moved
+    return metrics
 
 
-def _averages(history: Sequence[Metrics]) -> Metrics:
-    """The mean of each figure over the updates that have it."""
+def _encode(policy: LanguageModel, prompts: Sequence[Prompt], params: PpoParams) -> list[list[int]]:
+    """Return the ids of the prompts that fit `max_prompt`. Raises UserError if there are none to learn
+    from."""
+    encoded = [encode_prompt(policy.tokenizer, prompt) for prompt in prompts]
+    encoded = [ids for ids in encoded if len(ids) <= params.max_prompt]
+    if not encoded:
+        raise UserError(f"None of the {len(prompts)} prompts fits ppo.max_prompt = {params.max_prompt} "
+                        "tokens. Raise it.")
+    if params.minibatches > params.batch_size:
+        raise UserError(f"ppo.minibatches = {params.minibatches} leaves some without a response: "
+                        f"ppo.batch_size is {params.batch_size}. Lower the one or raise the other.")
+    return encoded
+
+
+def average(history: Sequence[Metrics]) -> Metrics:
+    """Return the mean of each figure over the updates that have it."""
     found: dict[str, list[float]] = {}
     for metrics in history:
         for name, value in metrics.items():
@@ -113,88 +176,101 @@ def _averages(history: Sequence[Metrics]) -> Metrics:
 
 
 def _learn(learner: Learner, rollout: Rollout, params: PpoParams) -> Metrics:
-    """One round of learning from one batch of experience. Returns its metrics."""
+    """Update policy, value and KL weight from one batch of experience. Returns the update's metrics."""
     mask_BR = rollout.sequences.mask_BR
     kl = float(rollout.kl_BR.sum(1).mean())
     if kl < -1.0:
-        raise UserError(f"The KL of the policy to the reference is {kl:.2f} nats a response. A KL cannot be negative, "
-                        "so sampling and scoring disagree about the policy: is the reference the SFT model that the "
-                        "policy started from, and does ppo.temperature match the sampling?")
+        raise UserError(f"The KL of the policy to the reference is {kl:.2f} nats a response. A KL cannot be "
+                        "negative, so sampling and scoring disagree about the policy: is the reference the "
+                        "SFT model that the policy started from, and does ppo.temperature match the "
+                        "sampling?")
+
+    # The targets of learning stay fixed for all epochs over this batch.
     rewards_BR = ppo_math.token_rewards(rollout.score_B, rollout.kl_BR, mask_BR, learner.kl.coef)
     advantages_BR, returns_BR = ppo_math.advantages_and_returns(
         rewards_BR, rollout.values_BR, mask_BR, params.gamma, params.gae_lambda)
     advantages_BR = ppo_math.whiten(advantages_BR, mask_BR)
-    sums = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "approx_kl", "ratio", "tokens"), 0.0)
-    norms: list[tuple[float, float]] = []
+
+    sums = dict.fromkeys((*TOKEN_MEANS, "tokens", "policy_grad_norm", "value_grad_norm"), 0.0)
     for _ in range(params.epochs):
         order = torch.randperm(len(mask_BR), generator=learner.generator).to(mask_BR.device)
         for minibatch in order.tensor_split(params.minibatches):
-            norms.append(_step(learner, rollout, advantages_BR, returns_BR, minibatch, params, sums))
-    metrics = {name: total / sums["tokens"] for name, total in sums.items() if name != "tokens"}
+            _step(learner, rollout, advantages_BR, returns_BR, minibatch, params, sums)
+
+    steps = params.epochs * params.minibatches
+    metrics = {name: sums[name] / sums["tokens"] for name in TOKEN_MEANS}
     metrics |= _describe(rollout, returns_BR) | {"kl": kl, "kl_coef": learner.kl.coef}
-    metrics |= {"policy_grad_norm": sum(n for n, _ in norms) / len(norms),
-                "value_grad_norm": sum(n for _, n in norms) / len(norms)}
+    metrics |= {name: sums[name] / steps for name in ("policy_grad_norm", "value_grad_norm")}
     learner.kl.update(kl, len(mask_BR))
     return metrics
 
 
 def _step(
-    learner: Learner, rollout: Rollout, advantages_BR: torch.Tensor, returns_BR: torch.Tensor, minibatch: torch.Tensor,
-    params: PpoParams, sums: dict[str, float],
-) -> tuple[float, float]:
-    """One optimizer step of policy and value. The loss is a mean over the tokens of the whole minibatch, so its split
-    into micro-batches changes nothing. Adds to `sums`; returns the two gradient norms."""
+    learner: Learner, rollout: Rollout, advantages_BR: torch.Tensor, returns_BR: torch.Tensor,
+    minibatch: torch.Tensor, params: PpoParams, sums: dict[str, float],
+) -> None:
+    """Make one optimizer step of policy and value, on the rows `minibatch` of the batch. Adds its figures to
+    `sums`.
+
+    The loss is a mean over the tokens of the whole minibatch, so its division into micro-batches changes
+    nothing.
+    """
     tokens = rollout.sequences.mask_BR[minibatch].sum()
     for rows in rollout.sequences.micro_batches(minibatch, params.micro_batch_size):
+        # The micro-batch has its own, smaller width: columns of padding alone are cut off.
         sequences = rollout.sequences.rows(rows)
         mask_BR = sequences.mask_BR
         old_BR, old_values_BR, advantage_BR, return_BR = (
             whole[rows, : mask_BR.shape[1]]
             for whole in (rollout.log_probs_BR, rollout.values_BR, advantages_BR, returns_BR))
+
         new_BR = response_log_probs(learner.policy, sequences, params.temperature, params.precision)
         policy = ppo_math.policy_loss(new_BR, old_BR, advantage_BR, mask_BR, params.clip)
         (policy.loss / tokens).backward()
+
         values_BR = response_values(learner.value, sequences, params.precision)
         value = ppo_math.value_loss(values_BR, old_values_BR, return_BR, mask_BR, params.value_clip)
         (value / tokens).backward()
-        for name, total in (("policy_loss", policy.loss), ("value_loss", value), ("clip_fraction", policy.clipped),
-                            ("approx_kl", policy.approx_kl), ("ratio", policy.ratio), ("tokens", mask_BR.sum())):
+
+        totals = (policy.loss, value, policy.clipped, policy.approx_kl, policy.ratio, mask_BR.sum())
+        for name, total in zip((*TOKEN_MEANS, "tokens"), totals, strict=True):
             sums[name] += float(total.detach())
-    norms = [float(torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm))
-             for model in (learner.policy, learner.value)]
-    require_finite(sums | {"policy_grad_norm": norms[0], "value_grad_norm": norms[1]}, "ppo",
-                   f"update {learner.update + 1} of {params.updates}")
+
+    for name, model in (("policy_grad_norm", learner.policy), ("value_grad_norm", learner.value)):
+        sums[name] += float(torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm))
+    require_finite(sums, "ppo", f"update {learner.update + 1} of {params.updates}")
     for optimizer in (learner.policy_optimizer, learner.value_optimizer):
         optimizer.step()
         optimizer.zero_grad()
-    return norms[0], norms[1]
 
 
 def _describe(rollout: Rollout, returns_BR: torch.Tensor) -> Metrics:
-    """What the responses of this batch were like."""
+    """Return means over the responses of this batch, and how well the values explain their returns."""
     mask_BR = rollout.sequences.mask_BR
-    stopped = rollout.stopped_B
-    explained = ppo_math.explained_variance(rollout.values_BR, returns_BR, mask_BR)
-    return {
+    metrics = {
         "reward": float(rollout.score_B.mean()),
-        # Minus the mean log-probability of what was sampled is an unbiased estimate of the entropy a token.
+        # Minus the mean log-probability of the sampled tokens is an unbiased estimate of the entropy a token.
         "entropy": -float(ppo_math.masked_mean(rollout.log_probs_BR, mask_BR)),
         "length": float(mask_BR.sum(1).float().mean()),
-        "stopped": float(stopped.float().mean()),
-        **({"explained_variance": explained} if explained is not None else {}),
+        "stopped": float(rollout.stopped_B.float().mean()),
     }
+    explained = ppo_math.explained_variance(rollout.values_BR, returns_BR, mask_BR)
+    if explained is not None:
+        metrics["explained_variance"] = explained
+    return metrics
 
 
 def _next_prompts(learner: Learner, encoded: Sequence[list[int]], size: int) -> list[list[int]]:
-    """The next `size` prompts; every prompt is used once before any is used again."""
+    """Return the next `size` prompts; every prompt is used once before any is used again."""
     while len(learner.queue) < size:
         learner.queue += torch.randperm(len(encoded), generator=learner.generator).tolist()
-    taken, learner.queue = learner.queue[:size], learner.queue[size:]
+    taken = learner.queue[:size]
+    learner.queue = learner.queue[size:]
     return [encoded[i] for i in taken]
 
 
 def _anneal(learner: Learner, params: PpoParams) -> None:
-    """Both learning rates fall linearly to 0 over the updates."""
+    """Set both learning rates, which fall linearly to 0 over the updates (Huang et al. 2022, detail 4)."""
     left = 1 - learner.update / params.updates
     learner.policy_optimizer.param_groups[0]["lr"] = params.learning_rate * left
     learner.value_optimizer.param_groups[0]["lr"] = params.value_learning_rate * left

@@ -1,6 +1,7 @@
-"""The arithmetic of PPO (Schulman et al. 2017, arXiv 1707.06347) on padded batches, free of any model.
+"""The arithmetic of PPO (Schulman et al. 2017, arXiv 1707.06347) on padded batches, without any model.
 
-Shapes: B responses, R response tokens padded on the right, `mask_BR` 1 at real tokens. Every result is 0 at padding.
+Shapes: B responses, R response tokens padded on the right, `mask_BR` 1 at real tokens. Every result is 0 at
+padding.
 """
 
 from dataclasses import dataclass
@@ -9,30 +10,34 @@ import torch
 
 
 def token_log_probs(logits_BRV: torch.Tensor, ids_BR: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Log-probability [B, R] of each token under the distribution that it was sampled from.
+    """Return the log-probability [B, R], in nats, of each token under the distribution it was sampled from.
 
-    The temperature belongs here as much as in sampling: without it the ratio compares two different policies (Huang et
-    al. 2023, "The N implementation details of RLHF with PPO", policy detail 1). fp32, whatever the model computed in.
+    The temperature belongs here as much as in sampling: without it the ratio compares two different policies
+    (Huang et al. 2023, "The N implementation details of RLHF with PPO", policy detail 1). Always in fp32.
     """
     log_probs_BRV = (logits_BRV.float() / temperature).log_softmax(-1)
     return log_probs_BRV.gather(-1, ids_BR[..., None]).squeeze(-1)
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the real tokens; 0 if there are none."""
+    """Return the mean over the real tokens; 0 if there are none."""
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
 def whiten(values_BR: torch.Tensor, mask_BR: torch.Tensor) -> torch.Tensor:
-    """Shift and scale the real tokens to mean 0 and variance 1; a single token only loses its mean."""
+    """Return the values shifted and scaled to mean 0 and variance 1 over the real tokens; [B, R]."""
     mean = masked_mean(values_BR, mask_BR)
     variance = masked_mean((values_BR - mean) ** 2, mask_BR)
     return (values_BR - mean) * torch.rsqrt(variance + 1e-8) * mask_BR
 
 
-def token_rewards(score_B: torch.Tensor, kl_BR: torch.Tensor, mask_BR: torch.Tensor, kl_coef: float) -> torch.Tensor:
-    """Reward [B, R] of each token: the KL penalty everywhere, and the score at the last real token (Ziegler et al.
-    2019, arXiv 1909.08593, equation 2)."""
+def token_rewards(
+    score_B: torch.Tensor, kl_BR: torch.Tensor, mask_BR: torch.Tensor, kl_coef: float
+) -> torch.Tensor:
+    """Return the reward [B, R] of each token: -kl_coef * kl, plus the score at the last real token.
+
+    Ziegler et al. 2019, arXiv 1909.08593, equation 2.
+    """
     rewards_BR = -kl_coef * kl_BR * mask_BR
     last_B = mask_BR.sum(1) - 1
     rewards_BR[torch.arange(len(score_B)), last_B.long()] += score_B
@@ -42,10 +47,11 @@ def token_rewards(score_B: torch.Tensor, kl_BR: torch.Tensor, mask_BR: torch.Ten
 def advantages_and_returns(
     rewards_BR: torch.Tensor, values_BR: torch.Tensor, mask_BR: torch.Tensor, gamma: float, gae_lambda: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Generalised advantage estimates and value targets, both [B, R] (Schulman et al. 2016, arXiv 1506.02438, eq. 16).
+    """Return generalised advantage estimates and value targets (returns), both [B, R].
 
-    A response ends at its last real token: nothing is worth anything after it. A response that was cut has been given
-    its own reward for that (`missing_stop_reward`), so it needs no bootstrap either.
+    delta_t = r_t + gamma * V_(t+1) - V_t, and A_t = delta_t + gamma * lambda * A_(t+1) (Schulman et al. 2016,
+    arXiv 1506.02438, equation 16). V is 0 after the last real token: the response ends there. A response that
+    was cut needs no bootstrap either, because it got a reward of its own for that (`missing_stop_reward`).
     """
     mask_BR = mask_BR.to(values_BR.dtype)
     values_BR = values_BR * mask_BR
@@ -54,7 +60,7 @@ def advantages_and_returns(
     next_value_B = torch.zeros_like(running_B)
     for t in reversed(range(values_BR.shape[1])):
         delta_B = rewards_BR[:, t] + gamma * next_value_B - values_BR[:, t]
-        # At padding both carried quantities stay 0, so the last real token sees nothing of what stands behind it.
+        # At padding A and V stay 0, so the last real token gets nothing from the columns behind it.
         running_B = (delta_B + gamma * gae_lambda * running_B) * mask_BR[:, t]
         next_value_B = values_BR[:, t]
         advantages_BR[:, t] = running_B
@@ -63,7 +69,7 @@ def advantages_and_returns(
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """Sums over real tokens, so that micro-batches add up to their minibatch exactly."""
+    """Sums over the real tokens, so that micro-batches add up to their minibatch exactly."""
 
     loss: torch.Tensor
     clipped: torch.Tensor
@@ -72,26 +78,33 @@ class PolicyLoss:
 
 
 def policy_loss(
-    new_BR: torch.Tensor, old_BR: torch.Tensor, advantages_BR: torch.Tensor, mask_BR: torch.Tensor, clip: float
+    new_BR: torch.Tensor, old_BR: torch.Tensor, advantages_BR: torch.Tensor, mask_BR: torch.Tensor,
+    clip: float,
 ) -> PolicyLoss:
-    """The clipped surrogate objective, negated (Schulman et al. 2017, equation 7). `new`, `old`: log-probabilities."""
+    """Return the clipped surrogate objective, negated: max(-A * ratio, -A * clip(ratio, 1 - clip, 1 + clip)).
+
+    The ratio is exp(new - old) of the log-probabilities (Schulman et al. 2017, equation 7).
+    """
     log_ratio_BR = (new_BR - old_BR) * mask_BR
     ratio_BR = log_ratio_BR.exp()
     unclipped_BR = -advantages_BR * ratio_BR
     clipped_BR = -advantages_BR * ratio_BR.clamp(1 - clip, 1 + clip)
     with torch.no_grad():
         was_clipped = ((clipped_BR > unclipped_BR) * mask_BR).sum()
-        # The k3 estimator of KL(old, new): never negative, low variance (Schulman 2020, "Approximating KL divergence").
+        # The k3 estimator of KL(old, new): never negative, of low variance (Schulman 2020, "Approximating KL
+        # divergence").
         approx_kl = ((ratio_BR - 1 - log_ratio_BR) * mask_BR).sum()
-    return PolicyLoss((torch.maximum(unclipped_BR, clipped_BR) * mask_BR).sum(), was_clipped, approx_kl,
-                      (ratio_BR.detach() * mask_BR).sum())
+    loss = (torch.maximum(unclipped_BR, clipped_BR) * mask_BR).sum()
+    return PolicyLoss(loss, was_clipped, approx_kl, (ratio_BR.detach() * mask_BR).sum())
 
 
 def value_loss(
     new_BR: torch.Tensor, old_BR: torch.Tensor, returns_BR: torch.Tensor, mask_BR: torch.Tensor, clip: float
 ) -> torch.Tensor:
-    """Half the squared error, the larger of the free one and the one kept near the old value, summed over real tokens
-    (openai/lm-human-preferences, `train_policy.py`)."""
+    """Return half the squared error summed over the real tokens, the larger of two at each token: of the new
+    value, and of the new value clipped to `clip` around the old one (openai/lm-human-preferences,
+    `train_policy.py`).
+    """
     near_BR = old_BR + (new_BR - old_BR).clamp(-clip, clip)
     error_BR = torch.maximum((new_BR - returns_BR) ** 2, (near_BR - returns_BR) ** 2)
     return 0.5 * (error_BR * mask_BR).sum()
@@ -99,9 +112,9 @@ def value_loss(
 
 @dataclass
 class KLController:
-    """The weight of the KL penalty; adaptive if there is a target (Ziegler et al. 2019, section 2.2).
+    """The weight of the KL penalty, beta; adaptive if there is a target (Ziegler et al. 2019, section 2.2).
 
-    `target` is in nats a response: KL summed over tokens, averaged over responses. `coef` is part of a checkpoint.
+    `target` is in nats a response: KL summed over tokens, averaged over responses. `horizon` is in episodes.
     """
 
     coef: float
@@ -115,12 +128,16 @@ class KLController:
             self.coef *= 1 + error * episodes / self.horizon
 
 
-def explained_variance(values_BR: torch.Tensor, returns_BR: torch.Tensor, mask_BR: torch.Tensor) -> float | None:
-    """Share of the variance of the returns that the values account for: 1 is perfect, 0 no better than a constant.
+def explained_variance(
+    values_BR: torch.Tensor, returns_BR: torch.Tensor, mask_BR: torch.Tensor
+) -> float | None:
+    """Return the share of the returns' variance that the values explain: 1 is perfect, 0 no better than a
+    constant.
 
-    None where the returns are all the same: then there is nothing to account for.
+    1 - Var(returns - values) / Var(returns); None if all returns are the same.
     """
-    returns, values = returns_BR[mask_BR.bool()], values_BR[mask_BR.bool()]
+    returns = returns_BR[mask_BR.bool()]
+    values = values_BR[mask_BR.bool()]
     variance = returns.var(correction=0)
     if variance == 0:
         return None

@@ -33,18 +33,14 @@ class TokenizedComparison:
 
 
 def train_reward_model(
-    reward: RewardModel,
-    train: Sequence[Comparison],
-    validation: Sequence[Comparison],
-    params: RewardModelParams,
-    seed: int,
-    report: ReportStep,
+    reward: RewardModel, train: Sequence[Comparison], validation: Sequence[Comparison],
+    params: RewardModelParams, seed: int, report: ReportStep,
 ) -> dict[str, float]:
     """Train `reward` in place.
 
-    Returns validation loss (nats a pair) and accuracy, the steps, and the pairs used and dropped; the accuracy is
-    left out if every validation pair is a tie. Raises UserError if truncation leaves no pair to learn from, and if
-    the training diverges.
+    Returns validation loss (nats a pair) and accuracy, the steps, and the pairs used and dropped; the
+    accuracy is left out if every validation pair is a tie. Raises UserError if truncation leaves no pair to
+    learn from, and if the training diverges.
     """
     torch.manual_seed(seed)
     pairs = encode(reward, train)
@@ -80,7 +76,8 @@ def train_reward_model(
 
 
 def encode(reward: RewardModel, comparisons: Sequence[Comparison]) -> list[TokenizedComparison]:
-    """Encode both conversations of each comparison, cut as for scoring; leave out pairs that became identical."""
+    """Encode both conversations of each comparison, cut as for scoring; leave out pairs that became
+    identical."""
     pairs = []
     for comparison in comparisons:
         first, second = (reward.encode(comparison.prompt, response) for response in comparison.responses)
@@ -109,7 +106,8 @@ def shuffled_batches(
 
 
 def bradley_terry(difference_B: torch.Tensor, first_wins_B: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy [B], in nats, between the observed outcome and sigmoid(difference of rewards)."""
+    """Return the cross-entropy [B], in nats, between the observed outcome and sigmoid(difference of
+    rewards)."""
     return first_wins_B * softplus(-difference_B) + (1 - first_wins_B) * softplus(difference_B)
 
 
@@ -117,7 +115,8 @@ def bradley_terry(difference_B: torch.Tensor, first_wins_B: torch.Tensor) -> tor
 def evaluate(
     reward: RewardModel, pairs: Sequence[TokenizedComparison], params: RewardModelParams
 ) -> dict[str, float]:
-    """Return mean `loss` and `accuracy` over the pairs; the accuracy leaves ties out and counts equal scores half."""
+    """Return mean `loss` and `accuracy` over the pairs; the accuracy leaves ties out and counts equal scores
+    half."""
     sums = _Sums()
     for start in range(0, len(pairs), params.micro_batch_size):
         sums.forward(reward, pairs[start : start + params.micro_batch_size], params)
@@ -127,7 +126,8 @@ def evaluate(
 def accumulate_gradient(
     reward: RewardModel, batch: Sequence[TokenizedComparison], params: RewardModelParams
 ) -> dict[str, float]:
-    """Add the gradient of the batch's mean loss, however the batch is split. Return mean `loss` and `accuracy`."""
+    """Add the gradient of the batch's mean loss, however the batch is split. Return mean `loss` and
+    `accuracy`."""
     sums = _Sums()
     for start in range(0, len(batch), params.micro_batch_size):
         loss = sums.forward(reward, batch[start : start + params.micro_batch_size], params)
@@ -148,8 +148,9 @@ class _Sums:
     ) -> torch.Tensor:
         """Return the sum of the losses of a micro-batch, with its graph, and add its figures to the sums."""
         # One forward for both sides: they share their lengths more than two random conversations do.
+        rows = [pair.first for pair in batch] + [pair.second for pair in batch]
         with autocast(params.precision):
-            scores = last_scores(reward.model, [pair.first for pair in batch] + [pair.second for pair in batch])
+            scores = last_scores(reward.model, rows)
         difference_B = scores[: len(batch)] - scores[len(batch) :]
         wins_B = torch.tensor([pair.first_wins for pair in batch], device=difference_B.device)
         loss = bradley_terry(difference_B, wins_B).sum()

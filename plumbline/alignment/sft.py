@@ -1,9 +1,10 @@
 """Supervised fine-tuning: learn to respond as the demonstrations do.
 
-The loss is on the response alone, its stop token included, so that the model learns to end (a model that masks it never
-stops: huggingface/trl#1623). Demonstrations are packed into full rows; attention stays within each of them, because the
-positions start again at 0 and transformers builds a block-diagonal mask from that. Where an architecture does not heed
-that, which is found out first, each demonstration has a row of its own with a mask.
+The loss is on the response alone, its stop token included, so that the model learns to end (without it a
+model never stops: huggingface/trl#1623). Demonstrations are packed into full rows; attention stays within
+each of them, because positions start again at 0 with each, from which transformers builds a block-diagonal
+mask. Not every architecture does: `lm.examination.packs` finds out, and for the others each demonstration has
+a row of its own, with a mask.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class TokenizedDemonstration:
-    """A demonstration as ids, with the loss from `start` on."""
+    """A demonstration as ids; the response, on which the loss is, begins at `start`."""
 
     ids: list[int]
     start: int
@@ -40,21 +41,18 @@ class PackedRow:
     labels: list[int]
     positions: list[int]
     alone: bool
-    """Whether it holds one demonstration in any case, so that a mask can say where padding is."""
+    """True if each row holds one demonstration, so that a mask can mark the padding."""
 
 
 def train_sft(
-    lm: LanguageModel,
-    train: Sequence[Demonstration],
-    validation: Sequence[Demonstration],
-    params: SftParams,
-    seed: int,
-    report: ReportStep,
+    lm: LanguageModel, train: Sequence[Demonstration], validation: Sequence[Demonstration], params: SftParams,
+    seed: int, report: ReportStep,
 ) -> dict[str, float]:
-    """Fine-tune `lm` in place. Returns the validation loss (nats a response token) before and after, and counts.
+    """Fine-tune `lm` in place. Returns the validation loss (nats a response token) before and after, and
+    counts.
 
-    Raises UserError if no demonstration has a prompt that leaves room for a response within `max_length`, and when the
-    training diverges.
+    Raises UserError if no demonstration has a prompt that leaves room for a response within `max_length`, and
+    if the training diverges.
     """
     torch.manual_seed(seed)
     model = lm.model.eval()  # no dropout, and nothing else here depends on the mode
@@ -70,32 +68,41 @@ def train_sft(
         metrics["system_before_user"] = moved
     if held:
         metrics["validation_loss_before"] = evaluate(model, held, params)
+
     rows_an_epoch = len(pack(examples, length))
     steps = round(params.epochs * -(-rows_an_epoch // params.batch_size))
     optimizer = adamw(model.parameters(), params.learning_rate)
     generator = torch.Generator().manual_seed(seed)
     queue: list[PackedRow] = []
     for step in range(steps):
+        # A new epoch: shuffle and pack again. Rows left over from the last one come first.
         if len(queue) < min(params.batch_size, rows_an_epoch):
             order = torch.randperm(len(examples), generator=generator).tolist()
             queue += pack([examples[i] for i in order], length)
-        batch, queue = queue[: params.batch_size], queue[params.batch_size :]
+        batch = queue[: params.batch_size]
+        queue = queue[params.batch_size :]
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
-        loss = _step(model, batch, params)
+        loss = _accumulate_gradient(model, batch, params)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         measured = {"loss": loss, "grad_norm": float(norm)}
         require_finite(measured, "sft", f"step {step + 1} of {steps}")
         optimizer.step()
         optimizer.zero_grad()
         report(step + 1, steps, measured)
+
     if held:
         metrics["validation_loss"] = evaluate(model, held, params)
     require_finite(metrics, "sft", "the end")
     return metrics | {"steps": steps}
 
 
-def encode(lm: LanguageModel, demonstrations: Sequence[Demonstration], max_length: int) -> list[TokenizedDemonstration]:
-    """Ids of each demonstration, cut at the end (without a stop token then); left out if the prompt fills the row."""
+def encode(
+    lm: LanguageModel, demonstrations: Sequence[Demonstration], max_length: int
+) -> list[TokenizedDemonstration]:
+    """Return the ids of each demonstration, cut at `max_length` (then without a stop token).
+
+    Demonstrations whose prompt alone is that long are left out.
+    """
     found = []
     for shown in demonstrations:
         prompt = encode_prompt(lm.tokenizer, shown.prompt)
@@ -106,8 +113,10 @@ def encode(lm: LanguageModel, demonstrations: Sequence[Demonstration], max_lengt
 
 
 def pack(examples: Sequence[TokenizedDemonstration], length: int | None) -> list[PackedRow]:
-    """Rows of at most `length` tokens, filled greedily in the order given; no demonstration is split. Without a length
-    each demonstration has a row of its own."""
+    """Pack demonstrations into rows of at most `length` tokens, greedily and in order; none is split.
+
+    If `length` is None, each demonstration gets a row of its own.
+    """
     rows: list[PackedRow] = []
     for example in examples:
         if not rows or length is None or len(rows[-1].ids) + len(example.ids) > length:
@@ -120,35 +129,39 @@ def pack(examples: Sequence[TokenizedDemonstration], length: int | None) -> list
 
 @torch.no_grad()
 def evaluate(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftParams) -> float:
-    """Mean negative log-likelihood a response token."""
-    total, tokens = 0.0, 0
+    """Return the mean negative log-likelihood, in nats, of a response token."""
+    total = 0.0
     for start in range(0, len(rows), params.micro_batch_size):
-        loss, n = _loss_sum(model, rows[start : start + params.micro_batch_size], params)
-        total, tokens = total + float(loss), tokens + n
-    return total / tokens
+        total += float(_loss_sum(model, rows[start : start + params.micro_batch_size], params))
+    return total / _targets(rows)
 
 
-def _step(model: PreTrainedModel, batch: Sequence[PackedRow], params: SftParams) -> float:
-    """Accumulate the gradient of the mean loss over the whole batch, however it is split. Returns that loss."""
-    tokens = sum(_targets(row) for row in batch)
+def _accumulate_gradient(model: PreTrainedModel, batch: Sequence[PackedRow], params: SftParams) -> float:
+    """Add the gradient of the mean loss over the whole batch, however the batch is split. Returns that
+    loss."""
+    tokens = _targets(batch)
     total = 0.0
     for start in range(0, len(batch), params.micro_batch_size):
-        loss, _ = _loss_sum(model, batch[start : start + params.micro_batch_size], params)
+        loss = _loss_sum(model, batch[start : start + params.micro_batch_size], params)
         (loss / tokens).backward()
         total += float(loss.detach())
     return total / tokens
 
 
-def _targets(row: PackedRow) -> int:
-    return sum(label != IGNORED for label in row.labels[1:])
+def _targets(rows: Sequence[PackedRow]) -> int:
+    """Return the number of tokens with a loss: every label but the first of a row, which no token
+    predicts."""
+    return sum(label != IGNORED for row in rows for label in row.labels[1:])
 
 
-def _loss_sum(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftParams) -> tuple[torch.Tensor, int]:
-    """Sum of the losses over response tokens, and how many there are."""
-    ids_BT, labels_BT, positions_BT = (_tensor(rows, field, fill, model.device) for field, fill in
-                                       (("ids", 0), ("labels", IGNORED), ("positions", 0)))
-    # No attention mask for packed rows: with one, transformers would not look at the positions for the borders of their
-    # parts. Padding is on the right and carries no label, so causal attention never lets a real token see it.
+def _loss_sum(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftParams) -> torch.Tensor:
+    """Return the sum of the losses, in nats, over the response tokens of the rows."""
+    ids_BT = _padded([row.ids for row in rows], 0, model.device)
+    labels_BT = _padded([row.labels for row in rows], IGNORED, model.device)
+    positions_BT = _padded([row.positions for row in rows], 0, model.device)
+    # No attention mask for packed rows: with one, transformers would not look at the positions for the
+    # borders between demonstrations. Padding is on the right and has no label, so causal attention hides it
+    # from all tokens.
     mask_BT = None
     if rows[0].alone:
         lengths_B = torch.tensor([len(row.ids) for row in rows], device=model.device)
@@ -156,13 +169,14 @@ def _loss_sum(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftPara
     with autocast(params.precision):
         hidden_BTD = model.base_model(input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT,
                                       use_cache=False).last_hidden_state
+        # Only positions whose next token has a loss pass through the output layer: N of them.
         wanted_BT = labels_BT[:, 1:] != IGNORED
         logits_NV = model.get_output_embeddings()(hidden_BTD[:, :-1][wanted_BT])
     targets_N = labels_BT[:, 1:][wanted_BT]
-    return torch.nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="sum"), targets_N.numel()
+    return torch.nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="sum")
 
 
-def _tensor(rows: Sequence[PackedRow], field: str, fill: int, device: torch.device) -> torch.Tensor:
-    values = [getattr(row, field) for row in rows]
-    longest = max(len(value) for value in values)
+def _padded(values: Sequence[list[int]], fill: int, device: torch.device) -> torch.Tensor:
+    """Return a tensor [B, T] of the values, filled up on the right."""
+    longest = max(map(len, values))
     return torch.tensor([value + [fill] * (longest - len(value)) for value in values], device=device)

@@ -1,4 +1,5 @@
-"""Figures of the reports: plain axes on white, with the same bytes for the same data (no times, no version)."""
+"""Figures of the reports: plain axes on white, with the same bytes for the same data (no times, no
+version)."""
 
 from pathlib import Path
 

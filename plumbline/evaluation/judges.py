@@ -1,8 +1,8 @@
-"""Judges: who says which of two responses is better.
+"""Judges, which decide which of two responses is better.
 
-A judge that scores each response by itself cannot care which comes first. A language model that reads both does: it is
-asked in both orders, the two answers are averaged, and how often it contradicts itself is reported (Zheng et al. 2023,
-arXiv 2306.05685, section 3.3).
+A judge that scores each response by itself gives the same result in both orders. A language model that reads
+both does not: it is asked in both orders, the two answers are averaged, and the share in which it contradicts
+itself is reported (Zheng et al. 2023, arXiv 2306.05685, section 3.3).
 """
 
 import math
@@ -34,21 +34,21 @@ Which response is more helpful, honest and harmless? Answer with the letter A or
 
 
 class Judge(Protocol):
-    """Says which response is better: 1 the first, 0 the second, 0.5 neither."""
+    """Decides which response is better: 1 the first, 0 the second, 0.5 neither."""
 
     @property
     def order_sensitive(self) -> bool:
-        """Whether it might answer differently when the two are swapped."""
+        """True if the judge may answer differently when the two responses are swapped."""
 
     def prefer(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> list[float]:
-        """The preference for each prompt."""
+        """Return the preference for each prompt."""
 
 
 @dataclass(frozen=True)
 class ScoreJudge:
     """Prefers the response with the higher score: the gold reward's, or the reward model's.
 
-    Scores at most `tie_within` apart are a tie; the default only takes up the rounding of sums.
+    Scores at most `tie_within` apart are a tie; the default only covers the rounding of sums.
     """
 
     score: ScoreFunction
@@ -57,7 +57,10 @@ class ScoreJudge:
     order_sensitive = False
 
     def prefer(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> list[float]:
-        """The preference for each prompt, from one call of the score function. Raises UserError for no number."""
+        """Return the preference for each prompt, from one call of the score function.
+
+        Raises UserError if a score is not a number.
+        """
         scores = self.score([*zip(prompts, first, strict=True), *zip(prompts, second, strict=True)])
         _require_numbers(scores)
         pairs = zip(scores[: len(prompts)], scores[len(prompts) :], strict=True)
@@ -66,14 +69,18 @@ class ScoreJudge:
 
 @dataclass(frozen=True)
 class LanguageModelJudge:
-    """Asks a causal language model, and compares the log-probabilities of the two letters as its next token."""
+    """Asks a causal language model, and compares the log-probabilities of the letters A and B as its next
+    token."""
 
     next_token_logprobs: NextTokenLogprobs
 
     order_sensitive = True
 
     def prefer(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> list[float]:
-        """The preference for each prompt, in the order given; `judge_both_orders` asks in the other one too."""
+        """Return the preference for each prompt, asked in this order alone; see `judge_both_orders`.
+
+        Raises UserError if a log-probability is not a number.
+        """
         questions = [QUESTION.format(request=conversation(prompt), first=one, second=other)
                      for prompt, one, other in zip(prompts, first, second, strict=True)]
         answers = self.next_token_logprobs(questions, OPTIONS)
@@ -82,37 +89,43 @@ class LanguageModelJudge:
 
 
 def _require_numbers(judged: Sequence[float]) -> None:
-    """Raise UserError for what is not a number: compared with anything it would count as a loss."""
+    """Raise UserError if a value is not a number: in any comparison it would count as a loss."""
     broken = sum(math.isnan(value) for value in judged)
     if broken:
-        raise UserError(f"The judge must answer with numbers, but {broken} of {len(judged)} of its answers are not a "
-                        "number. If it is the reward model, its training diverged: lower reward_model.learning_rate. "
-                        "Otherwise choose another preference_eval.judge.")
+        raise UserError(f"The judge must answer with numbers, but {broken} of {len(judged)} of its answers "
+                        "are not a number. If it is the reward model, its training diverged: lower "
+                        "reward_model.learning_rate. Otherwise choose another preference_eval.judge.")
 
 
 @dataclass(frozen=True)
 class JudgeOutcomes:
-    """Outcomes for the first side, one a prompt; the share in which an order-sensitive judge contradicted itself."""
+    """A judge's outcomes for the first side, one a prompt."""
 
     outcomes: list[float]
     contradictions: float | None
+    """Share of different pairs on which an order-sensitive judge contradicted itself; None if not
+    measured."""
 
 
 def judge_both_orders(
     judge: Judge, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]
 ) -> JudgeOutcomes:
-    """Judge each pair, in both orders where the order may matter. Identical responses are a tie without asking."""
-    asked = [i for i, (one, other) in enumerate(zip(first, second, strict=True)) if one != other]
+    """Judge each pair, in both orders if the order may matter. Identical responses are a tie without
+    asking."""
     outcomes = [0.5] * len(prompts)
+    asked = [i for i, (one, other) in enumerate(zip(first, second, strict=True)) if one != other]
+    if not asked:
+        return JudgeOutcomes(outcomes, None)
     chosen = [prompts[i] for i in asked]
-    left, right = [first[i] for i in asked], [second[i] for i in asked]
-    forward = judge.prefer(chosen, left, right) if asked else []
+    left = [first[i] for i in asked]
+    right = [second[i] for i in asked]
+    forward = judge.prefer(chosen, left, right)
     backward = forward
-    if judge.order_sensitive and asked:
+    if judge.order_sensitive:
         backward = [1.0 - outcome for outcome in judge.prefer(chosen, right, left)]
     for i, one, other in zip(asked, forward, backward, strict=True):
         outcomes[i] = (one + other) / 2
-    if not judge.order_sensitive or not asked:
+    if not judge.order_sensitive:
         return JudgeOutcomes(outcomes, None)
     contradicted = sum(abs(one - other) == 1.0 for one, other in zip(forward, backward, strict=True))
     return JudgeOutcomes(outcomes, contradicted / len(asked))

@@ -1,4 +1,4 @@
-"""The reward model's report, and whether it passes the gate: what stands in reports/reward/."""
+"""The reward model's report in reports/reward/, and the decision of the gate."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,17 +14,19 @@ HISTOGRAM_BINS = 40
 
 
 def gate(found: Examination, min_accuracy: float) -> list[str]:
-    """Why the reward model must not be used for PPO; no reasons means that it may.
+    """Return the reasons why PPO must not use the reward model; an empty list passes it.
 
     The lower end of the interval counts, because a good figure from few comparisons may be luck.
     """
     if found.accuracy.low >= min_accuracy:
         return []
-    return [f"held-out accuracy is {percent(found.accuracy)} of {found.accuracy.n} comparisons, and the lower end of "
-            f"the 95 % interval is below reward_eval.min_accuracy ({100 * min_accuracy:g} %)"]
+    return [f"held-out accuracy is {percent(found.accuracy)} of {found.accuracy.n} comparisons, and the "
+            f"lower end of the 95 % interval is below reward_eval.min_accuracy ({100 * min_accuracy:g} %)"]
 
 
-def write_report(folder: Path, found: Examination, scored: list[ScoredComparison], reasons: list[str]) -> None:
+def write_report(
+    folder: Path, found: Examination, scored: list[ScoredComparison], reasons: list[str]
+) -> None:
     """Write report.md, worst.md, calibration.png and scores.png into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(_report(found, reasons), encoding="utf-8")
@@ -35,6 +37,11 @@ def write_report(folder: Path, found: Examination, scored: list[ScoredComparison
 
 def _report(found: Examination, reasons: list[str]) -> str:
     verdict = "passed" if not reasons else "failed: " + "; ".join(reasons)
+    by_margin = [(f"{one.predicted:.3f}", f"{100 * one.observed:.1f} %", str(one.n))
+                 for one in found.by_margin]
+    ties = ""
+    if found.difference_ties is not None:
+        ties = f", {found.difference_ties:.3f} on {found.ties} ties"
     lines = [
         "# Reward model on held-out preferences", "",
         f"Gate {verdict}.", "",
@@ -42,17 +49,17 @@ def _report(found: Examination, reasons: list[str]) -> str:
         f"- Bradley-Terry loss: {found.bt_loss:.4f} nats (chance: {np.log(2):.4f})",
         f"- expected calibration error: {found.ece:.4f}",
         f"- equal scores, counted as half right: {found.equal_scores}",
-        f"- mean difference of scores: {found.difference_decided:.3f} where one response was preferred"
-        + (f", {found.difference_ties:.3f} on {found.ties} ties" if found.difference_ties is not None else ""),
+        f"- mean difference of scores: {found.difference_decided:.3f} where one response was preferred{ties}",
     ]
     if found.length_correlation is not None:
-        lines.append(f"- correlation of difference in score with difference in length: {found.length_correlation:+.3f}")
+        lines.append("- correlation of difference in score with difference in length: "
+                     f"{found.length_correlation:+.3f}")
     return "\n".join([
         *lines, "", "![calibration](calibration.png)", "", "![scores](scores.png)", "",
         "## By margin", "",
-        *table(("mean difference of scores", "right", "comparisons"),
-               [(f"{one.predicted:.3f}", f"{100 * one.observed:.1f} %", str(one.n)) for one in found.by_margin]),
-        "## By source", "", *table(("source", "accuracy, 95 % interval", "comparisons"), _slices(found.by_source)),
+        *table(("mean difference of scores", "right", "comparisons"), by_margin),
+        "## By source", "",
+        *table(("source", "accuracy, 95 % interval", "comparisons"), _slices(found.by_source)),
         "## By annotator", "",
         *table(("annotator", "accuracy, 95 % interval", "comparisons"), _slices(found.by_annotator)),
         "The most confident mistakes are in [worst.md](worst.md).", "",
@@ -74,7 +81,8 @@ def _slices(slices: Mapping[str, Interval]) -> list[tuple[str, str, str]]:
 
 
 def _worst(found: Examination) -> str:
-    lines = ["# Confidently wrong", "", "The reward model preferred the rejected response, by the widest margins.", ""]
+    lines = ["# Confidently wrong", "",
+             "The reward model preferred the rejected response, by the widest margins.", ""]
     for i, one in enumerate(found.worst, start=1):
         who = one.comparison.origin.annotator or "unknown annotator"
         lines += [f"## {i}. By {-one.margin:.3f}", "", f"{one.comparison.origin.source}, {who}. Prompt:", "",
@@ -87,7 +95,8 @@ def _worst(found: Examination) -> str:
 def _draw_calibration(file: Path, bins: list[Bin]) -> None:
     figure, (left, right) = new_figure(8.5, 3.6, panels=2)
     left.plot([0.5, 1], [0.5, 1], color=GREY, linestyle="--", linewidth=1, label="as confident as right")
-    left.plot([one.predicted for one in bins], [one.observed for one in bins], "o-", color=BLUE, label="reward model")
+    left.plot([one.predicted for one in bins], [one.observed for one in bins], "o-", color=BLUE,
+              label="reward model")
     left.set(xlabel="confidence: sigmoid of the difference", ylabel="share right", xlim=(0.48, 1.02),
              ylim=(-0.02, 1.02))
     left.legend(frameon=False, fontsize=9, loc="lower right")
@@ -98,7 +107,8 @@ def _draw_calibration(file: Path, bins: list[Bin]) -> None:
 
 def _draw_scores(file: Path, scored: list[ScoredComparison]) -> None:
     decided = [one for one in scored if one.comparison.label != "tie"]
-    chosen, rejected = [one.chosen_score for one in decided], [one.rejected_score for one in decided]
+    chosen = [one.chosen_score for one in decided]
+    rejected = [one.rejected_score for one in decided]
     figure, (left, right) = new_figure(8.5, 3.6, panels=2)
     edges = np.histogram_bin_edges([*chosen, *rejected], bins=HISTOGRAM_BINS)
     left.hist(chosen, bins=edges.tolist(), color=BLUE, alpha=0.6, label="chosen")

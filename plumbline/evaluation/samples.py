@@ -1,13 +1,15 @@
-"""`samples.jsonl`: what each model answered to each held-out prompt, with what was measured on it.
+"""`samples.jsonl`: each model's answer to each held-out prompt, with the figures measured on it.
 
 One line a prompt:
 
     {"prompt": [{"role": "user", "content": "..."}],
-     "answers": {"policy": {"text": "...", "stopped": true, "measured": {"reward": 1.2, "kl": 3.4}}, "sft": {...}},
+     "answers": {"policy": {"text": "...", "stopped": true, "measured": {"reward": 1.2, "kl": 3.4}},
+                 "sft": {...}},
      "outcomes": {"sft": 1.0}}
 
-An outcome is the judge's: 1 the policy's answer is better than that model's, 0.5 neither, 0 that model's. Rewards are
-those of the run's own reward model, in nats before the sigmoid, and mean nothing beside those of another one.
+An outcome is the judge's: 1 if the policy's answer is better than that model's, 0.5 if neither is, 0 if that
+model's is. Rewards are those of the run's own reward model, in nats before the sigmoid; those of two reward
+models cannot be compared.
 """
 
 import json
@@ -27,9 +29,9 @@ class SampleAnswer:
 
     text: str
     stopped: bool
-    """Whether it ended by itself rather than at the longest length."""
+    """True if it ended by itself; False if it was cut at the longest length."""
     measured: Mapping[str, float]
-    """`reward`, `gold`, `kl` (nats from the reference); absent where not measured."""
+    """`reward`, `gold`, `kl` (nats from the reference); without those that were not measured."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,14 @@ class Sample:
 
 
 def write_samples(file: Path, samples: Iterable[Sample]) -> None:
-    """Write one line a sample: the same bytes for the same samples."""
+    """Write one line a sample; the same samples give the same bytes."""
     with file.open("w", encoding="utf-8", newline="\n") as out:
         for sample in samples:
             out.write(json.dumps(_to_json(sample), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_samples(lines: Iterable[str]) -> Iterator[Sample]:
-    """The samples on the lines of a file that `write_samples` wrote."""
+    """Yield the samples on the lines of a file that `write_samples` wrote."""
     for line in lines:
         values = json.loads(line)
         prompt = tuple(Message(turn["role"], turn["content"]) for turn in values["prompt"])
@@ -61,8 +63,9 @@ def read_samples(lines: Iterable[str]) -> Iterator[Sample]:
 
 
 def _to_json(sample: Sample) -> dict[str, object]:
-    # JSON knows no NaN: what is no number was not measured.
-    answers = {name: {"text": one.text, "stopped": one.stopped,
-                      "measured": {what: value for what, value in one.measured.items() if math.isfinite(value)}}
-               for name, one in sample.answers.items()}
+    answers = {}
+    for name, one in sample.answers.items():
+        # JSON has no NaN: a figure that is not a number is left out, as not measured.
+        measured = {what: value for what, value in one.measured.items() if math.isfinite(value)}
+        answers[name] = {"text": one.text, "stopped": one.stopped, "measured": measured}
     return {"prompt": prompt_json(sample.prompt), "answers": answers, "outcomes": dict(sample.outcomes)}

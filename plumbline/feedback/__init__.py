@@ -1,1 +1,1 @@
-"""Human feedback: pairs of answers to judge, the store of verdicts, and their way into the preference data."""
+"""Feedback: pairs of answers for people to judge, and their verdicts on the way to preference data."""

@@ -1,19 +1,23 @@
-"""From verdicts to batches: what people said since the last time becomes an immutable batch of preference data.
+"""From verdicts to batches: verdicts given since the last collection become an immutable batch of preference
+data.
 
-It happens when a run takes its snapshot, so that no verdict which was acknowledged before misses the run, and in the
-background once the last verdict has settled (desk.py). It may be killed between any two steps, and done by several
-processes at once; still every verdict that counts ends up in exactly one batch:
+Verdicts are collected when a run takes its snapshot, so that no verdict acknowledged before is missing in the
+run, and in the background once the last verdict has settled (service.py). A collection may be killed between
+any two steps, and several processes may collect at once; still every verdict that counts ends up in exactly
+one batch:
 
-1. **Plan**, in one transaction of the store: every verdict that is in no plan yet is written into a new one, with the
-   very lines that it will be in the batch. The table's primary key lets a verdict be in one plan only; of two processes
-   that plan at once, one fails and looks again. Killed before: nothing has happened.
-2. **Export**: the plan's lines become a batch, named by their content. Killed before, in the middle or after: whoever
-   comes next finds the plan unfinished and exports the same lines again, which makes the same batch or finds it there.
+1. **Plan**, in one transaction of the store: all verdicts that are in no plan yet are written into a new one,
+   with the very lines that they will be in the batch. The table's primary key lets a verdict be in one plan
+   only; of two processes that plan at once, one fails and looks again. Killed before: nothing has happened.
+2. **Export**: the plan's lines become a batch, named by their content. Killed before, during or after: the
+   next collection finds the plan unfinished and exports the same lines again, which makes the same batch or
+   finds it.
 3. **Finish**, in one transaction: the plan is marked as done, with the batch's digest. Killed before: see 2.
 4. **Announce**: an event that starts the retraining. Killed before: intake.announce_missed makes up for it.
 
-A verdict that was undone before it was planned is never exported. One that was undone later is taken away again by the
-next collection: a plan of removals goes through the same four steps, and its batch holds the ids of the lines.
+A verdict that was undone before it was planned is never exported. One that was undone later is taken away
+again by the next collection: a plan of removals goes through the same four steps, and its batch holds the ids
+of the lines.
 """
 
 import hashlib
@@ -29,7 +33,7 @@ from sqlalchemy.exc import IntegrityError
 from plumbline.data.intake import announce_once
 from plumbline.feedback.database import is_there, unreachable
 from plumbline.feedback.schema import collected, collections, pairs, verdicts
-from plumbline.feedback.store import Store, now, pair_of, verdict_of
+from plumbline.feedback.store import FeedbackStore, now, pair_of, verdict_of
 from plumbline.feedback.verdicts import rows_of
 from plumbline.preferences.batches.arrivals import NO_ROWS, Arrival, draft, publish
 from plumbline.preferences.types import from_json, row_id, to_line
@@ -42,30 +46,37 @@ Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """Verdicts that have not become a batch yet, those among them that were undone after they had, and batches that
-    were begun."""
+class Uncollected:
+    """Work for the next collection: verdicts in no batch, verdicts to remove from batches, and unfinished
+    plans."""
 
     count: int
     oldest: str | None
+    """Time (ISO 8601, UTC) of the oldest of them; None if there are none."""
     newest: str | None
     to_add: int
-    """Verdicts that count and have not become a batch yet."""
+    """Verdicts among them that count and are in no batch yet."""
 
 
 def collect(home: Home, step: Step = lambda _: None) -> list[Arrival]:
-    """Collect what the project's store holds, if it has one. Raises UserError where the store cannot be used."""
+    """Collect the verdicts in the project's store, if it has one; see `collect_from`.
+
+    Raises UserError if the store cannot be used.
+    """
     if not is_there(home):
         return []
-    store = Store.open(home)
+    store = FeedbackStore.open(home)
     try:
         return collect_from(store, home, step)
     finally:
         store.close()
 
 
-def collect_from(store: Store, home: Home, step: Step = lambda _: None) -> list[Arrival]:
-    """Collect: the batches that this made or finished. `step` hears of each step before it is taken."""
+def collect_from(store: FeedbackStore, home: Home, step: Step = lambda _: None) -> list[Arrival]:
+    """Collect the verdicts in `store`, and return the arrivals made or finished.
+
+    `step` is called with the name of each step before the step is taken.
+    """
     with unreachable(store.engine):
         for action in ("add", "remove"):
             step(f"plan {action}")
@@ -73,17 +84,20 @@ def collect_from(store: Store, home: Home, step: Step = lambda _: None) -> list[
         return [_export(store, home, plan, step) for plan in _unfinished(store)]
 
 
-def waiting(store: Store) -> Waiting:
-    """What the next collection would find."""
+def uncollected(store: FeedbackStore) -> Uncollected:
+    """Count the work for the next collection."""
     unfinished = select(collections).where(collections.c.finished.is_(None))
-    found = ((_to_add(), verdicts.c.time), (_to_remove(), verdicts.c.undone), (unfinished, collections.c.planned))
+    found = ((_to_add(), verdicts.c.time), (_to_remove(), verdicts.c.undone),
+             (unfinished, collections.c.planned))
     counts = [query.with_only_columns(func.count(), func.min(time), func.max(time)).order_by(None)
               for query, time in found]
     with unreachable(store.engine), store.reading.connect() as connection:
         counted = [connection.execute(query).one() for query in counts]
+    to_add = counted[0][0]
     some = [row for row in counted if row[0]]
-    return Waiting(sum(row[0] for row in some), min((row[1] for row in some), default=None),
-                   max((row[2] for row in some), default=None), counted[0][0])
+    oldest = min((row[1] for row in some), default=None)
+    newest = max((row[2] for row in some), default=None)
+    return Uncollected(sum(row[0] for row in some), oldest, newest, to_add)
 
 
 @dataclass(frozen=True)
@@ -94,20 +108,21 @@ class _Plan:
 
 
 def _to_add() -> Select[tuple[object, ...]]:
-    """Verdicts that count and are in no plan."""
+    """Select the verdicts that count and are in no plan."""
     planned = exists().where(collected.c.verdict == verdicts.c.id, collected.c.action == "add")
     return (select(verdicts).where(verdicts.c.undone.is_(None), verdicts.c.choice != "skip", ~planned)
             .order_by(verdicts.c.id))
 
 
 def _to_remove() -> Select[tuple[object, ...]]:
-    """Verdicts that were undone after they had been planned."""
+    """Select the verdicts that were undone after they had been planned, and are in no plan of removals."""
     added = exists().where(collected.c.verdict == verdicts.c.id, collected.c.action == "add")
     removed = exists().where(collected.c.verdict == verdicts.c.id, collected.c.action == "remove")
     return select(verdicts).where(verdicts.c.undone.is_not(None), added, ~removed).order_by(verdicts.c.id)
 
 
-def _plan(store: Store, action: Action) -> None:
+def _plan(store: FeedbackStore, action: Action) -> None:
+    """Write a new plan, if there are verdicts for one."""
     try:
         with store.engine.begin() as connection:
             lines = _lines_to_add(connection) if action == "add" else _lines_to_remove(connection)
@@ -120,34 +135,38 @@ def _plan(store: Store, action: Action) -> None:
                 {"verdict": verdict, "action": action, "collection": number, "lines": text}
                 for verdict, text in lines.items()])
     except IntegrityError:
-        return  # another process has planned the same verdicts: its plan is found below, or it finishes it itself
+        return  # another process has planned the same verdicts; `_unfinished` finds its plan
 
 
 def _lines_to_add(connection: Connection) -> dict[int, str]:
-    """By verdict, its rows as lines."""
+    """Return the lines that each verdict becomes, by the verdict's number."""
     found = connection.execute(_to_add()).all()
     judged = _to_add().with_only_columns(verdicts.c.pair).order_by(None)
     known = {row.id: pair_of(row) for row in connection.execute(select(pairs).where(pairs.c.id.in_(judged)))}
-    # What is not known any more was planned by another process since the first query.
-    return {row.id: "".join(to_line(made) for made in rows_of(known[row.pair], verdict_of(row)))
-            for row in found if row.pair in known}
+    lines = {}
+    for row in found:
+        if row.pair in known:  # otherwise another process has planned the verdict since the first query
+            rows = rows_of(known[row.pair], verdict_of(row))
+            lines[row.id] = "".join(map(to_line, rows))
+    return lines
 
 
 def _lines_to_remove(connection: Connection) -> dict[int, str]:
-    """By verdict, the lines that it was exported as."""
+    """Return the lines that each undone verdict was exported as, by the verdict's number."""
     undone = _to_remove().with_only_columns(verdicts.c.id).order_by(None)
     query = select(collected.c.verdict, collected.c.lines).where(
         collected.c.action == "add", collected.c.verdict.in_(undone)).order_by(collected.c.verdict)
     return {row.verdict: row.lines for row in connection.execute(query)}
 
 
-def _unfinished(store: Store) -> Sequence[_Plan]:
+def _unfinished(store: FeedbackStore) -> Sequence[_Plan]:
     query = select(collections).where(collections.c.finished.is_(None)).order_by(collections.c.id)
     with store.reading.connect() as connection:
         return [_Plan(row.id, row.action, row.planned) for row in connection.execute(query)]
 
 
-def _export(store: Store, home: Home, plan: _Plan, step: Step) -> Arrival:
+def _export(store: FeedbackStore, home: Home, plan: _Plan, step: Step) -> Arrival:
+    """Take steps 2 to 4 for one plan."""
     query = select(collected.c.lines).where(collected.c.collection == plan.id).order_by(collected.c.verdict)
     with store.reading.connect() as connection:
         lines = "".join(row.lines for row in connection.execute(query)).encode()

@@ -1,6 +1,8 @@
-"""Which models answer: the champion, the challenger and the SFT model that it came from, with the reward model that
-scores them all and the prompts that they learned from. All are named by DVC's digests, so that any process that sees
-the cache can load them.
+"""The models that answer prompts for feedback: champion, challenger, and the SFT model that they started
+from.
+
+With them go the reward model that scores their answers and the prompts that the champion was trained on. All
+of them are named by DVC's digests, so that any process with access to the cache can load them.
 """
 
 from collections.abc import Mapping
@@ -10,64 +12,74 @@ from plumbline.errors import UserError
 from plumbline.history.history import History, RegisteredVersion, Run
 from plumbline.tracking.registry import CHALLENGER, CHAMPION
 
-SFT, REWARD, PREPARED = "models/sft/model", "models/reward/model", "data/prepared"
+SFT = "models/sft/model"
+REWARD = "models/reward/model"
+PREPARED = "data/prepared"
 
 
 @dataclass(frozen=True)
-class Part:
+class AnsweringModel:
     """One model that answers."""
 
     name: str
     """Such as `champion, version 3`."""
     digest: str
     policy: bool
-    """Whether it was made by PPO, and is not the SFT model that it started from."""
+    """True if PPO made it; False for the SFT model."""
 
 
 @dataclass(frozen=True)
-class Cast:
-    """The models that answer, each once, with what is needed to ask them."""
+class Contestants:
+    """The answering models, each once, with what is needed to sample and score their answers."""
 
-    parts: tuple[Part, ...]
+    models: tuple[AnsweringModel, ...]
     reward: str
     prepared: str
     temperature: float
     max_response: int
+    """Longest answer, in tokens."""
     precision: str
 
     def to_json(self) -> dict[str, object]:
-        """For another process."""
+        """Return plain values, for another process."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, object]) -> "Cast":
-        """What `to_json` gave."""
-        parts = tuple(Part(**part) for part in values["parts"])  # type: ignore[attr-defined]
-        return cls(**{**values, "parts": parts})  # type: ignore[arg-type]
+    def from_json(cls, values: Mapping[str, object]) -> "Contestants":
+        """Return the contestants that `to_json` was called on."""
+        models = tuple(AnsweringModel(**model) for model in values["models"])  # type: ignore[attr-defined]
+        return cls(**{**values, "models": models})  # type: ignore[arg-type]
 
 
-def cast_of(history: History) -> Cast:
-    """The cast of now. Raises UserError where no model is registered yet."""
-    named = {alias: version for version in history.versions.values() for alias in version.aliases}
-    leading = named.get(CHAMPION) or named.get(CHALLENGER)
+def contestants_of(history: History) -> Contestants:
+    """Return the present contestants. Raises UserError if no model has been registered yet."""
+    by_alias = {alias: version for version in history.versions.values() for alias in version.aliases}
+    leading = by_alias.get(CHAMPION) or by_alias.get(CHALLENGER)
     run = history.runs.get(leading.run) if leading else None
     if leading is None or run is None:
-        raise UserError("There is no model to answer yet: none has been registered. `plumbline run` makes one.")
-    made = _inputs(run, leading)
-    parts = [Part(f"{alias}, version {named[alias].number}", named[alias].md5, True)
-             for alias in (CHAMPION, CHALLENGER) if alias in named]
-    parts.append(Part("SFT", made[SFT], False))
-    once = {part.digest: part for part in reversed(parts)}  # the champion may be the challenger too
-    chosen = tuple(part for part in parts if once[part.digest] is part)
-    return Cast(chosen, made[REWARD], made[PREPARED], float(run.params["preference_eval.temperature"]),
-                int(run.params["preference_eval.max_response"]), run.params["preference_eval.precision"])
+        raise UserError("There is no model to answer yet: none has been registered. `plumbline run` makes "
+                        "one.")
+    inputs = _ppo_inputs(run, leading)
+    models: dict[str, AnsweringModel] = {}
+    for alias in (CHAMPION, CHALLENGER):
+        if alias in by_alias:
+            version = by_alias[alias]
+            model = AnsweringModel(f"{alias}, version {version.number}", version.md5, True)
+            models.setdefault(version.md5, model)  # once, as champion, if it is both
+    models.setdefault(inputs[SFT], AnsweringModel("SFT", inputs[SFT], False))
+    return Contestants(
+        tuple(models.values()), inputs[REWARD], inputs[PREPARED],
+        temperature=float(run.params["preference_eval.temperature"]),
+        max_response=int(run.params["preference_eval.max_response"]),
+        precision=run.params["preference_eval.precision"])
 
 
-def _inputs(run: Run, version: RegisteredVersion) -> Mapping[str, str]:
-    """What the stage that made the policy read."""
+def _ppo_inputs(run: Run, version: RegisteredVersion) -> Mapping[str, str]:
+    """Return the digests of what stage `ppo` of the run read, by path."""
     step = run.steps.get("ppo")
     missing = [path for path in (SFT, REWARD, PREPARED) if step is None or path not in step.inputs]
     if step is None or missing:
-        raise UserError(f"MLflow does not say what version {version.number} was made from ({', '.join(missing)} of run "
-                        f"{run.id}), so its companions cannot be found. A new run records it.")
+        raise UserError(f"MLflow does not say what version {version.number} was made from "
+                        f"({', '.join(missing)} of run {run.id}), so its companions cannot be found. A new "
+                        "run records it.")
     return step.inputs

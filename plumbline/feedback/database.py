@@ -1,8 +1,8 @@
-"""The feedback store's database: SQLite in the home by default, PostgreSQL where PLUMBLINE_FEEDBACK_URL names one.
+"""The feedback store's database: SQLite in the home, or the PostgreSQL that PLUMBLINE_FEEDBACK_URL names.
 
-What has been committed is on the disk (SQLite: write-ahead log with synchronous=FULL). Tables are made and changed when
-the store is opened, by one process at a time. One store belongs to one project: it remembers what went into which of
-the project's batches.
+A committed transaction is on the disk (SQLite: write-ahead log with synchronous=FULL). Tables are made and
+changed when the store is opened, by one process at a time. One store belongs to one project: it remembers
+which verdicts went into which of the project's batches.
 """
 
 import os
@@ -24,13 +24,14 @@ REVISION = "1"
 BUSY_SECONDS = 30
 CONNECT_SECONDS = 10
 POOL = 16
-"""Connections that are kept."""
+"""Connections that are kept open."""
 LOCK_NUMBER = 7_461_202
-"""PostgreSQL's advisory lock for changing the tables: any number that nobody else takes."""
+"""PostgreSQL's advisory lock for changing the tables: any number, used for nothing else."""
 
 
 def database_url(home: Home) -> URL:
-    """Where the store is. Raises UserError for an address that is none."""
+    """Return the store's address. Raises UserError if PLUMBLINE_FEEDBACK_URL is not one of SQLite or
+    PostgreSQL."""
     given = os.environ.get(FEEDBACK_URL)
     if not given:
         return URL.create("sqlite", database=str(home.folder / "feedback.db"))
@@ -46,13 +47,13 @@ def database_url(home: Home) -> URL:
 
 
 def is_there(home: Home) -> bool:
-    """Whether the project has a store at all; asking makes none."""
+    """True if the project has a store; does not make one."""
     url = database_url(home)
     return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
 
 
 def open_database(home: Home) -> Engine:
-    """Connect, and bring the tables up to date. Raises UserError where that is not possible."""
+    """Connect, and bring the tables up to date. Raises UserError if that fails."""
     url = database_url(home)
     home.folder.mkdir(parents=True, exist_ok=True)
     engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
@@ -66,14 +67,14 @@ def open_database(home: Home) -> Engine:
 
 @contextmanager
 def unreachable(engine: Engine) -> Iterator[None]:
-    """Turn the database's failures into one paragraph. Raises UserError."""
+    """Raise UserError, with one paragraph, for any failure of the database in the block."""
     try:
         yield
     except SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-        raise UserError(f"The feedback store {engine.url.render_as_string()} cannot be used: {reason}. Verdicts are "
-                        f"kept there; check that it is there and may be written to ({FEEDBACK_URL} names "
-                        "another one).") from error
+        raise UserError(f"The feedback store {engine.url.render_as_string()} cannot be used: {reason}. "
+                        "Verdicts are kept there; check that it is there and may be written to "
+                        f"({FEEDBACK_URL} names another one).") from error
 
 
 def _sqlite(url: URL) -> Engine:
@@ -89,7 +90,8 @@ def _sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # A transaction that first reads and then writes would otherwise fail where another has written in between.
+        # A transaction that reads first and writes later would otherwise fail if another one wrote in
+        # between.
         if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -98,7 +100,8 @@ def _sqlite(url: URL) -> Engine:
 
 def _postgresql(url: URL) -> Engine:
     try:
-        return create_engine(url, pool_size=POOL, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS})
+        return create_engine(url, pool_size=POOL, pool_pre_ping=True,
+                             connect_args={"connect_timeout": CONNECT_SECONDS})
     except ModuleNotFoundError:
         raise UserError(f"{FEEDBACK_URL} names a PostgreSQL database, and its driver is not installed: "
                         "pip install 'plumbline[postgres]'.") from None
@@ -106,7 +109,7 @@ def _postgresql(url: URL) -> Engine:
 
 @contextmanager
 def _alone(home: Home, engine: Engine) -> Iterator[None]:
-    """Let one process at a time change the tables."""
+    """Hold the lock under which the tables are changed."""
     if engine.dialect.name == "sqlite":
         with file_lock(home.folder / "feedback.lock"):
             yield
@@ -136,5 +139,5 @@ def _migrate(connection: Connection) -> None:
     try:
         command.upgrade(config, "head")
     except CommandError as error:
-        raise UserError(f"The feedback store has been changed by another version of Plumbline ({error}). Use that "
-                        "version, or a newer one.") from None
+        raise UserError(f"The feedback store has been changed by another version of Plumbline ({error}). Use "
+                        "that version, or a newer one.") from None

@@ -1,6 +1,7 @@
-"""The cast's models in memory: they answer and are scored. Only the processes that answer import this: it loads torch.
+"""The contestants' models in memory: sampling and scoring of answers. Imports torch: for answering processes
+only.
 
-Weights come out of DVC's cache by their digests.
+Weights are read from DVC's cache, by their digests.
 """
 
 import tempfile
@@ -13,7 +14,7 @@ from transformers import DynamicCache
 
 from plumbline.alignment.reward import RewardModel
 from plumbline.errors import UserError
-from plumbline.feedback.contestants import Cast
+from plumbline.feedback.contestants import Contestants
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, encode_prompt, stop_token
 from plumbline.lm.sampling import draw, sample_all
@@ -23,93 +24,103 @@ from plumbline.project.digests import cached_file, cached_listing
 
 BATCH = 16
 HALF = "\ufffd"
-"""Stands for the part of a character that has been sampled so far."""
+"""Decodes from a character of which only the first bytes have been sampled."""
 
 
 @dataclass(frozen=True)
-class Models:
-    """Loaded models, in the order of the cast."""
+class LoadedModels:
+    """The loaded models, in the order of `contestants.models`."""
 
-    cast: Cast
-    speakers: Sequence[LanguageModel]
+    contestants: Contestants
+    models: Sequence[LanguageModel]
     reward: RewardModel
 
     @classmethod
-    def load(cls, cast: Cast, cache: Path) -> "Models":
-        """Load everything. Raises UserError when the cache does not hold it."""
-        speakers = [_load_speaker(cache, part.digest, cast.precision) for part in cast.parts]
+    def load(cls, contestants: Contestants, cache: Path) -> "LoadedModels":
+        """Load all models. Raises UserError if the cache lacks one."""
+        models = [_load_model(cache, model.digest, contestants.precision) for model in contestants.models]
         with tempfile.TemporaryDirectory() as folder:
-            _link(cache, cast.reward, Path(folder))
-            return cls(cast, speakers, RewardModel.load(Path(folder), cast.precision))
+            _link(cache, contestants.reward, Path(folder))
+            return cls(contestants, models, RewardModel.load(Path(folder), contestants.precision))
 
     def answer(self, number: int, prompts: Sequence[Prompt], seed: int) -> list[str]:
-        """One answer of a part of the cast to each prompt; prompts that leave it no room get an empty one."""
-        lm = self.speakers[number]
+        """Sample one answer of a model to each prompt; an empty one if the prompt leaves no room in the
+        context."""
+        lm = self.models[number]
         ids = [encode_prompt(lm.tokenizer, prompt) for prompt in prompts]
-        fitting = [place for place, one in enumerate(ids) if self._fits(lm, one)]
-        found = sample_all(lm.model, [ids[place] for place in fitting], max_response=self.cast.max_response,
-                           stop=stop_token(lm.tokenizer), temperature=self.cast.temperature,
-                           generator=torch.Generator().manual_seed(seed), batch_size=BATCH)
+        fitting = [i for i, prompt_ids in enumerate(ids) if self._fits(lm, prompt_ids)]
+        responses = sample_all(
+            lm.model, [ids[i] for i in fitting], max_response=self.contestants.max_response,
+            stop=stop_token(lm.tokenizer), temperature=self.contestants.temperature,
+            generator=torch.Generator().manual_seed(seed), batch_size=BATCH)
         texts = [""] * len(prompts)
-        for place, response in zip(fitting, found, strict=True):
-            texts[place] = decode_response(lm.tokenizer, response.ids)
+        for i, response in zip(fitting, responses, strict=True):
+            texts[i] = decode_response(lm.tokenizer, response.ids)
         return texts
 
-    def say(self, number: int, prompt: Prompt, seed: int) -> Iterator[str]:
-        """One answer as it comes, in pieces of text. Raises UserError for a prompt that leaves it no room."""
-        lm = self.speakers[number]
+    def stream(self, number: int, prompt: Prompt, seed: int) -> Iterator[str]:
+        """Sample one answer of a model and yield its text piece by piece.
+
+        Raises UserError if the prompt leaves no room in the context.
+        """
+        lm = self.models[number]
         ids = encode_prompt(lm.tokenizer, prompt)
         if not self._fits(lm, ids):
-            raise UserError(f"The prompt is too long: {len(ids)} tokens, and {self.cast.max_response} of an answer, "
-                            f"where {self.cast.parts[number].name} holds {context_of(lm.model.config)}.")
-        said, tokens = "", []
+            raise UserError(f"The prompt is too long: {len(ids)} tokens, and {self.contestants.max_response} "
+                            f"of an answer, where {self.contestants.models[number].name} holds "
+                            f"{context_of(lm.model.config)}.")
+        sent = ""
+        tokens = []
         for token in self._tokens(lm, ids, seed):
             tokens.append(token)
-            # White space at the end may be the end of the answer, where it does not count.
+            # Decoding strips white space at the end, which comes with the next word if there is one.
             text = decode_response(lm.tokenizer, tokens)
-            if not text.endswith(HALF) and text.startswith(said):
-                yield text[len(said):]
-                said = text
+            if not text.endswith(HALF) and text.startswith(sent):
+                yield text[len(sent):]
+                sent = text
         whole = decode_response(lm.tokenizer, tokens)
-        if whole.startswith(said):
-            yield whole[len(said):]
+        if whole.startswith(sent):
+            yield whole[len(sent):]
 
     def rewards(self, prompt: Prompt, texts: Sequence[str]) -> list[float]:
-        """The reward of each answer."""
+        """Return the reward of each answer to the prompt."""
         return self.reward.score([(prompt, text) for text in texts])
 
     def _fits(self, lm: LanguageModel, ids: list[int]) -> bool:
         context = context_of(lm.model.config)
-        return context is None or len(ids) + self.cast.max_response <= context
+        return context is None or len(ids) + self.contestants.max_response <= context
 
     @torch.no_grad()
     def _tokens(self, lm: LanguageModel, prompt: list[int], seed: int) -> Iterator[int]:
-        """The same tokens as plumbline.lm.sampling.sample would draw for this prompt alone, one by one."""
-        generator, stop = torch.Generator().manual_seed(seed), stop_token(lm.tokenizer)
-        cache, inputs = DynamicCache(config=lm.model.config), torch.tensor([prompt])
-        for _ in range(self.cast.max_response):
-            logits_BV = lm.model(input_ids=inputs.to(lm.model.device), past_key_values=cache, use_cache=True,
-                                 logits_to_keep=1).logits[:, -1].float().cpu()
-            token_B = draw(logits_BV, self.cast.temperature, generator)
+        """Yield, one by one, the tokens that `plumbline.lm.sampling.sample` draws for this prompt alone."""
+        generator = torch.Generator().manual_seed(seed)
+        stop = stop_token(lm.tokenizer)
+        cache = DynamicCache(config=lm.model.config)
+        inputs_BT = torch.tensor([prompt])
+        for _ in range(self.contestants.max_response):
+            logits_BV = lm.model(
+                input_ids=inputs_BT.to(lm.model.device), past_key_values=cache, use_cache=True,
+                logits_to_keep=1).logits[:, -1].float().cpu()
+            token_B = draw(logits_BV, self.contestants.temperature, generator)
             yield int(token_B)
             if int(token_B) == stop:
                 return
-            inputs = token_B[:, None]
+            inputs_BT = token_B[:, None]
 
 
-def _load_speaker(cache: Path, digest: str, precision: str) -> LanguageModel:
+def _load_model(cache: Path, digest: str, precision: str) -> LanguageModel:
     with tempfile.TemporaryDirectory() as folder:
         _link(cache, digest, Path(folder))
         return LanguageModel.load(Path(folder), precision)
 
 
 def _link(cache: Path, digest: str, folder: Path) -> None:
-    """Let a folder of the cache appear under its files' names. Raises UserError when the cache does not hold it."""
+    """Link the files of a folder in the cache into `folder`, under their names. Raises UserError if one is
+    missing."""
     names = cached_listing(cache, digest)
-    missing = names is None or not all(cached_file(cache, md5).exists() for md5 in names.values())
-    if names is None or missing:
-        raise UserError(f"The cache {cache} does not hold the model {digest}. If the project has a DVC remote, "
-                        "`plumbline restore` of its run, or `dvc pull`, may bring it back.")
+    if names is None or not all(cached_file(cache, md5).exists() for md5 in names.values()):
+        raise UserError(f"The cache {cache} does not hold the model {digest}. If the project has a DVC "
+                        "remote, `plumbline restore` of its run, or `dvc pull`, may bring it back.")
     for name, md5 in names.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(cached_file(cache, md5))

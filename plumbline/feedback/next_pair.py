@@ -1,4 +1,4 @@
-"""Which pair to show to whom, and what each annotator's verdicts say of her."""
+"""The next pair for an annotator, and statistics of each annotator's verdicts."""
 
 import hashlib
 import random
@@ -10,19 +10,19 @@ from sqlalchemy import ColumnElement, Subquery, and_, exists, func, select
 
 from plumbline.feedback.database import unreachable
 from plumbline.feedback.schema import pairs, verdicts
-from plumbline.feedback.store import Store, pair_of
-from plumbline.feedback.verdicts import Pair
+from plumbline.feedback.store import FeedbackStore, pair_of
+from plumbline.feedback.verdicts import OfferedPair
 from plumbline.preferences.types import Message, Prompt
 
 AGAIN_EVERY = 5
-"""Every fifth pair is one that somebody else has judged: without those nobody could tell whether people agree."""
+"""Every fifth pair is one that another person has judged: agreement can only be measured on those."""
 WANTED = 2
-"""Verdicts that a pair gets at most, of different people."""
+"""Most verdicts that a pair gets, of different people."""
 
 
 @dataclass(frozen=True)
-class Annotator:
-    """What one person has said so far."""
+class AnnotatorStatistics:
+    """Statistics of one annotator's verdicts."""
 
     name: str
     verdicts: int
@@ -30,53 +30,58 @@ class Annotator:
     agreement: float | None
     """Share of the verdicts by others on the same pairs that say the same; None without such."""
     compared: int
-    """How many those are."""
+    """Verdicts by others that `agreement` compares with."""
     first_shown: float | None
-    """Share of the decided verdicts that prefer what was shown first; far from a half is a habit, not a judgement."""
+    """Share of the decided verdicts that prefer the answer shown first; far from a half is a habit."""
     decided: int
-    """Verdicts A or B on pairs whose sides are at random: those of `try it` are not."""
+    """Verdicts A or B on pairs whose sides are shown at random, so without those of `try it`."""
 
 
-def next_pair(store: Store, annotator: str, ranking: bool = False) -> Pair | None:
-    """The pair to ask an annotator about; None when there is nothing left that she has not judged."""
+def next_pair(store: FeedbackStore, annotator: str, ranking: bool = False) -> OfferedPair | None:
+    """Return the pair to show an annotator next, or None if all open pairs have a verdict of this
+    annotator."""
+    by_annotator = verdicts.c.annotator == annotator
+    given = select(func.count()).select_from(verdicts).where(by_annotator, verdicts.c.undone.is_(None))
+    judged = _times_judged()
+    times = func.coalesce(judged.c.times, 0)
+    open_pairs = (select(pairs).outerjoin(judged, judged.c.pair == pairs.c.id)
+                  .where(_offered(ranking), ~_judged(by_annotator), times < WANTED))
     with unreachable(store.engine), store.reading.connect() as connection:
-        mine = connection.execute(select(func.count()).select_from(verdicts)
-                                  .where(verdicts.c.annotator == annotator, verdicts.c.undone.is_(None))).scalar_one()
-        judged, again = _times_judged(), mine % AGAIN_EVERY == AGAIN_EVERY - 1
-        times = func.coalesce(judged.c.times, 0)
-        query = (select(pairs).outerjoin(judged, judged.c.pair == pairs.c.id)
-                 .where(_offered(ranking), ~_judged(verdicts.c.annotator == annotator), times < WANTED))
-        row = connection.execute(query.order_by(times.desc() if again else times, pairs.c.made, pairs.c.id)
-                                 .limit(1)).one_or_none()
+        again = connection.execute(given).scalar_one() % AGAIN_EVERY == AGAIN_EVERY - 1
+        order = (times.desc() if again else times, pairs.c.made, pairs.c.id)
+        row = connection.execute(open_pairs.order_by(*order).limit(1)).one_or_none()
     return pair_of(row) if row else None
 
 
-def shown_order(pair: Pair, annotator: str) -> tuple[int, ...]:
-    """The order in which an annotator sees a pair's answers: at random, and the same whenever she comes back."""
+def shown_order(pair: OfferedPair, annotator: str) -> tuple[int, ...]:
+    """Return the random order in which an annotator sees a pair's answers; the same order at each visit."""
     seed = hashlib.sha256(f"{pair.id}\0{annotator}".encode()).digest()
     order = list(range(len(pair.answers)))
     random.Random(seed).shuffle(order)
     return tuple(order)
 
 
-def stock(store: Store, ranking: bool = False) -> int:
-    """How many pairs nobody has judged."""
+def stock(store: FeedbackStore, ranking: bool = False) -> int:
+    """Return the number of pairs without a verdict."""
     query = select(func.count()).select_from(pairs).where(_offered(ranking), ~_judged())
     with unreachable(store.engine), store.reading.connect() as connection:
         return int(connection.execute(query).scalar_one())
 
 
-def open_prompts(store: Store) -> set[Prompt]:
-    """The prompts of pairs that nobody has judged."""
+def open_prompts(store: FeedbackStore) -> set[Prompt]:
+    """Return the prompts of the pairs without a verdict."""
     query = select(pairs.c.prompt).where(pairs.c.source == "feedback", ~_judged())
+    found: set[Prompt] = set()
     with unreachable(store.engine), store.reading.connect() as connection:
-        return {tuple(Message(turn["role"], turn["content"]) for turn in row.prompt)
-                for row in connection.execute(query)}
+        for row in connection.execute(query):
+            found.add(tuple(Message(turn["role"], turn["content"]) for turn in row.prompt))
+    return found
 
 
-def annotators(store: Store) -> list[Annotator]:
-    """Everybody's statistics, the most diligent first."""
-    query = (select(verdicts.c.annotator, verdicts.c.pair, verdicts.c.choice, verdicts.c.shown, pairs.c.source)
+def annotators(store: FeedbackStore) -> list[AnnotatorStatistics]:
+    """Return the statistics of all annotators, those with most verdicts first."""
+    columns = (verdicts.c.annotator, verdicts.c.pair, verdicts.c.choice, verdicts.c.shown, pairs.c.source)
+    query = (select(*columns)
              .join(pairs, pairs.c.id == verdicts.c.pair).where(verdicts.c.undone.is_(None)))
     firsts: dict[str, list[bool]] = defaultdict(list)
     by_name: dict[str, list[tuple[str, str, str | None]]] = defaultdict(list)
@@ -89,15 +94,21 @@ def annotators(store: Store) -> list[Annotator]:
                 by_pair[row.pair].append((row.annotator, meant))
             if row.source == "feedback" and row.choice in ("A", "B"):
                 firsts[row.annotator].append(row.choice == "A")
-    found = [_annotator(name, said, by_pair, firsts[name]) for name, said in by_name.items()]
+    found = [_statistics(name, given, by_pair, firsts[name]) for name, given in by_name.items()]
     return sorted(found, key=lambda one: (-one.verdicts, one.name))
 
 
-def _annotator(name: str, said: Sequence[tuple[str, str, str | None]],
-               by_pair: dict[str, list[tuple[str, str]]], firsts: Sequence[bool]) -> Annotator:
-    same = [meant == other for pair, _, meant in said if meant for who, other in by_pair[pair] if who != name]
-    choices = Counter(choice for _, choice, _ in said)
-    return Annotator(name, len(said), dict(choices), _share(same), len(same), _share(firsts), len(firsts))
+def _statistics(name: str, given: Sequence[tuple[str, str, str | None]],
+                by_pair: dict[str, list[tuple[str, str]]], firsts: Sequence[bool]) -> AnnotatorStatistics:
+    """Return one annotator's statistics from (pair, choice, meaning) of the verdicts `given`, and (annotator,
+    meaning) of all verdicts by pair."""
+    same = []
+    for pair, _, meant in given:
+        if meant:
+            same += [meant == other for annotator, other in by_pair[pair] if annotator != name]
+    choices = Counter(choice for _, choice, _ in given)
+    return AnnotatorStatistics(name, len(given), dict(choices), _share(same), len(same), _share(firsts),
+                               len(firsts))
 
 
 def _share(flags: Sequence[bool]) -> float | None:
@@ -105,14 +116,16 @@ def _share(flags: Sequence[bool]) -> float | None:
 
 
 def _meant(choice: str, shown: Iterable[int]) -> str | None:
-    """What a choice between two means whatever the order they were shown in; None for rankings and skips."""
+    """Return the meaning of a choice between two answers, independent of their order; None for rankings and
+    skips."""
     if choice in ("A", "B"):
         return f"answer {list(shown)['AB'.index(choice)]}"
     return {"tie": "neither", "both bad": "neither"}.get(choice)
 
 
 def _offered(ranking: bool) -> ColumnElement[bool]:
-    """Pairs for everybody; those of `try it` are judged where they were made."""
+    """Match the pairs (or rankings) offered to everyone: not those of `try it`, which are judged on that
+    page."""
     return and_(pairs.c.source == "feedback", pairs.c.size > 2 if ranking else pairs.c.size == 2)
 
 
@@ -121,6 +134,7 @@ def _judged(*which: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def _times_judged() -> Subquery:
-    """By pair, how many people have judged it."""
-    return (select(verdicts.c.pair, func.count(verdicts.c.annotator.distinct()).label("times"))
-            .where(verdicts.c.undone.is_(None), verdicts.c.choice != "skip").group_by(verdicts.c.pair).subquery())
+    """Select the number of people who have judged each pair."""
+    people = func.count(verdicts.c.annotator.distinct()).label("times")
+    return (select(verdicts.c.pair, people).where(verdicts.c.undone.is_(None), verdicts.c.choice != "skip")
+            .group_by(verdicts.c.pair).subquery())

@@ -1,4 +1,4 @@
-"""The tables of the feedback store, as SQLAlchemy writes to them. What makes and changes them is in `migrations/`.
+"""The tables of the feedback store, as SQLAlchemy writes to them. `migrations/` makes and changes them.
 
 Times are ISO 8601 in UTC with microseconds, which sort as texts.
 """
@@ -18,7 +18,8 @@ pairs = Table(
     Column("source", String, nullable=False),
     Column("made", String, nullable=False),
 )
-"""What people are asked: prompt, answers with their models and rewards, and why it was chosen. Never changed."""
+"""Pairs offered to people: prompt, answers with models and rewards, reason for the choice. Rows never
+change."""
 
 verdicts = Table(
     "verdicts", metadata,
@@ -35,7 +36,7 @@ verdicts = Table(
     Column("time", String, nullable=False),
     Column("undone", String),
 )
-"""What they said. Only `undone`, the time at which it was taken back, ever changes."""
+"""Verdicts on pairs. Only `undone`, the time at which a verdict was taken back, ever changes."""
 
 collections = Table(
     "collections", metadata,
@@ -54,4 +55,5 @@ collected = Table(
     Column("collection", Integer, ForeignKey("collections.id"), nullable=False, index=True),
     Column("lines", Text, nullable=False),
 )
-"""Which verdicts went into which batch, as which lines. A verdict is added at most once, and removed at most once."""
+"""Verdicts by batch, with the lines that they became. A verdict is added at most once, and removed at most
+once."""

@@ -1,18 +1,18 @@
-"""What people are asked and what they say: pairs (or more answers) to one prompt, and verdicts on them.
+"""Pairs of answers (or more) to one prompt that are offered to people, and their verdicts.
 
-A verdict becomes rows of the preference data as follows; the row holds the answers in the order in which they were
-shown, so that a preference for what stands first can be measured.
+A verdict becomes rows of the preference data as follows; a row holds the answers in the order in which they
+were shown, so that a preference for the first one can be measured.
 
 | verdict | row |
 |---|---|
 | A, B | a comparison, with the strength (1 slightly, 2 clearly, 3 far better) where one was given |
 | tie | a comparison that is a tie |
-| both bad | two ratings of 0, a thumb down each: ingest makes a tie of them, and the low rating stays in the batch |
+| both bad | two ratings of 0, a thumb down each: ingest makes a tie of them, the batch keeps the ratings |
 | ranking | a ranking; equal ranks are ties |
-| skip | none: it says nothing of the answers |
+| skip | none |
 
-`Try it` shows the champion first, so its order says nothing of a habit: A, B and tie become a ranking of two there, for
-a ranking has no first and second on the screen, and no strength.
+`Try it` always shows the champion first, so its order cannot show a habit: A, B and tie become a ranking of
+two there, because a ranking has no order on the screen, and no strength.
 
 A comment stays in the store: the rows' schema has no place for it.
 """
@@ -31,12 +31,12 @@ STRENGTHS = {1: "slightly", 2: "clearly", 3: "far"}
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one model answered."""
+class OfferedAnswer:
+    """One model's answer."""
 
     text: str
     model: str
-    """Such as `champion, version 3`; nobody sees it before the verdict."""
+    """Such as `champion, version 3`; shown only after the verdict."""
     digest: str
     """DVC's digest of the model."""
     reward: float | None
@@ -44,28 +44,28 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Pair:
+class OfferedPair:
     """One prompt with two or more different answers, offered to people."""
 
     prompt: Prompt
-    answers: tuple[Answer, ...]
+    answers: tuple[OfferedAnswer, ...]
     reason: str
     """Why it was chosen; shown after the verdict."""
     kind: str
     """The prompt's kind: kinds with few comparisons are asked first."""
     source: Source
-    """`try it`: made on that page, and offered to nobody else."""
+    """`try it`: made on that page, and offered to no other person."""
 
     @property
     def id(self) -> str:
-        """A name that follows from prompt and answers, so that the same pair is kept once."""
+        """Return a hash of prompt, answers and source, so that the same pair is kept once."""
         texts = json.dumps([prompt_json(self.prompt), [answer.text for answer in self.answers], self.source])
         return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one person said of a pair."""
+    """One person's verdict on a pair."""
 
     key: str
     """Made by the client: the same verdict sent again, after an answer that got lost, counts once."""
@@ -85,22 +85,24 @@ class Verdict:
     comment: str = ""
 
     def problem(self, answers: int) -> str | None:
-        """Why this cannot be a verdict on so many answers, or None."""
+        """Return why this is no valid verdict on a pair of `answers` answers, or None."""
         if sorted(self.shown) != list(range(answers)):
             return f"`shown` must name each of the {answers} answers once; found {list(self.shown)}"
         if self.choice in ("A", "B", "tie", "both bad") and answers != 2:
             return f"the choice {self.choice!r} is for two answers; here are {answers}: rank them"
         if (self.ranks is not None) != (self.choice == "ranking"):
             return "a ranking has ranks, and nothing else has"
-        if self.ranks is not None and (len(self.ranks) != answers or not all(1 <= r <= answers for r in self.ranks)):
-            return f"expected {answers} ranks from 1 to {answers}, found {list(self.ranks)}"
+        if self.ranks is not None:
+            in_range = all(1 <= rank <= answers for rank in self.ranks)
+            if len(self.ranks) != answers or not in_range:
+                return f"expected {answers} ranks from 1 to {answers}, found {list(self.ranks)}"
         if self.strength is not None and (self.choice not in ("A", "B") or self.strength not in STRENGTHS):
             return f"a strength is 1, 2 or 3 and goes with A or B; found {self.strength}"
         return None
 
 
-def rows_of(pair: Pair, verdict: Verdict) -> list[Row]:
-    """The rows of the preference data that a verdict makes."""
+def rows_of(pair: OfferedPair, verdict: Verdict) -> list[Row]:
+    """Return the rows of preference data that a verdict becomes."""
     texts = tuple(pair.answers[place].text for place in verdict.shown)
     origin = Origin(pair.source, verdict.annotator, verdict.time, machine=False)
     if verdict.choice == "skip":
@@ -111,7 +113,8 @@ def rows_of(pair: Pair, verdict: Verdict) -> list[Row]:
     if verdict.choice == "both bad":
         return [Rating(pair.prompt, text, 0.0, origin) for text in texts]
     if pair.source == "try it":
-        return [Ranking(pair.prompt, texts, {"A": (1, 2), "B": (2, 1)}.get(verdict.choice, (1, 1)), origin)]
+        ranks = {"A": (1, 2), "B": (2, 1), "tie": (1, 1)}[verdict.choice]
+        return [Ranking(pair.prompt, texts, ranks, origin)]
     labels: dict[Choice, Label] = {"A": "A", "B": "B", "tie": "tie"}
     strength = float(verdict.strength) if verdict.strength else None
     return [Comparison(pair.prompt, (texts[0], texts[1]), labels[verdict.choice], origin, strength)]

@@ -1,14 +1,20 @@
-"""Language models with their tokenizers: how they are loaded, and how they are kept.
+"""Language models with their tokenizers: loading and saving.
 
-Wherever a model came from (`source.py`), it is kept as fp32 safetensors with its tokenizer and its settled chat
-template (`template.py`).
+Whatever its source (`source.py`), a model is saved as fp32 safetensors with its tokenizer and its settled
+chat template (`template.py`).
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from plumbline.errors import UserError
 from plumbline.lm.chat import stop_token
@@ -16,12 +22,14 @@ from plumbline.lm.optim import require_finite_weights
 from plumbline.lm.source import Source
 from plumbline.lm.template import settle
 
-VECTOR_FUNCTIONS = (torch.cos, torch.sin, torch.exp, torch.log, torch.log2, torch.sqrt, torch.tanh, torch.erf)
+VECTOR_FUNCTIONS = (
+    torch.cos, torch.sin, torch.exp, torch.log, torch.log2, torch.sqrt, torch.tanh, torch.erf)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
-# oneMKL chooses the kernel of each vector function at its first call; of two threads that make this call at once, one
-# may get a less exact kernel (pytorch/pytorch#188792), and in one process of six the first forward pass then had other
-# last digits. So one element first, from one thread.
+# oneMKL chooses the kernel of each vector function at the function's first call. If two threads make this
+# call at once, one of them may get a less exact kernel (pytorch/pytorch#188792): in one process of six the
+# first forward pass then had other last digits. Therefore make the first calls here, from one thread, on one
+# element each.
 for _function in VECTOR_FUNCTIONS:
     for _dtype in (torch.float32, torch.float64):
         _function(torch.ones(1, dtype=_dtype))
@@ -36,14 +44,15 @@ class LanguageModel:
 
     @classmethod
     def load(cls, folder: Path, precision: str = "fp32") -> "LanguageModel":
-        """Load what `save` left in `folder`, with the weights in `precision`."""
+        """Load the model that `save` wrote to `folder`, with the weights in `precision` (`fp32` or
+        `bf16`)."""
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[precision], trust_remote_code=False)
         return cls(model.to(device()).eval(), AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
 
     def save(self, folder: Path) -> None:
-        """Keep the model as fp32 safetensors beside its tokenizer and chat template.
+        """Write the model as fp32 safetensors, its tokenizer and its chat template to `folder`.
 
-        Raises UserError, and writes nothing, where a weight is not a number.
+        Raises UserError, and writes nothing, if a weight is infinite or not a number.
         """
         require_finite_weights(self.model)
         self.model.float().save_pretrained(folder, safe_serialization=True)
@@ -51,12 +60,13 @@ class LanguageModel:
 
 
 def device() -> torch.device:
-    """The accelerator if there is one."""
+    """Return the accelerator if there is one, otherwise the CPU."""
     return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
 def load_base(name: str, root: Path) -> LanguageModel:
-    """Load a base model; relative paths start at `root`. Raises UserError where it cannot be had or used."""
+    """Load a base model in fp32; relative paths start at `root`. Raises UserError if it cannot be loaded or
+    used."""
     source = Source.find(name, root)
     config = source.config()
     tokenizer = source.tokenizer(config)
@@ -64,29 +74,33 @@ def load_base(name: str, root: Path) -> LanguageModel:
         source.where, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False,
         **source.options))
     if source.options:
-        # A dequantised GGUF model still believes that it is quantised and refuses to be saved: move the weights over.
-        config = model.config
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        fresh.load_state_dict(model.state_dict())
-        fresh.tie_weights()
-        model = fresh
+        model = _without_quantization(model)
     if missing := sorted(found["missing_keys"]):
-        raise UserError(f"The model {name} lacks {len(missing)} of its weights (the first is {missing[0]}), which "
-                        "would be filled at random. Its files are incomplete or belong to another model: fetch them "
-                        "again.")
+        raise UserError(f"The model {name} lacks {len(missing)} of its weights (the first is {missing[0]}), "
+                        "which would be filled at random. Its files are incomplete or belong to another "
+                        "model: fetch them again.")
     settle(tokenizer)
     model.config.pad_token_id = tokenizer.pad_token_id
-    _plain_generation(model, tokenizer)
+    _repair_generation_config(model, tokenizer)
     lm = LanguageModel(model.to(device()).eval(), tokenizer)
     require_finite_weights(lm.model)
     return lm
 
 
-def _plain_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A generation_config.json that contradicts itself, as many on the hub do, would keep the model from being saved:
-    then only what ends and pads a text is kept of it."""
+def _without_quantization(model: PreTrainedModel) -> PreTrainedModel:
+    """Move the weights of a dequantised GGUF model to a new model: its own is still marked as quantised, and
+    transformers refuses to save it."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    fresh: PreTrainedModel = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+    fresh.load_state_dict(model.state_dict())
+    fresh.tie_weights()
+    return fresh
+
+
+def _repair_generation_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Replace a generation_config.json that contradicts itself, as many on the hub do, by one with the
+    special tokens alone: transformers refuses to save a model with such a file."""
     try:
         model.generation_config.validate(strict=True)
     except ValueError:

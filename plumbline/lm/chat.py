@@ -1,10 +1,10 @@
-"""From conversations to token ids, in one way for every stage.
+"""From conversations to token ids, in the same way for every stage.
 
-A prompt is rendered by the model's chat template, settled (`template.py`), up to where the assistant begins; a response
-is tokenised by itself and ends with the token that ends a turn. Their ids are joined, never their texts: SFT, the
-reward model and PPO see the same ids for the same conversation, and sampled ids are never decoded and encoded again.
-What people wrote is text only: a message that contains the characters of a special token, such as `<|im_end|>`, ends no
-turn and opens none.
+A prompt is rendered by the model's chat template, settled (`template.py`), up to where the assistant begins;
+a response is tokenised by itself and ends with the token that ends a turn. Their ids are joined, never their
+texts: SFT, the reward model and PPO see the same ids for the same conversation, and sampled ids are never
+decoded and encoded again. Messages are text only: one that contains the characters of a special token, such
+as `<|im_end|>`, ends no turn and opens none.
 """
 
 import re
@@ -17,43 +17,49 @@ from plumbline.lm.template import arranged, render, settled
 from plumbline.preferences.types import Prompt
 
 STAND_IN = "\ue000{}\ue001"
-"""For a message while the template is rendered; of characters for private use."""
+"""Stands for a message while the template is rendered; of characters for private use."""
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Ids of the prompt, up to and including the marker that opens the assistant's turn."""
-    prompt = arranged(tokenizer, prompt)
+    """Return the ids of the prompt, up to and including the marker that opens the assistant's turn."""
     special = _special_texts(tokenizer)
-    aside = {STAND_IN.format(turn): message.content for turn, message in enumerate(prompt)
-             if any(text in message.content for text in special)}
-    messages = [{"role": message.role, "content": name if (name := STAND_IN.format(turn)) in aside else message.content}
-                for turn, message in enumerate(prompt)]
+    aside: dict[str, str] = {}
+    messages = []
+    for turn, message in enumerate(arranged(tokenizer, prompt)):
+        content = message.content
+        # A message with the text of a special token is set aside, and encoded literally after rendering.
+        if any(text in content for text in special):
+            content = STAND_IN.format(turn)
+            aside[content] = message.content
+        messages.append({"role": message.role, "content": content})
     rendered = render(tokenizer, messages)
+    parts = re.split(f"({'|'.join(aside)})", rendered) if aside else [rendered]
     ids: list[int] = []
-    for part in re.split(f"({'|'.join(aside)})", rendered) if aside else [rendered]:
+    for part in parts:
         if part in aside:
-            ids += _literally(tokenizer, aside[part])
+            ids += _encode_literally(tokenizer, aside[part])
         else:  # the template has written the special tokens: adding them again would double the BOS
             ids += tokenizer(part, add_special_tokens=False)["input_ids"]
     return ids
 
 
 def encode_response(tokenizer: PreTrainedTokenizerBase, response: str) -> list[int]:
-    """Ids of a response with the token that ends the turn."""
-    return [*_literally(tokenizer, response), stop_token(tokenizer)]
+    """Return the ids of a response with the token that ends the turn."""
+    return [*_encode_literally(tokenizer, response), stop_token(tokenizer)]
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    """Text of a response, without special tokens."""
+    """Return the text of a response, without special tokens and white space around it."""
     return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that ends the assistant's turn: what the chat template writes after a response, or else the EOS token."""
+    """Return the id that ends the assistant's turn: the first special token that the chat template writes
+    after a response, otherwise the EOS token. Raises UserError if there is neither."""
     return _stop_token(settled(tokenizer), tokenizer)
 
 
-def _literally(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _encode_literally(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
@@ -68,11 +74,12 @@ def _stop_token(template: str, tokenizer: PreTrainedTokenizerBase) -> int:
     rendered = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
     after = tokenizer(rendered[rendered.rindex("yyy") + 3 :], add_special_tokens=False)["input_ids"]
     # Phi and others mark turns with tokens that are special without having a name such as `eos_token`.
-    special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+    added = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = {*tokenizer.all_special_ids, *added}
     for token in after:
         if token in special:
             return int(token)
     if tokenizer.eos_token_id is None:
-        raise UserError("The chat template ends a turn without a special token, and the tokenizer has no EOS token: "
-                        "a response could never end. Set eos_token in the base model's tokenizer.")
+        raise UserError("The chat template ends a turn without a special token, and the tokenizer has no EOS "
+                        "token: a response could never end. Set eos_token in the base model's tokenizer.")
     return int(tokenizer.eos_token_id)

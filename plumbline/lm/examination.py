@@ -1,9 +1,9 @@
-"""What must be known of a base model before anything is trained, found out on a twin of it in seconds.
+"""Examination of a base model before anything is trained, in seconds, on a small twin of the model.
 
-The twin has the model's own configuration with few layers, a small vocabulary, and random weights so wide that every
-part of it matters: what leaks or is forgotten shows, where in a real model it might hide below a tolerance. So no
-weights are read, however large the model is. Each check either passes or raises a UserError of one paragraph; what the
-stages do differently for some models is in `Findings`.
+The twin has the model's own configuration with few layers, a small vocabulary, and random weights so wide
+that every part of it matters: a leak or a forgotten part shows, where in a real model it might hide below a
+tolerance. So no weights are read, however large the model is. Each check either passes or raises a UserError
+of one paragraph; `Findings` holds what the stages do differently for some models.
 """
 
 import copy
@@ -31,31 +31,35 @@ SMALL_VOCABULARY = 512
 FEED_FORWARD = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "ffn_dim")
 NARROW = 256
 FIRST_ID = 8
-"""Ids below are often special; architectures may treat them in their own way."""
+"""Lower ids are often special; architectures may treat them in their own way."""
 PADDING_ID = 1
-"""Not the 0 that stands at padding: as in the stages, a mask says where that is and not an id."""
+"""Not the 0 that fills padded positions: as in the stages, a mask marks padding and not an id."""
 LENGTHS = (7, 2, 12, 1, 5)
 SAMPLED = 6
 TOLERANCE = 1e-3
-"""Relative to the size of what is compared: rounding stays below 1e-4, a leak of one token comes to 0.1 and more."""
+"""Relative to the size of the compared values: rounding stays below 1e-4, a leak of one token is 0.1 and
+more."""
 OTHERS = "Choose another architecture, such as Llama, Qwen or SmolLM."
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found of a model that can be used."""
+    """Properties of a usable model."""
 
     context: int | None
-    """The longest sequence in tokens; None where nothing limits it."""
+    """The longest sequence in tokens; None if there is no limit."""
     packs: bool
-    """Whether attention stays within each of several demonstrations in one row; otherwise each gets its own row."""
+    """True if attention stays within each of several demonstrations in a row; if not, each gets its own
+    row."""
     notes: list[str]
-    """What is done differently for this model, a sentence each."""
+    """What the stages do differently for this model, a sentence each."""
 
 
 def examine(name: str, root: Path) -> Findings:
-    """Examine the model that `base.source` names; relative paths start at `root`. Raises UserError if it cannot be
-    used."""
+    """Examine the model that `base.source` names; relative paths start at `root`.
+
+    Raises UserError if the model cannot be used.
+    """
     source = Source.find(name, root)
     config = source.config()
     tokenizer = source.tokenizer(config)
@@ -71,33 +75,38 @@ def examine(name: str, root: Path) -> Findings:
 
 
 def require_judge(name: str, root: Path) -> None:
-    """Raise UserError if `preference_eval.judge` names a model that cannot judge, as far as can be seen unloaded."""
+    """Raise UserError if the configuration or tokenizer of the model `name` shows that the model cannot
+    judge."""
     source = Source.find(name, root)
     source.tokenizer(source.config())
 
 
 def examine_architecture(config: PretrainedConfig) -> bool:
-    """Raise UserError for an architecture that some stage cannot work with. Returns whether demonstrations can be
-    packed."""
+    """Raise UserError for an architecture that some stage cannot work with.
+
+    Returns True if demonstrations can be packed.
+    """
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise UserError(f"A reward model is made as a sequence classifier (AutoModelForSequenceClassification), and "
-                        f"transformers has none for the architecture {config.model_type}. {OTHERS}")
+        raise UserError("A reward model is made as a sequence classifier "
+                        "(AutoModelForSequenceClassification), and transformers has none for the "
+                        f"architecture {config.model_type}. {OTHERS}")
     try:
         return _examine(twin(config))
     except UserError:
         raise
-    except Exception as error:  # somebody else's forward pass: whatever it raises, this model cannot be used
-        raise UserError(f"The architecture {config.model_type} does not work in the way that the stages call it. "
-                        f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. {OTHERS}") from None
+    except Exception as error:  # foreign code: whatever its forward pass raises, this model cannot be used
+        raise UserError(f"The architecture {config.model_type} does not work in the way that the stages call "
+                        f"it. {type(error).__name__}: {' '.join(str(error).split())[:200]}. "
+                        f"{OTHERS}") from None
 
 
 def packs(config: PretrainedConfig) -> bool:
-    """Whether attention stays within each of several demonstrations in one row."""
+    """True if attention stays within each of several demonstrations in one row."""
     return _packs(twin(config))
 
 
 def twin(config: PretrainedConfig) -> PreTrainedModel:
-    """A model of this configuration with few layers, a small vocabulary and wide random weights."""
+    """Return a model of this configuration with few layers, a small vocabulary and wide random weights."""
     small = copy.deepcopy(config)
     text = small.get_text_config()
     for part in (text, *(getattr(small, name) for name in small.sub_configs)):
@@ -105,7 +114,7 @@ def twin(config: PretrainedConfig) -> PreTrainedModel:
         _narrower(part)
     text.vocab_size = min(text.vocab_size, SMALL_VOCABULARY)
     small.pad_token_id = text.pad_token_id = PADDING_ID
-    # Seeded, and without a trace in the random state of whoever asks.
+    # Seeded, and without a change of the caller's random state.
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(small, dtype=torch.float32)
@@ -130,7 +139,8 @@ def _fewer_layers(part: PretrainedConfig) -> None:
 
 
 def _narrower(part: PretrainedConfig) -> None:
-    """Most weights of a wide model are in its feed-forward layers, whose width nothing else depends on."""
+    """Narrow the feed-forward layers: they hold most weights of a wide model, and no other part depends on
+    them."""
     values = part.to_dict()
     for name in FEED_FORWARD:
         if isinstance(values.get(name), int):
@@ -148,7 +158,7 @@ def _examine(model: PreTrainedModel) -> bool:
 
 
 def _require_causal(model: PreTrainedModel) -> None:
-    """A token may not see later ones: encoders load as language models, too."""
+    """Raise UserError if a token sees later ones, as in encoders, which load as language models too."""
     row = _row(model, 12)
     changed = [*row[:6], *_row(model, 6, seed=1)]
     if not _same(_hidden(model, [row])[0][:6], _hidden(model, [changed])[0][:6]):
@@ -157,62 +167,70 @@ def _require_causal(model: PreTrainedModel) -> None:
 
 
 def _require_plain_output(model: PreTrainedModel) -> None:
-    """SFT applies the output layer to response positions only, which is right only if nothing else follows it."""
+    """Raise UserError if anything follows the output layer: SFT applies that layer to response positions by
+    itself."""
     row = _row(model, 12)
     logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0]
     if not _same(model.get_output_embeddings()(_hidden(model, [row])[0]), logits):
-        raise UserError("It changes its logits after the output layer (soft-capping or scaling), which SFT here does "
-                        "not reproduce. Choose a model without, such as Llama, Qwen or SmolLM.")
+        raise UserError("It changes its logits after the output layer (soft-capping or scaling), which SFT "
+                        "here does not reproduce. Choose a model without, such as Llama, Qwen or SmolLM.")
 
 
 def _require_exact_padding(model: PreTrainedModel) -> None:
-    """Rows that are padded on the right (SFT, reward model) or left (PPO) must come to the same as each row alone."""
+    """Raise UserError if rows padded on the right (SFT, reward model) or left (PPO) differ from each row
+    alone."""
     rows = [_row(model, length, seed=length) for length in LENGTHS]
     alone = [_hidden(model, [row])[0] for row in rows]
     for side, pad in (("right", right_pad), ("left", left_pad)):
-        ids_BT, mask_BT = (values.to(model.device) for values in pad(rows, 0))
-        hidden_BTD = model.base_model(input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions(mask_BT),
-                                      use_cache=False).last_hidden_state
-        if not all(_same(hidden_BTD[i][mask_BT[i].bool()], one) for i, one in enumerate(alone)):
-            raise UserError(f"It reads padding on the {side} as if it were text, so rows of different lengths would "
-                            f"change each other. {OTHERS}")
+        ids_BT, mask_BT = (padded.to(model.device) for padded in pad(rows, 0))
+        hidden_BTD = model.base_model(
+            input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions(mask_BT),
+            use_cache=False).last_hidden_state
+        if not all(_same(hidden_BTD[i][mask_BT[i].bool()], hidden_TD) for i, hidden_TD in enumerate(alone)):
+            raise UserError(f"It reads padding on the {side} as if it were text, so rows of different "
+                            f"lengths would change each other. {OTHERS}")
 
 
 def _require_exact_sampling(model: PreTrainedModel) -> None:
-    """Greedy sampling, with its cache and rows that leave it when they end, must choose what the whole text implies."""
+    """Raise UserError if greedy sampling, with its cache of earlier tokens, differs from a forward of the
+    whole text."""
     rows = [_row(model, length, seed=length) for length in LENGTHS]
+    # A stop token that the first row draws half-way, so that this row leaves the batch before the others.
     stop = _greedy(model, rows, stop=-1)[0][SAMPLED // 2]
     for row, response in zip(rows, _greedy(model, rows, stop), strict=True):
         whole = torch.tensor([row + response], device=model.device)
         logits_RV = model(input_ids=whole, use_cache=False).logits[0, len(row) - 1 : -1].float()
         chosen_R = logits_RV.gather(-1, torch.tensor(response, device=model.device)[:, None])[:, 0]
         if bool(((logits_RV.amax(-1) - chosen_R) > TOLERANCE * logits_RV.std()).any()):
-            raise UserError("Sampling with its cache of earlier tokens gives other tokens than the whole text does, so "
-                            f"responses would not be its own. {OTHERS}")
+            raise UserError("Sampling with its cache of earlier tokens gives other tokens than the whole "
+                            f"text does, so responses would not be its own. {OTHERS}")
 
 
 def _require_classifier(model: PreTrainedModel) -> None:
-    """The reward model has one output layer called `score` on exactly the body of the language model."""
+    """Raise UserError unless the sequence classifier is the language model's body with one layer called
+    `score`."""
     config = copy.deepcopy(model.config)
     config.num_labels = 1
-    with torch.device("meta"):  # only its parts are looked at
+    with torch.device("meta"):  # without weights: only the names of its parts are needed
         classifier = AutoModelForSequenceClassification.from_config(config)
     body = {name for name in classifier.state_dict() if not name.startswith("score.")}
     if not hasattr(classifier, "score") or not body <= model.state_dict().keys():
-        raise UserError("Its sequence classifier, which a reward model is made as, is not the body of the language "
-                        f"model with a layer `score` on it. {OTHERS}")
+        raise UserError("Its sequence classifier, which a reward model is made as, is not the body of the "
+                        f"language model with a layer `score` on it. {OTHERS}")
 
 
 @torch.no_grad()
 def _packs(model: PreTrainedModel) -> bool:
-    """Change the first of two demonstrations in a row, and look at the second, which must also be as it is alone."""
+    """True if the second of two demonstrations in a row is the same after any first one, and the same
+    alone."""
     second = _row(model, 12)
     at = torch.arange(12, device=model.device).repeat(2)[None]
     seen = []
     for seed in (1, 2):
         ids = torch.tensor([_row(model, 12, seed) + second], device=model.device)
-        # As SFT does: no mask, for positions that start again tell transformers where a demonstration begins.
-        seen.append(model.base_model(input_ids=ids, position_ids=at, use_cache=False).last_hidden_state[0, 12:])
+        # As in SFT: no mask; positions that start again tell transformers where a demonstration begins.
+        hidden_BTD = model.base_model(input_ids=ids, position_ids=at, use_cache=False).last_hidden_state
+        seen.append(hidden_BTD[0, 12:])
     return _same(seen[0], seen[1]) and _same(seen[0], _hidden(model, [second])[0])
 
 
@@ -222,7 +240,7 @@ def _greedy(model: PreTrainedModel, rows: Sequence[list[int]], stop: int) -> lis
 
 
 def _hidden(model: PreTrainedModel, rows: Sequence[list[int]]) -> torch.Tensor:
-    """The body's output [B, T, D] for rows of the same length."""
+    """Return the body's output [B, T, D] for rows of the same length."""
     hidden_BTD: torch.Tensor = model.base_model(
         input_ids=torch.tensor(rows, device=model.device), use_cache=False).last_hidden_state
     return hidden_BTD
@@ -230,7 +248,8 @@ def _hidden(model: PreTrainedModel, rows: Sequence[list[int]]) -> torch.Tensor:
 
 def _row(model: PreTrainedModel, length: int, seed: int = 0) -> list[int]:
     size = int(model.config.get_text_config().vocab_size)
-    return list(torch.randint(FIRST_ID, size, (length,), generator=torch.Generator().manual_seed(seed)).tolist())
+    generator = torch.Generator().manual_seed(seed)
+    return list(torch.randint(FIRST_ID, size, (length,), generator=generator).tolist())
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""What a language model thinks of given text, without sampling."""
+"""Likelihoods that a language model gives to texts, without sampling."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from plumbline.lm.sampling import left_pad, positions, right_pad
 from plumbline.preferences.types import Message, Prompt
 
 TOKENS_A_BATCH = 2048
-"""Every token brings logits over the whole vocabulary: 0.2 MB of them for a vocabulary of 49,152."""
+"""A token takes logits over the whole vocabulary: 0.2 MB for a vocabulary of 49,152."""
 
 OnProgress = Callable[[int, int], None]
 
@@ -23,9 +23,11 @@ def response_log_likelihoods(
     conversations: Sequence[tuple[Prompt, str]],
     progress: OnProgress = lambda _done, _total: None,
 ) -> list[float]:
-    """Mean log-probability, in nats a token, of each response with its stop token, given its prompt.
+    """Return the mean log-probability, in nats a token, of each response with its stop token, given its
+    prompt.
 
-    Raises UserError where one is not a number.
+    `progress` is called with the responses done and their total. Raises UserError if a result is not a
+    number.
     """
     rows = [(encode_prompt(lm.tokenizer, prompt), encode_response(lm.tokenizer, text))
             for prompt, text in conversations]
@@ -38,7 +40,8 @@ def response_log_likelihoods(
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Rows of similar length together, as many as TOKENS_A_BATCH allows once they are padded, at least one."""
+    """Yield batches of rows of similar length, as many as fit TOKENS_A_BATCH once they are padded, at least
+    one."""
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[row] > TOKENS_A_BATCH:
@@ -50,24 +53,32 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def _batch(lm: LanguageModel, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+    """Return the mean log-probability, in nats a token, of each response in rows of (prompt, response)."""
     prompt_BP, prompt_mask_BP = left_pad([prompt for prompt, _ in rows], pad=0)
     response_BR, mask_BR = right_pad([response for _, response in rows], pad=0)
+    ids_BT = torch.cat([prompt_BP, response_BR], 1).to(lm.model.device)
     mask_BT = torch.cat([prompt_mask_BP, mask_BR], 1).to(lm.model.device)
-    logits_BRV = lm.model(input_ids=torch.cat([prompt_BP, response_BR], 1).to(lm.model.device), attention_mask=mask_BT,
-                          position_ids=positions(mask_BT), use_cache=False,
-                          logits_to_keep=response_BR.shape[1] + 1).logits[:, :-1]
+    logits_BRV = lm.model(
+        input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions(mask_BT), use_cache=False,
+        logits_to_keep=response_BR.shape[1] + 1).logits[:, :-1]
     means = []
-    for logits_RV, (_, response) in zip(logits_BRV, rows, strict=True):  # a row at a time: in fp32 all would not fit
-        logits_NV = logits_RV[: len(response)].float()
+    for logits_RV, (_, response) in zip(logits_BRV, rows, strict=True):
+        logits_NV = logits_RV[: len(response)].float()  # a row at a time: in fp32 all rows would not fit
         chosen_N = logits_NV[torch.arange(len(response)), torch.tensor(response, device=logits_NV.device)]
         means.append((chosen_N - logits_NV.logsumexp(-1)).mean().item())
     return means
 
 
 @torch.no_grad()
-def next_token_log_probs(lm: LanguageModel, texts: Sequence[str], options: Sequence[str]) -> list[list[float]]:
-    """For each text, put as a user's message: the log-probability of the first token of each option as the answer."""
-    # A chat template leaves the answer to begin at once, so the options count without the space before them.
+def next_token_log_probs(
+    lm: LanguageModel, texts: Sequence[str], options: Sequence[str]
+) -> list[list[float]]:
+    """Return, for each text as a user's message, the log-probability (nats) of each option's first token as
+    answer.
+
+    Raises UserError if one is not a number.
+    """
+    # After a chat template the answer begins at once, so the options lose the space before them.
     ids = [lm.tokenizer(option.strip(), add_special_tokens=False)["input_ids"][0] for option in options]
     found = []
     for text in texts:
@@ -81,6 +92,7 @@ def next_token_log_probs(lm: LanguageModel, texts: Sequence[str], options: Seque
 def _require_numbers(log_probs: Sequence[float]) -> None:
     broken = sum(math.isnan(value) for value in log_probs)
     if broken:
-        raise UserError(f"{broken} of {len(log_probs)} log-probabilities are not a number, so the model cannot tell "
-                        "which text is likelier: its training diverged, or its files are damaged. Lower the learning "
-                        "rate of the stage that made it, or set precision: fp32 if it is bf16.")
+        raise UserError(f"{broken} of {len(log_probs)} log-probabilities are not a number, so the model "
+                        "cannot tell which text is likelier: its training diverged, or its files are "
+                        "damaged. Lower the learning rate of the stage that made it, or set precision: fp32 "
+                        "if it is bf16.")

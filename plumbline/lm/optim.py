@@ -1,5 +1,5 @@
-"""What every training loop shares: the optimizer, the learning-rate schedule, the precision of a forward pass, and the
-end of a training that diverged: what is infinite or not a number stops it, and nothing is kept of it."""
+"""Shared by all training loops: optimizer, learning-rate schedule, precision of a forward pass, and the
+checks that stop a training which diverged, and keep nothing of it."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,19 +13,27 @@ from plumbline.errors import UserError
 
 
 class ReportStep(Protocol):
-    """Called as training goes on: `step` of `total` is done, and these are its metrics."""
+    """A callback for the progress of a training."""
 
-    def __call__(self, step: int, total: int, metrics: dict[str, float] | None = None, what: str = "") -> None:
-        """Tell how far it is."""
+    def __call__(
+        self, step: int, total: int, metrics: dict[str, float] | None = None, what: str = ""
+    ) -> None:
+        """Report that `step` of `total` is done, in the part of the stage called `what`, with these
+        metrics."""
 
 
-def adamw(parameters: Iterable[Parameter], learning_rate: float, weight_decay: float = 0.0) -> torch.optim.AdamW:
-    """AdamW with eps 1e-5, as PPO implementations use it (Huang et al. 2022, "37 implementation details of PPO", 3)."""
-    return torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.95), eps=1e-5, weight_decay=weight_decay)
+def adamw(
+    parameters: Iterable[Parameter], learning_rate: float, weight_decay: float = 0.0
+) -> torch.optim.AdamW:
+    """Return AdamW with eps 1e-5, as PPO uses it (Huang et al. 2022, "37 implementation details of PPO",
+    3)."""
+    return torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.95), eps=1e-5,
+                             weight_decay=weight_decay)
 
 
 def linear_schedule(step: int, total: int, warmup: float) -> float:
-    """Factor on the learning rate: up from 0 over the share `warmup` of the steps, then down to 0, linearly."""
+    """Return the factor on the learning rate: linearly up from 0 over the share `warmup` of the steps, then
+    down to 0."""
     rising = warmup * total
     if step < rising:
         return (step + 1) / (rising + 1)
@@ -33,7 +41,8 @@ def linear_schedule(step: int, total: int, warmup: float) -> float:
 
 
 def autocast(precision: str) -> AbstractContextManager[None]:
-    """The context of a forward pass: matrix products in bf16 where asked for, weights and everything else in fp32."""
+    """Return the context of a forward pass: matrix products in bf16 if asked for; weights and the rest in
+    fp32."""
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
@@ -41,19 +50,20 @@ def autocast(precision: str) -> AbstractContextManager[None]:
 def require_finite(measured: Mapping[str, float], block: str, when: str) -> None:
     """Raise UserError if a loss, gradient norm or other figure of training is infinite or not a number.
 
-    `block` of the parameters holds the learning rate; `when` says where, such as `step 3 of 90`.
+    `block` is the block of parameters with the learning rate; `when` is the place, such as `step 3 of 90`.
     """
     for name, value in measured.items():
         if not math.isfinite(value):
-            raise UserError(f"At {when}, the {name} is {value:g} where a finite number was expected: the training "
-                            f"diverged, and nothing of it is kept. Lower {block}.learning_rate, set precision: fp32 if "
-                            "it is bf16, and look for strange rows in the data's report.")
+            raise UserError(f"At {when}, the {name} is {value:g} where a finite number was expected: the "
+                            f"training diverged, and nothing of it is kept. Lower {block}.learning_rate, set "
+                            "precision: fp32 if it is bf16, and look for strange rows in the data's report.")
 
 
 def require_finite_weights(model: Module) -> None:
     """Raise UserError if a weight of the model is infinite or not a number."""
     broken = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
     if broken:
-        raise UserError(f"The model has weights that are infinite or not a number, the first in {broken[0]}, so it is "
-                        "not kept. If it was just trained, its training diverged: lower the learning rate, or set "
-                        "precision: fp32 if it is bf16. If it was loaded, its files are damaged: fetch it again.")
+        raise UserError(f"The model has weights that are infinite or not a number, the first in {broken[0]}, "
+                        "so it is not kept. If it was just trained, its training diverged: lower the "
+                        "learning rate, or set precision: fp32 if it is bf16. If it was loaded, its files "
+                        "are damaged: fetch it again.")

@@ -1,8 +1,8 @@
 """Pretrain a small language model from scratch: the embedded default, for a machine without a model hub.
 
-Tokenizer (byte-level BPE, ChatML template) and model (Llama architecture) are made here in about a minute on two cores.
-Documents are packed one after another into full rows, separated by the end-of-text token, as in GPT-2
-(Radford et al. 2019).
+Tokenizer (byte-level BPE, ChatML template) and model (Llama architecture) are made here in about a minute on
+two cores. Documents are packed one after another into full rows, separated by the end-of-text token, as in
+GPT-2 (Radford et al. 2019).
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,13 @@ from plumbline.config import BaseParams
 from plumbline.lm.base import LanguageModel, device
 from plumbline.lm.optim import ReportStep, adamw, linear_schedule, require_finite
 
-PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
+PAD = "<|pad|>"
+START = "<|im_start|>"
+END = "<|im_end|>"
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 TOKENIZER_DOCUMENTS = 5000
@@ -27,9 +31,10 @@ TOKENIZER_DOCUMENTS = 5000
 def pretrain(
     params: BaseParams, seed: int, documents: Iterator[str], report: ReportStep
 ) -> tuple[LanguageModel, dict[str, float]]:
-    """Train tokenizer and model on `documents`, an endless stream of texts. Returns the model and its metrics.
+    """Train tokenizer and model on `documents`, an endless stream of texts. Returns the model and its
+    metrics.
 
-    Raises UserError when the training diverges.
+    Raises UserError if the training diverges.
     """
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(list(islice(documents, TOKENIZER_DOCUMENTS)), params.vocabulary)
@@ -55,12 +60,14 @@ def pretrain(
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with ChatML: every text can be encoded, and padding has a token of its own."""
+    """Return a byte-level BPE tokenizer with ChatML: every text can be encoded, and padding has its own
+    token."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[PAD, START, END], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=[PAD, START, END], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     # The role names occur in every conversation, so they deserve tokens.
     bpe.train_from_iterator([*texts, *["user\n", "assistant\n", "system\n"] * 100], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END,
@@ -76,7 +83,10 @@ def _new_model(params: BaseParams, tokenizer: PreTrainedTokenizerFast) -> LlamaF
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
 
 
-def _packed(documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, length: int) -> Iterator[list[int]]:
+def _packed(
+    documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, length: int
+) -> Iterator[list[int]]:
+    """Yield rows of exactly `length` tokens, of documents one after another, each with an end token."""
     buffer: list[int] = []
     for document in documents:
         buffer += [*tokenizer(document)["input_ids"], tokenizer.eos_token_id]

@@ -1,4 +1,4 @@
-"""A page of samples: what the models say to a few prompts, for a person to read."""
+"""A Markdown page of samples: the models' answers to a few prompts, for a person to read."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,23 +14,26 @@ def respond(
     lm: LanguageModel, prompts: Sequence[Prompt], *, max_response: int, temperature: float, seed: int,
     batch_size: int = 64,
 ) -> list[str]:
-    """One response, as text, to each prompt."""
-    generator = torch.Generator().manual_seed(seed)
-    responses = sample_all(lm.model, [encode_prompt(lm.tokenizer, prompt) for prompt in prompts],
-                           max_response=max_response, stop=stop_token(lm.tokenizer), temperature=temperature,
-                           generator=generator, batch_size=batch_size)
+    """Sample one response, as text, to each prompt; `max_response` is in tokens."""
+    ids = [encode_prompt(lm.tokenizer, prompt) for prompt in prompts]
+    responses = sample_all(
+        lm.model, ids, max_response=max_response, stop=stop_token(lm.tokenizer), temperature=temperature,
+        generator=torch.Generator().manual_seed(seed), batch_size=batch_size)
     return [decode_response(lm.tokenizer, response.ids) for response in responses]
 
 
 def samples_page(prompts: Sequence[Prompt], answers: Mapping[str, Sequence[str]]) -> str:
-    """Markdown with the answers of each model under each prompt, quoted so that they cannot pass for part of it."""
+    """Return Markdown with each model's answer under each prompt, quoted so that no text can pass for
+    markup."""
     parts = ["# Samples"]
     for i, prompt in enumerate(prompts):
-        parts.append(f"## {i + 1}\n\n" + "\n\n".join(f"**{turn.role}**\n\n{_quote(turn.content)}" for turn in prompt))
+        parts.append(f"## {i + 1}")
+        parts += [f"**{turn.role}**\n\n{_quote(turn.content)}" for turn in prompt]
         parts += [f"**→ {name}**\n\n{_quote(texts[i])}" for name, texts in answers.items()]
     return "\n\n".join(parts) + "\n"
 
 
 def _quote(text: str) -> str:
-    fence = "~" * max(3, 1 + max((len(run) for run in text.split() if set(run) == {"~"}), default=0))
+    tildes = [len(word) for word in text.split() if set(word) == {"~"}]
+    fence = "~" * max(3, 1 + max(tildes, default=0))
     return f"{fence}text\n{text}\n{fence}"

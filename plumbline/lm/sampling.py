@@ -1,9 +1,9 @@
 """Sampling responses, a batch at a time.
 
-Departures from `generate`: what comes back is token ids, never text; positions are counted over real tokens, so left
-padding changes nothing; and rows that have finished leave the batch, so a batch does not decode until its slowest
-member with all the others in tow. Sampling is from the full distribution at a temperature: truncating it (top-k, top-p)
-would make the log-probabilities that PPO computes wrong ones.
+Departures from transformers' `generate`: the result is token ids, never text; positions are counted over real
+tokens, so that left padding changes nothing; and finished rows leave the batch, so that they cost nothing
+while longer ones go on. Sampling is from the full distribution at a temperature: with a truncated one (top-k,
+top-p) the log-probabilities that PPO computes would be wrong.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from plumbline.errors import UserError
 
 @dataclass(frozen=True)
 class Response:
-    """A sampled response. `ids` ends with the stop token if `stopped`, otherwise it was cut at the longest length."""
+    """A sampled response. `ids` ends with the stop token if `stopped`, otherwise at the longest length."""
 
     ids: list[int]
     stopped: bool
@@ -35,16 +35,16 @@ def sample(
 ) -> list[Response]:
     """Sample one response of at most `max_response` tokens to each prompt; temperature 0 is greedy.
 
-    `generator` is a CPU generator: the same seed gives the same responses on the same machine. Raises UserError where
-    the model's logits are not numbers.
+    `generator` is a CPU generator: the same seed gives the same responses on the same machine. Raises
+    UserError if the model's logits are not numbers.
     """
-    ids_BT, mask_BT = left_pad(prompts, pad=0)
-    ids_BT, mask_BT = ids_BT.to(model.device), mask_BT.to(model.device)
+    ids_BT, mask_BT = (padded.to(model.device) for padded in left_pad(prompts, pad=0))
     cache = DynamicCache(config=model.config)
     responses: list[list[int]] = [[] for _ in prompts]
     active = list(range(len(prompts)))
     inputs = {"input_ids": ids_BT, "position_ids": positions(mask_BT)}
     for _ in range(max_response):
+        # One token for every row that has not ended.
         logits_BV = model(**inputs, attention_mask=mask_BT, past_key_values=cache, use_cache=True,
                           logits_to_keep=1).logits[:, -1].float()
         token_B = draw(logits_BV.cpu(), temperature, generator)
@@ -55,13 +55,17 @@ def sample(
                 keep.append(row)
         if not keep:
             break
+
+        # The tokens just drawn are the next inputs; rows that ended leave the batch and the cache.
         mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(active), 1)], dim=1)
         if len(keep) < len(active):
             rows = torch.tensor(keep, device=model.device)
             cache.reorder_cache(rows)  # unlike batch_select_indices, recurrent layers have it
-            mask_BT, token_B = mask_BT[rows], token_B[keep]
+            mask_BT = mask_BT[rows]
+            token_B = token_B[keep]
             active = [active[row] for row in keep]
-        inputs = {"input_ids": token_B[:, None].to(model.device), "position_ids": mask_BT.sum(1, keepdim=True) - 1}
+        inputs = {"input_ids": token_B[:, None].to(model.device),
+                  "position_ids": mask_BT.sum(1, keepdim=True) - 1}
     return [Response(ids, ids[-1] == stop) for ids in responses]
 
 
@@ -75,7 +79,10 @@ def sample_all(
     generator: torch.Generator,
     batch_size: int,
 ) -> list[Response]:
-    """`sample`, in batches of prompts of similar length; the answers come in the order of the prompts."""
+    """Sample one response to each prompt, in batches of prompts of similar length; see `sample`.
+
+    Returns the responses in the order of the prompts.
+    """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     found: dict[int, Response] = {}
     for start in range(0, len(order), batch_size):
@@ -87,8 +94,8 @@ def sample_all(
 
 
 def left_pad(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids [B, T] padded on the left, and their mask [B, T]: 1 at real tokens. The mask does not depend on `pad`."""
-    longest = max(len(row) for row in rows)
+    """Return ids [B, T] padded on the left, and their mask [B, T]: 1 at real tokens, whatever `pad` is."""
+    longest = max(map(len, rows))
     ids_BT = torch.full((len(rows), longest), pad)
     mask_BT = torch.zeros((len(rows), longest), dtype=torch.long)
     for i, row in enumerate(rows):
@@ -99,8 +106,8 @@ def left_pad(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.T
 
 
 def right_pad(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids [B, T] padded on the right, and their mask [B, T]."""
-    longest = max(len(row) for row in rows)
+    """Return ids [B, T] padded on the right, and their mask [B, T]: 1 at real tokens."""
+    longest = max(map(len, rows))
     ids_BT = torch.full((len(rows), longest), pad)
     mask_BT = torch.zeros((len(rows), longest), dtype=torch.long)
     for i, row in enumerate(rows):
@@ -110,17 +117,20 @@ def right_pad(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.
 
 
 def positions(mask_BT: torch.Tensor) -> torch.Tensor:
-    """Positions [B, T] counted over real tokens only, so that padding does not move them."""
+    """Return positions [B, T] counted over real tokens only, so that padding does not move them."""
     return (mask_BT.cumsum(1) - 1).clamp(min=0)
 
 
 def draw(logits_BV: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
-    """A token [B] for each row of logits on the CPU, in fp32; the likeliest at temperature 0. Raises UserError where
-    they are not numbers."""
-    if not bool(logits_BV.amax(-1).isfinite().all()):  # some models rule tokens out by -inf; not every one
-        raise UserError("The model's logits are infinite or not a number, so there is nothing to sample from: its "
-                        "training diverged. Lower the learning rate of the stage that made it, or set precision: fp32 "
-                        "if it is bf16.")
+    """Draw a token [B] for each row of fp32 logits on the CPU; take the likeliest at temperature 0.
+
+    Raises UserError if a row's largest logit is infinite or not a number.
+    """
+    # A logit of -inf is no fault, some models rule tokens out by it; a row of them is.
+    if not bool(logits_BV.amax(-1).isfinite().all()):
+        raise UserError("The model's logits are infinite or not a number, so there is nothing to sample "
+                        "from: its training diverged. Lower the learning rate of the stage that made it, or "
+                        "set precision: fp32 if it is bf16.")
     if temperature == 0:
         return logits_BV.argmax(-1)
     return torch.multinomial((logits_BV / temperature).softmax(-1), 1, generator=generator).squeeze(1)

@@ -1,4 +1,4 @@
-"""Who gives feedback in this browser: a name and a session, in cookies; and the desk that serves them.
+"""Who gives feedback in this browser: a name and a session, in cookies; and the service that serves them.
 
 The name is what the person says it is: it tells annotators apart, and protects nothing.
 """
@@ -12,24 +12,24 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from plumbline.errors import UserError
-from plumbline.feedback.desk import Desk
+from plumbline.feedback.service import FeedbackService
 from plumbline.web.site import Site
 
 NAME, SESSION = "plumbline-annotator", "plumbline-session"
 LONGEST_NAME = 80
 YEAR_SECONDS = 31_536_000
-_desks: WeakKeyDictionary[FastAPI, Desk] = WeakKeyDictionary()
+_services: WeakKeyDictionary[FastAPI, FeedbackService] = WeakKeyDictionary()
 _one_at_a_time = threading.Lock()
 
 
-def desk_of(app: FastAPI) -> Desk:
-    """Return the application's desk, which is made when it is first needed."""
+def feedback_service(app: FastAPI) -> FeedbackService:
+    """Return the application's feedback service, which is made when it is first needed."""
     with _one_at_a_time:
-        if app not in _desks:
+        if app not in _services:
             site = app.state.site
             assert isinstance(site, Site)
-            _desks[app] = Desk(site.home)
-        return _desks[app]
+            _services[app] = FeedbackService(site.home)
+        return _services[app]
 
 
 def name_of(request: Request) -> str:

@@ -308,6 +308,6 @@ def test_an_update_that_diverges_stops_before_the_step_and_leaves_the_checkpoint
 
 
 def test_what_an_update_could_not_measure_is_left_out_of_the_averages():
-    found = ppo._averages([{"kl": 1.0, "explained_variance": 0.5}, {"kl": 3.0}])
+    found = ppo.average([{"kl": 1.0, "explained_variance": 0.5}, {"kl": 3.0}])
     assert found == {"kl": 2.0, "explained_variance": 0.5}
-    assert ppo._averages([{"kl": 1.0}]) == {"kl": 1.0}
+    assert ppo.average([{"kl": 1.0}]) == {"kl": 1.0}

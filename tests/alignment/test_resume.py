@@ -73,7 +73,7 @@ def test_a_killed_run_ends_as_the_undisturbed_one_does(train, tmp_path, killed_a
     assert all(torch.equal(a, b) for a, b in zip(weights, resumed_weights, strict=True))
     state = checkpoint(tmp_path / "whole")
     assert flat(state) == flat(checkpoint(tmp_path / "killed"))
-    assert {"policy_optimizer", "value_optimizer", "kl_coef", "queue", "generator"} <= state.keys()
+    assert {"policy_optimizer", "value_optimizer", "kl_coef", "queue", "generator"} <= state["learner"].keys()
 
 
 def test_updates_since_the_last_checkpoint_are_done_again(train):

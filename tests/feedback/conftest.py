@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from plumbline.feedback.store import Store
-from plumbline.feedback.verdicts import Pair
+from plumbline.feedback.store import FeedbackStore
+from plumbline.feedback.verdicts import OfferedPair
 from plumbline.project.home import Home
 from testing.postgres import Cluster, start_cluster
 from testing.verdict_makers import pair_number
@@ -46,15 +46,15 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def store(home: Home) -> Iterator[Store]:
+def store(home: Home) -> Iterator[FeedbackStore]:
     """Its store, open."""
-    opened = Store.open(home)
+    opened = FeedbackStore.open(home)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def pair(store: Store) -> Pair:
+def pair(store: FeedbackStore) -> OfferedPair:
     """A pair that people are asked about."""
     made = pair_number(0)
     store.add_pairs([made])

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from plumbline.config import load_params
-from plumbline.feedback.collect import collect, collect_from, waiting
-from plumbline.feedback.store import Store
-from plumbline.feedback.verdicts import Pair
+from plumbline.feedback.collect import collect, collect_from, uncollected
+from plumbline.feedback.store import FeedbackStore
+from plumbline.feedback.verdicts import OfferedPair
 from plumbline.preferences.batches.arrivals import arrivals, folder_of
 from plumbline.preferences.batches.batch import ROWS
 from plumbline.preferences.batches.manifest import read_manifest
@@ -45,20 +45,22 @@ def in_snapshot(home: Home) -> list[dict[str, object]]:
             for line in (out / f"{batch.digest}.jsonl").read_bytes().splitlines()]
 
 
-def test_verdicts_become_rows_in_the_order_in_which_they_were_shown(home: Home, store: Store, pair: Pair) -> None:
+def test_verdicts_become_rows_in_the_order_in_which_they_were_shown(
+        home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
     told = verdict(pair, "A", shown=(1, 0), strength=3, comment="stays in the store")
     say(store, told)
-    assert waiting(store).count == 1
+    assert uncollected(store).count == 1
     arrival, = collect_from(store, home)
     assert in_batches(home) == [{
         "kind": "comparison", "prompt": [{"role": "user", "content": "Question 0?"}],
         "responses": ["Answer 1 to 0", "Answer 0 to 0"], "label": "A", "strength": 3.0, "source": "feedback",
         "annotator": "ada", "time": told.time, "machine": False}]
     assert arrival.batch.source == "feedback"
-    assert waiting(store).count == 0
+    assert uncollected(store).count == 0
 
 
-def test_each_choice_becomes_what_the_schema_can_say_and_a_skip_nothing(home: Home, store: Store, pair: Pair) -> None:
+def test_each_choice_becomes_what_the_schema_can_say_and_a_skip_nothing(
+        home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
     three = pair_number(5, answers=3)
     store.add_pairs([three])
     say(store, verdict(pair, "B"), verdict(pair, "tie"), verdict(pair, "both bad"), verdict(pair, "skip"),
@@ -72,14 +74,14 @@ def test_each_choice_becomes_what_the_schema_can_say_and_a_skip_nothing(home: Ho
     assert (ranking["responses"], ranking["ranks"]) == (["Answer 2 to 5", "Answer 0 to 5", "Answer 1 to 5"], [1, 2, 2])
 
 
-def test_nothing_new_makes_no_batch(home: Home, store: Store, pair: Pair) -> None:
+def test_nothing_new_makes_no_batch(home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
     say(store, verdict(pair), verdict(pair, "skip"))
     assert len(collect_from(store, home)) == 1
     assert collect_from(store, home) == []
     assert len(arrivals(home.preferences)) == 1
 
 
-def test_what_was_undone_in_time_never_arrives(home: Home, store: Store, pair: Pair) -> None:
+def test_what_was_undone_in_time_never_arrives(home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
     told, kept = verdict(pair), verdict(pair, "B")
     say(store, told, kept)
     store.undo(told.key, "s1")
@@ -87,14 +89,14 @@ def test_what_was_undone_in_time_never_arrives(home: Home, store: Store, pair: P
     assert [row["label"] for row in in_batches(home)] == ["B"]
 
 
-def test_what_was_undone_later_is_taken_away_by_the_next_collection_and_only_that(home: Home, store: Store,
-                                                                                 pair: Pair) -> None:
+def test_what_was_undone_later_is_taken_away_by_the_next_collection_and_only_that(
+        home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
     told, kept = verdict(pair, "both bad"), verdict(pair, "B")
     say(store, told, kept)
     collect_from(store, home)
     assert len(in_snapshot(home)) == 3
     store.undo(told.key, "s1")
-    assert (waiting(store).count, waiting(store).to_add) == (1, 0)
+    assert (uncollected(store).count, uncollected(store).to_add) == (1, 0)
     removal, = collect_from(store, home)
     assert (removal.action, removal.removes) == ("remove", 2)
     assert [row["label"] for row in in_snapshot(home)] == ["B"]
@@ -128,8 +130,8 @@ def rows_by_annotator(home: Home) -> dict[object, int]:
 
 
 @pytest.mark.slow
-def test_killed_before_any_step_every_verdict_still_ends_up_in_exactly_one_batch(home: Home, store: Store,
-                                                                                pair: Pair) -> None:
+def test_killed_before_any_step_every_verdict_still_ends_up_in_exactly_one_batch(
+        home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
     for number, step in enumerate(STEPS):
         say(store, verdict(pair, annotator=f"early {number}"))
         assert run(home, step) == -signal.SIGKILL, f"the step {step!r} was not taken"
@@ -140,8 +142,8 @@ def test_killed_before_any_step_every_verdict_still_ends_up_in_exactly_one_batch
 
 
 @pytest.mark.slow
-def test_killed_before_any_step_of_a_removal_the_row_still_goes_and_the_others_stay(home: Home, store: Store,
-                                                                                   pair: Pair) -> None:
+def test_killed_before_any_step_of_a_removal_the_row_still_goes_and_the_others_stay(
+        home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
     say(store, verdict(pair, annotator="stays"))
     for step in REMOVAL_STEPS:
         told = verdict(pair, annotator=step)
@@ -155,7 +157,8 @@ def test_killed_before_any_step_of_a_removal_the_row_still_goes_and_the_others_s
 
 
 @pytest.mark.slow
-def test_processes_that_collect_at_the_same_time_double_nothing(home: Home, store: Store, pair: Pair) -> None:
+def test_processes_that_collect_at_the_same_time_double_nothing(
+        home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
     say(store, *[verdict(pair, annotator=f"number {n}") for n in range(200)])
     context = multiprocessing.get_context("spawn")
     collecting = [context.Process(target=_die_at, args=(home, "none")) for _ in range(4)]
@@ -171,7 +174,7 @@ def test_processes_that_collect_at_the_same_time_double_nothing(home: Home, stor
     assert len(in_batches(home)) == 300
 
 
-def test_collected_verdicts_are_data_that_ingest_takes(home: Home, store: Store) -> None:
+def test_collected_verdicts_are_data_that_ingest_takes(home: Home, store: FeedbackStore) -> None:
     from plumbline.preferences.prepare.writer import Splitting
 
     for number in range(40):
@@ -189,8 +192,8 @@ def test_collected_verdicts_are_data_that_ingest_takes(home: Home, store: Store)
     assert report["counts"]["quarantined"] == 0
 
 
-def test_the_snapshot_of_a_run_holds_every_verdict_that_was_acknowledged_before(home: Home, store: Store, pair: Pair
-                                                                                ) -> None:
+def test_the_snapshot_of_a_run_holds_every_verdict_that_was_acknowledged_before(
+        home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
     for file in ("dvc.yaml", "params.yaml"):
         shutil.copy(CHECKOUT / file, home.root / file)
     params = load_params(home.root, None, ["snapshot.sources=[added]"])
@@ -201,7 +204,7 @@ def test_the_snapshot_of_a_run_holds_every_verdict_that_was_acknowledged_before(
     assert [batch.rows for batch in manifest.batches] == [3]
 
 
-def test_a_verdict_on_a_pair_from_try_it_has_that_source(home: Home, store: Store) -> None:
+def test_a_verdict_on_a_pair_from_try_it_has_that_source(home: Home, store: FeedbackStore) -> None:
     pair = replace(pair_number(1), source="try it")
     store.add_pairs([pair])
     say(store, verdict(pair))
@@ -210,7 +213,8 @@ def test_a_verdict_on_a_pair_from_try_it_has_that_source(home: Home, store: Stor
 
 
 @pytest.mark.parametrize(("choice", "ranks"), [("A", [1, 2]), ("B", [2, 1]), ("tie", [1, 1])])
-def test_a_verdict_from_try_it_claims_no_shown_order(home: Home, store: Store, choice: str, ranks: list[int]) -> None:
+def test_a_verdict_from_try_it_claims_no_shown_order(
+        home: Home, store: FeedbackStore, choice: str, ranks: list[int]) -> None:
     pair = replace(pair_number(1), source="try it")
     store.add_pairs([pair])
     say(store, verdict(pair, choice))

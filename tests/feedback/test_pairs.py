@@ -1,7 +1,7 @@
 """Which answers people are asked to compare, and why."""
 
-from plumbline.feedback.pairs import Candidate, Scored, choose, count_kinds, kind_of, prompts_to_ask, rankings
-from plumbline.feedback.verdicts import Answer
+from plumbline.feedback.pairs import Candidate, ScoredAnswer, choose, count_kinds, kind_of, prompts_to_ask, rankings
+from plumbline.feedback.verdicts import OfferedAnswer
 from plumbline.preferences.types import Message, Prompt
 
 
@@ -11,7 +11,7 @@ def ask(text: str) -> Prompt:
 
 def candidate(text: str, **answers: tuple[str, float]) -> Candidate:
     """Answers by model: the text and its reward."""
-    return Candidate(ask(text), [Scored(Answer(said, name, f"{name}.dir", reward), reward, name != "SFT")
+    return Candidate(ask(text), [ScoredAnswer(OfferedAnswer(said, name, f"{name}.dir", reward), reward, name != "SFT")
                                  for name, (said, reward) in answers.items()])
 
 

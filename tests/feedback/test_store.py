@@ -9,25 +9,25 @@ import pytest
 from plumbline.errors import UserError
 from plumbline.feedback.database import open_database
 from plumbline.feedback.schema import metadata
-from plumbline.feedback.store import Store
-from plumbline.feedback.verdicts import Answer, Pair
+from plumbline.feedback.store import FeedbackStore
+from plumbline.feedback.verdicts import OfferedAnswer, OfferedPair
 from plumbline.project.home import Home
 from testing.verdict_makers import pair_number, say, verdict
 
 
 def test_what_was_written_is_there_after_the_store_is_opened_again(home: Home) -> None:
-    first, pair = Store.open(home), pair_number(1)
+    first, pair = FeedbackStore.open(home), pair_number(1)
     first.add_pairs([pair])
     told = verdict(pair, "B", shown=(1, 0), strength=2, comment="clearer  \U0001f600")
     say(first, told)
     first.close()
-    second = Store.open(home)
+    second = FeedbackStore.open(home)
     assert second.last("s1") == told
     assert second.pair(pair.id) == pair
     second.close()
 
 
-def test_the_same_verdict_sent_again_counts_once(store: Store, pair: Pair) -> None:
+def test_the_same_verdict_sent_again_counts_once(store: FeedbackStore, pair: OfferedPair) -> None:
     told = verdict(pair)
     say(store, told, told, verdict(pair), told)
     assert store.count() == 2
@@ -37,7 +37,7 @@ def test_the_same_verdict_sent_again_counts_once(store: Store, pair: Pair) -> No
 @pytest.mark.parametrize("changed", [{"choice": "B"}, {"choice": "tie"}, {"strength": 2}, {"annotator": "ben"},
                                      {"shown": (1, 0)}, {"pair": pair_number(1).id}])
 def test_another_verdict_under_the_same_key_is_refused_and_takes_nobody_with_it(
-        store: Store, pair: Pair, changed: dict[str, object], at_once: bool) -> None:
+        store: FeedbackStore, pair: OfferedPair, changed: dict[str, object], at_once: bool) -> None:
     store.add_pairs([pair_number(1)])
     told = verdict(pair)
     if not at_once:
@@ -53,7 +53,7 @@ def test_another_verdict_under_the_same_key_is_refused_and_takes_nobody_with_it(
     assert store.last("s1") == good
 
 
-def test_other_ranks_under_the_same_key_are_refused(store: Store) -> None:
+def test_other_ranks_under_the_same_key_are_refused(store: FeedbackStore) -> None:
     pair = pair_number(1, answers=3)
     store.add_pairs([pair])
     told = verdict(pair, "ranking", ranks=(1, 2, 3))
@@ -64,8 +64,8 @@ def test_other_ranks_under_the_same_key_are_refused(store: Store) -> None:
 
 
 @pytest.mark.parametrize("choice", ["A", "B"])
-def test_a_verdict_under_the_key_of_one_that_was_undone_is_refused_and_not_dropped(store: Store, pair: Pair,
-                                                                                  choice: str) -> None:
+def test_a_verdict_under_the_key_of_one_that_was_undone_is_refused_and_not_dropped(
+        store: FeedbackStore, pair: OfferedPair, choice: str) -> None:
     told = verdict(pair, "A")
     say(store, told)
     store.undo(told.key, "s1")
@@ -74,25 +74,26 @@ def test_a_verdict_under_the_key_of_one_that_was_undone_is_refused_and_not_dropp
     assert store.count() == 0
 
 
-def test_who_stops_waiting_does_not_stop_the_writer(store: Store, pair: Pair) -> None:
+def test_who_stops_waiting_does_not_stop_the_writer(store: FeedbackStore, pair: OfferedPair) -> None:
     assert store.submit(verdict(pair)).cancel()
     say(store, verdict(pair))
 
 
-def test_the_same_pair_is_kept_once(store: Store) -> None:
+def test_the_same_pair_is_kept_once(store: FeedbackStore) -> None:
     assert store.add_pairs([pair_number(1), pair_number(2), pair_number(1)]) == 2
     assert store.add_pairs([replace(pair_number(1), reason="another")]) == 0
     assert store.pair(pair_number(1).id) == pair_number(1)
 
 
-def test_many_threads_lose_and_double_nothing(store: Store, pair: Pair) -> None:
+def test_many_threads_lose_and_double_nothing(store: FeedbackStore, pair: OfferedPair) -> None:
     told = [verdict(pair, key=f"key {number % 300}") for number in range(600)]
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(lambda one: say(store, one), told))
     assert store.count() == 300
 
 
-def test_undo_takes_back_one_verdict_of_the_session_and_doing_it_twice_is_harmless(store: Store, pair: Pair) -> None:
+def test_undo_takes_back_one_verdict_of_the_session_and_doing_it_twice_is_harmless(
+        store: FeedbackStore, pair: OfferedPair) -> None:
     first, second, other = verdict(pair), verdict(pair), verdict(pair, session="s2")
     say(store, first, second, other)
     assert store.undo(second.key, "s1") == second
@@ -106,13 +107,13 @@ def test_undo_takes_back_one_verdict_of_the_session_and_doing_it_twice_is_harmle
     ({"shown": (0, 0)}, "each of the 2"), ({"choice": "ranking"}, "ranks"), ({"ranks": (1, 2)}, "nothing else"),
     ({"choice": "ranking", "ranks": (1, 3)}, "from 1 to 2"), ({"strength": 4}, "1, 2 or 3"),
     ({"choice": "tie", "strength": 1}, "goes with A or B"), ({"pair": "0"}, "no pair")])
-def test_what_is_no_verdict_is_refused_with_the_reason(store: Store, pair: Pair, changed: dict[str, object],
-                                                       says: str) -> None:
+def test_what_is_no_verdict_is_refused_with_the_reason(
+        store: FeedbackStore, pair: OfferedPair, changed: dict[str, object], says: str) -> None:
     with pytest.raises(UserError, match=says):
         store.submit(replace(verdict(pair), **changed))  # type: ignore[arg-type]
 
 
-def test_a_choice_between_two_is_refused_for_three(store: Store) -> None:
+def test_a_choice_between_two_is_refused_for_three(store: FeedbackStore) -> None:
     pair = pair_number(1, answers=3)
     store.add_pairs([pair])
     with pytest.raises(UserError, match="rank them"):
@@ -120,7 +121,8 @@ def test_a_choice_between_two_is_refused_for_three(store: Store) -> None:
     say(store, verdict(pair, "ranking", ranks=(1, 3, 1)))
 
 
-def test_one_text_that_the_database_cannot_hold_does_not_take_the_others_with_it(store: Store, pair: Pair) -> None:
+def test_one_text_that_the_database_cannot_hold_does_not_take_the_others_with_it(
+        store: FeedbackStore, pair: OfferedPair) -> None:
     bad = store.submit(verdict(pair, comment="a\0b"))
     say(store, *[verdict(pair) for _ in range(5)])
     assert store.count() == 5 + (bad.exception(10) is None)
@@ -138,12 +140,12 @@ def test_several_that_open_a_new_store_at_once_all_find_it_whole(home: Home) -> 
     for one in opening:
         one.join()
         assert one.exitcode == 0
-    store = Store.open(home)
+    store = FeedbackStore.open(home)
     assert store.count() == 0
     store.close()
 
 
-def test_the_changes_make_the_tables_that_the_code_writes_to(store: Store) -> None:
+def test_the_changes_make_the_tables_that_the_code_writes_to(store: FeedbackStore) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -151,25 +153,25 @@ def test_the_changes_make_the_tables_that_the_code_writes_to(store: Store) -> No
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
-def test_a_store_of_a_newer_version_is_refused(store: Store, home: Home) -> None:
+def test_a_store_of_a_newer_version_is_refused(store: FeedbackStore, home: Home) -> None:
     from sqlalchemy import text
 
     with store.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '99'"))
     with pytest.raises(UserError, match="newer"):
-        Store.open(home)
+        FeedbackStore.open(home)
 
 
 @pytest.mark.parametrize(("url", "says"), [("mysql://x/y", "postgresql or sqlite"), ("nonsense", "should be"),
                                            ("postgresql://nobody@127.0.0.1:1/none", "cannot be used")])
-def test_an_address_that_does_not_lead_to_a_store_is_said_in_one_paragraph(home: Home, monkeypatch: pytest.MonkeyPatch,
-                                                                          url: str, says: str) -> None:
+def test_an_address_that_does_not_lead_to_a_store_is_said_in_one_paragraph(
+        home: Home, monkeypatch: pytest.MonkeyPatch, url: str, says: str) -> None:
     monkeypatch.setenv("PLUMBLINE_FEEDBACK_URL", url)
     with pytest.raises(UserError, match=says):
-        Store.open(home)
+        FeedbackStore.open(home)
 
 
 def test_a_pair_is_named_by_what_it_asks() -> None:
     pair = pair_number(1)
-    assert pair.id == replace(pair, answers=tuple(Answer(a.text, "x", "y", None) for a in pair.answers)).id
+    assert pair.id == replace(pair, answers=tuple(OfferedAnswer(a.text, "x", "y", None) for a in pair.answers)).id
     assert pair.id != pair_number(2).id

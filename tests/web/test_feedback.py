@@ -10,11 +10,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from plumbline.feedback.collect import collect_from
-from plumbline.feedback.store import Store
-from plumbline.feedback.verdicts import Answer, Pair, Verdict
+from plumbline.feedback.store import FeedbackStore
+from plumbline.feedback.verdicts import OfferedAnswer, OfferedPair, Verdict
 from plumbline.preferences.types import Message
 from plumbline.project.home import Home
-from plumbline.web.annotator import NAME, desk_of
+from plumbline.web.annotator import NAME, feedback_service
 from plumbline.web.security import open_keys
 from plumbline.web.views import feedback as progress
 from plumbline.web.views.feedback import feedback_progress
@@ -24,10 +24,11 @@ from testing.sites import Serve, emulate, login, opens_a_page, problems_in, visi
 SAME_SITE = {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1:4280"}
 
 
-def make_pair(number: int, answers: int = 2) -> Pair:
-    made = tuple(Answer(f"Answer {place} of {number}.", ("champion", "SFT", "challenger")[place], "d", 0.5 - place)
+def make_pair(number: int, answers: int = 2) -> OfferedPair:
+    models = ("champion", "SFT", "challenger")
+    made = tuple(OfferedAnswer(f"Answer {place} of {number}.", models[place], "d", 0.5 - place)
                  for place in range(answers))
-    return Pair((Message("user", f"Question {number}?"),), made, f"reason {number}", "question", "feedback")
+    return OfferedPair((Message("user", f"Question {number}?"),), made, f"reason {number}", "question", "feedback")
 
 
 @pytest.fixture
@@ -42,8 +43,8 @@ def person(empty: Home) -> TestClient:
     return client
 
 
-def store_of(client: TestClient) -> Store:
-    return desk_of(client.app).store()  # type: ignore[arg-type]
+def store_of(client: TestClient) -> FeedbackStore:
+    return feedback_service(client.app).store()  # type: ignore[arg-type]
 
 
 def fields(page: str, action: str = "/feedback/verdicts") -> dict[str, str]:
@@ -146,8 +147,8 @@ def test_answers_are_put_in_order_with_ties(person: TestClient) -> None:
 @pytest.mark.parametrize(("changed", "says"), [
     ({"choice": "C"}, "should be one of"), ({"shown": "0,1,2"}, "each of the 2"), ({"shown": "a"}, "whole numbers"),
     ({"pair": "0" * 16}, "no pair"), ({"key": "x"}, "key"), ({"strength": "9"}, "1, 2 or 3")])
-def test_what_is_no_verdict_is_refused_and_nothing_is_kept(person: TestClient, changed: dict[str, str],
-                                                          says: str) -> None:
+def test_what_is_no_verdict_is_refused_and_nothing_is_kept(
+        person: TestClient, changed: dict[str, str], says: str) -> None:
     answer = person.post("/feedback/verdicts", data={**fields(person.get("/feedback").text), "choice": "A", **changed})
     assert answer.status_code == 400
     assert says in answer.text
@@ -196,10 +197,11 @@ def test_people_are_listed_with_agreement_and_habits(person: TestClient) -> None
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_hostile_texts_stay_texts(person: TestClient, text: str) -> None:
-    answers = (Answer(text, text, "d", 1.0), Answer(f"{text}!", "SFT", "d", 0.0), Answer(f"{text}?", "SFT", "d", 0.0))
+    answers = (OfferedAnswer(text, text, "d", 1.0), OfferedAnswer(f"{text}!", "SFT", "d", 0.0),
+               OfferedAnswer(f"{text}?", "SFT", "d", 0.0))
     store = store_of(person)
-    pair = Pair((Message("system", text), Message("user", text)), answers[:2], text, "x", "feedback")
-    ranking = Pair((Message("user", text),), answers, text, "x", "feedback")
+    pair = OfferedPair((Message("system", text), Message("user", text)), answers[:2], text, "x", "feedback")
+    ranking = OfferedPair((Message("user", text),), answers, text, "x", "feedback")
     store.add_pairs([pair, ranking])
     person.post("/feedback/name", data={"name": text, **fields(person.get("/feedback").text, "/feedback/name")})
     for page, asked, choice in (("/feedback", pair, "A"), ("/feedback/ranking", ranking, "skip")):
@@ -216,7 +218,7 @@ def test_hostile_texts_stay_texts(person: TestClient, text: str) -> None:
 @pytest.fixture
 def session(browser: Chrome, serve: Serve, empty: Home) -> Iterator[Chrome]:
     """A browser on the feedback page of a server whose store has pairs."""
-    store = Store.open(empty)
+    store = FeedbackStore.open(empty)
     store.add_pairs([make_pair(number) for number in range(8)] + [make_pair(9, answers=3)])
     server = serve(empty.root)
     emulate(browser, False, 1280, 900)
@@ -257,7 +259,7 @@ def test_a_whole_session_by_keyboard(session: Chrome, empty: Home) -> None:
     press(session, "1", "b", "3", "c", "1", Keys.ENTER)
     assert "rank 3" in told(session)
     assert problems_in(session) == []
-    store = Store.open(empty)
+    store = FeedbackStore.open(empty)
     arrival, = collect_from(store, empty)
     store.close()
     assert arrival.batch.kinds == {"comparison": 4, "rating": 2, "ranking": 1}
@@ -277,7 +279,7 @@ def test_without_script_the_pages_work_by_tab_and_enter(session: Chrome, empty: 
         wait(lambda: "A was better." in told(session))
     finally:
         session.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-    store = Store.open(empty)
+    store = FeedbackStore.open(empty)
     arrival, = collect_from(store, empty)
     store.close()
     assert arrival.batch.kinds == {"comparison": 1}, "the first verdict was taken back"

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from plumbline.feedback.contestants import Cast
+from plumbline.feedback.contestants import Contestants
 from plumbline.feedback.verdicts import Verdict
 from plumbline.lm.base import LanguageModel
 from plumbline.project.home import Home
-from plumbline.web.annotator import NAME, SESSION, desk_of
+from plumbline.web.annotator import NAME, SESSION, feedback_service
 from plumbline.web.pages.try_it import LONGEST_PROMPT
+from testing.contestants import make_contestants, put_into_history
 from testing.hostile import MARK, TEXTS, active_in
 from testing.sites import login, site_behind, visit
-from testing.small_cast import make_cast, put_into_history
 
 
 @pytest.fixture(scope="module")
@@ -24,22 +24,22 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cast(cache: Path, taught_lm: LanguageModel) -> Cast:
-    return make_cast(cache, taught_lm)
+def contestants(cache: Path, taught_lm: LanguageModel) -> Contestants:
+    return make_contestants(cache, taught_lm)
 
 
 @pytest.fixture
-def person(empty: Home, cache: Path, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+def person(empty: Home, cache: Path, contestants: Contestants, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """Sends the token, in a project with a champion, a challenger and SFT."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     empty.folder.mkdir(exist_ok=True)
     (empty.folder / "cache").symlink_to(cache)
     client = login(visit(empty), empty)
-    put_into_history(site_behind(client).history, cast)
+    put_into_history(site_behind(client).history, contestants)
     client.cookies.set(NAME, "Ada")
     client.cookies.set(SESSION, "s1")
     yield client
-    desk_of(client.app).close()  # type: ignore[arg-type]
+    feedback_service(client.app).close()  # type: ignore[arg-type]
 
 
 def fields(page: str) -> dict[str, str]:
@@ -48,13 +48,14 @@ def fields(page: str) -> dict[str, str]:
 
 
 def last(person: TestClient) -> Verdict:
-    kept = desk_of(person.app).store().last("s1")  # type: ignore[arg-type]
+    kept = feedback_service(person.app).store().last("s1")  # type: ignore[arg-type]
     assert kept
     return kept
 
 
 @pytest.mark.slow
-def test_all_models_answer_side_by_side_with_rewards_and_the_best_one_becomes_feedback(person: TestClient) -> None:
+def test_all_models_answer_side_by_side_with_rewards_and_the_best_one_becomes_feedback(
+        person: TestClient) -> None:
     page = person.post("/try", data={"prompt": "please tell me a few colors"}).text
     names = ["champion, version 2", "challenger, version 1", "SFT"]
     assert re.findall(r'<span class="soft">([^<]+)</span></h2>', page) == names
@@ -65,7 +66,7 @@ def test_all_models_answer_side_by_side_with_rewards_and_the_best_one_becomes_fe
     assert (answer.status_code, answer.headers["location"]) == (303, "/try?kept=1")
     assert (last(person).choice, last(person).ranks) == ("ranking", (2, 2, 1))
     assert "verdict is kept" in person.get("/try?kept=1").text
-    pair = desk_of(person.app).store().pair(last(person).pair)  # type: ignore[arg-type]
+    pair = feedback_service(person.app).store().pair(last(person).pair)  # type: ignore[arg-type]
     assert pair
     assert (pair.source, pair.prompt[0].content) == ("try it", "please tell me a few colors")
     assert [one.model for one in pair.answers] == names
@@ -81,26 +82,27 @@ def test_hostile_prompts_stay_texts(person: TestClient) -> None:
 
 @pytest.mark.slow
 def test_the_answers_come_as_they_are_made_and_not_at_the_end(person: TestClient) -> None:
-    from plumbline.feedback.live_answers import Trying
+    from plumbline.feedback.live_answers import LiveAnswers
 
     begun: list[bool] = []
-    answers = Trying.answers
+    answers = LiveAnswers.answers
 
-    class Watched(Trying):
-        def answers(self, cast, prompt):  # type: ignore[no-untyped-def]
-            for event in answers(self, cast, prompt):
+    class Watched(LiveAnswers):
+        def answers(self, contestants, prompt):  # type: ignore[no-untyped-def]
+            for event in answers(self, contestants, prompt):
                 begun.append(True)
                 yield event
 
-    desk = desk_of(person.app)  # type: ignore[arg-type]
-    desk.trying = Watched(desk.home)
+    service = feedback_service(person.app)  # type: ignore[arg-type]
+    service.live_answers = Watched(service.home)
     assert "reward" in person.post("/try", data={"prompt": "colors"}).text
     assert len(begun) > 6, "pieces, and not whole answers only"
 
 
 @pytest.mark.parametrize(("prompt", "says"), [("", "empty"), ("  \n", "empty"), ("a\0b", "NUL"),
                                               ("x" * (LONGEST_PROMPT + 1), "are allowed")])
-def test_a_prompt_that_says_nothing_or_too_much_is_refused(person: TestClient, prompt: str, says: str) -> None:
+def test_a_prompt_that_says_nothing_or_too_much_is_refused(
+        person: TestClient, prompt: str, says: str) -> None:
     answer = person.post("/try", data={"prompt": prompt})
     assert answer.status_code == 400
     assert says in answer.text

@@ -20,12 +20,20 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from plumbline.errors import UserError
-from plumbline.feedback.contestants import cast_of
-from plumbline.feedback.desk import Desk
+from plumbline.feedback.contestants import contestants_of
 from plumbline.feedback.next_pair import annotators, next_pair, shown_order
+from plumbline.feedback.service import FeedbackService
 from plumbline.feedback.store import now
-from plumbline.feedback.verdicts import CHOICES, STRENGTHS, Answer, Choice, Pair, Verdict
-from plumbline.web.annotator import desk_of, keep_name, keep_session, name_of, new_session, session_of, tidy
+from plumbline.feedback.verdicts import CHOICES, STRENGTHS, Choice, OfferedAnswer, OfferedPair, Verdict
+from plumbline.web.annotator import (
+    feedback_service,
+    keep_name,
+    keep_session,
+    name_of,
+    new_session,
+    session_of,
+    tidy,
+)
 from plumbline.web.security import form_of, signed_in
 from plumbline.web.site import Site, site_of
 from plumbline.web.views.feedback import FeedbackProgress, feedback_progress
@@ -38,11 +46,11 @@ BACK = {"feedback": "/feedback", "ranking": "/feedback/ranking", "try it": "/try
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the desk as long as the server runs."""
-    desk = desk_of(app)
-    desk.open()
+    """Run the feedback service as long as the server runs."""
+    service = feedback_service(app)
+    service.open()
     yield
-    await asyncio.to_thread(desk.close)
+    await asyncio.to_thread(service.close)
 
 
 router = APIRouter(include_in_schema=False, lifespan=lifespan)
@@ -63,7 +71,8 @@ def rank(request: Request, pair: str | None = None) -> Response:
 @router.get("/feedback/people")
 def people(request: Request) -> HTMLResponse:
     """Show each annotator's verdicts."""
-    return site_of(request).page("feedback_people.html", people=annotators(desk_of(request.app).store()))
+    store = feedback_service(request.app).store()
+    return site_of(request).page("feedback_people.html", people=annotators(store))
 
 
 @router.post("/feedback/name")
@@ -78,7 +87,7 @@ async def name(request: Request) -> Response:
 async def verdicts(request: Request) -> Response:
     """Store a verdict, and show the next pair."""
     form = await form_of(request)
-    store = desk_of(request.app).store()
+    store = feedback_service(request.app).store()
     verdict = _verdict(form, name_of(request) or tidy(form.get("name", "")),
                        session_of(request) or new_session())
     await asyncio.wrap_future(store.submit(verdict))
@@ -99,12 +108,12 @@ router.add_route("/feedback/verdicts", verdicts, methods=["POST"], include_in_sc
 async def undo(request: Request) -> Response:
     """Take back a verdict of this browser, and show its pair again."""
     form = await form_of(request)
-    desk = desk_of(request.app)
-    taken_back = await asyncio.to_thread(desk.store().undo, form.get("key", ""), session_of(request))
+    service = feedback_service(request.app)
+    taken_back = await asyncio.to_thread(service.store().undo, form.get("key", ""), session_of(request))
     if taken_back is None:
         raise UserError("This browser session has no such verdict: only what was said in it can be undone "
                         "here.")
-    pair = await asyncio.to_thread(desk.store().pair, taken_back.pair)
+    pair = await asyncio.to_thread(service.store().pair, taken_back.pair)
     page = "/feedback/ranking" if pair and _is_ranking(pair) else "/feedback"
     return RedirectResponse(f"{page}?pair={taken_back.pair}", 303)
 
@@ -114,8 +123,8 @@ class Last:
     """What this session said last, with what was hidden then."""
 
     verdict: Verdict
-    pair: Pair
-    answers: Sequence[tuple[str, Answer]]
+    pair: OfferedPair
+    answers: Sequence[tuple[str, OfferedAnswer]]
     """As they were shown, with their letters."""
 
 
@@ -127,7 +136,7 @@ class View:
     name: str
     progress: FeedbackProgress | None
     last: Last | None = None
-    pair: Pair | None = None
+    pair: OfferedPair | None = None
     shown: tuple[int, ...] = ()
     """The order of the pair's answers on the page."""
     making: bool = False
@@ -136,20 +145,20 @@ class View:
     """Why there is nothing to judge."""
 
     @property
-    def answers(self) -> Sequence[tuple[str, Answer]]:
+    def answers(self) -> Sequence[tuple[str, OfferedAnswer]]:
         """Return the pair's answers with their letters, in their order."""
         return _lettered(self.pair, self.shown) if self.pair else []
 
 
 def _ask(request: Request, named: str | None, ranking: bool) -> Response:
-    site, desk, who = site_of(request), desk_of(request.app), name_of(request)
-    view = View(ranking, who, feedback_progress(site.home, desk.store()))
+    site, service, who = site_of(request), feedback_service(request.app), name_of(request)
+    view = View(ranking, who, feedback_progress(site.home, service.store()))
     session = session_of(request) or new_session()
     judging = bool(who) and signed_in()
     if judging:
-        pair = _named(desk, named, ranking) or next_pair(desk.store(), who, ranking)
-        making, problem = _stock(site, desk, ranking)
-        view = replace(view, last=_last(desk, session), pair=pair, making=making, problem=problem,
+        pair = _named(service, named, ranking) or next_pair(service.store(), who, ranking)
+        making, problem = _stock(site, service, ranking)
+        view = replace(view, last=_last(service, session), pair=pair, making=making, problem=problem,
                        shown=shown_order(pair, who) if pair else ())
     page = site.page("feedback.html", script=True, view=view, key=secrets.token_hex(16), strengths=STRENGTHS)
     if judging:
@@ -157,34 +166,34 @@ def _ask(request: Request, named: str | None, ranking: bool) -> Response:
     return page
 
 
-def _named(desk: Desk, name: str | None, ranking: bool) -> Pair | None:
+def _named(service: FeedbackService, name: str | None, ranking: bool) -> OfferedPair | None:
     """Return the pair that an undo leads back to, if it is of this page."""
-    pair = desk.store().pair(name) if name else None
+    pair = service.store().pair(name) if name else None
     return pair if pair and _is_ranking(pair) == ranking else None
 
 
-def _is_ranking(pair: Pair) -> bool:
+def _is_ranking(pair: OfferedPair) -> bool:
     """True if the pair's answers are put in order, and not compared."""
     return len(pair.answers) > 2
 
 
-def _stock(site: Site, desk: Desk, ranking: bool) -> tuple[bool, str]:
+def _stock(site: Site, service: FeedbackService, ranking: bool) -> tuple[bool, str]:
     """Return whether pairs are being made, and otherwise why not."""
     try:
-        cast_of(site.history)
+        contestants_of(site.history)
     except UserError as error:
         return False, str(error)
-    making = desk.keep_stock(ranking)
-    return making, "" if making else desk.problem
+    making = service.keep_stock(ranking)
+    return making, "" if making else service.problem
 
 
-def _last(desk: Desk, session: str) -> Last | None:
-    verdict = desk.store().last(session)
-    pair = desk.store().pair(verdict.pair) if verdict else None
+def _last(service: FeedbackService, session: str) -> Last | None:
+    verdict = service.store().last(session)
+    pair = service.store().pair(verdict.pair) if verdict else None
     return Last(verdict, pair, _lettered(pair, verdict.shown)) if verdict and pair else None
 
 
-def _lettered(pair: Pair, shown: Sequence[int]) -> Sequence[tuple[str, Answer]]:
+def _lettered(pair: OfferedPair, shown: Sequence[int]) -> Sequence[tuple[str, OfferedAnswer]]:
     return [(LETTERS[place], pair.answers[number]) for place, number in enumerate(shown)]
 
 

@@ -17,15 +17,15 @@ from markupsafe import Markup, escape
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from plumbline.errors import UserError
-from plumbline.feedback.contestants import Cast, cast_of
-from plumbline.feedback.desk import Desk
-from plumbline.feedback.live_answers import Piece, Said
+from plumbline.feedback.contestants import Contestants, contestants_of
+from plumbline.feedback.live_answers import AnswerPiece, FinishedAnswer
 from plumbline.feedback.pairs import kind_of
-from plumbline.feedback.store import Store
-from plumbline.feedback.verdicts import Answer, Pair
+from plumbline.feedback.service import FeedbackService
+from plumbline.feedback.store import FeedbackStore
+from plumbline.feedback.verdicts import OfferedAnswer, OfferedPair
 from plumbline.preferences.reading.conversations import Unusable, as_text, user_prompt
 from plumbline.preferences.types import Prompt
-from plumbline.web.annotator import desk_of, keep_session, name_of, new_session, session_of
+from plumbline.web.annotator import feedback_service, keep_session, name_of, new_session, session_of
 from plumbline.web.security import SCRIPT_POLICY, form_of, signed_in
 from plumbline.web.site import Site, site_of
 
@@ -44,7 +44,7 @@ def form(request: Request, kept: bool = False) -> HTMLResponse:
     """Show the form for a prompt."""
     site = site_of(request)
     try:
-        cast_of(site.history)
+        contestants_of(site.history)
         problem = ""
     except UserError as error:
         problem = str(error)
@@ -55,14 +55,14 @@ def form(request: Request, kept: bool = False) -> HTMLResponse:
 @router.post("/try")
 async def answers(request: Request) -> Response:
     """Send the answers to a prompt as they come."""
-    site, desk = site_of(request), desk_of(request.app)
+    site, service = site_of(request), feedback_service(request.app)
     given = (await form_of(request)).get("prompt", "")
-    prompt, cast = _prompt(given), cast_of(site.history)
+    prompt, contestants = _prompt(given), contestants_of(site.history)
     page = str(site.page("try.html", script=True, problem="", kept=False, prompt=given, answering=True,
                          longest=LONGEST_PROMPT).body, "utf-8")
     session = session_of(request) or new_session()
-    answer = StreamingResponse(_stream(site, desk, request, cast, prompt, page), media_type="text/html",
-                               headers={"content-security-policy": SCRIPT_POLICY, "x-accel-buffering": "no"})
+    answer = StreamingResponse(_stream(site, service, request, contestants, prompt, page),
+                               media_type="text/html", headers={"content-security-policy": SCRIPT_POLICY, "x-accel-buffering": "no"})
     keep_session(request, answer, session)
     return answer
 
@@ -77,24 +77,25 @@ def _prompt(given: str) -> Prompt:
         raise UserError(f"The prompt cannot be used: {problem.reason}.") from None
 
 
-async def _stream(site: Site, desk: Desk, request: Request, cast: Cast, prompt: Prompt, page: str
-                  ) -> AsyncIterator[str]:
+async def _stream(
+    site: Site, service: FeedbackService, request: Request, contestants: Contestants, prompt: Prompt, page: str
+) -> AsyncIterator[str]:
     """Yield the page: its beginning at once, the answers as they come, its end."""
     before, after = page.split(CUT)
     yield before
-    said: list[Said] = []
-    events = desk.trying.answers(cast, prompt)
+    finished: list[FinishedAnswer] = []
+    events = service.live_answers.answers(contestants, prompt)
     try:
-        yield str(_begin(cast, 0))
+        yield str(_begin(contestants, 0))
         async for event in iterate_in_threadpool(events):
-            if isinstance(event, Piece):
+            if isinstance(event, AnswerPiece):
                 yield str(escape(event.text))
             else:
-                said.append(event)
+                finished.append(event)
                 yield str(_end(event))
-                if event.part + 1 < len(cast.parts):
-                    yield str(_begin(cast, event.part + 1))
-        ask = partial(_verdict_form, site, desk.store(), request, cast, prompt, said)
+                if event.model + 1 < len(contestants.models):
+                    yield str(_begin(contestants, event.model + 1))
+        ask = partial(_verdict_form, site, service.store(), request, contestants, prompt, finished)
         yield "</div>" + await run_in_threadpool(ask)
     except UserError as error:
         yield str(PROBLEM.format(str(error)))
@@ -103,35 +104,38 @@ async def _stream(site: Site, desk: Desk, request: Request, cast: Cast, prompt: 
     yield after
 
 
-def _begin(cast: Cast, part: int) -> Markup:
+def _begin(contestants: Contestants, model: int) -> Markup:
     return Markup('<section class="card side"><h2>{} <span class="soft">{}</span></h2>'
-                  '<div class="untrusted answer">').format(part + 1, cast.parts[part].name)
+                  '<div class="untrusted answer">').format(model + 1, contestants.models[model].name)
 
 
-def _end(said: Said) -> Markup:
-    reward = "no answer" if said.reward is None else f"reward {said.reward:.2f}"
+def _end(finished: FinishedAnswer) -> Markup:
+    reward = "no answer" if finished.reward is None else f"reward {finished.reward:.2f}"
     return Markup('</div><p class="reward">{}</p></section>').format(reward)
 
 
-def _verdict_form(site: Site, store: Store, request: Request, cast: Cast, prompt: Prompt,
-                  said: list[Said]) -> str:
+def _verdict_form(site: Site, store: FeedbackStore, request: Request, contestants: Contestants, prompt: Prompt,
+                  finished: list[FinishedAnswer]) -> str:
     """Store the pair, and return the buttons that turn the comparison into feedback."""
-    different = list(_different(said))
+    different = list(_different(finished))
     if len(different) < 2:
         return str(NO_VERDICT)
-    answers = tuple(Answer(one.text, cast.parts[one.part].name, cast.parts[one.part].digest,
-                           None if one.reward is None else round(one.reward, 4)) for one in different)
-    pair = Pair(prompt, answers, REASON, kind_of(prompt), "try it")
+    answers = []
+    for one in different:
+        model = contestants.models[one.model]
+        reward = None if one.reward is None else round(one.reward, 4)
+        answers.append(OfferedAnswer(one.text, model.name, model.digest, reward))
+    pair = OfferedPair(prompt, tuple(answers), REASON, kind_of(prompt), "try it")
     store.add_pairs([pair])
-    numbers = [(one.part + 1, cast.parts[one.part].name) for one in different]
+    numbers = [(one.model + 1, contestants.models[one.model].name) for one in different]
     return site.templates.get_template("try_verdict.html").render(
         pair=pair, numbers=numbers, key=secrets.token_hex(16), name=name_of(request), signed_in=signed_in())
 
 
-def _different(said: list[Said]) -> Iterator[Said]:
+def _different(finished: list[FinishedAnswer]) -> Iterator[FinishedAnswer]:
     """Yield answers with a text, each text once."""
     seen: set[str] = set()
-    for one in said:
+    for one in finished:
         if one.text.strip() and one.text not in seen:
             seen.add(one.text)
             yield one

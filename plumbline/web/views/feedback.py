@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from plumbline.errors import UserError
-from plumbline.feedback.collect import waiting
-from plumbline.feedback.store import Store
+from plumbline.feedback.collect import uncollected
+from plumbline.feedback.store import FeedbackStore
 from plumbline.project.home import Home
 from plumbline.retraining.due import due
 
@@ -26,15 +26,15 @@ class FeedbackProgress:
     """What the schedule says, in a sentence."""
 
 
-def feedback_progress(home: Home, store: Store) -> FeedbackProgress | None:
+def feedback_progress(home: Home, store: FeedbackStore) -> FeedbackProgress | None:
     """Return the progress, at most FRESH_SECONDS old; None if the parameters cannot be read."""
     return _progress(home, store, int(time.monotonic() / FRESH_SECONDS))
 
 
 @lru_cache(maxsize=4)
-def _progress(home: Home, store: Store, _when: int) -> FeedbackProgress | None:
+def _progress(home: Home, store: FeedbackStore, _when: int) -> FeedbackProgress | None:
     try:
         found = due(home)
-        return FeedbackProgress(found.new_comparisons, waiting(store).to_add, found.needed, found.why)
+        return FeedbackProgress(found.new_comparisons, uncollected(store).to_add, found.needed, found.why)
     except UserError:
         return None

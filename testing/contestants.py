@@ -1,4 +1,4 @@
-"""A cast of tiny models in a project's cache, and a history that names them as champion and challenger."""
+"""Contestants of tiny models in a project's cache, and a history that names them as champion and challenger."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from plumbline.alignment.reward import RewardModel
-from plumbline.feedback.contestants import PREPARED, REWARD, SFT, Cast, Part
+from plumbline.feedback.contestants import PREPARED, REWARD, SFT, AnsweringModel, Contestants
 from plumbline.history.history import History, RegisteredVersion, Run, Step
 from plumbline.lm.base import LanguageModel
 from plumbline.project.digests import cached_file, digest, listing
@@ -28,7 +28,7 @@ def keep(cache: Path, folder: Path) -> str:
     return md5
 
 
-def make_cast(cache: Path, taught: LanguageModel) -> Cast:
+def make_contestants(cache: Path, taught: LanguageModel) -> Contestants:
     """A taught SFT model, two untaught policies and an untrained reward model, with prompts to ask."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -42,21 +42,23 @@ def make_cast(cache: Path, taught: LanguageModel) -> Cast:
             (folder / "prepared" / part / "train.jsonl").write_text("".join(
                 json.dumps({**row, "prompt": [{"role": "user", "content": text}]}) + "\n" for text in ASKED))
         kept = {path.name: keep(cache, path) for path in folder.iterdir()}
-    parts = (Part("champion, version 2", kept["policy2"], True), Part("challenger, version 1", kept["policy1"], True),
-             Part("SFT", kept["sft"], False))
-    return Cast(parts, kept["reward"], kept["prepared"], 1.0, 12, "fp32")
+    models = (AnsweringModel("champion, version 2", kept["policy2"], True),
+              AnsweringModel("challenger, version 1", kept["policy1"], True), AnsweringModel("SFT", kept["sft"], False))
+    return Contestants(models, kept["reward"], kept["prepared"], 1.0, 12, "fp32")
 
 
-def put_into_history(history: History, cast: Cast) -> None:
-    """Let the history say that the cast's policies are champion and challenger."""
-    inputs = {SFT: cast.parts[-1].digest, REWARD: cast.reward, PREPARED: cast.prepared}
-    params = {"preference_eval.temperature": str(cast.temperature), "preference_eval.precision": cast.precision,
-              "preference_eval.max_response": str(cast.max_response)}
+def put_into_history(history: History, contestants: Contestants) -> None:
+    """Let the history say that the contestants' policies are champion and challenger."""
+    inputs = {SFT: contestants.models[-1].digest, REWARD: contestants.reward, PREPARED: contestants.prepared}
+    params = {"preference_eval.temperature": str(contestants.temperature),
+              "preference_eval.precision": contestants.precision,
+              "preference_eval.max_response": str(contestants.max_response)}
     history.runs = {"run": _run("run", {"ppo": _step(inputs)}, params)}
-    history.versions = {2: RegisteredVersion("policy", 2, cast.parts[0].digest, "run", "2026-01-02T00:00:00+00:00",
-                                   ("champion",), None, {}),
-                        1: RegisteredVersion("policy", 1, cast.parts[1].digest, "run", "2026-01-01T00:00:00+00:00",
-                                   ("challenger",), None, {})}
+    champion, challenger, _ = contestants.models
+    history.versions = {
+        2: RegisteredVersion("policy", 2, champion.digest, "run", "2026-01-02T00:00:00+00:00", ("champion",), None, {}),
+        1: RegisteredVersion("policy", 1, challenger.digest, "run", "2026-01-01T00:00:00+00:00", ("challenger",), None,
+                             {})}
 
 
 def _step(inputs: Mapping[str, str]) -> Step:
