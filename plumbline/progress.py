@@ -29,8 +29,7 @@ class Progress:
     def __call__(
         self, step: int, total: int, metrics: Mapping[str, float] | None = None, what: str = ""
     ) -> None:
-        """Report that `step` of `total` is done, in the part of the stage called `what`, with these
-        metrics."""
+        """Report that `step` of `total` is done, in the part called `what`, with these metrics."""
         now = time.monotonic()
         began, first = self._first.setdefault(what, (now, step))
         if step < total and now - self._last < self._pause:

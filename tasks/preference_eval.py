@@ -40,8 +40,7 @@ def program(run: StageRun) -> None:
 def _contestant(
     run: StageRun, name: str, lm: "LanguageModel", reference: "LanguageModel", asked: "list[Prompt]"
 ) -> "Contestant":
-    """Sample one model's answers, and measure reward, gold reward (if the data is simulated) and KL on
-    each."""
+    """Sample one model's answers, and measure reward, gold reward (on simulated data) and KL."""
     import torch
 
     from plumbline.alignment.reward import RewardModel
@@ -86,8 +85,12 @@ def _judge(run: StageRun) -> "Judge":
 
 
 def _agreement(run: StageRun, models: "dict[str, LanguageModel]") -> dict[str, float]:
-    """Return the share of held-out comparisons in which each model gives the preferred response the higher
-    mean log-likelihood a token, as `preference_accuracy_NAME`, and their number."""
+    """Return each model's share of held-out comparisons with the higher likelihood for the preferred
+    response.
+
+    Likelihoods are means over tokens. The keys are `preference_accuracy_NAME`, and `preference_accuracy_n`
+    for the number of comparisons.
+    """
     from plumbline.lm.likelihood import response_log_likelihoods
     from plumbline.preferences.prepare.reader import preferences
     from plumbline.preferences.types import comparisons_of

@@ -7,8 +7,7 @@ from tasks.stage import Stage, StageRun
 
 
 def program(run: StageRun) -> None:
-    """Write the examination to reports/reward/report, and the decision whether PPO may use the model to
-    gate.json."""
+    """Write the examination to reports/reward/report, and PPO's permission or refusal to gate.json."""
     from plumbline.alignment.reward import RewardModel
     from plumbline.errors import UserError
     from plumbline.evaluation.examination import examine, score_comparisons

@@ -153,8 +153,7 @@ def train_ppo(
 
 
 def _encode(policy: LanguageModel, prompts: Sequence[Prompt], params: PpoParams) -> list[list[int]]:
-    """Return the ids of the prompts that fit `max_prompt`. Raises UserError if there are none to learn
-    from."""
+    """Return the ids of the prompts that fit `max_prompt`. Raises UserError if there are none."""
     encoded = [encode_prompt(policy.tokenizer, prompt) for prompt in prompts]
     encoded = [ids for ids in encoded if len(ids) <= params.max_prompt]
     if not encoded:

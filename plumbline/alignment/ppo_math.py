@@ -101,9 +101,10 @@ def policy_loss(
 def value_loss(
     new_BR: torch.Tensor, old_BR: torch.Tensor, returns_BR: torch.Tensor, mask_BR: torch.Tensor, clip: float
 ) -> torch.Tensor:
-    """Return half the squared error summed over the real tokens, the larger of two at each token: of the new
-    value, and of the new value clipped to `clip` around the old one (openai/lm-human-preferences,
-    `train_policy.py`).
+    """Return half the squared error summed over the real tokens, the larger of two at each token.
+
+    One is of the new value, the other of the new value clipped to `clip` around the old one
+    (openai/lm-human-preferences, `train_policy.py`).
     """
     near_BR = old_BR + (new_BR - old_BR).clamp(-clip, clip)
     error_BR = torch.maximum((new_BR - returns_BR) ** 2, (near_BR - returns_BR) ** 2)
@@ -131,10 +132,10 @@ class KLController:
 def explained_variance(
     values_BR: torch.Tensor, returns_BR: torch.Tensor, mask_BR: torch.Tensor
 ) -> float | None:
-    """Return the share of the returns' variance that the values explain: 1 is perfect, 0 no better than a
-    constant.
+    """Return the share of the returns' variance that the values explain.
 
-    1 - Var(returns - values) / Var(returns); None if all returns are the same.
+    1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant. None if all returns
+    are the same.
     """
     returns = returns_BR[mask_BR.bool()]
     values = values_BR[mask_BR.bool()]

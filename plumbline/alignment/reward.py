@@ -29,8 +29,7 @@ from plumbline.preferences.types import Prompt
 
 @dataclass(frozen=True)
 class RewardModel:
-    """Scores prompts with responses. `max_length` is the longest conversation in tokens that it was trained
-    on."""
+    """Scores prompts with responses."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -68,8 +67,7 @@ class RewardModel:
         return int(self.model.config.reward_max_length)
 
     def encode(self, prompt: Prompt, response: str) -> list[int]:
-        """Return the conversation's ids, cut to `max_length`: at the response's end first; the stop token
-        stays."""
+        """Return the ids, cut to `max_length`: the response's end goes first, and the stop token stays."""
         prompt_ids = encode_prompt(self.tokenizer, prompt)
         *body, stop = encode_response(self.tokenizer, response)
         room = self.max_length - 1
@@ -144,14 +142,12 @@ def last_scores(model: PreTrainedModel, rows: Sequence[list[int]]) -> torch.Tens
 
 
 def value_model(folder: Path) -> PreTrainedModel:
-    """Load PPO's value model, which starts as the reward model in `folder` (Stiennon et al. 2020, section
-    3.4)."""
+    """Load PPO's value model: it starts as the reward model (Stiennon et al. 2020, section 3.4)."""
     return _load(folder, "fp32")
 
 
 def check_same_tokens(policy: LanguageModel, reward: RewardModel) -> None:
-    """Raise UserError unless policy and reward model share their vocabulary: PPO hands over ids, not
-    texts."""
+    """Raise UserError unless policy and reward model share a vocabulary: PPO hands over ids, not texts."""
     ours = policy.tokenizer.get_vocab()
     theirs = reward.tokenizer.get_vocab()
     if ours != theirs:
@@ -161,8 +157,7 @@ def check_same_tokens(policy: LanguageModel, reward: RewardModel) -> None:
 
 
 def _load(folder: Path, precision: str, fresh_head: bool = False) -> PreTrainedModel:
-    """Load a sequence classifier. Raises UserError if `folder` lacks a weight, except of a head that is to be
-    fresh."""
+    """Load a sequence classifier. Raises UserError if `folder` lacks a weight other than a fresh head's."""
     model, found = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=1, dtype=DTYPES[precision], output_loading_info=True, trust_remote_code=False)
     expected_missing = {"score.weight"} if fresh_head else set()

@@ -76,8 +76,7 @@ def train_reward_model(
 
 
 def encode(reward: RewardModel, comparisons: Sequence[Comparison]) -> list[TokenizedComparison]:
-    """Encode both conversations of each comparison, cut as for scoring; leave out pairs that became
-    identical."""
+    """Encode both conversations of each comparison, cut as for scoring; drop pairs that became identical."""
     pairs = []
     for comparison in comparisons:
         first, second = (reward.encode(comparison.prompt, response) for response in comparison.responses)
@@ -106,8 +105,7 @@ def shuffled_batches(
 
 
 def bradley_terry(difference_B: torch.Tensor, first_wins_B: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy [B], in nats, between the observed outcome and sigmoid(difference of
-    rewards)."""
+    """Return the cross-entropy [B], in nats, between observed outcome and sigmoid(difference of rewards)."""
     return first_wins_B * softplus(-difference_B) + (1 - first_wins_B) * softplus(difference_B)
 
 
@@ -115,8 +113,7 @@ def bradley_terry(difference_B: torch.Tensor, first_wins_B: torch.Tensor) -> tor
 def evaluate(
     reward: RewardModel, pairs: Sequence[TokenizedComparison], params: RewardModelParams
 ) -> dict[str, float]:
-    """Return mean `loss` and `accuracy` over the pairs; the accuracy leaves ties out and counts equal scores
-    half."""
+    """Return mean `loss` and `accuracy`; the accuracy leaves ties out, and equal scores count half."""
     sums = _Sums()
     for start in range(0, len(pairs), params.micro_batch_size):
         sums.forward(reward, pairs[start : start + params.micro_batch_size], params)
@@ -126,8 +123,7 @@ def evaluate(
 def accumulate_gradient(
     reward: RewardModel, batch: Sequence[TokenizedComparison], params: RewardModelParams
 ) -> dict[str, float]:
-    """Add the gradient of the batch's mean loss, however the batch is split. Return mean `loss` and
-    `accuracy`."""
+    """Add the gradient of the batch's mean loss, however it is split. Return `loss` and `accuracy`."""
     sums = _Sums()
     for start in range(0, len(batch), params.micro_batch_size):
         loss = sums.forward(reward, batch[start : start + params.micro_batch_size], params)

@@ -20,8 +20,7 @@ from plumbline.lm.sampling import Response, left_pad, positions, right_pad
 
 @dataclass(frozen=True)
 class Sequences:
-    """Prompts padded on the left to P tokens, responses on the right to R: all responses begin at column
-    P."""
+    """Prompts padded on the left to P tokens, responses on the right to R: these begin at column P."""
 
     ids_BT: torch.Tensor
     mask_BT: torch.Tensor
@@ -109,8 +108,7 @@ def roll_out(
     precision: str,
     micro_batch_size: int,
 ) -> Rollout:
-    """Score sampled responses with all models. A response that did not stop gets `missing_stop_reward` as
-    score."""
+    """Score sampled responses with all models; one that did not stop gets `missing_stop_reward`."""
     sequences = join(prompts, responses, policy.device)
     old_BR = torch.zeros(sequences.mask_BR.shape, device=policy.device)
     reference_BR = torch.zeros_like(old_BR)
@@ -135,8 +133,7 @@ def kl_estimates(
     policy: PreTrainedModel, reference: PreTrainedModel, prompts: Sequence[list[int]],
     responses: Sequence[Response], temperature: float, batch_size: int = 32,
 ) -> list[float]:
-    """Return a single-sample estimate of KL(policy, reference), in nats, from each response the policy
-    sampled.
+    """Return a single-sample estimate of KL(policy, reference), in nats, from each sampled response.
 
     Raises UserError if one is infinite or not a number.
     """

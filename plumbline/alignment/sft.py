@@ -48,11 +48,10 @@ def train_sft(
     lm: LanguageModel, train: Sequence[Demonstration], validation: Sequence[Demonstration], params: SftParams,
     seed: int, report: ReportStep,
 ) -> dict[str, float]:
-    """Fine-tune `lm` in place. Returns the validation loss (nats a response token) before and after, and
-    counts.
+    """Fine-tune `lm` in place. Returns the validation loss before and after, and counts.
 
-    Raises UserError if no demonstration has a prompt that leaves room for a response within `max_length`, and
-    if the training diverges.
+    The loss is in nats a response token. Raises UserError if no demonstration has a prompt that leaves room
+    for a response within `max_length`, and if the training diverges.
     """
     torch.manual_seed(seed)
     model = lm.model.eval()  # no dropout, and nothing else here depends on the mode
@@ -137,8 +136,7 @@ def evaluate(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftParam
 
 
 def _accumulate_gradient(model: PreTrainedModel, batch: Sequence[PackedRow], params: SftParams) -> float:
-    """Add the gradient of the mean loss over the whole batch, however the batch is split. Returns that
-    loss."""
+    """Add the gradient of the batch's mean loss, however the batch is split. Returns that loss."""
     tokens = _targets(batch)
     total = 0.0
     for start in range(0, len(batch), params.micro_batch_size):
@@ -149,8 +147,7 @@ def _accumulate_gradient(model: PreTrainedModel, batch: Sequence[PackedRow], par
 
 
 def _targets(rows: Sequence[PackedRow]) -> int:
-    """Return the number of tokens with a loss: every label but the first of a row, which no token
-    predicts."""
+    """Return the number of tokens with a loss: all labels but a row's first, which no token predicts."""
     return sum(label != IGNORED for row in rows for label in row.labels[1:])
 
 

@@ -174,8 +174,7 @@ def _against_gold(
     scored: Sequence[ScoredComparison], gold: Gold,
     share: Callable[[Sequence[float], Sequence[ScoredComparison]], Interval],
 ) -> tuple[Interval | None, Interval | None]:
-    """Return the accuracy of the gold reward on the labels, and of the reward model on the gold reward's
-    order.
+    """Return the gold reward's accuracy on the labels, and the reward model's on the gold reward's order.
 
     Gold rewards are rounded: the same parts added in another order differ in their last digits, and are ties.
     """
@@ -194,8 +193,7 @@ def _against_gold(
 
 
 def _length_correlation(scored: Sequence[ScoredComparison]) -> float | None:
-    """Return the correlation of the difference in score with the difference in characters, within each
-    comparison.
+    """Return the correlation of differences in score and in characters, within each comparison.
 
     Within a comparison the prompt plays no part. The correlation is about zero and not about the mean,
     because the order of the two responses is arbitrary. None if scores or lengths never differ.

@@ -69,8 +69,7 @@ class ScoreJudge:
 
 @dataclass(frozen=True)
 class LanguageModelJudge:
-    """Asks a causal language model, and compares the log-probabilities of the letters A and B as its next
-    token."""
+    """Asks a causal language model: compares the log-probabilities of A and B as its next token."""
 
     next_token_logprobs: NextTokenLogprobs
 
@@ -110,8 +109,7 @@ class JudgeOutcomes:
 def judge_both_orders(
     judge: Judge, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]
 ) -> JudgeOutcomes:
-    """Judge each pair, in both orders if the order may matter. Identical responses are a tie without
-    asking."""
+    """Judge each pair, in both orders if the order may matter. Identical responses are a tie, unasked."""
     outcomes = [0.5] * len(prompts)
     asked = [i for i, (one, other) in enumerate(zip(first, second, strict=True)) if one != other]
     if not asked:

@@ -82,8 +82,7 @@ class Evaluation:
         return samples
 
     def metrics(self) -> dict[str, float]:
-        """Return the figures for metrics.json, such as `win_rate_vs_sft_low`, `kl_policy` and
-        `characters_sft`."""
+        """Return the figures for metrics.json, such as `win_rate_vs_sft_low` and `kl_policy`."""
         found: dict[str, float] = {}
         for match in self.matches:
             key = f"win_rate_vs_{match.opponent.name}"

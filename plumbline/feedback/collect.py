@@ -47,8 +47,7 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Uncollected:
-    """Work for the next collection: verdicts in no batch, verdicts to remove from batches, and unfinished
-    plans."""
+    """Work for the next collection: verdicts to add, verdicts to remove, and unfinished plans."""
 
     count: int
     oldest: str | None

@@ -30,8 +30,7 @@ LOCK_NUMBER = 7_461_202
 
 
 def database_url(home: Home) -> URL:
-    """Return the store's address. Raises UserError if PLUMBLINE_FEEDBACK_URL is not one of SQLite or
-    PostgreSQL."""
+    """Return the store's address. Raises UserError unless it is one of SQLite or PostgreSQL."""
     given = os.environ.get(FEEDBACK_URL)
     if not given:
         return URL.create("sqlite", database=str(home.folder / "feedback.db"))

@@ -41,8 +41,7 @@ NICE = 10
 
 
 def make_pairs(home: Home, contestants: Contestants) -> int:
-    """Fill the store, and return the number of pairs added. Raises UserError if the contestants cannot be
-    loaded."""
+    """Fill the store, and return the number of pairs added. Raises UserError if a model is missing."""
     from plumbline.feedback.models import LoadedModels
 
     prompts = _prompts(home, contestants)
@@ -103,8 +102,7 @@ def _counts(home: Home, contestants: Contestants) -> Counter[str]:
 
 
 def _rows(home: Home, contestants: Contestants, name: str) -> list[dict[str, object]]:
-    """Read the rows of one file of the prepared data from the cache. Raises UserError if the cache lacks
-    it."""
+    """Read a file of the prepared data from the cache. Raises UserError if the cache lacks it."""
     names = cached_listing(home.cache, contestants.prepared)
     file = cached_file(home.cache, names[name]) if names and name in names else Path("missing")
     if not file.is_file():

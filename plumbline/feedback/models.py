@@ -44,8 +44,7 @@ class LoadedModels:
             return cls(contestants, models, RewardModel.load(Path(folder), contestants.precision))
 
     def answer(self, number: int, prompts: Sequence[Prompt], seed: int) -> list[str]:
-        """Sample one answer of a model to each prompt; an empty one if the prompt leaves no room in the
-        context."""
+        """Sample one answer of a model to each prompt; an empty one where the context has no room."""
         lm = self.models[number]
         ids = [encode_prompt(lm.tokenizer, prompt) for prompt in prompts]
         fitting = [i for i, prompt_ids in enumerate(ids) if self._fits(lm, prompt_ids)]
@@ -115,8 +114,7 @@ def _load_model(cache: Path, digest: str, precision: str) -> LanguageModel:
 
 
 def _link(cache: Path, digest: str, folder: Path) -> None:
-    """Link the files of a folder in the cache into `folder`, under their names. Raises UserError if one is
-    missing."""
+    """Link the files of a folder in the cache into `folder`. Raises UserError if one is missing."""
     names = cached_listing(cache, digest)
     if names is None or not all(cached_file(cache, md5).exists() for md5 in names.values()):
         raise UserError(f"The cache {cache} does not hold the model {digest}. If the project has a DVC "

@@ -38,8 +38,7 @@ class AnnotatorStatistics:
 
 
 def next_pair(store: FeedbackStore, annotator: str, ranking: bool = False) -> OfferedPair | None:
-    """Return the pair to show an annotator next, or None if all open pairs have a verdict of this
-    annotator."""
+    """Return the next pair for an annotator, or None if this annotator has judged all open pairs."""
     by_annotator = verdicts.c.annotator == annotator
     given = select(func.count()).select_from(verdicts).where(by_annotator, verdicts.c.undone.is_(None))
     judged = _times_judged()
@@ -100,8 +99,10 @@ def annotators(store: FeedbackStore) -> list[AnnotatorStatistics]:
 
 def _statistics(name: str, given: Sequence[tuple[str, str, str | None]],
                 by_pair: dict[str, list[tuple[str, str]]], firsts: Sequence[bool]) -> AnnotatorStatistics:
-    """Return one annotator's statistics from (pair, choice, meaning) of the verdicts `given`, and (annotator,
-    meaning) of all verdicts by pair."""
+    """Return one annotator's statistics.
+
+    `given` holds (pair, choice, meaning) of the annotator's verdicts, `by_pair` (annotator, meaning) of all.
+    """
     same = []
     for pair, _, meant in given:
         if meant:
@@ -116,16 +117,14 @@ def _share(flags: Sequence[bool]) -> float | None:
 
 
 def _meant(choice: str, shown: Iterable[int]) -> str | None:
-    """Return the meaning of a choice between two answers, independent of their order; None for rankings and
-    skips."""
+    """Return the meaning of a choice between two answers, whatever their order; None for rankings, skips."""
     if choice in ("A", "B"):
         return f"answer {list(shown)['AB'.index(choice)]}"
     return {"tie": "neither", "both bad": "neither"}.get(choice)
 
 
 def _offered(ranking: bool) -> ColumnElement[bool]:
-    """Match the pairs (or rankings) offered to everyone: not those of `try it`, which are judged on that
-    page."""
+    """Match the pairs (or rankings) offered to everyone, so not those of `try it`."""
     return and_(pairs.c.source == "feedback", pairs.c.size > 2 if ranking else pairs.c.size == 2)
 
 

@@ -61,8 +61,7 @@ def count_kinds(prompts: Iterable[Prompt]) -> Counter[str]:
 
 
 def prompts_to_ask(prompts: Sequence[Prompt], counts: Mapping[str, int], wanted: int) -> list[Prompt]:
-    """Return `wanted` prompts: half of them of the kinds with the fewest comparisons, the rest as they
-    come."""
+    """Return `wanted` prompts: half of the kinds with the fewest comparisons, the rest as they come."""
     rare = sorted(range(len(prompts)), key=lambda i: counts.get(kind_of(prompts[i]), 0))[:wanted // 2]
     others = [i for i in range(len(prompts)) if i not in set(rare)]
     return [prompts[i] for i in [*rare, *others][:wanted]]

@@ -92,8 +92,7 @@ class FeedbackStore:
         return written
 
     def undo(self, key: str, session: str) -> Verdict | None:
-        """Take back a verdict of this session. Returns the verdict, or None if the session has none of that
-        key."""
+        """Take back a verdict of this session. Returns the verdict, or None if there is none of that key."""
         mine = (verdicts.c.key == key) & (verdicts.c.session == session)
         with unreachable(self.engine), self.engine.begin() as connection:
             connection.execute(update(verdicts).where(mine, verdicts.c.undone.is_(None)).values(undone=now()))
@@ -189,8 +188,7 @@ def _insert(connection: Connection, said: Sequence[Verdict]) -> "dict[str, Row[t
 
 
 def _conflict(row: "Row[tuple[object, ...]]", verdict: Verdict) -> UserError | None:
-    """Return the error for a verdict whose key belongs to `row` already; None if both are the same
-    verdict."""
+    """Return the error for a verdict whose key is taken by another one, or None if both are the same."""
     kept = verdict_of(row)
     if row.undone is not None:
         return UserError("This page was answered already, and that verdict was undone. A page takes one "

@@ -44,8 +44,7 @@ class LanguageModel:
 
     @classmethod
     def load(cls, folder: Path, precision: str = "fp32") -> "LanguageModel":
-        """Load the model that `save` wrote to `folder`, with the weights in `precision` (`fp32` or
-        `bf16`)."""
+        """Load the model that `save` wrote to `folder`, its weights in `precision` (`fp32` or `bf16`)."""
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[precision], trust_remote_code=False)
         return cls(model.to(device()).eval(), AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
 
@@ -65,8 +64,7 @@ def device() -> torch.device:
 
 
 def load_base(name: str, root: Path) -> LanguageModel:
-    """Load a base model in fp32; relative paths start at `root`. Raises UserError if it cannot be loaded or
-    used."""
+    """Load a base model in fp32; relative paths start at `root`. Raises UserError if it cannot be used."""
     source = Source.find(name, root)
     config = source.config()
     tokenizer = source.tokenizer(config)
@@ -88,8 +86,10 @@ def load_base(name: str, root: Path) -> LanguageModel:
 
 
 def _without_quantization(model: PreTrainedModel) -> PreTrainedModel:
-    """Move the weights of a dequantised GGUF model to a new model: its own is still marked as quantised, and
-    transformers refuses to save it."""
+    """Move a dequantised GGUF model's weights to a new model.
+
+    Its own is still marked as quantised, and transformers refuses to save it.
+    """
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     fresh: PreTrainedModel = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
@@ -99,8 +99,10 @@ def _without_quantization(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _repair_generation_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Replace a generation_config.json that contradicts itself, as many on the hub do, by one with the
-    special tokens alone: transformers refuses to save a model with such a file."""
+    """Replace a generation_config.json that contradicts itself by one with the special tokens alone.
+
+    Many on the hub do, and transformers refuses to save a model with such a file.
+    """
     try:
         model.generation_config.validate(strict=True)
     except ValueError:

@@ -54,8 +54,11 @@ def decode_response(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 
 def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id that ends the assistant's turn: the first special token that the chat template writes
-    after a response, otherwise the EOS token. Raises UserError if there is neither."""
+    """Return the id that ends the assistant's turn.
+
+    It is the first special token that the chat template writes after a response, otherwise the EOS token.
+    Raises UserError if there is neither.
+    """
     return _stop_token(settled(tokenizer), tokenizer)
 
 

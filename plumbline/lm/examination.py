@@ -75,8 +75,7 @@ def examine(name: str, root: Path) -> Findings:
 
 
 def require_judge(name: str, root: Path) -> None:
-    """Raise UserError if the configuration or tokenizer of the model `name` shows that the model cannot
-    judge."""
+    """Raise UserError if configuration or tokenizer show that the model `name` cannot judge."""
     source = Source.find(name, root)
     source.tokenizer(source.config())
 
@@ -139,8 +138,7 @@ def _fewer_layers(part: PretrainedConfig) -> None:
 
 
 def _narrower(part: PretrainedConfig) -> None:
-    """Narrow the feed-forward layers: they hold most weights of a wide model, and no other part depends on
-    them."""
+    """Narrow the feed-forward layers: they hold most weights, and no other part depends on their width."""
     values = part.to_dict()
     for name in FEED_FORWARD:
         if isinstance(values.get(name), int):
@@ -167,8 +165,7 @@ def _require_causal(model: PreTrainedModel) -> None:
 
 
 def _require_plain_output(model: PreTrainedModel) -> None:
-    """Raise UserError if anything follows the output layer: SFT applies that layer to response positions by
-    itself."""
+    """Raise UserError if the model changes its logits after the output layer, which SFT calls by itself."""
     row = _row(model, 12)
     logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0]
     if not _same(model.get_output_embeddings()(_hidden(model, [row])[0]), logits):
@@ -177,8 +174,8 @@ def _require_plain_output(model: PreTrainedModel) -> None:
 
 
 def _require_exact_padding(model: PreTrainedModel) -> None:
-    """Raise UserError if rows padded on the right (SFT, reward model) or left (PPO) differ from each row
-    alone."""
+    """Raise UserError if rows padded on the right (SFT, reward model) or left (PPO) differ from rows alone.
+    """
     rows = [_row(model, length, seed=length) for length in LENGTHS]
     alone = [_hidden(model, [row])[0] for row in rows]
     for side, pad in (("right", right_pad), ("left", left_pad)):
@@ -192,8 +189,7 @@ def _require_exact_padding(model: PreTrainedModel) -> None:
 
 
 def _require_exact_sampling(model: PreTrainedModel) -> None:
-    """Raise UserError if greedy sampling, with its cache of earlier tokens, differs from a forward of the
-    whole text."""
+    """Raise UserError if greedy sampling with its cache differs from a forward pass of the whole text."""
     rows = [_row(model, length, seed=length) for length in LENGTHS]
     # A stop token that the first row draws half-way, so that this row leaves the batch before the others.
     stop = _greedy(model, rows, stop=-1)[0][SAMPLED // 2]
@@ -207,8 +203,7 @@ def _require_exact_sampling(model: PreTrainedModel) -> None:
 
 
 def _require_classifier(model: PreTrainedModel) -> None:
-    """Raise UserError unless the sequence classifier is the language model's body with one layer called
-    `score`."""
+    """Raise UserError unless the sequence classifier is the model's body and one layer called `score`."""
     config = copy.deepcopy(model.config)
     config.num_labels = 1
     with torch.device("meta"):  # without weights: only the names of its parts are needed
@@ -221,8 +216,7 @@ def _require_classifier(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _packs(model: PreTrainedModel) -> bool:
-    """True if the second of two demonstrations in a row is the same after any first one, and the same
-    alone."""
+    """True if the second of two demonstrations in a row is as it is alone, whatever the first one is."""
     second = _row(model, 12)
     at = torch.arange(12, device=model.device).repeat(2)[None]
     seen = []

@@ -40,8 +40,7 @@ def response_log_likelihoods(
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield batches of rows of similar length, as many as fit TOKENS_A_BATCH once they are padded, at least
-    one."""
+    """Yield batches of rows of similar length, at most TOKENS_A_BATCH with padding, or a single row."""
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[row] > TOKENS_A_BATCH:

@@ -18,22 +18,19 @@ class ReportStep(Protocol):
     def __call__(
         self, step: int, total: int, metrics: dict[str, float] | None = None, what: str = ""
     ) -> None:
-        """Report that `step` of `total` is done, in the part of the stage called `what`, with these
-        metrics."""
+        """Report that `step` of `total` is done, in the part called `what`, with these metrics."""
 
 
 def adamw(
     parameters: Iterable[Parameter], learning_rate: float, weight_decay: float = 0.0
 ) -> torch.optim.AdamW:
-    """Return AdamW with eps 1e-5, as PPO uses it (Huang et al. 2022, "37 implementation details of PPO",
-    3)."""
+    """Return AdamW with eps 1e-5, as PPO uses it (Huang et al. 2022, "37 implementation details", 3)."""
     return torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.95), eps=1e-5,
                              weight_decay=weight_decay)
 
 
 def linear_schedule(step: int, total: int, warmup: float) -> float:
-    """Return the factor on the learning rate: linearly up from 0 over the share `warmup` of the steps, then
-    down to 0."""
+    """Return the factor on the learning rate: linearly up over the share `warmup`, then down to 0."""
     rising = warmup * total
     if step < rising:
         return (step + 1) / (rising + 1)
@@ -41,8 +38,7 @@ def linear_schedule(step: int, total: int, warmup: float) -> float:
 
 
 def autocast(precision: str) -> AbstractContextManager[None]:
-    """Return the context of a forward pass: matrix products in bf16 if asked for; weights and the rest in
-    fp32."""
+    """Return the context of a forward pass: matrix products in bf16 if asked for, the rest in fp32."""
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 

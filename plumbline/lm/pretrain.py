@@ -31,8 +31,7 @@ TOKENIZER_DOCUMENTS = 5000
 def pretrain(
     params: BaseParams, seed: int, documents: Iterator[str], report: ReportStep
 ) -> tuple[LanguageModel, dict[str, float]]:
-    """Train tokenizer and model on `documents`, an endless stream of texts. Returns the model and its
-    metrics.
+    """Train tokenizer and model on `documents`, an endless stream of texts. Returns model and metrics.
 
     Raises UserError if the training diverges.
     """
@@ -60,8 +59,7 @@ def pretrain(
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer with ChatML: every text can be encoded, and padding has its own
-    token."""
+    """Return a byte-level BPE tokenizer with ChatML. It encodes every text, and has a token for padding."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()

@@ -23,8 +23,7 @@ def respond(
 
 
 def samples_page(prompts: Sequence[Prompt], answers: Mapping[str, Sequence[str]]) -> str:
-    """Return Markdown with each model's answer under each prompt, quoted so that no text can pass for
-    markup."""
+    """Return Markdown with each model's answer under each prompt, quoted so that none can be markup."""
     parts = ["# Samples"]
     for i, prompt in enumerate(prompts):
         parts.append(f"## {i + 1}")

@@ -98,8 +98,7 @@ class Source:
 
 
 def context_of(config: PretrainedConfig) -> int | None:
-    """Return the longest sequence, in tokens, that a model of this configuration reads; None if there is no
-    limit."""
+    """Return the longest sequence, in tokens, that the model reads; None if there is no limit."""
     text = config.get_text_config().to_dict()
     return next((int(text[key]) for key in CONTEXT_KEYS if text.get(key)), None)
 
@@ -136,8 +135,7 @@ def _refuse_quantised(source: Source, config: PretrainedConfig) -> None:
 
 
 def _refuse_ids_outside(source: Source, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
-    """Raise UserError if a conversation can have ids beyond the embedding's `rows`; unused special tokens
-    may."""
+    """Raise UserError if a conversation can have ids beyond the embedding's `rows`."""
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
     rendered = tokenizer.apply_chat_template(turns, tokenize=False)
@@ -173,8 +171,7 @@ def _distinct_pad(source: Source, tokenizer: PreTrainedTokenizerBase, rows: int)
 
 
 def _locate(source: str, root: Path) -> tuple[str, dict[str, str]]:
-    """Return the arguments of `from_pretrained` for `source`: a name or folder, and for GGUF the file in
-    it."""
+    """Return the arguments of `from_pretrained`: a name or folder, and for GGUF the file in it."""
     if source.startswith("package:"):
         name, _, inside = source.removeprefix("package:").partition("/")
         spec = importlib.util.find_spec(name)

@@ -59,8 +59,9 @@ def settle(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def arranged(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Prompt:
-    """Return the prompt in roles that the template takes: without a system role, the system's text goes
-    before the first user's.
+    """Return the prompt in roles that the template takes.
+
+    Without a system role, the system's text goes before the first user's.
     """
     if prompt[0].role != "system" or takes_system(tokenizer):
         return prompt
@@ -94,8 +95,9 @@ def notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def require_usable(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Raise UserError, about the model `name`, unless its template renders a whole conversation, the same
-    each day.
+    """Raise UserError unless the template renders a whole conversation, and the same on any day.
+
+    `name` is the model's, for the message.
     """
     try:
         template = settled(tokenizer)
