@@ -52,6 +52,13 @@ class ParamsBlock(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
+class VersionedBlock(ParamsBlock):
+    """The parameters of a stage that has a version."""
+
+    version: str
+    """Version of the stage: raise it to make the stage run again everywhere."""
+
+
 class SnapshotParams(ParamsBlock):
     """Which preference data a run learns from."""
 
@@ -66,11 +73,9 @@ class SnapshotParams(ParamsBlock):
     """Rankings of four responses that the simulated annotators give."""
 
 
-class IngestParams(ParamsBlock):
+class IngestParams(VersionedBlock):
     """How rows are checked and split."""
 
-    version: str
-    """Version of the stage: raise it to make the stage run again everywhere."""
     validation_fraction: Share
     """Share of prompts kept for measuring during training."""
     heldout_fraction: Share
@@ -104,11 +109,9 @@ class IngestParams(ParamsBlock):
     """A limit: held-out comparisons and rankings."""
 
 
-class BaseParams(ParamsBlock):
+class BaseParams(VersionedBlock):
     """The language model to align."""
 
-    version: str
-    """Version of the stage."""
     source: str
     """`pretrain`, a hub name, a folder, a `.gguf` file, or `package:NAME/FILE` for one in a package."""
     hidden_size: Count
@@ -129,11 +132,9 @@ class BaseParams(ParamsBlock):
     """Peak learning rate of pretraining."""
 
 
-class SftParams(ParamsBlock):
+class SftParams(VersionedBlock):
     """Supervised fine-tuning on demonstrations."""
 
-    version: str
-    """Version of the stage."""
     epochs: NotNegative
     """Passes over the demonstrations; 0 keeps the base model as it is."""
     batch_size: Count
@@ -150,11 +151,9 @@ class SftParams(ParamsBlock):
     """Arithmetic of the forward pass; weights and optimizer stay fp32."""
 
 
-class RewardModelParams(ParamsBlock):
+class RewardModelParams(VersionedBlock):
     """Reward-model training on preferences."""
 
-    version: str
-    """Version of the stage."""
     epochs: Positive
     """Passes over the preferences."""
     batch_size: Count
@@ -173,11 +172,9 @@ class RewardModelParams(ParamsBlock):
     """Responses of the SFT policy whose mean reward becomes 0."""
 
 
-class RewardEvalParams(ParamsBlock):
+class RewardEvalParams(VersionedBlock):
     """Examination of the reward model on held-out preferences, and the gate before PPO."""
 
-    version: str
-    """Version of the stage."""
     min_accuracy: Fraction
     """The gate: the lower end of the 95 % interval of held-out accuracy must reach this."""
     bootstrap_samples: Count
@@ -186,11 +183,9 @@ class RewardEvalParams(ParamsBlock):
     """Arithmetic of the reward model."""
 
 
-class PpoParams(ParamsBlock):
+class PpoParams(VersionedBlock):
     """Proximal policy optimisation against the reward model."""
 
-    version: str
-    """Version of the stage."""
     updates: Count
     """Rounds of sampling and learning."""
     batch_size: Count
@@ -236,11 +231,9 @@ class PpoParams(ParamsBlock):
     """Updates between resume checkpoints."""
 
 
-class PreferenceEvalParams(ParamsBlock):
+class PreferenceEvalParams(VersionedBlock):
     """The policy against SFT, and against the champion, on held-out prompts."""
 
-    version: str
-    """Version of the stage."""
     judge: str
     """`gold` (simulated data only), `reward` (the reward model), or a language model as `base.source` names
     it."""
@@ -258,11 +251,9 @@ class PreferenceEvalParams(ParamsBlock):
     """Arithmetic of the models."""
 
 
-class PromoteParams(ParamsBlock):
+class PromoteParams(VersionedBlock):
     """When the new policy becomes champion."""
 
-    version: str
-    """Version of the stage."""
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$")]
     """Name in the model registry."""
     min_win_rate: Fraction

@@ -77,9 +77,7 @@ def wilson(value: float, n: int) -> tuple[float, float]:
     centre = (value + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(value * (1 - value) / n + z * z / (4 * n * n))
     # For shares of 0 and 1 one end is exactly 0 or 1, which rounding would miss.
-    low = 0.0 if value == 0 else centre - half
-    high = 1.0 if value == 1 else centre + half
-    return low, high
+    return (0.0 if value == 0 else centre - half), (1.0 if value == 1 else centre + half)
 
 
 def _by_prompt(values: Sequence[float], prompts: Sequence[Hashable]) -> tuple[Floats, Floats]:
@@ -89,8 +87,7 @@ def _by_prompt(values: Sequence[float], prompts: Sequence[Hashable]) -> tuple[Fl
                          f"found {len(values)} and {len(prompts)}")
     index: dict[Hashable, int] = {}
     of = np.array([index.setdefault(prompt, len(index)) for prompt in prompts])
-    sums = np.zeros(len(index))
-    counts = np.zeros(len(index))
+    sums, counts = np.zeros(len(index)), np.zeros(len(index))
     np.add.at(sums, of, values)
     np.add.at(counts, of, 1.0)
     return sums, counts

@@ -16,8 +16,7 @@ def program(run: StageRun) -> None:
     from plumbline.lm.source import context_of
     from plumbline.preferences.simulated.corpus import documents
 
-    params = run.params.base
-    seed = run.params.seed
+    params, seed = run.params.base, run.params.seed
     notes: list[str] = []
     if params.source == "pretrain":
         lm, metrics = pretrain(params, seed, documents(seed), run.report)

@@ -18,13 +18,10 @@ def program(run: StageRun) -> None:
     from plumbline.preferences.prepare.reader import prompts
 
     require_passed(run.root / "reports/reward/gate.json")
-    params = run.params.ppo
-    seed = run.params.seed
+    params, seed = run.params.ppo, run.params.seed
     data = run.root / "data/prepared"
-    sft_folder = run.root / "models/sft/model"
-    reward_folder = run.root / "models/reward/model"
-    policy = LanguageModel.load(sft_folder)
-    reference = LanguageModel.load(sft_folder, params.precision)
+    sft_folder, reward_folder = run.root / "models/sft/model", run.root / "models/reward/model"
+    policy, reference = LanguageModel.load(sft_folder), LanguageModel.load(sft_folder, params.precision)
     reward = RewardModel.load(reward_folder, params.precision)
     check_same_tokens(policy, reward)
     metrics = train_ppo(policy, reference.model, value_model(reward_folder), reward, prompts(data, "train"),

@@ -17,8 +17,7 @@ def program(run: StageRun) -> None:
     from plumbline.preferences.prepare.reader import preferences, prompts
     from plumbline.preferences.types import comparisons_of
 
-    params = run.params.reward_model
-    seed = run.params.seed
+    params, seed = run.params.reward_model, run.params.seed
     data = run.root / "data/prepared"
     sft_folder = run.root / "models/sft/model"
     reward = RewardModel.from_policy(sft_folder, params.max_length, seed)

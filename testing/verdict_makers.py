@@ -2,6 +2,9 @@
 
 import secrets
 
+from sqlalchemy import func, select
+
+from plumbline.feedback.schema import verdicts
 from plumbline.feedback.store import FeedbackStore, now
 from plumbline.feedback.verdicts import OfferedAnswer, OfferedPair, Verdict
 from plumbline.preferences.types import Message
@@ -20,6 +23,13 @@ def verdict(pair: OfferedPair, choice: str = "A", **changed: object) -> Verdict:
     values = {"key": secrets.token_hex(8), "annotator": "ada", "session": "s1",
               "shown": tuple(range(len(pair.answers))), "time": now(), **changed}
     return Verdict(pair=pair.id, choice=choice, **values)  # type: ignore[arg-type]
+
+
+def count(store: FeedbackStore) -> int:
+    """The verdicts that were not undone."""
+    query = select(func.count()).select_from(verdicts).where(verdicts.c.undone.is_(None))
+    with store.reading.connect() as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 def say(store: FeedbackStore, *verdicts: Verdict) -> None:

@@ -81,25 +81,21 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all state, torch's own random state included."""
-        return {
-            "update": self.update, "queue": self.queue, "kl_coef": self.kl.coef,
-            "generator": self.generator.get_state(), "torch": torch.get_rng_state(),
-            "policy": self.policy.state_dict(), "value": self.value.state_dict(),
-            "policy_optimizer": self.policy_optimizer.state_dict(),
-            "value_optimizer": self.value_optimizer.state_dict(),
-        }
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return parts | {"update": self.update, "queue": self.queue, "kl_coef": self.kl.coef,
+                        "generator": self.generator.get_state(), "torch": torch.get_rng_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state that `state_dict` returned, torch's own random state included."""
-        self.update = state["update"]
-        self.queue = state["queue"]
-        self.kl.coef = state["kl_coef"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.update, self.queue, self.kl.coef = state["update"], state["queue"], state["kl_coef"]
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
-        self.policy.load_state_dict(state["policy"])
-        self.value.load_state_dict(state["value"])
-        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
-        self.value_optimizer.load_state_dict(state["value_optimizer"])
+
+    def _parts(self) -> dict[str, PreTrainedModel | torch.optim.AdamW]:
+        return {"policy": self.policy, "value": self.value, "policy_optimizer": self.policy_optimizer,
+                "value_optimizer": self.value_optimizer}
 
 
 def train_ppo(
@@ -263,8 +259,7 @@ def _next_prompts(learner: Learner, encoded: Sequence[list[int]], size: int) -> 
     """Return the next `size` prompts; every prompt is used once before any is used again."""
     while len(learner.queue) < size:
         learner.queue += torch.randperm(len(encoded), generator=learner.generator).tolist()
-    taken = learner.queue[:size]
-    learner.queue = learner.queue[size:]
+    taken, learner.queue = learner.queue[:size], learner.queue[size:]
     return [encoded[i] for i in taken]
 
 

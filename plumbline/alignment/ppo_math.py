@@ -137,8 +137,7 @@ def explained_variance(
     1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant. None if all returns
     are the same.
     """
-    returns = returns_BR[mask_BR.bool()]
-    values = values_BR[mask_BR.bool()]
+    returns, values = returns_BR[mask_BR.bool()], values_BR[mask_BR.bool()]
     variance = returns.var(correction=0)
     if variance == 0:
         return None

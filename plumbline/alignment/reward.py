@@ -148,8 +148,7 @@ def value_model(folder: Path) -> PreTrainedModel:
 
 def check_same_tokens(policy: LanguageModel, reward: RewardModel) -> None:
     """Raise UserError unless policy and reward model share a vocabulary: PPO hands over ids, not texts."""
-    ours = policy.tokenizer.get_vocab()
-    theirs = reward.tokenizer.get_vocab()
+    ours, theirs = policy.tokenizer.get_vocab(), reward.tokenizer.get_vocab()
     if ours != theirs:
         raise UserError(f"The policy and the reward model have different vocabularies ({len(ours)} and "
                         f"{len(theirs)} tokens), so the reward model would misread the ids that the policy "
@@ -160,8 +159,7 @@ def _load(folder: Path, precision: str, fresh_head: bool = False) -> PreTrainedM
     """Load a sequence classifier. Raises UserError if `folder` lacks a weight other than a fresh head's."""
     model, found = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=1, dtype=DTYPES[precision], output_loading_info=True, trust_remote_code=False)
-    expected_missing = {"score.weight"} if fresh_head else set()
-    if missing := set(found["missing_keys"]) - expected_missing:
+    if missing := set(found["missing_keys"]) - ({"score.weight"} if fresh_head else set()):
         raise UserError(f"The model in {folder} lacks {len(missing)} weights that a reward model of its "
                         f"architecture has (the first is {min(missing)}), which would be filled at random. "
                         "Choose another base model.")

@@ -20,6 +20,8 @@ from plumbline.preferences.types import Comparison
 
 STRETCH = 8
 """Batches that are sorted by length together."""
+SUMS = ("loss", "right", "decided")
+"""Sums over micro-batches: the losses, the pairs that were right, the pairs that are no ties."""
 FIRST_WINS = {"A": 1.0, "B": 0.0, "tie": 0.5}
 
 
@@ -43,8 +45,7 @@ def train_reward_model(
     learn from, and if the training diverges.
     """
     torch.manual_seed(seed)
-    pairs = encode(reward, train)
-    held = encode(reward, validation)
+    pairs, held = encode(reward, train), encode(reward, validation)
     if not pairs:
         raise UserError(f"None of the {len(train)} comparisons differs within reward_model.max_length = "
                         f"{params.max_length} tokens. Raise it.")
@@ -114,53 +115,46 @@ def evaluate(
     reward: RewardModel, pairs: Sequence[TokenizedComparison], params: RewardModelParams
 ) -> dict[str, float]:
     """Return mean `loss` and `accuracy`; the accuracy leaves ties out, and equal scores count half."""
-    sums = _Sums()
+    sums = dict.fromkeys(SUMS, 0.0)
     for start in range(0, len(pairs), params.micro_batch_size):
-        sums.forward(reward, pairs[start : start + params.micro_batch_size], params)
-    return sums.means(len(pairs))
+        _loss_sum(reward, pairs[start : start + params.micro_batch_size], params, sums)
+    return _means(sums, len(pairs))
 
 
 def accumulate_gradient(
     reward: RewardModel, batch: Sequence[TokenizedComparison], params: RewardModelParams
 ) -> dict[str, float]:
     """Add the gradient of the batch's mean loss, however it is split. Return `loss` and `accuracy`."""
-    sums = _Sums()
+    sums = dict.fromkeys(SUMS, 0.0)
     for start in range(0, len(batch), params.micro_batch_size):
-        loss = sums.forward(reward, batch[start : start + params.micro_batch_size], params)
+        loss = _loss_sum(reward, batch[start : start + params.micro_batch_size], params, sums)
         (loss / len(batch)).backward()
-    return sums.means(len(batch))
+    return _means(sums, len(batch))
 
 
-@dataclass
-class _Sums:
-    """Sums over micro-batches: the losses, the pairs that were right, the pairs that are no ties."""
+def _means(sums: dict[str, float], pairs: int) -> dict[str, float]:
+    """Return the mean loss of so many pairs, and the accuracy unless all of them are ties."""
+    means = {"loss": sums["loss"] / pairs}
+    if sums["decided"]:
+        means["accuracy"] = sums["right"] / sums["decided"]
+    return means
 
-    loss: float = 0.0
-    right: float = 0.0
-    decided: int = 0
 
-    def forward(
-        self, reward: RewardModel, batch: Sequence[TokenizedComparison], params: RewardModelParams
-    ) -> torch.Tensor:
-        """Return the sum of the losses of a micro-batch, with its graph, and add its figures to the sums."""
-        # One forward for both sides: they share their lengths more than two random conversations do.
-        rows = [pair.first for pair in batch] + [pair.second for pair in batch]
-        with autocast(params.precision):
-            scores = last_scores(reward.model, rows)
-        difference_B = scores[: len(batch)] - scores[len(batch) :]
-        wins_B = torch.tensor([pair.first_wins for pair in batch], device=difference_B.device)
-        loss = bradley_terry(difference_B, wins_B).sum()
+def _loss_sum(
+    reward: RewardModel, batch: Sequence[TokenizedComparison], params: RewardModelParams,
+    sums: dict[str, float],
+) -> torch.Tensor:
+    """Return the sum of the losses of a micro-batch, with its graph. Adds its figures to `sums`."""
+    # One forward for both sides: they share their lengths more than two random conversations do.
+    rows = [pair.first for pair in batch] + [pair.second for pair in batch]
+    with autocast(params.precision):
+        scores = last_scores(reward.model, rows)
+    difference_B = scores[: len(batch)] - scores[len(batch) :]
+    wins_B = torch.tensor([pair.first_wins for pair in batch], device=difference_B.device)
+    loss = bradley_terry(difference_B, wins_B).sum()
 
-        decided_B = wins_B != 0.5
-        right_B = torch.where(difference_B == 0, 0.5, ((difference_B > 0) == (wins_B == 1)).float())
-        self.loss += float(loss.detach())
-        self.right += float(right_B[decided_B].sum())
-        self.decided += int(decided_B.sum())
-        return loss
-
-    def means(self, pairs: int) -> dict[str, float]:
-        """Return the mean loss of so many pairs, and the accuracy unless all of them are ties."""
-        means = {"loss": self.loss / pairs}
-        if self.decided:
-            means["accuracy"] = self.right / self.decided
-        return means
+    decided_B = wins_B != 0.5
+    right_B = torch.where(difference_B == 0, 0.5, ((difference_B > 0) == (wins_B == 1)).float())
+    for name, total in zip(SUMS, (loss, right_B[decided_B].sum(), decided_B.sum()), strict=True):
+        sums[name] += float(total.detach())
+    return loss

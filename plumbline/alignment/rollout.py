@@ -29,8 +29,7 @@ class Sequences:
 
     def rows(self, index: torch.Tensor) -> "Sequences":
         """Return the sequences of these rows, without the columns in which all of them have padding."""
-        mask_BT = self.mask_BT[index]
-        mask_BR = self.mask_BR[index]
+        mask_BT, mask_BR = self.mask_BT[index], self.mask_BR[index]
         prompt_width = mask_BT.shape[1] - mask_BR.shape[1]
         first = int(prompt_width - mask_BT[:, :prompt_width].sum(1).max())
         width = int(mask_BR.sum(1).max())
@@ -110,9 +109,8 @@ def roll_out(
 ) -> Rollout:
     """Score sampled responses with all models; one that did not stop gets `missing_stop_reward`."""
     sequences = join(prompts, responses, policy.device)
-    old_BR = torch.zeros(sequences.mask_BR.shape, device=policy.device)
-    reference_BR = torch.zeros_like(old_BR)
-    values_BR = torch.zeros_like(old_BR)
+    empty_BR = torch.zeros(sequences.mask_BR.shape, device=policy.device)
+    old_BR, reference_BR, values_BR = empty_BR, empty_BR.clone(), empty_BR.clone()
     all_rows = torch.arange(len(prompts), device=policy.device)
     for rows in sequences.micro_batches(all_rows, micro_batch_size):
         part = sequences.rows(rows)

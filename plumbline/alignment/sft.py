@@ -19,6 +19,7 @@ from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.examination import packs
 from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
+from plumbline.lm.sampling import right_pad
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Demonstration
 
@@ -78,8 +79,7 @@ def train_sft(
         if len(queue) < min(params.batch_size, rows_an_epoch):
             order = torch.randperm(len(examples), generator=generator).tolist()
             queue += pack([examples[i] for i in order], length)
-        batch = queue[: params.batch_size]
-        queue = queue[params.batch_size :]
+        batch, queue = queue[: params.batch_size], queue[params.batch_size :]
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
         loss = _accumulate_gradient(model, batch, params)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -153,16 +153,14 @@ def _targets(rows: Sequence[PackedRow]) -> int:
 
 def _loss_sum(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftParams) -> torch.Tensor:
     """Return the sum of the losses, in nats, over the response tokens of the rows."""
-    ids_BT = _padded([row.ids for row in rows], 0, model.device)
-    labels_BT = _padded([row.labels for row in rows], IGNORED, model.device)
-    positions_BT = _padded([row.positions for row in rows], 0, model.device)
+    all_ids = [row.ids for row in rows]
+    ids_BT, real_BT = (padded.to(model.device) for padded in right_pad(all_ids, 0))
+    labels_BT = right_pad([row.labels for row in rows], IGNORED)[0].to(model.device)
+    positions_BT = right_pad([row.positions for row in rows], 0)[0].to(model.device)
     # No attention mask for packed rows: with one, transformers would not look at the positions for the
     # borders between demonstrations. Padding is on the right and has no label, so causal attention hides it
     # from all tokens.
-    mask_BT = None
-    if rows[0].alone:
-        lengths_B = torch.tensor([len(row.ids) for row in rows], device=model.device)
-        mask_BT = (torch.arange(ids_BT.shape[1], device=model.device) < lengths_B[:, None]).long()
+    mask_BT = real_BT if rows[0].alone else None
     with autocast(params.precision):
         hidden_BTD = model.base_model(input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT,
                                       use_cache=False).last_hidden_state
@@ -171,9 +169,3 @@ def _loss_sum(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftPara
         logits_NV = model.get_output_embeddings()(hidden_BTD[:, :-1][wanted_BT])
     targets_N = labels_BT[:, 1:][wanted_BT]
     return torch.nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="sum")
-
-
-def _padded(values: Sequence[list[int]], fill: int, device: torch.device) -> torch.Tensor:
-    """Return a tensor [B, T] of the values, filled up on the right."""
-    longest = max(map(len, values))
-    return torch.tensor([value + [fill] * (longest - len(value)) for value in values], device=device)

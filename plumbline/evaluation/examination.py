@@ -209,13 +209,8 @@ def _bins(predicted: Floats, right: Sequence[float], edges: Floats) -> list[Bin]
     """Return the non-empty bins between `edges`; the outermost bins take predictions beyond the edges."""
     observed = np.array(right)
     place = np.clip(np.searchsorted(edges, predicted, side="right") - 1, 0, len(edges) - 2)
-    bins = []
-    for i in range(len(edges) - 1):
-        inside = place == i
-        if inside.any():
-            mean, share = float(predicted[inside].mean()), float(observed[inside].mean())
-            bins.append(Bin(mean, share, int(inside.sum())))
-    return bins
+    return [Bin(float(predicted[inside].mean()), float(observed[inside].mean()), int(inside.sum()))
+            for i in range(len(edges) - 1) if (inside := place == i).any()]
 
 
 def _sigmoid(values: Floats) -> Floats:

@@ -6,9 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BLUE = "#3b6ea8"
-ORANGE = "#d98032"
-GREY = "#b8bec6"
+BLUE, ORANGE, GREY = "#3b6ea8", "#d98032", "#b8bec6"
 DOTS_PER_INCH = 110
 
 

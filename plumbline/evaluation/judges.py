@@ -115,8 +115,7 @@ def judge_both_orders(
     if not asked:
         return JudgeOutcomes(outcomes, None)
     chosen = [prompts[i] for i in asked]
-    left = [first[i] for i in asked]
-    right = [second[i] for i in asked]
+    left, right = [first[i] for i in asked], [second[i] for i in asked]
     forward = judge.prefer(chosen, left, right)
     backward = forward
     if judge.order_sensitive:

@@ -167,9 +167,7 @@ def _report(found: Evaluation) -> str:
                       f"{100 * match.contradictions:.1f} % of the pairs that differ; those count as "
                       "ties.", ""]
     measurements = list(dict.fromkeys(what for means in found.means.values() for what in means))
-    rows = []
-    for name, means in found.means.items():
-        rows.append((name, *(_mean(means.get(what)) for what in measurements)))
+    rows = [(name, *map(_mean, map(means.get, measurements))) for name, means in found.means.items()]
     lines += ["## Responses", "",
               "Means with 95 % intervals; `kl` in nats a response, from the reference.", "",
               *table(("", *measurements), rows),
@@ -178,9 +176,7 @@ def _report(found: Evaluation) -> str:
 
 
 def _mean(interval: Interval | None) -> str:
-    if interval is None:
-        return "not measured"
-    return f"{interval.value:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
+    return f"{interval.value:.3g} [{interval.low:.3g}, {interval.high:.3g}]" if interval else "not measured"
 
 
 def _counts(match: Match) -> tuple[str, str, str]:

@@ -107,8 +107,7 @@ def _draw_calibration(file: Path, bins: list[Bin]) -> None:
 
 def _draw_scores(file: Path, scored: list[ScoredComparison]) -> None:
     decided = [one for one in scored if one.comparison.label != "tie"]
-    chosen = [one.chosen_score for one in decided]
-    rejected = [one.rejected_score for one in decided]
+    chosen, rejected = [one.chosen_score for one in decided], [one.rejected_score for one in decided]
     figure, (left, right) = new_figure(8.5, 3.6, panels=2)
     edges = np.histogram_bin_edges([*chosen, *rejected], bins=HISTOGRAM_BINS)
     left.hist(chosen, bins=edges.tolist(), color=BLUE, alpha=0.6, label="chosen")

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from plumbline.preferences.types import Message, Prompt, prompt_json
+from plumbline.preferences.types import Prompt, prompt_from_json, prompt_json
 
 SAMPLES = "samples.jsonl"
 
@@ -56,10 +56,9 @@ def read_samples(lines: Iterable[str]) -> Iterator[Sample]:
     """Yield the samples on the lines of a file that `write_samples` wrote."""
     for line in lines:
         values = json.loads(line)
-        prompt = tuple(Message(turn["role"], turn["content"]) for turn in values["prompt"])
         answers = {name: SampleAnswer(one["text"], one["stopped"], one["measured"])
                    for name, one in values["answers"].items()}
-        yield Sample(prompt, answers, values["outcomes"])
+        yield Sample(prompt_from_json(values["prompt"]), answers, values["outcomes"])
 
 
 def _to_json(sample: Sample) -> dict[str, object]:

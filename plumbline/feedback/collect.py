@@ -92,11 +92,9 @@ def uncollected(store: FeedbackStore) -> Uncollected:
               for query, time in found]
     with unreachable(store.engine), store.reading.connect() as connection:
         counted = [connection.execute(query).one() for query in counts]
-    to_add = counted[0][0]
     some = [row for row in counted if row[0]]
-    oldest = min((row[1] for row in some), default=None)
-    newest = max((row[2] for row in some), default=None)
-    return Uncollected(sum(row[0] for row in some), oldest, newest, to_add)
+    return Uncollected(sum(row[0] for row in some), min((row[1] for row in some), default=None),
+                       max((row[2] for row in some), default=None), to_add=counted[0][0])
 
 
 @dataclass(frozen=True)
@@ -142,12 +140,9 @@ def _lines_to_add(connection: Connection) -> dict[int, str]:
     found = connection.execute(_to_add()).all()
     judged = _to_add().with_only_columns(verdicts.c.pair).order_by(None)
     known = {row.id: pair_of(row) for row in connection.execute(select(pairs).where(pairs.c.id.in_(judged)))}
-    lines = {}
-    for row in found:
-        if row.pair in known:  # otherwise another process has planned the verdict since the first query
-            rows = rows_of(known[row.pair], verdict_of(row))
-            lines[row.id] = "".join(map(to_line, rows))
-    return lines
+    # A pair that is not known any more has a verdict that another process planned since the first query.
+    return {row.id: "".join(map(to_line, rows_of(known[row.pair], verdict_of(row))))
+            for row in found if row.pair in known}
 
 
 def _lines_to_remove(connection: Connection) -> dict[int, str]:

@@ -12,9 +12,7 @@ from plumbline.errors import UserError
 from plumbline.history.history import History, RegisteredVersion, Run
 from plumbline.tracking.registry import CHALLENGER, CHAMPION
 
-SFT = "models/sft/model"
-REWARD = "models/reward/model"
-PREPARED = "data/prepared"
+SFT, REWARD, PREPARED = "models/sft/model", "models/reward/model", "data/prepared"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from plumbline.errors import UserError
 from plumbline.feedback.contestants import Contestants
-from plumbline.preferences.types import Message, Prompt, prompt_json
+from plumbline.preferences.types import Prompt, prompt_from_json, prompt_json
 from plumbline.project.home import Home
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def serve(cache: Path, idle_seconds: float = IDLE_SECONDS) -> None:
             return
         request = json.loads(line)
         contestants = Contestants.from_json(request["contestants"])
-        prompt = tuple(Message(turn["role"], turn["content"]) for turn in request["prompt"])
+        prompt = prompt_from_json(request["prompt"])
         try:
             if models is None or models.contestants != contestants:
                 models = None  # free the old ones before the new ones are loaded

@@ -10,7 +10,6 @@ import json
 import os
 import random
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from plumbline.feedback.pairs import Candidate, ScoredAnswer, choose, count_kind
 from plumbline.feedback.store import FeedbackStore
 from plumbline.feedback.verdicts import OfferedAnswer
 from plumbline.history.history import History
-from plumbline.preferences.types import Prompt, from_json
+from plumbline.preferences.types import Prompt, prompt_from_json
 from plumbline.project.digests import cached_file, cached_listing
 from plumbline.project.home import Home, enter, find_home
 from plumbline.project.locks import try_lock
@@ -44,8 +43,10 @@ def make_pairs(home: Home, contestants: Contestants) -> int:
     """Fill the store, and return the number of pairs added. Raises UserError if a model is missing."""
     from plumbline.feedback.models import LoadedModels
 
-    prompts = _prompts(home, contestants)
-    counts = _counts(home, contestants)
+    prompts = _read_prompts(home, contestants, "prompts/train.jsonl")
+    if not prompts:
+        raise UserError("The champion's prepared data has no prompts to ask about.")
+    counts = count_kinds(_read_prompts(home, contestants, "preferences/train.jsonl"))
     models = LoadedModels.load(contestants, home.cache)
     store = FeedbackStore.open(home)
     chance = random.Random()
@@ -86,23 +87,9 @@ def _answered(models: "LoadedModels", prompts: list[Prompt], seed: int) -> list[
     return candidates
 
 
-def _prompts(home: Home, contestants: Contestants) -> list[Prompt]:
-    """Return the prompts of the train split that the champion was trained on."""
-    found = [from_json({"kind": "demonstration", "response": "-", "source": "-", **values}).prompt
-             for values in _rows(home, contestants, "prompts/train.jsonl")]
-    if not found:
-        raise UserError("The champion's prepared data has no prompts to ask about.")
-    return found
-
-
-def _counts(home: Home, contestants: Contestants) -> Counter[str]:
-    """Return the number of comparisons of each kind of prompt that the champion was trained on."""
-    rows = _rows(home, contestants, "preferences/train.jsonl")
-    return count_kinds(from_json(values).prompt for values in rows)
-
-
-def _rows(home: Home, contestants: Contestants, name: str) -> list[dict[str, object]]:
-    """Read a file of the prepared data from the cache. Raises UserError if the cache lacks it."""
+def _read_prompts(home: Home, contestants: Contestants, name: str) -> list[Prompt]:
+    """Read the prompts in a file of the prepared data from the cache. Raises UserError if the cache lacks it.
+    """
     names = cached_listing(home.cache, contestants.prepared)
     file = cached_file(home.cache, names[name]) if names and name in names else Path("missing")
     if not file.is_file():
@@ -110,7 +97,7 @@ def _rows(home: Home, contestants: Contestants, name: str) -> list[dict[str, obj
                         f"({contestants.prepared}), whose prompts people would be asked about. If the "
                         "project has a DVC remote, `dvc pull` may bring it back.")
     with file.open(encoding="utf-8", newline="\n") as lines:
-        return [json.loads(line) for line in lines]
+        return [prompt_from_json(json.loads(line)["prompt"]) for line in lines]
 
 
 def main() -> None:

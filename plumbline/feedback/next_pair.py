@@ -12,7 +12,7 @@ from plumbline.feedback.database import unreachable
 from plumbline.feedback.schema import pairs, verdicts
 from plumbline.feedback.store import FeedbackStore, pair_of
 from plumbline.feedback.verdicts import OfferedPair
-from plumbline.preferences.types import Message, Prompt
+from plumbline.preferences.types import Prompt, prompt_from_json
 
 AGAIN_EVERY = 5
 """Every fifth pair is one that another person has judged: agreement can only be measured on those."""
@@ -70,11 +70,8 @@ def stock(store: FeedbackStore, ranking: bool = False) -> int:
 def open_prompts(store: FeedbackStore) -> set[Prompt]:
     """Return the prompts of the pairs without a verdict."""
     query = select(pairs.c.prompt).where(pairs.c.source == "feedback", ~_judged())
-    found: set[Prompt] = set()
     with unreachable(store.engine), store.reading.connect() as connection:
-        for row in connection.execute(query):
-            found.add(tuple(Message(turn["role"], turn["content"]) for turn in row.prompt))
-    return found
+        return {prompt_from_json(row.prompt) for row in connection.execute(query)}
 
 
 def annotators(store: FeedbackStore) -> list[AnnotatorStatistics]:

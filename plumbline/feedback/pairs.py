@@ -42,11 +42,6 @@ class Candidate:
     prompt: Prompt
     answers: Sequence[ScoredAnswer]
 
-    @property
-    def kind(self) -> str:
-        """Return the prompt's kind."""
-        return kind_of(self.prompt)
-
 
 def kind_of(prompt: Prompt) -> str:
     """Return the prompt's kind: the opening word of the last turn, letters and digits only."""
@@ -125,9 +120,10 @@ def _rare(candidates: Sequence[Candidate], counts: Mapping[str, int]) -> list[Of
     for candidate in candidates:
         couple = _nearest(candidate)
         if couple:
-            count = counts.get(candidate.kind, 0)
+            kind = kind_of(candidate.prompt)
+            count = counts.get(kind, 0)
             reason = (f"Few comparisons are of prompts like this: {count:,} of {total:,} begin with "
-                      f"“{candidate.kind}”.")
+                      f"“{kind}”.")
             found.append((count, _pair(candidate, couple, reason)))
     return [pair for _, pair in sorted(found, key=lambda one: one[0])]
 
@@ -156,4 +152,4 @@ def _different(answers: Sequence[ScoredAnswer]) -> list[ScoredAnswer]:
 
 def _pair(candidate: Candidate, answers: Sequence[ScoredAnswer], reason: str) -> OfferedPair:
     offered = tuple(scored.answer for scored in answers)
-    return OfferedPair(candidate.prompt, offered, reason, candidate.kind, "feedback")
+    return OfferedPair(candidate.prompt, offered, reason, kind_of(candidate.prompt), "feedback")

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Engine, Insert, Row, Table, func, select, update
+from sqlalchemy import Connection, Engine, Insert, Row, Table, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
@@ -22,7 +22,7 @@ from plumbline.errors import UserError
 from plumbline.feedback.database import open_database, unreachable
 from plumbline.feedback.schema import pairs, verdicts
 from plumbline.feedback.verdicts import OfferedAnswer, OfferedPair, Verdict
-from plumbline.preferences.types import Message, prompt_json
+from plumbline.preferences.types import prompt_from_json, prompt_json
 from plumbline.project.home import Home
 
 GATHER_SECONDS = 0.01
@@ -107,12 +107,6 @@ class FeedbackStore:
             row = connection.execute(query).one_or_none()
         return verdict_of(row) if row else None
 
-    def count(self) -> int:
-        """Return the number of verdicts that were not undone."""
-        with unreachable(self.engine), self.reading.connect() as connection:
-            query = select(func.count()).select_from(verdicts).where(verdicts.c.undone.is_(None))
-            return int(connection.execute(query).scalar_one())
-
     def _write(self) -> None:
         """Commit groups of submitted verdicts until the store is closed."""
         going_on = True
@@ -164,9 +158,8 @@ def unless_there(connection: Connection, table: Table) -> Insert:
 
 def pair_of(row: "Row[tuple[object, ...]]") -> OfferedPair:
     """Return the pair in a row of the table."""
-    prompt = tuple(Message(turn["role"], turn["content"]) for turn in row.prompt)
     answers = tuple(OfferedAnswer(**answer) for answer in row.answers)
-    return OfferedPair(prompt, answers, row.reason, row.kind, row.source)
+    return OfferedPair(prompt_from_json(row.prompt), answers, row.reason, row.kind, row.source)
 
 
 def verdict_of(row: "Row[tuple[object, ...]]") -> Verdict:
@@ -200,9 +193,8 @@ def _conflict(row: "Row[tuple[object, ...]]", verdict: Verdict) -> UserError | N
 
 
 def _pair_values(pair: OfferedPair) -> dict[str, object]:
-    return {"id": pair.id, "prompt": prompt_json(pair.prompt), "size": len(pair.answers), "made": now(),
-            "answers": [asdict(answer) for answer in pair.answers], "reason": pair.reason, "kind": pair.kind,
-            "source": pair.source}
+    return {**asdict(pair), "id": pair.id, "prompt": prompt_json(pair.prompt), "size": len(pair.answers),
+            "made": now()}
 
 
 def _values(verdict: Verdict) -> dict[str, object]:

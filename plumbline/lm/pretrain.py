@@ -16,9 +16,7 @@ from plumbline.config import BaseParams
 from plumbline.lm.base import LanguageModel, device
 from plumbline.lm.optim import ReportStep, adamw, linear_schedule, require_finite
 
-PAD = "<|pad|>"
-START = "<|im_start|>"
-END = "<|im_end|>"
+PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 CHATML = (
     "{% for message in messages %}"
     "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"

@@ -12,7 +12,7 @@ from plumbline.feedback.schema import metadata
 from plumbline.feedback.store import FeedbackStore
 from plumbline.feedback.verdicts import OfferedAnswer, OfferedPair
 from plumbline.project.home import Home
-from testing.verdict_makers import pair_number, say, verdict
+from testing.verdict_makers import count, pair_number, say, verdict
 
 
 def test_what_was_written_is_there_after_the_store_is_opened_again(home: Home) -> None:
@@ -30,7 +30,7 @@ def test_what_was_written_is_there_after_the_store_is_opened_again(home: Home) -
 def test_the_same_verdict_sent_again_counts_once(store: FeedbackStore, pair: OfferedPair) -> None:
     told = verdict(pair)
     say(store, told, told, verdict(pair), told)
-    assert store.count() == 2
+    assert count(store) == 2
 
 
 @pytest.mark.parametrize("at_once", [False, True])
@@ -49,7 +49,7 @@ def test_another_verdict_under_the_same_key_is_refused_and_takes_nobody_with_it(
         other.result(30)
     for written in (first, again, beside):
         written.result(30)
-    assert store.count() == 2
+    assert count(store) == 2
     assert store.last("s1") == good
 
 
@@ -71,7 +71,7 @@ def test_a_verdict_under_the_key_of_one_that_was_undone_is_refused_and_not_dropp
     store.undo(told.key, "s1")
     with pytest.raises(UserError, match=r"undone.*load the page again"):
         say(store, verdict(pair, choice, key=told.key))
-    assert store.count() == 0
+    assert count(store) == 0
 
 
 def test_who_stops_waiting_does_not_stop_the_writer(store: FeedbackStore, pair: OfferedPair) -> None:
@@ -89,7 +89,7 @@ def test_many_threads_lose_and_double_nothing(store: FeedbackStore, pair: Offere
     told = [verdict(pair, key=f"key {number % 300}") for number in range(600)]
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(lambda one: say(store, one), told))
-    assert store.count() == 300
+    assert count(store) == 300
 
 
 def test_undo_takes_back_one_verdict_of_the_session_and_doing_it_twice_is_harmless(
@@ -100,7 +100,7 @@ def test_undo_takes_back_one_verdict_of_the_session_and_doing_it_twice_is_harmle
     assert store.undo(second.key, "s1") == second
     assert store.undo(other.key, "s1") is None
     assert store.last("s1") == first
-    assert store.count() == 2
+    assert count(store) == 2
 
 
 @pytest.mark.parametrize(("changed", "says"), [
@@ -125,7 +125,7 @@ def test_one_text_that_the_database_cannot_hold_does_not_take_the_others_with_it
         store: FeedbackStore, pair: OfferedPair) -> None:
     bad = store.submit(verdict(pair, comment="a\0b"))
     say(store, *[verdict(pair) for _ in range(5)])
-    assert store.count() == 5 + (bad.exception(10) is None)
+    assert count(store) == 5 + (bad.exception(10) is None)
 
 
 def _open(home: Home) -> None:
@@ -141,7 +141,7 @@ def test_several_that_open_a_new_store_at_once_all_find_it_whole(home: Home) -> 
         one.join()
         assert one.exitcode == 0
     store = FeedbackStore.open(home)
-    assert store.count() == 0
+    assert count(store) == 0
     store.close()
 
 
