@@ -118,7 +118,7 @@ def live_answers(project: Home) -> Iterator[LiveAnswers]:
 
 
 @pytest.mark.slow
-def test_a_prompt_is_answered_by_the_every_contestant_piece_by_piece_one_prompt_at_a_time(
+def test_a_prompt_is_answered_by_every_contestant_piece_by_piece_one_prompt_at_a_time(
         live_answers: LiveAnswers, contestants: Contestants) -> None:
     events = live_answers.answers(contestants, prompt("colors"))
     first = next(events)

@@ -61,8 +61,9 @@ async def answers(request: Request) -> Response:
     page = str(site.page("try.html", script=True, problem="", kept=False, prompt=given, answering=True,
                          longest=LONGEST_PROMPT).body, "utf-8")
     session = session_of(request) or new_session()
-    answer = StreamingResponse(_stream(site, service, request, contestants, prompt, page),
-                               media_type="text/html", headers={"content-security-policy": SCRIPT_POLICY, "x-accel-buffering": "no"})
+    stream = _stream(site, service, request, contestants, prompt, page)
+    answer = StreamingResponse(stream, media_type="text/html", headers={
+        "content-security-policy": SCRIPT_POLICY, "x-accel-buffering": "no"})
     keep_session(request, answer, session)
     return answer
 
@@ -78,7 +79,8 @@ def _prompt(given: str) -> Prompt:
 
 
 async def _stream(
-    site: Site, service: FeedbackService, request: Request, contestants: Contestants, prompt: Prompt, page: str
+    site: Site, service: FeedbackService, request: Request, contestants: Contestants, prompt: Prompt,
+    page: str,
 ) -> AsyncIterator[str]:
     """Yield the page: its beginning at once, the answers as they come, its end."""
     before, after = page.split(CUT)
@@ -114,8 +116,8 @@ def _end(finished: FinishedAnswer) -> Markup:
     return Markup('</div><p class="reward">{}</p></section>').format(reward)
 
 
-def _verdict_form(site: Site, store: FeedbackStore, request: Request, contestants: Contestants, prompt: Prompt,
-                  finished: list[FinishedAnswer]) -> str:
+def _verdict_form(site: Site, store: FeedbackStore, request: Request, contestants: Contestants,
+                  prompt: Prompt, finished: list[FinishedAnswer]) -> str:
     """Store the pair, and return the buttons that turn the comparison into feedback."""
     different = list(_different(finished))
     if len(different) < 2:
