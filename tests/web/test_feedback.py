@@ -20,6 +20,7 @@ from plumbline.web.views import feedback as progress
 from plumbline.web.views.feedback import feedback_progress
 from testing.hostile import MARK, TEXTS, active_in
 from testing.sites import Serve, emulate, login, opens_a_page, problems_in, visit, wait
+from testing.verdict_makers import count
 
 SAME_SITE = {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1:4280"}
 
@@ -86,7 +87,7 @@ def test_the_same_form_sent_twice_counts_once(person: TestClient) -> None:
     form = {**fields(person.get("/feedback").text), "choice": "tie"}
     for _ in range(2):
         assert person.post("/feedback/verdicts", data=form).status_code == 303
-    assert store_of(person).count() == 1
+    assert count(store_of(person)) == 1
 
 
 def test_back_and_another_verdict_is_refused_with_what_to_do(person: TestClient) -> None:
@@ -127,7 +128,7 @@ def test_undo_takes_the_verdict_back_and_shows_its_pair_again(person: TestClient
     answer = person.post("/feedback/undo", data=fields(page, "/feedback/undo"))
     assert answer.status_code == 303
     assert "Question 2?" in person.get(answer.headers["location"]).text
-    assert store_of(person).count() == 1
+    assert count(store_of(person)) == 1
 
 
 def test_another_session_cannot_undo(person: TestClient, empty: Home) -> None:
@@ -135,7 +136,7 @@ def test_another_session_cannot_undo(person: TestClient, empty: Home) -> None:
     other = login(TestClient(person.app, base_url="http://127.0.0.1:4280", follow_redirects=False), empty)
     answer = other.post("/feedback/undo", data={"key": kept.key})
     assert answer.status_code == 400
-    assert store_of(person).count() == 1
+    assert count(store_of(person)) == 1
 
 
 def test_answers_are_put_in_order_with_ties(person: TestClient) -> None:
@@ -152,7 +153,7 @@ def test_what_is_no_verdict_is_refused_and_nothing_is_kept(
     answer = person.post("/feedback/verdicts", data={**fields(person.get("/feedback").text), "choice": "A", **changed})
     assert answer.status_code == 400
     assert says in answer.text
-    assert store_of(person).count() == 0
+    assert count(store_of(person)) == 0
 
 
 def test_who_may_only_read_sees_no_pair_and_changes_nothing(person: TestClient) -> None:
@@ -162,7 +163,7 @@ def test_who_may_only_read_sees_no_pair_and_changes_nothing(person: TestClient) 
     assert "Sign in" in page
     assert "Question" not in page
     assert reader.post("/feedback/verdicts", data=form).status_code == 403
-    assert store_of(person).count() == 0
+    assert count(store_of(person)) == 0
 
 
 def test_who_has_no_name_is_asked_for_one(person: TestClient) -> None:
