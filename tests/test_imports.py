@@ -97,7 +97,6 @@ def test_the_learning_knows_no_machinery() -> None:
     assert not found
 
 
-@pytest.mark.xfail(strict=True)
 def test_no_circle_but_the_one_of_tasks() -> None:
     """`tasks.stage` imports Prefect's half of itself only where a flow runs: a stage's process never does."""
     assert circles() == [{"tasks.as_prefect_task", "tasks.stage"}]
@@ -127,7 +126,6 @@ def test_the_flow_is_short() -> None:
     assert len(Path(ROOT, "flows/retrain.py").read_text(encoding="utf-8").splitlines()) < 150
 
 
-@pytest.mark.xfail(strict=True)
 def test_no_class_name_twice() -> None:
     names: dict[str, list[str]] = {}
     for module, file in FILES.items():
