@@ -38,7 +38,7 @@ ARTIFACT_SECONDS = 2.0
 
 def run_as_task(stage: "Stage", workspace: Workspace) -> None:
     """Run one stage of a run, as a task of the flow that is running."""
-    block = workspace.params.model_dump()[stage.name] if stage.name in type(workspace.params).model_fields else {}
+    block = workspace.params.model_dump().get(stage.name, {})
 
     def reproduce_stage() -> None:
         _reproduce(stage, workspace)
@@ -56,13 +56,14 @@ def run_as_task(stage: "Stage", workspace: Workspace) -> None:
     try:
         run()
     except TimeoutError as error:
-        raise StageFailed(f"Stage `{stage.name}` was stopped after {stage.timeout_minutes:g} minutes, its limit in "
-                          f"tasks/{stage.name}.py. Raise the limit, or make the stage shorter; its log is "
-                          f"{workspace.folder / 'logs' / stage.name}.log.", killed=False) from error
+        raise StageFailed(f"Stage `{stage.name}` was stopped after {stage.timeout_minutes:g} minutes, its "
+                          f"limit in tasks/{stage.name}.py. Raise the limit, or make the stage shorter; its "
+                          f"log is {workspace.folder / 'logs' / stage.name}.log.", killed=False) from error
 
 
 def _worth_retrying(_task: object, _run: TaskRun, state: State[None]) -> bool:
-    # The same program on the same inputs would raise the same exception again; what was killed may get through.
+    # The same program on the same inputs would raise the same exception again; what was killed may get
+    # through.
     problem = state.result(raise_on_failure=False)
     return isinstance(problem, StageFailed) and problem.killed
 
@@ -71,8 +72,8 @@ def _reproduce(stage: "Stage", workspace: Workspace) -> None:
     log, started = get_run_logger(), time.monotonic()
     watching = watcher.get()
     watching.started(stage.name)
-    child = Child(workspace.home, workspace.folder, workspace.stages[stage.name], _follow(stage.name, watching),
-                  on_line=log.info)
+    child = Child(workspace.home, workspace.folder, workspace.stages[stage.name],
+                  on_progress=_follow(stage.name, watching), on_line=log.info)
     try:
         why = _do(stage, workspace, child)
     except BaseException as error:
@@ -91,7 +92,7 @@ def _reproduce(stage: "Stage", workspace: Workspace) -> None:
 
 
 def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:
-    """Do the stage, or restore it; returns why, where something other than DVC decided that it must run."""
+    """Do the stage, or restore it; return the reason if something other than DVC decided that it must run."""
     folder, name, why = workspace.folder, stage.name, None
     if stage.resolver:
         if not (stage.kept_by_retry and workspace.record.retry_of and take_outputs(workspace, name)):
@@ -110,11 +111,13 @@ def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:
 
 
 def _run(workspace: Workspace, child: Child) -> None:
-    """Run the stage in a child process, and record it."""
+    """Run the stage in a child process and record it, unless its code is from a time when it did so itself.
+    """
     if not any((workspace.folder / file).exists() for file in RECORDED_HERE):
         child.run()  # a retry of a run whose code still records by itself
         return
-    record = StageRecord(workspace.home, workspace.folder, workspace.stages, child.stage.name, workspace.params)
+    record = StageRecord(workspace.home, workspace.folder, workspace.stages, child.stage.name,
+                         workspace.params)
     child.record = record
     try:
         child.run()
@@ -144,7 +147,8 @@ def _follow(stage: str, watching: Watcher) -> Callable[[Mapping[str, object]], N
         with contextlib.suppress(httpx.HTTPError):
             if artifact is None:
                 # Prefect's keys hold lower-case letters, digits and dashes only.
-                artifact = cast(UUID, create_progress_artifact(percent, key=stage.replace("_", "-"), description=stage))
+                key = stage.replace("_", "-")
+                artifact = cast(UUID, create_progress_artifact(percent, key=key, description=stage))
             else:
                 update_progress_artifact(artifact, percent)
 

@@ -1,4 +1,4 @@
-"""`run.json`: what one run of the pipeline was asked for and what became of it."""
+"""`run.json`: the request of one run of the pipeline, and the outcomes of its stages."""
 
 import os
 import re
@@ -17,8 +17,9 @@ from plumbline.whole_file import write_whole
 ZOMBIE, BEGAN = "Z", 19
 """In /proc/pid/stat, after the process's name: a state, and the place of the time of its beginning."""
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
-"""When it was made, and a few digits at random. A record may come from a store that others write to, and an id becomes
-a folder: so nothing else is taken for one."""
+"""When it was made, and a few digits at random. A record may come from a store that others write to, and an
+id becomes a folder: so nothing else is taken for one.
+"""
 DVC_REPRO = "dvc repro"
 """In place of a run's id where `plumbline run` did not start the stage."""
 LATEST = "latest"
@@ -27,7 +28,7 @@ Status = Literal["running", "finished", "failed", "cancelled", "killed"]
 
 
 class Outcome(BaseModel):
-    """What happened to one stage in one run."""
+    """The outcome of one stage in one run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,7 +57,7 @@ class RunRecord(BaseModel):
     """The checkout that the run was started from."""
     git_commit: str | None = None
     git_dirty: bool | None = None
-    """Whether the checkout had changes that were not committed."""
+    """True if the checkout had changes that were not committed."""
     mlflow_run: str | None = None
     pid: int
     pid_began: int | None = None
@@ -77,7 +78,7 @@ class RunRecord(BaseModel):
 
 
 def read_record(workspace: Path) -> RunRecord:
-    """The record of a workspace; a run whose process is gone without a word counts as killed."""
+    """Return the record of a workspace; a run whose process is gone counts as killed."""
     record = raw_record(workspace)
     if record.status == "running" and is_gone(record):
         record.status = "killed"
@@ -85,19 +86,23 @@ def read_record(workspace: Path) -> RunRecord:
 
 
 def raw_record(workspace: Path) -> RunRecord:
-    """The record of a workspace as it stands there. Raises FileNotFoundError, and UserError for a damaged one."""
+    """Return the record of a workspace as it was written.
+
+    Raises FileNotFoundError if there is none, and UserError for a damaged one.
+    """
     file = workspace / RECORD_FILE
     try:
         return RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise
     except (OSError, ValueError):
-        raise UserError(f"{file} is damaged, or of another version of Plumbline. Delete the folder {workspace}: "
-                        f"`plumbline restore {workspace.name}` brings a recorded run back.") from None
+        raise UserError(f"{file} is damaged, or of another version of Plumbline. Delete the folder "
+                        f"{workspace}: `plumbline restore {workspace.name}` brings a recorded run "
+                        "back.") from None
 
 
 def readable_records(folders: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
-    """The records of these workspaces that can be read, as `read_record`; and what is wrong with each of the others."""
+    """Return the records of workspaces, as `read_record`, and a message for each that cannot be read."""
     found, damaged = [], []
     for folder in folders:
         try:
@@ -110,13 +115,13 @@ def readable_records(folders: Iterable[Path]) -> tuple[list[RunRecord], list[str
 
 
 def workspace_of(home: Home, run: str) -> Path | None:
-    """The workspace of a run, if it is on this machine; None for what is no id of a run, as a tag may hold."""
+    """Return the workspace of a run if it is on this machine; None for a text that is no id of a run."""
     folder = home.runs / run
     return folder if RUN_ID.fullmatch(run) and folder.is_dir() else None
 
 
 def is_gone(record: RunRecord) -> bool:
-    """Whether the process of a run is known to have ended: one of another machine is not."""
+    """True if the process of a run is known to have ended; that of another machine is not."""
     if record.host != socket.gethostname():
         return False
     began = process_began(record.pid)
@@ -150,13 +155,13 @@ def _process(pid: int) -> list[str] | None:
 
 
 def run_folders(home: Home) -> list[Path]:
-    """The workspaces of all runs, oldest first: their names begin with the time."""
+    """Return the workspaces of all runs, oldest first: their names begin with the time."""
     found = (file.parent for file in home.runs.glob(f"*/{RECORD_FILE}"))
     return sorted(folder for folder in found if not folder.name.startswith("."))  # being restored or deleted
 
 
 def earlier_runs(home: Home, before: str) -> Iterator[Path]:
-    """The workspaces of runs that started before the run `before`, newest first."""
+    """Yield the workspaces of the runs that started before the run `before`, newest first."""
     return (folder for folder in reversed(run_folders(home)) if folder.name < before)
 
 
@@ -168,7 +173,9 @@ def runs_called(name: str, newest_first: Sequence[str]) -> list[str]:
 
 
 def find_run(home: Home, name: str) -> Path:
-    """Return the workspace of the run `latest`, or of the one run whose id begins with `name`. Raises UserError."""
+    """Return the workspace of the run `latest`, or of the one run whose id begins with `name`. Raises
+    UserError.
+    """
     ids = [folder.name for folder in reversed(run_folders(home))]
     if not ids:
         raise UserError(f"There are no runs in {home.runs} yet. Start one with `plumbline run`.")
@@ -177,5 +184,6 @@ def find_run(home: Home, name: str) -> Path:
         raise UserError(f"No run's id begins with `{name}`; the newest is {ids[0]}. See `plumbline runs`.")
     if len(found) > 1:
         newest = ", ".join(reversed(found[:5]))
-        raise UserError(f"`{name}` is the beginning of {len(found)} runs, the newest {newest}. Give more of it.")
+        raise UserError(f"`{name}` is the beginning of {len(found)} runs, the newest {newest}. Give more of "
+                        "it.")
     return home.runs / found[0]

@@ -1,7 +1,8 @@
 """End runs that should not go on, and close the records of those that died.
 
-`plumbline cancel RUN` ends a run of this machine as Ctrl-C would. A run that was killed with -9, by the kernel or with
-the machine could not write down its own end; the next run does it, and `plumbline up` now and then.
+`plumbline cancel RUN` ends a run of this machine as Ctrl-C would. A run that was killed with -9, by the
+kernel or with the machine could not write down its own end; the next run does it, and `plumbline up` now and
+then.
 """
 
 import contextlib
@@ -31,17 +32,17 @@ KILLED = "Its process was gone without a word: killed, or the machine went down.
 def cancel(home: Home, name: str) -> tuple[str, Status]:
     """End a run; return its id and how it ended.
 
-    A flow run of a Prefect server is cancelled there, so that the server knows. If the server does not end it in time,
-    the process gets a signal; if that is not enough, it is killed. Raises UserError for a run that is not going on, or
-    that belongs to another machine.
+    A flow run of a Prefect server is cancelled there, so that the server knows. If the server does not end it
+    in time, the process gets a signal; if that is not enough, it is killed. Raises UserError for a run that
+    is not going on, or that belongs to another machine.
     """
     folder = find_run(home, name)
     record = raw_record(folder)
     if record.status != "running":
         raise UserError(f"The run {record.id} is not going on: it is {record.status}.")
     if record.host != socket.gethostname():
-        raise UserError(f"The run {record.id} belongs to {record.host}, and this is {socket.gethostname()}: cancel it "
-                        "there, or on the page of its Prefect server.")
+        raise UserError(f"The run {record.id} belongs to {record.host}, and this is {socket.gethostname()}: "
+                        "cancel it there, or on the page of its Prefect server.")
     if is_gone(record):
         mark_dead(home)
         return record.id, "killed"
@@ -57,7 +58,8 @@ def cancel(home: Home, name: str) -> tuple[str, Status]:
 
 
 def mark_dead(home: Home) -> list[str]:
-    """Mark the runs of this machine whose process is gone as killed, in run.json and in MLflow; return their ids.
+    """Mark the runs of this machine whose process is gone as killed, in run.json and in MLflow; return their
+    ids.
 
     Cheap when there is none, and safe to do from several processes at once.
     """
@@ -86,7 +88,8 @@ def _prefect_cancels(home: Home, record: RunRecord) -> bool:
 
 
 def _ended(folder: Path, seconds: float) -> bool:
-    """Wait for the end of a run's process, and so of its children, which watch it; True if it comes in time."""
+    """Wait for the end of a run's process, and so of its children, which watch it; True if it comes in time.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if is_gone(raw_record(folder)):

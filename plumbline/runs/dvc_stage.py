@@ -1,8 +1,9 @@
-"""DVC inside the flow's process: restore a stage from the cache, make room for what it makes, keep what it left.
+"""DVC inside the flow's process: restore a stage from the cache, clear its outputs, keep what it made.
 
-`dvc repro` in a child process would do the same, and take 0.8 s more for a stage that runs. Only the stage's command
-needs the child. DVC's repository is opened once a run, and dvc.lock is written here: DVC's own `stage.dump` keeps the
-comments of a file that has none, and that took two thirds of the time of a run that reuses everything.
+`dvc repro` in a child process would do the same, and take 0.8 s more for a stage that runs. Only the stage's
+command needs the child. DVC's repository is opened once a run, and dvc.lock is written here: DVC's own
+`stage.dump` keeps the comments of a file that has none, and that took two thirds of the time of a run that
+reuses everything.
 """
 
 import contextlib
@@ -29,7 +30,10 @@ ATTEMPTS = 20
 
 
 def restore(root: Path, name: str) -> bool:
-    """Bring back the outputs of a stage that has run before with the same inputs, parameters, code and command."""
+    """Restore the outputs of a stage from the run cache; False if it has not run with these inputs before.
+
+    Parameters, code and command count as inputs.
+    """
     from dvc.stage.cache import RunCacheNotFoundError
 
     with _locked(root, name) as (repo, stage):
@@ -51,7 +55,8 @@ def clear(root: Path, name: str) -> None:
 def commit(root: Path, name: str) -> None:
     """Put the outputs of a stage that has just been run into the cache and into dvc.lock.
 
-    Raises UserError for outputs that are not there and for a cache that does not take them: dvc.lock is as it was then.
+    Raises UserError for outputs that are not there and for a cache that does not take them: dvc.lock is as it
+    was then.
     """
     from dvc.exceptions import DvcException
 
@@ -80,7 +85,7 @@ def _write_entry(root: Path, stage: "PipelineStage") -> None:
 
 
 def _again_if_disturbed(act: Callable[[], object]) -> None:
-    """Do it, and again where DVC has read another run's draft in the run cache, which was renamed at that moment."""
+    """Call `act`, and again if DVC has met another run's draft in the run cache that was just renamed."""
     for _ in range(ATTEMPTS):
         try:
             act()
@@ -94,7 +99,9 @@ def _again_if_disturbed(act: Callable[[], object]) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _opened(root: Path) -> tuple["Repo", "StageLoader"]:
-    """Return the DVC repository of a workspace and its stages, with the entries that dvc.lock has before the run."""
+    """Return the DVC repository of a workspace and its stages, with the entries that dvc.lock has before the
+    run.
+    """
     from dvc.dvcfile import ProjectFile, load_file
     from dvc.repo import Repo
 
@@ -110,13 +117,14 @@ def _locked(root: Path, name: str) -> Iterator[tuple["Repo", "PipelineStage"]]:
     """Yield the repository and a stage as dvc.yaml declares it, with DVC's lock held."""
     repo, stages = _opened(root)
     stage = stages[name]
-    with contextlib.chdir(root), repo.lock:  # DVC looks for the dvc.yaml of a cached stage in the current folder
+    # DVC looks for the dvc.yaml of a cached stage in the current folder.
+    with contextlib.chdir(root), repo.lock:
         yield repo, stage
 
 
 @contextlib.contextmanager
 def _complaints() -> Iterator[list[BaseException]]:
-    """What DVC only logs: it goes on when a file could not be copied into the cache."""
+    """Collect the errors that DVC only logs: it goes on if a file could not be copied into the cache."""
     found: list[BaseException] = []
 
     class Keep(logging.Handler):
@@ -133,6 +141,7 @@ def _complaints() -> Iterator[list[BaseException]]:
 
 def _not_kept(name: str, repo: "Repo", complaints: list[BaseException]) -> UserError:
     full = next((problem for error in complaints if (problem := as_user_error(error))), None)
-    return full or UserError(f"What stage `{name}` left could not be kept in the cache {repo.cache.local.path}: "
-                             f"{'; '.join(dict.fromkeys(str(error) for error in complaints))}. "
-                             "Put that right, then `plumbline retry`: finished stages are kept.")
+    return full or UserError(f"What stage `{name}` left could not be kept in the cache "
+                             f"{repo.cache.local.path}: "
+                             f"{'; '.join(dict.fromkeys(str(error) for error in complaints))}. Put that "
+                             "right, then `plumbline retry`: finished stages are kept.")

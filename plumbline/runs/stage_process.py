@@ -1,8 +1,8 @@
 """Run one stage as a child process, and leave nothing behind whatever happens.
 
-The child leads a process group of its own, so that cancelling the flow, Ctrl-C or a timeout ends the whole group: the
-shell and the program that it starts. What it prints goes to a log file; its progress file is followed while it
-runs.
+The child leads a process group of its own, so that cancelling the flow, Ctrl-C or a timeout ends the whole
+group: the shell and the program that it starts. What it prints goes to a log file; its progress file is
+followed while it runs.
 """
 
 import json
@@ -37,7 +37,8 @@ class StageFailed(Exception):
     def __init__(self, message: str, killed: bool) -> None:
         super().__init__(message)
         self.killed = killed
-        """It ended without a word: killed, or out of memory. What raised an exception would raise it again."""
+        """It ended without a word: killed, or out of memory. What raised an exception would raise it again.
+        """
 
 
 @dataclass
@@ -63,12 +64,14 @@ class Child:
         self.progress_file.write_text("", encoding="utf-8")
         if self.record:
             self._give(self.record)
-        with self.log.open("a", encoding="utf-8") as out, self.log.open(encoding="utf-8", errors="replace") as lines, \
-                self.progress_file.open(encoding="utf-8") as progress:
+        with (self.log.open("a", encoding="utf-8") as out,
+              self.log.open(encoding="utf-8", errors="replace") as lines,
+              self.progress_file.open(encoding="utf-8") as progress):
             lines.seek(0, os.SEEK_END)
             command = f"set -e\n{self.stage.command}"
-            process = subprocess.Popen(command, shell=True, cwd=self.folder, env=self._environment(), stdout=out,
-                                       stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(
+                command, shell=True, cwd=self.folder, env=self._environment(), stdout=out,
+                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
             try:
                 while process.poll() is None:
                     self._follow(lines, progress)
@@ -82,7 +85,7 @@ class Child:
 
     @property
     def log(self) -> Path:
-        """All that the stage printed."""
+        """The file with all that the stage printed."""
         return self.folder / "logs" / f"{self.stage.name}.log"
 
     @property
@@ -92,21 +95,24 @@ class Child:
 
     @property
     def given_file(self) -> Path:
-        """What the stage's process is told before it starts."""
+        """The digests and the run's id, for the stage's process."""
         return self.folder / "logs" / f"{self.stage.name}.given.json"
 
     def _environment(self) -> dict[str, str]:
-        # `python` in a stage's command must be this Python, whether or not the user activated the environment.
+        # `python` in a stage's command must be this Python, whether or not the user activated the
+        # environment.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         given = {GIVEN: str(self.given_file)} if self.record else {}
         return {**os.environ, **self.home.environment(), "PATH": path, "PYTHONPATH": str(self.folder),
-                "PYTHONUNBUFFERED": "1", PROGRESS_FILE: str(self.progress_file), FLOW_PID: str(os.getpid()), **given}
+                "PYTHONUNBUFFERED": "1", PROGRESS_FILE: str(self.progress_file),
+                FLOW_PID: str(os.getpid()), **given}
 
     def _give(self, record: StageRecord) -> None:
         given = {"inputs": record.inputs, "code": record.code, "pipeline_run": record.pipeline_run}
         self.given_file.write_text(json.dumps(given), encoding="utf-8")
         # Whoever finds this run dead must know which of MLflow's runs to close.
-        self.progress_file.write_text(json.dumps({"mlflow_run": record.recording.run_id}) + "\n", encoding="utf-8")
+        line = json.dumps({"mlflow_run": record.recording.run_id}) + "\n"
+        self.progress_file.write_text(line, encoding="utf-8")
 
     def _follow(self, lines: TextIO, progress: TextIO) -> None:
         for line in _complete_lines(lines):
@@ -135,8 +141,8 @@ class Child:
         last = "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
         if any(text in last for text in NO_SPACE):
             return DiskFull(f"a file of stage `{self.stage.name}`")
-        return StageFailed(f"Stage `{self.stage.name}` failed with exit status {code}. Its whole log is {self.log}; "
-                           f"it ends with:\n{last}", killed=not self.crashed)
+        return StageFailed(f"Stage `{self.stage.name}` failed with exit status {code}. Its whole log is "
+                           f"{self.log}; it ends with:\n{last}", killed=not self.crashed)
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
@@ -159,7 +165,7 @@ def _signal_group(group: int, what: int) -> bool:
 
 
 def _complete_lines(stream: TextIO) -> list[str]:
-    """Lines that are complete; the beginning of an unfinished one is read again later."""
+    """Read the lines that are complete; the beginning of an unfinished one is read again later."""
     lines: list[str] = []
     while True:
         place = stream.tell()

@@ -1,8 +1,8 @@
 """Run a stage's program: what `python -m tasks.NAME` does.
 
-The program gets a `StageRun`: it reads its inputs from the folders that dvc.yaml names, calls `report` as it goes, and
-`finish` with what it measured. Started by the flow, the process writes files and sends what it measures to the flow;
-by itself, as under `dvc repro`, it records what it did in MLflow as well.
+The program gets a `StageRun`: it reads its inputs from the folders that dvc.yaml names, calls `report` as it
+goes, and `finish` with what it measured. Started by the flow, the process writes files and sends what it
+measures to the flow; by itself, as under `dvc repro`, it records what it did in MLflow as well.
 """
 
 import json
@@ -33,7 +33,8 @@ Measured = float | int | str | bool | None
 FLOW_PID = "PLUMBLINE_FLOW_PID"
 GIVEN = "PLUMBLINE_STAGE_GIVEN"
 """Names the JSON file with the digests that the flow's process has computed already, and the run's id."""
-PACKAGES = ("plumbline", "torch", "transformers", "tokenizers", "safetensors", "mlflow", "dvc", "prefect", "numpy")
+PACKAGES = ("plumbline", "torch", "transformers", "tokenizers", "safetensors", "mlflow", "dvc", "prefect",
+            "numpy")
 
 
 class Measurements(Protocol):
@@ -72,7 +73,8 @@ class StageRun:
         if self._curves:
             self._curves.write_text("", encoding="utf-8")
 
-    def report(self, step: int, total: int, metrics: Mapping[str, float] | None = None, what: str = "") -> None:
+    def report(self, step: int, total: int, metrics: Mapping[str, float] | None = None,
+               what: str = "") -> None:
         """Report that `step` of `total` is done; metrics become points of the curves. Never pass timings."""
         self._progress(step, total, metrics, what)
         if not metrics:
@@ -95,9 +97,10 @@ class StageRun:
         known = {name: value for name, value in metrics.items() if value is not None}
         for name, value in known.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise UserError(f"Stage `{self._stage.name}` measured {name} = {value:g} where a finite number was "
-                                "expected: a training before it diverged. Lower the learning rates, set precision: "
-                                "fp32 where it is bf16, and look for strange rows in the data's report.")
+                raise UserError(f"Stage `{self._stage.name}` measured {name} = {value:g} where a finite "
+                                "number was expected: a training before it diverged. Lower the learning "
+                                "rates, set precision: fp32 where it is bf16, and look for strange rows in "
+                                "the data's report.")
         file = self._stage.file("metrics.json")
         if file:
             text = json.dumps(known, indent=1, sort_keys=True, allow_nan=False)
@@ -110,7 +113,9 @@ class StageRun:
                     self._measurements.point(name, float(value), 0)
 
     def scratch(self) -> Path:
-        """Make and return the folder for resume checkpoints, the same one for equal inputs, parameters and code."""
+        """Make and return the folder for resume checkpoints, the same one for equal inputs, parameters and
+        code.
+        """
         folder = self._scratch()
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -120,7 +125,8 @@ class StageRun:
         shutil.rmtree(self._scratch(), ignore_errors=True)
 
     def _scratch(self) -> Path:
-        used = {"params": json.dumps(stage_params(self.params, self._stage), sort_keys=True), "code": self._code}
+        params = json.dumps(stage_params(self.params, self._stage), sort_keys=True)
+        used = {"params": params, "code": self._code}
         return self.home.scratch / f"{self._stage.name}-{combined({**self._inputs, **used})}"
 
 
@@ -169,7 +175,8 @@ def run_unrecorded(root: Path, home: Home, stage: StageSpec, params: Params, pro
 
 def _run_for_the_flow(root: Path, home: Home, stage: StageSpec, params: Params, program: Program) -> None:
     given = json.loads(Path(os.environ[GIVEN]).read_text(encoding="utf-8"))
-    run = StageRun(root, home, stage, params, given["inputs"], given["code"], _ToTheFlow(), given["pipeline_run"])
+    run = StageRun(root, home, stage, params, given["inputs"], given["code"], _ToTheFlow(),
+                   given["pipeline_run"])
     program(run)
     _send({"host": host_facts()})
     run.clear_scratch()

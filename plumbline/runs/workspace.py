@@ -1,8 +1,8 @@
 """A run's workspace: a folder of its own with the pipeline, the resolved parameters and a copy of the code.
 
-Runs can go side by side, and editing the checkout cannot change a run that has started. The workspace is a DVC
-repository without git whose cache all runs share, so that a stage which any run has done before is restored, not
-repeated.
+Runs can go side by side, and editing the checkout cannot change a run that has started. The workspace is a
+DVC repository without git whose cache all runs share, so that a stage which any run has done before is
+restored, not repeated.
 """
 
 import secrets
@@ -79,8 +79,9 @@ class Workspace:
         return self.record.until in self.record.stages
 
 
-def create_workspace(home: Home, params: Params, request: Request, put_code: Callable[[Path], GitState]) -> Workspace:
-    """Make the workspace of a new run: the whole of it, or nothing. `put_code` lays down its code and dvc.yaml."""
+def create_workspace(home: Home, params: Params, request: Request,
+                     put_code: Callable[[Path], GitState]) -> Workspace:
+    """Make the workspace of a new run, whole or not at all; `put_code` lays down its code and dvc.yaml."""
     created = datetime.now(UTC)
     name = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     folder = home.runs / name
@@ -97,16 +98,18 @@ def _fill(home: Home, folder: Path, params: Params, request: Request, code: GitS
     with (folder / "params.yaml").open("w", encoding="utf-8") as out:
         YAML().dump(_without_secrets(params), out)
     init_dvc(folder, home)
+    commit, dirty = code
     record = RunRecord(id=folder.name, created=created.isoformat(timespec="seconds"), trigger=request.trigger,
                        params_file=request.params_file, settings=request.settings, until=request.until,
-                       force=request.force, retry_of=request.retry_of, project=str(home.root), git_commit=code[0],
-                       git_dirty=code[1], pid=getpid(), pid_began=process_began(getpid()), host=socket.gethostname())
+                       force=request.force, retry_of=request.retry_of, project=str(home.root),
+                       git_commit=commit, git_dirty=dirty, pid=getpid(), pid_began=process_began(getpid()),
+                       host=socket.gethostname())
     record.save(folder)
     return Workspace(home, folder, params, record, read_stages(folder))
 
 
 def _without_secrets(params: Params) -> dict[str, object]:
-    """Return the parameters as they are kept with the run and in MLflow; no stage reads what is masked."""
+    """Return the parameters as kept with the run and in MLflow; no stage reads what is masked."""
     kept = params.model_dump()
     if params.retrain.webhook:
         kept["retrain"]["webhook"] = masked_value("webhook", params.retrain.webhook)

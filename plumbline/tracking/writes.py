@@ -36,7 +36,7 @@ class Write(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def refers_to(self) -> list[str]:
-        """Return the ids of ours that MLflow must know before this write: a parent run, models, runs of stages."""
+        """Return the ids of ours that MLflow must know first: of a parent run, of models, of stages' runs."""
         return OUR_NAME.findall(self.model_dump_json(exclude={"id", "points"}))
 
     @abstractmethod
