@@ -35,12 +35,13 @@ def home_page(request: Request, reload: bool = True) -> HTMLResponse:
     site = site_of(request)
     history = site.history
     champion = champion_of(history)
+    changed = SinceChampion(site.home, champion.run) if champion and champion.run else None
     running = [run for run in history.runs.values() if run.status == "running"]
     return site.page("home.html", champion=champion, challenger=challenger_of(history, champion),
                      running=[(run, stage_progress(run)) for run in running], reload=reload and bool(running),
                      latest=list(history.runs.values())[:LATEST], total=len(history.runs),
                      win_rates=win_rates, due=site.freshness.due or look_up_due(site.home),
-                     changed=_changed(site.home, champion), trends=trends(history))
+                     changed=changed, trends=trends(history))
 
 
 @router.get(SIGN_IN)
@@ -64,7 +65,3 @@ class SinceChampion:
         code = changed_code(home, run)
         self.code: Sequence[str] = code or ()
         self.code_known = code is not None
-
-
-def _changed(home: Home, champion: Champion | None) -> SinceChampion | None:
-    return SinceChampion(home, champion.run) if champion and champion.run else None

@@ -86,11 +86,8 @@ def _head(column: int, refs: Collection[Ref]) -> str:
 
 def _box(node: Node, x: float, y: float, centre: Ref, run: str | None) -> Box:
     used, made = run in node.runs, node.made_by == run
-    looks = ["data" if node.ref.kind in DATA else "stage", f"state-{node.state}"]
-    if used:
-        looks.append("is-made" if made else "is-reused")
-    else:
-        looks.append("is-other")
+    own = "is-made" if made else "is-reused"
+    looks = ["data" if node.ref.kind in DATA else "stage", f"state-{node.state}", own if used else "is-other"]
     if node.ref == centre:
         looks.append("is-centre")
     maker = node.made_by if used and not made and not node.batch else None
