@@ -95,8 +95,7 @@ class Ranking:
         """Return all K(K-1)/2 pairs (Ouyang et al. 2022, arXiv 2203.02155, section 3.5)."""
         pairs = []
         for (a, rank_a), (b, rank_b) in combinations(zip(self.responses, self.ranks, strict=True), 2):
-            label: Label = "tie" if rank_a == rank_b else "A" if rank_a < rank_b else "B"
-            pairs.append(Comparison(self.prompt, (a, b), label, self.origin))
+            pairs.append(Comparison(self.prompt, (a, b), label_of(rank_b, rank_a), self.origin))
         return pairs
 
 
@@ -139,6 +138,11 @@ class RowJson(TypedDict, total=False):
 
 Preference = Comparison | Ranking
 Row = Demonstration | Comparison | Ranking | Rating
+
+
+def label_of(first: float, second: float) -> Label:
+    """Return the label of the higher of two scores."""
+    return "tie" if first == second else "A" if first > second else "B"
 
 
 def comparisons_of(preference: Preference) -> list[Comparison]:

@@ -33,7 +33,8 @@ MOST_FIELDS = 100
 OTHERS = "(others)"
 
 
-def keep(store: Path, identity: Sequence[object], source: str, read: Callable[[], Read]) -> tuple[Batch, Path]:
+def keep(store: Path, identity: Sequence[object], source: str,
+         read: Callable[[], Read]) -> tuple[Batch, Path]:
     """Return the batch of the source with this `identity`, and its folder in `store`.
 
     `read` is called only if the store does not have the batch.

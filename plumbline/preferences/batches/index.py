@@ -107,7 +107,7 @@ def _kept(file: Path) -> BatchIndex | None:
             if VERSION not in kept.files:
                 return None
             index = BatchIndex(**{name: kept[name] for name in COLUMNS})
-    except Exception:  # NumPy and zipfile have a dozen ways to say it; whatever is wrong, the index is made again
+    except Exception:  # NumPy and zipfile raise a dozen kinds; whatever is wrong, the index is made again
         return None
     return index if len({len(getattr(index, name)) for name in ROW_COLUMNS}) == 1 else None
 

@@ -102,7 +102,7 @@ class PromptSurvey:
 
     def _signatures(self) -> Signatures:
         self._sign()
-        self._parts = [np.concatenate(self._parts)] if self._parts else [np.zeros((0, PERMUTATIONS), np.uint32)]
+        self._parts = [np.concatenate([np.zeros((0, PERMUTATIONS), np.uint32), *self._parts])]
         return self._parts[0]
 
 

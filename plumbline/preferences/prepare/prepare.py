@@ -5,7 +5,7 @@ Leaves in the prepared folder:
 
     demonstrations/ preferences/ prompts/    each with train.jsonl, validation.jsonl, heldout.jsonl
     quarantine.jsonl                         rows that could not be used: file, line, field, reason
-    near_heldout.jsonl                       prompts left out of training, each with the held-out one that it repeats
+    near_heldout.jsonl                       prompts left out of training, with the held-out prompt they repeat
     rows.csv                                 every row's id, the batch it came in, and where it went
     manifest.json                            the snapshot it was made from
 
@@ -118,12 +118,13 @@ def _require(parts: Parts, splitting: Splitting) -> None:
     found = (f"the snapshot holds {kinds['demonstration']} demonstrations, {kinds['comparison']} "
              f"comparisons, {kinds['ranking']} rankings and {kinds['rating']} ratings")
     if not parts.sizes["demonstrations"]["train"]:
-        choice = "" if splitting.chosen_as_demonstrations else \
-            ", or set ingest.chosen_as_demonstrations=true to imitate the chosen responses"
+        choice = ""
+        if not splitting.chosen_as_demonstrations:
+            choice = ", or set ingest.chosen_as_demonstrations=true to imitate the chosen responses"
         raise UserError(f"There are no demonstrations to train on: {found}. Add a source of demonstrations "
                         f"to snapshot.sources{choice}.")
-    uses: dict[Split, str] = {"train": "to train the reward model on", "heldout": "to examine the reward "
-                                                                                  "model on"}
+    uses: dict[Split, str] = {"train": "to train the reward model on",
+                              "heldout": "to examine the reward model on"}
     for split, use in uses.items():
         if not parts.sizes["preferences"][split]:
             raise UserError(f"There are no preferences {use}: {found}, and none of their prompts fell into "

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from plumbline.preferences.reading.formats.fields import label_of, ranks_by
+from plumbline.preferences.reading.formats.fields import ranks_by
 from plumbline.preferences.splits import prompt_key
-from plumbline.preferences.types import Comparison, Origin, Preference, Prompt, Ranking, Rating
+from plumbline.preferences.types import Comparison, Origin, Preference, Prompt, Ranking, Rating, label_of
 
 
 @dataclass(frozen=True)

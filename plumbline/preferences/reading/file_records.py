@@ -205,7 +205,8 @@ def _parquet(opened: BinaryIO) -> Records:
     try:
         from pyarrow import ArrowException
     except ModuleNotFoundError:
-        raise UserError("Reading Parquet needs pyarrow, which is not installed: pip install pyarrow.") from None
+        raise UserError("Reading Parquet needs pyarrow, which is not installed: pip install pyarrow."
+                        ) from None
     number = 0
     try:
         for number, record in enumerate(parquet_rows(opened, LINE_LIMIT), 1):

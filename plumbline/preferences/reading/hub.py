@@ -70,7 +70,8 @@ def find(source: str, how: Reading = RECOGNISED) -> HubDataset:
             raise
         except Exception as error:  # the loaders of the many formats raise whatever they like
             raise UserError(f"The data set {source} cannot be loaded: {type(error).__name__}: "
-                            f"{shorten(str(error), 400)} Check its name, configuration and split on the hub.") from None
+                            f"{shorten(str(error), 400)} Check its name, configuration and split on the hub."
+                            ) from None
 
     def read() -> Iterator[Row | Quarantined | Unread]:
         return import_records(enumerate(load(), start=1), source, name.rstrip("/").split("/")[-1], how)

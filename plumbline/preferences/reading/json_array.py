@@ -59,11 +59,11 @@ class Elements:
                 if self.ended or len(self.text) - end > NEAR_THE_END or FOLLOWING.match(self.text, end):
                     return self._taken(value, end)
             except json.JSONDecodeError as error:
-                unclosed = error.msg.startswith("Unterminated string") or error.pos > len(self.text) - NEAR_THE_END
+                near_the_end = error.pos > len(self.text) - NEAR_THE_END
+                unclosed = near_the_end or error.msg.startswith("Unterminated string")
                 if not unclosed or self.ended:
                     return self._skipped(f"not valid JSON: {why_not_json(error)} of the record")
-            except (RecursionError,
-                    ValueError) as error:  # nested a thousand deep, or a number of a thousand digits
+            except (RecursionError, ValueError) as error:  # deep nesting, or a number of a thousand digits
                 return self._skipped(f"not usable JSON: {error}")
             if len(self.text) > self.limit:
                 return self._skipped(f"the record is longer than {self.limit // 2**20} MiB, or never ends"
@@ -121,7 +121,8 @@ def why_not_json(error: json.JSONDecodeError) -> str:
     if ahead.startswith("'"):
         return f"single quotes, as Python prints a dictionary, {where}: write it with json.dumps"
     if ahead.startswith(("None", "True", "False")):
-        return f"{ahead.split(maxsplit=1)[0].rstrip(',]}')}, as Python prints it, {where}: write it with json.dumps"
+        word = ahead.split(maxsplit=1)[0].rstrip(",]}")
+        return f"{word}, as Python prints it, {where}: write it with json.dumps"
     if re.match(r",?\s*[}\]]", ahead) and (behind.endswith(",") or ahead.startswith(",")):
         return f"a comma before the closing bracket {where}"
     return f"{error.msg} {where}"

@@ -80,12 +80,12 @@ def _longest_texts(batch: "RecordBatch") -> tuple[int, int]:
 
     plain = nested = 0
     for column in batch.columns:
-        lengths = [compute.max(compute.binary_length(leaf.dictionary)).as_py() or 0 for leaf in _leaves([column])
-                   if types.is_dictionary(leaf.type)]
+        dictionaries = [leaf.dictionary for leaf in _leaves([column]) if types.is_dictionary(leaf.type)]
+        longest = sum(compute.max(compute.binary_length(texts)).as_py() or 0 for texts in dictionaries)
         if types.is_nested(column.type):
-            nested += sum(lengths)
+            nested += longest
         else:
-            plain += sum(lengths)
+            plain += longest
     return plain, nested
 
 
@@ -108,8 +108,8 @@ def _of_texts(leaf: "Array") -> int:
 
     if types.is_dictionary(leaf.type):
         lengths = compute.take(compute.binary_length(leaf.dictionary), leaf.indices)
-    elif types.is_string(leaf.type) or types.is_binary(leaf.type) or types.is_large_string(leaf.type) \
-            or types.is_large_binary(leaf.type):
+    elif any(is_it(leaf.type) for is_it in (types.is_string, types.is_binary, types.is_large_string,
+                                            types.is_large_binary)):
         lengths = compute.binary_length(leaf)
     else:
         return 8 * len(leaf)
@@ -123,7 +123,8 @@ def _leaves(arrays: "Sequence[Array]") -> "Iterator[Array]":
     for array in arrays:
         if types.is_struct(array.type):
             yield from _leaves(array.flatten())
-        elif types.is_list(array.type) or types.is_large_list(array.type) or types.is_fixed_size_list(array.type):
+        elif any(is_it(array.type) for is_it in (types.is_list, types.is_large_list,
+                                                 types.is_fixed_size_list)):
             yield from _leaves([array.flatten()])
         elif types.is_map(array.type):
             yield from _leaves([array.keys, array.items])

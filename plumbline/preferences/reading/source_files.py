@@ -52,7 +52,7 @@ def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantin
         name = f"{source.rstrip('/')}/{file.relative_to(path).as_posix()}"
         try:
             target = file.resolve()
-        except (OSError, RuntimeError):  # a link to itself, over others or not: Python has had a word of its own for it
+        except (OSError, RuntimeError):  # a link to itself, which older Pythons raise RuntimeError for
             yield Quarantined(name, 0, "-", "a symbolic link that leads back to itself")
             continue
         if not target.is_relative_to(inside):

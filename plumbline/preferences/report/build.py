@@ -155,9 +155,12 @@ def _example(row: Row) -> dict[str, object]:
 
 
 def _cut(values: dict[str, object]) -> dict[str, object]:
-    return {name: [_cut_text(one) for one in value] if isinstance(value, list) else _cut_text(value)
-            for name, value in values.items()}
+    return {name: _cut_value(value) for name, value in values.items()}
 
 
-def _cut_text(value: object) -> object:
-    return value[:EXAMPLE_CHARACTERS] + " ..." if isinstance(value, str) and len(value) > EXAMPLE_CHARACTERS else value
+def _cut_value(value: object) -> object:
+    if isinstance(value, list):
+        return [_cut_value(one) for one in value]
+    if isinstance(value, str) and len(value) > EXAMPLE_CHARACTERS:
+        return value[:EXAMPLE_CHARACTERS] + " ..."
+    return value

@@ -166,7 +166,8 @@ class Census:
     def _crossed(rows: NDArray[np.integer], names: list[str], columns: NDArray[np.integer],
                  column_names: tuple[str, ...], most: int) -> dict[str, Counts]:
         width = len(column_names)
-        table = np.bincount(rows.astype(np.int64) * width + columns, minlength=len(names) * width).reshape(-1, width)
+        cells = rows.astype(np.int64) * width + columns
+        table = np.bincount(cells, minlength=len(names) * width).reshape(-1, width)
         return {names[code]: dict(zip(column_names, table[code].tolist(), strict=True))
                 for code in _largest(table.sum(axis=1), names, most)}
 

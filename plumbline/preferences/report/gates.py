@@ -44,6 +44,10 @@ class DataLimits:
     """Held-out comparisons and rankings, which the reward model is examined on."""
 
 
+RANGES = {"min_agreement": (-1.0, 1.0), "min_heldout_preferences": (0.0, float("inf"))}
+"""Least and largest value of the limits that are no shares."""
+
+
 @dataclass(frozen=True)
 class LimitFinding:
     """What one limit was held against."""
@@ -76,7 +80,7 @@ def _given(limits: DataLimits) -> dict[str, float]:
 
 def _check(limits: DataLimits) -> None:
     for name, value in _given(limits).items():
-        low, high = {"min_agreement": (-1.0, 1.0), "min_heldout_preferences": (0.0, float("inf"))}.get(name, (0.0, 1.0))
+        low, high = RANGES.get(name, (0.0, 1.0))
         if not low <= value <= high:
             raise ValueError(f"ingest.{name} is {value:g}: expected a number from {low:g} to {high:g}")
 
@@ -169,7 +173,8 @@ def _biases(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
              "Add pairs in which the shorter one is better, or responses of more equal length"),
             ("max_first_shown_wins", limits.max_first_shown_wins, "first_shown_wins", "the response shown "
                                                                                       "first wins",
-             "Show responses in random order and record it; judging each pair in both orders cancels the bias")):
+             "Show responses in random order and record it; judging each pair in both orders cancels "
+             "the bias")):
         if limit is None or key not in report["bias"]:
             continue
         share = report["bias"][key]["overall"]

@@ -83,14 +83,17 @@ def markdown(report: DataReport) -> str:
     lines = [f"# {TITLE}", "", f"Snapshot `{report['snapshot']}`.", ""]
     for section in sections(report):
         lines += [f"## {section.title}", ""]
-        lines += [f"- {tile.name}: {tile.value}{f' ({tile.note})' if tile.note else ''}" for tile in section.tiles]
+        for tile in section.tiles:
+            lines.append(f"- {tile.name}: {tile.value}" + (f" ({tile.note})" if tile.note else ""))
         lines += [f"- {_plain(sentence)}" for sentence in section.sentences]
         lines += [""] if section.tiles or section.sentences else []
         for table in section.tables:
             lines += _markdown_table(table)
     lines += ["## Examples", ""]
     for example in report["examples"]:
-        lines += [*("    " + _CONTROL.sub(" ", line) for field in _quoted(example) for line in field.splitlines()), ""]
+        for field in _quoted(example):
+            lines += ["    " + _CONTROL.sub(" ", line) for line in field.splitlines()]
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -131,8 +134,10 @@ def _html_section(section: Section) -> Iterator[str]:
 def _html_table(table: Table) -> Iterator[str]:
     yield '<div class="wide"><table><thead><tr>' + "".join(f"<th>{text(cell)}</th>" for cell in table.header)
     yield "</tr></thead><tbody>"
-    yield from ("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    yield "</tbody></table>" + (f'<p class="more">and {table.more:,} more</p>' if table.more else "") + "</div>"
+    for row in table.rows:
+        yield "<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>"
+    more = f'<p class="more">and {table.more:,} more</p>' if table.more else ""
+    yield f"</tbody></table>{more}</div>"
 
 
 def _markdown_table(table: Table) -> list[str]:
@@ -148,8 +153,8 @@ def _plain(untrusted: str) -> str:
 
 def _quoted(example: Mapping[str, object]) -> list[str]:
     """Return the fields of a row, one a line, long ones cut."""
-    return [line if len(line) <= QUOTED_CHARACTERS else line[:QUOTED_CHARACTERS] + " ..."
-            for line in (f"{name}: {value}" for name, value in example.items())]
+    lines = [f"{name}: {value}" for name, value in example.items()]
+    return [line if len(line) <= QUOTED_CHARACTERS else line[:QUOTED_CHARACTERS] + " ..." for line in lines]
 
 
 def _anchor(title: str) -> str:

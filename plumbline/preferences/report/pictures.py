@@ -23,7 +23,8 @@ def bars(rows: Mapping[str, Mapping[str, int]], parts: Sequence[str], title: str
 
     With `whole` all bars have the same length.
     """
-    used = [part for part in parts if any(row.get(part) for row in rows.values())]
+    filled = {part for row in rows.values() for part, n in row.items() if n}
+    used = [part for part in parts if part in filled]
     longest = max(sum(row.values()) for row in rows.values())
     drawn, y = [], 4
     for name, row in rows.items():
@@ -43,8 +44,8 @@ def bars(rows: Mapping[str, Mapping[str, int]], parts: Sequence[str], title: str
 def histograms(found: Mapping[str, Histogram], title: str) -> str:
     """Draw one or two distributions over each other in shares; the axis is logarithmic."""
     edges = max((one["upto"] for one in found.values()), key=len)
-    shares = {name: [n / sum(one["counts"]) for n in one["counts"]] for name, one in found.items()}
-    first = min(next(i for i, share in enumerate(one) if share > FEW_RESPONSES) for one in shares.values())
+    shares = {name: _shares(one["counts"]) for name, one in found.items()}
+    first = min(_first_above(FEW_RESPONSES, one) for one in shares.values())
     step, highest, base = (WIDTH - 20) / (len(edges) - first), max(map(max, shares.values())), 120
     drawn = []
     for series, (name, one) in enumerate(shares.items()):
@@ -114,6 +115,15 @@ def text(untrusted: str) -> str:
     """Return a text as the content of an element, escaped, control characters replaced."""
     return escape("".join(character if character >= " " or character in "\n\t" else "\ufffd"
                           for character in untrusted))
+
+
+def _shares(counts: Sequence[int]) -> list[float]:
+    total = sum(counts)
+    return [n / total for n in counts]
+
+
+def _first_above(limit: float, shares: Sequence[float]) -> int:
+    return next(i for i, share in enumerate(shares) if share > limit)
 
 
 def _name(name: str, y: int) -> str:

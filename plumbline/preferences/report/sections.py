@@ -9,7 +9,7 @@ from plumbline.preferences.report.agreement import Alpha
 from plumbline.preferences.report.census import KINDS
 from plumbline.preferences.report.intervals import Estimate
 from plumbline.preferences.report.schema import DataReport
-from plumbline.preferences.report.text_damage import TROUBLES
+from plumbline.preferences.report.text_damage import TROUBLES, Texts, Trouble
 from plumbline.preferences.splits import SPLITS
 
 T = TypeVar("T")
@@ -90,10 +90,11 @@ def _glance(report: DataReport) -> Section:
 def _rows(report: DataReport) -> Section:
     counts, strata = report["counts"], report["strata"]
     near = counts.get("near_heldout", 0)
+    near_heldout = f"{near:,} too near to held-out prompts + " if near else ""
     found = Section("Rows", [
         f"{counts['rows_read']:,} rows read = {counts['rows_accepted']:,} accepted + "
         f"{counts['duplicates']:,} exact duplicates + "
-        f"{f'{near:,} too near to held-out prompts + ' if near else ''}{counts['quarantined']:,} quarantined."])
+        f"{near_heldout}{counts['quarantined']:,} quarantined."])
     if counts.get("removed"):
         found.sentences.append(f"{counts['removed']:,} rows had been removed before, by request.")
     if "ratings" in report:
@@ -123,14 +124,16 @@ def _splits(report: DataReport) -> Section:
         found.sentences.append(f"{counts['near_heldout']:,} rows were kept out of training because their "
                                "prompt nearly repeats a held-out one.")
     if "near_duplicate_prompts" in counts:
-        found.sentences.append(f"{counts['near_duplicate_prompts']:,} distinct prompts nearly repeat another.")
+        found.sentences.append(f"{counts['near_duplicate_prompts']:,} distinct prompts nearly repeat "
+                               "another.")
     tables = (("Part", report["splits"]), ("Kind, rows", strata["kind_by_split"]),
               ("Source, rows", strata["source_by_split"]))
-    found.tables = [Table((name, *("held-out" if split == "heldout" else split for split in SPLITS)),
-                          [(key, *(f"{row[split]:,}" for split in SPLITS)) for key, row in _top(rows)],
-                          max(0,
-                              (report["names"]["sources"] if name.startswith("Source") else len(rows)) - TOP))
-                    for name, rows in tables if rows]
+    columns = ["held-out" if split == "heldout" else split for split in SPLITS]
+    for name, rows in tables:
+        if rows:
+            cells = [_numbers_row(key, row) for key, row in _top(rows)]
+            every = report["names"]["sources"] if name.startswith("Source") else len(rows)
+            found.tables.append(Table((name, *columns), cells, max(0, every - TOP)))
     found.pictures = [picture for of,
                       rows in (("kind", strata["kind_by_split"]), ("source", strata["source_by_split"]))
                       for picture in _bars(rows, SPLITS, f"Splits within each {of}", whole=True)]
@@ -250,25 +253,35 @@ def _texts(report: DataReport) -> Section:
     troubled = {name: one for name, one in texts.items() if one["trouble"]}
     if texts:
         found.sentences.append("Share of prompts and responses with traces of damage; tags and entities can "
-                               "be meant, where texts are about HTML." if troubled else "No traces of damage "
-                                                                                        "were found.")
+                               "be meant, where texts are about HTML."
+                               if troubled else "No traces of damage were found.")
     if troubled:
-        seen = [trouble for trouble in TROUBLES if any(trouble in one["trouble"] for one in troubled.values())]
-        found.tables.append(Table(("Source", "texts", *seen), [
-            (name, f"{one['texts']:,}",
-             *(f"{100 * one['trouble'][trouble]['share']:.2f} %" if trouble in one["trouble"]
-                                          else "" for trouble in seen)) for name, one in _top(troubled)],
-            max(0, len(troubled) - TOP)))
+        kinds = {kind for one in troubled.values() for kind in one["trouble"]}
+        seen = [trouble for trouble in TROUBLES if trouble in kinds]
+        found.tables.append(Table(("Source", "texts", *seen),
+                                  [_damage_row(name, one, seen) for name, one in _top(troubled)],
+                                  max(0, len(troubled) - TOP)))
         found.tables.append(Table(("First seen", "source", "around it"),
                                   [(trouble, example["source"], repr(example["around"]))
                                    for trouble, example in report["trouble_examples"].items()]))
-    scripts: list[tuple[str, ...]] = [
-        (name, ", ".join(f"{script} {n:,}" for script, n in one["scripts"].items())) for name,
-        one in _top(texts)]
-    if scripts:
-        found.tables.append(Table(("Source", "texts by script"), scripts,
+    if texts:
+        found.tables.append(Table(("Source", "texts by script"),
+                                  [_scripts_row(name, one) for name, one in _top(texts)],
                                   max(0, report["names"]["sources"] - TOP)))
     return found
+
+
+def _numbers_row(name: str, row: Mapping[str, int]) -> tuple[str, ...]:
+    return (name, *(f"{row[split]:,}" for split in SPLITS))
+
+
+def _damage_row(name: str, one: Texts, seen: Sequence[Trouble]) -> tuple[str, ...]:
+    shares = [f"{100 * one['trouble'][kind]['share']:.2f} %" if kind in one["trouble"] else "" for kind in seen]
+    return (name, f"{one['texts']:,}", *shares)
+
+
+def _scripts_row(name: str, one: Texts) -> tuple[str, ...]:
+    return (name, ", ".join(f"{script} {n:,}" for script, n in one["scripts"].items()))
 
 
 def _fields(report: DataReport) -> Section:

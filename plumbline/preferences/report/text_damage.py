@@ -50,15 +50,15 @@ _CONTINUES = "[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—�
 _MOJIBAKE = re.compile(
     f"[ÂÃ]{_CONTINUES}"  # accented Latin letters, no-break spaces
     f"|â[\x80€]{_CONTINUES}"  # curly quotes, dashes
-    f"|(?:[ÄÅÎÏÐÑØÙ×]{_CONTINUES}){{2}}"  # two letters of another alphabet; one may be an honest pair of characters
+    f"|(?:[ÄÅÎÏÐÑØÙ×]{_CONTINUES}){{2}}"  # two letters of another alphabet; one may be right as it is
     f"|ð[\x9fŸ]{_CONTINUES}"  # emoji
     f"|(?:[à-ï]{_CONTINUES}{{2}}){{2}}")  # two Chinese, Japanese or Korean characters
 _MAYBE_MOJIBAKE = re.compile(f"[Â-Åà-ðÎ-ÑØÙ×]{_CONTINUES}")  # twenty times as fast on texts without any
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _CONTROL_BYTES = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,30}|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});")
-_TAG = re.compile(r"</?(?:a|b|blockquote|br|center|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|script|span|strong|style|sub"
-                  r"|sup|table|tbody|td|th|tr|u|ul)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
+_TAG = re.compile(r"</?(?:a|b|blockquote|br|center|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|script|span|strong|style"
+                  r"|sub|sup|table|tbody|td|th|tr|u|ul)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
 _LETTER = re.compile("[A-Za-z]")
 
 
@@ -133,13 +133,14 @@ class TextColumns:
         for (source, _), n in self._scripts.items():
             texts[source] += n
         largest = sorted(texts, key=lambda source: (-texts[source], sources[source]))[:most]
-        return {sources[source]: {
-            "texts": texts[source], "damaged": self._damaged[source],
-            "trouble": {trouble: {"share": n / texts[source], "n": texts[source]} for trouble in TROUBLES
-                        if (n := self._trouble[source, trouble])},
-            "scripts": dict(sorted(((script, self._scripts[source, script]) for script in (*_SCRIPTS, NO_LETTERS)
-                                    if self._scripts[source, script]), key=lambda item: -item[1])),
-        } for source in largest}
+        return {sources[source]: self._of(source, texts[source]) for source in largest}
+
+    def _of(self, source: int, texts: int) -> Texts:
+        trouble = {kind: self._trouble[source, kind] for kind in TROUBLES}
+        scripts = Counter({script: self._scripts[source, script] for script in (*_SCRIPTS, NO_LETTERS)})
+        return {"texts": texts, "damaged": self._damaged[source],
+                "trouble": {kind: {"share": n / texts, "n": texts} for kind, n in trouble.items() if n},
+                "scripts": {script: n for script, n in scripts.most_common() if n}}
 
     def examples(self, sources: list[str]) -> dict[str, DamageExample]:
         """Return the first occurrence of each kind of trouble."""

@@ -16,12 +16,12 @@ from plumbline.preferences.simulated.world import Kind, SimulatedRequest, reques
 from plumbline.preferences.types import (
     Comparison,
     Demonstration,
-    Label,
     Message,
     Origin,
     Prompt,
     Ranking,
     Row,
+    label_of,
 )
 
 TIE_WITHIN = 0.15
@@ -105,12 +105,13 @@ def _contest(k: int, rng: random.Random) -> tuple[SimulatedRequest, list[str]]:
 def _compare(judge: SimulatedAnnotator, request: SimulatedRequest, responses: list[str],
              rng: random.Random) -> Comparison:
     first, second = (judge.utility(score(request, response), response, rng) for response in responses)
-    label: Label = "tie" if abs(first - second) < TIE_WITHIN else "A" if first > second else "B"
+    label = "tie" if abs(first - second) < TIE_WITHIN else label_of(first, second)
     return Comparison(_prompt(request), (responses[0], responses[1]), label, Origin("simulated", judge.name))
 
 
 def _rank(judge: SimulatedAnnotator, request: SimulatedRequest, responses: list[str],
           rng: random.Random) -> Ranking:
     utilities = [judge.utility(score(request, response), response, rng) for response in responses]
-    ranks = tuple(1 + sum(other > own for other in utilities) for own in utilities)
+    order = sorted(utilities, reverse=True)
+    ranks = tuple(1 + order.index(own) for own in utilities)
     return Ranking(_prompt(request), tuple(responses), ranks, Origin("simulated", judge.name))

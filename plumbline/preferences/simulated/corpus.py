@@ -35,8 +35,7 @@ def documents(seed: int) -> Iterator[str]:
 def _procedure(rng: random.Random) -> str:
     verb, (objects, steps) = rng.choice(list(ACTIVITIES.items()))
     x = rng.choice(objects.split())
-    told = [f"{responses.ORDER_WORDS[0 if i == 0 else -1 if i == 3 else i]} {step.format(x=x)}."
-            for i, step in enumerate(steps)]
+    told = [f"{word} {step.format(x=x)}." for word, step in zip(responses.ORDER_WORDS, steps, strict=True)]
     return f"To {verb} {x} takes four steps. " + " ".join(told)
 
 
@@ -72,7 +71,8 @@ def _chatter(rng: random.Random) -> str:
         rng.choice(responses.POLITE), rng.choice(responses.RUDE), rng.choice(responses.CLOSERS),
         rng.choice(responses.PADDING),
         rng.choice(HOWTO_WORDINGS).format(verb=verb, x=rng.choice(objects.split())),
-        rng.choice(FACT_WORDINGS).format(question=rng.choice(list(FACTS.values()))[1].format(x=rng.choice(ANIMALS))),
+        rng.choice(FACT_WORDINGS).format(
+            question=rng.choice(list(FACTS.values()))[1].format(x=rng.choice(ANIMALS))),
         rng.choice(COMFORT_WORDINGS).format(feeling=rng.choice(FEELINGS), cause=rng.choice(list(CAUSES))),
         rng.choice(HARM_WORDINGS).format(harm=rng.choice(list(HARMS)), target=rng.choice(TARGETS)),
         "Which is bigger, the {} or the {}?".format(*rng.sample(ANIMALS, 2)),

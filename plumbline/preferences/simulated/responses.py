@@ -103,7 +103,9 @@ def _manner(said: list[str], writer: Writer, rng: random.Random) -> list[str]:
 
 
 def _order_word(i: int, n: int) -> str:
-    return ORDER_WORDS[0] if i == 0 else ORDER_WORDS[-1] if i == n - 1 else ORDER_WORDS[1 + (i - 1) % 2]
+    if i in (0, n - 1):
+        return ORDER_WORDS[0 if i == 0 else -1]
+    return ORDER_WORDS[1 + (i - 1) % 2]
 
 
 @cache

@@ -185,7 +185,8 @@ def _agreement(columns: Columns) -> tuple[Flags, Flags]:
         return disputed, again
     rows = rows[np.lexsort((columns.item[rows], columns.kind[rows]))]
     new = np.ones(len(rows), bool)
-    new[1:] = (columns.item[rows[1:]] != columns.item[rows[:-1]]) | (columns.kind[rows[1:]] != columns.kind[rows[:-1]])
+    items, kinds = columns.item[rows], columns.kind[rows]
+    new[1:] = (items[1:] != items[:-1]) | (kinds[1:] != kinds[:-1])
     starts = np.flatnonzero(new)
     lowest = np.minimum.reduceat(columns.verdict[rows], starts)
     highest = np.maximum.reduceat(columns.verdict[rows], starts)

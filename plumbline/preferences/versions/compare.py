@@ -135,9 +135,12 @@ class Columns:
 def _one_numbering(columns: list[tuple[Codes, Names]]) -> tuple[Codes, list[str]]:
     """Return the codes of several files as codes of one list of names, and that list."""
     known: dict[str, int] = {}
-    parts = [np.array([known.setdefault(str(name), len(known)) for name in names], np.int32)[codes]
-             for codes, names in columns if len(codes)]
-    return np.concatenate([NO_CODES, *parts]), list(known)
+    parts = [NO_CODES]
+    for codes, names in columns:
+        if len(codes):
+            ours = np.array([known.setdefault(str(name), len(known)) for name in names], np.int32)
+            parts.append(ours[codes])
+    return np.concatenate(parts), list(known)
 
 
 def rows_of(version: DataVersion) -> Iterator[Row]:
@@ -211,8 +214,9 @@ def flips(old: Columns, found: Changes) -> tuple[float | None, int]:
     """Return the share of comparisons in both versions, by the same annotator, with another label; and their
     number.
     """
-    comparisons, flipped = (sum(int((old.kind[rows] == COMPARISON).sum()) for rows in parts)
-                            for parts in ((found.same, found.judged_twice), (found.was,)))
+    same, judged_twice, flipped = (int((old.kind[rows] == COMPARISON).sum())
+                                   for rows in (found.same, found.judged_twice, found.was))
+    comparisons = same + judged_twice
     return flipped / comparisons if comparisons else None, comparisons
 
 
@@ -230,7 +234,8 @@ def _count(codes: Codes, names: list[str]) -> dict[str, int]:
 
 def _judgements(index: BatchIndex) -> Hashes:
     """Return (N,) hashes of item, annotator and source of each row."""
-    return index.item * ODD ^ _named(index.source, index.sources) * ODD ^ _named(index.annotator, index.annotators)
+    sources = _named(index.source, index.sources)
+    return index.item * ODD ^ sources * ODD ^ _named(index.annotator, index.annotators)
 
 
 def _named(codes: Codes, names: Names) -> Hashes:

@@ -18,7 +18,7 @@ from plumbline.preferences.reading.formats.meaning import ASKED, changes, is_lef
 from plumbline.preferences.reading.formats.record import Record
 from plumbline.preferences.reading.formats.table import FORMATS, Format
 from plumbline.preferences.reading.results import Unread
-from plumbline.preferences.types import Row
+from plumbline.preferences.types import Prompt, Row
 
 __all__ = ["EXPECTED", "FIELDS", "FORMATS", "RECOGNISED", "Format", "Judgement", "Reading", "parse"]
 
@@ -77,7 +77,7 @@ def parse(record: object, source: str, how: Reading = RECOGNISED, unread: Unread
         if not isinstance(record, dict):
             raise Unusable("-", f"expected an object with named fields, found {type(record).__name__}")
         given = Record(_renamed(record, how) if how.columns or how.leave else record, question=how.question)
-        known = FORMATS[how.format] if how.format is not None else _recognised(tuple(given), tuple(given.names))
+        known = FORMATS[how.format] if how.format else _recognised(tuple(given), tuple(given.names))
         judged = known.parse(given, source)
         _account_for(given, judged, known, how, unread if unread is not None else Unread())
     except Unusable as problem:
@@ -115,8 +115,12 @@ def _account_for(given: Record, judged: Judgements, known: Format, how: Reading,
 
 def _is_said(value: object, judged: Judgements) -> bool:
     """True if the text is in all prompts already, so that leaving the field out loses nothing."""
-    return isinstance(value, str) and all(any(value.strip() in turn.content for turn in row.prompt)
-                                          for row in judged if isinstance(row, Row))
+    prompts = [row.prompt for row in judged if isinstance(row, Row)]
+    return isinstance(value, str) and all(_holds(prompt, value.strip()) for prompt in prompts)
+
+
+def _holds(prompt: Prompt, text: str) -> bool:
+    return any(text in turn.content for turn in prompt)
 
 
 @lru_cache(maxsize=1024)

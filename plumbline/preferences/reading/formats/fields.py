@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from plumbline.preferences.reading.conversations import Unusable, any_answer, as_text, shown
 from plumbline.preferences.reading.formats.record import Record
-from plumbline.preferences.types import Comparison, Label, Origin, Prompt, Row
+from plumbline.preferences.types import Comparison, Origin, Prompt, Row
 
 
 class TakenBack(Unusable):
@@ -203,11 +203,6 @@ def different(first: str, second: str, names: tuple[str, str]) -> tuple[str, str
 def two_texts(record: Record, names: tuple[str, str]) -> tuple[str, str]:
     """Return the two different texts in these fields. Raises Unusable."""
     return different(as_text(record.get(names[0]), names[0]), as_text(record.get(names[1]), names[1]), names)
-
-
-def label_of(first: float, second: float) -> Label:
-    """Return the label of the higher of two scores."""
-    return "tie" if first == second else "A" if first > second else "B"
 
 
 def ranks_by(scores: Sequence[float]) -> tuple[int, ...]:

@@ -24,12 +24,11 @@ from plumbline.preferences.reading.formats.demonstrations import conversation_na
 from plumbline.preferences.reading.formats.fields import (
     as_number,
     chosen_pair,
-    label_of,
     origin_of,
     two_texts,
 )
 from plumbline.preferences.reading.formats.record import Record
-from plumbline.preferences.types import Comparison, Message, Prompt, Row
+from plumbline.preferences.types import Comparison, Message, Prompt, Row, label_of
 
 ALPACA_TIE = 1.5  # the middle between 1.0 for the first output and 2.0 for the second
 SCORES = tuple((first.format("chosen"), first.format("rejected"))

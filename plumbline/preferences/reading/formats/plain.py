@@ -79,7 +79,8 @@ def verdict(record: Record) -> float | None:
     if not named:
         return None
     name = next((name for name in named if record.holds(name)), named[0])
-    return float(as_thumb(record.get(name), name)) if name in THUMB_FIELDS else as_number(record.get(name), name)
+    value = record.get(name)
+    return float(as_thumb(value, name)) if name in THUMB_FIELDS else as_number(value, name)
 
 
 def _response(record: Record) -> str:

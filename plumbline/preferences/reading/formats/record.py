@@ -92,7 +92,8 @@ class Record(Mapping[str, object]):
 
     def left(self) -> Iterator[str]:
         """Yield the places of filled fields that were left alone by their format."""
-        yield from (f"{self._place}{name}" for name in self._values if name in self._left and self.holds(name))
+        left = (name for name in self._values if name in self._left and self.holds(name))
+        yield from (f"{self._place}{name}" for name in left)
         for record in self._inner:
             yield from record.left()
 

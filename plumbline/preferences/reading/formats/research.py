@@ -10,14 +10,13 @@ from plumbline.preferences.reading.formats.fields import (
     as_number,
     as_whole,
     different,
-    label_of,
     optional_number,
     origin_of,
     ranks_by,
     two_texts,
 )
 from plumbline.preferences.reading.formats.record import Record
-from plumbline.preferences.types import Comparison, Prompt, Ranking, Rating, Row
+from plumbline.preferences.types import Comparison, Prompt, Ranking, Rating, Row, label_of
 
 TLDR_QUERY = (("subreddit", "SUBREDDIT: r/{}"), ("title", "TITLE: {}"), ("post", "POST: {}"))
 ASPECTS = ("helpfulness", "honesty", "instruction_following", "truthfulness")

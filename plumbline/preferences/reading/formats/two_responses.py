@@ -34,7 +34,7 @@ from plumbline.preferences.reading.formats.fields import (
     origin_of,
 )
 from plumbline.preferences.reading.formats.record import Record
-from plumbline.preferences.types import Comparison, Label, Message, Prompt, Row
+from plumbline.preferences.types import Comparison, Label, Message, Prompt, Row, label_of
 
 STEMS = ("response", "answer", "output", "completion")
 JOINTS = ("_", "")
@@ -93,9 +93,7 @@ def lmsys(record: Record, source: str) -> Row:
         if len(given) != len(asked):
             raise Unusable(name, f"expected {len(asked)} answers, as many as the prompt has turns, found "
                                  f"{len(given)}")
-    first, second = ([message for question, answer in zip(asked, given, strict=True)
-                      for message in (Message("user", question),
-                                      Message("assistant", answer))] for given in answered)
+    first, second = (_interleaved(asked, given) for given in answered)
     won = [label for name, label in WINNERS if record.holds(name) and as_thumb(record.get(name), name)]
     if len(won) != 1:
         raise Unusable("winner_model_a", f"expected one of {', '.join(name for name, _ in WINNERS)} to be 1, "
@@ -113,8 +111,7 @@ def helpsteer(record: Record, source: str) -> Row:
     if abs(strength) > STRONGEST:
         raise Unusable(field, f"expected a number from -{STRONGEST} to {STRONGEST}, found {strength}")
     return Comparison(_asked(record), _texts(record, sides),
-                      "tie" if not strength else "A" if strength < 0 else "B",
-                      origin_of(record, source, machine=False), abs(strength))
+                      label_of(0, strength), origin_of(record, source, machine=False), abs(strength))
 
 
 def safe_rlhf(record: Record, source: str) -> Row:
@@ -134,13 +131,14 @@ def openai(record: Record, source: str) -> Row:
     """Return OpenAI's comparison: `input.messages`, `preferred_output`, `non_preferred_output`."""
     turns = as_messages(record.within("input").get("messages"), "input.messages")
     prompt = with_the_rest(record, turns, "input.messages")
-    chosen, rejected = (any_answer(record.get(name), name) for name in ("preferred_output", "non_preferred_output"))
+    sides = ("preferred_output", "non_preferred_output")
+    chosen, rejected = (any_answer(record.get(name), name) for name in sides)
     return chosen_pair(record, prompt, chosen, rejected, origin_of(record, source))
 
 
 def _sides(record: Record) -> tuple[str, str]:
     """Return the names of the two responses in this record."""
-    return next((sides for sides in SIDES if all(name in record for name in sides)), SIDES[0])
+    return next((sides for sides in SIDES if record.keys() >= set(sides)), SIDES[0])
 
 
 def _asked(record: Record) -> Prompt:
@@ -175,6 +173,13 @@ def _each_turn(value: object, name: str) -> list[str]:
                                     list) and all(isinstance(said, str | None) for said in spelt) else value
     given = value if isinstance(value, list) else [value]
     return [as_text(said, f"{name}[{i}]" if len(given) > 1 else name) for i, said in enumerate(given)]
+
+
+def _interleaved(asked: Sequence[str], answered: Sequence[str]) -> list[Message]:
+    turns = []
+    for question, answer in zip(asked, answered, strict=True):
+        turns += [Message("user", question), Message("assistant", answer)]
+    return turns
 
 
 def _until(turns: Sequence[Message], turn: object, name: str) -> Sequence[Message]:

@@ -35,7 +35,7 @@ from plumbline.preferences.reading.formats.fields import (
     origin_of,
 )
 from plumbline.preferences.reading.formats.record import Record
-from plumbline.preferences.types import Comparison, Demonstration, Origin, Ranking, Rating, Row
+from plumbline.preferences.types import Comparison, Demonstration, Origin, Ranking, Rating, Row, label_of
 
 ANSWERS, USERS, STATUS = ".responses", ".responses.users", ".responses.status"
 SUGGESTED = "-suggestion-metadata"
@@ -60,7 +60,7 @@ class ArgillaAnswer:
 
 def is_argilla(names: tuple[str, ...]) -> bool:
     """True if fields with these names are an export of Argilla."""
-    return ("fields" in names and "responses" in names) or any(name.endswith((ANSWERS, SUGGESTED)) for name in names)
+    return {"fields", "responses"} <= set(names) or any(name.endswith((ANSWERS, SUGGESTED)) for name in names)
 
 
 def argilla(record: Record, source: str) -> Judgements:
@@ -70,8 +70,7 @@ def argilla(record: Record, source: str) -> Judgements:
         raise Unusable("responses", "nobody has answered this record")
     names = list(dict.fromkeys(answer.question for answer in answers))
     task = task_of(fields, "fields", besides=frozenset(names) if fields is record else frozenset())
-    questions = [_question(name, [answer.value for answer in answers if answer.question == name], task)
-                 for name in names]
+    questions = [_question(name, answers, task) for name in names]
     judges = {question.name: question for question in judging(questions, record.question, "responses")}
     if not judges and not any(answer.status in SUBMITTED for answer in answers):
         raise Unusable("responses", f"the answers were not submitted: {shown(answers[0].status)}")
@@ -125,7 +124,7 @@ def _given(record: Record, question: str, place: str, given: object) -> Iterator
         for i, value in enumerate(given["value"]):
             yield ArgillaAnswer(question, _at(users, i), _at(states, i), value)
         return
-    for answer in given if isinstance(given, list) else [] if given is None else [given]:
+    for answer in _as_list(given):
         if not isinstance(answer, dict) or "value" not in answer:
             raise Unusable(f"responses.{question}", f"expected objects with `value`, found {shown(answer)}")
         _note_the_rest(record, f"{place}[]", answer)
@@ -140,8 +139,14 @@ def _note_the_rest(record: Record, place: str, answer: Mapping[str, object]) -> 
 
 def _flattened(record: Record, question: str) -> Iterator[ArgillaAnswer]:
     values, users, states = (record.apart(question + end) for end in (ANSWERS, USERS, STATUS))
-    for i, value in enumerate(values if isinstance(values, list) else [] if values is None else [values]):
+    for i, value in enumerate(_as_list(values)):
         yield ArgillaAnswer(question, _at(users, i), _at(states, i), value)
+
+
+def _as_list(value: object) -> list[object]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def _at(values: object, i: int) -> object:
@@ -159,8 +164,9 @@ def _leave_the_rest(record: Record, fields: Record, judges: Mapping[str, bool]) 
                 record.leave(column)
 
 
-def _question(name: str, values: Sequence[object], task: Task) -> Question:
+def _question(name: str, answers: Sequence[ArgillaAnswer], task: Task) -> Question:
     about = task.subject(name)
+    values = [answer.value for answer in answers if answer.question == name]
     kinds = (_kind(name, value, about, task) for value in values if value is not None)
     kind: Kind = next((kind for kind in kinds if kind != "other"), "other")
     return Question(name, kind, None if kind in ("compares", "demonstrates") else about)
@@ -230,9 +236,10 @@ def _ranks(value: object, task: Task, field: str) -> dict[str, int] | None:
 
     Returns None for labels. Raises Unusable for invalid ranks.
     """
-    if isinstance(value, dict) and isinstance(value.get("value"), list) and isinstance(value.get("rank"), list):
-        value = [{"value": name, "rank": rank} for name,
-                 rank in zip(value["value"], value["rank"], strict=False)]
+    if isinstance(value, dict):  # the hub's sequences: an object of lists
+        names, places = value.get("value"), value.get("rank")
+        if isinstance(names, list) and isinstance(places, list):
+            value = [{"value": name, "rank": rank} for name, rank in zip(names, places, strict=False)]
     if not isinstance(value, list):
         return None
     ranks: dict[str, int] = {}
@@ -261,8 +268,7 @@ def _ranked(ranks: dict[str, int] | None, task: Task, origin: Origin, field: str
         raise Unusable("fields", "two of the responses are the same text")
     places = [ranks[name] for name in names]
     if len(texts) == 2:
-        label = "tie" if places[0] == places[1] else "A" if places[0] < places[1] else "B"
-        return Comparison(task.prompt(), (texts[0], texts[1]), label, origin)  # type: ignore[arg-type]
+        return Comparison(task.prompt(), (texts[0], texts[1]), label_of(places[1], places[0]), origin)
     return Ranking(task.prompt(), tuple(texts), tuple(places), origin)
 
 

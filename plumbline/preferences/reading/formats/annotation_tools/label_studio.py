@@ -190,12 +190,11 @@ def _annotator(completed_by: object) -> object:
 def _judging(annotation: Record, field: str,
              judges: Mapping[str, Question]) -> list[tuple[str, dict[str, object]]]:
     """Return the annotation's results that judge, with their places. Raises Unusable if there are none."""
-    results = [(f"{field}[{i}]", result) for i,
-               result in enumerate(as_list(annotation.apart("result"), field))
-               if isinstance(result, dict)]
+    given = as_list(annotation.apart("result"), field)
+    results = [(f"{field}[{i}]", result) for i, result in enumerate(given) if isinstance(result, dict)]
     found = [(place, result) for place, result in results if _control(result) in judges]
     if not found:
-        wanted = f"an answer to {', '.join(judges)[:200]}" if judges else "pairwise, ranker, rating, number or choices"
+        wanted = f"an answer to {', '.join(judges)[:200]}" if judges else f"{', '.join(CONTROLS[:-1])} or choices"
         kinds = ", ".join(sorted({str(result.get("type"))[:20] for _, result in results})) or "nothing"
         raise Unusable(field, f"expected {wanted}, found {kinds}")
     return found
@@ -291,12 +290,19 @@ def _items(data: Record, to_name: object) -> dict[str, object]:
 
     Of several such fields, `to_name` names the right one. Raises Unusable.
     """
-    lists = {name: value for name in data if isinstance(value := data.peek(name), list) and value
-             and all(isinstance(item, dict) and "id" in item for item in value)}
+    fields = {name: data.peek(name) for name in data}
+    lists = {name: value for name, value in fields.items() if _has_ids(value)}
     named = [name for name in lists if len(lists) == 1 or normalised(name) == normalised(str(to_name))]
     if len(named) != 1:
         raise Unusable("data", "expected a list of items with `id` and `body`" if not lists else
                        f"expected to_name to name the ranked one of {', '.join(lists)[:200]}, found "
                        f"{shown(to_name)}")
     data.get(named[0])
-    return {str(item["id"]): item.get("body") or item.get("html") or item.get("title") for item in lists[named[0]]}
+    items = as_list(lists[named[0]], "data")
+    return {str(item["id"]): item.get("body") or item.get("html") or item.get("title")
+            for item in items if isinstance(item, dict)}
+
+
+def _has_ids(value: object) -> bool:
+    """True for a list of one or more objects with `id`."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "id" in item for item in value)

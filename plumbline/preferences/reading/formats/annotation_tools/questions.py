@@ -64,7 +64,8 @@ class Question:
     @property
     def could_judge(self) -> bool:
         """True if no word of the name asks for something else than quality."""
-        return ELSE.isdisjoint(self.trait) and not (self.kind == "rates" and LOWER_IS_BETTER & set(self.trait))
+        less_is_better = self.kind == "rates" and not LOWER_IS_BETTER.isdisjoint(self.trait)
+        return ELSE.isdisjoint(self.trait) and not less_is_better
 
 
 def trait(question: str, about: str | None) -> tuple[str, ...]:

@@ -24,8 +24,8 @@ ASKED = frozenset({*PROMPTS, *CONTEXTS, *HISTORIES, *SYSTEMS, INPUT})
 SIDE = r"left|right|first|second|[0-9]{1,9}|[a-h]"
 WHOSE = "model|assistant|ai|bot|llm|chosen|rejected"
 RESPONSE = re.compile(rf"({WHOSE})?(?P<before>{SIDE})?"
-                      r"(response|answer|completion|output|reply|generation|chosen|rejected|text|option|summary"
-                      rf"|candidate)(s?(?P<after>{SIDE}))?(text|content)?")
+                      r"(response|answer|completion|output|reply|generation|chosen|rejected|text|option"
+                      rf"|summary|candidate)(s?(?P<after>{SIDE}))?(text|content)?")
 PLACES: Mapping[str, int] = {"left": 0, "right": 1, "first": 0, "second": 1,
                              **{letter: place for place, letter in enumerate("abcdefgh")}}
 WORD = re.compile(r"[0-9]+|[^\W\d_]+")
@@ -89,8 +89,9 @@ class Task:
 
     def _other_texts(self, question: str) -> list[str]:
         """Return the text fields that a question may be about, though they are not named like responses."""
-        return [name for name in self.fields if name not in self.responses and name != question and words(name)
-                and name.lower() not in LEFT_ALONE and isinstance(self.fields.peek(name), str)]
+        others = [name for name in self.fields if name not in (*self.responses, question) and words(name)]
+        return [name for name in others
+                if name.lower() not in LEFT_ALONE and isinstance(self.fields.peek(name), str)]
 
     def shown_as(self, left: str, right: str) -> "Task":
         """Return the same task with its two responses in this order."""
@@ -123,7 +124,8 @@ def task_of(fields: Record, place: str, besides: frozenset[str] = frozenset()) -
     responses = [name for name in fields
                  if name != prompt and name not in besides and RESPONSE.fullmatch(normalised(name))]
     sides = [side_of(name) for name in responses]
-    in_order = None not in sides and len(set(sides)) == len(sides) and len({_style(side) for side in sides}) == 1
+    all_differ = None not in sides and len(set(sides)) == len(sides)
+    in_order = all_differ and len(set(map(_style, sides))) == 1
     if in_order:
         responses.sort(key=lambda name: _place(side_of(name)))
     return Task(fields, place, prompt, responses, in_order)
@@ -140,7 +142,9 @@ def named_side(answer: str, task: Task) -> Label | None:
         spelt = RESPONSE.fullmatch(normalised(answer))
         side = (spelt["before"] or spelt["after"]) if spelt else answer.strip().lower()
         name = task.at_side(side) if side and re.fullmatch(SIDE, side) else None
-    return None if name not in task.responses else "A" if name == task.responses[0] else "B"
+    if name not in task.responses:
+        return None
+    return "A" if name == task.responses[0] else "B"
 
 
 @lru_cache(maxsize=4096)
@@ -158,7 +162,9 @@ def side_of(name: str) -> str | None:
 
 
 def _place(side: str | None) -> int:
-    return 0 if side is None else PLACES[side] if side in PLACES else int(side)
+    if side is None:
+        return 0
+    return PLACES[side] if side in PLACES else int(side)
 
 
 def _style(side: str | None) -> str | None:
