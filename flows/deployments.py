@@ -1,4 +1,5 @@
-"""When the pipeline runs by itself: one list of deployments, which is served here or written down for work pools.
+"""When the pipeline runs by itself: one list of deployments, which is served here or written down for work
+pools.
 
     python -m flows.deployments                             # serve: `plumbline up` does the same
     python -m flows.deployments --work-pools > prefect.yaml # after a change of params.yaml's block `retrain`
@@ -48,7 +49,7 @@ class Deployment:
 
 
 def deployments(params: Params) -> tuple[Deployment, ...]:
-    """All of them: one, so that runs by the clock and runs for new preferences share its limit of one at a time.
+    """Return all deployments: one, so that runs by the clock and runs for new preferences never overlap.
 
     Raises UserError for a schedule that Prefect does not take.
     """
@@ -58,12 +59,12 @@ def deployments(params: Params) -> tuple[Deployment, ...]:
 
 
 def request(trigger: str) -> dict[str, object]:
-    """The flow's parameters: a `Request`, of which the form shows the other fields too."""
+    """Return the flow's parameters: a `Request`, of which Prefect's form shows the other fields too."""
     return {"request": {"trigger": trigger}}
 
 
 def build(one: Deployment) -> "RunnerDeployment":
-    """A deployment as Prefect's runner takes it."""
+    """Return a deployment as Prefect's runner takes it."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.deployments.runner import RunnerDeployment
     from prefect.events import DeploymentEventTrigger
@@ -72,18 +73,21 @@ def build(one: Deployment) -> "RunnerDeployment":
     from flows.retrain import retrain
 
     wait = timedelta(seconds=one.debounce_seconds)
+    schedules = []
+    if one.cron:
+        schedules = [Cron(one.cron, timezone=one.timezone, parameters=request(BY_THE_CLOCK))]
+    # A run that comes during another one waits: cancelling it would lose the data that it came for.
+    one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
     return RunnerDeployment.from_flow(
-        retrain, name=one.name, parameters=request(FROM_THE_FORM),
-        schedules=[Cron(one.cron, timezone=one.timezone, parameters=request(BY_THE_CLOCK))] if one.cron else [],
-        # A run that comes during another one waits: cancelling it would lose the data that it came for.
-        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
+        retrain, name=one.name, parameters=request(FROM_THE_FORM), schedules=schedules,
+        concurrency_limit=one_at_a_time,
         # The run starts after the window closes, so it sees every batch whose event the window has swallowed.
         triggers=[DeploymentEventTrigger(name=f"retrain/{one.name}", expect={one.event}, within=wait,
                                          schedule_after=wait, parameters=request(BY_NEW_PREFERENCES))])
 
 
 def work_pools(params: Params) -> dict[str, object]:
-    """The content of prefect.yaml: every deployment for every kind of work pool."""
+    """Return the content of prefect.yaml: every deployment for every kind of work pool."""
     return {"name": "plumbline", "pull": [{SET_FOLDER: {"directory": "{{ $PLUMBLINE_ROOT }}"}}],
             "deployments": [_for_pool(one, pool) for one in deployments(params) for pool in WORK_POOLS]}
 
@@ -100,11 +104,12 @@ def _for_pool(one: Deployment, pool: str) -> dict[str, object]:
 
 
 def _job(pool: str) -> dict[str, object]:
-    """What a job of this kind of work pool needs: the image, and where its data and records are."""
+    """Return the job variables of a kind of work pool: image, environment and volumes."""
     if pool == "process":
         return {}
     names = ("PLUMBLINE_HOME", "MLFLOW_TRACKING_URI")
-    job: dict[str, object] = {"image": "{{ $PLUMBLINE_IMAGE }}", "env": {name: f"{{{{ ${name} }}}}" for name in names}}
+    environment = {name: f"{{{{ ${name} }}}}" for name in names}
+    job: dict[str, object] = {"image": "{{ $PLUMBLINE_IMAGE }}", "env": environment}
     return {**job, "volumes": ["plumbline:/data"], "auto_remove": True} if pool == "docker" else job
 
 
@@ -129,8 +134,8 @@ def serve_all(home: Home) -> None:
     Raises UserError where no server is named.
     """
     if not os.environ.get(API_URL):
-        raise UserError(f"{API_URL} is not set. `plumbline up` starts a server and serves; or start one with `prefect "
-                        f"server start` and set {API_URL}=http://127.0.0.1:4200/api.")
+        raise UserError(f"{API_URL} is not set. `plumbline up` starts a server and serves; or start one with "
+                        f"`prefect server start` and set {API_URL}=http://127.0.0.1:4200/api.")
     params = load_params(home.root)
     enter(home)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)

@@ -1,9 +1,9 @@
 """Prefect's server for the time of one command, started the moment the command starts and gone when it ends.
 
-Prefect starts one by itself, too late and in our process group: after all imports, and Ctrl-C would take the server
-away before the flow could report to it. This one gets a session of its own, and a shell that ends it as soon as this
-process is gone, however it went: the shell waits for the end of a pipe that only this process holds open. It obeys
-nobody but this process and its children, who alone know its key.
+Prefect starts one by itself, too late and in our process group: after all imports, and Ctrl-C would take the
+server away before the flow could report to it. This one gets a session of its own, and a shell that ends it
+as soon as this process is gone, however it went: the shell waits for the end of a pipe that only this process
+holds open. It obeys nobody but this process and its children, who alone know its key.
 """
 
 import atexit
@@ -35,8 +35,8 @@ SERVER_SETTINGS = {
     "PY_KEY_VALUE_DISABLE_BEARTYPE": "1",
 }
 KEPT_OBJECTS = 50_000
-"""How many new objects make Python look for garbage; its default is 700. What an import makes stays, and looking for
-garbage in that is a tenth of a second out of each."""
+"""How many new objects make Python look for garbage; its default is 700. What an import makes stays, and
+looking for garbage in that is a tenth of a second out of each."""
 UNTIL_PIPE_CLOSES = '"$@" & cat > /dev/null; kill -TERM $! 2> /dev/null; wait'
 
 
@@ -53,8 +53,8 @@ class LocalServer:
         command = ["sh", "-c", UNTIL_PIPE_CLOSES, "sh", sys.executable, "-m", "flows.local_server", str(port)]
         environment = {**os.environ, **SERVER_SETTINGS, "PREFECT_SERVER_API_AUTH_STRING": self.key}
         with self.log.open("w", encoding="utf-8") as log:
-            self._shell = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment,
-                                           cwd=home.root, start_new_session=True)
+            self._shell = subprocess.Popen(command, cwd=home.root, env=environment, stdin=subprocess.PIPE,
+                                           stdout=log, stderr=log, start_new_session=True)
 
     def wait(self) -> None:
         """Return when the server answers. Raises UserError when it does not."""
@@ -80,11 +80,11 @@ class LocalServer:
 
 
 def start_local_server(home: Home) -> LocalServer | None:
-    """A server for this process, unless the user has one: PREFECT_API_URL or PREFECT_HOME is set.
+    """Start a server for this process, unless the user has one: PREFECT_API_URL or PREFECT_HOME is set.
 
-    Raises UserError where the one that PREFECT_API_URL names does not answer: nothing has begun then. Comes before the
-    first import of Prefect: what Prefect still has to send at exit is sent before this server stops, because exit
-    handlers run in the reverse order of their registration.
+    Raises UserError where the one that PREFECT_API_URL names does not answer: nothing has begun then. Comes
+    before the first import of Prefect: what Prefect still has to send at exit is sent before this server
+    stops, because exit handlers run in the reverse order of their registration.
     """
     if API_URL in os.environ:
         _require_answer(home, os.environ[API_URL])
@@ -103,8 +103,8 @@ def _require_answer(home: Home, api_url: str) -> None:
         if time.monotonic() >= deadline:
             advice = ("`plumbline status` says how it is." if up else
                       "Start it, or unset PREFECT_API_URL: each command then starts a server of its own.")
-            raise UserError(f"Prefect's server at {api_url} does not answer ({problem}), and a run needs it. Nothing "
-                            f"was begun. {advice}")
+            raise UserError(f"Prefect's server at {api_url} does not answer ({problem}), and a run needs it. "
+                            f"Nothing was begun. {advice}")
         time.sleep(0.5)
 
 

@@ -1,4 +1,4 @@
-"""The pipeline: from preference data to a promoted policy. `plumbline run` calls it; so do the deployments."""
+"""The pipeline: from preference data to a promoted policy. `plumbline run` and deployments call it."""
 
 from prefect import flow
 from prefect.client.schemas.objects import State

@@ -1,7 +1,4 @@
-"""Run the pipeline from the command line, under a Prefect server of its own, and say what came out.
-
-Both `plumbline run` and `plumbline retry` do.
-"""
+"""Run the pipeline for `plumbline run` and `plumbline retry`, under a private Prefect server."""
 
 import contextlib
 import gc
@@ -23,7 +20,7 @@ from plumbline.runs.workspace import Request
 
 
 def run_pipeline(home: Home, request: Request, verbose: bool, as_json: bool) -> None:
-    """Run what is asked for, show it on the way, and print what came out. Raises UserError for what cannot be run."""
+    """Run a request, show its progress, and print the results. Raises UserError for a wrong request."""
     resolve(home, request)
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -38,14 +35,14 @@ def run_pipeline(home: Home, request: Request, verbose: bool, as_json: bool) -> 
 
 
 def details(folder: Path) -> dict[str, object]:
-    """A run's record with what it measured."""
+    """Return a run's record with its metrics, for `--json`."""
     from plumbline.commands.summary import measured
 
     return {**read_record(folder).model_dump(), "results": measured(folder)}
 
 
 def _run_flow(home: Home, request: Request, console: Console) -> str:
-    """Run the flow in this process under a Prefect server of its own; returns the run's id."""
+    """Run the flow in this process, under a private Prefect server unless one is up; return the run's id."""
     from flows.local_server import KEPT_OBJECTS, start_local_server
     from plumbline.commands.terminal import Bars, Lines
     from plumbline.project.watcher import watcher
@@ -82,9 +79,9 @@ def _server_stays() -> Iterator[None]:
     try:
         yield
     except httpx.TransportError as error:
-        raise UserError(f"Prefect's server at {os.environ.get(API_URL)} went away during the run ({error}). `plumbline "
-                        "show latest` says how far it came; finished stages are kept. Bring the server back, or unset "
-                        "PREFECT_API_URL, and run again.") from error
+        raise UserError(f"Prefect's server at {os.environ.get(API_URL)} went away during the run ({error}). "
+                        "`plumbline show latest` says how far it came; finished stages are kept. Bring the "
+                        "server back, or unset PREFECT_API_URL, and run again.") from error
 
 
 def _warm_up(home: Home) -> None:

@@ -1,6 +1,7 @@
-"""What a run came to, for a person: the stages with their reasons, the figures that matter, and where to look next."""
+"""Print a run for a person: its stages with reasons, the figures that matter, and where to look next."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -16,18 +17,19 @@ Metrics = dict[str, object]
 
 def show_run(console: Console, folder: Path, record: RunRecord) -> None:
     """Print the stages of a run and its results."""
-    table = Table("stage", "", "seconds", "reason", title=f"Run {record.id}: {record.status}", title_justify="left",
-                  box=SIMPLE_HEAD)
+    table = Table("stage", "", "seconds", "reason", title=f"Run {record.id}: {record.status}",
+                  title_justify="left", box=SIMPLE_HEAD)
     for name, outcome in record.stages.items():
         reason = outcome.reason.splitlines()[0] if outcome.reason else ""
-        table.add_row(name, f"[{COLOURS[outcome.status]}]{outcome.status}[/]", f"{outcome.seconds:.1f}", escape(reason))
+        status = f"[{COLOURS[outcome.status]}]{outcome.status}[/]"
+        table.add_row(name, status, f"{outcome.seconds:.1f}", escape(reason))
     console.print(table)
     for line in results(folder, record):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def results(folder: Path, record: RunRecord) -> list[str]:
-    """The figures of the stages that the run has done, a line each."""
+    """Return one line of figures for each stage that the run has done."""
     lines = []
     if "base" in record.stages:
         lines += _base(_read(folder / "models/base/metrics.json"))
@@ -47,9 +49,10 @@ def results(folder: Path, record: RunRecord) -> list[str]:
 
 
 def next_steps(folder: Path, tracking_uri: str) -> list[str]:
-    """What to look at after a run, a command a line."""
+    """Return the commands that show more of a run, one a line."""
     readable = [*folder.glob("models/policy/samples.md"), *folder.glob("reports/*/report/*.md")]
-    lines = ["plumbline show latest", *(f"cat runs/{folder.name}/{file.relative_to(folder)}" for file in readable)]
+    files = [f"cat runs/{folder.name}/{file.relative_to(folder)}" for file in readable]
+    lines = ["plumbline show latest", *files]
     # Without the variable MLflow starts ten processes.
     return [*lines, f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri {tracking_uri}"]
 
@@ -59,37 +62,41 @@ def list_runs(console: Console, records: list[RunRecord], total: int) -> None:
     table = Table("run", "status", "ran", "reused", "started by", "parameters", box=SIMPLE_HEAD)
     table.columns[0].no_wrap = True
     for record in records:
-        count = {status: sum(outcome.status == status for outcome in record.stages.values()) for status in COLOURS}
+        count = Counter(outcome.status for outcome in record.stages.values())
         given = [record.params_file] if record.params_file else []
         table.add_row(record.id, record.status, str(count["ran"]), str(count["reused"]), record.trigger,
                       escape(" ".join([*given, *record.settings])))
     console.print(table)
     if total > len(records):
-        console.print(f"{total - len(records)} older runs: plumbline runs --all", markup=False, highlight=False)
+        older = f"{total - len(records)} older runs: plumbline runs --all"
+        console.print(older, markup=False, highlight=False)
 
 
 def measured(folder: Path) -> dict[str, Metrics]:
-    """Every metrics.json, and the decision, of a run by the folder that holds it."""
+    """Return every metrics.json, and decision.json, of a run by the folder that holds it."""
     files = sorted([*folder.glob("*/*/metrics.json"), *folder.glob("reports/promote/decision.json")])
     return {file.parent.relative_to(folder).as_posix(): _read(file) for file in files}
 
 
 def _base(metrics: Metrics) -> list[str]:
-    """What is done differently for this base model."""
+    """Return notes on what is done differently for this base model."""
     return [f"base model: {metrics['notes']}"] if "notes" in metrics else []
 
 
 def _sft(metrics: Metrics) -> list[str]:
     moved = metrics.get("system_before_user")
-    return [f"SFT: the system message of {moved} demonstrations stands before the first user's text"] if moved else []
+    if not moved:
+        return []
+    return [f"SFT: the system message of {moved} demonstrations stands before the first user's text"]
 
 
 def _reward(metrics: Metrics) -> list[str]:
     interval = _interval(metrics, "accuracy", "n")
     if not interval:
         return []
-    extra = [f"{label} {value:.3f}" for key, label in (("ceiling_accuracy", "ceiling of the labels"),
-                                                       ("longer_baseline_accuracy", "longer-response baseline"))
+    compared = {"ceiling_accuracy": "ceiling of the labels",
+                "longer_baseline_accuracy": "longer-response baseline"}
+    extra = [f"{label} {value:.3f}" for key, label in compared.items()
              if isinstance(value := metrics.get(key), float)]
     return [f"reward model, held-out accuracy: {interval}" + (f"  ({', '.join(extra)})" if extra else "")]
 

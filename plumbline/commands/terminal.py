@@ -1,4 +1,4 @@
-"""What `plumbline run` shows meanwhile: one line a stage, as live bars on a terminal and as plain lines elsewhere."""
+"""Show the progress of `plumbline run`, one line a stage: live bars on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Mapping
@@ -17,11 +17,12 @@ MARKS = {"ran": "[green]ran[/]", "reused": "[cyan]reused[/]", "failed": "[red]fa
 
 
 class Bars(Watcher):
-    """Live bars."""
+    """A live bar for each stage."""
 
     def __init__(self, console: Console) -> None:
-        self.live = Progress(SpinnerColumn(finished_text=" "), TextColumn("{task.fields[stage]:<16}"), BarColumn(20),
-                             TextColumn("{task.fields[note]}", markup=True), console=console)
+        self.live = Progress(
+            SpinnerColumn(finished_text=" "), TextColumn("{task.fields[stage]:<16}"), BarColumn(20),
+            TextColumn("{task.fields[note]}", markup=True), console=console)
         self._tasks: dict[str, TaskID] = {}
 
     def started(self, stage: str) -> None:

@@ -1,10 +1,10 @@
-"""When the clock is next: what Prefect makes of `retrain.cron`, because Prefect's server is what starts the runs.
+"""When the clock starts the next run: what Prefect makes of `retrain.cron`, because Prefect's server starts
+the runs.
 
-There is no other reading of cron here: each has its own opinion of names, `L`, and days on which the clocks change.
-Importing Prefect takes a second, so its answer is kept in the home for as long as it holds.
+No other reader of cron is used here: each treats names, `L` and the days on which clocks change in its own
+way. Importing Prefect takes a second, so its answer is kept in the home for as long as it holds.
 """
 
-import asyncio
 import contextlib
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -29,9 +29,10 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def next_scheduled(home: Home, retrain: RetrainParams, now: datetime | None = None) -> str | None:
-    """The clock's next time after `now`: ISO 8601 with the zone's offset; None without a schedule.
+    """Return the first scheduled time after `now`, as ISO 8601 with the zone's offset; None without a
+    schedule.
 
-    Raises UserError for what Prefect does not take, and for a day that never comes.
+    Raises UserError for a cron text that Prefect refuses, and for a day that never comes.
     """
     if retrain.cron is None:
         return None
@@ -59,17 +60,20 @@ def _ask_prefect(retrain: RetrainParams, now: datetime) -> list[datetime]:
     try:
         schedule = CronSchedule(cron=retrain.cron, timezone=retrain.timezone)
     except ValidationError:
-        raise UserError(f"`retrain.cron` is {retrain.cron!r}, which Prefect, who would run by it, does not take: "
-                        "expected minute, hour, day of the month, month, day of the week, such as `0 3 * * *` for 3 "
-                        "o'clock every night. Change it in params.yaml; null never runs by the clock.") from None
+        raise UserError(f"`retrain.cron` is {retrain.cron!r}, which Prefect, who would run by it, does not "
+                        "take: expected minute, hour, day of the month, month, day of the week, such as "
+                        "`0 3 * * *` for 3 o'clock every night. Change it in params.yaml; null never runs by "
+                        "the clock.") from None
     try:
         return _times(schedule, now)
     except ValueError:  # it gives up looking after some decades
-        raise UserError(f"`retrain.cron` is {retrain.cron!r}, a time that never comes. Change it in params.yaml; null "
-                        "never runs by the clock.") from None
+        raise UserError(f"`retrain.cron` is {retrain.cron!r}, a time that never comes. Change it in "
+                        "params.yaml; null never runs by the clock.") from None
 
 
 def _times(schedule: "CronSchedule", now: datetime) -> list[datetime]:
+    import asyncio
+
     # In a thread of its own: where this is called from a flow, an event loop may be running already.
     with ThreadPoolExecutor(1) as thread:
         found = thread.submit(asyncio.run, schedule.get_dates(KEPT, now)).result()
@@ -77,7 +81,7 @@ def _times(schedule: "CronSchedule", now: datetime) -> list[datetime]:
 
 
 def _kept(file: Path, asked: list[str]) -> tuple[datetime, list[datetime]]:
-    """From when on, and which times were worked out for what is asked; none where the file does not tell."""
+    """Return when the kept times were worked out, and the times; NEVER and none without them."""
     try:
         return _read(file, tuple(asked), file.stat().st_mtime_ns)
     except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: Prefect is asked again

@@ -1,7 +1,7 @@
-"""Whether a retraining is due: how many judgements arrived since the champion's snapshot, and when the clock is next.
+"""Decide whether a retraining is due: count the judgements that arrived since the champion's snapshot.
 
-Pages and the command line ask this all the time, so it looks at names of batches and opens no rows: batches never
-change, and neither does the snapshot of a run.
+Pages and the command line ask this all the time, so only names of batches are looked at and no rows are
+opened: batches never change, and neither does the snapshot of a run.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ DEMONSTRATION = "demonstration"
 
 @dataclass(frozen=True)
 class Due:
-    """Whether a run that nobody asked for should run now."""
+    """The answer: should a run start without a person's request?"""
 
     new_comparisons: int
     """Judgements that arrived since the champion's snapshot."""
@@ -50,31 +50,34 @@ class Due:
     enough: bool
     """Whether a run would learn something."""
     why: str
-    """In a sentence."""
+    """One sentence with the counts."""
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """What `due` knows of a batch."""
+    """One arrived batch, as far as `due` needs it."""
 
     digest: str
-    """Of its rows: snapshots name those, and not the correction that brought them."""
+    """Digest of its rows: snapshots name rows, and not the correction that brought them."""
     judgements: int
     added: str
 
 
 @dataclass(frozen=True)
-class Learned:
-    """A run whose snapshot is known."""
+class RunData:
+    """The data that a run was trained on."""
 
     run: str
     created: str
     batches: frozenset[str] | None
-    """Digests of rows as they arrived, whatever the snapshot left out of them; None where it cannot be read."""
+    """Digests of the batches as they arrived, also where the snapshot left rows out; None if unreadable."""
 
 
 def due(home: Home) -> Due:
-    """Look at what has arrived. Raises UserError for broken parameters, and StoreGone where MLflow's store is away."""
+    """Compare what has arrived with the champion's snapshot.
+
+    Raises UserError for broken parameters, and StoreGone where MLflow's store is away.
+    """
     params = _params(home.root, _changed(home.root / "params.yaml"))
     champion, last = _champion(home, params.promote.model_name), _last_conclusive(home)
     batches = _arrived(home) if ADDED in params.snapshot.sources else {}
@@ -85,7 +88,7 @@ def due(home: Home) -> Due:
                next_scheduled(home, params.retrain), enough, why)
 
 
-def _verdict(params: Params, new: int, unseen: int, champion: Learned | None, last: Learned | None,
+def _verdict(params: Params, new: int, unseen: int, champion: RunData | None, last: RunData | None,
              changed: str | None) -> tuple[bool, str]:
     needed = params.retrain.min_new_comparisons
     if champion is None and last is None:
@@ -96,26 +99,30 @@ def _verdict(params: Params, new: int, unseen: int, champion: Learned | None, la
         return False, f"nothing new since run {last.run}, which had the same data"
     if last and unseen < min(needed, new):
         # Otherwise, once a champion is hard to beat, every single judgement would start a run.
-        return False, f"{unseen:,} new comparisons since run {last.run}, which gave no champion; {needed:,} are needed"
-    since = f"since the champion's snapshot (run {champion.run})" if champion else "and there is no champion yet"
+        return False, (f"{unseen:,} new comparisons since run {last.run}, which gave no champion; "
+                       f"{needed:,} are needed")
+    since = "and there is no champion yet"
+    if champion:
+        since = f"since the champion's snapshot (run {champion.run})"
     return new >= needed, f"{new:,} new comparisons {since}; {needed:,} are needed"
 
 
-def _count(home: Home, batches: Mapping[str, Arrived], learned: Learned | None) -> int:
-    """Judgements in batches that a run's snapshot does not hold."""
+def _count(home: Home, batches: Mapping[str, Arrived], learned: RunData | None) -> int:
+    """Count the judgements in batches that a run's snapshot does not hold; all of them without a run."""
     if learned is None:
         return sum(batch.judgements for batch in batches.values())
     if learned.batches is None:
         return sum(batch.judgements for batch in batches.values() if batch.added >= learned.created)
     missing = [batch for batch in batches.values() if batch.digest not in learned.batches]
+    # A batch that was there before the run, and that the snapshot leaves out, may have lost rows to removals.
     older = frozenset(batch.digest for batch in missing if batch.added < learned.created and batch.judgements)
-    return sum(batch.judgements for batch in missing if batch.digest not in older) + (
-        _left(home.preferences, older, len(batches)) if older else 0)
+    newer = sum(batch.judgements for batch in missing if batch.digest not in older)
+    return newer + (_left(home.preferences, older, len(batches)) if older else 0)
 
 
 @lru_cache(maxsize=4)
 def _left(folders: Folders, digests: frozenset[str], _arrivals: int) -> int:
-    """Judgements of these batches that are still in use: a snapshot does not hold a batch of which nothing is."""
+    """Count judgements of these batches that are not removed; snapshots lack a batch that is all removed."""
     known = arrivals(folders)
     gone, total = removed_rows(folders, known), 0
     for arrival in known:
@@ -130,12 +137,13 @@ _batches: dict[Path, dict[str, Arrived]] = {}
 
 
 def _arrived(home: Home) -> Mapping[str, Arrived]:
-    """All batches by the names of their folders; each file is read once."""
+    """Return all batches by folder name; each batch file is read once."""
     folder = home.preferences.arrived
     try:
-        names = {entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir()}
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except FileNotFoundError:
         return {}
+    names = {entry.name for entry in entries if entry.is_dir()}
     known = _batches.setdefault(folder, {})
     for name in names - known.keys():
         with contextlib.suppress(FileNotFoundError):  # on its way
@@ -148,7 +156,7 @@ def _arrived(home: Home) -> Mapping[str, Arrived]:
     return known
 
 
-def _champion(home: Home, model: str) -> Learned | None:
+def _champion(home: Home, model: str) -> RunData | None:
     database = home.folder / "mlflow.db"
     local = home.tracking_uri == f"sqlite:///{database}"
     if local and not is_there(database):
@@ -159,7 +167,7 @@ def _champion(home: Home, model: str) -> Learned | None:
 
 
 @lru_cache(maxsize=4)
-def _champion_at(home: Home, model: str, _when: int) -> Learned | None:
+def _champion_at(home: Home, model: str, _when: int) -> RunData | None:
     from mlflow.exceptions import MlflowException
 
     from plumbline.tracking.registry import ABSENT
@@ -178,11 +186,11 @@ def _champion_at(home: Home, model: str, _when: int) -> Learned | None:
     found = _learned(home, run)
     if found:
         return found
-    return Learned(run, created, _batches_in(_cached_manifest(home, version.tags.get("snapshot", ""))))
+    return RunData(run, created, _batches_in(_cached_manifest(home, version.tags.get("snapshot", ""))))
 
 
-def _last_conclusive(home: Home) -> Learned | None:
-    """The newest run here with params.yaml as it is that came to its end, or that a gate stopped."""
+def _last_conclusive(home: Home) -> RunData | None:
+    """Return the newest run here, with params.yaml unmodified, that finished or that a gate stopped."""
     try:
         names = sorted((entry.name for entry in os.scandir(home.runs)), reverse=True)
     except FileNotFoundError:
@@ -206,7 +214,7 @@ def _conclusive(folder: Path, _when: int) -> bool:
 
 
 def refused(folder: Path, record: RunRecord) -> bool:
-    """Whether a gate stopped the run."""
+    """Return True if a gate stopped the run."""
     gate = folder / "reports/reward/gate.json"
     if record.status != "failed" or not gate.exists():
         return False
@@ -217,7 +225,7 @@ def refused(folder: Path, record: RunRecord) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _learned(home: Home, run: str) -> Learned | None:
+def _learned(home: Home, run: str) -> RunData | None:
     folder = workspace_of(home, run)
     manifest = folder / "data/snapshot" / MANIFEST if folder else None
     if folder is None or manifest is None or not manifest.exists():
@@ -226,22 +234,24 @@ def _learned(home: Home, run: str) -> Learned | None:
         created = read_record(folder).created
     except (UserError, FileNotFoundError):  # MLflow knows as much of the champion's run
         return None
-    return Learned(run, created, _batches_in(manifest))
+    return RunData(run, created, _batches_in(manifest))
 
 
 def _cached_manifest(home: Home, snapshot: str) -> Path | None:
-    """A snapshot's manifest in DVC's cache, for a run whose workspace is gone."""
+    """Return a snapshot's manifest in DVC's cache, for a run whose workspace is gone."""
     names = cached_listing(home.cache, snapshot) if snapshot else None
     file = cached_file(home.cache, names[MANIFEST]) if names and MANIFEST in names else None
     return file if file and file.exists() else None
 
 
 def _batches_in(manifest: Path | None) -> frozenset[str] | None:
-    return frozenset(batch.whole or batch.digest for batch in manifest_in(manifest).batches) if manifest else None
+    if manifest is None:
+        return None
+    return frozenset(batch.whole or batch.digest for batch in manifest_in(manifest).batches)
 
 
-def _changed_source(home: Home, params: Params, last: Learned | None) -> str | None:
-    """A file or folder among the sources that is newer than the last run."""
+def _changed_source(home: Home, params: Params, last: RunData | None) -> str | None:
+    """Return the first source, a file or folder, that is newer than the last run."""
     since = datetime.fromisoformat(last.created).timestamp() if last else 0.0
     for source in params.snapshot.sources:
         if source in (ADDED, SIMULATED) or source.startswith(HUB):
@@ -258,7 +268,7 @@ def _params(root: Path, _when: int) -> Params:
 
 
 def _changed(file: Path) -> int:
-    """When a file was last written, in nanoseconds; 0 where there is none, which the caller reports in its own way."""
+    """Return a file's modification time in nanoseconds; 0 if missing, which callers report themselves."""
     try:
         return file.stat().st_mtime_ns
     except FileNotFoundError:

@@ -15,7 +15,6 @@ from plumbline.notify.notices import notify
 from plumbline.notify.prefect_events import RUN_FAILED
 from plumbline.project.flow_processes import note_flow
 from plumbline.project.home import Home, enter, find_home
-from plumbline.retraining.due import due
 from plumbline.runs.workspace import Request
 from plumbline.tracking.outbox import patiently
 from plumbline.whole_file import write_whole
@@ -54,6 +53,8 @@ def decide(request: Request) -> tuple[Request, str | None]:
     note_flow(home)
     if request.trigger not in (BY_THE_CLOCK, BY_NEW_PREFERENCES):
         return request, None
+    from plumbline.retraining.due import due  # imports numpy, and `plumbline runs` does not need it
+
     try:
         found = patiently(home, lambda: due(home))
     except UserError as error:

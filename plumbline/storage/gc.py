@@ -1,9 +1,11 @@
-"""`plumbline gc`: free what nothing needs any more, and keep what champion, newest runs, pins and running runs need.
+"""`plumbline gc`: free what nothing needs any more, and keep what champion, newest runs, pins and running
+runs need.
 
-`data/batches` is never touched. First comes a plan, which `--dry-run` prints; carrying it out deletes one thing at a
-time, folders by a rename first, and bytes after the last thing that names them, so that an interrupted gc leaves
-everything usable and the next one goes on. The small records in MLflow stay as long as anything refers to them
-(`gc_records`); bytes that were pushed to a DVC remote come back with `plumbline restore`.
+`data/batches` is never touched. First comes a plan, which `--dry-run` prints; carrying it out deletes one
+thing at a time, folders by a rename first, and bytes after the last thing that names them, so that an
+interrupted gc leaves everything usable and the next one goes on. The small records in MLflow stay as long as
+anything refers to them (`gc_mlflow`); bytes that were pushed to a DVC remote come back with `plumbline
+restore`.
 """
 
 import contextlib
@@ -17,8 +19,7 @@ from plumbline.project.home import Home
 from plumbline.project.locks import GC_LOCK, file_lock
 from plumbline.project.run_record import run_folders
 from plumbline.runs.restore import OLD
-from plumbline.storage import gc_cache
-from plumbline.storage import gc_mlflow as gc_records
+from plumbline.storage import gc_cache, gc_mlflow
 from plumbline.storage.gc_leftovers import leftovers
 from plumbline.storage.gc_needed import needed
 
@@ -27,7 +28,7 @@ KEPT_RUNS = 10
 
 @dataclass
 class Freed:
-    """One kind of thing that goes."""
+    """What gc frees of one kind: workspaces, files of the cache, runs in MLflow, leftovers."""
 
     what: str
     count: int
@@ -37,45 +38,46 @@ class Freed:
 
 
 @dataclass
-class Plan:
-    """What stays, and what goes."""
+class GcPlan:
+    """What gc keeps and what it deletes."""
 
     kept: dict[str, str]
-    """Runs that stay, and why."""
+    """Runs that stay, each with the reason."""
     runs: list[str]
     """Runs that go."""
     lost: list[str]
     """Registered versions whose bytes go; where a remote has them, `plumbline restore` brings them back."""
-    records: gc_records.Records
+    records: gc_mlflow.UnreferencedRecords
     leftovers: list[Path]
     freed: list[Freed]
 
 
-def make_plan(home: Home, newest: int = KEPT_RUNS, keep: Sequence[str] = ()) -> Plan:
-    """Find out what nothing needs. Raises UserError when MLflow cannot say which versions have an alias."""
+def make_plan(home: Home, newest: int = KEPT_RUNS, keep: Sequence[str] = ()) -> GcPlan:
+    """List what nothing needs. Raises UserError if MLflow cannot tell which versions have an alias."""
     live = needed(home, newest, keep)
     going = [folder for folder in run_folders(home) if folder.name not in live.runs]
     dead = gc_cache.unneeded(home, live.digests)
-    records = gc_records.unreferenced(home, going)
+    records = gc_mlflow.unreferenced(home, going)
     rest = leftovers(home, live)
     lost = [name for name, md5 in live.other_versions.items() if md5 in dead]
+    artifacts = sum(map(_size, records.folders(home)))
     freed = [
         Freed("workspaces", len(going), sum(map(_size, going)), [folder.name for folder in going]),
         Freed("files of the cache", len(dead), sum(dead.values())),
-        Freed("runs in MLflow", len(records.runs), sum(map(_size, records.folders(home))), sorted(records.runs)),
+        Freed("runs in MLflow", len(records.runs), artifacts, sorted(records.runs)),
         Freed("leftovers", len(rest), sum(map(_size, rest)), [str(path) for path in rest]),
     ]
-    return Plan(live.runs, [folder.name for folder in going], lost, records, rest, freed)
+    return GcPlan(live.runs, [folder.name for folder in going], lost, records, rest, freed)
 
 
-def collect(home: Home, newest: int = KEPT_RUNS, keep: Sequence[str] = ()) -> Plan:
-    """Delete what nothing needs; returns what it was. Raises UserError as `make_plan`, before anything is deleted."""
+def collect(home: Home, newest: int = KEPT_RUNS, keep: Sequence[str] = ()) -> GcPlan:
+    """Delete what nothing needs and return the plan. Raises UserError as `make_plan`, before any deletion."""
     with file_lock(home.folder / GC_LOCK):
         plan = make_plan(home, newest, keep)
-        gc_records.delete(home, plan.records)
+        gc_mlflow.delete(home, plan.records)
         for path in plan.leftovers:
             _remove(path)
-        # What a run needs is known from its workspace: so the workspaces go before the bytes that only they name.
+        # What a run needs is known from its workspace: workspaces go before the bytes that only they name.
         for run in plan.runs:
             _remove(home.runs / run)
         gc_cache.sweep(home, lambda: needed(home, newest, keep).digests)
@@ -89,7 +91,7 @@ def _size(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """Delete a file or folder; half of a folder is never seen under its name."""
+    """Delete a file or folder, by a rename first: no reader ever sees half of a folder."""
     with contextlib.suppress(FileNotFoundError):
         aside = path.parent / f"{OLD}{path.name}-{secrets.token_hex(3)}"
         path.rename(aside)

@@ -1,8 +1,9 @@
 """The part of `plumbline gc` that frees the DVC cache, also while runs are going on.
 
-A run that is going on may commit a stage, or restore one, at any moment, and what it then needs is in no dvc.lock yet.
-Both happen under the DVC lock of its workspace. So unneeded files are moved aside in small portions, under the locks of
-all workspaces that are in use, and each time what is needed is read again; what was moved aside is deleted at leisure.
+A run that is going on may commit a stage, or restore one, at any moment, and what it then needs is in no
+dvc.lock yet. Both happen under the DVC lock of its workspace. So unneeded files are moved aside in small
+portions, under the locks of all workspaces that are in use, and each time what is needed is read again; what
+was moved aside is deleted at leisure.
 """
 
 import contextlib
@@ -22,18 +23,21 @@ from plumbline.project.run_record import raw_record, run_folders
 
 TRASH = "trash"
 PORTION = 1000
-"""Files moved aside under one lock, in some tens of milliseconds; DVC gives up on its lock after three seconds."""
+"""Files moved aside under one lock: tens of milliseconds, and DVC waits three seconds for a lock."""
 LOCK_SECONDS = 60.0
 
 
 def unneeded(home: Home, digests: set[str]) -> dict[str, int]:
-    """The files of the cache that none of these digests needs, with their sizes."""
+    """Return the digests of the cache's files that none of `digests` needs, with their sizes in bytes."""
     live = _with_files(home, digests)
     return {digest: size for digest, size in _cached(home) if digest not in live}
 
 
 def sweep(home: Home, needed: Callable[[], set[str]]) -> None:
-    """Delete them. Raises UserError when a run does not give its lock back in time; then some are left for later."""
+    """Delete the files of the cache that `needed()` does not name.
+
+    Raises UserError when a run does not give its lock back in time; the rest is left for the next gc.
+    """
     trash = home.folder / TRASH
     shutil.rmtree(trash, ignore_errors=True)  # of a sweep that was killed
     trash.mkdir(parents=True)
@@ -42,7 +46,7 @@ def sweep(home: Home, needed: Callable[[], set[str]]) -> None:
     waiting = iter(list(unneeded(home, live)))
     while portion := list(islice(waiting, PORTION)):
         with _locked(home):
-            # Whatever was going on since, be it at its end by now.
+            # Runs that were running at any time since the sweep began, even if they have ended by now.
             since = [home.root, *(folder for folder in run_folders(home) if folder not in ended)]
             spared = _with_files(home, {md5 for folder in since for md5 in outputs_of(folder).values()})
             for digest in portion:
@@ -59,27 +63,27 @@ def _cached(home: Home) -> Iterator[tuple[str, int]]:
 
 
 def _with_files(home: Home, digests: set[str]) -> set[str]:
-    """The digests with those of everything inside the folders among them."""
+    """Return the digests, and those of all files inside the folders among them."""
     inside = {name for digest in digests if digest.endswith(".dir")
               for name in (cached_listing(home.cache, digest) or {}).values()}
     return digests | inside
 
 
 def _in_use(home: Home) -> list[Path]:
-    """The DVC repositories that may be written to: the checkout, and the workspaces of runs that are going on."""
+    """Return the DVC repositories that may be written to: the checkout, and workspaces of running runs."""
     return [home.root, *filter(_may_be_going_on, run_folders(home))]
 
 
 def _may_be_going_on(folder: Path) -> bool:
     try:
         return raw_record(folder).status == "running"
-    except UserError:  # damaged: nobody knows
+    except UserError:  # damaged: it may be running
         return True
 
 
 @contextmanager
 def _locked(home: Home) -> Iterator[None]:
-    """Hold DVC's lock of everything that is in use."""
+    """Hold the DVC locks of all repositories in use."""
     from dvc.lock import LockError
     from dvc.repo import Repo
 
@@ -94,12 +98,13 @@ def _locked(home: Home) -> Iterator[None]:
                 return
         except LockError as error:
             if time.monotonic() > deadline:
-                raise UserError("A run is writing to the cache and has not given its lock back for a minute. What else "
-                                "goes is gone; run `plumbline gc` again for the rest of the cache.") from error
+                raise UserError("A run is writing to the cache and has not given its lock back for a minute. "
+                                "What else goes is gone; run `plumbline gc` again for the rest of the cache."
+                                ) from error
 
 
 def _forget_runs(home: Home) -> None:
-    """Delete what DVC remembers of stages whose outputs are gone; they would only be looked at in vain."""
+    """Delete entries of DVC's run cache whose outputs are gone: DVC would look for them in vain."""
     for entry in (home.cache / "runs").glob("??/*/*"):
         with contextlib.suppress(FileNotFoundError):
             outs = entry.read_text(encoding="utf-8").partition("\nouts:")[2]

@@ -1,4 +1,4 @@
-"""What can be made again, or was left behind: checkpoints, imports, indexes, and drafts of what was interrupted."""
+"""Find what can be made again, or was left behind: checkpoints, imports, indexes, unfinished drafts."""
 
 import contextlib
 import json
@@ -19,14 +19,14 @@ SNAPSHOTS = ("data/snapshot", "data/prepared")
 
 
 def leftovers(home: Home, live: Needed) -> list[Path]:
-    """Everything of that kind which nothing needs and which is a day old."""
+    """Return the leftovers that nothing needs and that are at least a day old."""
     digests = _batches(home, live)
     found = [*_checkpoints(home, live), *_imports(home, digests), *_indexes(home, digests), *_drafts(home)]
     return sorted(path for path in found if time.time() - _touched(path) > DAY_SECONDS)
 
 
 def _checkpoints(home: Home, live: Needed) -> Iterator[Path]:
-    """A checkpoint belongs to a run that has not finished; without any of those nothing goes on from it."""
+    """Yield the checkpoints, unless a run that stays is unfinished and may resume from one."""
     if not live.unfinished:
         yield from home.scratch.glob("*")
 
@@ -61,7 +61,7 @@ def _drafts(home: Home) -> Iterator[Path]:
 
 
 def _batches(home: Home, live: Needed) -> set[str]:
-    """The digests of the batches that snapshots of runs that stay hold, and of all that arrived."""
+    """Return the digests of all batches that arrived, and of those in snapshots of runs that stay."""
     found = {arrival.batch.digest for arrival in readable_arrivals(home.preferences)[0]}
     for folder in (home.root, *(home.runs / run for run in live.runs)):
         for snapshot in SNAPSHOTS:
@@ -73,5 +73,5 @@ def _batches(home: Home, live: Needed) -> set[str]:
 
 
 def _touched(path: Path) -> float:
-    """When something in a folder was last written, or a file."""
+    """Return the modification time of a file, or of the newest file in a folder, in seconds."""
     return max((file.stat().st_mtime for file in (path, *path.rglob("*"))), default=0.0)

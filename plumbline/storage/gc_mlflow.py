@@ -1,9 +1,9 @@
 """The part of `plumbline gc` that frees MLflow: runs that nothing refers to.
 
-Records are small, and lineage is made of them. So the records of a run that goes stay if it registered a version, or if
-a run that stays reuses one of its stages, or again one of such a run. What is left, mostly runs that failed or that
-were tried and given up, is deleted with its artifacts, unless a server keeps the store: there it is marked as deleted,
-and `mlflow gc` on the server's machine frees it.
+Records are small, and lineage is made of them. So the records of a run that goes stay if it registered a
+version, or if a run that stays reuses one of its stages, or again one of such a run. What is left, mostly
+runs that failed or that were tried and given up, is deleted with its artifacts, unless a server keeps the
+store: there it is marked as deleted, and `mlflow gc` on the server's machine frees it.
 """
 
 import shutil
@@ -28,7 +28,7 @@ PIPELINE_RUN = "plumbline.pipeline_run"
 
 
 @dataclass(frozen=True)
-class Records:
+class UnreferencedRecords:
     """MLflow runs, and their models, that nothing refers to."""
 
     whole: set[str] = field(default_factory=set)
@@ -38,21 +38,22 @@ class Records:
 
     @property
     def runs(self) -> set[str]:
-        """Of both kinds."""
+        """Pipeline runs and runs of stages."""
         return self.whole | self.stages
 
     def folders(self, home: Home) -> list[Path]:
-        """Where their files are on this machine."""
+        """Return the folders of their artifacts on this machine."""
         return [folder for run in self.runs if (folder := home.artifacts / run).is_dir()]
 
 
-def unreferenced(home: Home, going: Sequence[Path]) -> Records:
-    """The records of the runs that go that nothing refers to; none while something waits to be delivered."""
+def unreferenced(home: Home, going: Sequence[Path]) -> UnreferencedRecords:
+    """Return the records of `going` workspaces that nothing refers to; none while the outbox has some."""
     parents = {record.mlflow_run for folder in going if (record := raw_record(folder)).mlflow_run}
     if not parents or pending(home):
-        return Records()
+        return UnreferencedRecords()
     store = MlflowStore(home)
-    whole: dict[str, Run] = {run.info.run_id: run for run in _pages(store, f"tags.`{TRIGGER}` != ''")}
+    pipeline_runs = _pages(store, f"tags.`{TRIGGER}` != ''")
+    whole: dict[str, Run] = {run.info.run_id: run for run in pipeline_runs}
     stages: dict[str, list[Run]] = {}
     for run in _pages(store, f"tags.`{PARENT}` != ''"):
         stages.setdefault(run.data.tags[PARENT], []).append(run)
@@ -61,7 +62,8 @@ def unreferenced(home: Home, going: Sequence[Path]) -> Records:
     stays = {parent for parent, run in whole.items() if parent not in parents
              or run.data.tags.get(PIPELINE_RUN) in registered}
     waits = list(stays)
-    while waits:  # what they reuse was made by runs whose records stay as well
+    # What a run that stays has reused was made by other runs: their records stay as well, and so on.
+    while waits:
         tags = whole[waits.pop()].data.tags
         for name, value in tags.items():
             made_by = belongs.get(value) if name.startswith("stage.") else None
@@ -71,14 +73,14 @@ def unreferenced(home: Home, going: Sequence[Path]) -> Records:
     goes = {parent for parent in parents if parent in whole and parent not in stays}
     found = [stage for parent in goes for stage in stages.get(parent, [])]
     models = {output.model_id for stage in found for output in stage.outputs.model_outputs}
-    return Records(goes, {stage.info.run_id for stage in found}, models)
+    return UnreferencedRecords(goes, {stage.info.run_id for stage in found}, models)
 
 
-def delete(home: Home, records: Records) -> None:
-    """Delete them: models, then runs of stages, then those of whole runs, by which the others are found."""
+def delete(home: Home, records: UnreferencedRecords) -> None:
+    """Delete models, then runs of stages, then pipeline runs: by those an interrupted gc finds the rest."""
     store = MlflowStore(home)
     if home.tracking_uri.startswith("sqlite"):
-        # What `mlflow gc` does; the command itself would also purge whatever else the user has in MLflow's trash.
+        # What `mlflow gc` does; the command would also purge whatever else the user has in MLflow's trash.
         backend = store.client._tracking_client.store
         purge_model, purge_run = backend._hard_delete_logged_model, backend._hard_delete_run
     else:
@@ -93,11 +95,11 @@ def delete(home: Home, records: Records) -> None:
 
 
 def _nothing(_name: str) -> None:
-    """A server keeps the store: whoever has its machine purges what is marked as deleted."""
+    """Purge nothing: on a server's store, `mlflow gc` on its machine purges what is marked as deleted."""
 
 
 def _registered(home: Home, store: MlflowStore) -> set[str]:
-    """The pipeline runs that registered a version."""
+    """Return the ids of the pipeline runs that registered a version."""
     from plumbline.tracking.registry import Registry
 
     registry = Registry(store, load_params(home.root).promote.model_name)

@@ -1,4 +1,4 @@
-"""What must stay: which runs, and the digests of everything that they, the aliases and the data are made of."""
+"""Find what gc must keep: runs, and the digests that runs, aliases and data are made of."""
 
 import contextlib
 import os
@@ -23,20 +23,20 @@ UNFINISHED = ("failed", "cancelled", "killed")
 
 @dataclass(frozen=True)
 class Needed:
-    """What must stay."""
+    """What gc must keep."""
 
     runs: dict[str, str]
     """Runs with a workspace on this machine, and why each stays."""
     digests: set[str]
-    """Of files and folders; a folder stands for all that it holds."""
+    """Digests of files and folders; a folder stands for all that it holds."""
     other_versions: dict[str, str]
-    """Registered versions without an alias, with their digests: they stay only if a run that stays has them."""
+    """Registered versions without an alias, with their digests: kept only if a run that stays has them."""
     unfinished: bool
-    """Whether a run that stays may go on from a checkpoint."""
+    """True if a run that stays may resume from a checkpoint."""
 
 
 def needed(home: Home, newest: int, keep: Sequence[str]) -> Needed:
-    """Find out. Raises UserError when MLflow cannot be asked, or for a run in `keep` that does not exist."""
+    """Collect what must stay. Raises UserError if MLflow is away, or for an unknown run in `keep`."""
     runs = _kept_runs(home, newest, keep)
     digests = _tracked(home)
     others: dict[str, str] = {}
@@ -47,7 +47,7 @@ def needed(home: Home, newest: int, keep: Sequence[str]) -> Needed:
         digests.add(md5)
         if workspace_of(home, run):
             runs.setdefault(run, f"it registered version {number}, the {' and '.join(aliases)}")
-        else:  # of another machine, or gone before: what is here of it stays
+        else:  # no workspace here (another machine's run, or deleted): its outputs in the cache still stay
             with contextlib.suppress(UserError), recorded(home, run) as found:
                 digests |= set(found.outputs.values())
     for run in runs:
@@ -79,7 +79,7 @@ def _kept_runs(home: Home, newest: int, keep: Sequence[str]) -> dict[str, str]:
 
 
 def _may_go_on(folder: Path) -> bool:
-    """Whether a run may go on from a checkpoint."""
+    """Return True if a run may resume from a checkpoint, also if its record is damaged."""
     try:
         return raw_record(folder).status in ("running", *UNFINISHED)
     except UserError:
@@ -87,7 +87,7 @@ def _may_go_on(folder: Path) -> bool:
 
 
 def _versions(home: Home) -> list[tuple[int, str, tuple[str, ...], str]]:
-    """All versions: number, run, aliases, digest."""
+    """Return all registered versions as (number, run, aliases, digest)."""
     try:
         registry = Registry.open(home, load_params(home.root).promote.model_name)
         return [(number, run, aliases, version.md5) for number, run, aliases in registry.versions()
@@ -95,12 +95,12 @@ def _versions(home: Home) -> list[tuple[int, str, tuple[str, ...], str]]:
     except Exception as error:
         if isinstance(error, UserError) or not is_away(error):
             raise
-        raise UserError(f"MLflow at {home.tracking_uri} does not answer, so nobody knows which versions have an alias. "
-                        "Nothing was deleted.") from error
+        raise UserError(f"MLflow at {home.tracking_uri} does not answer, so nobody knows which versions "
+                        "have an alias. Nothing was deleted.") from error
 
 
 def _tracked(home: Home) -> set[str]:
-    """All that DVC tracks in the checkout: batches, what was added by hand, pipelines in any folder."""
+    """Return the digests that DVC tracks in the checkout: batches, files, pipelines in any folder."""
     found = set()
     for place, folders, files in os.walk(home.root):
         folder = Path(place)
@@ -111,6 +111,7 @@ def _tracked(home: Home) -> set[str]:
                 outs = YAML(typ="safe").load(file.read_text(encoding="utf-8"))["outs"]
                 found |= {str(out["md5"]) for out in outs if "md5" in out}
             except (YAMLError, KeyError, TypeError):
-                raise UserError(f"{file} is no file of DVC's that can be read, so nobody knows what it needs. Nothing "
-                                "was deleted. Repair it (`git checkout` knows an older one), or delete it.") from None
+                raise UserError(f"{file} is no file of DVC's that can be read, so nobody knows what it "
+                                "needs. Nothing was deleted. Repair it (`git checkout` knows an older one), "
+                                "or delete it.") from None
     return found

@@ -1,4 +1,4 @@
-"""Move what runs hold between this machine's cache and the DVC remotes: `plumbline push`, `plumbline pull`."""
+"""Move what runs hold between this machine's cache and DVC remotes: `plumbline push` and `pull`."""
 
 import contextlib
 import secrets
@@ -19,26 +19,26 @@ from plumbline.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did."""
+    """Counts of one push."""
 
     things: int
     """Batches, and outputs of runs."""
     files: int
     """Files that the remote did not have yet."""
     size: int
-    """Their bytes."""
+    """Bytes of those files."""
     left_out: list[str]
     """What could not be pushed, because the cache does not hold it."""
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did."""
+    """Names of what one pull brought and what it could not find."""
 
     fetched: list[str]
-    """What is whole in the cache now and was not before."""
+    """Batches and outputs that are whole in the cache now and were not before."""
     missing: list[str]
-    """What no remote has."""
+    """Batches and outputs that no remote has."""
 
 
 def push(home: Home, run: str | None, remote: str | None) -> Pushed:
@@ -56,9 +56,11 @@ def push(home: Home, run: str | None, remote: str | None) -> Pushed:
             things |= _named(folder.name, outputs_of(folder))
     left_out = sorted(name for name, digest in things.items() if storage.lacking([digest]))
     if run and left_out:
-        raise UserError(f"The run cannot be pushed whole: the cache {home.cache} lacks {len(left_out)} of its outputs, "
-                        f"such as {left_out[0]}. `plumbline pull {run}` brings back what a remote has.")
-    files, size = storage.push({digest for name, digest in things.items() if name not in set(left_out)}, remote)
+        raise UserError(f"The run cannot be pushed whole: the cache {home.cache} lacks {len(left_out)} of "
+                        f"its outputs, such as {left_out[0]}. `plumbline pull {run}` brings back what a "
+                        "remote has.")
+    held = {digest for name, digest in things.items() if name not in left_out}
+    files, size = storage.push(held, remote)
     return Pushed(len(things) - len(left_out), files, size, left_out)
 
 
@@ -85,7 +87,8 @@ def pull(home: Home, run: str | None) -> Pulled:
 
 
 def _batches(home: Home) -> dict[str, str]:
-    return {folder.relative_to(home.root).as_posix(): digest for folder, digest in tracked_batches(home).items()}
+    batches = tracked_batches(home).items()
+    return {folder.relative_to(home.root).as_posix(): digest for folder, digest in batches}
 
 
 def _named(run: str, outputs: Mapping[str, str]) -> dict[str, str]:
@@ -93,7 +96,7 @@ def _named(run: str, outputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _behind_aliases(home: Home) -> dict[str, str]:
-    """The champion, its challenger and its predecessor: their models, and the runs that made them."""
+    """Return models of champion, challenger and predecessor, and outputs of the runs that made them."""
     registry = Registry.open(home, load_params(home.root).promote.model_name)
     things = {}
     for number, run, aliases in registry.versions():
@@ -106,7 +109,7 @@ def _behind_aliases(home: Home) -> dict[str, str]:
 
 
 def _check_out_batches(home: Home, missing: set[str]) -> None:
-    """Lay the batches that came beside their .dvc files, each whole or not at all; what is there is never touched."""
+    """Put pulled batches beside their .dvc files, each whole or not at all; leave existing folders."""
     for folder, digest in tracked_batches(home).items():
         if not folder.exists() and folder.relative_to(home.root).as_posix() not in missing:
             draft = folder.parent / f"{NEW}{folder.name}-{secrets.token_hex(3)}"
