@@ -1,9 +1,8 @@
 """Prefect's server for the time of one command, started the moment the command starts and gone when it ends.
 
 Prefect starts one by itself, too late and in our process group: after all imports, and Ctrl-C would take the
-server away before the flow could report to it. This one gets a session of its own, and a shell that ends it
-as soon as this process is gone, however it went: the shell waits for the end of a pipe that only this process
-holds open. It obeys nobody but this process and its children, who alone know its key.
+server away before the flow could report to it. This one leads a session of its own, and ends with this process
+however that ends. Only this process and its children know its key.
 """
 
 import atexit
@@ -11,7 +10,6 @@ import gc
 import os
 import secrets
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -20,11 +18,11 @@ import urllib.request
 from plumbline.errors import UserError
 from plumbline.notify.prefect_events import unreachable
 from plumbline.project.home import Home
+from plumbline.project.processes import end_group, start_bound
 from plumbline.project.service_lock import is_up
 
 API_URL, AUTH = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
 STARTUP_SECONDS = 120
-END_SECONDS = 10
 RESTART_SECONDS = 30
 """How long `plumbline up` may take to start its server again."""
 SERVER_SETTINGS = {
@@ -37,7 +35,6 @@ SERVER_SETTINGS = {
 KEPT_OBJECTS = 50_000
 """How many new objects make Python look for garbage; its default is 700. What an import makes stays, and
 looking for garbage in that is a tenth of a second out of each."""
-UNTIL_PIPE_CLOSES = '"$@" & cat > /dev/null; kill -TERM $! 2> /dev/null; wait'
 
 
 class LocalServer:
@@ -50,11 +47,10 @@ class LocalServer:
         self.api_url = f"http://127.0.0.1:{port}/api"
         self.key = secrets.token_urlsafe(32)
         self.log = home.folder / "prefect" / "server.log"
-        command = ["sh", "-c", UNTIL_PIPE_CLOSES, "sh", sys.executable, "-m", "flows.local_server", str(port)]
-        environment = {**os.environ, **SERVER_SETTINGS, "PREFECT_SERVER_API_AUTH_STRING": self.key}
-        with self.log.open("w", encoding="utf-8") as log:
-            self._shell = subprocess.Popen(command, cwd=home.root, env=environment, stdin=subprocess.PIPE,
-                                           stdout=log, stderr=log, start_new_session=True)
+        command = [sys.executable, "-m", "flows.local_server", str(port)]
+        environment = {**SERVER_SETTINGS, "PREFECT_SERVER_API_AUTH_STRING": self.key}
+        with self.log.open("wb") as log:
+            self._process = start_bound(command, environment, log, home.root)
 
     def wait(self) -> None:
         """Return when the server answers. Raises UserError when it does not."""
@@ -70,13 +66,7 @@ class LocalServer:
 
     def stop(self) -> None:
         """End the server and wait until it has gone."""
-        assert self._shell.stdin is not None
-        self._shell.stdin.close()
-        try:
-            self._shell.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._shell.pid, 9)
-            self._shell.wait()
+        end_group(self._process)
 
 
 def start_local_server(home: Home) -> LocalServer | None:

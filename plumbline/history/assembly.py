@@ -3,7 +3,6 @@ made it.
 """
 
 import re
-import socket
 from collections.abc import Iterable, Mapping
 
 from plumbline.history.facts import SNAPSHOT, UNKNOWN, PipelineFacts, StageFacts, iso, workspace_facts
@@ -11,7 +10,7 @@ from plumbline.history.index import Known
 from plumbline.lineage.records import Run, Step, StepStatus
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.project.home import Home
-from plumbline.project.run_record import Outcome, RunRecord, alive, run_folders, workspace_of
+from plumbline.project.run_record import Outcome, RunRecord, is_gone, run_folders, workspace_of
 
 SINCE = re.compile(r"nothing changed since (\S+)$")
 
@@ -30,7 +29,7 @@ class Assembly:
         record = RunRecord.model_validate(facts.record)
         steps = {name: self._step(record, name, outcome) for name, outcome in record.stages.items()}
         if record.status == "running":
-            if not _may_live(record):
+            if record.pid != UNKNOWN and is_gone(record):
                 record.status = "killed"
             else:
                 steps |= self._ahead(record, going)
@@ -108,11 +107,6 @@ def _union(steps: Mapping[str, Step]) -> dict[str, str]:
 def _snapshot(steps: Mapping[str, Step]) -> str | None:
     """Return the digest of data/snapshot that a stage was given; None if no stage has read it."""
     return next((step.inputs[SNAPSHOT] for step in steps.values() if SNAPSHOT in step.inputs), None)
-
-
-def _may_live(record: RunRecord) -> bool:
-    """True unless the process of a run is known to have ended, which is never known of another machine."""
-    return record.pid == UNKNOWN or record.host != socket.gethostname() or alive(record.pid)
 
 
 def runs_here(home: Home) -> dict[str, Run]:

@@ -1,8 +1,6 @@
 """`run.json`: the request of one run of the pipeline, and the outcomes of its stages."""
 
-import os
 import re
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,10 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from plumbline.errors import UserError
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.masking import masked_setting
+from plumbline.project.processes import ProcessId
 from plumbline.whole_file import write_whole
 
-ZOMBIE, BEGAN = "Z", 19
-"""In /proc/pid/stat, after the process's name: a state, and the place of the time of its beginning."""
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 """When it was made, and a few digits at random. A record may come from a store that others write to, and an
 id becomes a folder: so nothing else is taken for one.
@@ -121,37 +118,8 @@ def workspace_of(home: Home, run: str) -> Path | None:
 
 
 def is_gone(record: RunRecord) -> bool:
-    """True if the process of a run is known to have ended; that of another machine is not."""
-    if record.host != socket.gethostname():
-        return False
-    began = process_began(record.pid)
-    return not alive(record.pid) or (record.pid_began is not None and began is not None and began != record.pid_began)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process of that number exists and has not ended; one that nobody has waited for has."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    fields = _process(pid)
-    return fields is None or fields[0] != ZOMBIE
-
-
-def process_began(pid: int) -> int | None:
-    """When a process began, in ticks since the machine did; None where the system does not tell."""
-    fields = _process(pid)
-    return int(fields[BEGAN]) if fields else None
-
-
-def _process(pid: int) -> list[str] | None:
-    """What Linux says of a process, from its state on: see proc(5), /proc/pid/stat."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
+    """Return True if the process of a run was on this machine and has ended."""
+    return bool(ProcessId(record.pid, record.pid_began, record.host).has_ended())
 
 
 def run_folders(home: Home) -> list[Path]:

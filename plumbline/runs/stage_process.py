@@ -7,7 +7,6 @@ followed while it runs.
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from plumbline.errors import NO_SPACE, DiskFull, GateFailed, UserError
 from plumbline.progress import PROGRESS_FILE
 from plumbline.project.dvc_yaml import StageSpec
 from plumbline.project.home import Home
+from plumbline.project.processes import end_group
 from plumbline.runs.stage_program import FLOW_PID, GIVEN
 from plumbline.runs.stage_record import StageRecord
 
@@ -78,7 +78,7 @@ class Child:
                     time.sleep(LOOK_SECONDS)
                 self._follow(lines, progress)
             except BaseException:
-                end_group(process)
+                end_group(process, GRACE_SECONDS)
                 raise
         if process.returncode:
             raise self._problem(process.returncode)
@@ -143,25 +143,6 @@ class Child:
             return DiskFull(f"a file of stage `{self.stage.name}`")
         return StageFailed(f"Stage `{self.stage.name}` failed with exit status {code}. Its whole log is "
                            f"{self.log}; it ends with:\n{last}", killed=not self.crashed)
-
-
-def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """Ask the process's whole group to end, and kill what is left of it after a few seconds."""
-    _signal_group(process.pid, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < deadline and _signal_group(process.pid, 0):
-        process.poll()
-        time.sleep(0.05)
-    _signal_group(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _signal_group(group: int, what: int) -> bool:
-    try:
-        os.killpg(group, what)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _complete_lines(stream: TextIO) -> list[str]:

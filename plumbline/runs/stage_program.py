@@ -10,10 +10,7 @@ import math
 import os
 import platform
 import shutil
-import signal
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -26,7 +23,8 @@ from plumbline.progress import PROGRESS_FILE, Progress
 from plumbline.project.digests import combined, digests
 from plumbline.project.dvc_yaml import StageSpec, read_stages, stage_params
 from plumbline.project.home import Home, enter, find_home
-from plumbline.project.run_record import DVC_REPRO, alive
+from plumbline.project.processes import end_group_with
+from plumbline.project.run_record import DVC_REPRO
 from plumbline.tracking.store import broken_store
 
 Measured = float | int | str | bool | None
@@ -233,14 +231,7 @@ def _send(line: dict[str, object]) -> None:
 
 
 def _die_with_the_flow() -> None:
-    """End this process group when the flow that started it is gone: kill -9 gives a flow no time to do so."""
+    """End this process group with the flow that started it: nothing else would after `kill -9` of the flow."""
     flow = int(os.environ.get(FLOW_PID, "0"))
-    if not flow:
-        return
-
-    def watch() -> None:
-        while alive(flow):
-            time.sleep(1.0)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
+    if flow:
+        end_group_with(flow)

@@ -7,7 +7,6 @@ restored, not repeated.
 
 import secrets
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from plumbline.config import Params
 from plumbline.project.dvc_yaml import StageSpec, read_stages
 from plumbline.project.home import Home
 from plumbline.project.masking import masked_value
-from plumbline.project.run_record import Outcome, RunRecord, process_began
+from plumbline.project.processes import local_process
+from plumbline.project.run_record import Outcome, RunRecord
 
 CODE = ("plumbline", "tasks", "flows")
 IGNORE = ".dvcignore"
@@ -99,11 +99,12 @@ def _fill(home: Home, folder: Path, params: Params, request: Request, code: GitS
         YAML().dump(_without_secrets(params), out)
     init_dvc(folder, home)
     commit, dirty = code
+    process = local_process(getpid())
     record = RunRecord(id=folder.name, created=created.isoformat(timespec="seconds"), trigger=request.trigger,
                        params_file=request.params_file, settings=request.settings, until=request.until,
                        force=request.force, retry_of=request.retry_of, project=str(home.root),
-                       git_commit=commit, git_dirty=dirty, pid=getpid(), pid_began=process_began(getpid()),
-                       host=socket.gethostname())
+                       git_commit=commit, git_dirty=dirty, pid=process.pid, pid_began=process.began,
+                       host=process.host)
     record.save(folder)
     return Workspace(home, folder, params, record, read_stages(folder))
 

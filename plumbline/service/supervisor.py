@@ -23,9 +23,10 @@ from types import FrameType
 
 from plumbline.errors import UserError
 from plumbline.project.home import Home, enter, find_home
+from plumbline.project.processes import end_group
 from plumbline.project.service_lock import is_up, key_file, only_one, say_api_url
 from plumbline.service.parts import LOCAL, Part, common, make_parts, prefect_url
-from plumbline.service.process import end, kill_marked, start
+from plumbline.service.process import kill_marked, start
 from plumbline.service.state import PartState, PartStatus, ServiceState, forget_state, read_state
 
 LOOK_SECONDS = 1.0
@@ -73,7 +74,7 @@ class Keeping(threading.Thread):
                     other.join()  # it has something to say to this part while it ends
             if self._service.stop.is_set() and self.part.before_end:
                 self.part.before_end()
-            end(process, self.part.end_seconds)
+            end_group(process, self.part.end_seconds)
             if self._service.stop.is_set():
                 break
             self._died(problem)

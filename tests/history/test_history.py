@@ -15,6 +15,7 @@ from plumbline.history.history import History
 from plumbline.project.digests import digest
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home, enter
+from plumbline.project.processes import local_process
 from plumbline.project.run_record import RunRecord, read_record
 from plumbline.tracking.outbox import WRITES
 from plumbline.tracking.recording import Recording
@@ -238,8 +239,11 @@ def test_a_manifest_of_another_version_leaves_its_run_without_batches_and_the_ot
     assert any(run.batches for run in runs.values())
 
 
-@pytest.mark.parametrize(("pid", "status"), [(os.getpid(), "running"), (2**22 + 1, "killed")], ids=["lives", "gone"])
-def test_a_run_on_this_machine_lives_as_long_as_its_process(project: Path, tmp_path: Path, pid: int, status: str):
+@pytest.mark.parametrize(("pid", "began", "status"), [
+    (os.getpid(), local_process(os.getpid()).began, "running"), (os.getpid(), None, "running"),
+    (os.getpid(), 1, "killed"), (2**22 + 1, None, "killed")], ids=["lives", "of before", "number given again", "gone"])
+def test_a_run_on_this_machine_lives_as_long_as_its_process(project: Path, tmp_path: Path, pid: int, began: int | None,
+                                                            status: str):
     root = tmp_path / "checkout"
     root.mkdir()
     for file in ("dvc.yaml", "params.yaml"):
@@ -248,7 +252,7 @@ def test_a_run_on_this_machine_lives_as_long_as_its_process(project: Path, tmp_p
         name = "20990101-000000-aaaaaa"
         recording = pipeline(home, name)
         (home.runs / name).mkdir(parents=True)
-        record = RunRecord(id=name, created="2099-01-01T00:00:00+00:00", project="", pid=pid,
+        record = RunRecord(id=name, created="2099-01-01T00:00:00+00:00", project="", pid=pid, pid_began=began,
                            host=socket.gethostname(), until="sft", mlflow_run=recording.run_id)
         record.save(home.runs / name)
         history = read(home)

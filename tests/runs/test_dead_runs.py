@@ -12,7 +12,8 @@ import pytest
 
 from plumbline.project.flow_processes import any_died, has_died, note_flow
 from plumbline.project.home import Home
-from plumbline.project.run_record import RunRecord, alive, process_began, read_record
+from plumbline.project.processes import local_process
+from plumbline.project.run_record import RunRecord, read_record
 from plumbline.runs.cancel import mark_dead
 from plumbline.tracking.outbox import deliver
 from plumbline.tracking.recording import Recording
@@ -38,7 +39,7 @@ def a_run(home: Home, pid: int, host: str | None = None) -> tuple[RunRecord, Rec
     (folder / "logs").mkdir(parents=True)
     (folder / "logs/base.progress.jsonl").write_text(json.dumps({"mlflow_run": stage.run_id}) + '\n{"step": 1, "tot')
     record = RunRecord(id=RUN, created="2026-01-01T00:00:00+00:00", project=str(home.root), mlflow_run=whole.run_id,
-                       pid=pid, pid_began=process_began(pid), host=host or socket.gethostname())
+                       pid=pid, pid_began=local_process(pid).began, host=host or socket.gethostname())
     record.save(folder)
     return record, whole, stage
 
@@ -66,10 +67,11 @@ def test_a_killed_run_is_closed_everywhere(recording_home: Home, process: "subpr
 
 
 def test_a_process_that_nobody_has_waited_for_is_dead(process: "subprocess.Popen[bytes]") -> None:
-    assert alive(process.pid)
+    running = local_process(process.pid)
+    assert running.has_ended() is False
     process.kill()
     deadline = time.monotonic() + 10
-    while alive(process.pid):
+    while not running.has_ended():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -118,7 +120,7 @@ def test_the_number_of_a_dead_process_may_be_that_of_another_user_s(home: Home,
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "before the reboot")
     note_flow(home)
     file = home.folder / "flows" / "before the reboot"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "pid": 1, "born": "long ago"}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pid": 1, "born": "999999999999"}))
 
     def refused(_pid: int, _signal: int) -> None:
         raise PermissionError

@@ -11,7 +11,8 @@ import pytest
 from plumbline.errors import GateFailed, UserError
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.stage_process import Child, StageFailed, end_group
+from plumbline.project.processes import end_group
+from plumbline.runs.stage_process import Child, StageFailed
 from plumbline.runs.workspace import init_dvc
 
 STAGE = """
@@ -82,7 +83,7 @@ def test_the_whole_group_ends_even_what_ignores_sigterm() -> None:
     members = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     assert len(members) == 2
     started = time.monotonic()
-    end_group(process)
+    end_group(process, grace=5.0)
     assert time.monotonic() - started < 15
     psutil.wait_procs(members, timeout=5)
     assert not any(member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in members)

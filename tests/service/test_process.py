@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.service.process import MARK, end, kill_marked, marked, start
+from plumbline.project.processes import end_group
+from plumbline.service.process import MARK, kill_marked, marked, start
 from testing.waiting import eventually
 
 FAMILY = """
@@ -41,7 +42,7 @@ def family(tmp_path: Path, more: str = "") -> "subprocess.Popen[bytes]":
 def test_ending_one_ends_its_children(tmp_path: Path) -> None:
     process = family(tmp_path)
     assert len(marked(tmp_path)) >= 2
-    end(process)
+    end_group(process)
     assert process.returncode == -signal.SIGTERM
     assert marked(tmp_path) == []
 
@@ -49,7 +50,7 @@ def test_ending_one_ends_its_children(tmp_path: Path) -> None:
 def test_what_does_not_listen_is_killed(tmp_path: Path) -> None:
     process = family(tmp_path, STUBBORN)
     started = time.monotonic()
-    end(process, grace=1.0)
+    end_group(process, grace=1.0)
     assert time.monotonic() - started < 10
     assert process.returncode == -signal.SIGKILL
     assert marked(tmp_path) == []
@@ -60,7 +61,7 @@ def test_its_death_is_seen_at_once(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     eventually(lambda: process.poll() is not None, "the death", 5)
     assert process.returncode == -signal.SIGKILL
-    end(process)
+    end_group(process)
     assert marked(tmp_path) == []
 
 
@@ -90,5 +91,5 @@ def test_leftovers_are_found_by_their_mark(tmp_path: Path) -> None:
 
 
 def test_the_log_is_for_its_owner_alone(tmp_path: Path) -> None:
-    end(family(tmp_path))
+    end_group(family(tmp_path))
     assert (tmp_path / "log").stat().st_mode & 0o077 == 0
