@@ -3,15 +3,16 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from plumbline.config import load_params
-from plumbline.data.dvc_tracking import sweep, track
-from plumbline.data.intake import announce_once, content_digest, rows_digest
+from plumbline.data.arrive import Arrived, announce_once, arrive
+from plumbline.data.dvc_tracking import track
+from plumbline.data.intake import content_digest, rows_digest
 from plumbline.errors import UserError
 from plumbline.preferences.batches.arrivals import (
     NO_ROWS,
@@ -22,7 +23,6 @@ from plumbline.preferences.batches.arrivals import (
     arrivals,
     draft,
     find_arrival,
-    publish,
     readable_arrivals,
     removed_rows,
 )
@@ -76,9 +76,11 @@ def add(home: Home, source: str, how: Reading, dry_run: bool = False) -> Changed
     for known in readable_arrivals(home.preferences)[0]:
         if known.content == content and known.action == "add":
             # An import that was killed after its batch appeared is finished here.
-            not_tracked, not_announced = (None, None) if dry_run else (track(home), announce_once(home, known))
-            return Changed(known, True, False, 0, 0, 0, {}, [], [], _is_learned_from(home), not_announced, not_tracked)
-    return _change(home, source, read(), "add", content, lambda _: NO_ROWS, "", dry_run)
+            not_announced = None if dry_run else announce_once(home, known)
+            there = Changed(known, True, False, 0, 0, 0, {}, [], [], _is_learned_from(home), not_announced, None)
+            return _tracked(home, there, dry_run)
+    changed = _change(home, source, read(), "add", content, lambda _: NO_ROWS, "", dry_run)
+    return _tracked(home, changed, dry_run)
 
 
 def supersede(home: Home, source: str, how: Reading, reason: str, batch: str | None, dry_run: bool = False) -> Changed:
@@ -98,7 +100,8 @@ def supersede(home: Home, source: str, how: Reading, reason: str, batch: str | N
             old = np.union1d(old, judged_before(home, index_of_rows(taken_back)))
         return np.setdiff1d(old, drafted.index.row)
 
-    return _change(home, source, _noting(read(), taken_back), "supersede", content, superseded, reason, dry_run)
+    noted = _noting(read(), taken_back)
+    return _tracked(home, _change(home, source, noted, "supersede", content, superseded, reason, dry_run), dry_run)
 
 
 def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str | None, reason: str,
@@ -116,18 +119,19 @@ def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str |
     parts = [*rows, annotator and f"annotator={annotator}", source and f"source={source}"]
     name = " ".join(part for part in parts if part)
     content = hashlib.sha256(gone.tobytes()).hexdigest()
-    return _change(home, name, [], "remove", content, lambda _: gone, reason, dry_run)
+    return _tracked(home, _change(home, name, [], "remove", content, lambda _: gone, reason, dry_run), dry_run)
 
 
 def revise(home: Home, name: str, read: Sequence[Row | Quarantined], gone: Hashes, reason: str,
            beside: Mapping[str, str]) -> Changed:
     """Let rows take the place of those in `gone`, or only take these away, as a program found out.
 
-    `beside` are texts to keep in the arrival's folder, by their files' names.
+    `beside` are texts to keep in the arrival's folder, by their files' names. Waits for no lock: DVC learns of the
+    change later.
     """
     rows = [row for row in read if not isinstance(row, Quarantined)]
     content = hashlib.sha256(gone.tobytes() + rows_digest(rows).encode()).hexdigest()
-    return _change(home, name, read, "supersede" if rows else "remove", content, lambda _: gone, reason, False, beside)
+    return _change(home, name, read, "supersede" if rows else "remove", content, lambda _: gone, reason, beside=beside)
 
 
 def alike(home: Home, rows: Hashes) -> Hashes:
@@ -140,22 +144,24 @@ def alike(home: Home, rows: Hashes) -> Hashes:
 
 
 def _change(home: Home, source: str, read: Read, action: Action, content: str, removes: Callable[[Draft], Hashes],
-            reason: str, dry_run: bool, beside: Mapping[str, str] | None = None) -> Changed:
+            reason: str, dry_run: bool = False, beside: Mapping[str, str] | None = None) -> Changed:
     folders, now = home.preferences, datetime.now(UTC).isoformat(timespec="microseconds")
     with draft(folders, source, read) as drafted:
-        drafted.keep(beside or {})
         gone = removes(drafted)
         effects = _effects(home, drafted, readable_arrivals(folders)[0])
         reasons = _reasons(lines(drafted.folder / QUARANTINE))
         if dry_run:
             arrival = Arrival(drafted.batch.digest, action, now, content, len(gone), reason, drafted.batch)
+            done = Arrived(arrival, False, None)
         else:
-            arrival = publish(folders, drafted, action, now, content, gone, reason)
-    sweep(folders.arrived)
-    not_tracked, not_announced = (None, None) if dry_run else (track(home), announce_once(home, arrival))
-    new = arrival.added == now
-    return Changed(arrival, not new, new and not dry_run, *effects, [f"{row:016x}" for row in gone.tolist()],
-                   reasons, _is_learned_from(home), not_announced, not_tracked)
+            done = arrive(home, drafted, action, now, content, gone, reason, beside)
+    return Changed(done.arrival, done.already_there, not (done.already_there or dry_run), *effects,
+                   [f"{row:016x}" for row in gone.tolist()], reasons, _is_learned_from(home), done.not_announced, None)
+
+
+def _tracked(home: Home, changed: Changed, dry_run: bool) -> Changed:
+    """Let DVC know of a change at once, which waits for the locks of others."""
+    return changed if dry_run else replace(changed, not_tracked=track(home))
 
 
 def _open(source: str, how: Reading) -> tuple[str, Callable[[], Read]]:

@@ -6,23 +6,19 @@ same event. What they promise, from any number of threads and processes, while r
 - The batch appears whole or not at all, and is on the disk before the call returns. A kill at any moment leaves nothing
   that counts, or the whole batch.
 - The same content arrives once: a repeated call finds the batch that is there.
-- No lock is waited for. DVC learns of the batch later (data_tracking.py), and a server of events that does not answer
-  is told later: `announce_missed`, which the pages call now and then.
+- No lock is waited for: see arrive.py.
 """
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from plumbline.data.dvc_tracking import sweep
+from plumbline.data.arrive import arrive
 from plumbline.errors import UserError
-from plumbline.notify.prefect_events import API_URL, PREFERENCES_ADDED, send
-from plumbline.preferences.batches.arrivals import NAME_DIGITS, NO_ROWS, Arrival, draft, publish, readable_arrivals
-from plumbline.preferences.batches.batch import BATCH
+from plumbline.preferences.batches.arrivals import Arrival, draft
 from plumbline.preferences.jsonl import file_sha256
 from plumbline.preferences.reading.formats import RECOGNISED, Reading
 from plumbline.preferences.reading.read import read_file
@@ -101,53 +97,15 @@ def content_digest(files: Iterable[str], how: Reading) -> str:
     return hashlib.sha256("\n".join([asked, *files]).encode()).hexdigest()
 
 
-def announce(home: Home, arrival: Arrival) -> str | None:
-    """Tell the server that the arrival is there; what went wrong, or None."""
-    problem = send(PREFERENCES_ADDED, f"plumbline.batch.{arrival.digest[:16]}", {
-        "batch": arrival.digest, "action": arrival.action, "rows": arrival.batch.rows, "removes": arrival.removes})
-    if problem is None:
-        _mark(home, arrival)
-    return problem
-
-
-def announce_once(home: Home, arrival: Arrival) -> str | None:
-    """`announce`, unless the server has been told before."""
-    return None if (_marks(home) / _mark_of(arrival)).exists() else announce(home, arrival)
-
-
-def announce_missed(home: Home) -> str | None:
-    """One event for all arrivals that no server has been told of; what went wrong, or None.
-
-    A process can be killed, or the server be away, between an arrival and its event.
-    """
-    if not os.environ.get(API_URL):
-        return f"{API_URL} is not set"
-    names = {file.parent.name for file in home.preferences.arrived.glob(f"*/{BATCH}")}
-    marked = _marks(home)
-    if not names - {mark.name for mark in marked.glob("*")}:
-        return None
-    known = readable_arrivals(home.preferences)[0]
-    missed = [arrival for arrival in known if not (marked / _mark_of(arrival)).exists()]
-    if not missed:
-        return None
-    problem = announce(home, missed[-1])
-    if problem is None:
-        for arrival in missed:
-            _mark(home, arrival)
-    return problem
-
-
 def _take_in(home: Home, name: str, read: Read, content: str, beside: Mapping[str, str] | None = None) -> Taken:
     quarantined: list[Quarantined] = []
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     try:
         with draft(home.preferences, name, _noting(read, quarantined)) as drafted:
-            drafted.keep(beside or {})
-            arrival = publish(home.preferences, drafted, "add", now, content, NO_ROWS, "")
-        sweep(home.preferences.arrived)
+            done = arrive(home, drafted, "add", now, content, beside=beside)
     except UserError as error:
         raise NothingUsable(str(error), quarantined) from None
-    return Taken(arrival, arrival.added != now, quarantined, announce_once(home, arrival))
+    return Taken(done.arrival, done.already_there, quarantined, done.not_announced)
 
 
 def _noting(read: Read, quarantined: list[Quarantined]) -> Iterator[Row | Quarantined | Unread]:
@@ -165,17 +123,3 @@ def _noting(read: Read, quarantined: list[Quarantined]) -> Iterator[Row | Quaran
         elif not isinstance(row, Unread):
             usable += 1
         yield row
-
-
-def _mark(home: Home, arrival: Arrival) -> None:
-    _marks(home).mkdir(parents=True, exist_ok=True)
-    (_marks(home) / _mark_of(arrival)).touch()
-
-
-def _marks(home: Home) -> Path:
-    """An empty file for each arrival that a server has been told of."""
-    return home.folder / "announced"
-
-
-def _mark_of(arrival: Arrival) -> str:
-    return arrival.digest[:NAME_DIGITS]

@@ -9,15 +9,14 @@ one batch:
 1. **Plan**, in one transaction of the store: all verdicts that are in no plan yet are written into a new one,
    with the very lines that they will be in the batch. The table's primary key lets a verdict be in one plan
    only; of two processes that plan at once, one fails and looks again. Killed before: nothing has happened.
-2. **Export**: the plan's lines become a batch, named by their content. Killed before, during or after: the
-   next collection finds the plan unfinished and exports the same lines again, which makes the same batch or
-   finds it.
+2. **Export**: the plan's lines become a batch, named by their content, and an event announces it. Killed
+   before, during or after: the next collection finds the plan unfinished and exports the same lines again,
+   which makes the same batch or finds it, and announces what was not announced.
 3. **Finish**, in one transaction: the plan is marked as done, with the batch's digest. Killed before: see 2.
-4. **Announce**: an event that starts the retraining. Killed before: intake.announce_missed makes up for it.
 
 A verdict that was undone before it was planned is never exported. One that was undone later is taken away
-again by the next collection: a plan of removals goes through the same four steps, and its batch holds the ids
-of the lines.
+again by the next collection: a plan of removals goes through the same three steps, and its batch holds the
+ids of the lines.
 """
 
 import hashlib
@@ -30,12 +29,12 @@ import orjson
 from sqlalchemy import Connection, Select, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from plumbline.data.intake import announce_once
+from plumbline.data.arrive import arrive
 from plumbline.feedback.database import is_there, unreachable
 from plumbline.feedback.schema import collected, collections, pairs, verdicts
 from plumbline.feedback.store import FeedbackStore, now, pair_of, verdict_of
 from plumbline.feedback.verdicts import rows_of
-from plumbline.preferences.batches.arrivals import NO_ROWS, Arrival, draft, publish
+from plumbline.preferences.batches.arrivals import NO_ROWS, Arrival, draft
 from plumbline.preferences.types import from_json, row_id, to_line
 from plumbline.project.home import Home
 
@@ -174,11 +173,10 @@ def _export(store: FeedbackStore, home: Home, plan: _Plan, step: Step) -> Arriva
     with draft(home.preferences, NAME, rows) as drafted:
         step(f"publish {plan.action}")
         reason = UNDONE if plan.action == "remove" else ""
-        arrival = publish(home.preferences, drafted, plan.action, plan.planned, content, removed, reason)
+        arrival = arrive(home, drafted, plan.action, plan.planned, content, removed, reason).arrival
     step(f"finish {plan.action}")
     with store.engine.begin() as connection:
         connection.execute(update(collections).where(collections.c.id == plan.id)
                            .values(batch=arrival.digest, finished=now()))
-    step(f"announce {plan.action}")
-    announce_once(home, arrival)
+    step(f"end {plan.action}")
     return arrival

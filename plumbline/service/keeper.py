@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from plumbline.config import Params, load_params
-from plumbline.data.intake import announce_missed
+from plumbline.data.arrive import announce_missed
 from plumbline.errors import UserError
 from plumbline.notify.notices import deliver, notify
 from plumbline.notify.prefect_events import RUN_FAILED

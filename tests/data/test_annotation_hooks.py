@@ -7,6 +7,8 @@ import hmac
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ from fastapi.testclient import TestClient
 from starlette.types import Message
 
 from plumbline.data.changes import add, supersede
+from plumbline.data.dvc_tracking import track, untracked
 from plumbline.preferences.batches.arrivals import arrivals, removed_rows
 from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
@@ -128,6 +131,38 @@ def test_a_changed_answer_takes_the_place_of_the_first(client: TestClient, home:
     # Somebody sends the first one again.
     client.post("/hooks/argilla", content=argilla_body(), headers=signed(argilla_body()))
     assert len(kinds(home)) == 2
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from dvc.repo import Repo
+from plumbline.project.locks import file_lock
+with file_lock(Path(sys.argv[2])), Repo(sys.argv[1]) as repo, repo.lock:
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_request_does_not_wait_for_the_locks_of_dvc(client: TestClient, home: Home,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plumbline.data.changes.track", track)
+    subprocess.run(["git", "init", "-q"], cwd=home.root, check=True)
+    shutil.copytree(CHECKOUT / ".dvc", home.root / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "*.local"))
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(home.root), str(home.folder / "tracking.lock")],
+                              cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            for body in (argilla_body(), argilla_body("response.updated", "response-2")):
+                answer = threads.submit(client.post, "/hooks/argilla", content=body, headers=signed(body)).result(60)
+                assert answer.status_code == 200, answer.text
+        finally:  # or the thread, and so the test, would wait for ever
+            holder.communicate()
+    assert [action for action, _ in kinds(home)] == ["add", "supersede"]
+    assert len(untracked(home)) == 2
+    assert (track(home), untracked(home)) == (None, [])
 
 
 @pytest.mark.parametrize("body", [argilla_body("record.completed"), argilla_body(status="draft")])

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from plumbline.data import intake
+from plumbline.data.arrive import announce_missed
 from plumbline.data.dvc_tracking import track, untracked
-from plumbline.data.intake import NothingUsable, announce_missed, take_in, take_in_rows
+from plumbline.data.intake import NothingUsable, take_in, take_in_rows
 from plumbline.preferences.batches.arrivals import arrivals, folder_of
 from plumbline.preferences.batches.batch import ROWS
 from plumbline.preferences.reading.formats import Reading
@@ -134,6 +135,17 @@ def test_an_event_that_could_not_be_sent_is_sent_later_and_once(home: Home, monk
     assert take_in(home, pairs(3), "api.jsonl").not_announced is None
     assert announce_missed(home) is None
     assert len(events) == 2
+
+
+def test_what_was_killed_before_its_event_is_announced_when_it_comes_again(
+        home: Home, monkeypatch: pytest.MonkeyPatch, server: tuple[str, list[str]]) -> None:
+    url, events = server
+    first = take_in(home, pairs(1), "api.jsonl")  # no server: as if the process had been killed before the event
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    again = take_in(home, pairs(1), "api.jsonl")
+    assert (again.arrival, again.already_there, again.not_announced) == (first.arrival, True, None)
+    assert take_in(home, pairs(1), "api.jsonl").not_announced is None
+    assert events == ["plumbline.preferences.added"]
 
 
 def test_what_is_hopeless_ends_early(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from tasks.snapshot import program as take_snapshot
 from testing.verdict_makers import pair_number, say, verdict
 
 CHECKOUT = Path(__file__).parents[2]
-STEPS = ("plan add", "plan remove", "export add", "publish add", "finish add", "announce add")
+STEPS = ("plan add", "plan remove", "export add", "publish add", "finish add", "end add")
 REMOVAL_STEPS = tuple(step.replace("add", "remove") for step in STEPS[2:])
 
 
