@@ -19,16 +19,15 @@ from ruamel.yaml import YAML
 from plumbline.config import Params, load_params
 from plumbline.errors import UserError
 from plumbline.notify.prefect_events import PREFERENCES_ADDED
-from plumbline.project.home import Home, enter, find_home
+from plumbline.project.home import API_URL, Home, enter, find_home
 from plumbline.retraining.clock import check_clock
 from plumbline.runs.not_run import BY_NEW_PREFERENCES, BY_THE_CLOCK
 from plumbline.service.flow_runs import DEPLOYMENT
-from plumbline.service.keeper import Keeper
+from plumbline.service.housekeeping import Housekeeping
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
-API_URL = "PREFECT_API_URL"
 ENTRYPOINT = "flows/retrain.py:retrain"
 FROM_THE_FORM = "Prefect"
 SET_FOLDER = "prefect.deployments.steps.set_working_directory"
@@ -141,7 +140,7 @@ def serve_all(home: Home) -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     from prefect import serve
 
-    Keeper(home, params, _apply).start()
+    Housekeeping(home, params, _apply).start()
     serve(*(build(one) for one in deployments(params)), pause_on_shutdown=False)
 
 

@@ -17,11 +17,10 @@ import urllib.request
 
 from plumbline.errors import UserError
 from plumbline.notify.prefect_events import unreachable
-from plumbline.project.home import Home
+from plumbline.project.home import API_KEY, API_URL, Home
 from plumbline.project.processes import end_group, start_bound
 from plumbline.project.service_lock import is_up
 
-API_URL, AUTH = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
 STARTUP_SECONDS = 120
 RESTART_SECONDS = 30
 """How long `plumbline up` may take to start its server again."""
@@ -82,7 +81,7 @@ def start_local_server(home: Home) -> LocalServer | None:
         return None
     server = LocalServer(home)
     atexit.register(server.stop)
-    os.environ.update({API_URL: server.api_url, AUTH: server.key})
+    os.environ.update({API_URL: server.api_url, API_KEY: server.key})
     return server
 
 

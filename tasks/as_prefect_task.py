@@ -15,7 +15,8 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
 from plumbline.errors import after
-from plumbline.notify.prefect_events import API_URL, unreachable
+from plumbline.notify.prefect_events import unreachable
+from plumbline.project.home import API_URL
 from plumbline.project.run_record import Outcome
 from plumbline.project.watcher import Watcher, watcher
 from plumbline.runs import dvc_stage

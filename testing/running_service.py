@@ -10,7 +10,7 @@ from pathlib import Path
 
 from plumbline.project.home import Home
 from plumbline.project.run_record import read_record, run_folders
-from plumbline.service.keeper import ALIVE
+from plumbline.service.housekeeping import ALIVE
 from plumbline.service.process import marked
 from testing.fake_project import environment
 from testing.prefect_api import ask

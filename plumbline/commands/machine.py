@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
-from plumbline.project.home import Home
+from plumbline.project.home import API_URL, Home
 from plumbline.retraining.clock import next_scheduled
 from plumbline.runs.preflight import LEAST_FREE_BYTES
 from plumbline.runs.workspace import git_state
@@ -153,7 +153,7 @@ def _mlflow(home: Home) -> Finding:
 
 
 def _prefect() -> Finding:
-    url = os.environ.get("PREFECT_API_URL")
+    url = os.environ.get(API_URL)
     if not url:
         return Finding("prefect server", "ok", "each command starts its own; state in "
                                                       f"{os.environ['PREFECT_HOME']}")

@@ -12,8 +12,7 @@ import typer
 from rich.console import Console
 
 from plumbline.errors import UserError
-from plumbline.notify.prefect_events import API_URL
-from plumbline.project.home import Home, enter
+from plumbline.project.home import API_URL, Home, enter
 from plumbline.project.run_record import read_record
 from plumbline.runs.pipeline import resolve
 from plumbline.runs.workspace import Request

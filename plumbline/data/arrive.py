@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from plumbline.data.dvc_tracking import sweep
-from plumbline.notify.prefect_events import API_URL, PREFERENCES_ADDED, send
+from plumbline.notify.prefect_events import PREFERENCES_ADDED, send
 from plumbline.preferences.batches.arrivals import (
     NAME_DIGITS,
     NO_ROWS,
@@ -21,7 +21,7 @@ from plumbline.preferences.batches.arrivals import (
 )
 from plumbline.preferences.batches.batch import BATCH
 from plumbline.preferences.batches.index import Hashes
-from plumbline.project.home import Home
+from plumbline.project.home import API_URL, Home
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from plumbline.errors import UserError
 from plumbline.notify.posting import post
-from plumbline.notify.prefect_events import API_URL, send
+from plumbline.notify.prefect_events import send
 from plumbline.notify.webhook_signatures import ID, SIGNATURE, TIMESTAMP, sign
-from plumbline.project.home import Home
+from plumbline.project.home import API_URL, Home
 from plumbline.project.locks import try_lock
 from plumbline.project.masking import masked_value
+from plumbline.whole_file import write_whole
 
 SECRET = "PLUMBLINE_WEBHOOK_SECRET"
 PREFECT, WEBHOOK = "prefect", "webhook"
@@ -120,10 +121,7 @@ def _to_webhook(notice: Notice) -> str | None:
 
 def _save(home: Home, notice: Notice) -> None:
     _folder(home).mkdir(parents=True, exist_ok=True)
-    file = _file(home, notice)
-    draft = file.with_suffix(f".{os.getpid()}.new")
-    draft.write_text(json.dumps(asdict(notice)) + "\n", encoding="utf-8")
-    draft.replace(file)
+    write_whole(_file(home, notice), json.dumps(asdict(notice)) + "\n")
 
 
 def _read(file: Path) -> Notice | None:

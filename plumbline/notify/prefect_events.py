@@ -15,14 +15,13 @@ from datetime import UTC, datetime
 from http.client import HTTPException
 
 from plumbline.notify.posting import post
+from plumbline.project.home import API_KEY, API_URL
 
 PREFERENCES_ADDED = "plumbline.preferences.added"
 RUN_FINISHED = "plumbline.run.finished"
 RUN_FAILED = "plumbline.run.failed"
 GATE_FAILED = "plumbline.gate.failed"
 CHAMPION_CHANGED = "plumbline.champion.changed"
-API_URL = "PREFECT_API_URL"
-AUTH = "PREFECT_API_AUTH_STRING"
 TIMEOUT_SECONDS = 5.0
 
 
@@ -44,7 +43,7 @@ def send(event: str, resource: str, payload: Mapping[str, object], name: str | N
 def call(path: str, body: object) -> object:
     """POST to the server that PREFECT_API_URL names; its answer, or None for an empty one. Raises OSError."""
     headers = {"Content-Type": "application/json"}
-    if secret := os.environ.get(AUTH):
+    if secret := os.environ.get(API_KEY):
         headers["Authorization"] = f"Basic {base64.b64encode(secret.encode()).decode()}"
     text = post(f"{os.environ[API_URL].rstrip('/')}/{path}", json.dumps(body).encode(), headers, TIMEOUT_SECONDS)
     return json.loads(text) if text else None

@@ -70,7 +70,7 @@ def _read(file: Path) -> ProcessId | None:
     try:
         values = json.loads(file.read_text())
         return ProcessId(values["pid"], int(values["born"]) if values["born"] else None, values["host"])
-    except (FileNotFoundError, ValueError, TypeError, KeyError):  # half written
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # just forgotten, or half written
         return None
 
 

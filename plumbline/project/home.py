@@ -15,6 +15,8 @@ from plumbline.preferences.batches.folders import Folders
 from plumbline.project.service_lock import api_key, api_url
 
 HOME = "PLUMBLINE_HOME"
+API_URL, API_KEY = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
+"""Variables that name Prefect's server and hold the key that it asks for."""
 RECORD_FILE = "run.json"
 
 STARTUP_SECONDS = "60"
@@ -79,12 +81,12 @@ class Home:
         # MLflow looks up `models:/ID` in the store that the variable names, whatever store the client was given.
         wanted = {**SETTINGS, HOME: str(self.folder), "MLFLOW_TRACKING_URI": self.tracking_uri}
         url = api_url(self.folder)  # None unless a `plumbline up` is running
-        if "PREFECT_HOME" not in os.environ and "PREFECT_API_URL" not in os.environ:
+        if "PREFECT_HOME" not in os.environ and API_URL not in os.environ:
             wanted["PREFECT_HOME"] = str(self.folder / "prefect")
             if url:
-                wanted["PREFECT_API_URL"] = url
-        if url and wanted.get("PREFECT_API_URL", os.environ.get("PREFECT_API_URL")) == url:
-            wanted["PREFECT_API_AUTH_STRING"] = api_key(self.folder)
+                wanted[API_URL] = url
+        if url and wanted.get(API_URL, os.environ.get(API_URL)) == url:
+            wanted[API_KEY] = api_key(self.folder)
         return wanted
 
 

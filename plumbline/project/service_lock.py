@@ -15,7 +15,7 @@ from plumbline.errors import UserError
 from plumbline.project.token_files import open_token
 from plumbline.whole_file import write_whole
 
-LOCK, API_URL, KEY = "lock", "prefect_api_url", "prefect_key"
+LOCK, URL_FILE, KEY = "lock", "prefect_api_url", "prefect_key"
 ATTEMPTS = 20
 
 
@@ -55,7 +55,7 @@ def only_one(home: Path) -> Iterator[None]:
 def api_url(home: Path) -> str | None:
     """The address of the running Prefect server's API; None when there is no `plumbline up`."""
     try:
-        url = (service_folder(home) / API_URL).read_text(encoding="utf-8").strip()
+        url = (service_folder(home) / URL_FILE).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
     return url if is_up(home) else None
@@ -73,7 +73,7 @@ def key_file(home: Path) -> Path:
 
 def say_api_url(home: Path, url: str | None) -> None:
     """Let other commands find the server, or no longer."""
-    file = service_folder(home) / API_URL
+    file = service_folder(home) / URL_FILE
     if url is None:
         file.unlink(missing_ok=True)
         return

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from plumbline.errors import UserError
-from plumbline.notify.prefect_events import API_URL, call
+from plumbline.notify.prefect_events import call
 from plumbline.project.flow_processes import flow_of
-from plumbline.project.home import RECORD_FILE, Home
+from plumbline.project.home import API_URL, RECORD_FILE, Home
 from plumbline.project.run_record import RunRecord, Status, find_run, is_gone, raw_record, run_folders
 from plumbline.runs.run_files import RECORD
 from plumbline.tracking.outbox import close

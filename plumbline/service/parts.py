@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from plumbline.errors import UserError
 from plumbline.project.flow_processes import stop_flows
-from plumbline.project.home import Home
+from plumbline.project.home import API_KEY, API_URL, Home
 from plumbline.project.service_lock import api_key
 from plumbline.service.process import MARK
 
@@ -55,14 +55,14 @@ class Part:
 
 def make_parts(home: Home, host: str) -> list[Part]:
     """All parts. What the user runs elsewhere (PREFECT_API_URL, MLFLOW_TRACKING_URI) is not started here."""
-    found, url = [], os.environ.get("PREFECT_API_URL")
+    found, url = [], os.environ.get(API_URL)
     environment = {"PREFECT_HOME": str(home.folder / "prefect")}
     if not url:
         prefect = _prefect(home)
         found.append(prefect)
         url = f"{prefect.address}api"
-        environment["PREFECT_API_AUTH_STRING"] = api_key(home.folder)
-    environment["PREFECT_API_URL"] = url
+        environment[API_KEY] = api_key(home.folder)
+    environment[API_URL] = url
     found.append(_worker(home, environment, "prefect" if len(found) else None))
     found.append(_pages(home, environment, host))
     if not home.tracking_uri.startswith(("http:", "https:")):

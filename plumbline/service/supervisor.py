@@ -46,7 +46,7 @@ LARGEST_LOG = 10_000_000
 Say = Callable[[str], None]
 
 
-class Keeping(threading.Thread):
+class SupervisedPart(threading.Thread):
     """Keeps one part running until `stop` is set."""
 
     def __init__(self, part: Part, environment: dict[str, str], root: Path, service: "Service") -> None:
@@ -59,7 +59,7 @@ class Keeping(threading.Thread):
 
     def run(self) -> None:
         """Start, watch, start again."""
-        before = self._service.keeping.get(self.part.after or "")
+        before = self._service.supervised.get(self.part.after or "")
         while before and not before.well.wait(STARTING_SECONDS):
             if self._service.stop.is_set():
                 return
@@ -69,7 +69,7 @@ class Keeping(threading.Thread):
             self._is("starting", process.pid)
             problem = self._watch(process)
             self.well.clear()
-            for other in self._service.keeping.values():
+            for other in self._service.supervised.values():
                 if self._service.stop.is_set() and other.part.after == self.part.name:
                     other.join()  # it has something to say to this part while it ends
             if self._service.stop.is_set() and self.part.before_end:
@@ -137,22 +137,22 @@ class Service:
         parts = make_parts(home, host)
         self._url = prefect_url(parts)
         environment = common(home)
-        self.keeping = {part.name: Keeping(part, environment, home.root, self) for part in parts}
+        self.supervised = {part.name: SupervisedPart(part, environment, home.root, self) for part in parts}
         self._state = ServiceState(os.getpid(), socket.gethostname(), _now())
-        self._state.parts = [keeping.state for keeping in self.keeping.values()]
+        self._state.parts = [one.state for one in self.supervised.values()]
 
     def run(self) -> None:
         """Keep everything running until `stop` is set, then end all of it."""
         self.changed()
         say_api_url(self._home.folder, self._url)
-        for keeping in self.keeping.values():
-            keeping.start()
+        for one in self.supervised.values():
+            one.start()
         self._announce()
         while not self.stop.wait(1.0):
             continue
         say_api_url(self._home.folder, None)
-        for keeping in self.keeping.values():
-            keeping.join()
+        for one in self.supervised.values():
+            one.join()
         left = kill_marked(self._home.folder)
         self.say("Stopped." if not left else f"Stopped; {left} processes had to be ended separately.")
 
@@ -163,17 +163,17 @@ class Service:
 
     def _announce(self) -> None:
         """Say where everything is, as soon as it is there."""
-        waiting = dict(self.keeping)
-        deadline = time.monotonic() + 2 * max(keeping.part.start_seconds for keeping in waiting.values())
+        waiting = dict(self.supervised)
+        deadline = time.monotonic() + 2 * max(one.part.start_seconds for one in waiting.values())
         while waiting and time.monotonic() < deadline and not self.stop.wait(STARTING_SECONDS):
-            for name in [name for name, keeping in waiting.items() if keeping.well.is_set()]:
+            for name in [name for name, one in waiting.items() if one.well.is_set()]:
                 part = waiting.pop(name).part
                 self.say(f"{part.title:<10} {part.address or 'serves the deployments'}")
         if not waiting:
             if self._url:
                 self.say(f"Prefect's pages ask for a key: it is in {key_file(self._home.folder)}.")
             self.say("Up. Ctrl-C stops everything; `plumbline status` says more. `plumbline ui --show-token --port "
-                     f"{self.keeping['pages'].part.port}` prints the address that signs you in.")
+                     f"{self.supervised['pages'].part.port}` prints the address that signs you in.")
 
 
 def answers(health: str | None) -> bool:

@@ -19,6 +19,7 @@ from plumbline.errors import UserError
 from plumbline.preferences.reading.results import Quarantined
 from plumbline.preferences.reading.source_files import data_files, is_data
 from plumbline.project.home import Home
+from plumbline.whole_file import write_whole
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -81,9 +82,7 @@ class Watch:
         return dict(values.get(self._place, {}))
 
     def _remember(self, seen: dict[str, Mark]) -> None:
-        draft = self._home.folder / f"{SEEN}.new"
-        draft.write_text(json.dumps({self._place: seen}) + "\n", encoding="utf-8")
-        draft.replace(self._home.folder / SEEN)
+        write_whole(self._home.folder / SEEN, json.dumps({self._place: seen}) + "\n")
 
 
 class Folder:

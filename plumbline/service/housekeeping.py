@@ -42,11 +42,11 @@ class Duty:
     problem: str = ""
 
 
-class Keeper(threading.Thread):
+class Housekeeping(threading.Thread):
     """Does its duties until the process ends."""
 
     def __init__(self, home: Home, params: Params, apply: Callable[[Params], None]) -> None:
-        super().__init__(name="keeper", daemon=True)
+        super().__init__(name="housekeeping", daemon=True)
         self._home, self._apply = home, apply
         self._written = _written(home)
         self._duties = self._plan(params)
