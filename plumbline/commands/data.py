@@ -21,6 +21,7 @@ from plumbline.project.home import Home
 if TYPE_CHECKING:
     from plumbline.data.changes import Changed
     from plumbline.data.row_history import LearnedModel, Versions
+    from plumbline.preferences.batches.arrivals import Arrival
     from plumbline.preferences.batches.manifest import Batch
     from plumbline.preferences.reading.formats import Reading
 
@@ -99,6 +100,7 @@ def remove(row: RowIds = None, annotator: OfAnnotator = None, source: OfSource =
 @data_app.command("list", epilog=examples("plumbline data list", "plumbline data list --json"))
 def list_(as_json: AsJson = False) -> None:
     """List what arrived, oldest first."""
+    from rich.markup import escape
     from rich.table import Table
 
     from plumbline.preferences.batches.arrivals import readable_arrivals
@@ -112,13 +114,13 @@ def list_(as_json: AsJson = False) -> None:
     if not found and not damaged:
         typer.echo("Nothing has been added yet. Start with `plumbline data add FILE`.")
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("batch", "when", "what", "from", "rows", "set aside", "takes away", "why"):
-        table.add_column(name, overflow="fold")
+    # Eight columns do not fit a terminal of 80: what most batches have nothing of is a line of its own.
+    table = Table("batch", "when", "what", "rows", "from", box=None, pad_edge=False)
+    for column in table.columns[:3]:
+        column.no_wrap = True
     for one in found:
-        table.add_row(one.digest[:SHORT], _minute(one.added), one.action, one.batch.source,
-                      _kinds(one.batch.kinds) or "0", str(one.batch.quarantined), str(one.removes),
-                      one.reason)
+        table.add_row(one.digest[:SHORT], _minute(one.added), one.action, _kinds(one.batch.kinds, "\n") or "0",
+                      escape("\n".join(_origin(one))))
     Console().print(table)
 
 
@@ -326,8 +328,15 @@ def _show_examples(rows: Sequence[Mapping[str, object]]) -> None:
         typer.echo(f"    {json.dumps(row, ensure_ascii=False)[:EXAMPLE_CHARACTERS]}")
 
 
-def _kinds(kinds: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {kind}{'s' if count != 1 else ''}" for kind, count in kinds.items())
+def _kinds(kinds: Mapping[str, int], between: str = ", ") -> str:
+    return between.join(f"{count:,} {kind}{'s' if count != 1 else ''}" for kind, count in kinds.items())
+
+
+def _origin(arrival: "Arrival") -> list[str]:
+    """Return where an arrival is from, and what else is to be said of it, in lines."""
+    said = {"set aside": f"{arrival.batch.quarantined:,}", "takes away": f"{arrival.removes:,}",
+            "why": arrival.reason}
+    return [arrival.batch.source, *(f"{name}: {value}" for name, value in said.items() if value not in ("0", ""))]
 
 
 def _minute(when: str) -> str:

@@ -77,6 +77,21 @@ def test_adding_says_what_came_in_and_the_same_content_is_added_once(project):
     assert len(data(project, "list", "--json")) == 1
 
 
+def test_the_list_fits_a_terminal_of_80_columns(project, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    given = project / "preferences of the spring campaign [2].jsonl"
+    (project / "given.jsonl").rename(given)
+    batch = data(project, "add", given.name, "--json")["arrival"]["digest"]
+    data(project, "remove", "--annotator", "ben", "--reason", "withdrew consent")
+    head, *lines = data(project, "list").splitlines()
+    assert head.split() == ["batch", "when", "what", "rows", "from"]
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[0].startswith(batch[:16]) and "add" in lines[0] and "30 comparisons" in lines[0]
+    told = " ".join(" ".join(lines).split())
+    assert "campaign [2].jsonl" in told and "set aside: 2" in told
+    assert "takes away: 15" in told and "why: withdrew consent" in told
+
+
 def test_two_that_add_at_once_both_get_in_and_dvc_knows_both(project):
     for name in ("one", "two"):
         (project / f"{name}.jsonl").write_text(json.dumps({**PAIRS[0], "prompt": name}) + "\n")
