@@ -1,7 +1,7 @@
 """Errors that a user can act on.
 
-The command line prints the message of a `UserError` as one paragraph and exits with its `exit_code`; anything else is a
-bug and keeps its traceback. A message says what was expected, what was found, and what to do.
+The command line prints the message of a `UserError` as one paragraph and exits with its `exit_code`; anything
+else is a bug and keeps its traceback. A message says what was expected, what was found, and what to do.
 """
 
 
@@ -21,7 +21,8 @@ class DiskFull(UserError):
     """There is no room for a file."""
 
     def __init__(self, file: object) -> None:
-        super().__init__(f"The disk is full: {file or 'a file'} could not be written. Make room (`plumbline gc "
+        super().__init__(f"The disk is full: {file or 'a file'} could not be written. Make room (`plumbline "
+                         "gc "
                          "--dry-run` says what nothing needs), then run again: finished stages are kept.")
 
 
@@ -36,7 +37,7 @@ NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or d
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """The error as something that the user can put right, if it is."""
+    """Return the error as a UserError if the user can put it right, or None."""
     if isinstance(error, UserError):
         return error
     if any(text in str(error) for text in NO_SPACE):
@@ -46,7 +47,7 @@ def as_user_error(error: BaseException) -> UserError | None:
 
 @contextmanager
 def after(error: BaseException) -> Iterator[None]:
-    """Tidy up after an error: what fails now becomes a note on it, for the first failure is the one to see."""
+    """Add an error of the tidying up to `error` as a note, because the first error is the one to show."""
     try:
         yield
     except Exception as second:

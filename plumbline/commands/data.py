@@ -14,12 +14,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from plumbline.commands.output import AsJson, Names, Reason, command_group, entered_home, examples, print_json
+from plumbline.commands.output import (
+    AsJson,
+    Names,
+    Reason,
+    answer,
+    command_group,
+    entered_home,
+    examples,
+    print_json,
+)
 from plumbline.errors import UserError
 from plumbline.project.home import Home
 
 if TYPE_CHECKING:
-    from plumbline.data.changes import Changed
+    from plumbline.data.changes import DataChange
     from plumbline.data.row_history import LearnedModel, Versions
     from plumbline.preferences.batches.arrivals import Arrival
     from plumbline.preferences.batches.manifest import Batch
@@ -119,8 +128,9 @@ def list_(as_json: AsJson = False) -> None:
     for column in table.columns[:3]:
         column.no_wrap = True
     for one in found:
-        table.add_row(one.digest[:SHORT], _minute(one.added), one.action, _kinds(one.batch.kinds, "\n") or "0",
-                      escape("\n".join(_origin(one))))
+        rows = _kinds(one.batch.kinds, "\n") or "0"
+        origin = escape("\n".join(_origin(one)))
+        table.add_row(one.digest[:SHORT], _minute(one.added), one.action, rows, origin)
     Console().print(table)
 
 
@@ -205,13 +215,9 @@ def export(name: Data, out: OutFile, form: Form = "jsonl", as_json: AsJson = Fal
     if chosen is None:
         raise UserError(f"--format {form}: expected one of {', '.join(FORMS)}.")
     found = write_export(rows_of(find_version(entered_home(), name)), chosen, Path(out))
-    if as_json:
-        print_json({"form": found.form, "file": str(found.file), "written": found.written,
-                    "left_out": dict(found.left_out)})
-        return
-    typer.echo(f"Wrote {found.written:,} rows to {out}.")
-    for reason, count in found.left_out.items():
-        typer.echo(f"Left out: {count:,} rows: {reason}")
+    left_out = [f"Left out: {count:,} rows: {reason}" for reason, count in found.left_out.items()]
+    answer(as_json, {"form": found.form, "file": str(found.file), "written": found.written,
+                     "left_out": dict(found.left_out)}, f"Wrote {found.written:,} rows to {out}.", *left_out)
 
 
 def _reading(format_: str | None, columns: Names, leave: Names, question: str | None) -> "Reading":
@@ -229,7 +235,7 @@ def _reading(format_: str | None, columns: Names, leave: Names, question: str | 
     return Reading(format_, named, frozenset(leave or ()), question)
 
 
-def _learners(home: Home, changed: "Changed") -> "list[LearnedModel]":
+def _learners(home: Home, changed: "DataChange") -> "list[LearnedModel]":
     """Return the registered models that learned from the rows that a change takes away."""
     from plumbline.data.row_history import learners
 
@@ -248,7 +254,7 @@ def _versions(home: Home) -> "Versions":
     return found
 
 
-def _show_change(changed: "Changed", as_json: bool, affected: "Sequence[LearnedModel]" = ()) -> None:
+def _show_change(changed: "DataChange", as_json: bool, affected: "Sequence[LearnedModel]" = ()) -> None:
     """Print what a change brought in and takes away, and what it means for the next run."""
     if as_json:
         print_json({**asdict(changed), "learners": [asdict(learner) for learner in affected]})
@@ -281,7 +287,7 @@ def _show_change(changed: "Changed", as_json: bool, affected: "Sequence[LearnedM
     _show_learners(affected, "learned from what is taken away")
 
 
-def _show_next_run(changed: "Changed") -> None:
+def _show_next_run(changed: "DataChange") -> None:
     """Print how many rows more and fewer the next run learns from."""
     prompts = ", ".join(f"{count:,} {split}" for split, count in changed.new_prompts.items())
     removes = changed.arrival.removes
@@ -336,7 +342,8 @@ def _origin(arrival: "Arrival") -> list[str]:
     """Return where an arrival is from, and what else is to be said of it, in lines."""
     said = {"set aside": f"{arrival.batch.quarantined:,}", "takes away": f"{arrival.removes:,}",
             "why": arrival.reason}
-    return [arrival.batch.source, *(f"{name}: {value}" for name, value in said.items() if value not in ("0", ""))]
+    notes = [f"{name}: {value}" for name, value in said.items() if value not in ("0", "")]
+    return [arrival.batch.source, *notes]
 
 
 def _minute(when: str) -> str:

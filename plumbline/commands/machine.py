@@ -31,21 +31,21 @@ HUB_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
+class MachineCheck:
+    """The result of one check."""
 
     about: str
     status: Status
     found: str
 
     def as_dict(self) -> dict[str, str]:
-        """For JSON."""
+        """Return the fields for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A package that breaks the pipeline outside of a range of versions."""
+    """A package, the range of versions that works, and what breaks outside of it."""
 
     package: str
     least: tuple[int, ...]
@@ -64,31 +64,31 @@ LIMITS = (
 )
 
 
-def examine(home: Home) -> list[Finding]:
-    """Look at everything; nothing here raises or waits for long."""
-    return [Finding("python", "ok" if platform.python_version_tuple() >= ("3", "11") else "broken",
+def examine(home: Home) -> list[MachineCheck]:
+    """Run all checks. Raises nothing and takes a few seconds at most."""
+    return [MachineCheck("python", "ok" if platform.python_version_tuple() >= ("3", "11") else "broken",
                     f"{platform.python_version()} on {platform.machine()}"),
             *map(_package, LIMITS), *_devices(), _disk(home), _git(home), _mlflow(home), _prefect(),
             _clock(home), _cache(home), _hub()]
 
 
-def show_findings(console: Console, findings: list[Finding]) -> None:
+def show_findings(console: Console, findings: list[MachineCheck]) -> None:
     """Print the findings, a line each."""
     for finding in findings:
         console.print(f"[{COLOURS[finding.status]}]{finding.status:<7}[/] {finding.about:<13} "
                       f"{escape(finding.found)}", highlight=False, soft_wrap=True)
 
 
-def _package(limit: Limit) -> Finding:
+def _package(limit: Limit) -> MachineCheck:
     wanted = f">={_dotted(limit.least)},<{_dotted(limit.below)}"
     try:
         version = metadata.version(limit.package)
     except metadata.PackageNotFoundError:
-        return Finding(limit.package, "broken", f"not installed; expected {wanted}")
+        return MachineCheck(limit.package, "broken", f"not installed; expected {wanted}")
     numbers = _numbers(version)
     if limit.least <= numbers < limit.below:
-        return Finding(limit.package, "ok", version)
-    return Finding(limit.package, "broken", f"{version}, expected {wanted}: {limit.otherwise}. "
+        return MachineCheck(limit.package, "ok", version)
+    return MachineCheck(limit.package, "broken", f"{version}, expected {wanted}: {limit.otherwise}. "
                                             f"Run: pip install '{limit.package}{wanted}'")
 
 
@@ -101,95 +101,97 @@ def _dotted(numbers: tuple[int, ...]) -> str:
     return ".".join(map(str, numbers))
 
 
-def _devices() -> Iterator[Finding]:
+def _devices() -> Iterator[MachineCheck]:
     if find_spec("torch") is None:
         return
     import torch
 
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    yield Finding("device", "ok", ", ".join(cuda) or "cpu")
-    yield Finding("threads", "ok", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
+    yield MachineCheck("device", "ok", ", ".join(cuda) or "cpu")
+    yield MachineCheck("threads", "ok", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
 
 
-def _disk(home: Home) -> Finding:
+def _disk(home: Home) -> MachineCheck:
     free = shutil.disk_usage(home.root).free
-    return Finding("disk", "ok" if free > LEAST_FREE_BYTES else "broken", f"{free / 1e9:.1f} GB free "
+    return MachineCheck("disk", "ok" if free > LEAST_FREE_BYTES else "broken", f"{free / 1e9:.1f} GB free "
                                                                                  f"at {home.root}")
 
 
-def _git(home: Home) -> Finding:
+def _git(home: Home) -> MachineCheck:
     commit, dirty = git_state(home.root)
     if commit:
-        return Finding("git", "ok", f"commit {commit[:12]}{', with changes' if dirty else ''}")
+        return MachineCheck("git", "ok", f"commit {commit[:12]}{', with changes' if dirty else ''}")
     why = "has no commit"
     if not shutil.which("git"):
         why = "cannot be asked for its commit, because git is not installed"
-    return Finding("git", "note", f"{home.root} {why}: runs keep their code in an archive instead of "
+    return MachineCheck("git", "note", f"{home.root} {why}: runs keep their code in an archive instead of "
                                          "naming a commit, "
                                   "and DVC tracks added batches in a git repository only (`git init` makes "
                                   "one)")
 
 
-def _mlflow(home: Home) -> Finding:
+def _mlflow(home: Home) -> MachineCheck:
     from plumbline.tracking.store import DELETED, EXPERIMENT, connect, deleted_experiment
 
     file = home.folder / "mlflow.db"
     if not home.tracking_uri.startswith("sqlite"):
-        return Finding("mlflow store", "ok", f"{home.tracking_uri} (MLFLOW_TRACKING_URI)")
+        return MachineCheck("mlflow store", "ok", f"{home.tracking_uri} (MLFLOW_TRACKING_URI)")
     if not file.exists():
-        return Finding("mlflow store", "ok", f"{file} will be made by the first run")
+        return MachineCheck("mlflow store", "ok", f"{file} will be made by the first run")
     try:
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
             runs = store.execute("select count(*) from runs").fetchone()[0]
         found = connect(home).get_experiment_by_name(EXPERIMENT)
     except UserError as error:
-        return Finding("mlflow store", "broken", str(error))
+        return MachineCheck("mlflow store", "broken", str(error))
     except sqlite3.Error as error:
         said = broken_store(home.tracking_uri, error) or f"{file} cannot be read: {error}"
-        return Finding("mlflow store", "broken", str(said))
+        return MachineCheck("mlflow store", "broken", str(said))
     if found and found.lifecycle_stage == DELETED:
-        return Finding("mlflow store", "note", deleted_experiment(home))
-    return Finding("mlflow store", "ok", f"{file}, {runs} runs")
+        return MachineCheck("mlflow store", "note", deleted_experiment(home))
+    return MachineCheck("mlflow store", "ok", f"{file}, {runs} runs")
 
 
-def _prefect() -> Finding:
+def _prefect() -> MachineCheck:
     url = os.environ.get(API_URL)
     if not url:
-        return Finding("prefect server", "ok", "each command starts its own; state in "
+        return MachineCheck("prefect server", "ok", "each command starts its own; state in "
                                                       f"{os.environ['PREFECT_HOME']}")
     problem = _unreachable(f"{url.rstrip('/')}/health")
-    return Finding("prefect server", "broken" if problem else "ok", f"{url} (PREFECT_API_URL)"
+    return MachineCheck("prefect server", "broken" if problem else "ok", f"{url} (PREFECT_API_URL)"
                    + (f" does not answer: {problem}. Start it, or unset PREFECT_API_URL" if problem else ""))
 
 
-def _clock(home: Home) -> Finding:
+def _clock(home: Home) -> MachineCheck:
     try:
         retrain = load_params(home.root).retrain
         when = next_scheduled(home, retrain)
     except UserError as error:
-        return Finding("clock", "broken", str(error))
-    return Finding("clock", "ok", f"{retrain.cron} ({retrain.timezone}), next at {when}" if when else
+        return MachineCheck("clock", "broken", str(error))
+    return MachineCheck("clock", "ok", f"{retrain.cron} ({retrain.timezone}), next at {when}" if when else
                    "retrain.cron is null: nothing runs by the clock")
 
 
-def _cache(home: Home) -> Finding:
+def _cache(home: Home) -> MachineCheck:
     if not home.cache.exists():
-        return Finding("cache", "ok", f"{home.cache} will be made by the first run")
+        return MachineCheck("cache", "ok", f"{home.cache} will be made by the first run")
     size = sum(file.stat().st_size for file in home.cache.rglob("*") if file.is_file())
-    return Finding("cache", "ok", f"{home.cache}, {size / 1e9:.2f} GB")
+    return MachineCheck("cache", "ok", f"{home.cache}, {size / 1e9:.2f} GB")
 
 
-def _hub() -> Finding:
+def _hub() -> MachineCheck:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     problem = _unreachable(endpoint)
     if problem:
-        return Finding("hub", "note", f"{endpoint} does not answer ({problem}): nothing can be loaded "
+        return MachineCheck("hub", "note", f"{endpoint} does not answer ({problem}): nothing can be loaded "
                                              "from the hub")
-    return Finding("hub", "ok", f"{endpoint} answers")
+    return MachineCheck("hub", "ok", f"{endpoint} answers")
 
 
 def _unreachable(url: str) -> str | None:
-    """Why a URL does not answer. In a thread, because no timeout bounds the look-up of a host name."""
+    """Return why a URL does not answer, or None. Asks in a thread: no timeout bounds the look-up of a host
+    name.
+    """
     found: list[str | None] = [f"nothing within {HUB_SECONDS:.0f} s"]
 
     def ask() -> None:

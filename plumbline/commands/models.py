@@ -10,11 +10,11 @@ from plumbline.commands.output import (
     AsJson,
     Reason,
     Yes,
+    answer,
     command_group,
     confirm,
     entered_home,
     examples,
-    print_json,
 )
 from plumbline.project.home import Home
 
@@ -72,10 +72,8 @@ def _announce(home: Home, registry: "Registry", before: int | None, as_json: boo
 
     champion_changed(home, registry.name, load_params(home.root).retrain.webhook)
     champion = _champion(registry)
-    if as_json:
-        print_json({"name": registry.name, "before": before, "champion": champion})
-    else:
-        typer.echo(f"Version {champion} of `{registry.name}` is champion now; before it was "
+    answer(as_json, {"name": registry.name, "before": before, "champion": champion},
+           f"Version {champion} of `{registry.name}` is champion now; before it was "
                    f"{_named(before)}.")
 
 

@@ -45,6 +45,14 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
+def answer(as_json: bool, value: object, *lines: str) -> None:
+    """Print a value for a program, or lines for a person."""
+    if as_json:
+        print_json(value)
+    else:
+        typer.echo("\n".join(lines))
+
+
 def print_list(title: str, names: list[str]) -> None:
     """Print a title with the number of names and the first ten of them; nothing if there are none."""
     if not names:

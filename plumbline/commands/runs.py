@@ -14,6 +14,7 @@ from plumbline.commands.output import (
     Reason,
     RunName,
     Verbose,
+    answer,
     command_group,
     entered_home,
     examples,
@@ -70,10 +71,8 @@ def cancel(name: RunName, as_json: AsJson = False) -> None:
     from plumbline.runs.cancel import cancel as end
 
     run, status = end(entered_home(), name)
-    if as_json:
-        print_json({"id": run, "status": status})
-    else:
-        typer.echo(f"The run {run} has ended: {status}. `plumbline retry {run}` goes on from there.")
+    answer(as_json, {"id": run, "status": status},
+           f"The run {run} has ended: {status}. `plumbline retry {run}` goes on from there.")
 
 
 @runs_app.command(epilog=examples("plumbline runs", "plumbline runs --json | jq '.[0].stages'"))
@@ -161,7 +160,5 @@ def _set_pin(name: str, reason: str | None, as_json: bool) -> None:
                         "has ended.")
     record.pinned = reason
     record.save(folder)
-    if as_json:
-        print_json({"id": record.id, "pinned": reason})
-    else:
-        typer.echo(f"{record.id} is {f'pinned: {reason}' if reason else 'not pinned'}.")
+    pinned = f"pinned: {reason}" if reason else "not pinned"
+    answer(as_json, {"id": record.id, "pinned": reason}, f"{record.id} is {pinned}.")

@@ -1,9 +1,10 @@
-"""What becomes of what Argilla and Label Studio send: an annotation's newest word is what the next snapshot holds.
+"""What becomes of what Argilla and Label Studio send: an annotation's newest word is what the next snapshot
+holds.
 
-What is new is added. What says something else takes the place of what the annotation said before; what was skipped,
-discarded or deleted takes that away. Both are arrivals with a reason, so the history shows them. A delivery that comes
-again, by a retry or by somebody who recorded it, changes nothing, and neither does one that is older than what is
-known.
+What is new is added. What says something else takes the place of what the annotation said before; what was
+skipped, discarded or deleted takes that away. Both are arrivals with a reason, so the history shows them. A
+delivery that comes again, by a retry or by somebody who recorded it, changes nothing, and neither does one
+that is older than what is known.
 """
 
 import hashlib
@@ -15,7 +16,15 @@ from datetime import UTC, datetime
 import numpy as np
 
 from plumbline.data.annotation_hooks import QUESTIONS, Delivery, read
-from plumbline.data.annotations import ANNOTATIONS, WHOLE_TASK, Annotations, Entry, as_lines, known_annotations, note
+from plumbline.data.annotations import (
+    ANNOTATIONS,
+    WHOLE_TASK,
+    Annotations,
+    Entry,
+    as_lines,
+    known_annotations,
+    note,
+)
 from plumbline.data.changes import alike, judged_before, revise
 from plumbline.data.intake import NothingUsable, rows_digest, take_in_read
 from plumbline.errors import UserError
@@ -33,7 +42,7 @@ NO_JUDGEMENT = "This event holds no judgement."
 
 @dataclass
 class _Outcome:
-    """What a delivery comes to."""
+    """What is to be kept of a delivery."""
 
     entries: list[Entry] = field(default_factory=list)
     items: list[Row | Quarantined] = field(default_factory=list)
@@ -51,7 +60,7 @@ class _Outcome:
 
 @dataclass(frozen=True)
 class _Read:
-    """What a record of a tool says: rows, or what they would have been, had they not been taken back."""
+    """The rows of a tool's record, those taken back apart."""
 
     items: list[Row | Quarantined]
     taken_back: list[Row]
@@ -60,7 +69,7 @@ class _Read:
 
 
 def accept(home: Home, tool: str, body: bytes) -> dict[str, object]:
-    """Let what a checked request says hold; what became of it. Raises UserError where nothing in it can be used."""
+    """Apply a checked request. Returns the answer to it. Raises UserError if nothing in it can be used."""
     delivery = read(tool, body)
     if not delivery.told:
         return {"event": delivery.event, "batch": None, "detail": NO_JUDGEMENT}
@@ -90,30 +99,38 @@ def _accept(home: Home, tool: str, delivery: Delivery, digest: str) -> tuple[str
 
 
 def _delete(outcome: _Outcome, entry: Entry, known: Annotations, home: Home) -> None:
-    """An annotation, or a task with all of its annotations, is no more."""
+    """Note that an annotation, or a task with all of its annotations, was deleted."""
     is_task = entry.annotation == WHOLE_TASK
-    before = known.newest.get(entry.key)
-    found = known.of_task(entry.tool, entry.project, entry.task) if is_task else [before] if before else []
+    name = f"task {entry.task}" if is_task else f"annotation {entry.annotation}"
+    if is_task:
+        found = known.of_task(entry.tool, entry.project, entry.task)
+    else:
+        found = [known.newest[entry.key]] if entry.key in known.newest else []
     for one in found:
         last = max(entry.when, one.when)  # there is nothing after a deletion, whatever the clocks say
-        outcome.entries.append(replace(one, when=last, noted=entry.noted, rows=(), delivery=entry.delivery, batch=None))
+        outcome.entries.append(replace(one, when=last, noted=entry.noted, rows=(), delivery=entry.delivery,
+                                       batch=None))
         outcome.gone = np.union1d(outcome.gone, alike(home, _numbers(one.rows)))
     if is_task or not found:
         outcome.entries.append(entry)
-    name = f"task {entry.task}" if is_task else f"annotation {entry.annotation}"
     outcome.reasons.append(f"{name} was deleted")
     if found and not any(one.rows for one in found):
         outcome.said.append(f"No row stands for {name} any more.")
     if not found:
-        outcome.said.append(f"Nothing of {name} had arrived here. If it came in an export, export the rest again and "
-                            "let it take the place of that batch: `plumbline data supersede FILE --batch DIGEST`.")
+        outcome.said.append(f"Nothing of {name} had arrived here. If it came in an export, export the rest "
+                            "again and "
+                            "let it take the place of that batch: `plumbline data supersede FILE --batch "
+                            "DIGEST`.")
 
 
-def _say(outcome: _Outcome, entry: Entry, found: _Read, changes: bool, known: Annotations, home: Home) -> None:
-    """An annotation says this now."""
+def _say(outcome: _Outcome, entry: Entry, found: _Read, changes: bool, known: Annotations,
+         home: Home) -> None:
+    """Note the newest state of an annotation."""
     outcome.entries.append(entry)
+    # Deliveries may come late: a newer one has been applied already.
     if known.later(entry):
-        outcome.said.append(f"Something newer is known of annotation {entry.annotation}, or of its task, so this "
+        outcome.said.append(f"Something newer is known of annotation {entry.annotation}, or of its task, so "
+                            "this "
                             "changes nothing.")
         return
     rows = [item for item in found.items if not isinstance(item, Quarantined)]
@@ -122,18 +139,28 @@ def _say(outcome: _Outcome, entry: Entry, found: _Read, changes: bool, known: An
     if before and rows and set(before.rows) == set(_ids(rows)):
         outcome.said.append(f"Annotation {entry.annotation} says what it said before.")
         return
-    outcome.items += found.items if rows or found.problem else []
+    if rows or found.problem:
+        outcome.items += found.items
     outcome.problem = outcome.problem or found.problem
+    # The rows of the annotation's earlier state go, and those of the same judgement from other batches.
     if before:
         outcome.gone = np.union1d(outcome.gone, alike(home, _numbers(before.rows)))
     if before or changes or found.taken_back:
-        outcome.gone = np.union1d(outcome.gone, judged_before(home, index_of_rows([*rows, *found.taken_back])))
-    outcome.reasons.append(f"annotation {entry.annotation} " + (
-        "changed" if rows else f"cannot be used any more: {found.problem}" if found.problem else "was taken back"))
+        judged = index_of_rows([*rows, *found.taken_back])
+        outcome.gone = np.union1d(outcome.gone, judged_before(home, judged))
+    became = "was taken back"
+    if rows:
+        became = "changed"
+    elif found.problem:
+        became = f"cannot be used any more: {found.problem}"
+    outcome.reasons.append(f"annotation {entry.annotation} {became}")
 
 
 def _keep(home: Home, tool: str, outcome: _Outcome, known: Annotations) -> tuple[str | None, str]:
-    """Make an arrival of it, or note that it came. Raises NothingUsable."""
+    """Publish the outcome as an arrival, or note the delivery. Returns the arrival's digest and the answer.
+
+    Raises NothingUsable.
+    """
     rows, beside = outcome.rows, {ANNOTATIONS: as_lines(outcome.entries)}
     if rows and not len(outcome.gone) and not known.are_back(_ids(rows)):
         taken = take_in_read(home, outcome.items, f"{tool}.jsonl", rows_digest(rows), beside)
@@ -144,8 +171,10 @@ def _keep(home: Home, tool: str, outcome: _Outcome, known: Annotations) -> tuple
         reason = f"{'; '.join(outcome.reasons)[:300]}, in {tool}"
         changed = revise(home, f"{tool}.jsonl", outcome.items, outcome.gone, reason, beside)
         count = len(changed.gone)
-        leave = f"{count} row{'s leave' if count > 1 else ' leaves'} the next snapshot: {reason}." if count else ""
-        return changed.arrival.digest, " ".join([*outcome.said, leave]).strip()
+        if count:
+            rows_leave = f"{count} rows leave" if count > 1 else "1 row leaves"
+            outcome.said.append(f"{rows_leave} the next snapshot: {reason}.")
+        return changed.arrival.digest, " ".join(outcome.said)
     if outcome.problem:
         raise outcome.problem
     note(home, outcome.entries)

@@ -1,8 +1,8 @@
 """What Argilla and Label Studio send when somebody has annotated: checked, and read.
 
-Argilla signs as Standard Webhooks does. Label Studio signs nothing, but sends the headers that it was told to: there a
-bearer token stands for the signature, unless something between the two signs. annotation_changes.py says what becomes
-of what is sent.
+Argilla signs as Standard Webhooks does. Label Studio signs nothing, but sends the headers that it was told
+to: there a bearer token stands for the signature, unless something between the two signs.
+annotation_changes.py says what becomes of what is sent.
 """
 
 import contextlib
@@ -26,7 +26,8 @@ QUESTIONS = {ARGILLA: "PLUMBLINE_ARGILLA_QUESTION", LABEL_STUDIO: "PLUMBLINE_LAB
 RECORD_DELETED, TASKS_DELETED = "record.deleted", "TASKS_DELETED"
 NEW = {ARGILLA: ("response.created",), LABEL_STUDIO: ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED")}
 CHANGED = {ARGILLA: ("response.updated",), LABEL_STUDIO: ("ANNOTATION_UPDATED",)}
-DELETED = {ARGILLA: ("response.deleted", RECORD_DELETED), LABEL_STUDIO: ("ANNOTATIONS_DELETED", TASKS_DELETED)}
+DELETED = {ARGILLA: ("response.deleted", RECORD_DELETED),
+           LABEL_STUDIO: ("ANNOTATIONS_DELETED", TASKS_DELETED)}
 BEARER = "Bearer "
 EVENT_TIME = re.compile(rb'"timestamp"\s{0,9}:\s{0,9}"([0-9T:.+Z-]{10,40})"')
 NEAR, MOST_TIMES = 1000, 4
@@ -43,7 +44,7 @@ class NotConfigured(UserError):
 
 @dataclass(frozen=True)
 class Told:
-    """What a request says of one annotation, or of a task with all of its annotations."""
+    """The part of a request about one annotation, or about a task with all of its annotations."""
 
     project: str
     task: str
@@ -59,7 +60,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What one request holds."""
+    """The content of one request."""
 
     event: str
     told: tuple[Told, ...]
@@ -69,13 +70,14 @@ class Delivery:
 
 
 def admit(tool: str, headers: Mapping[str, str]) -> None:
-    """Judge the headers, before the body is read.
+    """Check the headers, before the body is read.
 
     Raises NotConfigured without a secret, and NotSigned where they cannot prove that the sender knows it.
     """
     secret = os.environ.get(SECRETS[tool])
     if not secret:
-        raise NotConfigured(f"Webhooks of {tool} are refused, because {SECRETS[tool]} is not set where the pages run. "
+        raise NotConfigured(f"Webhooks of {tool} are refused, because {SECRETS[tool]} is not set where the "
+                            "pages run. "
                             "Set it to the webhook's secret and start the pages again.")
     given = headers.get("authorization", "")
     if headers.get(SIGNATURE) or (tool == LABEL_STUDIO
@@ -86,7 +88,9 @@ def admit(tool: str, headers: Mapping[str, str]) -> None:
 
 
 def check(tool: str, headers: Mapping[str, str], body: bytes) -> None:
-    """Judge the signature, if there is one. Raises as `admit`, and NotSigned for one that is not of this body."""
+    """Check the headers and the signature, if there is one. Raises as `admit`, and NotSigned for a wrong
+    one.
+    """
     admit(tool, headers)
     if not headers.get(SIGNATURE):
         return
@@ -97,15 +101,17 @@ def check(tool: str, headers: Mapping[str, str], body: bytes) -> None:
 
 
 def read(tool: str, body: bytes) -> Delivery:
-    """What the request says. Raises UserError for what is not of that tool."""
+    """Parse a request. Raises UserError if it is not one of that tool."""
     try:
         values = json.loads(body)
         event = str(values["type" if tool == ARGILLA else "action"])
         told: Sequence[Told] = ()
         if event in (*NEW[tool], *CHANGED[tool]):
-            told = _responses(values) if tool == ARGILLA else _annotations(values)
+            parse = _responses if tool == ARGILLA else _annotations
+            told = parse(values)
         elif event in DELETED[tool]:
-            told = _deleted_responses(values, event) if tool == ARGILLA else _deleted_annotations(values, event)
+            parse_deleted = _deleted_responses if tool == ARGILLA else _deleted_annotations
+            told = parse_deleted(values, event)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"The request is not a webhook of {tool}: {type(error).__name__}: {error}.") from None
     return Delivery(event, tuple(told), event in CHANGED[tool])
@@ -114,7 +120,8 @@ def read(tool: str, body: bytes) -> Delivery:
 def _responses(values: Mapping[str, object]) -> list[Told]:
     (data,) = _listed(values["data"])
     (record,), (user,) = _listed(data["record"]), _listed(data["user"])
-    answer = {"user_id": user.get("username") or user["id"], "status": data["status"], "values": data["values"] or {}}
+    answer = {"user_id": user.get("username") or user["id"], "status": data["status"],
+              "values": data["values"] or {}}
     judged = {"id": record["id"], "fields": record["fields"], "metadata": record.get("metadata") or {},
               "responses": [answer]}
     when = _moment(data.get("updated_at")) or _moment(values.get("timestamp"))
@@ -123,17 +130,23 @@ def _responses(values: Mapping[str, object]) -> list[Told]:
 
 def _deleted_responses(values: Mapping[str, object], event: str) -> list[Told]:
     when = _moment(values.get("timestamp"))
-    return [Told("", str(one["id"]), WHOLE_TASK, when, None) if event == RECORD_DELETED
-            else Told("", "", str(one["id"]), when, None) for one in _listed(values["data"])]
+    deleted = [str(one["id"]) for one in _listed(values["data"])]
+    if event == RECORD_DELETED:
+        return [Told("", record, WHOLE_TASK, when, None) for record in deleted]
+    return [Told("", "", response, when, None) for response in deleted]
 
 
 def _annotations(values: Mapping[str, object]) -> list[Told]:
     annotations, tasks = _listed(values["annotation"]), _listed(values["task"])
     data = {task["id"]: task["data"] for task in tasks}
-    return [Told(_project(values) or str(one.get("project", "")), str(one["task"]), str(one.get("id", "")),
-                 _moment(one.get("updated_at")) or _moment(one.get("created_at")),
-                 {"id": one["task"], "data": data[one["task"]], "annotations": [one]}, not one.get("was_cancelled"))
-            for one in annotations]
+    told = []
+    for one in annotations:
+        project = _project(values) or str(one.get("project", ""))
+        when = _moment(one.get("updated_at")) or _moment(one.get("created_at"))
+        record = {"id": one["task"], "data": data[one["task"]], "annotations": [one]}
+        told.append(Told(project, str(one["task"]), str(one.get("id", "")), when, record,
+                         not one.get("was_cancelled")))
+    return told
 
 
 def _deleted_annotations(values: Mapping[str, object], event: str) -> list[Told]:
@@ -149,7 +162,7 @@ def _project(values: Mapping[str, object]) -> str:
 
 
 def _moment(value: object) -> datetime | None:
-    """The moment in UTC, which is the zone of both tools where they name none."""
+    """Return the moment in UTC, which is the zone of both tools where they name none."""
     try:
         moment = datetime.fromisoformat(str(value))
     except ValueError:
@@ -167,13 +180,14 @@ def _listed(value: object) -> list[dict[str, object]]:
 
 
 def _event_times(body: bytes) -> list[str]:
-    """The times that stand at the beginning or end of the body, in seconds since 1970.
+    """Return the times at the beginning and end of the body, in seconds since 1970.
 
-    Only a look at the characters: whoever sent it is not known yet, so it is not decoded.
+    The body is searched and not parsed, because its sender has not been checked yet.
     """
     found = [*EVENT_TIME.finditer(body[:NEAR]), *EVENT_TIME.finditer(body[-NEAR:])]
     times = set()
     for one in found[:MOST_TIMES]:
         with contextlib.suppress(ValueError):
-            times.add(str(math.floor(datetime.fromisoformat(one[1].decode()).replace(tzinfo=UTC).timestamp())))
+            moment = datetime.fromisoformat(one[1].decode()).replace(tzinfo=UTC)
+            times.add(str(math.floor(moment.timestamp())))
     return sorted(times)

@@ -1,8 +1,8 @@
 """What each annotation of a tool said last, as webhooks told it: from when it is, and which rows it became.
 
-A deletion names an annotation and nothing else, deliveries repeat, and an old one may come after a newer. So a file
-beside the rows of a batch says which annotations they are from; what brought no rows is noted in the home. The newest
-entry of an annotation holds, wherever it lies: nothing here is ever changed.
+A deletion names an annotation and nothing else, deliveries repeat, and an old one may come after a newer. So
+a file beside the rows of a batch says which annotations they are from; what brought no rows is noted in the
+home. The newest entry of an annotation holds, wherever it lies: nothing here is ever changed.
 """
 
 import json
@@ -24,7 +24,7 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Entry:
-    """What one delivery said of one annotation."""
+    """The state of one annotation according to one delivery."""
 
     tool: str
     project: str
@@ -44,12 +44,13 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        """What names the annotation, or the task of which it tells the end."""
-        return (self.tool, self.project, f"task {self.task}" if self.annotation == WHOLE_TASK else self.annotation)
+        """Identity of the annotation, or of the task that was deleted."""
+        name = f"task {self.task}" if self.annotation == WHOLE_TASK else self.annotation
+        return (self.tool, self.project, name)
 
 
 class Annotations:
-    """What is known of all annotations."""
+    """The newest states of all annotations."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.newest: dict[Key, Entry] = {}
@@ -64,42 +65,43 @@ class Annotations:
             self._ever.update(entry.rows)
 
     def later(self, entry: Entry) -> Entry | None:
-        """What says more recent things of the annotation, or of its task, than this one does."""
+        """Return a newer entry for the same annotation or for its task, if there is one."""
         whole = (entry.tool, entry.project, f"task {entry.task}")
         found = (self.newest.get(entry.key), self.newest.get(whole))
         return next((known for known in found if known and known.when > entry.when), None)
 
     def of_task(self, tool: str, project: str, task: str) -> list[Entry]:
-        """The newest entries of a task's annotations."""
+        """Return the newest entries of a task's annotations."""
+        named = (tool, project, task)
         return [entry for entry in self.newest.values()
-                if (entry.tool, entry.project, entry.task) == (tool, project, task) and entry.annotation != WHOLE_TASK]
+                if (entry.tool, entry.project, entry.task) == named and entry.annotation != WHOLE_TASK]
 
     def standing(self, but: Iterable[Key]) -> set[str]:
-        """The rows that stand for annotations other than these."""
+        """Return the rows that stand for annotations other than these."""
         left_out = set(but)
         return {row for key, entry in self.newest.items() if key not in left_out for row in entry.rows}
 
     def are_back(self, rows: Iterable[str]) -> bool:
-        """Whether some of these rows stood for an annotation once, and stand for none now."""
+        """True if some of these rows stood for an annotation once, and stand for none now."""
         return bool((set(rows) & self._ever) - self.standing(()))
 
 
 def known_annotations(home: Home) -> Annotations:
-    """All that the batches and the home know."""
+    """Read the entries beside all batches and in the home."""
     entries = [entry for file in home.preferences.arrived.glob(f"*/{ANNOTATIONS}") for entry in _beside(file)]
     notes = _notes(home)
     return Annotations([*entries, *(_read(notes) if notes.exists() else ())])
 
 
 def note(home: Home, entries: Iterable[Entry]) -> None:
-    """Note what brought no rows."""
+    """Append entries that brought no rows to the home's file."""
     _notes(home).parent.mkdir(parents=True, exist_ok=True)
     with _notes(home).open("a", encoding="utf-8") as opened:
         opened.write("\n" + as_lines(entries))  # the last one may have been cut short
 
 
 def as_lines(entries: Iterable[Entry]) -> str:
-    """The file that keeps these entries."""
+    """Return entries as JSON lines."""
     return "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
 
 
@@ -109,10 +111,10 @@ def _notes(home: Home) -> Path:
 
 @cache
 def _beside(file: Path) -> tuple[Entry, ...]:
-    """The entries beside a batch, which never change."""
+    """Return the entries beside a batch, which never change."""
     try:
         batch = read_arrival(file.parent).digest
-    except (UserError, FileNotFoundError):  # damaged, or half pulled: the folder's name is the digest's beginning
+    except (UserError, FileNotFoundError):  # damaged, or half pulled: the folder's name has to do
         batch = file.parent.name
     return tuple(Entry(**{**asdict(entry), "batch": batch}) for entry in _read(file))
 

@@ -1,7 +1,9 @@
-"""The one door through which preference data arrives, whoever brings it: `arrive` publishes a draft and announces it.
+"""The one door through which preference data arrives, whoever brings it: `arrive` publishes a draft and
+announces it.
 
-It waits for no lock, so that requests may call it. DVC learns of the batch later (dvc_tracking.py), and a server of
-events that does not answer is told later: `announce_missed`, which the pages and `plumbline up` call now and then.
+It waits for no lock, so that requests may call it. DVC learns of the batch later (dvc_tracking.py), and a
+server of events that does not answer is told later: `announce_missed`, which the pages and `plumbline up`
+call now and then.
 """
 
 import os
@@ -25,7 +27,7 @@ from plumbline.project.home import API_URL, Home
 
 
 @dataclass(frozen=True)
-class Arrived:
+class Published:
     """An arrival, and how it came about."""
 
     arrival: Arrival
@@ -36,16 +38,16 @@ class Arrived:
 
 
 def arrive(home: Home, drafted: Draft, action: Action, when: str, content: str, removed: Hashes = NO_ROWS,
-           reason: str = "", beside: Mapping[str, str] | None = None) -> Arrived:
+           reason: str = "", beside: Mapping[str, str] | None = None) -> Published:
     """Make a draft an arrival, and announce it once.
 
-    `when` is ISO 8601 in UTC, `content` the digest of what was read, `removed` the ids of the rows that it takes away,
-    and `beside` texts to keep in its folder, by their files' names.
+    `when` is ISO 8601 in UTC, `content` the digest of what was read, `removed` the ids of the rows that it
+    takes away, and `beside` texts to keep in its folder, by their files' names.
     """
     drafted.keep(beside or {})
     arrival = publish(home.preferences, drafted, action, when, content, removed, reason)
     sweep(home.preferences.arrived)
-    return Arrived(arrival, arrival.added != when, announce_once(home, arrival))
+    return Published(arrival, arrival.added != when, announce_once(home, arrival))
 
 
 def announce_once(home: Home, arrival: Arrival) -> str | None:
@@ -75,8 +77,9 @@ def announce_missed(home: Home) -> str | None:
 
 
 def _announce(home: Home, arrival: Arrival) -> str | None:
-    problem = send(PREFERENCES_ADDED, f"plumbline.batch.{arrival.digest[:16]}", {
-        "batch": arrival.digest, "action": arrival.action, "rows": arrival.batch.rows, "removes": arrival.removes})
+    payload = {"batch": arrival.digest, "action": arrival.action, "rows": arrival.batch.rows,
+               "removes": arrival.removes}
+    problem = send(PREFERENCES_ADDED, f"plumbline.batch.{arrival.digest[:16]}", payload)
     if problem is None:
         _mark(home, arrival)
     return problem

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from plumbline.config import load_params
-from plumbline.data.arrive import Arrived, announce_once, arrive
+from plumbline.data.arrive import Published, announce_once, arrive
 from plumbline.data.dvc_tracking import track
 from plumbline.data.intake import content_digest, rows_digest
 from plumbline.errors import UserError
@@ -42,12 +42,12 @@ REASONS = 5
 
 
 @dataclass(frozen=True)
-class Changed:
-    """What a change to the data came to."""
+class DataChange:
+    """The outcome of a change to the data, for the person who made it."""
 
     arrival: Arrival
     already_there: bool
-    """The same content had been added before, so nothing changed."""
+    """True if the same content had been added before, so that nothing changed."""
     written: bool
     """False for a dry run."""
     known: int
@@ -70,24 +70,26 @@ class Changed:
     """Why DVC does not know the batch yet; the next run tries again."""
 
 
-def add(home: Home, source: str, how: Reading, dry_run: bool = False) -> Changed:
-    """Import a file, a folder or `hub:NAME` as a batch. Raises UserError where nothing in it is usable."""
+def add(home: Home, source: str, how: Reading, dry_run: bool = False) -> DataChange:
+    """Import a file, a folder or `hub:NAME` as a batch. Raises UserError if nothing in it is usable."""
     content, read = _open(source, how)
     for known in readable_arrivals(home.preferences)[0]:
         if known.content == content and known.action == "add":
             # An import that was killed after its batch appeared is finished here.
             not_announced = None if dry_run else announce_once(home, known)
-            there = Changed(known, True, False, 0, 0, 0, {}, [], [], _is_learned_from(home), not_announced, None)
+            there = DataChange(known, True, False, 0, 0, 0, {}, [], [], _is_learned_from(home), not_announced,
+                               None)
             return _tracked(home, there, dry_run)
     changed = _change(home, source, read(), "add", content, lambda _: NO_ROWS, "", dry_run)
     return _tracked(home, changed, dry_run)
 
 
-def supersede(home: Home, source: str, how: Reading, reason: str, batch: str | None, dry_run: bool = False) -> Changed:
+def supersede(home: Home, source: str, how: Reading, reason: str, batch: str | None,
+              dry_run: bool = False) -> DataChange:
     """Import a correction: its rows take the place of earlier judgements of the same by the same annotator.
 
-    What its annotators have taken back goes without a replacement. With `batch` the rows take the place of that whole
-    batch. Raises UserError like `add`.
+    Judgements that their annotators have taken back go without a replacement. With `batch` the rows take the
+    place of that whole batch. Raises UserError like `add`.
     """
     content, read = _open(source, how)
     taken_back: list[Row] = []
@@ -101,11 +103,12 @@ def supersede(home: Home, source: str, how: Reading, reason: str, batch: str | N
         return np.setdiff1d(old, drafted.index.row)
 
     noted = _noting(read(), taken_back)
-    return _tracked(home, _change(home, source, noted, "supersede", content, superseded, reason, dry_run), dry_run)
+    changed = _change(home, source, noted, "supersede", content, superseded, reason, dry_run)
+    return _tracked(home, changed, dry_run)
 
 
 def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str | None, reason: str,
-           dry_run: bool = False) -> Changed:
+           dry_run: bool = False) -> DataChange:
     """Take rows out of every later snapshot: those named, or all of an annotator, of a source, or of both.
 
     Raises UserError when there is no such row.
@@ -114,37 +117,43 @@ def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str |
              for index in _present(home)]
     gone = np.unique(np.concatenate([NO_ROWS, *found]))
     if not len(gone):
-        raise UserError("There is no such row in the data that the next run would learn from. `plumbline data show "
-                        "now` counts rows by source and annotator; `plumbline data blame ROW` looks for one row.")
+        raise UserError("There is no such row in the data that the next run would learn from. `plumbline "
+                        "data show "
+                        "now` counts rows by source and annotator; `plumbline data blame ROW` looks for one "
+                        "row.")
     parts = [*rows, annotator and f"annotator={annotator}", source and f"source={source}"]
     name = " ".join(part for part in parts if part)
     content = hashlib.sha256(gone.tobytes()).hexdigest()
-    return _tracked(home, _change(home, name, [], "remove", content, lambda _: gone, reason, dry_run), dry_run)
+    changed = _change(home, name, [], "remove", content, lambda _: gone, reason, dry_run)
+    return _tracked(home, changed, dry_run)
 
 
 def revise(home: Home, name: str, read: Sequence[Row | Quarantined], gone: Hashes, reason: str,
-           beside: Mapping[str, str]) -> Changed:
-    """Let rows take the place of those in `gone`, or only take these away, as a program found out.
+           beside: Mapping[str, str]) -> DataChange:
+    """Replace the rows in `gone` by the rows in `read`, or only take them away if `read` holds none.
 
-    `beside` are texts to keep in the arrival's folder, by their files' names. Waits for no lock: DVC learns of the
-    change later.
+    `beside` are texts to keep in the arrival's folder, by their files' names. Waits for no lock: DVC learns
+    of the change later.
     """
     rows = [row for row in read if not isinstance(row, Quarantined)]
     content = hashlib.sha256(gone.tobytes() + rows_digest(rows).encode()).hexdigest()
-    return _change(home, name, read, "supersede" if rows else "remove", content, lambda _: gone, reason, beside=beside)
+    action: Action = "supersede" if rows else "remove"
+    return _change(home, name, read, action, content, lambda _: gone, reason, beside=beside)
 
 
 def alike(home: Home, rows: Hashes) -> Hashes:
-    """These rows, and others that judge the same by the same annotators."""
+    """Return these rows, and the others in which the same annotators judge the same responses."""
     judged: set[tuple[int, str]] = set()
     for index in _present(home):
         places = np.flatnonzero(np.isin(index.row, rows))
-        judged |= set(zip(index.item[places].tolist(), index.annotators[index.annotator[places]].tolist(), strict=True))
+        annotators = index.annotators[index.annotator[places]].tolist()
+        judged |= set(zip(index.item[places].tolist(), annotators, strict=True))
     return np.union1d(rows, _judging(home, {(item, name) for item, name in judged if name != NOBODY}))
 
 
-def _change(home: Home, source: str, read: Read, action: Action, content: str, removes: Callable[[Draft], Hashes],
-            reason: str, dry_run: bool = False, beside: Mapping[str, str] | None = None) -> Changed:
+def _change(home: Home, source: str, read: Read, action: Action, content: str,
+            removes: Callable[[Draft], Hashes], reason: str, dry_run: bool = False,
+            beside: Mapping[str, str] | None = None) -> DataChange:
     folders, now = home.preferences, datetime.now(UTC).isoformat(timespec="microseconds")
     with draft(folders, source, read) as drafted:
         gone = removes(drafted)
@@ -152,26 +161,28 @@ def _change(home: Home, source: str, read: Read, action: Action, content: str, r
         reasons = _reasons(lines(drafted.folder / QUARANTINE))
         if dry_run:
             arrival = Arrival(drafted.batch.digest, action, now, content, len(gone), reason, drafted.batch)
-            done = Arrived(arrival, False, None)
+            done = Published(arrival, False, None)
         else:
             done = arrive(home, drafted, action, now, content, gone, reason, beside)
-    return Changed(done.arrival, done.already_there, not (done.already_there or dry_run), *effects,
-                   [f"{row:016x}" for row in gone.tolist()], reasons, _is_learned_from(home), done.not_announced, None)
+    written = not (done.already_there or dry_run)
+    ids = [f"{row:016x}" for row in gone.tolist()]
+    return DataChange(done.arrival, done.already_there, written, *effects, ids, reasons, _is_learned_from(home),
+                      done.not_announced, None)
 
 
-def _tracked(home: Home, changed: Changed, dry_run: bool) -> Changed:
-    """Let DVC know of a change at once, which waits for the locks of others."""
+def _tracked(home: Home, changed: DataChange, dry_run: bool) -> DataChange:
+    """Let DVC track a change at once, unless it was a dry run. Waits for DVC's locks."""
     return changed if dry_run else replace(changed, not_tracked=track(home))
 
 
 def _open(source: str, how: Reading) -> tuple[str, Callable[[], Read]]:
-    """What names the content of a source, and how to read it."""
+    """Return the digest of a source's content, and a function that reads the source."""
     parts = open_source(source, Path.cwd(), how)
     return content_digest([part.digest for part in parts], how), lambda: read_all(source, parts)
 
 
 def _noting(read: Read, taken_back: list[Row]) -> Read:
-    """The same, noting what was taken back; a source that does nothing else is usable."""
+    """Yield what was read, and append judgements taken back; a source with nothing else in it is usable."""
     try:
         for row in read:
             if isinstance(row, Unread):
@@ -193,11 +204,12 @@ def _effects(home: Home, drafted: Draft, before: Sequence[Arrival]) -> tuple[int
     chosen = load_params(home.root).ingest
     splits = Counter(split_of(f"{prompt:016x}", chosen.validation_fraction, chosen.heldout_fraction)
                      for prompt in prompts.tolist())
-    return int(known.sum()), int(out.sum()), int((~known & ~out).sum()), {name: splits[name] for name in SPLITS}
+    new = ~known & ~out
+    return int(known.sum()), int(out.sum()), int(new.sum()), {name: splits[name] for name in SPLITS}
 
 
 def _present(home: Home) -> list[BatchIndex]:
-    """The indexes of everything that the next run would learn from, and of all arrivals."""
+    """Return the indexes of all arrivals and of the other sources that the next run would learn from."""
     params, folders = load_params(home.root), home.preferences
     sources = [*(source for source in params.snapshot.sources if source != ADDED), ADDED]
 
@@ -209,12 +221,13 @@ def _present(home: Home) -> list[BatchIndex]:
 
 
 def judged_before(home: Home, index: BatchIndex) -> Hashes:
-    """Earlier judgements of what the index judges, by the same annotators."""
-    return _judging(home, set(zip(index.item.tolist(), index.annotators[index.annotator].tolist(), strict=True)))
+    """Return the rows in which the annotators of `index` have judged the same responses before."""
+    annotators = index.annotators[index.annotator].tolist()
+    return _judging(home, set(zip(index.item.tolist(), annotators, strict=True)))
 
 
 def _judging(home: Home, wanted: Set[tuple[int, str]]) -> Hashes:
-    """The rows that judge these items by these annotators."""
+    """Return the rows of all (item, annotator) pairs in `wanted`."""
     items = np.array(sorted({item for item, _ in wanted}), np.uint64)
     found = [NO_ROWS]
     for earlier in _present(home):
@@ -231,13 +244,14 @@ def _named(index: BatchIndex, rows: Sequence[str]) -> Hashes:
 
 
 def row_number(row: str) -> int:
-    """The number of the row with this id. Raises UserError for what is no id."""
+    """Return the number that a row's id writes in hexadecimal. Raises UserError for what is no id."""
     try:
         if len(row) == 16:
             return int(row, 16)
     except ValueError:
         pass
-    raise UserError(f"{row!r} is not a row's id: expected 16 hexadecimal digits, as `plumbline data diff` and "
+    raise UserError(f"{row!r} is not a row's id: expected 16 hexadecimal digits, as `plumbline data diff` "
+                    "and "
                     "`plumbline data show` print them.")
 
 

@@ -1,10 +1,10 @@
 """Preferences that a program brings: a request, a webhook, a watched folder, the feedback pages.
 
-`take_in` (bytes), `take_in_file` and `take_in_rows` go through the same import as `plumbline data add` and end in the
-same event. What they promise, from any number of threads and processes, while runs go on:
+`take_in` (bytes), `take_in_file` and `take_in_rows` go through the same import as `plumbline data add` and
+end in the same event. What they promise, from any number of threads and processes, while runs go on:
 
-- The batch appears whole or not at all, and is on the disk before the call returns. A kill at any moment leaves nothing
-  that counts, or the whole batch.
+- The batch appears whole or not at all, and is on the disk before the call returns. A kill at any moment
+  leaves nothing that counts, or the whole batch.
 - The same content arrives once: a repeated call finds the batch that is there.
 - No lock is waited for: see arrive.py.
 """
@@ -30,15 +30,19 @@ MOST_QUARANTINED = 1000
 """An answer names at most so many quarantined rows; the batch keeps them all."""
 LONGEST_NAME = 80
 MOST_UNUSABLE = 100_000
-"""So many rows may be unusable while hardly any can be used: what is wrong with each takes a hundred bytes to say."""
+"""So many rows may be unusable while hardly any can be used: what is wrong with each takes a hundred bytes to
+say.
+"""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of preferences that a program brought."""
+    """The outcome of an import by a program."""
 
     arrival: Arrival
-    """The batch: `arrival.digest`, `arrival.batch.rows` that can be used, `arrival.batch.quarantined` that cannot."""
+    """The batch: `arrival.digest`, `arrival.batch.rows` that can be used, `arrival.batch.quarantined` that
+    cannot.
+    """
     already_there: bool
     """The same content had arrived before, so nothing changed."""
     quarantined: list[Quarantined]
@@ -58,8 +62,8 @@ class NothingUsable(UserError):
 def take_in(home: Home, content: bytes, name: str, how: Reading = RECOGNISED) -> Taken:
     """Import bytes in any known format: JSON lines, an array, CSV, Parquet, compressed or not.
 
-    `name` stands for them in the quarantine and in `plumbline data list`; up to its first dot it is the source of rows
-    that name none, so `argilla.jsonl` is right for a webhook of Argilla. Raises NothingUsable.
+    `name` stands for them in the quarantine and in `plumbline data list`; up to its first dot it is the
+    source of rows that name none, so `argilla.jsonl` is right for a webhook of Argilla. Raises NothingUsable.
     """
     home.preferences.arrived.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.preferences.arrived, prefix=".new-") as folder:
@@ -69,35 +73,42 @@ def take_in(home: Home, content: bytes, name: str, how: Reading = RECOGNISED) ->
 
 
 def take_in_file(home: Home, file: Path, name: str, how: Reading = RECOGNISED) -> Taken:
-    """`take_in` for a file, which must not change meanwhile. Raises NothingUsable, or UserError if it is unreadable."""
+    """Import a file, which must not change meanwhile. Raises NothingUsable, or UserError if it is
+    unreadable.
+    """
     return _take_in(home, name, read_file(file, name, how), content_digest([file_sha256(file)], how))
 
 
 def take_in_rows(home: Home, rows: Sequence[Row], name: str) -> Taken:
-    """`take_in` for rows that the caller has checked already."""
+    """Import rows that the caller has checked already."""
     return _take_in(home, name, rows, rows_digest(rows))
 
 
 def take_in_read(home: Home, read: Sequence[Row | Quarantined], name: str, content: str,
                  beside: Mapping[str, str]) -> Taken:
-    """`take_in` for what has been read already, with texts to keep in the batch's folder, by their files' names."""
+    """Import rows that have been read already.
+
+    `content` is the digest of what was read, `beside` texts to keep in the batch's folder, by their files'
+    names.
+    """
     return _take_in(home, name, read, content, beside)
 
 
 def rows_digest(rows: Iterable[Row]) -> str:
-    """What names the content of rows."""
+    """Return the SHA-256 of the rows' lines."""
     return hashlib.sha256("".join(map(to_line, rows)).encode()).hexdigest()
 
 
 def content_digest(files: Iterable[str], how: Reading) -> str:
-    """What names the content of files with these digests, read in this way."""
+    """Return one digest for files with these digests, read in this way."""
     asked = f"{how.format or ''} {sorted(how.columns.items())}"
     if how.leave or how.question:  # otherwise what was added before these could be said keeps its name
         asked += f" {sorted(how.leave)} {how.question or ''}"
     return hashlib.sha256("\n".join([asked, *files]).encode()).hexdigest()
 
 
-def _take_in(home: Home, name: str, read: Read, content: str, beside: Mapping[str, str] | None = None) -> Taken:
+def _take_in(home: Home, name: str, read: Read, content: str,
+             beside: Mapping[str, str] | None = None) -> Taken:
     quarantined: list[Quarantined] = []
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     try:
@@ -109,7 +120,10 @@ def _take_in(home: Home, name: str, read: Read, content: str, beside: Mapping[st
 
 
 def _noting(read: Read, quarantined: list[Quarantined]) -> Iterator[Row | Quarantined | Unread]:
-    """Raises UserError for what is hopeless, before it has filled the disk with reasons."""
+    """Yield what was read, and append rows that cannot be used, up to a thousand.
+
+    Raises UserError if hardly any row is usable, before the reasons fill the disk.
+    """
     usable = unusable = 0
     for row in read:
         if isinstance(row, Quarantined):
@@ -117,8 +131,10 @@ def _noting(read: Read, quarantined: list[Quarantined]) -> Iterator[Row | Quaran
             if len(quarantined) < MOST_QUARANTINED:
                 quarantined.append(row)
             if unusable > MOST_UNUSABLE and unusable > 10 * usable:
-                raise UserError(f"Of the first {usable + unusable:,} rows {unusable:,} cannot be used, so none was "
-                                f"taken. The first that cannot: line {quarantined[0].line}, {quarantined[0].reason}. "
+                raise UserError(f"Of the first {usable + unusable:,} rows {unusable:,} cannot be used, so "
+                                "none was "
+                                f"taken. The first that cannot: line {quarantined[0].line}, "
+                                f"{quarantined[0].reason}. "
                                 "docs/data-formats.md says what rows look like; take out what is none.")
         elif not isinstance(row, Unread):
             usable += 1

@@ -1,7 +1,7 @@
 """Notices of what became of a run: each is a file in the home until everybody who should know has taken it.
 
-A receiver that is away is tried again later, for a day or so, and nothing is lost when this process ends meanwhile. A
-notice keeps its id, so a receiver that gets it twice can tell.
+A receiver that is away is tried again later, for a day or so, and nothing is lost when this process ends
+meanwhile. A notice keeps its id, so a receiver that gets it twice can tell.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ MOST_ATTEMPTS = 30
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that happened, and who is still to be told."""
+    """An event, and the receivers that have not taken it yet."""
 
     id: str
     event: str
@@ -52,7 +52,7 @@ class Notice:
 
 
 def notify(home: Home, webhook: str | None, event: str, resource: str, payload: Mapping[str, object]) -> None:
-    """Write down a notice and try to deliver it at once. Never raises: a run must not fail because of a notice."""
+    """Save a notice and try to deliver it at once. Never raises: a run must not fail because of a notice."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
     to = tuple(name for name, known in ((PREFECT, os.environ.get(API_URL)), (WEBHOOK, webhook)) if known)
     notice = Notice(str(uuid.uuid4()), event, when, resource, payload, to, webhook)
@@ -64,13 +64,16 @@ def notify(home: Home, webhook: str | None, event: str, resource: str, payload: 
 
 
 def waiting(home: Home) -> list[Notice]:
-    """The notices that have not reached everybody, oldest first."""
+    """Return the notices that a receiver has not taken, oldest first."""
     found = [notice for file in sorted(_folder(home).glob("*.json")) if (notice := _read(file))]
     return sorted(found, key=lambda notice: notice.when)
 
 
 def deliver(home: Home, only: str | None = None) -> list[Notice]:
-    """Try what is due; returns the notices that were given up. Two processes never deliver at the same time."""
+    """Deliver the notices that are due, or only the one with the id `only`. Returns the notices given up.
+
+    Does nothing while another process delivers.
+    """
     given_up: list[Notice] = []
     if not any(_folder(home).glob("*.json")):
         return given_up
@@ -104,8 +107,8 @@ def _to_prefect(notice: Notice) -> str | None:
 
 
 def _to_webhook(notice: Notice) -> str | None:
-    body = json.dumps({"id": notice.id, "type": notice.event, "timestamp": notice.when, "data": notice.payload},
-                      ensure_ascii=False).encode()
+    content = {"id": notice.id, "type": notice.event, "timestamp": notice.when, "data": notice.payload}
+    body = json.dumps(content, ensure_ascii=False).encode()
     now = str(int(time.time()))
     headers = {"Content-Type": "application/json", "User-Agent": "plumbline", ID: notice.id, TIMESTAMP: now}
     assert notice.url is not None

@@ -7,19 +7,22 @@ from typing import IO
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """Leaves an answer 3xx as it is: an HTTPError."""
+    """Treats a redirect as an HTTPError."""
 
-    def redirect_request(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage,
-                         newurl: str) -> None:
-        """Follow nothing."""
+    def redirect_request(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str,
+                         headers: HTTPMessage, newurl: str) -> None:
+        """Follow no redirect."""
 
 
 OPENER = urllib.request.build_opener(_Stay)
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], seconds: float) -> bytes:
-    """What is answered. Raises OSError for a server that is away, or answers anything but success; ValueError for an
-    address that is none."""
+    """Send a POST request and return the body of the answer.
+
+    Raises OSError for a server that is away or answers anything but success, ValueError for an address that
+    is none.
+    """
     request = urllib.request.Request(url, body, dict(headers), method="POST")
     try:
         with OPENER.open(request, timeout=seconds) as answer:

@@ -1,7 +1,8 @@
-"""Events on the Prefect server: new preferences start the retraining, and others may act on what became of a run.
+"""Events on the Prefect server: new preferences start the retraining, and others may act on what became of a
+run.
 
-An event is a notice, not the data: where no server listens nothing is lost, because the next run learns from everything
-that has arrived.
+An event is a notice, not the data: where no server listens nothing is lost, because the next run learns from
+everything that has arrived.
 """
 
 import base64
@@ -26,31 +27,36 @@ TIMEOUT_SECONDS = 5.0
 
 
 def send(event: str, resource: str, payload: Mapping[str, object], name: str | None = None) -> str | None:
-    """Send one event to the server that PREFECT_API_URL names; what went wrong, or None.
+    """Send one event to the server that PREFECT_API_URL names. Returns what went wrong, or None.
 
     An event that is sent again under the same `name` (a UUID) counts once.
     """
     if not os.environ.get(API_URL):
         return f"{API_URL} is not set"
+    now = datetime.now(UTC).isoformat()
+    content = {"occurred": now, "event": event, "id": name or str(uuid.uuid4()),
+               "resource": {"prefect.resource.id": resource}, "payload": payload}
     try:
-        call("events", [{"occurred": datetime.now(UTC).isoformat(), "event": event, "id": name or str(uuid.uuid4()),
-                         "resource": {"prefect.resource.id": resource}, "payload": payload}])
+        call("events", [content])
     except (OSError, ValueError) as error:
         return f"{os.environ[API_URL]} does not take events ({error})"
     return None
 
 
 def call(path: str, body: object) -> object:
-    """POST to the server that PREFECT_API_URL names; its answer, or None for an empty one. Raises OSError."""
+    """POST to the server that PREFECT_API_URL names. Returns the parsed answer, None if empty. Raises
+    OSError.
+    """
     headers = {"Content-Type": "application/json"}
     if secret := os.environ.get(API_KEY):
         headers["Authorization"] = f"Basic {base64.b64encode(secret.encode()).decode()}"
-    text = post(f"{os.environ[API_URL].rstrip('/')}/{path}", json.dumps(body).encode(), headers, TIMEOUT_SECONDS)
+    url = f"{os.environ[API_URL].rstrip('/')}/{path}"
+    text = post(url, json.dumps(body).encode(), headers, TIMEOUT_SECONDS)
     return json.loads(text) if text else None
 
 
 def unreachable(api_url: str) -> str | None:
-    """Why the server at that address does not answer, or None."""
+    """Return why the server at an address does not answer, or None if it does."""
     try:
         with urllib.request.urlopen(f"{api_url.rstrip('/')}/health", timeout=TIMEOUT_SECONDS):
             return None

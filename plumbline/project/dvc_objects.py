@@ -1,7 +1,9 @@
-"""The bytes behind digests: what the cache of this machine holds, and the DVC remotes that it shares them with.
+"""The bytes behind digests: what the cache of this machine holds, and the DVC remotes that it shares them
+with.
 
-Digests are DVC's: of a file, or of a folder (`<md5>.dir`), which stands for its listing and for every file in it. Plain
-`dvc push` in the checkout knows its own dvc.lock and `data/batches` only; this moves what any run holds.
+Digests are DVC's: of a file, or of a folder (`<md5>.dir`), which stands for its listing and for every file in
+it. Plain `dvc push` in the checkout knows its own dvc.lock and `data/batches` only; this moves what any run
+holds.
 """
 
 import logging
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from dvc_data.hashfile.db import HashFileDB
 
 FOLDER = ".dir"
-NO_REMOTE = ("this checkout has no DVC remote (`dvc remote add -d NAME URL`, where URL is a folder, s3://bucket/path, "
+NO_REMOTE = ("this checkout has no DVC remote (`dvc remote add -d NAME URL`, where URL is a folder, "
+             "s3://bucket/path, "
              "ssh://host/path, ...)")
 
 
@@ -38,31 +41,37 @@ class Storage:
         try:
             self._repo = Repo(str(home.root), config=settings)
         except NotDvcRepoError:
-            raise UserError(f"{home.root} is no DVC repository, although Plumbline's checkout is one: expected "
+            raise UserError(f"{home.root} is no DVC repository, although Plumbline's checkout is one: "
+                            "expected "
                             f"{home.root / '.dvc'}. Run `git checkout .dvc` there.") from None
         except ConfigError as error:
             raise UserError(f"DVC's settings in {home.root / '.dvc'} cannot be read: {error}.") from None
 
     @property
     def remotes(self) -> list[str]:
-        """The names of the remotes, the default one first."""
+        """Names of the remotes, the default one first."""
         names = list(self._repo.config["remote"])
         default = self._repo.config["core"].get("remote")
         return sorted(names, key=lambda name: name != default)
 
     def lacking(self, digests: Iterable[str]) -> set[str]:
-        """What the cache lacks of these files and folders; a folder whose listing is lacking counts as one."""
+        """Return the digests that are missing from the cache, of these files, folders and the files in the
+        folders.
+
+        If a folder's listing is missing, only the listing is reported, because its files are unknown.
+        """
         return {name for digest in digests for name in (digest, *self._inside(digest))
                 if not cached_file(self.cache, name).exists()}
 
     def drop_damaged(self, digests: Iterable[str]) -> set[str]:
-        """Delete cached files whose bytes are not what their name says; returns their names."""
+        """Delete cached files whose bytes do not have the digest that names them. Returns their digests."""
         wanted = set(digests)
         damaged = self._drop_damaged(wanted)  # first the listings, which could not be read
         return damaged | self._drop_damaged({name for digest in wanted for name in self._inside(digest)})
 
     def fetch(self, digests: Iterable[str]) -> set[str]:
-        """Bring what the cache lacks from the remotes, the default one first; returns what none of them has.
+        """Fetch missing bytes from the remotes, the default one first. Returns the digests that no remote
+        has.
 
         Raises UserError for a remote that does not answer.
         """
@@ -77,10 +86,11 @@ class Storage:
         return lacking
 
     def push(self, digests: Iterable[str], remote: str | None = None) -> tuple[int, int]:
-        """Copy files and folders to a remote; returns how many files and bytes were not there yet.
+        """Copy files and folders to a remote. Returns the numbers of files and of bytes that were new to the
+        remote.
 
-        A folder's listing goes last, because DVC takes a listing for a promise that its files are there. Raises
-        UserError without a remote, for a remote that does not answer, and for what the cache lacks.
+        A folder's listing goes last, because DVC takes a listing for a promise that its files are there.
+        Raises UserError without a remote, for a remote that does not answer, and for what the cache lacks.
         """
         name = remote or next(iter(self.remotes), None)
         if name is None:
@@ -97,12 +107,15 @@ class Storage:
         return sum(count for count, _ in done), sum(size for _, size in done)
 
     def where(self) -> str:
-        """The places that are searched, in words."""
-        remotes = ", ".join(f"the remote {name} ({self._repo.config['remote'][name]['url']})" for name in self.remotes)
+        """Return the places that are searched, for a message."""
+        settings = self._repo.config["remote"]
+        remotes = ", ".join(f"the remote {name} ({settings[name]['url']})" for name in self.remotes)
         return f"the cache {self.cache}, {remotes or NO_REMOTE}"
 
     def _inside(self, digest: str) -> Collection[str]:
-        """The digests of a folder's files, as far as the cache knows them; nothing for a file."""
+        """Return the digests of a folder's files; nothing for a file, or for a folder without a cached
+        listing.
+        """
         return (cached_listing(self.cache, digest) or {}).values() if digest.endswith(FOLDER) else ()
 
     def _drop_damaged(self, names: set[str]) -> set[str]:
@@ -123,7 +136,7 @@ class Storage:
         return len(new), sum(cached_file(self.cache, digest).stat().st_size for digest in new)
 
     def _copy(self, source: "HashFileDB", target: "HashFileDB", digests: set[str], verify: bool) -> list[str]:
-        """Copy what `source` has and `target` lacks; returns it."""
+        """Copy the bytes that `source` has and `target` has not. Returns their digests."""
         new = digests - set(target.oids_exist(digests))
         there = sorted(source.oids_exist(new)) if new else []
         failed: list[BaseException] = []
@@ -143,8 +156,10 @@ class Storage:
         except Exception as error:  # each kind of remote has exceptions of its own
             about = self._repo.config["remote"].get(name, {}).get("url", "unknown")
             said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-            raise UserError(f"The DVC remote {name} ({about}) does not work: {said}. See `dvc remote list` and its "
-                            "credentials in `.dvc/config.local`; s3:// needs `pip install 'plumbline[s3]'`.") from error
+            raise UserError(f"The DVC remote {name} ({about}) does not work: {said}. See `dvc remote list` "
+                            "and its "
+                            "credentials in `.dvc/config.local`; s3:// needs `pip install "
+                            "'plumbline[s3]'`.") from error
 
 
 def _collect(failed: list[BaseException]) -> Callable[[str, BaseException], None]:
@@ -155,7 +170,9 @@ def _collect(failed: list[BaseException]) -> Callable[[str, BaseException], None
 
 
 def tracked_batches(home: Home) -> dict[Path, str]:
-    """The folders of arrived batches that DVC tracks, whether or not they are on this machine, with their digests."""
+    """Return the digests of the batches that DVC tracks, by their folders, which need not be on this
+    machine.
+    """
     from ruamel.yaml import YAML
 
     found = {}

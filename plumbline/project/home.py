@@ -1,9 +1,9 @@
-"""Where things are kept: the project's root, and its home `.plumbline/` with the cache, the MLflow store and Prefect's
-state.
+"""Where things are kept: the project's root, and its home `.plumbline/` with the cache, the MLflow store and
+Prefect's state.
 
-Everything is an absolute path, because stages run in workspaces of their own and the tools' defaults follow the current
-folder. `PLUMBLINE_HOME` moves the home; `MLFLOW_TRACKING_URI`, `PREFECT_HOME` and `PREFECT_API_URL` are left as the
-user set them.
+Everything is an absolute path, because stages run in workspaces of their own and the tools' defaults follow
+the current folder. `PLUMBLINE_HOME` moves the home; `MLFLOW_TRACKING_URI`, `PREFECT_HOME` and
+`PREFECT_API_URL` are left as the user set them.
 """
 
 import os
@@ -20,7 +20,9 @@ API_URL, API_KEY = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
 RECORD_FILE = "run.json"
 
 STARTUP_SECONDS = "60"
-"""Prefect's server creates its database on the first start; on a busy machine its default of 20 s is short."""
+"""Prefect's server creates its database on the first start; on a busy machine its default of 20 s is
+short.
+"""
 
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -43,7 +45,7 @@ class Home:
 
     @property
     def runs(self) -> Path:
-        """The workspaces, one a run."""
+        """Workspaces, one a run."""
         return self.root / "runs"
 
     @property
@@ -63,7 +65,7 @@ class Home:
 
     @property
     def waiting(self) -> Path:
-        """What MLflow's store could not take yet."""
+        """Records that MLflow's store has not taken yet."""
         return self.folder / "waiting"
 
     @property
@@ -77,8 +79,8 @@ class Home:
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
 
     def environment(self) -> dict[str, str]:
-        """Variables for this process and its children: no telemetry, and all state in the home."""
-        # MLflow looks up `models:/ID` in the store that the variable names, whatever store the client was given.
+        """Return variables for this process and its children: no telemetry, and all state in the home."""
+        # MLflow looks up `models:/ID` in the store that the variable names, not in the client's.
         wanted = {**SETTINGS, HOME: str(self.folder), "MLFLOW_TRACKING_URI": self.tracking_uri}
         url = api_url(self.folder)  # None unless a `plumbline up` is running
         if "PREFECT_HOME" not in os.environ and API_URL not in os.environ:
@@ -91,7 +93,9 @@ class Home:
 
 
 def enter(home: Home) -> None:
-    """Make this process and its children use the project's home. Comes before the first import of Prefect."""
+    """Make this process and its children use the project's home. Call it before the first import of
+    Prefect.
+    """
     # Prefect's server does not make the folder of its database.
     for folder in (home.folder, home.folder / "prefect"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,12 +103,15 @@ def enter(home: Home) -> None:
 
 
 def find_home(start: Path | None = None) -> Home:
-    """The project that `start` (the current folder) lies in. Raises UserError outside of one."""
+    """Return the project that contains `start`, or the current folder. Raises UserError outside of a
+    project.
+    """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
         is_project = (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file()
         if is_project and not (folder / RECORD_FILE).is_file():  # a run's workspace looks like a project too
             named = os.environ.get(HOME)
             return Home(folder, Path(named).expanduser().resolve() if named else folder / ".plumbline")
-    raise UserError(f"{start} is not inside a Plumbline project: no folder from there upward holds dvc.yaml and "
+    raise UserError(f"{start} is not inside a Plumbline project: no folder from there upward holds dvc.yaml "
+                    "and "
                     "params.yaml. Change to your checkout and try again.")

@@ -11,7 +11,7 @@ GC_LOCK = "gc.lock"
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Wait until no other process and no other thread holds the lock `path`, and hold it."""
+    """Hold the lock `path`; wait for other processes and threads that hold it."""
     with _opened(path) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -19,7 +19,7 @@ def file_lock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Hold the lock `path` if nobody does; says whether."""
+    """Hold the lock `path` if it is free. Yields True if it is held, False if another holder has it."""
     with _opened(path) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,8 @@
 """What is kept and shown of parameters that are secrets: enough to recognise them, not enough to use them.
 
-Whoever knows the address of a chat's webhook can post there, so of it only the host is kept. Of any other text, what an
-address carries besides the place goes: a name with a password, and the values of keys and tokens.
+Whoever knows the address of a chat's webhook can post there, so of it only the host is kept. Of any other
+text, what an address carries besides the place goes: a name with a password, and the values of keys and
+tokens.
 """
 
 import re
@@ -11,17 +12,17 @@ MASK = "***"
 SECRETS = re.compile(r"(^|[._-])(webhook|secret|token|password|api_?key|credentials?)$")
 """The ends of names of parameters that are secrets whatever they hold."""
 LOGIN = re.compile(r"(?<=://)[^/@\s\"']+(?=@)")
-QUERY = re.compile(r"([?&](?:[\w.-]*(?:token|secret|password|signature|credential|key)|sig|pwd|code)=)[^&\s\"'#]+",
-                   re.I)
+QUERY = re.compile(r"([?&](?:[\w.-]*(?:token|secret|password|signature|credential|key)|sig|pwd|code)=)"
+                   r"[^&\s\"'#]+", re.I)
 
 
 def masked(text: str) -> str:
-    """A text without the secrets in its addresses."""
+    """Return a text without the passwords, keys and tokens in its addresses."""
     return QUERY.sub(rf"\1{MASK}", LOGIN.sub(MASK, text))
 
 
 def masked_value(name: str, value: str) -> str:
-    """The value of a parameter, as anybody may see it."""
+    """Return the value of a parameter for display: of a secret address only the host."""
     if not SECRETS.search(name) or value in ("", "None", "null"):
         return masked(value)
     place = urlsplit(value) if "://" in value else None
@@ -29,6 +30,6 @@ def masked_value(name: str, value: str) -> str:
 
 
 def masked_setting(setting: str) -> str:
-    """`name=value`, as anybody may see it."""
+    """Return `name=value` with the value for display."""
     name, equals, value = setting.partition("=")
     return f"{name}{equals}{masked_value(name.strip(), value.strip())}" if equals else setting

@@ -1,8 +1,8 @@
-"""Whether a `plumbline up` is running for a project, where its Prefect server is, and the key that this asks for: small
-files in the home.
+"""Whether a `plumbline up` is running for a project, where its Prefect server is, and the key that this asks
+for: small files in the home.
 
-The one that runs holds a lock as long as it lives, so what a killed one left is not believed. The key stays the same
-from one `plumbline up` to the next, so that browsers and shells which were given it go on.
+The one that runs holds a lock as long as it lives, so what a killed one left is not believed. The key stays
+the same from one `plumbline up` to the next, so that browsers and shells which were given it go on.
 """
 
 import fcntl
@@ -20,12 +20,12 @@ ATTEMPTS = 20
 
 
 def service_folder(home: Path) -> Path:
-    """Where `plumbline up` keeps its files."""
+    """Return the folder for the files of `plumbline up`."""
     return home / "service"
 
 
 def is_up(home: Path) -> bool:
-    """Whether a `plumbline up` of this home is alive."""
+    """True if a `plumbline up` of this home is running."""
     try:
         with (service_folder(home) / LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -38,7 +38,7 @@ def is_up(home: Path) -> bool:
 
 @contextmanager
 def only_one(home: Path) -> Iterator[None]:
-    """Be the one `plumbline up` of this home. Raises UserError when there is another."""
+    """Hold the lock of this home's `plumbline up`. Raises UserError if another process holds it."""
     service_folder(home).mkdir(parents=True, exist_ok=True)
     with (service_folder(home) / LOCK).open("a") as lock:
         for attempt in range(ATTEMPTS):
@@ -53,7 +53,7 @@ def only_one(home: Path) -> Iterator[None]:
 
 
 def api_url(home: Path) -> str | None:
-    """The address of the running Prefect server's API; None when there is no `plumbline up`."""
+    """Return the API address of the running Prefect server; None if no `plumbline up` is running."""
     try:
         url = (service_folder(home) / URL_FILE).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -62,17 +62,17 @@ def api_url(home: Path) -> str | None:
 
 
 def api_key(home: Path) -> str:
-    """What this home's Prefect server asks its clients for, as PREFECT_API_AUTH_STRING: who has it can run code."""
+    """Return the key of this home's Prefect server, for PREFECT_API_AUTH_STRING: its holder can run code."""
     return open_token(key_file(home), "the key of Prefect's server")[0]
 
 
 def key_file(home: Path) -> Path:
-    """Where a person finds the key."""
+    """Return the file that holds the key."""
     return service_folder(home) / KEY
 
 
 def say_api_url(home: Path, url: str | None) -> None:
-    """Let other commands find the server, or no longer."""
+    """Write the address of the server's API for other commands, or delete it if `url` is None."""
     file = service_folder(home) / URL_FILE
     if url is None:
         file.unlink(missing_ok=True)

@@ -12,20 +12,21 @@ SHORTEST = 32
 
 
 def open_token(file: Path, what: str) -> tuple[str, bool]:
-    """The token in a file, made where there is none; and whether it was made now.
+    """Return the token in a file, and True if it was made by this call because there was none.
 
-    Raises UserError for a file that holds no token, in which `what` says what it is for.
+    Raises UserError, which names the token's purpose `what`, for a file that holds no token.
     """
     made = _make(file)
     token = file.read_text(encoding="utf-8").strip()
     if len(token) < SHORTEST:
-        raise UserError(f"{file} should hold {what}, and holds {len(token)} characters. Delete it: the next start "
+        raise UserError(f"{file} should hold {what}, and holds {len(token)} characters. Delete it: the next "
+                        "start "
                         "makes a new one.")
     return token, made
 
 
 def _make(file: Path) -> bool:
-    """Write a new token, whole or not at all, unless there is one."""
+    """Write a new token, whole or not at all, unless there is one. Returns True if it was written."""
     if file.exists():
         return False
     file.parent.mkdir(parents=True, exist_ok=True)

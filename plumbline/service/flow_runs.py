@@ -1,7 +1,9 @@
-"""The flow runs on the Prefect server: those whose process is gone are marked, and one that is missing is started.
+"""The flow runs on the Prefect server: those whose process is gone are marked, and one that is missing is
+started.
 
-A flow run that was killed stays `Running` in Prefect and holds the only slot for good. And an event can be lost between
-a batch and its run, when a server is killed: what counts in the end is that data which waits gets its run.
+A flow run that was killed stays `Running` in Prefect and holds the only slot for good. And an event can be
+lost between a batch and its run, when a server is killed: what counts in the end is that data which waits
+gets its run.
 """
 
 from collections.abc import Sequence
@@ -18,15 +20,15 @@ from plumbline.runs.not_run import BY_NEW_PREFERENCES
 FLOW, DEPLOYMENT = "retrain", "always-on"
 ACTIVE = ("PENDING", "RUNNING", "CANCELLING")
 UNSEEN_SECONDS = 180.0
-"""A flow run whose process has not come so far as to say that it runs it is given up after so long."""
+"""A flow run that no process has noted as its own is given up after this time."""
 PATIENCE_SECONDS = 60.0
-"""So long after a batch, beyond the debounce, its run should be on its way."""
+"""Time after a batch, beyond the debounce, within which its run must have been asked for."""
 MOST_CRASHES = 3
 
 
 @dataclass(frozen=True)
 class FlowRun:
-    """What the server says of one."""
+    """A flow run as Prefect's server describes it."""
 
     id: str
     state: str
@@ -39,7 +41,9 @@ class FlowRun:
 
 
 def flow_runs(states: Sequence[str], limit: int = 50) -> list[FlowRun]:
-    """The newest flow runs of the pipeline in these states. Raises OSError when the server does not answer."""
+    """Return the newest flow runs of the pipeline in these states. Raises OSError if the server does not
+    answer.
+    """
     found = call("flow_runs/filter", {"flows": {"name": {"any_": [FLOW]}}, "limit": limit,
                                       "sort": "EXPECTED_START_TIME_DESC",
                                       "flow_runs": {"state": {"type": {"any_": list(states)}}}})
@@ -50,7 +54,7 @@ def flow_runs(states: Sequence[str], limit: int = 50) -> list[FlowRun]:
 
 
 def mark_crashed(home: Home) -> list[str]:
-    """Mark flow runs whose process is gone as crashed, which frees their slot; what was marked, in lines."""
+    """Mark flow runs whose process has ended as crashed, which frees their slot. Returns a line for each."""
     active, said = flow_runs(ACTIVE), []
     for run in active:
         age = (datetime.now(UTC) - run.since).total_seconds()
@@ -65,30 +69,36 @@ def mark_crashed(home: Home) -> list[str]:
 
 
 def start_missing(home: Home, debounce_seconds: float) -> list[str]:
-    """Start a run when data waits and none is on its way, whatever became of the event; what was done, in lines.
+    """Start a run if new data is due for one and no run is on its way, as when an event was lost.
 
-    A run that failed or that a person cancelled is not repeated for the same data; one that was killed is, three times.
+    A run that failed or that a person cancelled is not repeated for the same data; one that was killed is,
+    three times. Returns a line for each run that was asked for.
     """
     found = due(home)
     if not (found.enough and found.new_comparisons):
         return []
+    # The event of the newest batch has this long to start a run by itself.
     newest = max((file.stat().st_mtime for file in home.preferences.arrived.glob(f"*/{BATCH}")), default=0.0)
     arrived = datetime.fromtimestamp(newest, UTC)
     patience = timedelta(seconds=debounce_seconds + PATIENCE_SECONDS)
-    if timedelta() <= datetime.now(UTC) - arrived < patience:  # one from the future is old: the clock went back
+    age = datetime.now(UTC) - arrived
+    if timedelta() <= age < patience:  # a batch from the future counts as old: the clock went back
         return []
+    # A run of the clock is no answer to the batch: it may be days away.
+    planned = flow_runs(("SCHEDULED", *ACTIVE))
+    if any(run.state != "SCHEDULED" or not run.by_the_clock for run in planned):
+        return []
+    # Runs since then have seen the data; only those that were killed are repeated.
     arrived = min(arrived, datetime.now(UTC) - patience)
-    if any(not (run.state == "SCHEDULED" and run.by_the_clock) for run in flow_runs(("SCHEDULED", *ACTIVE))):
-        return []
     since = [run for run in flow_runs(("COMPLETED", "FAILED", "CANCELLED", "CRASHED"))
              if run.expected >= arrived and run.state_name != "Skipped"]
-    crashes = sum(run.state == "CRASHED" for run in since)
-    if any(run.state != "CRASHED" for run in since) or crashes >= MOST_CRASHES:
+    if any(run.state != "CRASHED" for run in since) or len(since) >= MOST_CRASHES:
         return []
     deployed = call("deployments/filter", {"deployments": {"name": {"any_": [DEPLOYMENT]}}})
     assert isinstance(deployed, list)
+    parameters = {"request": {"trigger": BY_NEW_PREFERENCES}}
     for one in deployed:
-        call(f"deployments/{one['id']}/create_flow_run", {"parameters": {"request": {"trigger": BY_NEW_PREFERENCES}}})
+        call(f"deployments/{one['id']}/create_flow_run", {"parameters": parameters})
     return [f"no run was on its way although {found.why}: asked for one" for _ in deployed]
 
 

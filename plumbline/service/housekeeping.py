@@ -1,7 +1,8 @@
 """What is looked after while the service is up, beside the deployments: in a thread of the worker.
 
-Watched files, notices that a receiver did not take, runs whose process is gone, data that waits without a run, and
-changes of params.yaml. Each duty may fail for a while, when a server is being started again; it is said once.
+Watched files, notices that a receiver did not take, runs whose process is gone, data that waits without a
+run, and changes of params.yaml. Each duty may fail for a while, when a server is being started again; it is
+said once.
 """
 
 import contextlib
@@ -26,13 +27,15 @@ from plumbline.tracking.outbox import deliver as deliver_records
 
 LOOK_SECONDS = 1.0
 ALIVE = "keeper"
-"""A file in the home that is touched each time round: deploy/compose.yaml sees by it that the worker is well."""
+"""A file in the home that is touched each time round: deploy/compose.yaml sees by it that the worker is
+well.
+"""
 log = logging.getLogger("plumbline.service")
 
 
 @dataclass
 class Duty:
-    """Something to do every few seconds."""
+    """A task that is repeated every few seconds."""
 
     name: str
     every: float
@@ -43,7 +46,7 @@ class Duty:
 
 
 class Housekeeping(threading.Thread):
-    """Does its duties until the process ends."""
+    """Thread that performs the duties until the process ends."""
 
     def __init__(self, home: Home, params: Params, apply: Callable[[Params], None]) -> None:
         super().__init__(name="housekeeping", daemon=True)
@@ -52,7 +55,7 @@ class Housekeeping(threading.Thread):
         self._duties = self._plan(params)
 
     def run(self) -> None:
-        """Do what is due, for ever."""
+        """Perform the duties that are due, for ever."""
         while True:
             with contextlib.suppress(OSError):  # the disk is full
                 (self._home.folder / ALIVE).touch()
@@ -62,7 +65,7 @@ class Housekeeping(threading.Thread):
             time.sleep(min(LOOK_SECONDS, *(duty.every for duty in self._duties)))
 
     def _plan(self, params: Params) -> list[Duty]:
-        home, chosen = self._home, params.retrain
+        home, chosen, model = self._home, params.retrain, params.promote.model_name
         duties = [
             Duty("runs whose process is gone", 10, lambda: mark_crashed(home) if any_died(home) else None),
             Duty("runs that never began", 120, lambda: mark_crashed(home)),
@@ -71,7 +74,7 @@ class Housekeeping(threading.Thread):
             Duty("events that were missed", 30, lambda: _missed(home)),
             Duty("data that waits", 30, lambda: start_missing(home, chosen.debounce_seconds)),
             Duty("notices", 5, lambda: _deliver(home)),
-            Duty("the champion", 30, lambda: champion_changed(home, params.promote.model_name, chosen.webhook)),
+            Duty("the champion", 30, lambda: champion_changed(home, model, chosen.webhook)),
             Duty("params.yaml", 5, self._follow_params),
         ]
         if chosen.watched:
@@ -80,7 +83,7 @@ class Housekeeping(threading.Thread):
         return duties
 
     def _follow_params(self) -> list[str]:
-        """Take over what was changed in params.yaml; what is wrong there changes nothing."""
+        """Apply changes of params.yaml; a faulty file raises UserError and changes nothing."""
         written = _written(self._home)
         if written == self._written:
             return []
@@ -91,7 +94,7 @@ class Housekeeping(threading.Thread):
 
 
 def perform(duty: Duty) -> None:
-    """Do it; what goes wrong is said when it begins and when it changes, not each time."""
+    """Perform a duty. A problem is logged when it begins and when it changes, not each time."""
     problem = ""
     try:
         for line in duty.do() or ():
@@ -123,7 +126,8 @@ def _mark_dead(home: Home, webhook: str | None) -> list[str]:
     said = []
     for run in mark_dead(home):
         message = "The run's process is gone: it was killed, or the machine went down."
-        notify(home, webhook, RUN_FAILED, f"plumbline.run.{run}", {"run": run, "status": "killed", "message": message})
+        payload = {"run": run, "status": "killed", "message": message}
+        notify(home, webhook, RUN_FAILED, f"plumbline.run.{run}", payload)
         said.append(f"run {run} was killed")
     return said
 

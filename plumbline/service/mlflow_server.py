@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def create_app() -> "FastAPI":
-    """MLflow's application. Raises StoreGone where a store that runs were recorded in has vanished."""
+    """Return MLflow's application. Raises StoreGone if a store that runs were recorded in has vanished."""
     home = find_home()
     if home.artifacts.exists():
         require_store(home)

@@ -19,12 +19,14 @@ PORTS = {"prefect": 4200, "pages": 4280, "mlflow": 5000}
 SERVE = (sys.executable, "-m", "plumbline.service.serve_socket")
 SLOW_LOOPS = ("LATE_RUNS", "PAUSE_EXPIRATIONS", "CLEANUP_RECONCILER", "FOREMAN", "CANCELLATION_CLEANUP",
               "SCHEDULER_RECENT_DEPLOYMENTS", "REPOSSESSOR")
-"""Prefect goes through its tables for these every few seconds, a percent of a core; here a minute is soon enough."""
+"""Prefect goes through its tables for these every few seconds, a percent of a core; here a minute is soon
+enough.
+"""
 
 
 @dataclass(frozen=True)
-class Part:
-    """One process to keep running."""
+class ServicePart:
+    """A process of the service that is kept running."""
 
     name: str
     title: str
@@ -49,12 +51,14 @@ class Part:
 
     @property
     def port(self) -> int | None:
-        """Where it listens."""
+        """Port of `address`."""
         return urlsplit(self.address).port if self.address else None
 
 
-def make_parts(home: Home, host: str) -> list[Part]:
-    """All parts. What the user runs elsewhere (PREFECT_API_URL, MLFLOW_TRACKING_URI) is not started here."""
+def make_parts(home: Home, host: str) -> list[ServicePart]:
+    """Return all parts, without servers that the user runs elsewhere (PREFECT_API_URL,
+    MLFLOW_TRACKING_URI).
+    """
     found, url = [], os.environ.get(API_URL)
     environment = {"PREFECT_HOME": str(home.folder / "prefect")}
     if not url:
@@ -71,16 +75,16 @@ def make_parts(home: Home, host: str) -> list[Part]:
 
 
 def common(home: Home) -> dict[str, str]:
-    """What every part's environment has."""
+    """Return the variables that all parts share."""
     return {**home.environment(), MARK: str(home.folder), "PYTHONUNBUFFERED": "1"}
 
 
-def prefect_url(parts: list[Part]) -> str | None:
-    """The API of the Prefect server among the parts."""
+def prefect_url(parts: list[ServicePart]) -> str | None:
+    """Return the API address of the Prefect server among the parts, if there is one."""
     return next((f"{part.address}api" for part in parts if part.name == "prefect"), None)
 
 
-def _prefect(home: Home) -> Part:
+def _prefect(home: Home) -> ServicePart:
     listener, address = _listen("prefect")
     settings = {
         "PREFECT_HOME": str(home.folder / "prefect"),
@@ -92,38 +96,46 @@ def _prefect(home: Home) -> Part:
         # Leases kept in memory would be lost with the process: a run would lose its slot, and be cancelled.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT__SERVER_FINAL": "1",
-        "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT60S",  # how often it looks for events that did not come
+        # How often Prefect looks for events that did not come.
+        "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT60S",
         **{f"PREFECT_SERVER_SERVICES_{name}_LOOP_SECONDS": "60" for name in SLOW_LOOPS},
     }
-    return Part("prefect", "Prefect", (*SERVE, str(listener.fileno()), "plumbline.service.prefect_server:create_app()"),
-                _log(home, "prefect"), settings, address, f"{address}api/health", listener)
+    command = (*SERVE, str(listener.fileno()), "plumbline.service.prefect_server:create_app()")
+    return ServicePart("prefect", "Prefect", command, _log(home, "prefect"), settings, address,
+                       f"{address}api/health", listener)
 
 
 def own_origins(port: int) -> str:
-    """Where the pages of a server on this machine are, by both names that people open them by."""
+    """Return the origins of a local server's pages, by both names of this machine, separated by a comma."""
     return f"http://127.0.0.1:{port},http://localhost:{port}"
 
 
-def _worker(home: Home, environment: Mapping[str, str], after: str | None) -> Part:
-    return Part("worker", "worker", (sys.executable, "-m", "flows.deployments"), _log(home, "worker"),
-                {**environment, "PYTHONPATH": str(home.root)}, after=after, end_seconds=30,
-                before_end=lambda: stop_flows(home))
+def _worker(home: Home, environment: Mapping[str, str], after: str | None) -> ServicePart:
+    command = (sys.executable, "-m", "flows.deployments")
+    return ServicePart("worker", "worker", command, _log(home, "worker"),
+                       {**environment, "PYTHONPATH": str(home.root)}, after=after, end_seconds=30,
+                       before_end=lambda: stop_flows(home))
 
 
-def _pages(home: Home, environment: Mapping[str, str], host: str) -> Part:
+def _pages(home: Home, environment: Mapping[str, str], host: str) -> ServicePart:
     listener, address = _listen("pages", host)
     command = (sys.executable, "-m", "plumbline", "ui", "--host", host, "--socket", str(listener.fileno()))
-    return Part("pages", "Plumbline", command, _log(home, "pages"), environment, address, f"{address}api/health",
-                listener)
+    return ServicePart("pages", "Plumbline", command, _log(home, "pages"), environment, address,
+                       f"{address}api/health", listener)
 
 
-def _mlflow(home: Home) -> Part:
+def _mlflow(home: Home) -> ServicePart:
     listener, address = _listen("mlflow")
-    # What `mlflow server` sets for its worker; started directly it is one process of 200 MB and not two of 480.
-    settings = {"_MLFLOW_SERVER_FILE_STORE": home.tracking_uri, "_MLFLOW_SERVER_REGISTRY_STORE": home.tracking_uri,
-                "_MLFLOW_SERVER_ARTIFACT_ROOT": home.artifacts.as_uri(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return Part("mlflow", "MLflow", (*SERVE, str(listener.fileno()), "plumbline.service.mlflow_server:create_app()"),
-                _log(home, "mlflow"), settings, address, f"{address}health", listener)
+    # What `mlflow server` sets for its worker: started directly, one process of 200 MB and not two of 480.
+    settings = {
+        "_MLFLOW_SERVER_FILE_STORE": home.tracking_uri,
+        "_MLFLOW_SERVER_REGISTRY_STORE": home.tracking_uri,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": home.artifacts.as_uri(),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    command = (*SERVE, str(listener.fileno()), "plumbline.service.mlflow_server:create_app()")
+    return ServicePart("mlflow", "MLflow", command, _log(home, "mlflow"), settings, address,
+                       f"{address}health", listener)
 
 
 def _log(home: Home, name: str) -> Path:
@@ -131,7 +143,8 @@ def _log(home: Home, name: str) -> Path:
 
 
 def _listen(name: str, host: str = LOCAL) -> tuple[socket.socket, str]:
-    """A socket on the part's usual port, or on any that is free; and the address at which this machine reaches it.
+    """Return a listening socket on the part's usual port, or else on a free one, and its address on this
+    machine.
 
     Raises UserError for a host that is not this machine.
     """
@@ -146,6 +159,9 @@ def _listen(name: str, host: str = LOCAL) -> tuple[socket.socket, str]:
             listener.close()
             problem = error
             continue
-        shown = LOCAL if host in EVERYWHERE else f"[{host}]" if ":" in host else host
+        shown = f"[{host}]" if ":" in host else host
+        if host in EVERYWHERE:
+            shown = LOCAL
         return listener, f"http://{shown}:{listener.getsockname()[1]}/"
-    raise UserError(f"Cannot listen on {host}: {problem}. Give an address of this machine, or 0.0.0.0 for all of them.")
+    raise UserError(f"Cannot listen on {host}: {problem}. Give an address of this machine, or 0.0.0.0 for "
+                    "all of them.")

@@ -1,9 +1,10 @@
 """The door of Prefect's server: it answers to its own names, and to no other site's pages.
 
 Whoever may talk to Prefect's API can run code where the worker runs. So it asks for a key
-(`PREFECT_SERVER_API_AUTH_STRING`); and because a browser carries requests of any page to a server on its own machine,
-this stands before it: a foreign `Host` is how a page reaches in by a name of its own that leads here (DNS rebinding),
-and a foreign `Origin` is another site's page. For WebSockets, to which no rule of browsers applies, as well.
+(`PREFECT_SERVER_API_AUTH_STRING`); and because a browser carries requests of any page to a server on its own
+machine, this stands before it: a foreign `Host` is how a page reaches in by a name of its own that leads here
+(DNS rebinding), and a foreign `Origin` is another site's page. For WebSockets, to which no rule of browsers
+applies, as well.
 """
 
 from urllib.parse import urlsplit
@@ -22,10 +23,11 @@ VIOLATION = 1008
 
 
 def create_app() -> "PrefectGuard":
-    """Prefect's application behind its guard. Raises ValueError where it would obey anybody, for want of a key."""
+    """Return Prefect's application behind its guard. Raises ValueError if no key is set."""
     key = get_current_settings().server.api.auth_string
     if key is None or not key.get_secret_value():
-        raise ValueError("PREFECT_SERVER_API_AUTH_STRING is not set: whoever reaches this server could run code.")
+        raise ValueError("PREFECT_SERVER_API_AUTH_STRING is not set: whoever reaches this server could run "
+                         "code.")
     return PrefectGuard(prefect_app())
 
 
@@ -37,7 +39,7 @@ class PrefectGuard:
         self._names = own_names()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let through, or refuse before Prefect has seen anything."""
+        """Pass a request on to Prefect, or refuse it."""
         if scope["type"] in ("http", "websocket"):
             try:
                 check_host(Headers(scope=scope), self._names)
@@ -49,7 +51,10 @@ class PrefectGuard:
 
 
 def _check_origin(headers: Headers, server: tuple[str, int | None] | None) -> None:
-    """Refuse another site's page. Programs send no Origin; Prefect's own pages may be open by either of two names."""
+    """Raise Refused for a page of another site.
+
+    Programs send no Origin; Prefect's own pages may be open by either of two names.
+    """
     origin = headers.get("origin")
     if origin is None:
         return
@@ -60,7 +65,8 @@ def _check_origin(headers: Headers, server: tuple[str, int | None] | None) -> No
     except ValueError:
         ours = False
     if not ours:
-        raise Refused(403, "This request came from another site's page. Prefect's server answers to its own pages, and "
+        raise Refused(403, "This request came from another site's page. Prefect's server answers to its own "
+                           "pages, and "
                            "to programs that have its key.")
 
 

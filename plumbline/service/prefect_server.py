@@ -1,7 +1,7 @@
 """Prefect's server as `plumbline up` runs it: the same server behind a guard, at rest while nothing happens.
 
-As it comes it looks for work of its own many times a second, and listens ten times a second for the cancelling of such
-work, which it never does: more than a percent of a core, and no setting changes that.
+As it comes it looks for work of its own many times a second, and listens ten times a second for the
+cancelling of such work, which it never does: more than a percent of a core, and no setting changes that.
 """
 
 import functools
@@ -18,7 +18,7 @@ LOOK = timedelta(seconds=3)
 
 
 class QuietWorker(Worker):
-    """Runs Prefect's own background tasks."""
+    """Worker of Prefect's own background tasks, without the listener that polls ten times a second."""
 
     async def _cancellation_listener(self) -> None:
         session = self._processing_session

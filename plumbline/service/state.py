@@ -30,7 +30,7 @@ class PartState:
 
 @dataclass
 class ServiceState:
-    """A `plumbline up`."""
+    """A `plumbline up` and its parts."""
 
     pid: int
     host: str
@@ -38,21 +38,23 @@ class ServiceState:
     parts: list[PartState] = field(default_factory=list)
 
     def save(self, home: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write the state for other processes, whole or not at all."""
         write_whole(service_folder(home) / STATE, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def read_state(home: Path) -> ServiceState | None:
-    """What the running `plumbline up` says; None when there is none, or when it has said nothing yet."""
+    """Return the state of the running `plumbline up`; None if none is running or it has not written one
+    yet.
+    """
     if not is_up(home):
         return None
     try:
         values = json.loads((service_folder(home) / STATE).read_text(encoding="utf-8"))
         return ServiceState(**{**values, "parts": [PartState(**part) for part in values["parts"]]})
-    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or damaged: it is written at every change
+    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or damaged: the next change mends it
         return None
 
 
 def forget_state(home: Path) -> None:
-    """Delete what an earlier `plumbline up` said."""
+    """Delete the state of an earlier `plumbline up`."""
     (service_folder(home) / STATE).unlink(missing_ok=True)

@@ -1,4 +1,6 @@
-"""What `plumbline status` says: the parts, the run that is going on, what would start the next one, what waits."""
+"""What `plumbline status` says: the parts, the run that is going on, what would start the next one, what
+waits.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -16,7 +18,7 @@ NEWEST_RUNS = 20
 
 
 class Status(TypedDict):
-    """The whole of it."""
+    """The service, its runs, and what would start the next run."""
 
     up: bool
     service: ServiceState | None
@@ -33,7 +35,7 @@ class Status(TypedDict):
 
 
 def describe(home: Home) -> Status:
-    """Look at everything, quickly."""
+    """Return the status of a project from its files, without asking a server."""
     state = read_state(home.folder)
     records, damaged = readable_records(run_folders(home)[-NEWEST_RUNS:])
     running = [record.id for record in records if record.status == "running"]
@@ -45,14 +47,16 @@ def describe(home: Home) -> Status:
 
 
 def as_json(found: Status) -> Mapping[str, object]:
-    """The same for a program."""
+    """Return the status as values for JSON."""
     service, now, skipped = found["service"], found["due"], found["not_run"]
-    return {**found, "service": asdict(service) if service else None,
-            "due": now if isinstance(now, str) else asdict(now), "not_run": asdict(skipped) if skipped else None}
+    return {**found,
+            "service": asdict(service) if service else None,
+            "due": now if isinstance(now, str) else asdict(now),
+            "not_run": asdict(skipped) if skipped else None}
 
 
 def lines(found: Status) -> Iterator[str]:
-    """The same for a person."""
+    """Yield the status as lines for a person."""
     if found["service"]:
         yield f"Up since {found['service'].started} as process {found['service'].pid}."
         for part in found["service"].parts:

@@ -1,8 +1,9 @@
-"""Keeps the parts of the service running: `python -m plumbline.service.supervisor HOST`, which `plumbline up` becomes.
+"""Keeps the parts of the service running: `python -m plumbline.service.supervisor HOST`, which `plumbline up`
+becomes.
 
-One thread a part starts it, asks it how it is, and starts it again when it died or no longer answers: at once the first
-time, then after longer and longer pauses. A part that dies again and again is said so in one line. The process that
-supervises imports next to nothing, so that it stays small and has little that could break.
+One thread a part starts it, asks it how it is, and starts it again when it died or no longer answers: at once
+the first time, then after longer and longer pauses. A part that dies again and again is said so in one line.
+The process that supervises imports next to nothing, so that it stays small and has little that could break.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from plumbline.errors import UserError
 from plumbline.project.home import Home, enter, find_home
 from plumbline.project.processes import end_group
 from plumbline.project.service_lock import is_up, key_file, only_one, say_api_url
-from plumbline.service.parts import LOCAL, Part, common, make_parts, prefect_url
+from plumbline.service.parts import LOCAL, ServicePart, common, make_parts, prefect_url
 from plumbline.service.process import kill_marked, start
 from plumbline.service.state import PartState, PartStatus, ServiceState, forget_state, read_state
 
@@ -47,9 +48,10 @@ Say = Callable[[str], None]
 
 
 class SupervisedPart(threading.Thread):
-    """Keeps one part running until `stop` is set."""
+    """Thread that keeps one part running until the service stops."""
 
-    def __init__(self, part: Part, environment: dict[str, str], root: Path, service: "Service") -> None:
+    def __init__(self, part: ServicePart, environment: dict[str, str], root: Path,
+                 service: "Service") -> None:
         super().__init__(name=part.name, daemon=True)
         self.part, self.well = part, threading.Event()
         self.state = PartState(part.name, part.address, log=str(part.log))
@@ -58,7 +60,7 @@ class SupervisedPart(threading.Thread):
         self._deaths = 0
 
     def run(self) -> None:
-        """Start, watch, start again."""
+        """Start the part, watch it, and start it again, until the service stops."""
         before = self._service.supervised.get(self.part.after or "")
         while before and not before.well.wait(STARTING_SECONDS):
             if self._service.stop.is_set():
@@ -69,19 +71,24 @@ class SupervisedPart(threading.Thread):
             self._is("starting", process.pid)
             problem = self._watch(process)
             self.well.clear()
-            for other in self._service.supervised.values():
-                if self._service.stop.is_set() and other.part.after == self.part.name:
-                    other.join()  # it has something to say to this part while it ends
-            if self._service.stop.is_set() and self.part.before_end:
-                self.part.before_end()
+            if self._service.stop.is_set():
+                self._before_end()
             end_group(process, self.part.end_seconds)
             if self._service.stop.is_set():
                 break
             self._died(problem)
         self._is("stopped", None)
 
+    def _before_end(self) -> None:
+        """Wait for the parts that still need this one while they end, and do what comes before its end."""
+        for other in self._service.supervised.values():
+            if other.part.after == self.part.name:
+                other.join()
+        if self.part.before_end:
+            self.part.before_end()
+
     def _watch(self, process: "Popen[bytes]") -> str:
-        """Return what is wrong as soon as something is, and when the service stops."""
+        """Return what is wrong with the process as soon as something is, or when the service stops."""
         started = asked = time.monotonic()
         missed = 0
         while not self._service.stop.wait(LOOK_SECONDS if self.well.is_set() else STARTING_SECONDS):
@@ -128,7 +135,7 @@ class SupervisedPart(threading.Thread):
 
 
 class Service:
-    """All parts of a project, kept running in this process."""
+    """All parts of a project, each supervised by a thread of this process."""
 
     def __init__(self, home: Home, host: str, say: Say) -> None:
         self.say, self.stop = say, threading.Event()
@@ -142,7 +149,7 @@ class Service:
         self._state.parts = [one.state for one in self.supervised.values()]
 
     def run(self) -> None:
-        """Keep everything running until `stop` is set, then end all of it."""
+        """Keep all parts running until `stop` is set, then end them."""
         self.changed()
         say_api_url(self._home.folder, self._url)
         for one in self.supervised.values():
@@ -157,12 +164,12 @@ class Service:
         self.say("Stopped." if not left else f"Stopped; {left} processes had to be ended separately.")
 
     def changed(self) -> None:
-        """Write down how the parts are."""
+        """Save the state of the parts."""
         with self._saving, contextlib.suppress(OSError):  # a full disk must not end the service
             self._state.save(self._home.folder)
 
     def _announce(self) -> None:
-        """Say where everything is, as soon as it is there."""
+        """Print the address of each part as soon as it is up."""
         waiting = dict(self.supervised)
         deadline = time.monotonic() + 2 * max(one.part.start_seconds for one in waiting.values())
         while waiting and time.monotonic() < deadline and not self.stop.wait(STARTING_SECONDS):
@@ -172,12 +179,13 @@ class Service:
         if not waiting:
             if self._url:
                 self.say(f"Prefect's pages ask for a key: it is in {key_file(self._home.folder)}.")
-            self.say("Up. Ctrl-C stops everything; `plumbline status` says more. `plumbline ui --show-token --port "
+            self.say("Up. Ctrl-C stops everything; `plumbline status` says more. `plumbline ui --show-token "
+                     "--port "
                      f"{self.supervised['pages'].part.port}` prints the address that signs you in.")
 
 
 def answers(health: str | None) -> bool:
-    """Whether the address says that all is well; what has none is well as long as it lives."""
+    """True if the health address answers 200, or if there is none."""
     if health is None:
         return True
     try:
@@ -188,17 +196,18 @@ def answers(health: str | None) -> bool:
 
 
 def already_up(home: Home) -> str:
-    """Where the service that is running is."""
+    """Return a message with the addresses of the service that is running."""
     state = read_state(home.folder)
     if state is None:
         return "Plumbline is being started for this project by another process. `plumbline status` says more."
     places = ", ".join(f"{part.name} {part.address}" for part in state.parts if part.address)
-    return (f"Plumbline is up for this project already, since {state.started} as process {state.pid}: {places}. "
+    return (f"Plumbline is up for this project already, since {state.started} as process {state.pid}: "
+            f"{places}. "
             "`plumbline status` says more; `plumbline down` stops it.")
 
 
 def _rotate(log: Path) -> None:
-    """Set a log aside that has grown too large, and empty it: the part goes on adding to the same file."""
+    """Copy a log that has grown too large and empty it: the part goes on adding to the same file."""
     with contextlib.suppress(OSError):  # the disk is full, or there is no log yet
         if log.stat().st_size > LARGEST_LOG:
             before = log.with_suffix(".log.1")

@@ -1,8 +1,8 @@
 """A watched folder or bucket prefix: files that appear there are added, once each, and never touched.
 
-A file waits until it has not changed for a while, so that a half-written one is not read. What has been added is known
-by its content: a copy, or the same file after a restart, makes nothing. A file in which nothing is usable is said once,
-and read again when it changes.
+A file waits until it has not changed for a while, so that a half-written one is not read. What has been added
+is known by its content: a copy, or the same file after a restart, makes nothing. A file in which nothing is
+usable is said once, and read again when it changes.
 """
 
 import json
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 SEEN = "watched.json"
 Mark = str
-"""What tells that a file has changed: its size and time, or a bucket's own."""
+"""Changes when the file does: its size and time, or a bucket's own mark."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file in the watched place."""
+    """A file in the watched folder or bucket."""
 
     name: str
     mark: Mark
 
 
 class Watch:
-    """One watched place. `look` is called again and again."""
+    """A watched folder or bucket prefix. Call `look` every few seconds."""
 
     def __init__(self, home: Home, place: str, settle_seconds: float) -> None:
         self._home, self._place, self._settle = home, place, settle_seconds
@@ -47,16 +47,17 @@ class Watch:
         self._unreadable: set[Found] = set()
 
     def look(self) -> list[str]:
-        """Add what has settled; returns what is to be said of it, a line a file."""
+        """Add the files that have not changed for the settling time. Returns a line for each."""
         seen, said = self._seen(), []
         for found in self._settled(seen):
             try:
                 taken = self._files.take(self._home, found)
             except UserError as error:
                 said.append(f"{self._place}: {error}")
-            except Exception as error:  # of another user, archived: what is wrong may be put right without a trace
+            except Exception as error:  # of another user, archived: may be put right without a new mark
                 if found not in self._unreadable:
-                    said.append(f"{found.name} could not be read, and is tried again: {type(error).__name__}: {error}")
+                    said.append(f"{found.name} could not be read, and is tried again: "
+                                f"{type(error).__name__}: {error}")
                     self._unreadable.add(found)
                 continue
             else:
@@ -93,7 +94,7 @@ class Folder:
         self._aside: dict[str, str] = {}
 
     def look(self) -> Iterator[Found]:
-        """All preference files in it, and links that are not followed. A folder that is not there yet is empty."""
+        """Yield the preference files, and links that are not followed. A missing folder is empty."""
         try:
             for found in data_files(self._place, self._root):
                 if isinstance(found, Quarantined):
@@ -109,7 +110,7 @@ class Folder:
             return
 
     def take(self, home: Home, found: Found) -> str:
-        """Add a file; the name of its batch. It is read from a copy, so that it may change meanwhile.
+        """Add a file, read from a copy so that it may change meanwhile. Returns the batch's first 16 digits.
 
         Raises UserError for a link that is not followed.
         """
@@ -122,20 +123,21 @@ class Folder:
 
 
 class Bucket:
-    """Everything below a prefix of a bucket, or of another place that fsspec reads."""
+    """The files below a prefix of a bucket, or of another place that fsspec reads."""
 
     def __init__(self, place: str) -> None:
         self._place = place
 
     def look(self) -> Iterator[Found]:
-        """All preference files below the prefix."""
+        """Yield the preference files below the prefix."""
         for name, about in self._system().find(self._prefix(), detail=True).items():
             if is_data(name.rsplit("/", 1)[-1]):
-                mark = about.get("ETag") or about.get("etag") or about.get("mtime") or about.get("LastModified")
+                marks = (about.get(key) for key in ("ETag", "etag", "mtime", "LastModified"))
+                mark = next(filter(None, marks), None)
                 yield Found(name, f"{about.get('size')} {mark}")
 
     def take(self, home: Home, found: Found) -> str:
-        """Fetch an object and add it; the name of its batch."""
+        """Fetch an object and add it. Returns the batch's first 16 digits."""
         with tempfile.TemporaryDirectory(dir=home.folder) as folder:
             copy = Path(folder) / found.name.rsplit("/", 1)[-1]
             self._system().get_file(found.name, str(copy))

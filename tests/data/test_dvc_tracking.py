@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from plumbline.commands.machine import examine
-from plumbline.data.changes import Changed, add, remove
+from plumbline.data.changes import DataChange, add, remove
 from plumbline.data.dvc_tracking import track, untracked
 from plumbline.preferences.batches.arrivals import arrivals
 from plumbline.preferences.reading.formats import Reading
@@ -33,7 +33,7 @@ def project(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     return home
 
 
-def is_one_sentence(changed: Changed) -> str:
+def is_one_sentence(changed: DataChange) -> str:
     assert changed.written and changed.not_tracked is not None and "\n" not in changed.not_tracked
     return changed.not_tracked
 
