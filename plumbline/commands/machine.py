@@ -189,8 +189,9 @@ def _hub() -> MachineCheck:
 
 
 def _unreachable(url: str) -> str | None:
-    """Return why a URL does not answer, or None. Asks in a thread: no timeout bounds the look-up of a host
-    name.
+    """Return why a URL does not answer, or None.
+
+    Asks in a thread: no timeout bounds the look-up of a host name.
     """
     found: list[str | None] = [f"nothing within {HUB_SECONDS:.0f} s"]
 

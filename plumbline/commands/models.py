@@ -64,8 +64,9 @@ def _champion(registry: "Registry") -> int | None:
 
 
 def _announce(home: Home, registry: "Registry", before: int | None, as_json: bool) -> None:
-    """Send the event and the notice of a new champion, and print it. `before` is the version that it
-    replaces.
+    """Send the event and the notice of a new champion, and print it.
+
+    `before` is the version that it replaces.
     """
     from plumbline.config import load_params
     from plumbline.runs.announce import champion_changed

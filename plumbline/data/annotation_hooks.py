@@ -88,8 +88,9 @@ def admit(tool: str, headers: Mapping[str, str]) -> None:
 
 
 def check(tool: str, headers: Mapping[str, str], body: bytes) -> None:
-    """Check the headers and the signature, if there is one. Raises as `admit`, and NotSigned for a wrong
-    one.
+    """Check the headers and the signature, if there is one.
+
+    Raises as `admit`, and NotSigned for a wrong one.
     """
     admit(tool, headers)
     if not headers.get(SIGNATURE):

@@ -73,8 +73,9 @@ def take_in(home: Home, content: bytes, name: str, how: Reading = RECOGNISED) ->
 
 
 def take_in_file(home: Home, file: Path, name: str, how: Reading = RECOGNISED) -> Taken:
-    """Import a file, which must not change meanwhile. Raises NothingUsable, or UserError if it is
-    unreadable.
+    """Import a file, which must not change meanwhile.
+
+    Raises NothingUsable, or UserError if it is unreadable.
     """
     return _take_in(home, name, read_file(file, name, how), content_digest([file_sha256(file)], how))
 

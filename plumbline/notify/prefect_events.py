@@ -44,8 +44,9 @@ def send(event: str, resource: str, payload: Mapping[str, object], name: str | N
 
 
 def call(path: str, body: object) -> object:
-    """POST to the server that PREFECT_API_URL names. Returns the parsed answer, None if empty. Raises
-    OSError.
+    """POST to the server that PREFECT_API_URL names. Returns the parsed answer, None if empty.
+
+    Raises OSError.
     """
     headers = {"Content-Type": "application/json"}
     if secret := os.environ.get(API_KEY):

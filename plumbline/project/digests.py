@@ -49,8 +49,9 @@ def combined(values: dict[str, str]) -> str:
 
 
 def cached_file(cache: Path, md5: str) -> Path:
-    """Return the file of DVC's cache that holds the bytes of a digest. Raises UserError for a malformed
-    digest.
+    """Return the file of DVC's cache that holds the bytes of a digest.
+
+    Raises UserError for a malformed digest.
     """
     if not MD5.fullmatch(md5):
         raise UserError(f"{md5!r:.100} is no digest of DVC's: expected 32 hexadecimal digits, perhaps with "
@@ -83,8 +84,9 @@ def require_inside(path: str, source: str) -> str:
 
 
 def restore_folder(cache: Path, md5: str, target: Path) -> None:
-    """Copy a folder from the cache to `target`. Raises UserError if the cache does not hold the folder's
-    listing.
+    """Copy a folder from the cache to `target`.
+
+    Raises UserError if the cache does not hold the folder's listing.
     """
     names = cached_listing(cache, md5)
     if names is None:

@@ -70,10 +70,9 @@ class Storage:
         return damaged | self._drop_damaged({name for digest in wanted for name in self._inside(digest)})
 
     def fetch(self, digests: Iterable[str]) -> set[str]:
-        """Fetch missing bytes from the remotes, the default one first. Returns the digests that no remote
-        has.
+        """Fetch missing bytes from the remotes, the default one first.
 
-        Raises UserError for a remote that does not answer.
+        Returns the digests that no remote has. Raises UserError for a remote that does not answer.
         """
         wanted = set(digests)
         lacking = self.lacking(wanted)
@@ -86,11 +85,11 @@ class Storage:
         return lacking
 
     def push(self, digests: Iterable[str], remote: str | None = None) -> tuple[int, int]:
-        """Copy files and folders to a remote. Returns the numbers of files and of bytes that were new to the
-        remote.
+        """Copy files and folders to a remote.
 
-        A folder's listing goes last, because DVC takes a listing for a promise that its files are there.
-        Raises UserError without a remote, for a remote that does not answer, and for what the cache lacks.
+        Returns the numbers of files and of bytes that were new to the remote. A folder's listing goes last,
+        because DVC takes a listing for a promise that its files are there. Raises UserError without a remote,
+        for a remote that does not answer, and for what the cache lacks.
         """
         name = remote or next(iter(self.remotes), None)
         if name is None:

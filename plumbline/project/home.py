@@ -93,8 +93,9 @@ class Home:
 
 
 def enter(home: Home) -> None:
-    """Make this process and its children use the project's home. Call it before the first import of
-    Prefect.
+    """Make this process and its children use the project's home.
+
+    Call it before the first import of Prefect.
     """
     # Prefect's server does not make the folder of its database.
     for folder in (home.folder, home.folder / "prefect"):
@@ -103,8 +104,9 @@ def enter(home: Home) -> None:
 
 
 def find_home(start: Path | None = None) -> Home:
-    """Return the project that contains `start`, or the current folder. Raises UserError outside of a
-    project.
+    """Return the project that contains `start`, or the current folder.
+
+    Raises UserError outside of a project.
     """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):

@@ -41,8 +41,9 @@ class FlowRun:
 
 
 def flow_runs(states: Sequence[str], limit: int = 50) -> list[FlowRun]:
-    """Return the newest flow runs of the pipeline in these states. Raises OSError if the server does not
-    answer.
+    """Return the newest flow runs of the pipeline in these states.
+
+    Raises OSError if the server does not answer.
     """
     found = call("flow_runs/filter", {"flows": {"name": {"any_": [FLOW]}}, "limit": limit,
                                       "sort": "EXPECTED_START_TIME_DESC",

@@ -24,8 +24,9 @@ def start(command: Sequence[str], environment: Mapping[str, str], log: Path, fol
 
 
 def marked(home: Path) -> list[int]:
-    """Return the pids of the processes of a home's `plumbline up`, without this one. Empty where there is no
-    /proc.
+    """Return the pids of the processes of a home's `plumbline up`, without this one.
+
+    Empty where there is no /proc.
     """
     wanted, found = f"{MARK}={home}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -38,8 +39,9 @@ def marked(home: Path) -> list[int]:
 
 
 def kill_marked(home: Path, grace: float = GRACE_SECONDS) -> int:
-    """End the processes that still belong to the `plumbline up` of a home. Returns the number of processes
-    found.
+    """End the processes that still belong to the `plumbline up` of a home.
+
+    Returns the number of processes found.
     """
     found = left = marked(home)
     for number in (signal.SIGTERM, signal.SIGKILL):
