@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from plumbline.data.dvc_tracking import track_apart
 from plumbline.data.arrive import announce_missed
+from plumbline.data.dvc_tracking import track_apart
 from plumbline.errors import UserError
 from plumbline.feedback.collect import Uncollected, collect_from, uncollected
 from plumbline.feedback.database import is_there
