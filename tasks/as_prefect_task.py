@@ -23,7 +23,7 @@ from plumbline.runs import dvc_stage
 from plumbline.runs.outcome import describe
 from plumbline.runs.retry import take_outputs
 from plumbline.runs.stage_process import Child, StageFailed
-from plumbline.runs.stage_program import run_unrecorded
+from plumbline.runs.stage_program import StageRun, host_facts, run_unrecorded
 from plumbline.runs.stage_record import StageRecord
 from plumbline.runs.workspace import Workspace
 from plumbline.tracking.outbox import close
@@ -106,13 +106,14 @@ def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:
                 return None
             why = "what it had done outside of its files was lost"
         dvc_stage.clear(folder, name)
-        _run(workspace, child)
+        _run(stage, workspace, child)
     dvc_stage.commit(folder, name)
     return why
 
 
-def _run(workspace: Workspace, child: Child) -> None:
-    """Run the stage in a child process and record it, unless its code is from a time when it did so itself.
+def _run(stage: "Stage", workspace: Workspace, child: Child) -> None:
+    """Run the stage and record it: in a child process, which may be of a time when stages recorded
+    themselves, or in this one.
     """
     if not any((workspace.folder / file).exists() for file in RECORDED_HERE):
         child.run()  # a retry of a run whose code still records by itself
@@ -121,8 +122,15 @@ def _run(workspace: Workspace, child: Child) -> None:
                          workspace.params)
     child.record = record
     try:
-        child.run()
-        record.complete(child.host)
+        if stage.in_flow:
+            child.open_files()
+            child.mlflow_run = record.recording.run_id
+            stage.program(StageRun(workspace.folder, workspace.home, child.stage, workspace.params, record.inputs,
+                                   record.code, record.recording, record.pipeline_run))
+            record.complete(host_facts())
+        else:
+            child.run()
+            record.complete(child.host)
     except BaseException as error:
         broke = isinstance(error, Exception) and not (isinstance(error, StageFailed) and error.killed)
         with after(error):

@@ -70,7 +70,7 @@ def _still_registered(workspace: "Workspace") -> bool:
     return patiently(workspace.home, lambda: Registry.open(workspace.home, name).find(md5)) is not None
 
 
-promote = Stage("promote", program, still_done=_still_registered)
+promote = Stage("promote", program, in_flow=True, still_done=_still_registered)
 
 if __name__ == "__main__":
     promote.main()

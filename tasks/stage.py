@@ -25,6 +25,10 @@ class Stage:
     timeout_minutes: float = 60
     resolver: bool = False
     """It pins what is outside of the files, cheaply: it runs each time, in the flow's own process."""
+    in_flow: bool = False
+    """Run its program in the flow's process, which has MLflow loaded, and not in a process of its own: for a
+    stage that only asks and tells the registry.
+    """
     kept_by_retry: bool = False
     """A retry takes what the retried run left instead of running the stage."""
     still_done: Callable[[Workspace], bool] | None = None

@@ -59,11 +59,7 @@ class Child:
 
     def run(self) -> None:
         """Run to the end. Raises UserError for what the user can put right, StageFailed for the rest."""
-        self.log.parent.mkdir(exist_ok=True)
-        self.log.touch()
-        self.progress_file.write_text("", encoding="utf-8")
-        if self.record:
-            self._give(self.record)
+        self.open_files()
         with (self.log.open("a", encoding="utf-8") as out,
               self.log.open(encoding="utf-8", errors="replace") as lines,
               self.progress_file.open(encoding="utf-8") as progress):
@@ -82,6 +78,14 @@ class Child:
                 raise
         if process.returncode:
             raise self._problem(process.returncode)
+
+    def open_files(self) -> None:
+        """Make the files of the stage's run: its log, its reports, and what the flow gives to it."""
+        self.log.parent.mkdir(exist_ok=True)
+        self.log.touch()
+        self.progress_file.write_text("", encoding="utf-8")
+        if self.record:
+            self._give(self.record)
 
     @property
     def log(self) -> Path:
