@@ -1,8 +1,8 @@
 """Prefect's server for the time of one command, started the moment the command starts and gone when it ends.
 
 Prefect starts one by itself, too late and in our process group: after all imports, and Ctrl-C would take the
-server away before the flow could report to it. This one leads a session of its own, and ends with this process
-however that ends. Only this process and its children know its key.
+server away before the flow could report to it. This one leads a session of its own, and ends with this
+process however that ends. Only this process and its children know its key.
 """
 
 import atexit

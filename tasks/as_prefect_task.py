@@ -79,7 +79,8 @@ def _reproduce(stage: "Stage", workspace: Workspace) -> None:
         why = _do(stage, workspace, child)
     except BaseException as error:
         outcome = Outcome(status="failed", seconds=round(time.monotonic() - started, 2),
-                          reason=str(error) or f"stopped: {type(error).__name__}", mlflow_run=child.mlflow_run)
+                          reason=str(error) or f"stopped: {type(error).__name__}",
+                          mlflow_run=child.mlflow_run)
         watching.done(stage.name, outcome)
         with after(error):
             workspace.done(stage.name, outcome)
@@ -125,8 +126,9 @@ def _run(stage: "Stage", workspace: Workspace, child: Child) -> None:
         if stage.in_flow:
             child.open_files()
             child.mlflow_run = record.recording.run_id
-            stage.program(StageRun(workspace.folder, workspace.home, child.stage, workspace.params, record.inputs,
-                                   record.code, record.recording, record.pipeline_run))
+            run = StageRun(workspace.folder, workspace.home, child.stage, workspace.params, record.inputs,
+                           record.code, record.recording, record.pipeline_run)
+            stage.program(run)
             record.complete(host_facts())
         else:
             child.run()

@@ -21,8 +21,8 @@ def program(run: StageRun) -> None:
     write_report(report, run.root / "reports/data")
     limits = DataLimits(**chosen.model_dump(include={limit.name for limit in fields(DataLimits)}))
     if reasons := check_gates(report, limits):
-        raise GateFailed("The data were refused before anything was trained: " + " ".join(reasons) + " The report is "
-                         f"{run.root / 'reports/data/report.html'}.")
+        raise GateFailed(f"The data were refused before anything was trained: {' '.join(reasons)} The report "
+                         f"is {run.root / 'reports/data/report.html'}.")
     run.finish(counts)
 
 

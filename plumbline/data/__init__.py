@@ -1,1 +1,1 @@
-"""The preference data over time: what arrived, by which door, what changed, which models learned from a row."""
+"""The preference data over time: what arrived, by which door, what changed, which models learned from it."""

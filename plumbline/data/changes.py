@@ -166,8 +166,8 @@ def _change(home: Home, source: str, read: Read, action: Action, content: str,
             done = arrive(home, drafted, action, now, content, gone, reason, beside)
     written = not (done.already_there or dry_run)
     ids = [f"{row:016x}" for row in gone.tolist()]
-    return DataChange(done.arrival, done.already_there, written, *effects, ids, reasons, _is_learned_from(home),
-                      done.not_announced, None)
+    return DataChange(done.arrival, done.already_there, written, *effects, ids, reasons,
+                      _is_learned_from(home), done.not_announced, None)
 
 
 def _tracked(home: Home, changed: DataChange, dry_run: bool) -> DataChange:

@@ -6,11 +6,13 @@ The model's own template would be put around them once more, and the markers lea
 import re
 
 _TEMPLATE = (
-    r"<\|(?:im_start|im_end|im_sep|start_header_id|end_header_id|eot_id|begin_of_text|end_of_text|endoftext|user|"
-    r"assistant|system|prompter|end|START_OF_TURN_TOKEN|END_OF_TURN_TOKEN)\|>"  # ChatML, Llama 3, Zephyr, Phi, Cohere
+    r"<\|(?:im_start|im_end|im_sep|start_header_id|end_header_id|eot_id|begin_of_text|end_of_text|endoftext"
+    r"|user|assistant|system|prompter|end"
+    r"|START_OF_TURN_TOKEN|END_OF_TURN_TOKEN)\|>"  # ChatML, Llama 3, Zephyr, Phi, Cohere
     r"|</?(?:start_of_turn|end_of_turn)>|\[/?INST\]|<</?SYS>>"  # Gemma, Mistral, Llama 2
     r"|<｜(?:User|Assistant|begin▁of▁sentence|end▁of▁sentence)｜>"  # DeepSeek
-    r"|(?:^|\n|\\n|\")### (?:Instruction|Response|Human|Assistant):")  # Alpaca, Vicuna; in JSON a line break is spelt
+    # Alpaca, Vicuna; in JSON a line break is spelt.
+    r"|(?:^|\n|\\n|\")### (?:Instruction|Response|Human|Assistant):")
 TEMPLATE_IN_TEXT = re.compile(_TEMPLATE)
 _TEMPLATE_IN_BYTES = re.compile(_TEMPLATE.encode())
 _IN_EVERY_MARKER = (b"<", b"INST]", b"### ")

@@ -142,7 +142,9 @@ Row = Demonstration | Comparison | Ranking | Rating
 
 def label_of(first: float, second: float) -> Label:
     """Return the label of the higher of two scores."""
-    return "tie" if first == second else "A" if first > second else "B"
+    if first == second:
+        return "tie"
+    return "A" if first > second else "B"
 
 
 def comparisons_of(preference: Preference) -> list[Comparison]:

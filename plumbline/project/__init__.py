@@ -1,1 +1,1 @@
-"""Where the files of a project are, and the small tools that everything stands on: home, locks, digests, processes."""
+"""Where the files of a project are, and small tools: home, locks, digests, processes, the record of a run."""

@@ -231,7 +231,7 @@ def _send(line: dict[str, object]) -> None:
 
 
 def _die_with_the_flow() -> None:
-    """End this process group with the flow that started it: nothing else would after `kill -9` of the flow."""
+    """End this process group with the flow that started it: after `kill -9` of the flow nothing else does."""
     flow = int(os.environ.get(FLOW_PID, "0"))
     if flow:
         end_group_with(flow)

@@ -5,7 +5,7 @@ Leaves in the prepared folder:
 
     demonstrations/ preferences/ prompts/    each with train.jsonl, validation.jsonl, heldout.jsonl
     quarantine.jsonl                         rows that could not be used: file, line, field, reason
-    near_heldout.jsonl                       prompts left out of training, with the held-out prompt they repeat
+    near_heldout.jsonl                       prompts left out of training, and the held-out ones they repeat
     rows.csv                                 every row's id, the batch it came in, and where it went
     manifest.json                            the snapshot it was made from
 

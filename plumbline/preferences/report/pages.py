@@ -30,38 +30,48 @@ _HEAD = """<!doctype html>
 <style>
 :root { --paper: #ffffff; --ink: #1d2430; --soft: #5d6675; --line: #dfe3e9; --panel: #f5f7fa;
   --s0: #3b6ea8; --s1: #d98032; --s2: #4d9a6a; --s3: #9468b0; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14181f; --ink: #e4e8ee; --soft: #9aa5b5; --line: #2c333e;
+@media (prefers-color-scheme: dark) { :root { --paper: #14181f; --ink: #e4e8ee; --soft: #9aa5b5;
+  --line: #2c333e;
   --panel: #1b2029; --s0: #6ea3dd; --s1: #e29a58; --s2: #6cbd8b; --s3: #b78fd0; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.2rem 1rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 1.2rem 1rem 4rem; max-width: 62rem; background: var(--paper);
+  color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .4rem; }
 p, ul { margin: .4rem 0; max-width: 46rem; } ul { padding-left: 1.2rem; }
 code, pre { font: .85rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
 nav { margin: .8rem 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem; } nav a { color: var(--s0); }
-.glance { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .6rem; padding: 0;
+.glance { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .6rem;
+  padding: 0;
   margin: 1rem 0; max-width: none; }
-.glance > div { background: var(--panel); border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .8rem; }
-.glance dt { color: var(--soft); font-size: .85rem; } .glance dd { margin: 0; font-size: 1.05rem; font-weight: 600; }
+.glance > div { background: var(--panel); border: 1px solid var(--line); border-radius: .5rem;
+  padding: .6rem .8rem; }
+.glance dt { color: var(--soft); font-size: .85rem; } .glance dd { margin: 0; font-size: 1.05rem;
+  font-weight: 600; }
 .glance small { display: block; color: var(--soft); font-size: .8rem; font-weight: 400; }
-.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); gap: .8rem 2.5rem;
+.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
+  gap: .8rem 2.5rem;
   align-items: start; margin: .8rem 0; }
 .wide { overflow-x: auto; min-width: 0; }
 table { width: 100%; border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
+th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top;
   unicode-bidi: isolate; }
 th { color: var(--soft); font-weight: 500; }
 td { white-space: nowrap; } td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
 .more { color: var(--soft); font-size: .85rem; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem 2.5rem;
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
+  gap: 1rem 2.5rem;
   margin: .8rem 0; }
-figure { margin: .6rem 0; } figcaption { color: var(--soft); font-size: .85rem; } svg { width: 100%; max-width: 34rem; }
+figure { margin: .6rem 0; } figcaption { color: var(--soft); font-size: .85rem; } svg { width: 100%;
+  max-width: 34rem; }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 .mid { text-anchor: middle; } .end { text-anchor: end; }
 .s0 { fill: var(--s0); } .s1 { fill: var(--s1); } .s2 { fill: var(--s2); } .s3 { fill: var(--s3); }
 .over { fill-opacity: .6; } .axis, .fair { stroke: var(--soft); } .fair { stroke-dasharray: 3 3; }
 .reach { stroke: var(--s0); stroke-width: 2; stroke-opacity: .55; }
-pre { background: var(--panel); border: 1px solid var(--line); border-radius: .5rem; padding: .8rem; margin: .8rem 0;
+pre { background: var(--panel); border: 1px solid var(--line); border-radius: .5rem; padding: .8rem;
+  margin: .8rem 0;
   white-space: pre-wrap; unicode-bidi: plaintext; }
 </style>
 </head>

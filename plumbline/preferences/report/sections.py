@@ -276,7 +276,8 @@ def _numbers_row(name: str, row: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _damage_row(name: str, one: Texts, seen: Sequence[Trouble]) -> tuple[str, ...]:
-    shares = [f"{100 * one['trouble'][kind]['share']:.2f} %" if kind in one["trouble"] else "" for kind in seen]
+    damage = one["trouble"]
+    shares = [f"{100 * damage[kind]['share']:.2f} %" if kind in damage else "" for kind in seen]
     return (name, f"{one['texts']:,}", *shares)
 
 

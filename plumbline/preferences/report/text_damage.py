@@ -57,8 +57,8 @@ _MAYBE_MOJIBAKE = re.compile(f"[Â-Åà-ðÎ-ÑØÙ×]{_CONTINUES}")  # twenty t
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _CONTROL_BYTES = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,30}|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});")
-_TAG = re.compile(r"</?(?:a|b|blockquote|br|center|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|script|span|strong|style"
-                  r"|sub|sup|table|tbody|td|th|tr|u|ul)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
+_TAG = re.compile(r"</?(?:a|b|blockquote|br|center|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|script|span"
+                  r"|strong|style|sub|sup|table|tbody|td|th|tr|u|ul)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
 _LETTER = re.compile("[A-Za-z]")
 
 

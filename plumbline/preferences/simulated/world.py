@@ -89,7 +89,8 @@ HOWTO_WORDINGS = ("How do I {verb} {x}?", "What are the steps to {verb} {x}?", "
 
 # Things: size rank is the position in the list, from small to big.
 ANIMALS = ("ant bee moth snail frog mouse sparrow crab hamster squirrel crow hedgehog duck cat owl fox goose "
-           "otter lynx beaver wolf sheep goat deer lion bear horse moose camel giraffe elephant whale").split()
+           "otter lynx beaver wolf sheep goat deer lion bear horse moose camel giraffe elephant "
+           "whale").split()
 COLORS = "red orange yellow green blue purple black white brown gray pink golden".split()
 HOMES = "forest desert river ocean meadow mountain swamp cave garden barn island burrow".split()
 FOODS = "grass seeds fish insects berries nuts honey leaves roots eggs worms grain".split()

@@ -183,12 +183,19 @@ def _gap(a: SampleAnswer, b: SampleAnswer, what: str) -> float | None:
     return a.measured[what] - b.measured[what] if what in a.measured and what in b.measured else None
 
 
+def _passes(pair: AnswerPair, better: str, text: str) -> bool:
+    """True for a pair with this verdict, or two texts if `better` is `different`, and this text in it."""
+    if better == "different" and pair.a.text == pair.b.text:
+        return False
+    if better not in ("", "different", pair.better):
+        return False
+    return any(text in one.casefold() for one in _texts(pair))
+
+
 def arranged(found: Matched, sort: str, better: str, text: str) -> list[AnswerPair]:
     """Return the pairs that the filters leave, in the wanted order."""
     wanted = text.casefold()
-    pairs = [pair for pair in found.pairs if (not better or pair.better == better or
-                                              (better == "different" and pair.a.text != pair.b.text))
-             and (not wanted or any(wanted in one.casefold() for one in _texts(pair)))]
+    pairs = [pair for pair in found.pairs if _passes(pair, better, wanted)]
     match sort:
         case "difference":
             pairs.sort(key=lambda pair: -abs(pair.gap or 0.0))
@@ -229,9 +236,13 @@ def stages(a: Run, b: Run) -> list[StageDifference]:
 
 def batches(a: Run, b: Run) -> tuple[list[str], list[str]]:
     """Return the sources of the batches that only A learned from, and of those of B."""
-    of = [{batch.digest: f"{batch.source} ({batch.rows:,} rows)" for batch in run.batches} for run in (a, b)]
-    return ([name for digest, name in of[0].items() if digest not in of[1]],
-            [name for digest, name in of[1].items() if digest not in of[0]])
+    of_a, of_b = _sources(a), _sources(b)
+    return ([name for digest, name in of_a.items() if digest not in of_b],
+            [name for digest, name in of_b.items() if digest not in of_a])
+
+
+def _sources(run: Run) -> dict[str, str]:
+    return {batch.digest: f"{batch.source} ({batch.rows:,} rows)" for batch in run.batches}
 
 
 def side(history: History, name: str) -> Side | None:

@@ -49,8 +49,10 @@ class Format:
         """True if a set of telling fields is filled, or is there and its unshared fields are filled."""
         if self.name == "argilla":
             return is_argilla(tuple(filled))
-        return any(keys <= filled or (keys <= names and (keys - SHARED_FIELDS) & filled) for keys in self.tells) \
-            and not self.unless & (filled | names)
+        if self.unless & (filled | names):
+            return False
+        return any(keys <= filled or (keys <= names and (keys - SHARED_FIELDS) & filled)
+                   for keys in self.tells)
 
 
 def _one(parser: Callable[[Record, str], Row]) -> Callable[[Record, str], Judgements]:

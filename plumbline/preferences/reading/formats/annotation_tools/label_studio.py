@@ -17,7 +17,13 @@ from plumbline.preferences.reading.formats.annotation_tools.questions import (
     kind_of_yes_or_no,
     trait,
 )
-from plumbline.preferences.reading.formats.annotation_tools.tasks import ASKED, Task, named_side, task_of, words
+from plumbline.preferences.reading.formats.annotation_tools.tasks import (
+    ASKED,
+    Task,
+    named_side,
+    task_of,
+    words,
+)
 from plumbline.preferences.reading.formats.fields import (
     NUMBER,
     Judgement,
@@ -194,7 +200,9 @@ def _judging(annotation: Record, field: str,
     results = [(f"{field}[{i}]", result) for i, result in enumerate(given) if isinstance(result, dict)]
     found = [(place, result) for place, result in results if _control(result) in judges]
     if not found:
-        wanted = f"an answer to {', '.join(judges)[:200]}" if judges else f"{', '.join(CONTROLS[:-1])} or choices"
+        wanted = f"{', '.join(CONTROLS[:-1])} or choices"
+        if judges:
+            wanted = f"an answer to {', '.join(judges)[:200]}"
         kinds = ", ".join(sorted({str(result.get("type"))[:20] for _, result in results})) or "nothing"
         raise Unusable(field, f"expected {wanted}, found {kinds}")
     return found
@@ -305,4 +313,6 @@ def _items(data: Record, to_name: object) -> dict[str, object]:
 
 def _has_ids(value: object) -> bool:
     """True for a list of one or more objects with `id`."""
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "id" in item for item in value)
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(item, dict) and "id" in item for item in value)

@@ -27,7 +27,8 @@ GOOD = frozenset("accept acceptable accepted approval approve approved best bett
                  "upvoted useful verdict vote".split())
 COMPARING = frozenset("answer answers best better choice choose chosen compare comparison completion "
                       "judgement judgment output pick picked prefer preference preferred rank ranking "
-                      "response responses select selected selection side verdict vote which win winner".split())
+                      "response responses select selected selection side verdict vote which win "
+                      "winner".split())
 """Words in the name of a question that asks which response is better: there `A` or `2` names one."""
 GLUE = frozenset("a an and answer are completion did do does down generation i is it of or output overall "
                  "reply response text that the this up was would you".split())
