@@ -1,10 +1,11 @@
 """Tiny language models, made once a session; and which tests run beside which."""
 
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from testing.depth import register_depths
 from testing.homes import empty_store, home, recording_home
@@ -17,27 +18,42 @@ if TYPE_CHECKING:
 
 __all__ = ["empty_store", "here", "home", "recorded_project", "recording_home", "s3", "there"]
 
-LONGEST = ("service", "flows", "test_end_to_end", "deploy/test_compose_services", "web/test_browser",
-           "history/test_history", "tracking/test_outage", "web/test_try_it", "commands/test_data")
-"""The groups that take minutes: they begin first, so that none of them is alone at the end."""
+SHARED = {"tests/service/test_always_on": "service", "tests/service/test_prefect_guard": "service",
+          "tests/service/test_up": "service", "tests/flows/": "flows"}
+"""Files whose tests share servers, by the beginnings of their names: one worker runs them all."""
+LONGEST = ("service", "flows", "tests/test_end_to_end.py", "tests/deploy/test_compose_services.py",
+           "tests/web/test_browser.py", "tests/history/test_history.py", "tests/tracking/test_outage.py",
+           "tests/web/test_try_it.py", "tests/commands/test_data.py")
+"""What takes minutes: it begins first, so that none of it is alone at the end."""
 
 # Where the tests are started in the background SIGINT is ignored, and every process that they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 register_depths()
 
 
-@pytest.hookimpl(tryfirst=True)
+def group_of(test: str) -> str:
+    """Return the group of a test, by its node id: its file, or the group whose servers it shares."""
+    file = test.partition("::")[0]
+    return next((group for start, group in SHARED.items() if file.startswith(start)), file)
+
+
+class ByGroup(LoadScopeScheduling):
+    """Gives all tests of a group to one worker; with pytest 9.2 `--dist loadgroup` does not."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByGroup:
+    return ByGroup(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker run all tests of a file, unless they have a wider group: `--dist loadgroup` goes by it."""
-    groups: dict[pytest.Item, str] = {}
-    for item in items:
-        marker = item.get_closest_marker("xdist_group")
-        if marker is None:
-            file = item.path.relative_to(Path(__file__).parent).with_suffix("")
-            marker = pytest.mark.xdist_group(file.as_posix()).mark
-            item.add_marker(pytest.mark.xdist_group(file.as_posix()))
-        groups[item] = marker.args[0]
-    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
+    def place(item: pytest.Item) -> int:
+        group = group_of(item.nodeid)
+        return LONGEST.index(group) if group in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,6 @@ def test_served_and_deployed_are_the_same(pool: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("flows")
 def test_a_work_pool_takes_it(server: Api) -> None:
     """`prefect deploy` on the real server, with the pool that needs no container."""
     settings = environment(PREFECT_HOME=server.prefect_home, PREFECT_API_URL=server.url,
@@ -75,7 +74,6 @@ def test_a_work_pool_takes_it(server: Api) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("flows")
 def test_a_cron_deployment_gets_a_scheduled_run(server: Api) -> None:
     """Two sets of dependencies are known in which it silently does not: fastapi 0.165, sqlalchemy 2.1."""
     eventually(lambda: server.runs("SCHEDULED"), "a scheduled run", 90)
@@ -86,7 +84,6 @@ def test_a_cron_deployment_gets_a_scheduled_run(server: Api) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("flows")
 def test_the_event_of_new_preferences_reaches_the_server(server: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", server.url)
     assert send(PREFERENCES_ADDED, "plumbline.batch.0123", {"rows": 30}) is None
@@ -101,7 +98,6 @@ def test_the_event_of_new_preferences_reaches_the_server(server: Api, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("flows")
 def test_the_request_is_a_form(server: Api) -> None:
     found = server.post("deployments/filter", {"deployments": {"name": {"any_": ["always-on"]}}})
     assert isinstance(found, list)
@@ -124,14 +120,12 @@ def flow_run_in_ppo(server: Api) -> Iterator[tuple[str, Path]]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("flows")
 def test_cancelling_in_prefect_leaves_no_process(server: Api) -> None:
     with flow_run_in_ppo(server) as (flow_run, _):
         server.post(f"flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}, "force": True})
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("flows")
 def test_prefect_knows_of_plumbline_cancel(server: Api) -> None:
     with flow_run_in_ppo(server) as (_, workspace):
         done = plumbline(server.root, "cancel", workspace.name, "--json", PREFECT_HOME=server.prefect_home)

@@ -10,7 +10,7 @@ from testing.fake_project import plumbline
 from testing.going_on import run_in_ppo
 from testing.waiting import PATIENCE
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
+pytestmark = [pytest.mark.slow]
 
 
 def test_a_run_that_is_going_on_loses_nothing(project: Path, tmp_path: Path) -> None:

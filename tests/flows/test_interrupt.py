@@ -16,7 +16,7 @@ from testing.fake_project import plumbline
 from testing.going_on import processes_of, run_in_ppo
 from testing.waiting import PATIENCE, eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
+pytestmark = [pytest.mark.slow]
 OTHER = ("--set", "ppo.updates=40")
 
 

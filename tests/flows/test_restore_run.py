@@ -11,7 +11,7 @@ import pytest
 from plumbline.project.dvc_yaml import outputs_of
 from testing.fake_project import CHECKOUT, environment, plumbline
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from testing.fake_project import plumbline
 from testing.going_on import processes_of, run_in_ppo
 from testing.waiting import PATIENCE
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
+pytestmark = [pytest.mark.slow]
 
 
 def newest(project: Path) -> Path:

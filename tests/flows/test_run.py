@@ -14,7 +14,7 @@ from plumbline.project.dvc_yaml import lock_entry
 from plumbline.project.run_record import read_record
 from testing.fake_project import environment, plumbline
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
+pytestmark = [pytest.mark.slow]
 STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "ppo", "champion", "preference_eval",
           "promote"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from testing.fake_project import plumbline
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
+pytestmark = [pytest.mark.slow]
 NOWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "PLUMBLINE_MLFLOW_PATIENCE": "1"}
 
 

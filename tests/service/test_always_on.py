@@ -21,7 +21,7 @@ from testing.running_service import Up
 from testing.waiting import eventually
 from testing.webhook_receiver import Receiver
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("service")]
+pytestmark = [pytest.mark.slow]
 BURST, BURST_DEBOUNCE = 50, 10.0
 DEBOUNCE = 2.0
 

@@ -16,7 +16,7 @@ from plumbline.service.parts import make_parts
 from testing.attacking_page import NAME, attack, evil_site, victim
 from testing.running_service import Up
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("service")]
+pytestmark = [pytest.mark.slow]
 
 
 def basic(key: str) -> dict[str, str]:

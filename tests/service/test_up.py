@@ -18,7 +18,7 @@ from testing.fake_project import plumbline
 from testing.running_service import QUICK, Up
 from testing.waiting import eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("service")]
+pytestmark = [pytest.mark.slow]
 
 
 def answers(url: object) -> int:
