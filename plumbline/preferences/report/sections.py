@@ -134,9 +134,8 @@ def _splits(report: DataReport) -> Section:
             cells = [_numbers_row(key, row) for key, row in _top(rows)]
             every = report["names"]["sources"] if name.startswith("Source") else len(rows)
             found.tables.append(Table((name, *columns), cells, max(0, every - TOP)))
-    found.pictures = [picture for of,
-                      rows in (("kind", strata["kind_by_split"]), ("source", strata["source_by_split"]))
-                      for picture in _bars(rows, SPLITS, f"Splits within each {of}", whole=True)]
+    for of, rows in (("kind", strata["kind_by_split"]), ("source", strata["source_by_split"])):
+        found.pictures += _bars(rows, SPLITS, f"Splits within each {of}", whole=True)
     return found
 
 
@@ -170,9 +169,8 @@ def _judgements(report: DataReport) -> Section:
                                "fair.")
         for of, shares in (("Source", bias["by_source"]), ("Annotator", bias["by_annotator"])):
             more = report["names"][of.lower() + "s"] - TOP if len(shares) > TOP else 0
-            found.tables.append(Table((of, name.lower(), "of"),
-                                      [(one, percent(share), f"{share['n']:,}") for one,
-                                       share in _top(shares)], more))
+            cells = [(one, percent(share), f"{share['n']:,}") for one, share in _top(shares)]
+            found.tables.append(Table((of, name.lower(), "of"), cells, more))
         rows = {"overall": bias["overall"]}
         for shares in (bias["by_source"], bias["by_annotator"]):
             rows |= dict(_top(shares))

@@ -93,8 +93,8 @@ def _unread_text(record: Record, names: Sequence[str]) -> str | None:
         return None
     value = record.get(name)
     if isinstance(value, list):
-        return "\n\n".join(as_text(text, f"{name}[{i}]") for i,
-                           text in enumerate(value) if not says_nothing(text))
+        return "\n\n".join(as_text(text, f"{name}[{i}]")
+                           for i, text in enumerate(value) if not says_nothing(text))
     return as_text(value, name)
 
 

@@ -95,8 +95,8 @@ def _scores(completions: Sequence[object]) -> Sequence[float]:
     for name in ("overall_score", "fine-grained_score"):
         if all(name in field for field in fields):
             return [as_number(field[name], f"completions[{i}].{name}") for i, field in enumerate(fields)]
-    return [_mean_aspect(field.get("annotations"), f"completions[{i}].annotations") for i,
-            field in enumerate(fields)]
+    return [_mean_aspect(field.get("annotations"), f"completions[{i}].annotations")
+            for i, field in enumerate(fields)]
 
 
 def _mean_aspect(annotations: object, field: str) -> float:

@@ -27,8 +27,8 @@ def oasst(record: Record, source: str) -> Judgements:
     root = record.within("prompt")
     if not _stands(root):
         raise Unusable("prompt", "it was deleted, or found unfit in review")
-    judgements = [judged for path,
-                  answers in _forks(record, root) for judged in _ranked(record, path, answers, source)]
+    judgements = [judged for path, answers in _forks(record, root)
+                  for judged in _ranked(record, path, answers, source)]
     if not judgements:
         raise Unusable("prompt.replies", "no turn of the tree has two or more answers with a rank")
     return judgements
