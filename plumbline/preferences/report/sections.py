@@ -169,7 +169,8 @@ def _judgements(report: DataReport) -> Section:
                                "fair.")
         for of, shares in (("Source", bias["by_source"]), ("Annotator", bias["by_annotator"])):
             more = report["names"][of.lower() + "s"] - TOP if len(shares) > TOP else 0
-            cells = [(one, percent(share), f"{share['n']:,}") for one, share in _top(shares)]
+            cells: list[tuple[str, ...]] = [(one, percent(share), f"{share['n']:,}")
+                                            for one, share in _top(shares)]
             found.tables.append(Table((of, name.lower(), "of"), cells, more))
         rows = {"overall": bias["overall"]}
         for shares in (bias["by_source"], bias["by_annotator"]):
