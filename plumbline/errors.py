@@ -22,8 +22,7 @@ class DiskFull(UserError):
 
     def __init__(self, file: object) -> None:
         super().__init__(f"The disk is full: {file or 'a file'} could not be written. Make room (`plumbline "
-                         "gc "
-                         "--dry-run` says what nothing needs), then run again: finished stages are kept.")
+                         "gc --dry-run` says what nothing needs), then run again: finished stages are kept.")
 
 
 class GateFailed(UserError):

@@ -83,8 +83,8 @@ def wilson(value: float, n: int) -> tuple[float, float]:
 def _by_prompt(values: Sequence[float], prompts: Sequence[Hashable]) -> tuple[Floats, Floats]:
     """Return the sum and the number of the values of each prompt."""
     if not values or len(values) != len(prompts):
-        raise ValueError("expected as many values as prompts and at least one, "
-                         f"found {len(values)} and {len(prompts)}")
+        raise ValueError(f"expected as many values as prompts and at least one, found {len(values)} and "
+                         f"{len(prompts)}")
     index: dict[Hashable, int] = {}
     of = np.array([index.setdefault(prompt, len(index)) for prompt in prompts])
     sums, counts = np.zeros(len(index)), np.zeros(len(index))

@@ -23,7 +23,7 @@ from plumbline.runs import dvc_stage
 from plumbline.runs.outcome import describe
 from plumbline.runs.retry import take_outputs
 from plumbline.runs.stage_process import Child, StageFailed
-from plumbline.runs.stage_program import StageRun, host_facts, run_unrecorded
+from plumbline.runs.stage_program import run_in_this_process, run_unrecorded
 from plumbline.runs.stage_record import StageRecord
 from plumbline.runs.workspace import Workspace
 from plumbline.tracking.outbox import close
@@ -126,10 +126,8 @@ def _run(stage: "Stage", workspace: Workspace, child: Child) -> None:
         if stage.in_flow:
             child.open_files()
             child.mlflow_run = record.recording.run_id
-            run = StageRun(workspace.folder, workspace.home, child.stage, workspace.params, record.inputs,
-                           record.code, record.recording, record.pipeline_run)
-            stage.program(run)
-            record.complete(host_facts())
+            run_in_this_process(record, workspace.folder, workspace.home, child.stage, workspace.params,
+                                stage.program)
         else:
             child.run()
             record.complete(child.host)

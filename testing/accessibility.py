@@ -121,7 +121,7 @@ def contrast_problems(driver: Chrome, dark: bool) -> list[str]:
 
 
 def focus_problems(driver: Chrome, most: int = 25) -> list[str]:
-    """Where Tab goes that is not the next thing on the page, or cannot be seen."""
+    """Return the stops of Tab that are out of the page's order, or not visible."""
     driver.execute_script(WATCH_FOCUS)
     ActionChains(driver).send_keys(Keys.TAB * most).perform()
     problems, before = [], -1

@@ -51,7 +51,7 @@ const listen = path => new Promise(done => {
 </script>"""
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class EvilHandler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/html")
@@ -65,7 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def evil_site() -> Iterator[str]:
     """The origin of another site."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), EvilHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://{NAME}:{server.server_port}"

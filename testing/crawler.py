@@ -13,7 +13,7 @@ LIKE_EACH = 3
 
 
 @dataclass
-class Page:
+class CrawledPage:
     """What matters of a page's HTML."""
 
     status: int
@@ -23,7 +23,7 @@ class Page:
 
 
 class _Reader(HTMLParser):
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: CrawledPage) -> None:
         super().__init__()
         self.page = page
 
@@ -53,7 +53,7 @@ def shape_of(address: str) -> str:
 class Crawl:
     """What was found from a starting page on."""
 
-    pages: dict[str, Page]
+    pages: dict[str, CrawledPage]
     dead: list[str]
     """`from -> to: why`."""
 
@@ -96,10 +96,10 @@ def crawl(client: httpx.Client, start: str = "/") -> Crawl:
     return found
 
 
-def read(client: httpx.Client, address: str) -> Page:
+def read(client: httpx.Client, address: str) -> CrawledPage:
     """Fetch a page and its links; what is no HTML has none."""
     answer = client.get(address, follow_redirects=True)
-    page = Page(answer.status_code)
+    page = CrawledPage(answer.status_code)
     if answer.headers.get("content-type", "").startswith("text/html"):
         _Reader(page).feed(answer.text)
     return page

@@ -52,7 +52,7 @@ class _Tags(HTMLParser):
 
 
 def safe_address(address: str) -> bool:
-    """Whether a link stays on this site, or leads to one that the project configured."""
+    """True for a link that stays on this site, or leads to one that the project configured."""
     if address.startswith(("http://127.0.0.1", "http://localhost", "#", "?")):
         return True
     return address.startswith("/") and not address.startswith(("//", "/\\"))

@@ -42,7 +42,7 @@ def version(number: int, of: Run, *aliases: str) -> RegisteredVersion:
 
 
 def promotion(number: int, reason: str = "win rate against SFT 0.625 [0.575, 0.675]: lower end above 0.5") -> Move:
-    """How a version became champion."""
+    """Return the move of the alias `champion` to a version."""
     return Move("2026-11-20T10:05:00+00:00", "champion", None, number, reason, "promote")
 
 

@@ -97,7 +97,7 @@ class Up:
         return [run for run in reversed(found) if not (run["auto_scheduled"] and run["state_type"] == "SCHEDULED")]
 
     def quiet(self) -> bool:
-        """Whether no flow run is going on or about to."""
+        """True if no flow run is going on, scheduled or waiting."""
         return all(run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") for run in self.flow_runs())
 
     def records(self) -> list[dict[str, object]]:

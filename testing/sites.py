@@ -153,6 +153,6 @@ def opens_a_page(driver: Chrome, act: Callable[[], object]) -> None:
 
 
 def problems_in(driver: Chrome) -> list[str]:
-    """What the browser's console complained of since the last call: blocked styles, failed requests, script errors."""
+    """Return the warnings and errors of the browser's console since the last call."""
     return [entry["message"] for entry in driver.get_log("browser")  # type: ignore[no-untyped-call]
             if entry["level"] in ("SEVERE", "WARNING")]

@@ -24,7 +24,7 @@ stages:
 
 
 def checkout(root: Path) -> Home:
-    """What git holds of a project."""
+    """Make a project as a fresh clone has it, and return its home."""
     (root / "tasks").mkdir(parents=True)
     (root / "tasks/snapshot.py").write_text("print('take it')\n")
     (root / "dvc.yaml").write_text(DVC_YAML)

@@ -176,8 +176,7 @@ def diff(before: Data, after: Data, as_json: AsJson = False) -> None:
             _show_examples(change.examples)
     if judged.flip_rate is not None:
         typer.echo(f"flip rate: {100 * judged.flip_rate:.2f} % of the {judged.comparisons:,} comparisons "
-                   "that both "
-                   "versions hold of the same annotator")
+                   "that both versions hold of the same annotator")
 
 
 @data_app.command(epilog=examples("plumbline data blame 0c5e1f8a9b7d6e42"))
@@ -308,10 +307,8 @@ def _show_unread(batch: "Batch") -> None:
             typer.echo(f"{what}: {', '.join(named)}{more}")
     if batch.templated:
         typer.echo(f"Chat template: the texts of {batch.templated:,} rows carry markers such as <|im_start|> "
-                   "or "
-                   "[INST]. The model's own template is put around them, so that the markers are learnt as "
-                   "plain "
-                   "text: give messages without them. The limit is ingest.max_templated_texts.")
+                   "or [INST]. The model's own template is put around them, so that the markers are learnt "
+                   "as plain text: give messages without them. The limit is ingest.max_templated_texts.")
 
 
 def _show_learners(found: "Sequence[LearnedModel]", what: str) -> None:

@@ -131,10 +131,10 @@ def _git(home: Home) -> MachineCheck:
 
 
 def _mlflow(home: Home) -> MachineCheck:
-    from plumbline.tracking.store import DELETED, EXPERIMENT, connect, deleted_experiment
+    from plumbline.tracking.store import DELETED, EXPERIMENT, connect, deleted_experiment, sqlite_file
 
-    file = home.folder / "mlflow.db"
-    if not home.tracking_uri.startswith("sqlite"):
+    file = sqlite_file(home)
+    if file is None:
         return MachineCheck("mlflow store", "ok", f"{home.tracking_uri} (MLFLOW_TRACKING_URI)")
     if not file.exists():
         return MachineCheck("mlflow store", "ok", f"{file} will be made by the first run")

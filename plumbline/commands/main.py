@@ -69,6 +69,3 @@ def _leave(message: str, status: int) -> NoReturn:
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
-
-if __name__ == "__main__":
-    main()

@@ -2,15 +2,14 @@
 
 import contextlib
 import gc
-import json
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import typer
 from rich.console import Console
 
+from plumbline.commands.output import print_json
 from plumbline.errors import UserError
 from plumbline.project.home import API_URL, Home, enter
 from plumbline.project.run_record import read_record
@@ -28,7 +27,7 @@ def run_pipeline(home: Home, request: Request, verbose: bool, as_json: bool) -> 
     name = _run_flow(home, request, Console(stderr=as_json))
     folder = home.runs / name
     if as_json:
-        typer.echo(json.dumps(details(folder), indent=1, ensure_ascii=False))
+        print_json(details(folder))
     else:
         _summarise(home, folder)
 

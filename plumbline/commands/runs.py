@@ -32,8 +32,7 @@ Settings = Annotated[Names, typer.Option("--set", metavar="KEY=VALUE", help="One
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
 Force = Annotated[Names, typer.Option(metavar="STAGE", help="Run it though nothing changed; repeatable.")]
 NewCode = Annotated[bool, typer.Option("--new-code", help="With the checkout's code as it is now, not with "
-                                                          "the "
-                                                          "run's.")]
+                                                          "the run's.")]
 All = Annotated[bool, typer.Option("--all", help=f"All of them, not the newest {NEWEST_RUNS}.")]
 To = Annotated[str | None, typer.Option(metavar="DIR", help="Put it there instead of its place in runs/.")]
 
@@ -131,8 +130,7 @@ def restore(name: RunName, to: To = None, as_json: AsJson = False) -> None:
     typer.echo(f"{found.run} in {found.folder} {done}.")
     if found.other_code:
         typer.echo(f"Its code could not be put back: {', '.join(found.other_code)} differ from what it used, "
-                   "so its "
-                   "stages may give other numbers now.")
+                   "so its stages may give other numbers now.")
     elif to is None:
         typer.echo(f"Evaluate it again: cd {found.folder} && dvc repro --single-item --force preference_eval")
 

@@ -22,8 +22,7 @@ LOCAL, PORT = "127.0.0.1", 4280
 service_app = command_group()
 ServiceHost = Annotated[str, typer.Option(
     help="Address of Plumbline's pages; 0.0.0.0 lets other machines in, which then need the token to read. "
-         "Prefect and "
-         "MLflow stay on this machine.")]
+         "Prefect and MLflow stay on this machine.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return when all is up, and leave it running.")]
 PagesHost = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")]
@@ -89,8 +88,7 @@ def down() -> None:
         if time.monotonic() > deadline:
             raise UserError(f"Process {state.pid} has not stopped within {STOP_SECONDS} s. See "
                             f"{service_folder(home.folder)}; `kill -9 {state.pid}` ends it, and what it "
-                            "started ends "
-                            "with it.")
+                            "started ends with it.")
         time.sleep(0.2)
     typer.echo("Stopped.")
 

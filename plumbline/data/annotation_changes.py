@@ -118,9 +118,8 @@ def _delete(outcome: _Outcome, entry: Entry, known: Annotations, home: Home) -> 
         outcome.said.append(f"No row stands for {name} any more.")
     if not found:
         outcome.said.append(f"Nothing of {name} had arrived here. If it came in an export, export the rest "
-                            "again and "
-                            "let it take the place of that batch: `plumbline data supersede FILE --batch "
-                            "DIGEST`.")
+                            "again and let it take the place of that batch: `plumbline data supersede FILE "
+                            "--batch DIGEST`.")
 
 
 def _say(outcome: _Outcome, entry: Entry, found: _Read, changes: bool, known: Annotations,
@@ -130,8 +129,7 @@ def _say(outcome: _Outcome, entry: Entry, found: _Read, changes: bool, known: An
     # Deliveries may come late: a newer one has been applied already.
     if known.later(entry):
         outcome.said.append(f"Something newer is known of annotation {entry.annotation}, or of its task, so "
-                            "this "
-                            "changes nothing.")
+                            "this changes nothing.")
         return
     rows = [item for item in found.items if not isinstance(item, Quarantined)]
     before = known.newest.get(entry.key)

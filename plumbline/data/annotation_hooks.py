@@ -77,8 +77,7 @@ def admit(tool: str, headers: Mapping[str, str]) -> None:
     secret = os.environ.get(SECRETS[tool])
     if not secret:
         raise NotConfigured(f"Webhooks of {tool} are refused, because {SECRETS[tool]} is not set where the "
-                            "pages run. "
-                            "Set it to the webhook's secret and start the pages again.")
+                            "pages run. Set it to the webhook's secret and start the pages again.")
     given = headers.get("authorization", "")
     if headers.get(SIGNATURE) or (tool == LABEL_STUDIO
                                 and hmac.compare_digest(given.encode(), f"{BEARER}{secret}".encode())):

@@ -118,9 +118,8 @@ def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str |
     gone = np.unique(np.concatenate([NO_ROWS, *found]))
     if not len(gone):
         raise UserError("There is no such row in the data that the next run would learn from. `plumbline "
-                        "data show "
-                        "now` counts rows by source and annotator; `plumbline data blame ROW` looks for one "
-                        "row.")
+                        "data show now` counts rows by source and annotator; `plumbline data blame ROW` "
+                        "looks for one row.")
     parts = [*rows, annotator and f"annotator={annotator}", source and f"source={source}"]
     name = " ".join(part for part in parts if part)
     content = hashlib.sha256(gone.tobytes()).hexdigest()
@@ -251,8 +250,7 @@ def row_number(row: str) -> int:
     except ValueError:
         pass
     raise UserError(f"{row!r} is not a row's id: expected 16 hexadecimal digits, as `plumbline data diff` "
-                    "and "
-                    "`plumbline data show` print them.")
+                    "and `plumbline data show` print them.")
 
 
 def _reasons(quarantined: Iterator[str]) -> list[str]:

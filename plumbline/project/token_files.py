@@ -20,8 +20,7 @@ def open_token(file: Path, what: str) -> tuple[str, bool]:
     token = file.read_text(encoding="utf-8").strip()
     if len(token) < SHORTEST:
         raise UserError(f"{file} should hold {what}, and holds {len(token)} characters. Delete it: the next "
-                        "start "
-                        "makes a new one.")
+                        "start makes a new one.")
     return token, made
 
 

@@ -61,9 +61,9 @@ def _ask_prefect(retrain: RetrainParams, now: datetime) -> list[datetime]:
         schedule = CronSchedule(cron=retrain.cron, timezone=retrain.timezone)
     except ValidationError:
         raise UserError(f"`retrain.cron` is {retrain.cron!r}, which Prefect, who would run by it, does not "
-                        "take: expected minute, hour, day of the month, month, day of the week, such as "
-                        "`0 3 * * *` for 3 o'clock every night. Change it in params.yaml; null never runs by "
-                        "the clock.") from None
+                        "take: expected minute, hour, day of the month, month, day of the week, such as `0 3 "
+                        "* * *` for 3 o'clock every night. Change it in params.yaml; null never runs by the "
+                        "clock.") from None
     try:
         return _times(schedule, now)
     except ValueError:  # it gives up looking after some decades

@@ -28,7 +28,7 @@ from plumbline.project.digests import cached_file, cached_listing
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.run_record import RunRecord, read_record, workspace_of
 from plumbline.retraining.clock import next_scheduled
-from plumbline.tracking.store import StoreGone, broken_store, is_away, is_there, require_store
+from plumbline.tracking.store import StoreGone, broken_store, is_away, is_there, require_store, sqlite_file
 
 ALIAS = "champion"
 FRESH_SECONDS = 5.0
@@ -99,8 +99,8 @@ def _verdict(params: Params, new: int, unseen: int, champion: RunData | None, la
         return False, f"nothing new since run {last.run}, which had the same data"
     if last and unseen < min(needed, new):
         # Otherwise, once a champion is hard to beat, every single judgement would start a run.
-        return False, (f"{unseen:,} new comparisons since run {last.run}, which gave no champion; "
-                       f"{needed:,} are needed")
+        return False, (f"{unseen:,} new comparisons since run {last.run}, which gave no champion; {needed:,} "
+                       "are needed")
     since = "and there is no champion yet"
     if champion:
         since = f"since the champion's snapshot (run {champion.run})"
@@ -158,7 +158,7 @@ def _arrived(home: Home) -> Mapping[str, Arrived]:
 
 def _champion(home: Home, model: str) -> RunData | None:
     database = home.folder / "mlflow.db"
-    local = home.tracking_uri == f"sqlite:///{database}"
+    local = sqlite_file(home) == database
     if local and not is_there(database):
         if home.artifacts.exists():
             require_store(home)

@@ -97,8 +97,8 @@ def _download(home: Home, name: str, target: Path) -> tuple[Path, str]:
         connect(home).download_artifacts(run.info.run_id, RECORD, str(target))
     except (MlflowException, OSError) as error:
         raise UserError(f"MLflow at {home.tracking_uri} knows the run {run.info.run_name}, but not its files "
-                        f"`{RECORD}/` ({' '.join(str(error).split())[:300]}). Restore it on the machine "
-                        "that has its workspace.") from error
+                        f"`{RECORD}/` ({' '.join(str(error).split())[:300]}). Restore it on the machine that "
+                        "has its workspace.") from error
     return target / RECORD, str(run.info.run_name)
 
 

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from plumbline.config import Params, load_params
 from plumbline.errors import UserError, after, as_user_error
@@ -26,6 +26,9 @@ from plumbline.project.home import Home, enter, find_home
 from plumbline.project.processes import end_group_with
 from plumbline.project.run_record import DVC_REPRO
 from plumbline.tracking.store import broken_store
+
+if TYPE_CHECKING:
+    from plumbline.runs.stage_record import StageRecord
 
 Measured = float | int | str | bool | None
 FLOW_PID = "PLUMBLINE_FLOW_PID"
@@ -186,14 +189,20 @@ def _run_recorded(root: Path, home: Home, stages: Mapping[str, StageSpec], name:
 
     record = StageRecord(home, root, stages, name, params)
     try:
-        run = StageRun(root, home, stages[name], params, record.inputs, record.code, record.recording,
-                       record.pipeline_run)
-        program(run)
-        record.complete(host_facts())
+        run_in_this_process(record, root, home, stages[name], params, program)
     except BaseException as error:
         with after(error):
             record.recording.end("FAILED")
         raise
+
+
+def run_in_this_process(record: "StageRecord", root: Path, home: Home, stage: StageSpec, params: Params,
+                        program: Program) -> None:
+    """Run the program of a stage here and complete its record, which the caller ends after an error."""
+    run = StageRun(root, home, stage, params, record.inputs, record.code, record.recording,
+                   record.pipeline_run)
+    program(run)
+    record.complete(host_facts())
     run.clear_scratch()
 
 

@@ -66,8 +66,7 @@ def _check_origin(headers: Headers, server: tuple[str, int | None] | None) -> No
         ours = False
     if not ours:
         raise Refused(403, "This request came from another site's page. Prefect's server answers to its own "
-                           "pages, and "
-                           "to programs that have its key.")
+                           "pages, and to programs that have its key.")
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, error: Refused) -> None:

@@ -180,8 +180,7 @@ class Service:
             if self._url:
                 self.say(f"Prefect's pages ask for a key: it is in {key_file(self._home.folder)}.")
             self.say("Up. Ctrl-C stops everything; `plumbline status` says more. `plumbline ui --show-token "
-                     "--port "
-                     f"{self.supervised['pages'].part.port}` prints the address that signs you in.")
+                     f"--port {self.supervised['pages'].part.port}` prints the address that signs you in.")
 
 
 def answers(health: str | None) -> bool:
@@ -202,8 +201,7 @@ def already_up(home: Home) -> str:
         return "Plumbline is being started for this project by another process. `plumbline status` says more."
     places = ", ".join(f"{part.name} {part.address}" for part in state.parts if part.address)
     return (f"Plumbline is up for this project already, since {state.started} as process {state.pid}: "
-            f"{places}. "
-            "`plumbline status` says more; `plumbline down` stops it.")
+            f"{places}. `plumbline status` says more; `plumbline down` stops it.")
 
 
 def _rotate(log: Path) -> None:

@@ -17,7 +17,7 @@ from plumbline.project.home import Home
 from plumbline.project.run_record import raw_record
 from plumbline.tracking.outbox import pending
 from plumbline.tracking.recording import TRIGGER
-from plumbline.tracking.store import MlflowStore
+from plumbline.tracking.store import MlflowStore, sqlite_file
 from plumbline.tracking.writes import PARENT
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def unreferenced(home: Home, going: Sequence[Path]) -> UnreferencedRecords:
 def delete(home: Home, records: UnreferencedRecords) -> None:
     """Delete models, then runs of stages, then pipeline runs: by those an interrupted gc finds the rest."""
     store = MlflowStore(home)
-    if home.tracking_uri.startswith("sqlite"):
+    if sqlite_file(home):
         # What `mlflow gc` does; the command would also purge whatever else the user has in MLflow's trash.
         backend = store.client._tracking_client.store
         purge_model, purge_run = backend._hard_delete_logged_model, backend._hard_delete_run

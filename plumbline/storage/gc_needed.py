@@ -95,8 +95,8 @@ def _versions(home: Home) -> list[tuple[int, str, tuple[str, ...], str]]:
     except Exception as error:
         if isinstance(error, UserError) or not is_away(error):
             raise
-        raise UserError(f"MLflow at {home.tracking_uri} does not answer, so nobody knows which versions "
-                        "have an alias. Nothing was deleted.") from error
+        raise UserError(f"MLflow at {home.tracking_uri} does not answer, so nobody knows which versions have "
+                        "an alias. Nothing was deleted.") from error
 
 
 def _tracked(home: Home) -> set[str]:

@@ -41,8 +41,8 @@ def postponed(decision: Decision, compared_with: int | None, champion_now: int |
     """
     compared = f"version {compared_with}" if compared_with else "no champion"
     return Decision(False, [*decision.reasons, f"it was compared with {compared}, but version {champion_now} "
-                                               "has become champion since: run again to compare it with "
-                                               "that one"])
+                                               "has become champion since: run again to compare it with that "
+                                               "one"])
 
 
 def kept_out(decision: Decision, version: int, why: str) -> Decision:
@@ -58,8 +58,8 @@ def _beats(measured: Measured, other: str, min_win_rate: float) -> tuple[bool, s
     passed = low > min_win_rate
     relation = "above" if passed else "not above"
     name = "SFT" if other == "sft" else "the champion"
-    return passed, (f"win rate against {name} {rate:.3f} [{low:.3f}, {high:.3f}], n = {n:.0f}: "
-                    f"lower end {relation} {min_win_rate:g}")
+    return passed, (f"win rate against {name} {rate:.3f} [{low:.3f}, {high:.3f}], n = {n:.0f}: lower end "
+                    f"{relation} {min_win_rate:g}")
 
 
 def _number(measured: Measured, key: str) -> float:

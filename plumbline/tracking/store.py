@@ -167,7 +167,7 @@ def experiment(client: "MlflowClient", home: Home) -> str:
     if found is None:
         try:
             # A store on this machine gets an absolute place for its files; a server knows its own.
-            local = home.artifacts.as_uri() if home.tracking_uri.startswith("sqlite") else None
+            local = home.artifacts.as_uri() if sqlite_file(home) else None
             return str(client.create_experiment(EXPERIMENT, artifact_location=local))
         except MlflowException:  # another process was faster
             found = client.get_experiment_by_name(EXPERIMENT)

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -14,9 +13,9 @@ from plumbline.errors import UserError
 from plumbline.history.history import History
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.retraining.due import Due, due
+from plumbline.tracking.store import is_there, sqlite_file
 from plumbline.web.site import Freshness, Site
 
-LOCAL = "sqlite:///"
 PAUSE_SECONDS = 2.0
 AT_LEAST_SECONDS = 30.0
 """So often it is refreshed though nothing seems to have been written: a refresh costs a percent of a core at
@@ -100,10 +99,11 @@ def written(home: Home) -> Mark:
     """Return the times of the last writes to store, runs/ and newest run; None for a store that is no
     file.
     """
-    if not home.tracking_uri.startswith(LOCAL):
+    store = sqlite_file(home)
+    if store is None:
         return None
     newest = max(home.runs.glob("*"), default=home.runs)
-    files = (Path(home.tracking_uri.removeprefix(LOCAL)), home.runs, newest / RECORD_FILE)
+    files = (store, home.runs, newest / RECORD_FILE)
     return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 
 
@@ -119,8 +119,8 @@ def look_up_due(home: Home) -> Due | str:
 
 def _nothing_yet(home: Home) -> bool:
     """True if the store is a file that the first run will make."""
-    file = home.tracking_uri.removeprefix(LOCAL)
-    return file != home.tracking_uri and not Path(file).exists()
+    store = sqlite_file(home)
+    return store is not None and not is_there(store)
 
 
 def updating(site: Site) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

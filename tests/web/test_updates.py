@@ -39,7 +39,7 @@ def well(history: History) -> None:
 
 
 def test_pages_show_what_was_read_and_say_that_it_is_old(empty: Home, caplog: pytest.LogCaptureFixture) -> None:
-    (empty.folder / "mlflow.db").touch()
+    (empty.folder / "mlflow.db").write_text("a store")
     client = visit(empty)
     site = site_behind(client)
     history = Scripted(empty, [well, locked, locked, broken, well])
@@ -59,7 +59,7 @@ def test_pages_show_what_was_read_and_say_that_it_is_old(empty: Home, caplog: py
 
 def test_only_what_was_written_is_read_and_a_failure_is_tried_again(empty: Home) -> None:
     store = empty.folder / "mlflow.db"
-    store.touch()
+    store.write_text("a store")
     history = Scripted(empty, [well, locked, well, well])
     updates = Updates(history, site_behind(visit(empty)).freshness)
 
@@ -102,7 +102,7 @@ def test_a_new_project_has_no_problem(empty: Home) -> None:
 def test_the_first_page_waits_for_the_history(empty: Home) -> None:
     client = visit(empty)
     history = site_behind(client).history
-    (empty.folder / "mlflow.db").touch()
+    (empty.folder / "mlflow.db").write_text("a store")
 
     def slow() -> None:
         time.sleep(0.3)

@@ -31,8 +31,8 @@ class Objects(Elements):
     """Objects after each other, of which each may go over several lines."""
 
     next_object = NEXT_OBJECT
-    too_long = ("; if it is one object around a list of records, write them alone: "
-                "jq -c '.data[]' FILE > preferences.jsonl")
+    too_long = ("; if it is one object around a list of records, write them alone: jq -c '.data[]' FILE > "
+                "preferences.jsonl")
 
     def __iter__(self) -> Iterator[tuple[int, object]]:
         self._read()

@@ -18,7 +18,6 @@ MOST_TIMES, ALWAYS = 200, 64 * 2**20
 """A file may unpack to so many times its size, and to so many bytes in any case."""
 FEW_VALUES = 4_000_000
 """A column may always have so many values; with more, not more than the file has bytes."""
-DICTIONARY = 2
 TRUE, FALSE, BYTE, NUMBERS = 1, 2, 3, (4, 5, 6)
 DOUBLE, BINARY, LIST, SET, MAP, STRUCT, UUID = range(7, 14)
 """The types of fields in Thrift's compact protocol."""

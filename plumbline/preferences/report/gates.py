@@ -173,8 +173,8 @@ def _biases(report: DataReport, limits: DataLimits) -> list[LimitFinding]:
              "Add pairs in which the shorter one is better, or responses of more equal length"),
             ("max_first_shown_wins", limits.max_first_shown_wins, "first_shown_wins", "the response shown "
                                                                                       "first wins",
-             "Show responses in random order and record it; judging each pair in both orders cancels "
-             "the bias")):
+             "Show responses in random order and record it; judging each pair in both orders cancels the "
+             "bias")):
         if limit is None or key not in report["bias"]:
             continue
         share = report["bias"][key]["overall"]

@@ -93,8 +93,7 @@ def _rows(report: DataReport) -> Section:
     near_heldout = f"{near:,} too near to held-out prompts + " if near else ""
     found = Section("Rows", [
         f"{counts['rows_read']:,} rows read = {counts['rows_accepted']:,} accepted + "
-        f"{counts['duplicates']:,} exact duplicates + "
-        f"{near_heldout}{counts['quarantined']:,} quarantined."])
+        f"{counts['duplicates']:,} exact duplicates + {near_heldout}{counts['quarantined']:,} quarantined."])
     if counts.get("removed"):
         found.sentences.append(f"{counts['removed']:,} rows had been removed before, by request.")
     if "ratings" in report:

@@ -201,7 +201,7 @@ def openlineage(request: Request, run: str = "", since: str = "", limit: Limit =
 @recorded.get("/lineage/{kind}/{key}", summary="The lineage of one thing")
 def lineage(request: Request, kind: str, key: str, depth: Annotated[int, Query(ge=1, le=10)] = 2,
             limit: Limit = 100) -> LineageOut:
-    """What a batch, snapshot, model, report or version was made from, and what was made of it.
+    """Return the ancestors and the descendants of a batch, snapshot, model, report or version.
 
     The key is a digest or its beginning; for a version its number or an alias.
     """

@@ -110,8 +110,7 @@ def changed_code(home: Home, run: Run) -> list[str] | None:
 
 
 def trends(history: History) -> list[Markup]:
-    """How win rate, reward-model accuracy, data and KL have developed over the versions; empty below two
-    versions.
+    """Draw win rate, reward-model accuracy, data and KL over the versions; nothing for fewer than two.
 
     A history replaces its graph when something is new, so the charts of the same graph are drawn once.
     """

@@ -115,8 +115,8 @@ def as_thumb(value: object, field: str) -> bool:
     up = THUMBS.get(spelt, THUMBS.get(spelt.replace(" ", "_").replace("-", "_")))
     if up is None:
         raise Unusable(field, "it is missing" if value is None else
-                       f"expected up or down (true, 1, up, thumbs_up; false, 0, down, thumbs_down), "
-                       f"found {shown(value)}")
+                       "expected up or down (true, 1, up, thumbs_up; false, 0, down, thumbs_down), found "
+                       f"{shown(value)}")
     return up
 
 
