@@ -25,16 +25,17 @@ def program(run: StageRun) -> None:
     validation = [pair for row in preferences(data, "validation") for pair in comparisons_of(row)]
     metrics = train_reward_model(reward, train, validation, params, seed, run.report)
 
-    # Shift the rewards so that responses of the SFT policy score 0 on average.
+    # Shift the rewards so that finished answers of the SFT policy score 0 on average.
     sft = LanguageModel.load(sft_folder)
     half = params.max_length // 2
     encoded = (encode_prompt(sft.tokenizer, prompt) for prompt in prompts(data, "train"))
     asked = list(islice((ids for ids in encoded if len(ids) <= half), params.centering_samples))
     answers = sample_all(sft.model, asked, max_response=half, stop=stop_token(sft.tokenizer), temperature=1.0,
                          generator=torch.Generator().manual_seed(seed), batch_size=64)
-    offset = reward.centre([prompt + answer.ids for prompt, answer in zip(asked, answers, strict=True)])
+    pairs = zip(asked, answers, strict=True)
+    reward.centre([prompt + answer.ids for prompt, answer in pairs if answer.stopped])
     reward.save(run.folder / "model")
-    run.finish(metrics | {"offset": offset})
+    run.finish(metrics | {"offset": reward.model.config.reward_offset, "std": reward.std})
 
 
 reward_model = Stage("reward_model", program, retries=1, timeout_minutes=24 * 60)

@@ -2,14 +2,16 @@
 
 It is a sequence classifier with one output, initialised from SFT, its head N(0, 1/(d+1)) (Stiennon et al.
 2020, appendix B), and is stored as transformers stores one. Here the last token is found by counting, where
-transformers looks for padding. Rewards are shifted so that the SFT policy scores 0 on average (ibid.); the
-shift is kept as `reward_offset` in the model's config.
+transformers looks for padding. Rewards are shifted so that the SFT policy's finished answers score 0 on
+average (ibid.). Their mean and standard deviation are kept in the model's config, as `reward_offset` and
+`reward_std`: a reward has no unit of its own, so whatever is added to it is given in these deviations.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 
 import torch
 from transformers import (
@@ -23,8 +25,11 @@ from plumbline.errors import UserError
 from plumbline.lm.base import DTYPES, LanguageModel, device
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.optim import require_finite_weights
-from plumbline.lm.sampling import positions, right_pad
+from plumbline.lm.sampling import Response, positions, right_pad
 from plumbline.preferences.types import Prompt
+
+LEAST_TO_CENTRE = 8
+"""Finished answers without which a mean and a standard deviation would say nothing."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class RewardModel:
         with torch.no_grad():
             fresh = torch.randn(head.shape, generator=generator) / (head.shape[1] + 1) ** 0.5
             head.copy_(fresh.to(head.device))
-        model.config.reward_offset = 0.0
+        model.config.reward_offset, model.config.reward_std = 0.0, 1.0
         model.config.reward_max_length = max_length
         return cls(model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
 
@@ -65,6 +70,12 @@ class RewardModel:
     def max_length(self) -> int:
         """Return the longest prompt with response, in tokens; `encode` cuts longer ones."""
         return int(self.model.config.reward_max_length)
+
+    @property
+    def std(self) -> float:
+        """Return the standard deviation of the SFT policy's rewards; 1 for a model that has none on
+        record."""
+        return float(getattr(self.model.config, "reward_std", 1.0))
 
     def encode(self, prompt: Prompt, response: str) -> list[int]:
         """Return the ids, cut to `max_length`: the response's end goes first, and the stop token stays."""
@@ -111,16 +122,36 @@ class RewardModel:
                             "reward_model.learning_rate, or set precision: fp32 if it is bf16.")
         return [found[i] for i in range(len(rows))]
 
-    def centre(self, sequences: Sequence[list[int]]) -> float:
-        """Shift all rewards so that these sequences score 0 on average. Returns the total shift.
+    def score_sampled(
+        self, prompts: Sequence[list[int]], responses: Sequence[Response], missing_stop_deviations: float
+    ) -> list[float]:
+        """Return the reward of each sampled response to the prompt, in ids, beside it.
 
-        Raises UserError if there are none.
+        One that did not stop by itself is no answer yet, so the model is not asked about it: it gets
+        `missing_stop_deviations` standard deviations below the SFT policy's mean, which is 0.
         """
-        if not sequences:
-            raise UserError("There is no response of the SFT policy to centre the reward model on: every "
-                            "prompt is longer than half of reward_model.max_length. Raise it.")
-        self.model.config.reward_offset += sum(self.score_ids(sequences)) / len(sequences)
-        return float(self.model.config.reward_offset)
+        finished = [prompt + response.ids for prompt, response in zip(prompts, responses, strict=True)
+                    if response.stopped]
+        scores = iter(self.score_ids(finished))
+        cut = -missing_stop_deviations * self.std
+        return [next(scores) if response.stopped else cut for response in responses]
+
+    def centre(self, sequences: Sequence[list[int]]) -> None:
+        """Shift all rewards so that these sequences score 0 on average, and keep their standard deviation.
+
+        Raises UserError if they are fewer than LEAST_TO_CENTRE, and if all of them have the same reward.
+        """
+        if len(sequences) < LEAST_TO_CENTRE:
+            raise UserError("The reward model is centred on finished answers of the SFT policy, and wants at "
+                            f"least {LEAST_TO_CENTRE} of them; found {len(sequences)}. Raise "
+                            "ppo.max_response or ppo.max_prompt, or show SFT more answers that end.")
+        scores = self.score_ids(sequences)
+        if (std := stdev(scores)) == 0:
+            raise UserError(f"The reward model gives all {len(scores)} answers of the SFT policy the same "
+                            "reward, so there is nothing to learn from it. Raise reward_model.learning_rate "
+                            "or reward_model.epochs.")
+        self.model.config.reward_offset += fmean(scores)
+        self.model.config.reward_std = std
 
 
 def token_scores(model: PreTrainedModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:

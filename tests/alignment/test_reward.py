@@ -1,5 +1,8 @@
 """The reward model: reads the last token, ignores padding, keeps its centre, and others can load it."""
 
+import json
+import math
+
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
@@ -71,32 +74,68 @@ def test_truncation_keeps_the_stop_token_at_the_end(taught_folder, max_length, r
         assert encode_response(reward.tokenizer, response)[0] in ids, "some of the response is left"
 
 
-def test_centring_puts_the_mean_at_zero_and_survives_saving(reward, tmp_path):
+def test_centring_puts_the_mean_at_zero_keeps_the_deviation_and_survives_saving(reward, tmp_path):
     rows = conversations(reward)
     before = reward.score_ids(rows)
-    offset = reward.centre(rows)
-    assert offset == pytest.approx(sum(before) / len(before), abs=1e-5)
+    mean = sum(before) / len(before)
+    std = math.sqrt(sum((score - mean) ** 2 for score in before) / (len(before) - 1))
+    reward.centre(rows)
     reward.save(tmp_path)
     found = RewardModel.load(tmp_path)
     assert found.score_ids(rows) == reward.score_ids(rows)
     assert sum(found.score_ids(rows)) / len(rows) == pytest.approx(0, abs=1e-5)
-    assert found.score_ids(rows) == pytest.approx([score - offset for score in before], abs=1e-5)
-    assert found.max_length == 64
+    assert found.score_ids(rows) == pytest.approx([score - mean for score in before], abs=1e-5)
+    assert found.std == pytest.approx(std, rel=1e-4) and found.max_length == 64
 
 
 def test_centring_again_changes_nothing(reward):
     rows = conversations(reward)
-    assert reward.centre(rows) == pytest.approx(reward.centre(rows), abs=1e-5)
+    reward.centre(rows)
+    offset, std = reward.model.config.reward_offset, reward.std
+    reward.centre(rows)
+    assert (reward.model.config.reward_offset, reward.std) == pytest.approx((offset, std), abs=1e-5)
 
 
-def test_centring_on_nothing_says_what_to_raise(reward):
-    with pytest.raises(UserError, match=r"reward_model\.max_length"):
-        reward.centre([])
+def test_a_model_stored_before_there_were_deviations_has_one_of_one(reward, tmp_path):
+    reward.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["reward_std"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert RewardModel.load(tmp_path).std == 1.0
+
+
+def test_centring_on_a_handful_of_answers_says_what_to_raise(reward):
+    with pytest.raises(UserError, match=r"at least 8 of them; found 7\. Raise ppo\.max_response"):
+        reward.centre(conversations(reward)[:7])
+
+
+def test_a_model_that_tells_no_answers_apart_is_refused(reward):
+    with torch.no_grad():
+        reward.model.score.weight.zero_()
+    with pytest.raises(UserError, match="all 12 answers of the SFT policy the same reward"):
+        reward.centre(conversations(reward))
+
+
+def test_a_sampled_answer_that_ended_is_scored_and_one_that_was_cut_is_not_asked_about(reward, monkeypatch):
+    reward.centre(conversations(reward))
+    prompts = [encode_prompt(reward.tokenizer, asked) for asked in PROMPTS[:4]]
+    ids = [encode_response(reward.tokenizer, text) for text in ("red", "green red", "blue", "black")]
+    responses = [Response(ids[0], True), Response(ids[1][:-1], False), Response(ids[2][:-1], False),
+                 Response(ids[3], True)]
+    whole = reward.score([(PROMPTS[0], "red"), (PROMPTS[3], "black")])
+    asked = []
+    score_ids = RewardModel.score_ids
+    monkeypatch.setattr(RewardModel, "score_ids", lambda self, rows: asked.extend(rows) or score_ids(self, rows))
+    found = reward.score_sampled(prompts, responses, missing_stop_deviations=2.5)
+    assert found == pytest.approx([whole[0], -2.5 * reward.std, -2.5 * reward.std, whole[1]], abs=1e-5)
+    assert asked == [prompts[0] + ids[0], prompts[3] + ids[3]]
+    assert reward.score_sampled(prompts[:1], [Response(ids[0][:-1], False)], 0.0) == [0.0]
 
 
 def test_transformers_reads_the_same_score_from_the_folder(reward, tmp_path):
     rows = conversations(reward)
-    offset = reward.centre(rows)
+    reward.centre(rows)
+    offset = reward.model.config.reward_offset
     reward.save(tmp_path)
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     assert theirs.config.num_labels == 1
