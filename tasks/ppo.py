@@ -21,7 +21,9 @@ def program(run: StageRun) -> None:
     params, seed = run.params.ppo, run.params.seed
     data = run.root / "data/prepared"
     sft_folder, reward_folder = run.root / "models/sft/model", run.root / "models/reward/model"
-    policy, reference = LanguageModel.load(sft_folder), LanguageModel.load(sft_folder, params.precision)
+    # Both have fp32 weights, whatever the precision of the forward passes: weights rounded to bf16 would be
+    # another model, and the KL of SFT to itself would not be 0.
+    policy, reference = LanguageModel.load(sft_folder), LanguageModel.load(sft_folder)
     reward = RewardModel.load(reward_folder, params.precision)
     check_same_tokens(policy, reward)
     metrics = train_ppo(policy, reference.model, value_model(reward_folder), reward, prompts(data, "train"),
