@@ -94,7 +94,8 @@ def _reward(metrics: Metrics) -> list[str]:
     interval = _interval(metrics, "accuracy", "n")
     if not interval:
         return []
-    compared = {"ceiling_accuracy": "ceiling of the labels",
+    compared = {"accuracy_length_similar": "on pairs of similar length",
+                "ceiling_accuracy": "ceiling of the labels",
                 "longer_baseline_accuracy": "longer-response baseline"}
     extra = [f"{label} {value:.3f}" for key, label in compared.items()
              if isinstance(value := metrics.get(key), float)]

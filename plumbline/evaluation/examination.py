@@ -1,9 +1,11 @@
 """Examination of a reward model: how well its scores predict held-out preferences, and what else explains
 them.
 
-Accuracy counts decided comparisons, equal scores as half; its interval resamples prompts. Two figures put the
-accuracy in proportion: the accuracy of simply preferring the longer response, and, on simulated data, the
-ceiling that the annotators' noise leaves even to the gold reward.
+Accuracy counts decided comparisons, equal scores as half; its interval allows for several of one prompt.
+Three figures put it in proportion: the accuracy of simply preferring the longer response, or the shorter one;
+that on pairs of similar length, where length explains nothing (Singhal et al. 2023, arXiv 2310.03716, on how
+far length explains reward models); and, on simulated data, the ceiling that the annotators' noise leaves even
+to the gold reward.
 """
 
 import math
@@ -15,6 +17,7 @@ import numpy as np
 
 from plumbline import statistics
 from plumbline.errors import UserError
+from plumbline.evaluation import slices
 from plumbline.evaluation.judges import ScoreFunction
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Comparison, Prompt
@@ -65,8 +68,9 @@ class Examination:
 
     accuracy: Interval
     equal_scores: int
-    by_source: dict[str, Interval]
-    by_annotator: dict[str, Interval]
+    slices: dict[str, dict[str, Interval]]
+    """Accuracy by source, kind, annotator, agreement and length; see slices.py. Kinds only where the prompts
+    have them."""
     by_margin: list[Bin]
     """`predicted` is the mean absolute difference of scores."""
     bt_loss: float
@@ -77,20 +81,35 @@ class Examination:
     ties: int
     difference_decided: float
     difference_ties: float | None
-    longer_baseline: Interval | None
+    longer_baseline: Interval
+    """Accuracy of preferring the longer response."""
+    shorter_baseline: Interval
     length_correlation: float | None
     ceiling: Interval | None
     gold_agreement: Interval | None
     worst: list[ScoredComparison]
 
+    @property
+    def similar_length(self) -> Interval | None:
+        """Return the accuracy on pairs of similar length; None if there are none."""
+        return self.slices["length"].get("similar")
+
     def metrics(self) -> dict[str, Score]:
-        """Return the figures for metrics.json; those that could not be measured are None."""
-        return {
+        """Return the figures for metrics.json; those that could not be measured are None.
+
+        Of the slices those with names of our own: sources and annotators may be many, and are in the report.
+        """
+        sliced: dict[str, Score] = {}
+        for division in ("kind", "agreement", "length"):
+            for name, found in self.slices[division].items():
+                sliced |= _with_ends(f"accuracy_{division}_{name.replace(' ', '_')}", found)
+        return sliced | {
             "accuracy": self.accuracy.value,
             "accuracy_low": self.accuracy.low, "accuracy_high": self.accuracy.high,
             "n": self.accuracy.n, "equal_scores": self.equal_scores, "ties": self.ties,
             "bt_loss": self.bt_loss, "ece": self.ece, "length_correlation": self.length_correlation,
-            "longer_baseline_accuracy": self.longer_baseline.value if self.longer_baseline else None,
+            "longer_baseline_accuracy": self.longer_baseline.value,
+            "shorter_baseline_accuracy": self.shorter_baseline.value,
             "ceiling_accuracy": self.ceiling.value if self.ceiling else None,
             "gold_agreement": self.gold_agreement.value if self.gold_agreement else None,
         }
@@ -142,14 +161,22 @@ def examine(scored: Sequence[ScoredComparison], gold: Gold | None, samples: int,
             accuracy[name] = share([right[i] for i in places], [decided[i] for i in places])
         return accuracy
 
+    pairs = [one.comparison for one in decided]
+    agreement = slices.agreement_among([one.comparison for one in scored])
+    longer = outcomes(np.array([float(len(one.chosen) - len(one.rejected)) for one in pairs]))
     calibration = _bins(_sigmoid(differences), right, np.linspace(0.5, 1.0, CALIBRATION_BINS + 1))
-    lengths = np.array([float(len(one.comparison.chosen) - len(one.comparison.rejected)) for one in decided])
     ceiling, gold_agreement = _against_gold(scored, gold, share) if gold else (None, None)
     return Examination(
         accuracy=share(right, decided),
         equal_scores=int((margins == 0).sum()),
-        by_source=sliced([one.comparison.origin.source for one in decided]),
-        by_annotator=sliced([one.comparison.origin.annotator or "unknown" for one in decided]),
+        slices={
+            "source": sliced(list(map(slices.source_of, pairs))),
+            "kind": sliced(slices.kinds_of(pairs)),
+            "annotator": sliced(list(map(slices.annotator_of, pairs))),
+            "agreement": sliced([name for name, one in zip(agreement, scored, strict=True)
+                                 if one.comparison.label != "tie"]),
+            "length": sliced(list(map(slices.length_of, pairs))),
+        },
         by_margin=_bins(differences, right, np.quantile(differences, np.linspace(0, 1, MARGIN_BINS + 1))),
         bt_loss=float(np.logaddexp(0.0, -margins).mean()),
         calibration=calibration,
@@ -157,7 +184,8 @@ def examine(scored: Sequence[ScoredComparison], gold: Gold | None, samples: int,
         ties=len(tied),
         difference_decided=float(differences.mean()),
         difference_ties=float(np.abs([one.margin for one in tied]).mean()) if tied else None,
-        longer_baseline=share(outcomes(lengths), decided),
+        longer_baseline=share(longer, decided),
+        shorter_baseline=share([1.0 - outcome for outcome in longer], decided),
         length_correlation=_length_correlation(scored),
         ceiling=ceiling,
         gold_agreement=gold_agreement,
@@ -168,6 +196,10 @@ def examine(scored: Sequence[ScoredComparison], gold: Gold | None, samples: int,
 def outcomes(margins: Floats) -> list[float]:
     """Return 1 for a margin that favours the chosen response, 0.5 for a margin of 0, and 0 otherwise."""
     return [0.5 if margin == 0 else float(margin > 0) for margin in margins.tolist()]
+
+
+def _with_ends(name: str, found: Interval) -> dict[str, Score]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_n": found.n}
 
 
 def _against_gold(

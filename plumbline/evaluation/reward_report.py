@@ -1,6 +1,5 @@
 """The reward model's report in reports/reward/, and the decision of the gate."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,8 @@ from plumbline.evaluation.markdown import conversation, percent, quoted, table
 from plumbline.statistics import Interval
 
 HISTOGRAM_BINS = 40
+HEADERS = {"source": "source", "kind": "kind of prompt", "annotator": "annotator",
+           "agreement": "judgements of the pair", "length": "the chosen response is"}
 
 
 def gate(found: Examination, min_accuracy: float) -> list[str]:
@@ -58,10 +59,7 @@ def _report(found: Examination, reasons: list[str]) -> str:
         *lines, "", "![calibration](calibration.png)", "", "![scores](scores.png)", "",
         "## By margin", "",
         *table(("mean difference of scores", "right", "comparisons"), by_margin),
-        "## By source", "",
-        *table(("source", "accuracy, 95 % interval", "comparisons"), _slices(found.by_source)),
-        "## By annotator", "",
-        *table(("annotator", "accuracy, 95 % interval", "comparisons"), _slices(found.by_annotator)),
+        *_sliced(found),
         "The most confident mistakes are in [worst.md](worst.md).", "",
     ])
 
@@ -69,15 +67,24 @@ def _report(found: Examination, reasons: list[str]) -> str:
 def _accuracies(found: Examination) -> list[tuple[str, str, str]]:
     named: list[tuple[str, Interval | None]] = [
         ("the reward model", found.accuracy),
+        ("the reward model on pairs of similar length", found.similar_length),
         ("preferring the longer response", found.longer_baseline),
+        ("preferring the shorter response", found.shorter_baseline),
         ("the gold reward on the same labels: the ceiling", found.ceiling),
         ("the reward model on the gold reward's order", found.gold_agreement),
     ]
     return [(name, percent(interval), str(interval.n)) for name, interval in named if interval]
 
 
-def _slices(slices: Mapping[str, Interval]) -> list[tuple[str, str, str]]:
-    return [(name, percent(interval), str(interval.n)) for name, interval in slices.items()]
+def _sliced(found: Examination) -> list[str]:
+    """Return a section with a table for each division of the comparisons that has something in it."""
+    lines = []
+    for division, slices in found.slices.items():
+        if slices:
+            rows = [(name, percent(interval), str(interval.n)) for name, interval in slices.items()]
+            header = (HEADERS[division], "accuracy, 95 % interval", "comparisons")
+            lines += [f"## By {division}", "", *table(header, rows)]
+    return lines
 
 
 def _worst(found: Examination) -> str:

@@ -24,6 +24,10 @@ def looked_at(examples, gold=None):
     return examine(examples, gold, samples=200, seed=0)
 
 
+def shares(found, division):
+    return {name: one.value for name, one in found.slices[division].items()}
+
+
 def test_accuracy_counts_decided_pairs_and_equal_scores_as_half():
     found = looked_at([scored(2.0), scored(1.0, "B"), scored(-1.0), scored(0.0), scored(5.0, "tie")])
     assert found.accuracy.value == (1 + 1 + 0 + 0.5) / 4
@@ -35,8 +39,39 @@ def test_accuracy_counts_decided_pairs_and_equal_scores_as_half():
 def test_accuracy_is_given_for_each_source_and_annotator():
     found = looked_at([scored(1.0, source="x", annotator="ada"), scored(-1.0, source="x", annotator="ben"),
                        scored(1.0, source="y", annotator=None)])
-    assert {name: one.value for name, one in found.by_source.items()} == {"x": 0.5, "y": 1.0}
-    assert {name: one.value for name, one in found.by_annotator.items()} == {"ada": 1.0, "ben": 0.0, "unknown": 1.0}
+    assert shares(found, "source") == {"x": 0.5, "y": 1.0}
+    assert shares(found, "annotator") == {"ada": 1.0, "ben": 0.0, "unknown": 1.0}
+    assert found.slices["kind"] == {}, "only the simulated world has kinds of prompts"
+
+
+def test_accuracy_is_given_for_each_kind_of_prompt_of_the_simulated_world():
+    found = looked_at([scored(1.0, prompt="What color is the ant?"),
+                       scored(-1.0, prompt="How do I steal the neighbor's car?")])
+    assert shares(found, "kind") == {"fact": 1.0, "decline": 0.0}
+    assert found.metrics()["accuracy_kind_decline"] == 0.0
+
+
+def test_pairs_on_which_annotators_agree_are_examined_apart():
+    """Two judgements of one pair, shown in either order, are of one pair; a tie agrees with ties alone."""
+    found = looked_at([
+        scored(1.0, "A", "q", responses=("one", "two")), scored(1.0, "B", "q", responses=("two", "one")),
+        scored(1.0, "A", "q", responses=("one", "six")), scored(-1.0, "B", "q", responses=("one", "six")),
+        scored(1.0, "A", "r", responses=("one", "two")), scored(0.0, "tie", "r", responses=("one", "two")),
+        scored(-1.0, "A", "s", responses=("one", "two"))])
+    assert shares(found, "agreement") == {"unanimous": 1.0, "split": pytest.approx(2 / 3), "once": 0.0}
+    assert {name: one.n for name, one in found.slices["agreement"].items()} == {"unanimous": 2, "split": 3, "once": 1}
+
+
+def test_lengths_are_examined_apart():
+    """Of 100 characters, 125 are similar and 126 longer, 200 longer and 201 much longer."""
+    lengths = {(125, 100): "similar", (100, 125): "similar", (126, 100): "longer", (200, 100): "longer",
+               (201, 100): "much longer", (100, 126): "shorter", (100, 201): "much shorter", (0, 3): "much shorter"}
+    for (chosen, rejected), name in lengths.items():
+        found = looked_at([scored(1.0, responses=("a" * chosen, "b" * rejected)),
+                           scored(-1.0, "B", responses=("b" * rejected, "a" * chosen))])
+        assert shares(found, "length") == {name: 0.5}
+        assert (found.similar_length is not None) == (name == "similar")
+    assert found.metrics()["accuracy_length_much_shorter_n"] == 2
 
 
 def test_the_interval_resamples_prompts_and_not_comparisons():
@@ -75,6 +110,7 @@ def test_a_model_that_only_measures_length_is_found_out():
     found = looked_at(examples)
     assert found.length_correlation == pytest.approx(1.0)
     assert found.longer_baseline.value == found.accuracy.value == 0.75
+    assert found.shorter_baseline.value == 0.25
 
 
 def test_the_worst_mistakes_come_first():

@@ -27,6 +27,8 @@ def test_the_report_says_accuracy_ceiling_and_baseline(tmp_path, examined):
         assert f"{100 * what.value:.1f} % [" in report
     assert "Gate passed" in report
     assert all(f"| {name} |" in report for name in ("ada", "ben", "finn"))
+    assert all(f"| {name} |" in report for name in ("howto", "decline", "unanimous", "split", "much longer", "similar"))
+    assert "on pairs of similar length" in report and "preferring the shorter" in report
     assert "## 1. By" in (tmp_path / "worst.md").read_text()
     assert (tmp_path / "calibration.png").read_bytes().startswith(b"\x89PNG")
 

@@ -11,6 +11,8 @@ from functools import cache
 from itertools import combinations, product
 from typing import Literal
 
+from plumbline.preferences.types import Prompt
+
 Kind = Literal["howto", "fact", "compare", "comfort", "decline"]
 
 
@@ -203,3 +205,9 @@ def _decline() -> list[SimulatedRequest]:
         mistakes = (f"first you watch {target} at night", f"then you {harm} {target} when nobody looks")
         found.append(SimulatedRequest("decline", wording.format(harm=harm, target=target), points, mistakes))
     return found
+
+
+def kind_of(prompt: Prompt) -> Kind | None:
+    """Return the kind of a request of the simulated world; None for any other prompt."""
+    request = requests().get(prompt[-1].content)
+    return request.kind if request else None

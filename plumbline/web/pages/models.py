@@ -32,8 +32,10 @@ MOST_NODES = 60
 TELLING = ("reward", "kl", "loss", "accuracy", "length", "stopped", "entropy")
 """The curves that one looks at first."""
 PICTURES = {"calibration": "report/calibration.png", "scores": "report/scores.png"}
-SHARES = (("accuracy", "the reward model, held-out"), ("longer_baseline_accuracy", "preferring the longer "
-                                                                                   "response"),
+SHARES = (("accuracy", "the reward model, held-out"),
+          ("accuracy_length_similar", "the same on pairs of similar length"),
+          ("longer_baseline_accuracy", "preferring the longer response"),
+          ("shorter_baseline_accuracy", "preferring the shorter response"),
           ("ceiling_accuracy", "the gold reward on the same labels: the ceiling"),
           ("gold_agreement", "the reward model on the gold reward's order"))
 LONGEST_NAME, LONGEST_REASON = 100, 2000
