@@ -259,6 +259,22 @@ class PromoteParams(VersionedBlock):
     min_win_rate: Fraction
     """The lower end of the 95 % interval of the win rate against SFT, and against the champion, must exceed
     this."""
+    min_win_rate_greedy: Fraction | None
+    """The same for the win rate against SFT where both answer greedily. Null, here and below, asks
+    nothing."""
+    max_kind_loss: Annotated[float, Field(ge=0, le=0.5)] | None
+    """No kind of prompts may surely be lost by more than this: the upper end of no kind's interval of the win
+    rate against SFT may lie below 0.5 minus this."""
+    max_length_growth: Positive | None
+    """How many times as long as SFT's the policy's answers may be, in characters."""
+    max_kl: Positive | None
+    """Largest KL from SFT in nats a response."""
+    non_inferior_by: Annotated[float, Field(ge=0, le=0.5)] | None
+    """Where rows that the champion learned from were removed since, the policy need not beat it: the lower
+    end of the win rate against it must exceed 0.5 minus this. Null asks for a better policy then, too."""
+    approval: bool
+    """If true, a policy that passes every rule waits for a person: `plumbline promote`, or the model's
+    page."""
 
 
 class RetrainParams(ParamsBlock):

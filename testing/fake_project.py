@@ -82,7 +82,9 @@ BODIES = {
     champion = json.loads((run.root / "models/champion/champion.json").read_text())["version"]
     rates = {"": 0.8, "_low": 0.7, "_high": 0.9, "_n": 400}
     others = ["sft"] if champion is None else ["sft", "champion"]
-    run.finish({f"win_rate_vs_{other}{part}": rate for other in others for part, rate in rates.items()})
+    found = {f"win_rate_vs_{other}{part}": rate for other in others for part, rate in rates.items()}
+    found |= {f"win_rate_vs_sft_greedy{part}": rate for part, rate in rates.items()}
+    run.finish(found | {"judge": "gold", "characters_policy": 100.0, "characters_sft": 90.0, "kl_policy": 1.5})
 ''',
 }
 SHARED: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The model registry: versions of the policy, and the aliases champion, challenger and previous.
+"""The model registry: versions of the policy, and the aliases champion, challenger, previous and awaiting.
 
 A version is one content digest: registering the same bytes again finds the version that exists. Every move of
 an alias is written down as a tag of the registered model, with its reason and who moved it.
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+AWAITING = "awaiting"
+"""The alias of a version that passed every rule and waits for a person's approval."""
+SNAPSHOT = "snapshot"
+"""The tag with DVC's digest of the snapshot that a version learned from."""
 DIGEST = "dvc.md5"
 COMPARED_WITH = "compared_with"
 NOBODY, OPEN = "none", "open"
@@ -111,6 +115,17 @@ class Registry:
             versions.append((int(one.version), one.tags.get("pipeline_run", ""), tuple(names)))
         return versions
 
+    def tag(self, number: int, name: str) -> str | None:
+        """Return a tag of a version; None if there is no such version or tag."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._client.get_model_version(self.name, str(number)).tags.get(name)
+        except MlflowException as error:
+            _expect_absent(error)
+            return None
+        return str(found) if found is not None else None
+
     def to_compare_with(self, md5: str) -> PolicyVersion | None:
         """Return the champion that the policy with these bytes must beat, if there is one.
 
@@ -171,8 +186,13 @@ class Registry:
         """Set the alias of the newest version."""
         self._move(CHALLENGER, version, reason, by)
 
+    def make_awaiting(self, version: int, reason: str, by: str) -> None:
+        """Let a version wait for a person's approval; another one that waited waits no longer."""
+        self._move(AWAITING, version, reason, by)
+
     def make_champion(self, version: int, reason: str, by: str) -> None:
         """Put a version into use; the one before keeps the alias `previous`."""
+        self._end_waiting(version)
         before = self.champion()
         if before and before.version == version:
             return
@@ -214,6 +234,7 @@ class Registry:
             short = reason[:LONGEST_REASON]
             self._client.set_model_version_tag(self.name, str(before.version), ROLLED_BACK, short)
             self._client.delete_model_version_tag(self.name, str(chosen.version), ROLLED_BACK)
+            self._end_waiting(chosen.version)
             self._move(CHAMPION, chosen.version, reason, by)
             self._move(PREVIOUS, before.version, f"rolled back to version {chosen.version}", by)
         return chosen
@@ -243,6 +264,15 @@ class Registry:
                 raise UserError(f"The champion of `{self.name}` has changed meanwhile: expected version "
                                 f"{then}, found version {now}. Look again, then decide again.")
             yield
+
+    def _end_waiting(self, champion: int) -> None:
+        """Let nothing wait once another version is in use: what waited was not compared with that one."""
+        waiting = self.aliased(AWAITING)
+        if waiting is None:
+            return
+        self._client.delete_registered_model_alias(self.name, AWAITING)
+        if waiting.version != champion:
+            self.leave_open(waiting.version)
 
     def _move(self, alias: str, version: int, reason: str, by: str) -> None:
         before = self.aliased(alias)
