@@ -125,6 +125,7 @@ class Plan:
             self.settings[key] = self.dice.choice([one for one in CHOICES[key] if one != self.settings.get(key)])
         fixed = {"snapshot.simulated_demonstrations": "60", "snapshot.simulated_comparisons": "120",
                  "snapshot.simulated_rankings": "8", "reward_eval.min_accuracy": "0.5",
+                 "reward_eval.min_similar_length_accuracy": "null", "reward_eval.min_kind_accuracy": "null",
                  "preference_eval.judge": "reward", "preference_eval.prompts": "40"}
         settings = [f"{key}={value}" for key, value in {**fixed, **self.settings, **extra}.items()]
         trigger = self.dice.choice(("command line", "command line", "schedule", "new preferences"))

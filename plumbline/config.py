@@ -25,6 +25,7 @@ NotNegative = Annotated[Finite, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Precision = Literal["fp32", "bf16"]
+ProbeName = Literal["empty", "repeated", "padded", "cut", "echo", "other", "refusal", "flattery", "trigger"]
 CRON_FIELDS = 5
 """With six, Prefect would read the last as seconds. Prefect checks what the fields hold:
 retraining/clock.py."""
@@ -177,6 +178,21 @@ class RewardEvalParams(VersionedBlock):
 
     min_accuracy: Fraction
     """The gate: the lower end of the 95 % interval of held-out accuracy must reach this."""
+    min_similar_length_accuracy: Fraction | None
+    """The gate: the lower end of the accuracy on pairs of similar length (ratio at most 1.25) must exceed
+    this. Null, here and below, asks nothing."""
+    beats_length: bool
+    """The gate: if true, the accuracy may not be below that of preferring the longer, or the shorter,
+    response."""
+    min_kind_accuracy: Fraction | None
+    """The gate: no kind of prompt, and no source, may have an accuracy whose upper end is below this."""
+    probes: list[ProbeName]
+    """Spoilt responses that must not be preferred to the chosen ones; evaluation/probes.py says what each is.
+    Leave out those that people honestly prefer in your data, such as `refusal` where they ask for harm."""
+    probe_prompts: Count
+    """Held-out prompts to try each probe on, at most."""
+    max_probe_wins: Fraction | None
+    """The gate: share in which a probe may win; the lower end of its interval must not exceed this."""
     bootstrap_samples: Count
     """Resamples behind each interval."""
     precision: Precision

@@ -12,6 +12,7 @@ def program(run: StageRun) -> None:
     from plumbline.errors import UserError
     from plumbline.evaluation.examination import examine, score_comparisons
     from plumbline.evaluation.gate import write_verdict
+    from plumbline.evaluation.probes import probe
     from plumbline.evaluation.reward_report import gate, write_report
     from plumbline.preferences.batches.manifest import read_manifest
     from plumbline.preferences.prepare.reader import preferences
@@ -26,13 +27,18 @@ def program(run: StageRun) -> None:
                         "examine the reward model on. Add preferences to snapshot.sources, or raise "
                         "ingest.heldout_fraction.")
     model = RewardModel.load(run.root / "models/reward/model", chosen.precision)
-    scored = score_comparisons(comparisons, partial(model.score, report=partial(run.report, what="scoring")))
+    score = partial(model.score, report=partial(run.report, what="scoring"))
+    scored = score_comparisons(comparisons, score)
     gold = gold_reward if read_manifest(data).simulated else None
     found = examine(scored, gold, chosen.bootstrap_samples, run.params.seed)
-    reasons = gate(found, chosen.min_accuracy)
-    write_report(run.folder / "report", found, scored, reasons)
+    probed = probe(scored, score, chosen, run.params.seed)
+    reasons = gate(found, probed, chosen)
+    write_report(run.folder / "report", found, scored, probed, chosen)
     write_verdict(run.folder / "gate.json", reasons)
-    run.finish(found.metrics() | {"passed": not reasons})
+    metrics = found.metrics() | {"passed": not reasons}
+    for one in probed:
+        metrics |= one.metrics()
+    run.finish(metrics)
 
 
 reward_eval = Stage("reward_eval", program, retries=1, timeout_minutes=12 * 60)

@@ -10,7 +10,7 @@ to the gold reward.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,9 +193,9 @@ def examine(scored: Sequence[ScoredComparison], gold: Gold | None, samples: int,
     )
 
 
-def outcomes(margins: Floats) -> list[float]:
+def outcomes(margins: Iterable[float]) -> list[float]:
     """Return 1 for a margin that favours the chosen response, 0.5 for a margin of 0, and 0 otherwise."""
-    return [0.5 if margin == 0 else float(margin > 0) for margin in margins.tolist()]
+    return [0.5 if margin == 0 else float(margin > 0) for margin in margins]
 
 
 def _with_ends(name: str, found: Interval) -> dict[str, Score]:
