@@ -100,6 +100,12 @@ def reward_eval(run: StageRun) -> None:
     run.finish(found.metrics() | {"passed": not reasons})
 
 
+def judge(run: StageRun) -> None:
+    pairs = len(prepared.preferences(run.root / "data/prepared", "judge"))
+    save_model(run, 0.7, weights(run, "sft"), run.params.reward_model, pairs)
+    run.finish({"pairs": pairs})
+
+
 def ppo(run: StageRun) -> None:
     chosen = run.params.ppo
     if chosen.updates == CRASH_AT:
@@ -139,6 +145,6 @@ def preference_eval(run: StageRun) -> None:
 
 PROGRAMS = {
     "snapshot": snapshot.program, "ingest": ingest.program, "base": base, "sft": sft, "reward_model": reward_model,
-    "reward_eval": reward_eval, "ppo": ppo, "champion": champion.program, "preference_eval": preference_eval,
-    "promote": promote.program,
+    "reward_eval": reward_eval, "judge": judge, "ppo": ppo, "champion": champion.program,
+    "preference_eval": preference_eval, "promote": promote.program,
 }

@@ -10,6 +10,7 @@ from plumbline.runs.workspace import Request
 from tasks.base import base
 from tasks.champion import champion
 from tasks.ingest import ingest
+from tasks.judge import judge
 from tasks.ppo import ppo
 from tasks.preference_eval import preference_eval
 from tasks.promote import promote
@@ -33,6 +34,7 @@ def retrain(request: Request) -> str | State[None]:
         reward_model(run)
         reward_eval(run)
         check_gate(run)
+        judge(run)
         ppo(run)
         champion(run)
         preference_eval(run)

@@ -81,6 +81,12 @@ class IngestParams(VersionedBlock):
     """Share of prompts kept for measuring during training."""
     heldout_fraction: Share
     """Share of prompts that no training ever sees."""
+    judge_fraction: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the other prompts that only the second reward model sees, which judges the policy; none is
+    kept where all data is simulated and the gold reward judges."""
+    split_salt: str
+    """Any text: another one gives all prompts other splits, as benchmarks want for each of their seeds. Never
+    change it while a champion is in use, which has learnt from what is held out then."""
     near_duplicate: Fraction | None
     """Similarity (Jaccard, of words and word pairs) to a held-out prompt that keeps a prompt out of training;
     null compares none."""
@@ -170,7 +176,7 @@ class RewardModelParams(VersionedBlock):
     precision: Precision
     """Arithmetic of the forward pass."""
     centering_samples: Count
-    """Responses of the SFT policy whose mean reward becomes 0."""
+    """Random prompts to whose answers by the SFT policy the mean reward is 0, its deviation the unit."""
 
 
 class RewardEvalParams(VersionedBlock):
@@ -197,6 +203,11 @@ class RewardEvalParams(VersionedBlock):
     """Resamples behind each interval."""
     precision: Precision
     """Arithmetic of the reward model."""
+
+
+class JudgeParams(VersionedBlock):
+    """The second reward model, which judges the policy: trained as `reward_model` says, on the prompts that
+    `ingest.judge_fraction` keeps for it, from the next seed."""
 
 
 class PpoParams(VersionedBlock):
@@ -325,6 +336,7 @@ class Params(ParamsBlock):
     sft: SftParams
     reward_model: RewardModelParams
     reward_eval: RewardEvalParams
+    judge: JudgeParams
     ppo: PpoParams
     preference_eval: PreferenceEvalParams
     promote: PromoteParams

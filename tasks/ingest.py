@@ -16,7 +16,8 @@ def program(run: StageRun) -> None:
 
     chosen = run.params.ingest
     splitting = Splitting(chosen.validation_fraction, chosen.heldout_fraction,
-                          chosen.chosen_as_demonstrations, chosen.near_duplicate)
+                          chosen.chosen_as_demonstrations, chosen.near_duplicate, chosen.judge_fraction,
+                          chosen.split_salt)
     counts, report = prepare(run.root / "data/snapshot", run.root / "data/prepared", splitting)
     write_report(report, run.root / "reports/data")
     limits = DataLimits(**chosen.model_dump(include={limit.name for limit in fields(DataLimits)}))

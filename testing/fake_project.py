@@ -76,6 +76,10 @@ BODIES = {
     (run.folder / "gate.json").write_text(json.dumps({"passed": passed, "reasons": reasons}))
     run.finish({"accuracy": 0.7, "accuracy_low": 0.6, "accuracy_high": 0.8, "n": 100})
 ''',
+    "judge": '''    (run.folder / "model").mkdir(parents=True, exist_ok=True)
+    (run.folder / "model" / "NONE").write_text("There is no second reward model.")
+    run.finish({"pairs": 0})
+''',
     "ppo": TRAINER.format(name="ppo", steps="run.params.ppo.updates", source="models/[rs]*/model/*", samples=True),
     "preference_eval": '''    (run.folder / "report").mkdir(parents=True, exist_ok=True)
     (run.folder / "report" / "samples.md").write_text("# Side by side")

@@ -10,12 +10,16 @@ from plumbline.preferences.batches.manifest import Batch
 READS = {
     "ingest": ("data/snapshot",), "base": (), "sft": ("models/base/model", "data/prepared"),
     "reward_model": ("models/sft/model", "data/prepared"), "reward_eval": ("models/reward/model", "data/prepared"),
-    "ppo": ("models/sft/model", "models/reward/model", "data/prepared", "reports/reward/gate.json"),
-    "preference_eval": ("models/policy/model", "models/sft/model", "models/reward/model", "data/prepared"),
+    "judge": ("models/sft/model", "data/prepared"),
+    "ppo": ("models/sft/model", "models/reward/model", "models/judge/model", "data/prepared",
+            "reports/reward/gate.json"),
+    "preference_eval": ("models/policy/model", "models/sft/model", "models/reward/model", "models/judge/model",
+                        "data/prepared"),
     "promote": ("models/policy/model", "reports/preference/metrics.json")}
 LEAVES = {
     "ingest": "data/prepared", "base": "models/base/model", "sft": "models/sft/model",
-    "reward_model": "models/reward/model", "reward_eval": "reports/reward/metrics.json", "ppo": "models/policy/model",
+    "reward_model": "models/reward/model", "reward_eval": "reports/reward/metrics.json",
+    "judge": "models/judge/model", "ppo": "models/policy/model",
     "preference_eval": "reports/preference/metrics.json", "promote": "reports/promote/decision.json"}
 GATE = "reports/reward/gate.json"
 

@@ -8,8 +8,8 @@ from plumbline.history.history import History, Move, RegisteredVersion, Run, Ste
 from plumbline.lineage.graph_build import build
 from plumbline.preferences.batches.manifest import Batch
 
-STAGES = ("snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "ppo", "champion", "preference_eval",
-          "promote")
+STAGES = ("snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "judge", "ppo", "champion",
+          "preference_eval", "promote")
 METRICS = {
     "reward_eval": {"accuracy": 0.75, "accuracy_low": 0.72, "accuracy_high": 0.78, "n": 1000.0, "passed": 1.0},
     "ppo": {"kl": 3.25, "reward": 1.2},

@@ -22,8 +22,8 @@ SMALL = {
     "preference_eval.prompts": 12, "preference_eval.comparisons": 10, "preference_eval.bootstrap_samples": 100,
     "promote.min_win_rate": 0.0,
 }
-STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "ppo", "champion", "preference_eval",
-          "promote"]
+STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "judge", "ppo", "champion",
+          "preference_eval", "promote"]
 
 
 @pytest.fixture(scope="module")

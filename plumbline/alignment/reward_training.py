@@ -12,14 +12,19 @@ import torch
 from torch.nn.functional import softplus
 
 from plumbline.alignment.reward import RewardModel, last_scores
-from plumbline.config import RewardModelParams
+from plumbline.config import PpoParams, RewardModelParams
 from plumbline.errors import UserError
+from plumbline.lm.base import LanguageModel
+from plumbline.lm.chat import encode_prompt, stop_token
 from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
+from plumbline.lm.sampling import sample_all
 from plumbline.lm.template import rearranged
-from plumbline.preferences.types import Comparison
+from plumbline.preferences.types import Comparison, Prompt
 
 STRETCH = 8
 """Batches that are sorted by length together."""
+CENTERING_BATCH = 64
+"""Answers that are sampled together."""
 SUMS = ("loss", "right", "decided")
 """Sums over micro-batches: the losses, the pairs that were right, the pairs that are no ties."""
 FIRST_WINS = {"A": 1.0, "B": 0.0, "tie": 0.5}
@@ -74,6 +79,31 @@ def train_reward_model(
         metrics |= {f"validation_{name}": value for name, value in evaluate(reward, held, params).items()}
         require_finite(metrics, "reward_model", "the end")
     return metrics | {"steps": steps}
+
+
+def centre(
+    reward: RewardModel, sft: LanguageModel, prompts: Sequence[Prompt], answering: PpoParams, samples: int,
+    seed: int,
+) -> dict[str, float]:
+    """Centre `reward` on answers of `sft` to `samples` random prompts, sampled as PPO will sample.
+
+    Only answers that end count: PPO gives the others no score. Returns `offset`, `std`, and the answers that
+    were finished. Raises UserError if no prompt fits `ppo.max_prompt`, and if too few answers end.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    encoded = [ids for prompt in prompts
+               if len(ids := encode_prompt(sft.tokenizer, prompt)) <= answering.max_prompt]
+    if not encoded:
+        raise UserError(f"None of the {len(prompts)} prompts fits ppo.max_prompt = {answering.max_prompt} "
+                        "tokens. Raise it.")
+    asked = [encoded[i] for i in torch.randperm(len(encoded), generator=generator)[:samples].tolist()]
+    answers = sample_all(sft.model, asked, max_response=answering.max_response,
+                         stop=stop_token(sft.tokenizer), temperature=answering.temperature,
+                         generator=generator, batch_size=CENTERING_BATCH)
+    finished = [prompt + answer.ids for prompt, answer in zip(asked, answers, strict=True) if answer.stopped]
+    reward.centre(finished)
+    return {"offset": reward.model.config.reward_offset, "std": reward.std,
+            "centering_finished": len(finished)}
 
 
 def encode(reward: RewardModel, comparisons: Sequence[Comparison]) -> list[TokenizedComparison]:

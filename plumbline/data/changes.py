@@ -201,8 +201,8 @@ def _effects(home: Home, drafted: Draft, before: Sequence[Arrival]) -> tuple[int
     prompts = np.setdiff1d(index.prompt[first[~known & ~out]],
                            np.concatenate([NO_ROWS, *(one.prompt for one in earlier)]))
     chosen = load_params(home.root).ingest
-    splits = Counter(split_of(f"{prompt:016x}", chosen.validation_fraction, chosen.heldout_fraction)
-                     for prompt in prompts.tolist())
+    splits = Counter(split_of(f"{prompt:016x}", chosen.validation_fraction, chosen.heldout_fraction,
+                              chosen.judge_fraction, chosen.split_salt) for prompt in prompts.tolist())
     new = ~known & ~out
     return int(known.sum()), int(out.sum()), int(new.sum()), {name: splits[name] for name in SPLITS}
 

@@ -26,7 +26,7 @@ from plumbline.project.home import Home
 from plumbline.project.run_record import RUN_ID
 
 PREPARED = "data/prepared"
-LEARNED = ("train", "validation")
+LEARNED = ("train", "validation", "judge")
 FEW = 4
 """Rows that are quicker searched for one by one than by reading a whole table."""
 Versions = Mapping[int, RegisteredVersion]
@@ -37,7 +37,7 @@ class RowUse:
     """What some runs, which prepared the same data, did with a row."""
 
     went_to: str
-    """train, validation, heldout or near_heldout."""
+    """A split, or near_heldout."""
     runs: tuple[Run, ...]
     """Newest first."""
 

@@ -17,14 +17,16 @@ from plumbline.errors import UserError
 from plumbline.lineage.records import RegisteredVersion, Run, Step
 from plumbline.preferences.batches.manifest import Batch
 
-Kind = Literal["batch", "snapshot", "base", "sft", "reward", "examination", "policy", "evaluation", "version"]
+Kind = Literal["batch", "snapshot", "base", "sft", "reward", "examination", "judge", "policy", "evaluation",
+               "version"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DATA: tuple[Kind, ...] = ("batch", "snapshot")
 State = Literal["made", "gate", "failed", "running"]
 """`gate`: it was made, and said that the pipeline must not go on."""
 BY_STAGE: Mapping[str, Kind] = {
     "snapshot": "snapshot", "ingest": "snapshot", "base": "base", "sft": "sft", "reward_model": "reward",
-    "reward_eval": "examination", "ppo": "policy", "preference_eval": "evaluation", "promote": "version"}
+    "reward_eval": "examination", "judge": "judge", "ppo": "policy", "preference_eval": "evaluation",
+    "promote": "version"}
 """What the stages leave; the two that fix and check the data are about the snapshot."""
 SHORTEST_KEY = 6
 

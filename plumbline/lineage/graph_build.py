@@ -13,16 +13,17 @@ from plumbline.project.digests import combined
 
 STAGES: Mapping[Kind, str] = {
     "snapshot": "ingest", "base": "base", "sft": "sft", "reward": "reward_model",
-    "examination": "reward_eval", "policy": "ppo", "evaluation": "preference_eval"}
+    "examination": "reward_eval", "judge": "judge", "policy": "ppo", "evaluation": "preference_eval"}
 """The stage whose record says most about a node."""
 ROOMS: Mapping[str, Kind] = {
     "data/snapshot": "snapshot", "data/prepared": "snapshot", "models/base": "base", "models/sft": "sft",
-    "models/reward": "reward", "reports/reward": "examination", "models/policy": "policy",
-    "reports/preference": "evaluation"}
+    "models/reward": "reward", "reports/reward": "examination", "models/judge": "judge",
+    "models/policy": "policy", "reports/preference": "evaluation"}
 USUAL: Mapping[Kind, tuple[Kind, ...]] = {
     "base": (), "sft": ("base", "snapshot"), "reward": ("sft", "snapshot"),
-    "examination": ("reward", "snapshot"), "policy": ("sft", "reward", "examination", "snapshot"),
-    "evaluation": ("policy", "sft", "reward", "snapshot"), "version": ("policy", "evaluation")}
+    "examination": ("reward", "snapshot"), "judge": ("sft", "snapshot"),
+    "policy": ("sft", "reward", "examination", "judge", "snapshot"),
+    "evaluation": ("policy", "sft", "reward", "judge", "snapshot"), "version": ("policy", "evaluation")}
 """What a stage reads, for those that left no record of it."""
 
 

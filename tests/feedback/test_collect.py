@@ -188,7 +188,7 @@ def test_collected_verdicts_are_data_that_ingest_takes(home: Home, store: Feedba
     fix_snapshot(["added", str(home.folder / "demonstrations.jsonl")], Simulation(0, 0, 0, 0), home.preferences,
                  home.folder / "snapshot")
     counts, report = prepare(home.folder / "snapshot", home.folder / "prepared", Splitting(0.1, 0.3, False, None))
-    assert sum(counts[f"preferences_{split}"] for split in ("train", "validation", "heldout")) == 40
+    assert sum(counts[f"preferences_{split}"] for split in ("train", "validation", "heldout", "judge")) == 40
     assert report["counts"]["quarantined"] == 0
 
 

@@ -30,6 +30,6 @@ def test_a_run_that_is_going_on_loses_nothing(project: Path, tmp_path: Path) -> 
     again = plumbline(root, "retry", going_on, "--json", timeout=400)
     assert again.returncode == 0, again.stderr
     stages = json.loads(again.stdout)["stages"]
-    done_before = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval"]
+    done_before = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "judge"]
     assert [name for name, stage in stages.items() if stage["status"] == "reused"] == done_before
     assert stages["promote"]["status"] == "ran"

@@ -41,7 +41,7 @@ def test_cancel_then_retry_with_the_code_and_the_data_of_the_run(project: Path) 
         retried = newest(project)
         assert json.loads(again.stdout)["retry_of"] == cancelled.name
         stages = json.loads(again.stdout)["stages"]
-        done_before = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval"]
+        done_before = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "judge"]
         assert [name for name, stage in stages.items() if stage["status"] == "reused"] == done_before
         assert (retried / "params.yaml").read_text() == (cancelled / "params.yaml").read_text()
         assert digest(retried / "tasks") == digest(cancelled / "tasks") != digest(project / "tasks")

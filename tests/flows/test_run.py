@@ -15,8 +15,8 @@ from plumbline.project.run_record import read_record
 from testing.fake_project import environment, plumbline
 
 pytestmark = [pytest.mark.slow]
-STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "ppo", "champion", "preference_eval",
-          "promote"]
+STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "judge", "ppo", "champion",
+          "preference_eval", "promote"]
 
 
 def run(root: Path, *arguments: str) -> dict[str, object]:

@@ -23,7 +23,7 @@ def test_a_run_is_a_chain_from_its_batches_to_its_version():
     graph = story.graph()
     (version,) = made(graph, "version")
     assert {ref.kind for ref in graph.upstream(version.ref)} == {
-        "batch", "snapshot", "base", "sft", "reward", "examination", "policy", "evaluation"}
+        "batch", "snapshot", "base", "sft", "reward", "examination", "judge", "policy", "evaluation"}
     assert {ref.key for ref in graph.upstream(version.ref) if ref.kind == "batch"} == {"monday", "tuesday"}
     assert all(node.runs == (run.id,) for node in graph.nodes.values())
 
@@ -64,7 +64,7 @@ def test_a_stage_that_failed_is_a_node_of_its_run_with_the_reason():
     graph = story.graph()
     (policy,) = made(graph, "policy")
     assert (policy.ref.key, policy.state, policy.reason) == (run.id, "failed", "because")
-    assert {ref.kind for ref in graph.upstream(policy.ref, 1)} == {"sft", "reward", "examination", "snapshot"}
+    assert {ref.kind for ref in graph.upstream(policy.ref, 1)} == {"sft", "reward", "examination", "judge", "snapshot"}
 
 
 def test_data_that_were_refused_stay_refused_until_they_pass():

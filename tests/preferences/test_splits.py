@@ -45,6 +45,34 @@ def test_changing_one_fraction_moves_no_prompt_between_the_other_two(text, valid
     assert {before, split_of(key(text), other, heldout)} != {"train", "heldout"}
 
 
+def test_the_judge_gets_its_share_of_train_alone_and_independently_of_the_fractions():
+    keys = [key(f"prompt {i}") for i in range(20_000)]
+    without, with_judge = ([split_of(one, 0.05, 0.2, judge) for one in keys] for judge in (0.0, 0.3))
+    assert {(a, b) for a, b in zip(without, with_judge, strict=True) if a != b} == {("train", "judge")}
+    assert abs(with_judge.count("judge") / without.count("train") - 0.3) < 0.014  # 3.7 standard deviations
+    more = [split_of(one, 0.05, 0.4, 0.3) for one in keys]
+    assert {b for a, b in zip(with_judge, more, strict=True) if a == "judge"} == {"judge", "heldout"}
+    near, far = ([split for split in part if split in ("train", "judge")] for part in (
+        [split_of(one, 0.05, 0.2, 0.3) for one in keys if int(one[0], 16) < half] for half in (8, 16)))
+    assert abs(near.count("judge") / len(near) - far.count("judge") / len(far)) < 0.02, "low hashes are not preferred"
+
+
+@given(texts, st.text(max_size=8))
+def test_sixteen_digits_of_the_key_are_enough(text, salt):
+    """The index of a batch keeps no more."""
+    assert split_of(key(text), 0.05, 0.2, 0.3, salt) == split_of(key(text)[:16], 0.05, 0.2, 0.3, salt)
+
+
+def test_another_salt_is_another_draw_of_all_splits():
+    keys = [key(f"prompt {i}") for i in range(20_000)]
+    plain, one, two = ([split_of(k, 0.05, 0.2, 0.3, salt) for k in keys] for salt in ("", "1", "2"))
+    assert one == [split_of(k, 0.05, 0.2, 0.3, "1") for k in keys]
+    for a, b in ((plain, one), (one, two)):
+        both = sum(x == y == "heldout" for x, y in zip(a, b, strict=True))
+        assert abs(both / 20_000 - 0.2 * 0.2) < 0.006, "held out in both: as often as by chance"
+        assert abs(b.count("heldout") / 20_000 - 0.2) < 0.01
+
+
 def test_known_prompts_keep_their_split_for_ever():
     """These are written down: a change of the hash would leak held-out prompts into training."""
     known = {"Hello": "validation", "How are you?": "heldout", "Why is the sky blue?": "train"}

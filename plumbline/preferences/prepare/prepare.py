@@ -3,7 +3,7 @@ prompts out of training, and report on what is there.
 
 Leaves in the prepared folder:
 
-    demonstrations/ preferences/ prompts/    each with train.jsonl, validation.jsonl, heldout.jsonl
+    demonstrations/ preferences/ prompts/    each with train, validation, heldout, judge .jsonl
     quarantine.jsonl                         rows that could not be used: file, line, field, reason
     near_heldout.jsonl                       prompts left out of training, and the held-out ones they repeat
     rows.csv                                 every row's id, the batch it came in, and where it went
@@ -17,6 +17,7 @@ snapshot is read twice, row by row, so that it may be larger than memory.
 import shutil
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -34,6 +35,7 @@ def prepare(snapshot: Path, out: Path, splitting: Splitting) -> tuple[dict[str, 
     """Prepare the snapshot in the folder `snapshot` into `out`, which is emptied first; counts of rows, and
     the report.
 
+    Nothing is kept for the second reward model where all data is simulated: the gold reward judges there.
     Raises UserError when the fractions leave nothing to train on, or a set that a later stage needs is empty.
     """
     if splitting.validation_fraction + splitting.heldout_fraction >= 1:
@@ -41,6 +43,8 @@ def prepare(snapshot: Path, out: Path, splitting: Splitting) -> tuple[dict[str, 
                         f"ingest.heldout_fraction ({splitting.heldout_fraction}) leave nothing to train on: "
                         "their sum must be below 1.")
     manifest = read_manifest(snapshot)
+    if manifest.simulated:
+        splitting = replace(splitting, judge_fraction=0.0)
     threshold = splitting.near_duplicate
     prompts = None if threshold is None else _Prompts(snapshot, manifest, splitting, threshold)
     shutil.rmtree(out, ignore_errors=True)

@@ -39,10 +39,13 @@ class Splitting:
     chosen_as_demonstrations: bool
     near_duplicate: float | None
     """Jaccard similarity from which a prompt counts as repeating a held-out one; None keeps them all."""
+    judge_fraction: float = 0.0
+    """Share of what is neither held-out nor validation that is kept for the second reward model."""
+    salt: str = ""
 
     def split(self, key: str) -> Split:
         """Return the split of the prompt with this key."""
-        return split_of(key, self.validation_fraction, self.heldout_fraction)
+        return split_of(key, self.validation_fraction, self.heldout_fraction, self.judge_fraction, self.salt)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from plumbline.web.drawing.words import number, parsed, short
 
 NAMES: Mapping[Kind, str] = {
     "batch": "batch", "snapshot": "snapshot", "base": "base model", "sft": "SFT", "reward": "reward model",
-    "examination": "examination", "policy": "policy", "evaluation": "evaluation", "version": "version"}
+    "examination": "examination", "judge": "judge", "policy": "policy", "evaluation": "evaluation",
+    "version": "version"}
 PLURALS: Mapping[Kind, str] = {
     "batch": "batches", "snapshot": "snapshots", "base": "base models", "sft": "SFT models",
-    "reward": "reward models", "examination": "examinations", "policy": "policies",
+    "reward": "reward models", "examination": "examinations", "judge": "judges", "policy": "policies",
     "evaluation": "evaluations", "version": "versions"}
 WHAT: Mapping[Kind, str] = {
     "batch": "Preferences that arrived together.",
@@ -21,6 +22,7 @@ WHAT: Mapping[Kind, str] = {
     "sft": "The base model after supervised fine-tuning; the reference of the KL penalty.",
     "reward": "Scores responses as the annotators would.",
     "examination": "The reward model on held-out preferences, and whether PPO may use it.",
+    "judge": "A second reward model, of other prompts, which judges the policy.",
     "policy": "The model that PPO optimised.",
     "evaluation": "The policy on held-out prompts, against SFT and the champion of that time.",
     "version": "A registered policy."}
@@ -56,7 +58,8 @@ def figure_of(node: Node) -> str:
         return _figure("win rate", metrics.get("win_rate_vs_sft"))
     label, key = {"snapshot": ("rows", "rows_accepted"), "base": ("parameters", "parameters"),
                   "sft": ("loss", "validation_loss"), "reward": ("accuracy", "validation_accuracy"),
-                  "examination": ("accuracy", "accuracy"), "policy": ("KL", "kl")}[node.ref.kind]
+                  "judge": ("accuracy", "validation_accuracy"), "examination": ("accuracy", "accuracy"),
+                  "policy": ("KL", "kl")}[node.ref.kind]
     value = metrics.get(key)
     if node.ref.kind in ("snapshot", "base"):
         return f"{_large(value)} {label}" if value is not None else ""

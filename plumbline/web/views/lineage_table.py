@@ -14,9 +14,9 @@ from plumbline.history.history import Run
 from plumbline.lineage.graph import DATA, Graph, Kind, Ref
 from plumbline.web.views.lineage import own_name, tooltip
 
-COLUMNS: tuple[Kind, ...] = ("snapshot", "base", "sft", "reward", "examination", "policy", "evaluation",
-                             "version")
-HEADS = ("data", "base", "SFT", "reward", "exam", "policy", "eval", "version")
+COLUMNS: tuple[Kind, ...] = ("snapshot", "base", "sft", "reward", "examination", "judge", "policy",
+                             "evaluation", "version")
+HEADS = ("data", "base", "SFT", "reward", "exam", "judge", "policy", "eval", "version")
 LANES = 4
 LANE_WIDTH, LETTER_WIDTH, SIDE = 17, 7, 15
 ROW_HEIGHT = 34

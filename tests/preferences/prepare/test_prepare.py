@@ -1,6 +1,7 @@
 """Prepared data: every row is accounted for, no prompt is in two splits, and the report says what is there."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -59,9 +60,10 @@ def test_no_prompt_is_in_two_splits_whatever_kind_of_row_it_is_in(prepared_from)
 
 
 def test_prompts_stay_in_their_split_as_data_grows(prepared_from, tmp_path):
-    _, _, folder = prepared_from()
+    splitting = replace(SPLITTING, judge_fraction=0.4)
+    _, _, folder = prepared_from(splitting=splitting)
     before = {split: set(prepared.prompts(folder, split)) for split in SPLITS}
-    _, _, folder = prepared_from(*pairs(200, start=60))
+    _, _, folder = prepared_from(*pairs(200, start=60), splitting=splitting)
     for split in SPLITS:
         assert before[split] < set(prepared.prompts(folder, split))
 
@@ -134,7 +136,7 @@ def test_the_same_snapshot_is_prepared_into_the_same_bytes_and_names_itself(tmp_
     for name in ("one", "two"):
         prepare(folder, tmp_path / name, SPLITTING)
     files = [sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in ("one", "two")]
-    assert len(files[0]) == 13
+    assert len(files[0]) == 16
     assert [file.read_bytes() for file in files[0]] == [file.read_bytes() for file in files[1]]
     assert read_manifest(tmp_path / "one") == manifest
 
@@ -143,4 +145,17 @@ def test_the_default_amount_of_data_is_prepared(tmp_path, snapshot):
     _, folder = snapshot("simulated", simulation=Simulation(0, 2000, 3000, 300))
     counts, _ = prepare(folder, tmp_path / "prepared", SPLITTING)
     assert counts["rows_accepted"] > 5000
-    assert all(counts[f"{part}_{split}"] for part in ("demonstrations", "preferences", "prompts") for split in SPLITS)
+    parts = ("demonstrations", "preferences", "prompts")
+    assert all(counts[f"{part}_{split}"] for part in parts for split in ("train", "validation", "heldout"))
+
+
+def test_prompts_are_kept_for_the_judge_unless_the_gold_reward_judges(prepared_from, tmp_path, snapshot):
+    splitting = replace(SPLITTING, judge_fraction=0.4)
+    counts, report, folder = prepared_from(splitting=splitting)
+    kept = {prompt_key(row.prompt) for row in prepared.preferences(folder, "judge")}
+    assert 5 < len(kept) == counts["preferences_judge"] == counts["prompts_judge"] < 25
+    assert kept == {prompt_key(row.prompt) for row in prepared.demonstrations(folder, "judge")}
+    assert report["splits"]["preferences"]["judge"] == len(kept)
+    assert {line.split(",")[2] for line in (folder / "rows.csv").read_text().splitlines()[1:]} >= {"judge", "train"}
+    counts, _ = prepare(snapshot("simulated")[1], tmp_path / "simulated", splitting)
+    assert counts["preferences_judge"] == counts["prompts_judge"] == counts["demonstrations_judge"] == 0

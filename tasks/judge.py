@@ -1,0 +1,31 @@
+"""Stage `judge`: a second reward model, which judges what PPO made against the first one.
+
+It is made in the same way from the same SFT policy, but from preferences on other prompts and from another
+seed, so that what PPO found to please the first one's mistakes need not please it.
+"""
+
+from tasks.reward_model import train_on
+from tasks.stage import Stage, StageRun
+
+NONE = "NONE"
+WHY_NONE = """There is no second reward model: no preference is kept for it. Where all data is simulated, the
+gold reward judges. Otherwise add preferences on more prompts, or raise ingest.judge_fraction.
+"""
+
+
+def program(run: StageRun) -> None:
+    """Write the second reward model to models/judge/model, or the file NONE, which says why there is none."""
+    kept = run.root / "data/prepared/preferences/judge.jsonl"
+    if kept.stat().st_size:
+        train_on(run, "judge", run.params.seed + 1)
+        return
+    folder = run.folder / "model"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / NONE).write_text(WHY_NONE, encoding="utf-8")
+    run.finish({"pairs": 0})
+
+
+judge = Stage("judge", program, retries=1, timeout_minutes=24 * 60)
+
+if __name__ == "__main__":
+    judge.main()

@@ -1,0 +1,131 @@
+"""The stages `reward_model` and `judge` by themselves, with tiny models: what each learns from, and its centre."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+import torch
+
+from plumbline.alignment.reward import RewardModel
+from plumbline.config import load_params
+from plumbline.errors import UserError
+from plumbline.lm.chat import encode_prompt, stop_token
+from plumbline.lm.sampling import sample
+from plumbline.preferences.jsonl import jsonl
+from plumbline.preferences.types import Comparison, Origin, prompt_json, to_json
+from plumbline.project.dvc_yaml import read_stages
+from plumbline.project.home import Home
+from plumbline.runs.stage_program import StageRun
+from tasks import judge, reward_model
+from testing.tiny_models import ASKED, copy_of, prompt
+
+ROOT = Path(__file__).resolve().parents[2]
+BEST = {"train": "red", "judge": "blue", "heldout": "green", "validation": "red"}
+"""The word that wins in each split, whatever stands against it."""
+SMALL = ("reward_model.max_length=64", "reward_model.epochs=3", "reward_model.batch_size=8",
+         "reward_model.micro_batch_size=8", "reward_model.learning_rate=0.003", "ppo.max_prompt=40",
+         "ppo.max_response=8", "reward_model.centering_samples=64")
+
+
+def comparisons(best: str, count: int = 60) -> list[Comparison]:
+    rng, found = random.Random(0), []
+    for _ in range(count):
+        words = (best, rng.choice([word for word in ("red", "green", "blue", "black") if word != best]))
+        one = Comparison(prompt(rng.choice(ASKED)), words, "A", Origin("test"))
+        found.append(one if rng.random() < 0.5 else one.swap())
+    return found
+
+
+@pytest.fixture
+def workspace(taught_lm, tmp_path: Path) -> Path:
+    copy_of(taught_lm).save(tmp_path / "models/sft/model")
+    for split, best in BEST.items():
+        rows = {"preferences": [to_json(one) for one in comparisons(best)],
+                "prompts": [{"prompt": prompt_json(prompt(f"{text} {i}"))} for text in ASKED for i in range(40)]}
+        for part, values in rows.items():
+            file = tmp_path / f"data/prepared/{part}/{split}.jsonl"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(jsonl(values), encoding="utf-8")
+    return tmp_path
+
+
+def run_stage(module, root: Path, *settings: str) -> dict[str, float]:
+    name = module.__name__.removeprefix("tasks.")
+    params = load_params(ROOT, None, [*SMALL, *settings])
+    module.program(StageRun(root, Home(root, root / ".plumbline"), read_stages(ROOT)[name], params, {}, "", None))
+    folder = {"reward_model": "reward", "judge": "judge"}[name]
+    found: dict[str, float] = json.loads((root / f"models/{folder}/metrics.json").read_text())
+    return found
+
+
+def favourite(folder: Path) -> str:
+    """The word that a stored reward model likes most."""
+    model = RewardModel.load(folder)
+    scores = {word: model.score([(prompt(ASKED[0]), word)])[0] for word in ("red", "green", "blue", "black")}
+    return max(scores, key=lambda word: scores[word])
+
+
+@pytest.mark.parametrize(("module", "place", "best"), [(reward_model, "reward", "red"), (judge, "judge", "blue")])
+def test_each_learns_from_its_own_split_alone(workspace: Path, module, place: str, best: str) -> None:
+    run_stage(module, workspace)
+    assert favourite(workspace / f"models/{place}/model") == best
+
+
+@pytest.mark.parametrize(("module", "place"), [(reward_model, "reward"), (judge, "judge")])
+def test_fresh_answers_of_sft_to_other_prompts_score_zero_on_average(workspace: Path, taught_lm, module,
+                                                                      place: str) -> None:
+    measured = run_stage(module, workspace)
+    model, tokenizer = RewardModel.load(workspace / f"models/{place}/model"), taught_lm.tokenizer
+    asked = [encode_prompt(tokenizer, prompt(f"{text} {i}")) for text in ASKED for i in range(50, 90)]
+    answers = sample(taught_lm.model, asked, max_response=8, stop=stop_token(tokenizer), temperature=1.0,
+                     generator=torch.Generator().manual_seed(99))
+    scores = model.score_ids([ids + answer.ids for ids, answer in zip(asked, answers, strict=True) if answer.stopped])
+    # The error of the centre, from about 64 answers, and that of this mean.
+    error = stdev(scores) * (1 / measured["centering_finished"] + 1 / len(scores)) ** 0.5
+    assert abs(fmean(scores)) < 4 * error < 4 * abs(measured["offset"]), "without a centre it would not be 0"
+    assert model.std == measured["std"] == pytest.approx(stdev(scores), rel=0.35)
+
+
+def test_the_judge_is_another_model_than_the_first_on_the_same_data(workspace: Path) -> None:
+    """Its head starts from another seed, and its prompts come in another order."""
+    data = workspace / "data/prepared/preferences"
+    (data / "judge.jsonl").write_bytes((data / "train.jsonl").read_bytes())
+    first, second = run_stage(reward_model, workspace), run_stage(judge, workspace)
+    assert first["pairs"] == second["pairs"] and first["validation_loss"] != second["validation_loss"]
+
+
+def test_centring_uses_the_prompts_and_the_lengths_of_ppo(workspace: Path) -> None:
+    long = [{"prompt": prompt_json(prompt("colors " * 50))} for _ in range(200)]
+    prompts = workspace / "data/prepared/prompts/train.jsonl"
+    prompts.write_text(jsonl(long) + prompts.read_text(), encoding="utf-8")
+    assert run_stage(reward_model, workspace)["centering_finished"] > 50, "prompts that do not fit are passed over"
+    with pytest.raises(UserError, match=r"None of the 400 prompts fits ppo\.max_prompt = 3"):
+        run_stage(reward_model, workspace, "ppo.max_prompt=3")
+    with pytest.raises(UserError, match="at least 8 of them; found 0"):
+        run_stage(reward_model, workspace, "ppo.max_response=1", "ppo.temperature=0.01")
+
+
+def test_without_data_for_a_judge_there_is_a_reason_in_its_place_and_no_torch(workspace: Path) -> None:
+    (workspace / "data/prepared/preferences/judge.jsonl").write_text("")
+    code = f"""
+import sys
+from pathlib import Path
+from plumbline.config import load_params
+from plumbline.project.dvc_yaml import read_stages
+from plumbline.project.home import Home
+from plumbline.runs.stage_program import StageRun
+from tasks.judge import program
+checkout, root = Path({str(ROOT)!r}), Path({str(workspace)!r})
+program(StageRun(root, Home(root, root / ".plumbline"), read_stages(checkout)["judge"], load_params(checkout), {{}}, "",
+                 None))
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    left, = (workspace / "models/judge/model").iterdir()
+    assert left.name == "NONE" and "ingest.judge_fraction" in left.read_text()
+    assert json.loads((workspace / "models/judge/metrics.json").read_text()) == {"pairs": 0}
