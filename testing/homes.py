@@ -27,9 +27,10 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with nothing but our experiment: making one takes seconds."""
+def empty_store(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Path:
+    """An MLflow database with nothing but our experiment."""
     folder = tmp_path_factory.mktemp("store")
+    shutil.copy(mlflow_database, folder)
     before = dict(os.environ)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     prepare(Home(folder, folder))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from testing.databases import Databases
 from testing.fake_project import environment
 from testing.going_on import processes_of
 from testing.prefect_api import ask
@@ -56,10 +57,11 @@ def going_on(arguments: list[str], folder: Path, settings: dict[str, str]) -> It
 
 
 @pytest.fixture(scope="session")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def prefect(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Iterator[dict[str, str]]:
     """The variables by which commands find a Prefect server of this session's own."""
-    port, home = free_port(), tmp_path_factory.mktemp("prefect")
-    variables = {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    port, home = free_port(), tmp_path_factory.mktemp("home")
+    databases.give(home)
+    variables = {"PREFECT_HOME": str(home / "prefect"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     with going_on(["prefect", "server", "start", "--port", str(port), "--no-ui"], home,
                   environment(PREFECT_SERVER_ANALYTICS_ENABLED="false", **variables)):
         eventually(lambda: answers(f"{variables['PREFECT_API_URL']}/health"), "the server's start", START_SECONDS)

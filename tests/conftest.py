@@ -7,6 +7,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from testing.databases import databases, mlflow_database
 from testing.depth import register_depths
 from testing.homes import empty_store, home, recording_home
 from testing.recorded_project import recorded_project
@@ -16,7 +17,8 @@ from testing.stored_runs import here, there
 if TYPE_CHECKING:
     from plumbline.lm.base import LanguageModel
 
-__all__ = ["empty_store", "here", "home", "recorded_project", "recording_home", "s3", "there"]
+__all__ = ["databases", "empty_store", "here", "home", "mlflow_database", "recorded_project", "recording_home", "s3",
+           "there"]
 
 SHARED = {"tests/service/test_always_on": "service", "tests/service/test_prefect_guard": "service",
           "tests/service/test_up": "service", "tests/flows/": "flows"}

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from plumbline.preferences.types import row_id
 from plumbline.project.digests import digest
 from plumbline.project.home import Home
+from testing.databases import Databases
 from testing.fake_project import plumbline
 from testing.old_home import FINISHED, KILLED, REFUSED, SECOND, unpack
 from testing.sites import entered, visit
@@ -19,8 +20,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpack(tmp_path_factory.mktemp("old") / "project")
+def old(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Path:
+    root = unpack(tmp_path_factory.mktemp("old") / "project")
+    databases.give(root / ".plumbline")
+    return root
 
 
 @pytest.fixture(scope="module")

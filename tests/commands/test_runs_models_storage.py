@@ -25,7 +25,7 @@ COMMANDS = ("restore", "push", "pull", "promote", "rollback", "retry", "cancel",
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Path:
     """A project with two registered versions, and no runs."""
     root = tmp_path_factory.mktemp("made")
     before = dict(os.environ)
@@ -38,6 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = Repo.init(str(root), no_scm=True)
     with repository.config.edit() as config:
         config["cache"]["dir"] = str(home.cache)
+    shutil.copy(mlflow_database, home.folder)
     prepare(home)
     for number in (1, 2):
         (root / f"model{number}").mkdir()

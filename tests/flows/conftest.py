@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from testing.databases import Databases
 from testing.fake_project import SHARED, make_project, plumbline
 from testing.prefect_server import prefect, server
 
@@ -23,9 +24,10 @@ def private_server() -> None:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Path:
     """A project in which one run has finished; the tests share it, because a first run takes half a minute."""
     root = make_project(tmp_path_factory.mktemp("projects") / "shared")
+    databases.give(root / ".plumbline")
     done = plumbline(root, "run", "--json", timeout=400)
     assert done.returncode == 0, done.stderr
     (root / "first.json").write_text(done.stdout)

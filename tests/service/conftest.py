@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from testing.always_on_project import make_always_on
+from testing.databases import Databases
 from testing.running_service import Up
 from testing.waiting import eventually
 from testing.webhook_receiver import Receiver, receiving
@@ -18,9 +19,10 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Up]:
+def service(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver, databases: Databases) -> Iterator[Up]:
     """The service that all tests share, because it takes long to start."""
     service = Up(make_always_on(tmp_path_factory.mktemp("always") / "on", webhook=receiver.url))
+    databases.give(service.home)
     try:
         yield service
     finally:

@@ -54,13 +54,14 @@ def project(recording_home: Home) -> Home:
 class Server:
     """`mlflow server` over one database."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = folder
         folder.mkdir()
+        shutil.copy(database, folder / "db")
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self._folder}/db",
@@ -86,8 +87,8 @@ class Server:
 
 
 @pytest.fixture
-def server(project: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    server = Server(tmp_path / "server")
+def server(project: Home, tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server(tmp_path / "server", mlflow_database)
     server.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     try:
