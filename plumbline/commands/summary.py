@@ -121,10 +121,17 @@ def _promotion(decision: Metrics, earlier: str | None) -> list[str]:
     if not decision:
         return []
     verdict = "became champion" if decision["promoted"] else "stays challenger"
+    if decision.get("awaiting"):
+        verdict = f"awaits your word (`plumbline promote {decision['version']}`)"
     when = f" in run {earlier}" if earlier else ""
-    reasons = decision["reasons"]
-    assert isinstance(reasons, list)
-    return [f"promotion: version {decision['version']} {verdict}{when}: {'; '.join(map(str, reasons))}"]
+    rules, reasons = decision.get("rules", []), decision["reasons"]  # a run of before has no rules
+    assert isinstance(rules, list) and isinstance(reasons, list)
+    told = [str(reason) for reason in reasons if not any(reason.startswith(rule["rule"]) for rule in rules)]
+    why = f": {'; '.join(told)}" if told else ""
+    shown = [f"promotion: version {decision['version']} {verdict}{when}{why}"]
+    for rule in rules:
+        shown.append(f"  {rule['verdict']}: {rule['rule']} {rule['measured']} (required: {rule['required']})")
+    return shown
 
 
 def _read(file: Path) -> Metrics:

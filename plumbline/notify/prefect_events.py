@@ -23,6 +23,7 @@ RUN_FINISHED = "plumbline.run.finished"
 RUN_FAILED = "plumbline.run.failed"
 GATE_FAILED = "plumbline.gate.failed"
 CHAMPION_CHANGED = "plumbline.champion.changed"
+APPROVAL_AWAITED = "plumbline.approval.awaited"
 TIMEOUT_SECONDS = 5.0
 
 

@@ -1,4 +1,4 @@
-"""Announce how a run ended, that a gate said no, that another policy is champion."""
+"""Announce how a run ended, that a gate said no, that another policy is champion or awaits approval."""
 
 import contextlib
 import json
@@ -6,16 +6,22 @@ from pathlib import Path
 
 from plumbline.errors import GateFailed
 from plumbline.notify.notices import notify
-from plumbline.notify.prefect_events import CHAMPION_CHANGED, GATE_FAILED, RUN_FAILED, RUN_FINISHED
+from plumbline.notify.prefect_events import (
+    APPROVAL_AWAITED,
+    CHAMPION_CHANGED,
+    GATE_FAILED,
+    RUN_FAILED,
+    RUN_FINISHED,
+)
 from plumbline.project.home import Home
 from plumbline.project.locks import file_lock
 from plumbline.runs.workspace import Workspace
-from plumbline.tracking.registry import Registry
+from plumbline.tracking.registry import AWAITING, CHAMPION, Registry
 from plumbline.tracking.store import require_store
 from plumbline.whole_file import write_whole
 
 NOTICED = "champion.json"
-"""The champion that was announced last."""
+"""The champion that was announced last, and the version that awaits approval."""
 
 
 def run_ended(workspace: Workspace, error: BaseException | None) -> None:
@@ -33,24 +39,37 @@ def run_ended(workspace: Workspace, error: BaseException | None) -> None:
 
 
 def champion_changed(home: Home, model: str, webhook: str | None) -> None:
-    """Announce the champion unless it is the one that was announced last, whoever moved the alias."""
+    """Announce the champion, and the version that awaits approval, unless they are those announced last.
+
+    It does not matter who moved the alias.
+    """
     if not home.artifacts.exists():
         return  # no run has been recorded
     require_store(home)
+    _announce(home, model, model, CHAMPION, CHAMPION_CHANGED, webhook)
+    _announce(home, model, f"{model}:{AWAITING}", AWAITING, APPROVAL_AWAITED, webhook)
+
+
+def _announce(home: Home, model: str, key: str, alias: str, event: str, webhook: str | None) -> None:
+    """Announce the version behind an alias if it is another than the one noticed under `key`.
+
+    That nothing awaits approval any more is noticed, and no news.
+    """
     file = home.folder / NOTICED
     with file_lock(file.with_suffix(".lock")):  # the run and `plumbline up` may look at the same moment
-        champion = Registry.open(home, model).champion()
+        found = Registry.open(home, model).aliased(alias)
         before = _noticed(file)
-        now = champion.version if champion else None
-        if before.get(model) == now:
+        now = found.version if found else None
+        if before.get(key) == now:
             return
-        write_whole(file, json.dumps({**before, model: now}) + "\n")
-    notify(home, webhook, CHAMPION_CHANGED, f"plumbline.model.{model}",
-           {"model": model, "version": now, "before": before.get(model)})
+        write_whole(file, json.dumps({**before, key: now}) + "\n")
+    if now is not None or alias == CHAMPION:
+        notify(home, webhook, event, f"plumbline.model.{model}",
+               {"model": model, "version": now, "before": before.get(key)})
 
 
 def _noticed(file: Path) -> dict[str, int | None]:
-    """Return the champions that were announced last, by model; empty if the file is lost or damaged."""
+    """Return the versions that were announced last, by model; empty if the file is lost or damaged."""
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -18,3 +18,26 @@ def test_what_is_done_differently_for_a_base_model_is_said_and_what_was_not_meas
         "base model: The date is fixed.",
         "SFT: the system message of 4 demonstrations stands before the first user's text"]
     assert results(tmp_path / "none", record) == []
+
+
+def promotion_of(folder: Path, **decision: object) -> list[str]:
+    """What is printed of a decision."""
+    (folder / "reports/promote").mkdir(parents=True, exist_ok=True)
+    (folder / "reports/promote/decision.json").write_text(json.dumps({"version": 4, **decision}))
+    ran = Outcome(status="ran", reason="", seconds=1.0)
+    return results(folder, RunRecord.model_construct(stages={"promote": ran}))
+
+
+def test_each_rule_of_promotion_is_printed(tmp_path: Path) -> None:
+    rule = {"rule": "KL to SFT", "required": "at most 10 nats", "measured": "12.50 nats", "verdict": "failed"}
+    reasons = ["KL to SFT 12.50 nats; required is at most 10 nats", "there was no champion to compare with"]
+    assert promotion_of(tmp_path, promoted=False, reasons=reasons, rules=[rule]) == [
+        "promotion: version 4 stays challenger: there was no champion to compare with",
+        "  failed: KL to SFT 12.50 nats (required: at most 10 nats)"]
+    assert promotion_of(tmp_path, promoted=False, awaiting=True, reasons=[], rules=[]) == [
+        "promotion: version 4 awaits your word (`plumbline promote 4`)"]
+
+
+def test_a_decision_of_before_there_were_rules_is_printed(tmp_path: Path) -> None:
+    assert promotion_of(tmp_path, promoted=True, reasons=["it won", "twice"]) == [
+        "promotion: version 4 became champion: it won; twice"]

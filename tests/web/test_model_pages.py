@@ -183,6 +183,46 @@ def test_a_champion_that_changed_meanwhile_is_not_overruled(owner: TestClient, o
     assert champion(owner) == number
 
 
+def deciding(client: TestClient, tmp_path: Path, *aliases: str, **decision: object) -> None:
+    """Fill the history with one version whose run left this decision."""
+    folder = workspace(tmp_path / "run", {"dvc.yaml": (CHECKOUT / "dvc.yaml").read_text(),
+                                          "reports/promote/decision.json": json.dumps(decision)})
+    made = run(folder=folder, steps={"promote": replace(step("promote"), mlflow_run=None)})
+    fill(site_behind(client).history, [made], [version(1, made, *aliases)])
+
+
+def test_each_rule_of_promotion_is_shown(empty: Home, tmp_path: Path) -> None:
+    client = visit(empty)
+    rules = [{"rule": "KL to SFT", "required": "at most 10 nats a response", "measured": "12.50 nats",
+              "verdict": "failed"},
+             {"rule": "judge", "required": "another", "measured": "not measured", "verdict": "not measured"}]
+    deciding(client, tmp_path, "challenger", promoted=False, rules=rules,
+             reasons=["KL to SFT 12.50 nats; required is at most 10", "there was no champion to compare with"])
+    for path in ("/models/1", f"/runs/{run().id}"):
+        page = client.get(path).text
+        assert "at most 10 nats a response" in page and "12.50 nats" in page and "badge-failed" in page
+        assert "not promoted" in page and "there was no champion" in page
+        assert "required is at most 10" not in page  # the table says it
+
+
+def test_a_decision_of_before_there_were_rules_is_shown(empty: Home, tmp_path: Path) -> None:
+    client = visit(empty)
+    deciding(client, tmp_path, "champion", promoted=True, reasons=["win rate against SFT 0.8: lower end above 0.5"])
+    for path in ("/models/1", f"/runs/{run().id}"):
+        page = client.get(path).text
+        assert "badge-promoted" in page and "lower end above 0.5" in page and ">Measured</th>" not in page
+
+
+def test_a_version_that_awaits_approval_says_so_here_and_at_home(empty: Home, tmp_path: Path) -> None:
+    client = visit(empty)
+    deciding(client, tmp_path, "awaiting", "challenger", promoted=False, awaiting=True, reasons=[], rules=[])
+    page = client.get("/models/1").text
+    assert "waits for a person" in page and 'href="/models/1/promote">Approve</a>' in page
+    assert "badge-awaiting" in page
+    assert "waits for a person" in client.get("/").text
+    assert client.get("/models/awaiting").headers["location"] == "/models/1"
+
+
 def test_without_a_reason_or_a_name_nothing_happens(owner: TestClient) -> None:
     before, number = champion(owner), other(owner)
     for fields in ({"reason": " ", "by": "Ada"}, {"reason": "good", "by": ""}, {"reason": "x" * 3000, "by": "Ada"}):
@@ -206,15 +246,18 @@ def test_hostile_texts_are_inert(empty: Home, tmp_path: Path, text: str) -> None
     table = f"| {text} | b |\n|---|---|\n| {text} | {text} |"
     report = f"# {text}\n\n{text}\n\n{table}\n\n- {text}\n\n**{text}**\n\n{lines}\n"
     curve = json.dumps({"what": text, "step": 1, "loss": 1.0, text: 2.0}) + "\n"
+    rule = dict.fromkeys(("rule", "required", "measured", "verdict"), text)
+    decision = json.dumps({"promoted": False, "reasons": [text, "one"], "rules": [rule, text, {"rule": text}]})
     folder = workspace(tmp_path / "run", {
         "dvc.yaml": (CHECKOUT / "dvc.yaml").read_text(), "models/policy/curves.jsonl": curve,
-        "models/sft/curves.jsonl": curve, "reports/reward/report/report.md": report,
+        "models/sft/curves.jsonl": curve, "reports/promote/decision.json": decision,
+        "reports/reward/report/report.md": report,
         "reports/reward/report/worst.md": report, "reports/preference/report/report.md": report})
     write_samples(folder / "reports/preference/report/samples.jsonl", [
         Sample((Message("user", text),), {"policy": SampleAnswer(text, False, {"reward": 1.0}),
                                           text: SampleAnswer(text, True, {})}, {text: 0.0})])
     steps = {name: replace(step(name), mlflow_run=None)
-             for name in ("sft", "ppo", "reward_eval", "preference_eval")}
+             for name in ("sft", "ppo", "reward_eval", "preference_eval", "promote")}
     made = run(folder=folder, steps=steps, git_commit=text)
     fill(site_behind(client).history, [made], [replace(version(1, made, "champion", text), md5=text),
                                                version(2, run(text[:50]), "previous")],

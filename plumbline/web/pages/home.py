@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 
 from plumbline.history.history import History, RegisteredVersion, Run
 from plumbline.project.home import Home
-from plumbline.tracking.registry import CHALLENGER
+from plumbline.tracking.registry import AWAITING, CHALLENGER
 from plumbline.web.security import SIGN_IN
 from plumbline.web.site import site_of
 from plumbline.web.updates import look_up_due
@@ -38,6 +38,7 @@ def home_page(request: Request, reload: bool = True) -> HTMLResponse:
     changed = SinceChampion(site.home, champion.run) if champion and champion.run else None
     running = [run for run in history.runs.values() if run.status == "running"]
     return site.page("home.html", champion=champion, challenger=challenger_of(history, champion),
+                     awaiting=history.version(AWAITING),
                      running=[(run, stage_progress(run)) for run in running], reload=reload and bool(running),
                      latest=list(history.runs.values())[:LATEST], total=len(history.runs),
                      win_rates=win_rates, due=site.freshness.due or look_up_due(site.home),

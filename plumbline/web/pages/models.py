@@ -22,6 +22,7 @@ from plumbline.web.security import form_of
 from plumbline.web.site import NotFound, Site, site_of, url
 from plumbline.web.views.home import champion_of, trends, win_rates
 from plumbline.web.views.lineage import figure_of, name_of
+from plumbline.web.views.run import decision_of
 
 SECTION = "Models"
 PAGE, SAMPLES_A_PAGE = 50, 10
@@ -122,6 +123,7 @@ def model(request: Request, name: str, view: str = "about", at: int = 0, done: s
     context: dict[str, object] = {}
     if view == "about":
         context = _about(site.history, found.version)
+        context["decision"] = decision_of(reports, found.run) if found.run else None
     elif found.run is not None and view == "curves":
         context["stages"] = {label: [_drawn(curve) for curve in _ordered(reports.curves(found.run, stage))]
                              for stage, label in TRAINED.items()}
@@ -145,7 +147,7 @@ def find_version(history: History, name: str) -> RegisteredVersion:
     found = history.version(name)
     if found is None:
         raise NotFound(f"There is no version {name!r:.60} of the policy: expected its number, or champion, "
-                       "challenger or previous. The page Models lists them all.")
+                       "challenger, previous or awaiting. The page Models lists them all.")
     return found
 
 

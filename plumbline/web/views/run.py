@@ -38,11 +38,37 @@ class FigureChange:
 
 
 @dataclass(frozen=True)
+class RuleVerdict:
+    """What one rule of promotion said, in words."""
+
+    rule: str
+    required: str
+    measured: str
+    verdict: str
+    """`passed`, `failed` or `not measured`."""
+
+
+@dataclass(frozen=True)
 class GateVerdict:
     """What a gate said, or the promotion."""
 
     passed: bool
     reasons: tuple[str, ...]
+    rules: tuple[RuleVerdict, ...] = ()
+    """The rules of a promotion; none for a gate, and for a run of before there were any."""
+    awaiting: bool = False
+    """True if the policy passed and a person was to approve it."""
+
+    @property
+    def word(self) -> str:
+        """Return the decision of a promotion in one or two words."""
+        return "promoted" if self.passed else "awaiting" if self.awaiting else "not promoted"
+
+    @property
+    def remarks(self) -> list[str]:
+        """Return the reasons that are no rule's."""
+        return [reason for reason in self.reasons
+                if not any(reason.startswith(one.rule) for one in self.rules)]
 
 
 def took(run: Run) -> float | None:
@@ -166,4 +192,14 @@ def _verdict(reports: Reports, run: Run, stage: str, file: str, key: str) -> Gat
     if not isinstance(values, dict):  # the file is gone; MLflow has the figure
         return GateVerdict(bool(step.metrics[key]), ()) if key in step.metrics else None
     reasons = values.get("reasons")
-    return GateVerdict(values.get(key) is True, tuple(map(str, reasons)) if isinstance(reasons, list) else ())
+    said = tuple(map(str, reasons)) if isinstance(reasons, list) else ()
+    return GateVerdict(values.get(key) is True, said, _rules(values.get("rules")),
+                       values.get("awaiting") is True)
+
+
+def _rules(listed: object) -> tuple[RuleVerdict, ...]:
+    """Return the rules that decision.json lists; those that are damaged are left out."""
+    fields = ("rule", "required", "measured", "verdict")
+    rules = listed if isinstance(listed, list) else []
+    whole = [one for one in rules if isinstance(one, dict) and one.keys() >= set(fields)]
+    return tuple(RuleVerdict(*(str(one[field]) for field in fields)) for one in whole)

@@ -1,0 +1,47 @@
+"""What is announced of the registry: another champion, and a version that awaits a person's approval, each once."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from plumbline.project.home import Home
+from plumbline.runs import announce
+from plumbline.runs.announce import champion_changed
+from plumbline.tracking.recording import Recording
+from plumbline.tracking.registry import Registry
+
+Told = list[tuple[str, object, object]]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """The events that were sent, with the version now and the one before."""
+    found: Told = []
+
+    def note(_home: Home, _webhook: str | None, event: str, _resource: str, payload: Mapping[str, object]) -> None:
+        found.append((event, payload["version"], payload["before"]))
+
+    monkeypatch.setattr(announce, "notify", note)
+    return found
+
+
+def test_each_is_announced_once(recording_home: Home, told: Told) -> None:
+    registry = Registry.open(recording_home, "policy")
+    for md5 in ("a.dir", "b.dir"):
+        run = Recording(recording_home, "ppo", {})
+        registry.register(md5, run.model("policy", {"dvc.md5": md5}), run.run_id, None, {})
+    recording_home.artifacts.mkdir(parents=True, exist_ok=True)
+
+    registry.make_champion(1, "better", "run 1")
+    registry.make_awaiting(2, "better", "run 2")
+    champion_changed(recording_home, "policy", None)
+    champion_changed(recording_home, "policy", None)
+    assert told == [("plumbline.champion.changed", 1, None), ("plumbline.approval.awaited", 2, None)]
+
+    registry.make_champion(2, "read it", "Ada")  # nothing awaits now, which is no news of its own
+    champion_changed(recording_home, "policy", None)
+    assert told[2:] == [("plumbline.champion.changed", 2, 1)]
+
+    registry.make_awaiting(1, "better after all", "run 3")
+    champion_changed(recording_home, "policy", None)
+    assert told[3:] == [("plumbline.approval.awaited", 1, None)]
