@@ -26,6 +26,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Precision = Literal["fp32", "bf16"]
 ProbeName = Literal["empty", "repeated", "padded", "cut", "echo", "other", "refusal", "flattery", "trigger"]
+RENAMED = {
+    "ppo.missing_stop_reward": "`ppo.missing_stop_deviations`: standard deviations below the SFT policy's "
+                               "mean reward, such as 2.0"}
+"""What became of parameters that older files have."""
 CRON_FIELDS = 5
 """With six, Prefect would read the last as seconds. Prefect checks what the fields hold:
 retraining/clock.py."""
@@ -230,13 +234,15 @@ class PpoParams(VersionedBlock):
     clip: Positive
     """Range in which the probability ratio may move (epsilon)."""
     value_clip: Positive
-    """Range in which a value may move away from its value at sampling time."""
+    """Range in which a value may move away from its value at sampling time, in standard deviations of the SFT
+    policy's rewards."""
     gamma: Fraction
     """Discount a token."""
     gae_lambda: Fraction
     """Lambda of generalised advantage estimation."""
     kl_coef: NotNegative
-    """Weight of the KL penalty (beta); the starting value when `kl_target` is set."""
+    """Weight of the KL penalty (beta), in standard deviations of the SFT policy's rewards a nat; the starting
+    value when `kl_target` is set."""
     kl_target: Positive | None
     """Mean KL a response, in nats, that the adaptive controller steers to; null keeps `kl_coef` fixed."""
     kl_horizon: Count
@@ -247,9 +253,9 @@ class PpoParams(VersionedBlock):
     """Longest prompt in tokens; longer ones are left out and counted."""
     max_response: Count
     """Longest response in tokens."""
-    missing_stop_reward: Finite
-    """Reward of a response that did not stop by itself within `max_response`, in place of the reward
-    model's."""
+    missing_stop_deviations: NotNegative
+    """A response that did not stop by itself within `max_response` gets, in place of the reward model's
+    reward, so many standard deviations below the SFT policy's mean."""
     max_grad_norm: Positive
     """Gradient norm at which policy and value gradients are clipped."""
     precision: Precision
@@ -427,7 +433,9 @@ def _lay_over(
 
 
 def _closest(dotted: str) -> str:
-    """Return a sentence with the closest key that exists, or with all blocks."""
+    """Return a sentence with what the key became, the closest one that exists, or all blocks."""
+    if dotted in RENAMED:
+        return f" It has become {RENAMED[dotted]}."
     match = difflib.get_close_matches(dotted, list(keys()), n=1, cutoff=0.5)
     known = f" Known blocks: {', '.join(Params.model_fields)}."
     return f" The closest that exists is `{match[0]}`." if match else known

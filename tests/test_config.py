@@ -31,13 +31,14 @@ def test_settings_lie_over_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("setting", "words"), [
     ("ppo.kl_coeff=0.1", "closest that exists is `ppo.kl_coef`"),
+    ("ppo.missing_stop_reward=-1", "It has become `ppo.missing_stop_deviations`"),
     ("pppo.clip=0.1", "closest that exists is `ppo`"),
     ("ppo=1", "is a block of parameters"),
     ("ppo.updates=many", "`ppo.updates` is 'many', but must be"),
     ("ppo.updates=0", "`ppo.updates` is 0, but must be greater than or equal to 1"),
     ("ppo.updates=1.5", "`ppo.updates` is 1.5"),
     ("ppo.learning_rate=.inf", "`ppo.learning_rate` is inf, but must be a finite number"),
-    ("ppo.missing_stop_reward=.nan", "`ppo.missing_stop_reward` is nan, but must be a finite number"),
+    ("ppo.missing_stop_deviations=.nan", "`ppo.missing_stop_deviations` is nan, but must be a finite number"),
     ("ppo.precision=fp8", "'fp32' or 'bf16'"),
     ("snapshot.sources=[]", "`snapshot.sources`"),
     ("ppo.clip", "KEY=VALUE"),

@@ -10,7 +10,7 @@ et al. 2022). Policy and value are separate models; the value model starts as th
     values     = value model, just before each token                      rollout.py   response_values
     score      = reward model, at the last token                          rollout.py   roll_out
     kl         = old - ref                                                rollout.py   roll_out
-    rewards    = -beta * kl at each token, + score at the last one        ppo_math.py  token_rewards
+    rewards    = -beta * std * kl at each token, + score at the last one  ppo_math.py  token_rewards
     A, returns = GAE(rewards, values)                                     ppo_math.py  advantages_and_returns
     A          = whiten(A)                                                ppo_math.py  whiten
     for each epoch, for each random minibatch of the responses:           _learn
@@ -24,7 +24,9 @@ et al. 2022). Policy and value are separate models; the value model starts as th
 
 Departures from the textbook: rewards are neither whitened nor clipped, because the reward model is centred; a
 response that does not stop gets a fixed reward instead of the model's; dropout is off everywhere, so that the
-ratio is exactly 1 before the first step.
+ratio is exactly 1 before the first step. A reward has no unit of its own, so beta, the range of a value and
+the reward of a response that does not stop are given in standard deviations of the SFT policy's rewards
+(`RewardModel.std`).
 
     python -m tasks.ppo          # in a workspace, after sft and reward_model
 """
@@ -131,9 +133,9 @@ def train_ppo(
                            temperature=params.temperature, generator=learner.generator)
         rollout = roll_out(
             batch, responses, policy.model, reference, value, reward, temperature=params.temperature,
-            missing_stop_reward=params.missing_stop_reward, precision=params.precision,
+            missing_stop_deviations=params.missing_stop_deviations, precision=params.precision,
             micro_batch_size=params.micro_batch_size)
-        metrics = _learn(learner, rollout, params)
+        metrics = _learn(learner, rollout, params, reward.std)
 
         learner.update += 1
         history.append(metrics)
@@ -170,8 +172,11 @@ def average(history: Sequence[Metrics]) -> Metrics:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def _learn(learner: Learner, rollout: Rollout, params: PpoParams) -> Metrics:
-    """Update policy, value and KL weight from one batch of experience. Returns the update's metrics."""
+def _learn(learner: Learner, rollout: Rollout, params: PpoParams, std: float) -> Metrics:
+    """Update policy, value and KL weight from one batch of experience. Returns the update's metrics.
+
+    `std` is the standard deviation of the SFT policy's rewards.
+    """
     mask_BR = rollout.sequences.mask_BR
     kl = float(rollout.kl_BR.sum(1).mean())
     if kl < -1.0:
@@ -181,7 +186,7 @@ def _learn(learner: Learner, rollout: Rollout, params: PpoParams) -> Metrics:
                         "sampling?")
 
     # The targets of learning stay fixed for all epochs over this batch.
-    rewards_BR = ppo_math.token_rewards(rollout.score_B, rollout.kl_BR, mask_BR, learner.kl.coef)
+    rewards_BR = ppo_math.token_rewards(rollout.score_B, rollout.kl_BR, mask_BR, learner.kl.coef * std)
     advantages_BR, returns_BR = ppo_math.advantages_and_returns(
         rewards_BR, rollout.values_BR, mask_BR, params.gamma, params.gae_lambda)
     advantages_BR = ppo_math.whiten(advantages_BR, mask_BR)
@@ -190,11 +195,11 @@ def _learn(learner: Learner, rollout: Rollout, params: PpoParams) -> Metrics:
     for _ in range(params.epochs):
         order = torch.randperm(len(mask_BR), generator=learner.generator).to(mask_BR.device)
         for minibatch in order.tensor_split(params.minibatches):
-            _step(learner, rollout, advantages_BR, returns_BR, minibatch, params, sums)
+            _step(learner, rollout, advantages_BR, returns_BR, minibatch, params, std, sums)
 
     steps = params.epochs * params.minibatches
     metrics = {name: sums[name] / sums["tokens"] for name in TOKEN_MEANS}
-    metrics |= _describe(rollout, returns_BR) | {"kl": kl, "kl_coef": learner.kl.coef}
+    metrics |= _describe(rollout, rewards_BR, params.gamma) | {"kl": kl, "kl_coef": learner.kl.coef}
     metrics |= {name: sums[name] / steps for name in ("policy_grad_norm", "value_grad_norm")}
     learner.kl.update(kl, len(mask_BR))
     return metrics
@@ -202,7 +207,7 @@ def _learn(learner: Learner, rollout: Rollout, params: PpoParams) -> Metrics:
 
 def _step(
     learner: Learner, rollout: Rollout, advantages_BR: torch.Tensor, returns_BR: torch.Tensor,
-    minibatch: torch.Tensor, params: PpoParams, sums: dict[str, float],
+    minibatch: torch.Tensor, params: PpoParams, std: float, sums: dict[str, float],
 ) -> None:
     """Make one optimizer step of policy and value, on the rows `minibatch` of the batch. Adds its figures to
     `sums`.
@@ -224,7 +229,7 @@ def _step(
         (policy.loss / tokens).backward()
 
         values_BR = response_values(learner.value, sequences, params.precision)
-        value = ppo_math.value_loss(values_BR, old_values_BR, return_BR, mask_BR, params.value_clip)
+        value = ppo_math.value_loss(values_BR, old_values_BR, return_BR, mask_BR, params.value_clip * std)
         (value / tokens).backward()
 
         totals = (policy.loss, value, policy.clipped, policy.approx_kl, policy.ratio, mask_BR.sum())
@@ -239,8 +244,11 @@ def _step(
         optimizer.zero_grad()
 
 
-def _describe(rollout: Rollout, returns_BR: torch.Tensor) -> Metrics:
-    """Return means over the responses of this batch, and how well the values explain their returns."""
+def _describe(rollout: Rollout, rewards_BR: torch.Tensor, gamma: float) -> Metrics:
+    """Return means over the responses of this batch, and how well the values explain their returns.
+
+    `reward` is over all responses, and `score`, the reward model's own, over those that stopped.
+    """
     mask_BR = rollout.sequences.mask_BR
     metrics = {
         "reward": float(rollout.score_B.mean()),
@@ -249,7 +257,9 @@ def _describe(rollout: Rollout, returns_BR: torch.Tensor) -> Metrics:
         "length": float(mask_BR.sum(1).float().mean()),
         "stopped": float(rollout.stopped_B.float().mean()),
     }
-    explained = ppo_math.explained_variance(rollout.values_BR, returns_BR, mask_BR)
+    if bool(rollout.stopped_B.any()):
+        metrics["score"] = float(rollout.score_B[rollout.stopped_B].mean())
+    explained = ppo_math.explained_variance(rollout.values_BR, rewards_BR, mask_BR, gamma)
     if explained is not None:
         metrics["explained_variance"] = explained
     return metrics

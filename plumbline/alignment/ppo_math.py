@@ -36,10 +36,12 @@ def token_rewards(
 ) -> torch.Tensor:
     """Return the reward [B, R] of each token: -kl_coef * kl, plus the score at the last real token.
 
-    Ziegler et al. 2019, arXiv 1909.08593, equation 2.
+    Ziegler et al. 2019, arXiv 1909.08593, equation 2. Each response has a token, were it only the one that
+    ends it.
     """
     rewards_BR = -kl_coef * kl_BR * mask_BR
     last_B = mask_BR.sum(1) - 1
+    assert bool((last_B >= 0).all()), "a response without any token has no place for its score"
     rewards_BR[torch.arange(len(score_B)), last_B.long()] += score_B
     return rewards_BR
 
@@ -51,7 +53,7 @@ def advantages_and_returns(
 
     delta_t = r_t + gamma * V_(t+1) - V_t, and A_t = delta_t + gamma * lambda * A_(t+1) (Schulman et al. 2016,
     arXiv 1506.02438, equation 16). V is 0 after the last real token: the response ends there. A response that
-    was cut needs no bootstrap either, because it got a reward of its own for that (`missing_stop_reward`).
+    was cut needs no bootstrap either, because it got a reward of its own (`missing_stop_deviations`).
     """
     mask_BR = mask_BR.to(values_BR.dtype)
     values_BR = values_BR * mask_BR
@@ -130,13 +132,16 @@ class KLController:
 
 
 def explained_variance(
-    values_BR: torch.Tensor, returns_BR: torch.Tensor, mask_BR: torch.Tensor
+    values_BR: torch.Tensor, rewards_BR: torch.Tensor, mask_BR: torch.Tensor, gamma: float
 ) -> float | None:
-    """Return the share of the returns' variance that the values explain.
+    """Return the share of the variance of the Monte Carlo returns that the values explain.
 
-    1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant. None if all returns
-    are the same.
+    1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant. The returns that the
+    value model learns from would not do, because they contain its own values. None if all returns are the
+    same.
     """
+    # Without values, and with lambda 1, a return is the discounted sum of the rewards still to come.
+    _, returns_BR = advantages_and_returns(rewards_BR, torch.zeros_like(values_BR), mask_BR, gamma, 1.0)
     returns, values = returns_BR[mask_BR.bool()], values_BR[mask_BR.bool()]
     variance = returns.var(correction=0)
     if variance == 0:

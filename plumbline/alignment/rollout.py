@@ -103,11 +103,11 @@ def roll_out(
     reward: RewardModel,
     *,
     temperature: float,
-    missing_stop_reward: float,
+    missing_stop_deviations: float,
     precision: str,
     micro_batch_size: int,
 ) -> Rollout:
-    """Score sampled responses with all models; one that did not stop gets `missing_stop_reward`."""
+    """Score sampled responses with all models; see `RewardModel.score_sampled` for one that did not stop."""
     sequences = join(prompts, responses, policy.device)
     empty_BR = torch.zeros(sequences.mask_BR.shape, device=policy.device)
     old_BR, reference_BR, values_BR = empty_BR, empty_BR.clone(), empty_BR.clone()
@@ -119,10 +119,9 @@ def roll_out(
         reference_BR[rows, :width] = response_log_probs(reference, part, temperature, precision)
         values_BR[rows, :width] = response_values(value, part, precision)
 
-    conversations = [prompt + response.ids for prompt, response in zip(prompts, responses, strict=True)]
-    scores_B = torch.tensor(reward.score_ids(conversations), device=policy.device)
+    scores = reward.score_sampled(prompts, responses, missing_stop_deviations)
+    score_B = torch.tensor(scores, device=policy.device)
     stopped_B = torch.tensor([response.stopped for response in responses], device=policy.device)
-    score_B = torch.where(stopped_B, scores_B, torch.tensor(missing_stop_reward, device=policy.device))
     return Rollout(sequences, old_BR, old_BR - reference_BR, values_BR, score_B, stopped_B)
 
 

@@ -19,11 +19,17 @@ class Scripted:
     """In place of a reward model: the share of `wanted` among the tokens, and a record of what it was asked."""
 
     wanted: int
+    std: float = 1.0
     asked: list[list[int]] = field(default_factory=list)
 
-    def score_ids(self, rows):
+    def score_sampled(self, prompts, responses, missing_stop_deviations):
+        rows = [p + response.ids for p, response in zip(prompts, responses, strict=True)]
         self.asked += rows
-        return [row.count(self.wanted) / 3 for row in rows]
+        return [self.score(row) if response.stopped else -missing_stop_deviations * self.std
+                for row, response in zip(rows, responses, strict=True)]
+
+    def score(self, row):
+        return row.count(self.wanted) / 3
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +65,25 @@ class ByHand:
     """One PPO update in float64, one response at a time, from nothing but the ids that were scored."""
 
     def __init__(self, policy, reference, value, reward, params, prompts, stop):
-        self.params, self.policy = params, deepcopy(policy).double()
+        self.params, self.policy, self.std = params, deepcopy(policy).double(), reward.std
         self.value, value_offset = deepcopy(value).double(), value.config.reward_offset
         starts = sorted(prompts, key=len, reverse=True)
         self.rows = [(row, next(len(p) for p in starts if row[:len(p)] == p)) for row in reward.asked]
-        scores = reward.score_ids([row for row, _ in self.rows])
-        self.scores = [score if row[-1] == stop else params.missing_stop_reward
-                       for score, (row, _) in zip(scores, self.rows, strict=True)]
+        self.finished = [reward.score(row) for row, _ in self.rows if row[-1] == stop]
+        self.scores = [reward.score(row) if row[-1] == stop else -params.missing_stop_deviations * reward.std
+                       for row, _ in self.rows]
         self.advantages, self.returns, self.log_probs, self.kls, self.values = [], [], [], [], []
+        self.monte_carlo = []
         for (row, start), score in zip(self.rows, self.scores, strict=True):
             with torch.no_grad():
                 ours, theirs = self.log_probs_of(self.policy, row, start), self.log_probs_of(
                     deepcopy(reference).double(), row, start)
                 values = self.values_of(row, start) - value_offset
             kl, n = ours - theirs, len(row) - start
-            rewards = [-params.kl_coef * float(k) for k in kl]
+            rewards = [-params.kl_coef * reward.std * float(k) for k in kl]
             rewards[-1] += score
+            self.monte_carlo.append(torch.tensor([sum(params.gamma ** k * r for k, r in enumerate(rewards[t:]))
+                                                  for t in range(n)]))
             deltas = [rewards[t] + params.gamma * (float(values[t + 1]) if t + 1 < n else 0.0) - float(values[t])
                       for t in range(n)]
             advantage = [sum((params.gamma * params.gae_lambda) ** k * d for k, d in enumerate(deltas[t:]))
@@ -90,9 +99,10 @@ class ByHand:
         log_probs = (model(torch.tensor([row])).logits[0] / self.params.temperature).log_softmax(-1)
         return torch.stack([log_probs[t - 1, row[t]] for t in range(start, len(row))])
 
-    def values_of(self, row, start):
-        hidden = self.value.base_model(torch.tensor([row])).last_hidden_state[0]
-        return (hidden @ self.value.score.weight[0])[start - 1:-1]
+    def values_of(self, row, start, model=None):
+        model = model or self.value
+        hidden = model.base_model(torch.tensor([row])).last_hidden_state[0]
+        return (hidden @ model.score.weight[0])[start - 1:-1]
 
     def policy_gradient(self):
         """At ratio 1 the clipped objective has the gradient of the plain policy gradient."""
@@ -109,12 +119,26 @@ class ByHand:
         return float(loss.detach()), torch.cat([g.flatten() for g in torch.autograd.grad(
             loss, list(self.value.parameters()), materialize_grads=True)])
 
+    def later_value_gradient(self, model):
+        """Of a value model that has moved on: half the larger of two squared errors, of the new value and of the same
+        held within `value_clip` deviations of the one at sampling time."""
+        model, reach = deepcopy(model).double(), self.params.value_clip * self.std
+        loss = torch.zeros((), dtype=torch.float64)
+        for old, returns, (row, start) in zip(self.values, self.returns, self.rows, strict=True):
+            new = self.values_of(row, start, model) - self.offset
+            for v, o, r in zip(new, old, returns, strict=True):
+                near = min(max(v, o - reach), o + reach)
+                loss = loss + 0.5 * max((v - r) ** 2, (near - r) ** 2)
+        loss = loss / sum(map(len, self.returns))
+        return torch.cat([g.flatten() for g in torch.autograd.grad(
+            loss, list(model.parameters()), materialize_grads=True)])
+
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_an_update_is_that_of_a_float64_loop(train, taught_lm, random_lm, reward_folder, temperature):
+def test_an_update_is_that_of_a_float64_loop(train, taught_lm, random_lm, reward_folder, red, temperature):
     changed = {"updates": 1, "temperature": temperature, "gamma": 0.97, "kl_coef": 0.2, "max_response": 3}
     with Steps() as steps:
-        _, _, (metrics,), reward, _ = train(reference=random_lm.model, **changed)
+        _, _, (metrics,), reward, _ = train(reference=random_lm.model, reward=Scripted(red, std=1.7), **changed)
     tokenizer = taught_lm.tokenizer
     hand = ByHand(taught_lm.model, random_lm.model, value_model(reward_folder), reward, ppo_params(**changed),
                   [encode_prompt(tokenizer, p) for p in PROMPTS], stop_token(tokenizer))
@@ -123,16 +147,33 @@ def test_an_update_is_that_of_a_float64_loop(train, taught_lm, random_lm, reward
     assert torch.allclose(steps.gradients[0].double(), hand.policy_gradient(), atol=1e-4)
     value_loss, value_gradient = hand.value_gradient()
     assert torch.allclose(steps.gradients[1].double(), value_gradient, atol=1e-4)
-    every = {name: torch.cat(getattr(hand, name)) for name in ("log_probs", "returns", "values")}
-    error = every["returns"] - every["values"]
+    every = {name: torch.cat(getattr(hand, name)) for name in ("log_probs", "monte_carlo", "values")}
+    error = every["monte_carlo"] - every["values"]
     expected = {
         "kl": sum(float(kl.sum()) for kl in hand.kls) / 6, "kl_coef": 0.2, "value_loss": value_loss,
-        "reward": sum(hand.scores) / 6, "entropy": -float(every["log_probs"].mean()), "stopped": sum(stopped) / 6,
+        "reward": sum(hand.scores) / 6, "score": sum(hand.finished) / len(hand.finished),
+        "entropy": -float(every["log_probs"].mean()), "stopped": sum(stopped) / 6,
         "length": sum(len(kl) for kl in hand.kls) / 6, "ratio": 1.0, "approx_kl": 0.0, "clip_fraction": 0.0,
         "policy_loss": 0.0, "policy_grad_norm": float(steps.gradients[0].norm()),
         "value_grad_norm": float(steps.gradients[1].norm()),
-        "explained_variance": float(1 - error.var(correction=0) / every["returns"].var(correction=0))}
+        "explained_variance": float(1 - error.var(correction=0) / every["monte_carlo"].var(correction=0))}
     assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_the_second_step_of_an_update_clips_the_values_around_those_of_sampling_time(
+        train, taught_lm, reward_folder, red):
+    """At the first step nothing is clipped, around whatever the loss would clip."""
+    changed = {"updates": 1, "minibatches": 1, "value_clip": 0.13, "value_learning_rate": 1e-3, "max_response": 3}
+    moved = train(reward=Scripted(red, std=1.7), epochs=1, **changed)[1]
+    with Steps() as steps:
+        reward = train(reward=Scripted(red, std=1.7), epochs=2, **changed)[3]
+    hand = ByHand(taught_lm.model, taught_lm.model, value_model(reward_folder), reward, ppo_params(**changed),
+                  [encode_prompt(taught_lm.tokenizer, p) for p in PROMPTS], stop_token(taught_lm.tokenizer))
+    new = torch.cat([hand.values_of(row, start, deepcopy(moved).double()) for row, start in hand.rows]) - hand.offset
+    moves = (new - torch.cat(hand.values)).abs()
+    far = moves > 0.13 * 1.7
+    assert far.any() and not far.all(), f"{moves}: the clip holds some values and not others"
+    assert torch.allclose(steps.gradients[3].double(), hand.later_value_gradient(moved), atol=1e-4)
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2])

@@ -152,9 +152,29 @@ def test_without_a_target_the_kl_weight_stays():
     assert controller.coef == 0.1
 
 
-def test_explained_variance_of_real_tokens():
-    returns, mask = padded([[1.0, 2.0, 3.0], [4.0]])
-    assert ppo_math.explained_variance(returns.clone(), returns, mask) == 1
-    assert ppo_math.explained_variance(torch.full_like(returns, 9.0), returns, mask) == pytest.approx(0, abs=1e-6)
-    assert ppo_math.explained_variance(-returns, returns, mask) == pytest.approx(-3)
-    assert ppo_math.explained_variance(returns, torch.ones_like(returns), mask) is None, "nothing to explain"
+@given(rows=episodes, gamma=share)
+@examples(60)
+def test_explained_variance_is_of_the_sums_of_rewards_to_come(rows, gamma):
+    """Against the returns that the value model learns from, values would explain themselves."""
+    (rewards, mask), (values, _) = (padded([[token[k] for token in row] for row in rows]) for k in range(2))
+    returns = [sum(gamma ** k * r for k, (r, _) in enumerate(row[t:])) for row in rows for t in range(len(row))]
+    returns = torch.tensor(returns, dtype=torch.float64)
+    errors = returns - torch.tensor([v for row in rows for _, v in row], dtype=torch.float64)
+    if returns.var(correction=0) > 1e-2:
+        expected = float(1 - errors.var(correction=0) / returns.var(correction=0))
+        assert ppo_math.explained_variance(values, rewards, mask, gamma) == pytest.approx(expected, rel=1e-2, abs=1e-2)
+
+
+def test_explained_variance_of_perfect_constant_and_opposite_values():
+    rewards, mask = padded([[0.0, 0.0, 3.0], [4.0]])
+    returns = torch.tensor([[3.0, 3.0, 3.0, GARBAGE, GARBAGE], [4.0, GARBAGE, GARBAGE, GARBAGE, GARBAGE]])
+    assert ppo_math.explained_variance(returns, rewards, mask, 1.0) == 1
+    assert ppo_math.explained_variance(torch.full_like(returns, 9.0), rewards, mask, 1.0) == pytest.approx(0, abs=1e-6)
+    assert ppo_math.explained_variance(-returns, rewards, mask, 1.0) == pytest.approx(-3)
+    assert ppo_math.explained_variance(returns, torch.zeros_like(rewards), mask, 1.0) is None, "nothing to explain"
+
+
+def test_a_response_without_any_token_is_refused():
+    """Its score would land in the last column, and would be dropped there without a word."""
+    with pytest.raises(AssertionError, match="without any token"):
+        ppo_math.token_rewards(torch.tensor([1.0, 2.0]), torch.zeros(2, 3), torch.tensor([[1, 1, 0], [0, 0, 0]]), 0.1)

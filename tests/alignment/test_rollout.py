@@ -30,6 +30,7 @@ def alone(model, prompt, response, temperature=1.0):
 @pytest.fixture
 def reward(taught_folder, tmp_path):
     reward = RewardModel.from_policy(taught_folder, 64, seed=0)
+    reward.model.config.reward_std = 2.0
     reward.save(tmp_path / "reward")
     return reward
 
@@ -39,7 +40,7 @@ def rolled(taught_lm, random_lm, reward, tmp_path):
     def run(precision="fp32", micro_batch_size=2, responses=RESPONSES, temperature=0.7):
         value = value_model(tmp_path / "reward")
         return roll_out(PROMPT_IDS, responses, taught_lm.model, random_lm.model, value, reward, temperature=temperature,
-                        missing_stop_reward=-7.0, precision=precision, micro_batch_size=micro_batch_size)
+                        missing_stop_deviations=3.5, precision=precision, micro_batch_size=micro_batch_size)
 
     return run
 
@@ -82,7 +83,7 @@ def test_the_kl_estimate_of_a_response_is_the_sum_over_its_tokens(taught_lm, ran
     assert found == pytest.approx(expected, abs=1e-3)
 
 
-def test_each_response_is_scored_up_to_its_stop_token_and_a_cut_one_gets_the_fixed_reward(rolled, reward):
+def test_each_response_is_scored_up_to_its_stop_token_and_a_cut_one_lies_below_the_mean(rolled, reward):
     scores = [reward.score_ids([prompt + response.ids])[0]
               for prompt, response in zip(PROMPT_IDS, RESPONSES, strict=True)]
     rollout = rolled()
