@@ -168,15 +168,23 @@ class RewardModelParams(VersionedBlock):
     epochs: Positive
     """Passes over the preferences."""
     batch_size: Count
-    """Comparisons an optimizer step."""
+    """Comparisons and rankings an optimizer step."""
     micro_batch_size: Count
-    """Comparisons a forward pass."""
+    """Comparisons a forward pass; a ranking of K responses is as many as K/2 of them."""
     learning_rate: Positive
     """Peak learning rate."""
     warmup: Fraction
     """Share of the steps over which the learning rate rises."""
     max_length: Count
-    """Longest prompt with response in tokens."""
+    """Longest prompt with response in tokens; pairs with a longer side are dropped and counted."""
+    ranking_loss: Literal["pairs", "plackett_luce"]
+    """Loss of a ranking: the mean over its pairs, or over the choices of the best among those that are left;
+    a ranking with ties is always learnt from its pairs, and a comparison is the same in both."""
+    margin_scale: NotNegative
+    """By how much, in units of reward, the preferred response of the strongest judgements must be ahead;
+    weaker ones in proportion to the share of their source's strengths that are smaller. 0 is no margin."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    """Probability with which each label of a pair is taken to be wrong."""
     precision: Precision
     """Arithmetic of the forward pass."""
     centering_samples: Count

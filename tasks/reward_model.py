@@ -19,15 +19,13 @@ def train_on(run: StageRun, split: "Split", seed: int) -> None:
     from plumbline.alignment.reward_training import centre, train_reward_model
     from plumbline.lm.base import LanguageModel
     from plumbline.preferences.prepare.reader import preferences, prompts
-    from plumbline.preferences.types import comparisons_of
 
     params = run.params.reward_model
     data = run.root / "data/prepared"
     sft_folder = run.root / "models/sft/model"
     reward = RewardModel.from_policy(sft_folder, params.max_length, seed)
-    train = [pair for row in preferences(data, split) for pair in comparisons_of(row)]
-    validation = [pair for row in preferences(data, "validation") for pair in comparisons_of(row)]
-    metrics = train_reward_model(reward, train, validation, params, seed, run.report)
+    metrics = train_reward_model(reward, preferences(data, split), preferences(data, "validation"), params,
+                                 seed, run.report)
     metrics |= centre(reward, LanguageModel.load(sft_folder), prompts(data, "train"), run.params.ppo,
                       params.centering_samples, seed)
     reward.save(run.folder / "model")

@@ -68,7 +68,7 @@ class RewardModel:
 
     @property
     def max_length(self) -> int:
-        """Return the longest prompt with response, in tokens; `encode` cuts longer ones."""
+        """Return the longest prompt with response that the model was trained on, in tokens."""
         return int(self.model.config.reward_max_length)
 
     @property
@@ -77,15 +77,13 @@ class RewardModel:
         record."""
         return float(getattr(self.model.config, "reward_std", 1.0))
 
+    def whole(self, prompt: Prompt, response: str) -> list[int]:
+        """Return the ids of a prompt with a finished response, however many."""
+        return encode_prompt(self.tokenizer, prompt) + encode_response(self.tokenizer, response)
+
     def encode(self, prompt: Prompt, response: str) -> list[int]:
-        """Return the ids, cut to `max_length`: the response's end goes first, and the stop token stays."""
-        prompt_ids = encode_prompt(self.tokenizer, prompt)
-        *body, stop = encode_response(self.tokenizer, response)
-        room = self.max_length - 1
-        if len(prompt_ids) >= room:
-            # A prompt that fills everything keeps its end, the part nearest to the response.
-            prompt_ids = prompt_ids[len(prompt_ids) - room // 2 :]
-        return [*prompt_ids, *body[: room - len(prompt_ids)], stop]
+        """Return the ids, cut at `max_length`: then without a stop token, as an answer that was cut."""
+        return self.whole(prompt, response)[: self.max_length]
 
     def score(
         self,
@@ -93,7 +91,10 @@ class RewardModel:
         batch_size: int = 64,
         report: Callable[[int, int], None] | None = None,
     ) -> list[float]:
-        """Return the reward of each (prompt, response); the SFT policy's mean is 0."""
+        """Return the reward of each (prompt, response); the SFT policy's mean is 0.
+
+        A conversation longer than `max_length` is read at its last token that fits, without a stop token.
+        """
         rows = [self.encode(prompt, response) for prompt, response in conversations]
         return self.score_ids(rows, batch_size, report)
 

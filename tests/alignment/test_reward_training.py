@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from plumbline.alignment import reward_training
 from plumbline.alignment.reward import RewardModel
 from plumbline.errors import UserError
-from plumbline.preferences.types import Comparison, Origin
+from plumbline.lm.chat import decode_response, stop_token
+from plumbline.preferences.types import Comparison, Origin, Ranking
 from testing.tiny_models import PROMPTS, Steps, reward_params, silent
 
 
@@ -115,20 +116,145 @@ def test_the_gradient_is_that_of_the_mean_over_comparisons(taught_folder):
     assert reports[0] == pytest.approx(expected, rel=1e-4)
 
 
-def test_pairs_made_identical_by_truncation_are_dropped_and_counted(taught_folder):
+def test_pairs_that_do_not_fit_or_are_the_same_are_dropped_and_counted_by_name(taught_folder):
+    """Nothing is cut: a stop token after half of an answer would teach that an answer may end there."""
     reward = RewardModel.from_policy(taught_folder, 40, 0)
-    long = "red green " * 30
-    cut = [Comparison(PROMPTS[0], (long + "blue", long + "black"), "A", Origin("test"))] * 3
-    metrics = train(reward, [*prefers_red(8), *cut], max_length=40)
-    assert (metrics["pairs"], metrics["dropped_identical"]) == (8, 3)
-    with pytest.raises(UserError, match=r"reward_model\.max_length = 40"):
-        train(reward, cut, max_length=40)
+    long = [Comparison(PROMPTS[0], ("red green " * 30, "red"), "A", Origin("test"))] * 3
+    same = [Comparison(PROMPTS[0], ("red", "red"), "A", Origin("test"))] * 2
+    metrics = train(reward, [*prefers_red(8), *long, *same], max_length=40)
+    assert (metrics["pairs"], metrics["dropped_too_long"], metrics["dropped_identical"]) == (8, 3, 2)
+    with pytest.raises(UserError, match=r"of 3 a side is longer than reward_model\.max_length = 40 tokens, and 2 have"):
+        train(reward, [*long, *same], max_length=40)
+
+
+def test_what_just_fits_is_learnt_from_with_its_stop_token(taught_folder):
+    reward = RewardModel.from_policy(taught_folder, 40, 0)
+    base = len(reward.whole(PROMPTS[0], ""))
+    fits, not_quite = (" red" * (40 - base + more) for more in (0, 1))
+    assert [len(reward.whole(PROMPTS[0], text)) for text in (fits, not_quite)] == [40, 41]
+    found = reward_training.encode(reward, [Comparison(PROMPTS[0], (text, "red"), "A", Origin("test"))
+                                            for text in (fits, not_quite)])
+    assert (len(found.elements), found.too_long, found.identical) == (1, 1, 0)
+    assert all(row[-1] == stop_token(reward.tokenizer) for row in found.elements[0].rows)
+
+
+def test_a_response_that_does_not_fit_leaves_its_ranking(taught_folder):
+    reward = RewardModel.from_policy(taught_folder, 40, 0)
+    ranking = Ranking(PROMPTS[0], ("red", "red green " * 30, "blue", "black", "red"), (2, 1, 3, 3, 5), Origin("test"))
+    found = reward_training.encode(reward, [ranking])
+    element, = found.elements
+    assert found.pairs == 5 and (found.too_long, found.identical) == (4, 1)
+    words = {place: decode_response(reward.tokenizer, row).split()[-1] for place, row in enumerate(element.rows)}
+    judged = {(words[pair.first], words[pair.second]): pair.first_wins for pair in element.pairs}
+    assert judged == {("red", "blue"): 1, ("red", "black"): 1, ("blue", "black"): 0.5, ("blue", "red"): 1,
+                      ("black", "red"): 1}
+
+
+RANKED = [Ranking(PROMPTS[1], ("red", "blue", "green red", "black"), (3, 1, 2, 4), Origin("test")),
+          Ranking(PROMPTS[2], ("red blue", "blue", "black"), (1, 2, 2), Origin("test")),
+          Ranking(PROMPTS[3], ("green", "blue red"), (2, 1), Origin("test"))]
+"""Four in order, three of which two are a tie, and a ranking of two."""
+
+
+def scores_in_float64(model, reward, prompt, responses):
+    """The head on the body's last hidden state, one unpadded row at a time, with its graph."""
+    return [model.base_model(torch.tensor([reward.whole(prompt, response)])).last_hidden_state[0, -1]
+            @ model.score.weight[0] for response in responses]
+
+
+def minus_log_sigmoid(x):
+    return (1 + (-x).exp()).log()
+
+
+def mean_over_pairs(scores, ranks, margin=0.0, smoothing=0.0):
+    """InstructGPT's equation 1 for one ranking, as a loop."""
+    losses = []
+    for i, j in itertools.combinations(range(len(scores)), 2):
+        better, worse = (i, j) if ranks[i] < ranks[j] else (j, i)
+        ahead = scores[better] - scores[worse]
+        if ranks[i] == ranks[j]:
+            losses.append(0.5 * minus_log_sigmoid(ahead) + 0.5 * minus_log_sigmoid(-ahead))
+        else:
+            losses.append((1 - smoothing) * minus_log_sigmoid(ahead - margin)
+                          + smoothing * minus_log_sigmoid(-(ahead - margin)))
+    return sum(losses) / len(losses)
+
+
+def choices_in_order(scores, ranks):
+    """-log of the probability of the whole order, a choice at a time, by the definition; a mean over the choices."""
+    left = sorted(range(len(scores)), key=lambda i: ranks[i])
+    total = 0.0
+    while len(left) > 1:
+        total = total - (scores[left[0]].exp() / sum(scores[i].exp() for i in left)).log()
+        left = left[1:]
+    return total / (len(scores) - 1)
+
+
+def step_on(reward, rows, **params):
+    """What the first step of training reports."""
+    reports = []
+    reward_training.train_reward_model(reward, rows, [], reward_params(**params), 0,
+                                       lambda step, total, metrics, what="": reports.append(metrics))
+    return reports[0]
+
+
+@pytest.mark.parametrize(("ranking_loss", "micro_batch_size"), [("pairs", 8), ("pairs", 1), ("plackett_luce", 2)])
+def test_a_ranking_is_one_element_of_a_batch_with_the_weight_of_a_comparison(taught_folder, ranking_loss,
+                                                                             micro_batch_size):
+    reward, pairs = RewardModel.from_policy(taught_folder, 64, 0), prefers_red(3)
+    model = deepcopy(reward.model).double()
+    losses = []
+    for row in RANKED:
+        scores = scores_in_float64(model, reward, row.prompt, row.responses)
+        in_order = ranking_loss == "plackett_luce" and len(set(row.ranks)) == len(scores)
+        losses.append(choices_in_order(scores, row.ranks) if in_order else mean_over_pairs(scores, row.ranks))
+    losses += [mean_over_pairs(scores_in_float64(model, reward, c.prompt, (c.chosen, c.rejected)), (1, 2))
+               for c in pairs]
+    loss = sum(losses) / 6
+    norm = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()),
+                                                               materialize_grads=True)]).norm()
+    found = step_on(reward, [*RANKED, *pairs], ranking_loss=ranking_loss, micro_batch_size=micro_batch_size)
+    assert found["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert found["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
+
+
+def test_a_margin_grows_with_the_strength_and_a_smoothed_label_may_be_wrong(taught_folder):
+    reward = RewardModel.from_policy(taught_folder, 64, 0)
+    model = deepcopy(reward.model).double()
+    strengths = [3, 1, 2, 2, None, 7]
+    rows = [Comparison(c.prompt, c.responses, c.label, Origin("graded"), None if strength is None else float(strength))
+            for c, strength in zip(prefers_red(6), strengths, strict=True)]
+    rows[5] = Comparison(rows[5].prompt, rows[5].responses, rows[5].label, Origin("another scale"), 7.0)
+    weaker = [3 / 4, 0, 1 / 4, 1 / 4, 0, 0]  # of the four strengths that the first source gives
+    losses = [mean_over_pairs(scores_in_float64(model, reward, c.prompt, (c.chosen, c.rejected)), (1, 2),
+                              margin=2.5 * share, smoothing=0.1) for c, share in zip(rows, weaker, strict=True)]
+    losses.append(mean_over_pairs(scores_in_float64(model, reward, PROMPTS[0], ("red", "blue")), (1, 1)))
+    tie = Comparison(PROMPTS[0], ("red", "blue"), "tie", Origin("another scale"), 9.0)
+    found = step_on(reward, [*rows, tie], margin_scale=2.5, label_smoothing=0.1)
+    assert found["loss"] == pytest.approx(float(sum(losses).detach()) / 7, rel=1e-5)
+
+
+def test_validation_measures_the_same_loss_whatever_is_trained(taught_folder):
+    found = []
+    for changed in ({}, {"margin_scale": 2.0, "label_smoothing": 0.2, "ranking_loss": "plackett_luce"}):
+        reward = RewardModel.from_policy(taught_folder, 64, 0)
+        graded = [Comparison(c.prompt, c.responses, c.label, c.origin, float(i)) for i, c in enumerate(prefers_red(6))]
+        elements = reward_training.encode(reward, [*RANKED, *graded]).elements
+        found.append(reward_training.evaluate(reward, elements, reward_params(**changed)))
+    assert found[0] == found[1]
+
+
+def test_a_ranking_is_never_split_and_counts_by_its_responses(reward):
+    elements = reward_training.encode(reward, [*RANKED, *prefers_red(4)]).elements
+    parts = list(reward_training.micro_batches(elements, 2))
+    assert [one for part in parts for one in part] == elements
+    assert [sum(len(one.rows) for one in part) for part in parts] == [4, 3, 4, 4, 2]
 
 
 def test_ties_pull_the_scores_together_and_do_not_count_for_accuracy(reward):
     ties = prefers_red(80, label="tie")
     params = reward_params(epochs=2)
-    pairs = reward_training.encode(reward, ties)
+    pairs = reward_training.encode(reward, ties).elements
     found = reward_training.evaluate(reward, pairs, params)
     assert list(found) == ["loss"], "no comparison here is right or wrong"
     before = found["loss"]
@@ -136,22 +262,23 @@ def test_ties_pull_the_scores_together_and_do_not_count_for_accuracy(reward):
     after = reward_training.evaluate(reward, pairs, params)["loss"]
     assert before > math.log(2) + 1e-3 > after >= math.log(2) - 1e-6
     mixed = [*prefers_red(20, seed=5), *ties]
-    alone = reward_training.evaluate(reward, reward_training.encode(reward, mixed[:20]), params)
-    both = reward_training.evaluate(reward, reward_training.encode(reward, mixed), params)
+    alone = reward_training.evaluate(reward, reward_training.encode(reward, mixed[:20]).elements, params)
+    both = reward_training.evaluate(reward, reward_training.encode(reward, mixed).elements, params)
     assert both["accuracy"] == alone["accuracy"]
 
 
 def test_equal_scores_are_half_right(reward):
     with torch.no_grad():
         reward.model.score.weight.zero_()
-    found = reward_training.evaluate(reward, reward_training.encode(reward, prefers_red(10)), reward_params())
+    found = reward_training.evaluate(reward, reward_training.encode(reward, prefers_red(10)).elements, reward_params())
     assert found == pytest.approx({"loss": math.log(2), "accuracy": 0.5})
 
 
 def test_loss_and_accuracy_are_over_examples_not_over_batches(reward):
     """Seven examples in batches of three: a mean over batches would weigh the last one threefold."""
     data = prefers_red(7, seed=3)
-    found = reward_training.evaluate(reward, reward_training.encode(reward, data), reward_params(micro_batch_size=3))
+    elements = reward_training.encode(reward, data).elements
+    found = reward_training.evaluate(reward, elements, reward_params(micro_batch_size=3))
     margins = [(1 if c.label == "A" else -1) * (a - b) for c, (a, b) in
                ((c, reward.score([(c.prompt, c.responses[0]), (c.prompt, c.responses[1])])) for c in data)]
     expected = {"loss": sum(math.log1p(math.exp(-m)) for m in margins) / 7,
@@ -171,8 +298,8 @@ def test_every_pair_is_used_once_before_any_is_used_again(reward, monkeypatch):
     data = [Comparison(PROMPTS[0], (f"red {a} {b}", "blue"), "A", Origin("test"))
             for a, b in itertools.product("abcd", "efghij")]
     assert train(reward, data, batch_size=5, epochs=2)["steps"] == 10
-    assert len(used) == 48 and len({tuple(pair.first) for pair in used[:24]}) == 24
-    assert sorted(pair.first for pair in used[:24]) == sorted(pair.first for pair in used[24:])
+    assert len(used) == 48 and len({tuple(element.rows[0]) for element in used[:24]}) == 24
+    assert sorted(element.rows[0] for element in used[:24]) == sorted(element.rows[0] for element in used[24:])
 
 
 def test_a_validation_split_of_ties_has_no_accuracy_and_ends_no_training(reward):
