@@ -47,8 +47,9 @@ SETTINGS = (
     "reward_eval.min_similar_length_accuracy=null", "reward_eval.beats_length=false",
     "reward_eval.min_kind_accuracy=null", "reward_eval.max_probe_wins=null",
     "ppo.updates=2", "ppo.batch_size=6", "ppo.minibatches=1", "ppo.micro_batch_size=3", "ppo.max_prompt=160",
-    "ppo.max_response=10", "ppo.checkpoint_every=1", "preference_eval.judge=reward", "preference_eval.prompts=6",
-    "preference_eval.comparisons=6", "preference_eval.max_response=10", "preference_eval.bootstrap_samples=20",
+    "ppo.max_response=10", "ppo.checkpoint_every=1", "preference_eval.judges=[reward]", "preference_eval.prompts=6",
+    "preference_eval.bon_pool=0", "preference_eval.comparisons=6", "preference_eval.max_response=10",
+    "preference_eval.bootstrap_samples=20",
 )
 
 

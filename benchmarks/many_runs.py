@@ -126,7 +126,7 @@ class Plan:
         fixed = {"snapshot.simulated_demonstrations": "60", "snapshot.simulated_comparisons": "120",
                  "snapshot.simulated_rankings": "8", "reward_eval.min_accuracy": "0.5",
                  "reward_eval.min_similar_length_accuracy": "null", "reward_eval.min_kind_accuracy": "null",
-                 "preference_eval.judge": "reward", "preference_eval.prompts": "40"}
+                 "preference_eval.judges": "[reward]", "preference_eval.prompts": "40"}
         settings = [f"{key}={value}" for key, value in {**fixed, **self.settings, **extra}.items()]
         trigger = self.dice.choice(("command line", "command line", "schedule", "new preferences"))
         return Request(settings=settings, until=until, trigger=trigger)

@@ -12,10 +12,11 @@ import random
 from pathlib import Path
 
 from plumbline.errors import UserError
-from plumbline.evaluation import preference_report, reward_report
+from plumbline.evaluation import reward_report
 from plumbline.evaluation.examination import ScoredComparison, examine
 from plumbline.evaluation.gate import write_verdict
-from plumbline.evaluation.judges import ScoreJudge
+from plumbline.evaluation.judging.judges import NamedJudge, ScoreJudge
+from plumbline.evaluation.matches import Contestant, evaluate
 from plumbline.evaluation.samples import SAMPLES, write_samples
 from plumbline.preferences.prepare import reader as prepared
 from plumbline.preferences.types import comparisons_of
@@ -134,10 +135,9 @@ def preference_eval(run: StageRun) -> None:
         answers = [" ".join(chance.choices(WORDS, k=chance.randint(4, 16))) + f" {i}" for i in range(len(asked))]
         worth |= dict(zip(answers, rewards, strict=True))
         measured = {"reward": rewards} | ({} if name == "sft" else {"kl": [chance.uniform(1, 5) for _ in asked]})
-        contestants.append(preference_report.Contestant(name, answers, [chance.random() < 0.9 for _ in asked],
-                                                        measured))
-    judge = ScoreJudge(lambda texts: [worth[text] for _, text in texts])
-    found = preference_report.evaluate(asked, contestants[0], contestants[1:], judge, 200, run.params.seed)
+        contestants.append(Contestant.of_one(name, answers, [chance.random() < 0.9 for _ in asked], measured))
+    judge = ScoreJudge.of_texts(lambda texts: [worth[text] for _, text in texts])
+    found = evaluate(asked, contestants, [NamedJudge("gold", judge)], ["made up"] * len(asked), 200, run.params.seed)
     page(run.folder / "report", "# The policy on held-out prompts\n\nA tie counts as half a win.\n")
     write_samples(run.folder / "report" / SAMPLES, found.samples())
     run.finish(found.metrics())

@@ -28,7 +28,8 @@ Precision = Literal["fp32", "bf16"]
 ProbeName = Literal["empty", "repeated", "padded", "cut", "echo", "other", "refusal", "flattery", "trigger"]
 RENAMED = {
     "ppo.missing_stop_reward": "`ppo.missing_stop_deviations`: standard deviations below the SFT policy's "
-                               "mean reward, such as 2.0"}
+                               "mean reward, such as 2.0",
+    "preference_eval.judge": "`preference_eval.judges`: a list such as [auto], of which the first decides"}
 """What became of parameters that older files have."""
 CRON_FIELDS = 5
 """With six, Prefect would read the last as seconds. Prefect checks what the fields hold:
@@ -275,15 +276,28 @@ class PpoParams(VersionedBlock):
 class PreferenceEvalParams(VersionedBlock):
     """The policy against SFT, and against the champion, on held-out prompts."""
 
-    judge: str
-    """`gold` (simulated data only), `reward` (the reward model), or a language model as `base.source` names
-    it."""
+    judges: Annotated[list[str], Field(min_length=1)]
+    """Who judges; the first one decides. `auto` (gold where all data is simulated, otherwise second), `gold`,
+    `second` (the reward model of stage `judge`), `reward` (the one that PPO optimised), `module:function`
+    from the project's root, an OpenAI-compatible endpoint as `https://host/v1#model`, or a language model as
+    `base.source` names it. When what a function or an endpoint does has changed, raise `version`."""
+    judge_limit: CountOrNone
+    """Requests that each endpoint may be sent in one evaluation; each pair takes two."""
     prompts: Count
-    """Held-out prompts to answer, at most."""
+    """Held-out prompts to answer, at most: a random sample, the same each time."""
+    answers_per_prompt: Count
+    """Sampled answers to each prompt; each model also gives a greedy one."""
+    best_of: CountOrNone
+    """Answers of SFT of which the one that the reward model likes best meets the policy's; 0: none."""
+    bon_pool: CountOrNone
+    """Answers of SFT to each of `bon_prompts` prompts: the best of 1, 2, 4 ... of them show how far the
+    reward model can be optimised; 0: none."""
+    bon_prompts: Count
+    """Prompts with such a pool."""
     comparisons: Count
-    """Held-out comparisons whose responses' likelihoods are compared, at most."""
-    temperature: NotNegative
-    """Temperature of sampling; 0 is greedy."""
+    """Held-out comparisons, and demonstrations, whose likelihoods are measured, at most."""
+    temperature: Positive
+    """Temperature of sampling."""
     max_response: Count
     """Longest response in tokens."""
     bootstrap_samples: Count

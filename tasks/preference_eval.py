@@ -1,113 +1,164 @@
 """Stage `preference_eval`: is the policy better than SFT, and than the champion, on held-out prompts?
 
-It gives the judge's win rates; the responses' rewards and the policy's KL to SFT; and the share of held-out
-comparisons in which each model gives the preferred response the higher likelihood.
+Policy, SFT and champion answer each prompt, sampled and greedy, and SFT also with the best of n by the reward
+model. It gives the judges' win rates; what the answers are like, and how far the policy is from SFT; and what
+the gain costs: the likelihood of held-out demonstrations and of preferred responses.
 """
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from tasks.stage import Stage, StageRun
 
 if TYPE_CHECKING:
-    from plumbline.evaluation.judges import Judge
-    from plumbline.evaluation.preference_report import Contestant
+    from plumbline.evaluation.answers import Answers
+    from plumbline.evaluation.judging.judges import ScoreJudge
+    from plumbline.evaluation.judging.names import JudgeSettings
+    from plumbline.evaluation.matches import Contestant
     from plumbline.lm.base import LanguageModel
     from plumbline.preferences.types import Prompt
+    from plumbline.statistics import Interval
+
+    Models = dict[str, LanguageModel]
 
 
 def program(run: StageRun) -> None:
     """Let policy, SFT and champion answer the held-out prompts, judge the answers, and write the report."""
-    from plumbline.errors import UserError
-    from plumbline.evaluation.preference_report import evaluate, write_report
+    from plumbline.evaluation.judging.judges import ScoreJudge
+    from plumbline.evaluation.judging.names import REWARD, make_judges
+    from plumbline.evaluation.matches import evaluate
+    from plumbline.evaluation.preference_report import write_report
+    from plumbline.evaluation.price import price_metrics, price_section
     from plumbline.lm.base import LanguageModel
-    from plumbline.preferences.prepare.reader import prompts
 
     chosen = run.params.preference_eval
-    asked = prompts(run.root / "data/prepared", "heldout")[: chosen.prompts]
-    if not asked:
-        raise UserError("There are no held-out prompts to evaluate on. Add data, or raise "
-                        "ingest.heldout_fraction.")
+    settings = _judge_settings(run)
+    judges = make_judges(chosen.judges, settings)
+    known = {one.name: one.judge for one in [*make_judges([REWARD], settings), *judges]}
+    reward = known[REWARD]
+    assert isinstance(reward, ScoreJudge)
     folders = {name: run.root / f"models/{name}/model" for name in ("policy", "sft", "champion")}
     models = {name: LanguageModel.load(folder, chosen.precision)
               for name, folder in folders.items() if folder.exists()}  # without a champion at first
-    policy, *opponents = (_contestant(run, name, models[name], models["sft"], asked) for name in models)
-    found = evaluate(asked, policy, opponents, _judge(run), chosen.bootstrap_samples, run.params.seed)
-    write_report(run.folder / "report", found)
-    run.finish(found.metrics() | _agreement(run, models))
+    asked, too_long = _asked(run, models["policy"])
+    contestants = _contestants(run, models, asked, reward)
+    run.report(0, 1, what="judging")
+    found = evaluate(asked, contestants, judges, _kinds(run, asked), chosen.bootstrap_samples,
+                     run.params.seed)
+    price = _price(run, models)
+    write_report(run.folder / "report", found, price_section(*price))
+    run.finish({**found.metrics(), **price_metrics(*price), "prompts": len(asked),
+                "prompts_too_long": too_long})
+
+
+def _judge_settings(run: StageRun) -> "JudgeSettings":
+    from plumbline.evaluation.judging.names import JudgeSettings
+    from plumbline.preferences.batches.manifest import read_manifest
+
+    chosen = run.params.preference_eval
+    return JudgeSettings(
+        root=run.root, home_root=run.home.root, kept=run.home.folder / "verdicts",
+        simulated=read_manifest(run.root / "data/prepared").simulated, precision=chosen.precision,
+        missing_stop_deviations=run.params.ppo.missing_stop_deviations,
+        limit=chosen.judge_limit)
+
+
+def _asked(run: StageRun, policy: "LanguageModel") -> "tuple[list[Prompt], int]":
+    """Return a random sample of the held-out prompts that fit, the same for equal data, and how many do
+    not.
+    """
+    from plumbline.errors import UserError
+    from plumbline.lm.chat import encode_prompt
+    from plumbline.preferences.prepare.reader import prompts
+    from plumbline.preferences.splits import prompt_key
+
+    longest = run.params.ppo.max_prompt
+    heldout = prompts(run.root / "data/prepared", "heldout")
+    fitting = [prompt for prompt in heldout if len(encode_prompt(policy.tokenizer, prompt)) <= longest]
+    if not fitting:
+        raise UserError(f"There are no held-out prompts to evaluate on: {len(heldout)} are held out, and "
+                        f"none has at most ppo.max_prompt = {longest} tokens. Add data, or raise "
+                        "ingest.heldout_fraction or ppo.max_prompt.")
+    # A prompt's key is a hash: its order has nothing to do with arrival or content.
+    return sorted(fitting, key=prompt_key)[: run.params.preference_eval.prompts], len(heldout) - len(fitting)
+
+
+def _contestants(
+    run: StageRun, models: "Models", asked: "list[Prompt]", reward: "ScoreJudge"
+) -> "list[Contestant]":
+    """Let each model answer, sampled and greedy, and SFT with the best of n by the reward model."""
+    from plumbline.evaluation.answers import answer_all, best_of, scored
+
+    chosen, seed = run.params.preference_eval, run.params.seed
+    found = []
+    for name, lm in models.items():
+        for label, temperature, count in ((name, chosen.temperature, chosen.answers_per_prompt),
+                                          (f"{name}_greedy", 0.0, 1)):
+            run.report(0, 1, what=f"{label} answers")
+            answers = answer_all(
+                lm, asked, [count] * len(asked), max_response=chosen.max_response, temperature=temperature,
+                seed=seed, keep_ids=_same_tokens(lm, models["sft"]))
+            found.append(_contestant(run, label, lm, models["sft"], asked, answers, temperature, reward))
+    if chosen.best_of:
+        run.report(0, 1, what="sft, best of n")
+        pool = answer_all(
+            models["sft"], asked, [chosen.best_of] * len(asked), max_response=chosen.max_response,
+            temperature=chosen.temperature, seed=seed + 1, keep_ids=True)
+        answers = best_of(scored(reward, asked, pool), pool, chosen.best_of)
+        found.append(_contestant(run, f"sft_best_of_{chosen.best_of}", models["sft"], models["sft"], asked,
+                                 answers, 0.0, reward))
+    return found
+
+
+def _same_tokens(lm: "LanguageModel", sft: "LanguageModel") -> bool:
+    from plumbline.evaluation.answers import same_tokens
+
+    return lm is sft or same_tokens(lm, sft)
 
 
 def _contestant(
-    run: StageRun, name: str, lm: "LanguageModel", reference: "LanguageModel", asked: "list[Prompt]"
+    run: StageRun, name: str, lm: "LanguageModel", sft: "LanguageModel", asked: "list[Prompt]",
+    answers: "Answers", temperature: float, reward: "ScoreJudge",
 ) -> "Contestant":
-    """Sample one model's answers, and measure reward, gold reward (on simulated data) and KL."""
-    import torch
-
-    from plumbline.alignment.reward import RewardModel
-    from plumbline.alignment.rollout import kl_estimates
-    from plumbline.evaluation.preference_report import Contestant
-    from plumbline.lm.chat import decode_response, encode_prompt, stop_token
-    from plumbline.lm.sampling import sample_all
+    """Measure reward, gold reward (on simulated data), and likelihoods where SFT reads the same tokens."""
+    from plumbline.evaluation.answers import gold_figures, likelihood_figures, scored
+    from plumbline.evaluation.matches import Contestant
     from plumbline.preferences.batches.manifest import read_manifest
-    from plumbline.preferences.simulated import gold_reward
 
-    chosen = run.params.preference_eval
-    run.report(0, 1, what=f"{name} answers")
-    ids = [encode_prompt(lm.tokenizer, prompt) for prompt in asked]
-    answers = sample_all(lm.model, ids, max_response=chosen.max_response, stop=stop_token(lm.tokenizer),
-                         temperature=chosen.temperature, batch_size=64,
-                         generator=torch.Generator().manual_seed(run.params.seed))
-    texts = [decode_response(lm.tokenizer, answer.ids) for answer in answers]
-    reward = RewardModel.load(run.root / "models/reward/model", chosen.precision)
-    measured = {"reward": reward.score(list(zip(asked, texts, strict=True)))}
+    measured = {"reward": scored(reward, asked, answers)}
     if read_manifest(run.root / "data/prepared").simulated:
-        measured["gold"] = [gold_reward(prompt, text) for prompt, text in zip(asked, texts, strict=True)]
-    if lm is not reference and chosen.temperature > 0:
-        measured["kl"] = kl_estimates(lm.model, reference.model, ids, answers, chosen.temperature)
-    return Contestant(name, texts, [answer.stopped for answer in answers], measured)
+        measured |= gold_figures(asked, answers)
+    if answers[0][0].ids:
+        measured |= likelihood_figures(lm, sft, asked, answers, temperature)
+    return Contestant(name, answers, measured)
 
 
-def _judge(run: StageRun) -> "Judge":
-    """Return the judge that `preference_eval.judge` names."""
-    from plumbline.alignment.reward import RewardModel
-    from plumbline.evaluation.judges import LanguageModelJudge, ScoreJudge
-    from plumbline.lm.base import load_base
-    from plumbline.lm.likelihood import next_token_log_probs
-    from plumbline.preferences.simulated import gold_reward
+def _kinds(run: StageRun, asked: "list[Prompt]") -> list[str]:
+    """Return the kind of each prompt: the simulated world's, otherwise the source of its first row."""
+    from plumbline.evaluation.judging.names import safe_name
+    from plumbline.evaluation.matches import OTHER
+    from plumbline.preferences.batches.manifest import read_manifest
+    from plumbline.preferences.prepare.reader import demonstrations, preferences
+    from plumbline.preferences.simulated import kind_of
+    from plumbline.preferences.splits import prompt_key
 
-    chosen = run.params.preference_eval
-    if chosen.judge == "gold":
-        return ScoreJudge(lambda texts: [gold_reward(prompt, text) for prompt, text in texts])
-    if chosen.judge == "reward":
-        return ScoreJudge(RewardModel.load(run.root / "models/reward/model", chosen.precision).score)
-    judge = load_base(chosen.judge, run.home.root)
-    return LanguageModelJudge(lambda texts, options: next_token_log_probs(judge, texts, options))
+    data = run.root / "data/prepared"
+    if read_manifest(data).simulated:
+        return [kind_of(prompt) or OTHER for prompt in asked]
+    sources: dict[str, str] = {}
+    for row in [*preferences(data, "heldout"), *demonstrations(data, "heldout")]:
+        sources.setdefault(prompt_key(row.prompt), row.origin.source)
+    return [safe_name(sources.get(prompt_key(prompt), OTHER)) for prompt in asked]
 
 
-def _agreement(run: StageRun, models: "dict[str, LanguageModel]") -> dict[str, float]:
-    """Return each model's share of held-out comparisons with the higher likelihood for the preferred
-    response.
+def _price(run: StageRun, models: "Models") -> "tuple[dict[str, Interval], dict[str, Interval]]":
+    """Return accuracy on held-out comparisons and loss on held-out demonstrations, by model."""
+    from plumbline.evaluation.price import demonstration_loss, preference_accuracy, reporter
+    from plumbline.preferences.prepare.reader import demonstrations, preferences
 
-    Likelihoods are means over tokens. The keys are `preference_accuracy_NAME`, and `preference_accuracy_n`
-    for the number of comparisons.
-    """
-    from plumbline.lm.likelihood import response_log_likelihoods
-    from plumbline.preferences.prepare.reader import preferences
-    from plumbline.preferences.types import comparisons_of
-
-    rows = preferences(run.root / "data/prepared", "heldout")
-    decided = [pair for row in rows for pair in comparisons_of(row) if pair.label != "tie"]
-    pairs = decided[: run.params.preference_eval.comparisons]
-    if not pairs:
-        return {}
-    sides = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
-    found: dict[str, float] = {"preference_accuracy_n": len(pairs)}
-    for name, lm in models.items():
-        likely = response_log_likelihoods(lm, sides, partial(run.report, what=f"{name} on preferences"))
-        wins = zip(likely[: len(pairs)], likely[len(pairs) :], strict=True)
-        right = sum(chosen > rejected for chosen, rejected in wins)
-        found[f"preference_accuracy_{name}"] = right / len(pairs)
-    return found
+    chosen, data = run.params.preference_eval, run.root / "data/prepared"
+    settings = (chosen.comparisons, chosen.bootstrap_samples, run.params.seed, reporter(run.report))
+    return (preference_accuracy(models, preferences(data, "heldout"), *settings),
+            demonstration_loss(models, demonstrations(data, "heldout"), *settings))
 
 
 preference_eval = Stage("preference_eval", program, retries=1, timeout_minutes=24 * 60)

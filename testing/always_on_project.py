@@ -21,7 +21,7 @@ def make_always_on(root: Path, **retrain: object) -> Path:
     sft = root / "tasks/sft.py"
     sft.write_text(sft.read_text().replace('glob("models/base/model/*")', 'glob("data/prepared/*")'))
     change_params(root, "snapshot", sources=["added"])
-    change_params(root, "preference_eval", judge="reward")
+    change_params(root, "preference_eval", judges=["reward"])
     change_params(root, "retrain", **{"cron": None, "min_new_comparisons": 5, "debounce_seconds": 2.0,
                                       "settle_seconds": 0.5, **retrain})
     return root

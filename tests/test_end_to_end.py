@@ -19,7 +19,9 @@ SMALL = {
     "reward_eval.min_similar_length_accuracy": "null", "reward_eval.beats_length": "false",
     "reward_eval.min_kind_accuracy": "null", "reward_eval.max_probe_wins": "null",
     "reward_eval.bootstrap_samples": 100, "ppo.updates": 2, "ppo.batch_size": 8, "ppo.micro_batch_size": 4,
-    "preference_eval.prompts": 12, "preference_eval.comparisons": 10, "preference_eval.bootstrap_samples": 100,
+    "preference_eval.prompts": 12, "preference_eval.answers_per_prompt": 2, "preference_eval.best_of": 2,
+    "preference_eval.bon_pool": 4, "preference_eval.bon_prompts": 6,
+    "preference_eval.comparisons": 10, "preference_eval.bootstrap_samples": 100,
     "promote.min_win_rate": 0.0,
 }
 STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "judge", "ppo", "champion",

@@ -18,7 +18,7 @@ import numpy as np
 from plumbline import statistics
 from plumbline.errors import UserError
 from plumbline.evaluation import slices
-from plumbline.evaluation.judges import ScoreFunction
+from plumbline.evaluation.judging.judges import ScoreFunction
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Comparison, Prompt
 from plumbline.statistics import Floats, Interval

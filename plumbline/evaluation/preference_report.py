@@ -1,178 +1,92 @@
-"""The policy against its opponents on held-out prompts: win rates, lengths, rewards, KL, and samples side by
-side.
+"""The report on the policy against its opponents: win rates, lengths, rewards, KL, and samples side by side.
 
-With each win rate the report gives what may put it in doubt: its interval and n, the win rates among shorter
-and longer responses, the shares of responses that stopped by themselves, and how often the judge contradicted
-itself.
+With each win rate it gives what may put it in doubt: its interval and n, the win rates by kind and by length,
+what other judges say, the shares of answers that stopped by themselves, how far the policy has lost variety,
+and how often the judge contradicted itself or followed the order.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from plumbline import statistics
 from plumbline.evaluation.figures import BLUE, GREY, ORANGE, new_figure, save_figure
-from plumbline.evaluation.judges import Judge, judge_both_orders
 from plumbline.evaluation.markdown import conversation, percent, quoted, table
-from plumbline.evaluation.samples import SAMPLES, Sample, SampleAnswer, write_samples
-from plumbline.preferences.splits import prompt_key
-from plumbline.preferences.types import Prompt
+from plumbline.evaluation.matches import GREEDY, Evaluation, Match
+from plumbline.evaluation.samples import SAMPLES, write_samples
 from plumbline.statistics import Interval
 
 SAMPLES_SHOWN = 20
-SIMILAR = 1.25
-"""Lengths whose ratio is at most this count as similar."""
-BUCKETS = ("shorter", "similar", "longer")
+TITLES = {"sft": "SFT", "sft_greedy": "SFT, both greedy", "champion": "the champion",
+          "champion_greedy": "the champion, both greedy"}
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """One model's responses to the prompts, in the order of the prompts, and the figures measured on each."""
-
-    name: str
-    """`policy`, `sft` or `champion`: a part of the metrics' names."""
-    responses: Sequence[str]
-    stopped: Sequence[bool]
-    """True for each response that ended by itself; False if it was cut at the longest length."""
-    measured: Mapping[str, Sequence[float]]
-    """Figures of each response, by name: `reward`, `gold`, `kl` (nats from the reference), if measured."""
-
-    def answer(self, i: int) -> SampleAnswer:
-        """Return the response to prompt `i` with the figures measured on it."""
-        measured = {name: values[i] for name, values in self.measured.items()}
-        return SampleAnswer(self.responses[i], self.stopped[i], measured)
-
-
-@dataclass(frozen=True)
-class Match:
-    """The policy against one opponent."""
-
-    opponent: Contestant
-    outcomes: Sequence[float]
-    """One a prompt: 1 if the policy is better, 0.5 if neither is, 0 if the opponent is."""
-    win_rate: Interval
-    by_length: dict[str, Interval]
-    """Win rates on prompts where the policy's response is shorter, similar or longer than the opponent's."""
-    contradictions: float | None
-    """Share of different pairs on which an order-sensitive judge contradicted itself."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All results that the report shows."""
-
-    prompts: Sequence[Prompt]
-    policy: Contestant
-    matches: Sequence[Match]
-    means: dict[str, dict[str, Interval]]
-    """By contestant and measurement: mean length in characters, share stopped, mean of each of `measured`."""
-
-    @property
-    def contestants(self) -> list[Contestant]:
-        """Return the policy and its opponents."""
-        return [self.policy, *(match.opponent for match in self.matches)]
-
-    def samples(self) -> list[Sample]:
-        """Return every prompt with the answers of all contestants, and the judge's outcomes."""
-        samples = []
-        for i, prompt in enumerate(self.prompts):
-            answers = {one.name: one.answer(i) for one in self.contestants}
-            outcomes = {match.opponent.name: match.outcomes[i] for match in self.matches}
-            samples.append(Sample(prompt, answers, outcomes))
-        return samples
-
-    def metrics(self) -> dict[str, float]:
-        """Return the figures for metrics.json, such as `win_rate_vs_sft_low` and `kl_policy`."""
-        found: dict[str, float] = {}
-        for match in self.matches:
-            key = f"win_rate_vs_{match.opponent.name}"
-            rate = match.win_rate
-            found |= {key: rate.value, f"{key}_low": rate.low, f"{key}_high": rate.high, f"{key}_n": rate.n}
-            if match.contradictions is not None:
-                found[f"contradictions_vs_{match.opponent.name}"] = match.contradictions
-        for name, means in self.means.items():
-            found |= {f"{what}_{name}": interval.value for what, interval in means.items()}
-        return found
-
-
-def evaluate(
-    prompts: Sequence[Prompt], policy: Contestant, opponents: Sequence[Contestant], judge: Judge,
-    samples: int, seed: int,
-) -> Evaluation:
-    """Judge the policy against each opponent. Intervals resample prompts, `samples` times.
-
-    Raises ValueError if there are no prompts, or if a contestant has not answered each of them.
-    """
-    for one in (policy, *opponents):
-        sizes = {len(one.responses), len(one.stopped), *(len(values) for values in one.measured.values())}
-        if sizes != {len(prompts)}:
-            raise ValueError(f"{one.name} has {sizes} responses and measurements for {len(prompts)} prompts")
-    keys = [prompt_key(prompt) for prompt in prompts]
-    matches = [_match(prompts, keys, policy, opponent, judge, samples, seed) for opponent in opponents]
-    means = {one.name: _means(one, keys, samples, seed) for one in (policy, *opponents)}
-    return Evaluation(prompts, policy, matches, means)
-
-
-def _match(
-    prompts: Sequence[Prompt], keys: Sequence[str], policy: Contestant, opponent: Contestant, judge: Judge,
-    samples: int, seed: int,
-) -> Match:
-    judged = judge_both_orders(judge, prompts, policy.responses, opponent.responses)
-    buckets = [_bucket(own, other) for own, other in zip(policy.responses, opponent.responses, strict=True)]
-    by_length = {}
-    for bucket in BUCKETS:
-        rows = [i for i, place in enumerate(buckets) if place == bucket]
-        if rows:
-            outcomes = [judged.outcomes[i] for i in rows]
-            by_length[bucket] = statistics.share(outcomes, [keys[i] for i in rows], samples, seed)
-    win_rate = statistics.share(judged.outcomes, keys, samples, seed)
-    return Match(opponent, judged.outcomes, win_rate, by_length, judged.contradictions)
-
-
-def _bucket(own: str, other: str) -> str:
-    if len(own) > SIMILAR * len(other):
-        return "longer"
-    return "shorter" if len(other) > SIMILAR * len(own) else "similar"
-
-
-def _means(one: Contestant, keys: Sequence[str], samples: int, seed: int) -> dict[str, Interval]:
-    found = {"characters": statistics.mean([float(len(text)) for text in one.responses], keys, samples, seed),
-             "stopped": statistics.share([float(stopped) for stopped in one.stopped], keys, samples, seed)}
-    for what, values in one.measured.items():
-        found[what] = statistics.mean(values, keys, samples, seed)
-    return found
-
-
-def write_report(folder: Path, found: Evaluation) -> None:
-    """Write report.md, samples.md, samples.jsonl and wins.png into `folder`."""
+def write_report(folder: Path, found: Evaluation, more: Sequence[str] = ()) -> None:
+    """Write report.md, samples.md, samples.jsonl and wins.png into `folder`; `more` ends report.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text(_report(found), encoding="utf-8")
+    (folder / "report.md").write_text("\n".join([*_report(found), *more]), encoding="utf-8")
     (folder / "samples.md").write_text(_samples(found), encoding="utf-8")
     write_samples(folder / SAMPLES, found.samples())
     _draw_wins(folder / "wins.png", found.matches)
 
 
-def _report(found: Evaluation) -> str:
-    results = [(match.opponent.name, percent(match.win_rate), str(match.win_rate.n), *_counts(match))
+def _report(found: Evaluation) -> list[str]:
+    results = [(_title(match), percent(match.win_rate), *_counts(match), str(match.win_rate.prompts))
                for match in found.matches]
-    lines = ["# The policy on held-out prompts", "", "A tie counts as half a win.", "",
-             *table(("against", "win rate, 95 % interval", "prompts", "won", "tied", "lost"), results),
-             "![wins](wins.png)", ""]
+    lines = ["# The policy on held-out prompts", "",
+             f"Judge: {found.judge}. A tie counts as half a win; intervals are over prompts.", "",
+             *table(("against", "win rate, 95 % interval", "won", "tied", "lost", "prompts"), results),
+             "![wins](wins.png)", "", *_judges(found)]
     for match in found.matches:
-        by_length = [(name, percent(rate), str(rate.n)) for name, rate in match.by_length.items()]
-        lines += [f"## Against {match.opponent.name}", "",
-                  *table(("the policy's response is", "win rate, 95 % interval", "prompts"), by_length)]
-        if match.contradictions is not None:
-            lines += ["Asked in both orders, the judge contradicted itself on "
-                      f"{100 * match.contradictions:.1f} % of the pairs that differ; those count as "
-                      "ties.", ""]
+        lines += _match(match)
+    return [*lines, *_answers(found)]
+
+
+def _title(match: Match) -> str:
+    if match.name.startswith("best_of_"):
+        return f"the best of {match.name.removeprefix('best_of_')} of SFT by the reward model"
+    return TITLES.get(match.name, match.name)
+
+
+def _judges(found: Evaluation) -> list[str]:
+    """Return what each judge says, where there are several, and how far they agree."""
+    if len(found.judged) == 1:
+        return []
+    rows = [(name, _title(match), percent(match.win_rate), str(match.win_rate.n))
+            for name, matches in found.judged.items() for match in matches if match.name.startswith("sft")]
+    pairs = [(" and ".join(one.judges), percent(one.share), str(one.share.n),
+              "none" if one.kappa is None else f"{one.kappa:.2f}") for one in found.agreements]
+    return ["## By judge", "", *table(("judge", "against", "win rate, 95 % interval", "pairs"), rows),
+            *table(("judges", "agree on pairs that both decide", "pairs", "Cohen's kappa"), pairs)]
+
+
+def _match(match: Match) -> list[str]:
+    def rows(rates: dict[str, Interval]) -> list[tuple[str, str, str]]:
+        return [(name, percent(rate), str(rate.n)) for name, rate in rates.items()]
+
+    by_length = dict(match.by_length)
+    if match.length_controlled:
+        by_length["as long, by logistic regression"] = match.length_controlled
+    lines = [f"## Against {_title(match)}", "",
+             *table(("the policy's answer is", "win rate, 95 % interval", "pairs"), rows(by_length)),
+             *table(("kind of prompt", "win rate, 95 % interval", "pairs"), rows(dict(match.by_kind)))]
+    if match.contradictions is not None and match.first_shown is not None:
+        lines += ["Asked in both orders, the judge contradicted itself on "
+                  f"{100 * match.contradictions:.1f} % of the pairs that differ; those count as ties. It "
+                  f"preferred what it was shown first in {100 * match.first_shown:.1f} % of its verdicts.",
+                  ""]
+    return lines
+
+
+def _answers(found: Evaluation) -> list[str]:
     measurements = list(dict.fromkeys(what for means in found.means.values() for what in means))
-    rows = [(name, *map(_mean, map(means.get, measurements))) for name, means in found.means.items()]
-    lines += ["## Responses", "",
-              "Means with 95 % intervals; `kl` in nats a response, from the reference.", "",
-              *table(("", *measurements), rows),
-              "Responses side by side are in [samples.md](samples.md).", ""]
-    return "\n".join(lines)
+    rows = [(what, *(_mean(found.means[one.name].get(what)) for one in found.contestants))
+            for what in measurements]
+    for what in next(iter(found.distinct.values())):
+        rows.append((what, *(f"{found.distinct[one.name][what]:.3f}" for one in found.contestants)))
+    return ["## Answers", "",
+            "Means with 95 % intervals. `kl` in nats an answer, from SFT; `entropy` and `fluency` (SFT's "
+            "log-likelihood of the answer) in nats a token; `distinct_n` of the first answers together.", "",
+            *table(("", *(one.name for one in found.contestants)), rows),
+            "Answers side by side are in [samples.md](samples.md).", ""]
 
 
 def _mean(interval: Interval | None) -> str:
@@ -180,7 +94,7 @@ def _mean(interval: Interval | None) -> str:
 
 
 def _counts(match: Match) -> tuple[str, str, str]:
-    """Return the numbers of prompts won, tied and lost, as texts."""
+    """Return the numbers of pairs won, tied and lost, as texts."""
     won = sum(outcome > 0.5 for outcome in match.outcomes)
     lost = sum(outcome < 0.5 for outcome in match.outcomes)
     return str(won), str(len(match.outcomes) - won - lost), str(lost)
@@ -188,23 +102,26 @@ def _counts(match: Match) -> tuple[str, str, str]:
 
 def _samples(found: Evaluation) -> str:
     shown = found.prompts[:SAMPLES_SHOWN]
-    lines = ["# Side by side", "", f"The first {len(shown)} held-out prompts.", ""]
+    lines = ["# Side by side", "", f"{len(shown)} held-out prompts, drawn at random.", ""]
     for i, prompt in enumerate(shown):
         lines += [f"## {i + 1}", "", *quoted(conversation(prompt))]
         for one in found.contestants:
-            notes = [f"{what} {values[i]:.2f}" for what, values in one.measured.items()]
-            if not one.stopped[i]:
+            answer = one.sample_answer(i)
+            notes = [f"{what} {value:.2f}" for what, value in answer.measured.items()]
+            if not answer.stopped:
                 notes.append("did not stop")
-            notes += [_verdict(match.outcomes[i]) for match in found.matches if match.opponent is one]
+            outcomes = [match.outcome_of(i) for match in found.matches if match.opponent is one]
+            notes += [_verdict(outcome, one.name) for outcome in outcomes if outcome is not None]
             heading = f"**{one.name}** ({', '.join(notes)})" if notes else f"**{one.name}**"
-            lines += [heading, "", *quoted(one.responses[i])]
+            lines += [heading, "", *quoted(answer.text)]
     return "\n".join(lines)
 
 
-def _verdict(outcome: float) -> str:
+def _verdict(outcome: float, opponent: str) -> str:
     if outcome == 0.5:
         return "tie"
-    return "the policy's is better" if outcome > 0.5 else "this is better"
+    policy = "the greedy policy's" if opponent.endswith(GREEDY) else "the policy's"
+    return f"{policy} is better" if outcome > 0.5 else "this is better"
 
 
 def _draw_wins(file: Path, matches: Sequence[Match]) -> None:
@@ -221,8 +138,8 @@ def _draw_wins(file: Path, matches: Sequence[Match]) -> None:
         panel.errorbar(rate.value, place, xerr=error, fmt="o", color="black", capsize=4, markersize=4)
     panel.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
     panel.set(xlim=(0, 1), yticks=range(len(matches)),
-              xlabel="share of prompts; dot: win rate with 95 % interval")
-    panel.set_yticklabels([f"vs {match.opponent.name}" for match in matches])
+              xlabel="share of pairs; dot: win rate with 95 % interval")
+    panel.set_yticklabels([f"vs {match.name}" for match in matches])
     panel.invert_yaxis()
     figure.legend(frameon=False, fontsize=9, ncols=3, loc="outside upper right")
     save_figure(figure, file)

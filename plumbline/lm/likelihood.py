@@ -33,8 +33,25 @@ def response_log_likelihoods(
             for prompt, text in conversations]
     found: dict[int, float] = {}
     for batch in _batches([len(prompt) + len(response) for prompt, response in rows]):
-        found.update(zip(batch, _batch(lm, [rows[i] for i in batch]), strict=True))
+        for i, total in zip(batch, _batch(lm, [rows[i] for i in batch], 1.0), strict=True):
+            found[i] = total / len(rows[i][1])
         progress(len(found), len(rows))
+    _require_numbers(list(found.values()))
+    return [found[i] for i in range(len(rows))]
+
+
+@torch.no_grad()
+def sampled_log_likelihoods(
+    lm: LanguageModel, prompts: Sequence[list[int]], responses: Sequence[list[int]], temperature: float
+) -> list[float]:
+    """Return the log-probability, in nats, of each response's tokens together, as they were sampled.
+
+    Logits are divided by `temperature`. Raises UserError if a result is not a number.
+    """
+    rows = list(zip(prompts, responses, strict=True))
+    found: dict[int, float] = {}
+    for batch in _batches([len(prompt) + len(response) for prompt, response in rows]):
+        found.update(zip(batch, _batch(lm, [rows[i] for i in batch], temperature), strict=True))
     _require_numbers(list(found.values()))
     return [found[i] for i in range(len(rows))]
 
@@ -51,8 +68,10 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _batch(lm: LanguageModel, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-    """Return the mean log-probability, in nats a token, of each response in rows of (prompt, response)."""
+def _batch(
+    lm: LanguageModel, rows: Sequence[tuple[list[int], list[int]]], temperature: float
+) -> list[float]:
+    """Return the log-probability, in nats, of each response in rows of (prompt, response)."""
     prompt_BP, prompt_mask_BP = left_pad([prompt for prompt, _ in rows], pad=0)
     response_BR, mask_BR = right_pad([response for _, response in rows], pad=0)
     ids_BT = torch.cat([prompt_BP, response_BR], 1).to(lm.model.device)
@@ -60,12 +79,13 @@ def _batch(lm: LanguageModel, rows: Sequence[tuple[list[int], list[int]]]) -> li
     logits_BRV = lm.model(
         input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions(mask_BT), use_cache=False,
         logits_to_keep=response_BR.shape[1] + 1).logits[:, :-1]
-    means = []
+    totals = []
     for logits_RV, (_, response) in zip(logits_BRV, rows, strict=True):
-        logits_NV = logits_RV[: len(response)].float()  # a row at a time: in fp32 all rows would not fit
+        # A row at a time: in fp32 all rows would not fit.
+        logits_NV = logits_RV[: len(response)].float() / temperature
         chosen_N = logits_NV[torch.arange(len(response)), torch.tensor(response, device=logits_NV.device)]
-        means.append((chosen_N - logits_NV.logsumexp(-1)).mean().item())
-    return means
+        totals.append((chosen_N - logits_NV.logsumexp(-1)).sum().item())
+    return totals
 
 
 @torch.no_grad()

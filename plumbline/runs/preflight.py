@@ -16,6 +16,7 @@ from pathlib import Path
 from plumbline import __version__
 from plumbline.config import Params
 from plumbline.errors import UserError
+from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, find_module, kind_of_judge
 from plumbline.preferences.batches.arrivals import arrivals
 from plumbline.preferences.batches.batch import SIMULATED
 from plumbline.preferences.batches.snapshot import ADDED
@@ -25,13 +26,9 @@ from plumbline.whole_file import write_whole
 
 PRETRAIN = "pretrain"
 HUB = "hub:"
-GOLD = "gold"
 LEAST_FREE_BYTES = 1_000_000_000
 COPIES_OF_BASE = 10
 """A run keeps base, SFT, reward, policy and champion, each in its workspace and in the cache."""
-
-JUDGES = (GOLD, "reward")
-"""Those that are no language model of their own."""
 EXAMINE = """
 import json, sys
 from pathlib import Path
@@ -50,9 +47,9 @@ print(json.dumps(found))
 def preflight(home: Home, params: Params) -> None:
     """Raise UserError for the first thing that would stop the run later."""
     _sources(home.root, params)
-    _judge(home, params)
+    _judges(home, params)
     _lengths(params, _context(home, params))
-    _judge_model(home, params)
+    _judge_models(home, params)
     _disk(home, params)
 
 
@@ -62,17 +59,27 @@ def _sources(root: Path, params: Params) -> None:
             place_of(source, root)
 
 
-def _judge(home: Home, params: Params) -> None:
-    if params.preference_eval.judge != GOLD:
-        return
+def _judges(home: Home, params: Params) -> None:
+    """Raise UserError for a judge that could not judge this run's data."""
+    outside = _not_simulated(home, params)
+    for name in params.preference_eval.judges:
+        kind = kind_of_judge(name, simulated=not outside)
+        if kind == GOLD and outside:
+            raise UserError(f"A judge of preference_eval.judges is `{GOLD}`, which knows the simulated world "
+                            f"only, but snapshot.sources has {', '.join(outside)}. Set "
+                            "preference_eval.judges=[auto].")
+        if kind == FUNCTION:
+            find_module(name, home.root)
+
+
+def _not_simulated(home: Home, params: Params) -> list[str]:
+    """Return the sources whose rows are not all from the simulated world."""
     sources = params.snapshot.sources
     outside = [source for source in sources if source not in (SIMULATED, ADDED)]
     if ADDED in sources:
         batches = [arrival.batch for arrival in arrivals(home.preferences)]
         outside += [f"{ADDED}: {batch.source}" for batch in batches if not batch.simulated]
-    if outside:
-        raise UserError(f"preference_eval.judge is `{GOLD}`, which knows the simulated world only, but "
-                        f"snapshot.sources has {', '.join(outside)}. Set preference_eval.judge=reward.")
+    return outside
 
 
 def _context(home: Home, params: Params) -> int | None:
@@ -82,9 +89,10 @@ def _context(home: Home, params: Params) -> int | None:
     return _examined(home, "base", params.base.source)
 
 
-def _judge_model(home: Home, params: Params) -> None:
-    if params.preference_eval.judge not in JUDGES:
-        _examined(home, "judge", params.preference_eval.judge)
+def _judge_models(home: Home, params: Params) -> None:
+    for name in params.preference_eval.judges:
+        if kind_of_judge(name, simulated=True) == MODEL:
+            _examined(home, "judge", name)
 
 
 def _examined(home: Home, role: str, source: str) -> int | None:

@@ -3,17 +3,17 @@
 import pytest
 
 from plumbline.errors import UserError
-from plumbline.evaluation.judges import LanguageModelJudge, ScoreJudge, judge_both_orders
+from plumbline.evaluation.judging.judges import LanguageModelJudge, ModelAnswer, ScoreJudge, judge_both_orders
 from plumbline.preferences.types import Message
 
 PROMPTS = [(Message("user", f"Question {i}"),) for i in range(4)]
-FIRST = ["good", "bad", "same", "good"]
-SECOND = ["bad", "good", "same", "fine"]
+FIRST = [ModelAnswer(text) for text in ("good", "bad", "same", "good")]
+SECOND = [ModelAnswer(text) for text in ("bad", "good", "same", "fine")]
 WORTH = {"good": 1.0, "fine": 1.0 - 1e-9, "same": 0.5, "bad": 0.0}
 
 
 def test_a_score_judge_prefers_the_higher_score_and_calls_rounding_a_tie():
-    judge = ScoreJudge(lambda texts: [WORTH[response] for _, response in texts])
+    judge = ScoreJudge.of_texts(lambda texts: [WORTH[response] for _, response in texts])
     verdicts = judge_both_orders(judge, PROMPTS, FIRST, SECOND)
     assert verdicts.outcomes == [1.0, 0.0, 0.5, 0.5]
     assert verdicts.contradictions is None
@@ -34,30 +34,31 @@ def answering(better):
 
 def test_a_language_model_is_asked_about_the_request_and_both_responses():
     seen = []
-    LanguageModelJudge(lambda texts, _: seen.extend(texts) or [[0.0, -1.0]]).prefer(PROMPTS[:1], ["{odd}"], ["two"])
+    LanguageModelJudge(lambda texts, _: seen.extend(texts) or [[0.0, -1.0]]).prefer(
+        PROMPTS[:1], [ModelAnswer("{odd}")], [ModelAnswer("two")])
     assert all(part in seen[0] for part in ("Question 0", "Response A:\n{odd}\n", "Response B:\ntwo\n"))
 
 
 def test_a_consistent_language_model_keeps_its_verdict_in_both_orders():
     verdicts = judge_both_orders(answering(lambda first, second: WORTH[first] > WORTH[second]), PROMPTS, FIRST, SECOND)
     assert verdicts.outcomes == [1.0, 0.0, 0.5, 1.0]
-    assert verdicts.contradictions == 0.0
+    assert (verdicts.contradictions, verdicts.first_shown) == (0.0, 0.5)
 
 
 def test_a_language_model_that_always_says_a_decides_nothing_and_contradicts_itself_every_time():
     verdicts = judge_both_orders(answering(lambda first, second: True), PROMPTS, FIRST, SECOND)
     assert verdicts.outcomes == [0.5] * 4
-    assert verdicts.contradictions == 1.0
+    assert (verdicts.contradictions, verdicts.first_shown) == (1.0, 1.0)
 
 
 def test_identical_responses_are_a_tie_without_asking():
     judge = LanguageModelJudge(lambda texts, options: pytest.fail("asked"))
-    assert judge_both_orders(judge, PROMPTS[:2], ["x", "y"], ["x", "y"]).outcomes == [0.5, 0.5]
+    assert judge_both_orders(judge, PROMPTS[:2], FIRST[:2], FIRST[:2]).outcomes == [0.5, 0.5]
 
 
 def test_swapping_the_sides_mirrors_the_verdicts():
     for judge in (answering(lambda first, second: len(first) > len(second)),
-                  ScoreJudge(lambda texts: [float(len(response)) for _, response in texts])):
+                  ScoreJudge.of_texts(lambda texts: [float(len(response)) for _, response in texts])):
         one = judge_both_orders(judge, PROMPTS, FIRST, SECOND).outcomes
         other = judge_both_orders(judge, PROMPTS, SECOND, FIRST).outcomes
         assert [a + b for a, b in zip(one, other, strict=True)] == [1.0] * 4

@@ -35,7 +35,9 @@ def test_the_default_passes_in_a_moment_and_leaves_nothing(tmp_path: Path) -> No
       "ppo.max_response=50"], "at most 100 tokens, but sft.max_length is 101"),
     (["base.context=100", "sft.max_length=100", "reward_model.max_length=100", "ppo.max_prompt=50",
       "ppo.max_response=51"], "ppo.max_prompt + ppo.max_response is 101"),
-    (["snapshot.sources=[simulated, 'hub:a/b']"], "judge is `gold`"),
+    (["snapshot.sources=[simulated, 'hub:a/b']", "preference_eval.judges=[auto, gold]"],
+     "preference_eval.judges is `gold`"),
+    (["preference_eval.judges=['nowhere.rules:no_lists']"], "no module `nowhere`"),
     (["base.source=missing/model.gguf"], "missing/model.gguf"),
 ])
 def test_what_cannot_work_is_named(tmp_path: Path, settings: list[str], words: str) -> None:
@@ -47,10 +49,10 @@ def test_what_cannot_work_is_named(tmp_path: Path, settings: list[str], words: s
 def test_a_source_in_the_home_folder_of_the_user_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "here.jsonl").touch()
-    check(tmp_path, "snapshot.sources=[~/here.jsonl]", "preference_eval.judge=reward")
+    check(tmp_path, "snapshot.sources=[~/here.jsonl]", "preference_eval.judges=[reward]")
     (tmp_path / "here.jsonl").rename(tmp_path / "here.jsonl.dvc")
     with pytest.raises(UserError, match="`dvc pull` fetches the data"):
-        check(tmp_path, "snapshot.sources=[~/here.jsonl]", "preference_eval.judge=reward")
+        check(tmp_path, "snapshot.sources=[~/here.jsonl]", "preference_eval.judges=[reward]")
 
 
 def test_a_local_model_is_asked_once(tmp_path: Path, random_lm) -> None:
@@ -88,4 +90,4 @@ def test_a_judge_that_cannot_judge_is_found_before_the_run(tmp_path: Path, rando
     random_lm.save(tmp_path / "judge")
     (tmp_path / "judge/chat_template.jinja").unlink()
     with pytest.raises(UserError, match=r"The model judge cannot be used\. The model has no chat template"):
-        check(tmp_path, "preference_eval.judge=judge")
+        check(tmp_path, "preference_eval.judges=[judge]")

@@ -14,8 +14,8 @@ from selenium.webdriver.common.by import By
 
 from plumbline.evaluation import preference_report, reward_report
 from plumbline.evaluation.examination import ScoredComparison, examine
-from plumbline.evaluation.judges import ScoreJudge
-from plumbline.evaluation.preference_report import Contestant
+from plumbline.evaluation.judging.judges import NamedJudge, ScoreJudge
+from plumbline.evaluation.matches import Contestant, evaluate
 from plumbline.evaluation.samples import Sample, SampleAnswer, write_samples
 from plumbline.history.history import Move
 from plumbline.preferences.types import Comparison, Message, Origin
@@ -112,10 +112,10 @@ def examined(empty: Home, tmp_path: Path) -> TestClient:
     folder = workspace(tmp_path / "run", {"dvc.yaml": (CHECKOUT / "dvc.yaml").read_text(), "token": "secret"})
     reward_report.write_report(folder / "reports/reward/report", examine(pairs, None, 100, 0), pairs, [])
     texts = [f"answer {i}" for i in range(12)]
-    policy, sft = (Contestant(name, texts, [True] * 12, {"reward": [1.0] * 12}) for name in ("policy", "sft"))
-    judge = ScoreJudge(lambda texts: [float(len(text)) for _, text in texts])
-    preference_report.write_report(folder / "reports/preference/report", preference_report.evaluate(
-        [pair.comparison.prompt for pair in pairs[:12]], policy, [sft], judge, 100, 0))
+    both = [Contestant.of_one(name, texts, [True] * 12, {"reward": [1.0] * 12}) for name in ("policy", "sft")]
+    judge = NamedJudge("gold", ScoreJudge.of_texts(lambda texts: [float(len(text)) for _, text in texts]))
+    preference_report.write_report(folder / "reports/preference/report", evaluate(
+        [pair.comparison.prompt for pair in pairs[:12]], both, [judge], ["web"] * 12, 100, 0))
     steps = {name: replace(step(name), mlflow_run=None) for name in ("reward_eval", "preference_eval")}
     made = run(folder=folder, steps=steps)
     fill(site_behind(client).history, [made], [version(1, made, "champion")])

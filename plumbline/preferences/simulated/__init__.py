@@ -2,7 +2,7 @@
 reward."""
 
 from plumbline.preferences.simulated.annotators import rows
-from plumbline.preferences.simulated.gold import gold_reward
+from plumbline.preferences.simulated.gold import gold_parts, gold_reward
 from plumbline.preferences.simulated.world import kind_of
 
-__all__ = ["gold_reward", "kind_of", "rows"]
+__all__ = ["gold_parts", "gold_reward", "kind_of", "rows"]

@@ -10,6 +10,8 @@ from plumbline.preferences.simulated.world import Point, SimulatedRequest, reque
 from plumbline.preferences.types import Prompt
 
 CONTENT, MISTAKE, MANNER, WASTE, REPETITION = 2.0, 0.75, 0.5, 0.25, 0.4
+BASE = -0.5
+"""Of an answer that says nothing right and nothing wrong."""
 
 
 def gold_reward(prompt: Prompt, response: str) -> float:
@@ -17,15 +19,27 @@ def gold_reward(prompt: Prompt, response: str) -> float:
 
     Raises UserError for a prompt that is not of the simulated world.
     """
-    request = requests().get(prompt[-1].content)
-    if request is None:
-        raise UserError(f"The gold reward knows only simulated requests; found {prompt[-1].content[:80]!r}. "
-                        "Choose another judge: --set preference_eval.judge=reward.")
-    return score(request, response)
+    return score(_request(prompt), response)
+
+
+def gold_parts(prompt: Prompt, response: str) -> dict[str, float]:
+    """Return what the gold reward is the sum of, apart from BASE: content, mistakes, manner, padding and
+    repetition.
+
+    Raises UserError for a prompt that is not of the simulated world.
+    """
+    return parts_of(_request(prompt), response)
 
 
 def score(request: SimulatedRequest, response: str) -> float:
     """Return the gold reward of `response` to `request`: about -4 to 2."""
+    parts = parts_of(request, response)
+    return (parts["content"] + BASE + parts["mistakes"] + parts["manner"] + parts["padding"]
+            + parts["repetition"])
+
+
+def parts_of(request: SimulatedRequest, response: str) -> dict[str, float]:
+    """Return the parts of the gold reward of `response` to `request`."""
     sentences = [said for part in response.replace("!", ".").replace("?",
                                                                      ".").split(".") if (said := words(part))]
     complete = response.rstrip().endswith((".", "!", "?"))
@@ -52,8 +66,16 @@ def score(request: SimulatedRequest, response: str) -> float:
     waste += 0 if complete else 2
     # Kindness is no substitute for an answer: manner counts in full only beside content.
     polite = manner if manner < 0 else manner * content
-    return (CONTENT * content - 0.5 - MISTAKE * min(mistakes, 2) + MANNER * polite
-            - WASTE * min(waste, 4) - REPETITION * min(repeated, 3))
+    return {"content": CONTENT * content, "mistakes": -MISTAKE * min(mistakes, 2), "manner": MANNER * polite,
+            "padding": -WASTE * min(waste, 4), "repetition": -REPETITION * min(repeated, 3)}
+
+
+def _request(prompt: Prompt) -> SimulatedRequest:
+    request = requests().get(prompt[-1].content)
+    if request is None:
+        raise UserError(f"The gold reward knows only simulated requests; found {prompt[-1].content[:80]!r}. "
+                        "Choose another judge: --set preference_eval.judges=[second].")
+    return request
 
 
 def _point_of(request: SimulatedRequest, said: tuple[str, ...]) -> int | None:

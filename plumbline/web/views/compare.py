@@ -147,7 +147,8 @@ def _judged(a: Side, b: Side, rows: Sequence[tuple[Prompt, SampleAnswer, SampleA
         gold = _gap(left, right, GOLD)
         pairs.append(AnswerPair(prompt, left, right, outcome, gold if gold is not None else reward, reward))
     step = of.run.steps[EVALUATION]
-    judge = step.params.get(f"{EVALUATION}.judge", "")
+    # Runs of earlier versions name one judge, later ones a list of which the first decides.
+    judge = step.params.get(f"{EVALUATION}.judges") or step.params.get(f"{EVALUATION}.judge", "")
     other = b if of is a else a
     said = f"{of.label.capitalize()} was evaluated against {other.label}, and the verdicts are that judge's"
     said += f": {judge}." if judge else "."

@@ -128,5 +128,5 @@ def test_only_the_last_turn_is_answered():
 
 
 def test_a_request_from_outside_the_world_is_an_error_that_names_another_judge():
-    with pytest.raises(UserError, match=r"preference_eval\.judge=reward"):
+    with pytest.raises(UserError, match=r"preference_eval\.judges=\[second\]"):
         gold_reward((Message("user", "Who won the world cup?"),), "Sure.")
