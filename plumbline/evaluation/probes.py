@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from plumbline import statistics
 from plumbline.config import RewardEvalParams
 from plumbline.evaluation.examination import ScoredComparison, outcomes
-from plumbline.evaluation.judges import ScoreFunction
+from plumbline.evaluation.judging.judges import ScoreFunction
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Comparison
 from plumbline.statistics import Interval
