@@ -1,0 +1,172 @@
+"""The stage `preference_eval` by itself, with tiny models: who meets whom, on which prompts, by which judge."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plumbline.alignment.reward import RewardModel
+from plumbline.config import load_params
+from plumbline.errors import UserError
+from plumbline.lm.base import LanguageModel
+from plumbline.preferences.jsonl import jsonl
+from plumbline.preferences.types import Comparison, Demonstration, Origin, prompt_json, to_json
+from plumbline.project.dvc_yaml import read_stages
+from plumbline.project.home import Home
+from plumbline.runs.stage_program import StageRun
+from tasks.preference_eval import program
+from testing.tiny_models import WORDS, copy_of, prompt, small_model, small_tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+HELDOUT = [f"{text} {i}" for text in ("colors", "which ones?", "say it", "tell me") for i in range(10)]
+SMALL = ("ppo.max_prompt=24", "preference_eval.max_response=8", "preference_eval.bootstrap_samples=200",
+         "preference_eval.answers_per_prompt=2", "preference_eval.best_of=4", "preference_eval.bon_pool=8",
+         "preference_eval.bon_prompts=10")
+RULE = f'''def colors(conversations):
+    """The number of different colors that an answer names; a prompt of training is never judged."""
+    assert not any("train" in prompt for prompt, _ in conversations)
+    return [len(set(answer.split()) & set({WORDS!r})) for _, answer in conversations]
+'''
+
+
+@pytest.fixture
+def workspace(taught_lm, random_lm, tmp_path: Path) -> Path:
+    """SFT answers with colors; `random_lm` babbles."""
+    for name in ("policy", "sft"):
+        copy_of(taught_lm).save(tmp_path / f"models/{name}/model")
+    RewardModel.from_policy(tmp_path / "models/sft/model", 64, seed=0).save(tmp_path / "models/reward/model")
+    RewardModel.from_policy(tmp_path / "models/sft/model", 64, seed=1).save(tmp_path / "models/judge/model")
+    prepared = tmp_path / "data/prepared"
+    people = Origin("people")
+    for split, texts in {"heldout": HELDOUT, "train": [f"train {i}" for i in range(50)]}.items():
+        kept = {"prompts": [{"prompt": prompt_json(prompt(text))} for text in texts],
+                "demonstrations": [to_json(Demonstration(prompt(text), "red blue", people)) for text in texts],
+                "preferences": [to_json(Comparison(prompt(text), ("red blue", "names name"), "A", people))
+                                for text in texts]}
+        for part, rows in kept.items():
+            (prepared / part).mkdir(parents=True, exist_ok=True)
+            (prepared / part / f"{split}.jsonl").write_text(jsonl(rows), encoding="utf-8")
+    batch = {"digest": "0" * 64, "source": "people", "rows": 50, "kinds": {}, "quarantined": 0, "simulated": False}
+    (prepared / "manifest.json").write_text(json.dumps({"digest": "0" * 64, "batches": [batch]}))
+    (tmp_path / "rules.py").write_text(RULE)
+    return tmp_path
+
+
+def run_eval(root: Path, *settings: str) -> dict[str, float]:
+    params = load_params(ROOT, None, [*SMALL, *settings])
+    home = Home(root, root / ".plumbline")
+    program(StageRun(root, home, read_stages(ROOT)["preference_eval"], params, {}, "", None))
+    found: dict[str, float] = json.loads((root / "reports/preference/metrics.json").read_text())
+    return found
+
+
+def test_sft_against_itself_is_a_tie_and_at_no_distance(workspace: Path) -> None:
+    found = run_eval(workspace)
+    assert found["judge"] == "second"
+    for against in ("sft", "sft_greedy"):
+        assert found[f"win_rate_vs_{against}"] == 0.5
+    assert found["win_rate_vs_sft_by_second"] == found["win_rate_vs_sft_by_reward"] == 0.5
+    assert found["kl_policy"] == 0.0
+    assert found["prompts"] == 40 and found["win_rate_vs_sft_n"] == 80
+    for what in ("demonstration_loss", "preference_accuracy", "fluency", "entropy", "distinct_2", "stopped", "reward"):
+        assert found[f"{what}_policy"] == found[f"{what}_sft"]
+    assert "win_rate_vs_champion" not in found
+
+
+def test_a_policy_that_forgot_what_sft_knew_is_found_out(workspace: Path, random_lm) -> None:
+    """A policy that was judged against itself, or whose answers were SFT's, would be at 0.5 here."""
+    copy_of(random_lm).save(workspace / "models/policy/model")
+    found = run_eval(workspace, "preference_eval.judges=['rules:colors', reward]")
+    assert found["judge"] == "colors"
+    assert found["win_rate_vs_sft_high"] < 0.3 and found["win_rate_vs_sft_greedy_high"] < 0.5
+    assert found["kl_policy"] > 3 and found["fluency_policy"] < found["fluency_sft"] - 1
+    assert found["demonstration_loss_policy"] > found["demonstration_loss_sft"] + 1
+    assert 0 <= found["agreement_colors_reward"] <= 1
+    report = (workspace / "reports/preference/report/report.md").read_text()
+    assert "Judge: colors" in report and "## The price" in report and "best of 4 of SFT" in report
+
+
+def test_the_reward_that_chooses_the_best_of_n_is_ppos_own(workspace: Path) -> None:
+    """By the reward model that chose them they are better than SFT's, so the policy (SFT here) loses."""
+    found = run_eval(workspace, "preference_eval.judges=[reward, second]")
+    assert found["win_rate_vs_best_of_4"] < 0.4
+    assert found["reward_sft_best_of_4"] > found["reward_sft"]
+
+
+def test_the_second_judge_is_the_model_of_stage_judge(workspace: Path) -> None:
+    (workspace / "models/reward/model").rename(workspace / "kept")
+    RewardModel.from_policy(workspace / "models/sft/model", 64, seed=7).save(workspace / "models/reward/model")
+    before = run_eval(workspace, "preference_eval.judges=[reward]")["win_rate_vs_best_of_4"]
+    (workspace / "models/judge/model").rename(workspace / "models/judge/other")
+    (workspace / "models/reward/model").rename(workspace / "models/judge/model")
+    (workspace / "kept").rename(workspace / "models/reward/model")
+    found = run_eval(workspace, "preference_eval.judges=[second]")
+    assert found["win_rate_vs_best_of_4"] > before, "the other model chose the best of 4"
+
+
+def test_a_second_judge_that_is_not_there_says_what_to_do(workspace: Path) -> None:
+    folder = workspace / "models/judge/model"
+    folder.rename(workspace / "elsewhere")
+    folder.mkdir()
+    (folder / "NONE").write_text("no preference is kept for it\n")
+    with pytest.raises(UserError, match=r"no preference is kept for it.*ingest\.judge_fraction"):
+        run_eval(workspace)
+
+
+def test_gold_is_refused_where_the_data_is_not_simulated(workspace: Path) -> None:
+    with pytest.raises(UserError, match="simulated world only"):
+        run_eval(workspace, "preference_eval.judges=[gold]")
+
+
+@pytest.mark.parametrize(("body", "words"), [
+    ("def colors(rows): return [1.0]", "asked for .* and gave 1"), ("def colors(rows): return rows", "TypeError"),
+    ("def colors(rows): raise RuntimeError('no key')", "RuntimeError: no key"),
+    ("def colors(rows): return [float('nan')] * len(rows)", "not a number"), ("colors = 3", "has no function `colors`"),
+    ("import nowhere_at_all", "ModuleNotFoundError")])
+def test_a_function_that_cannot_judge_is_explained(workspace: Path, body: str, words: str) -> None:
+    name = f"rules_{abs(hash(body))}"
+    (workspace / f"{name}.py").write_text(body)
+    with pytest.raises(UserError, match=words):
+        run_eval(workspace, f"preference_eval.judges=['{name}:colors']", "preference_eval.prompts=2")
+
+
+def test_prompts_are_a_sample_that_order_does_not_change_and_that_fits(workspace: Path) -> None:
+    file = workspace / "data/prepared/prompts/heldout.jsonl"
+    asked = []
+    for turn in (1, -1):
+        rows = [json.loads(line) for line in file.read_text().splitlines()][::turn]
+        long = {"prompt": prompt_json(prompt("colors " * 30))}
+        file.write_text(jsonl([*(row for row in rows if row != long), long][::turn]))
+        found = run_eval(workspace, "preference_eval.prompts=12")
+        assert (found["prompts"], found["prompts_too_long"]) == (12, 1)
+        lines = (workspace / "reports/preference/report/samples.jsonl").read_text().splitlines()
+        asked.append([json.loads(line)["prompt"][0]["content"] for line in lines])
+    assert asked[0] == asked[1] and set(asked[0]) != set(HELDOUT[:12])
+
+
+def test_a_champion_of_another_tokenizer_is_compared_by_its_text(workspace: Path, taught_lm) -> None:
+    """Its ids would be read as other words: its KL to SFT was 40 nats of nonsense, or an IndexError."""
+    tokenizer = small_tokenizer()
+    tokenizer.add_tokens([" a token of its own"])
+    champion = LanguageModel(small_model(tokenizer, seed=3, vocab_size=len(tokenizer)), tokenizer)
+    champion.save(workspace / "models/champion/model")
+    found = run_eval(workspace, "preference_eval.judges=['rules:colors', second]")
+    assert found["win_rate_vs_champion"] > 0.7
+    assert "win_rate_vs_champion_greedy" in found
+    assert "reward_champion" in found and "stopped_champion" in found
+    assert not {"kl_champion", "entropy_champion", "fluency_champion"} & found.keys()
+
+
+def test_a_champion_of_the_same_tokenizer_has_its_distance(workspace: Path, random_lm) -> None:
+    copy_of(random_lm).save(workspace / "models/champion/model")
+    found = run_eval(workspace, "preference_eval.judges=['rules:colors']")
+    assert found["kl_champion"] > 3 and found["win_rate_vs_champion_low"] > 0.5
+
+
+def test_kinds_are_the_sources_of_rows(workspace: Path) -> None:
+    rows = [to_json(Comparison(prompt(text), ("red", "blue"), "A", Origin("web chat" if i % 2 else "people")))
+            for i, text in enumerate(HELDOUT)]
+    (workspace / "data/prepared/preferences/heldout.jsonl").write_text(jsonl(rows))
+    found = run_eval(workspace)
+    assert {key for key in found if key.startswith("win_rate_vs_sft_kind") and key.endswith("_n")} == {
+        "win_rate_vs_sft_kind_people_n", "win_rate_vs_sft_kind_web_chat_n"}
