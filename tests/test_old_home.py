@@ -13,6 +13,7 @@ from plumbline.project.digests import digest
 from plumbline.project.home import Home
 from testing.databases import Databases
 from testing.fake_project import plumbline
+from testing.in_process import command
 from testing.old_home import FINISHED, KILLED, REFUSED, SECOND, unpack
 from testing.sites import entered, visit
 
@@ -32,8 +33,8 @@ def client(old: Path) -> Iterator[TestClient]:
         yield client
 
 
-def said(root: Path, *arguments: str, **more: str) -> object:
-    done = plumbline(root, *arguments, "--json", timeout=400, **more)
+def said(root: Path, *arguments: str) -> object:
+    done = command(root, *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -44,7 +45,7 @@ def test_its_runs_are_listed_and_shown(old: Path) -> None:
         FINISHED: "finished", REFUSED: "failed", SECOND: "finished", KILLED: "killed"}
     shown = said(old, "show", FINISHED)
     assert {stage["status"] for stage in shown["stages"].values()} == {"ran"}  # type: ignore[index]
-    assert "is too low" in plumbline(old, "show", REFUSED).stdout
+    assert "is too low" in command(old, "show", REFUSED).stdout
 
 
 def test_its_pages_show_them(client: TestClient) -> None:
@@ -74,11 +75,13 @@ def test_a_run_whose_folder_is_gone_is_restored(old: Path) -> None:
 
 
 def test_an_interrupted_run_is_retried_with_its_own_code(old: Path) -> None:
-    again = said(old, "retry", KILLED)
-    assert again["status"] == "finished"  # type: ignore[index]
-    stages = again["stages"]  # type: ignore[index]
+    done = plumbline(old, "retry", KILLED, "--json", timeout=400)
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    assert again["status"] == "finished"
+    stages = again["stages"]
     assert [name for name, stage in stages.items() if stage["status"] == "reused"] == [
         "snapshot", "ingest", "base", "sft", "reward_model", "reward_eval"]
     assert stages["promote"]["status"] == "ran"
     assert said(old, "show", "latest")["id"] == again["id"]  # type: ignore[index]
-    assert (old / "runs" / again["id"] / "plumbline/lineage/home.py").exists()  # type: ignore[index]
+    assert (old / "runs" / again["id"] / "plumbline/lineage/home.py").exists()

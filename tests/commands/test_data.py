@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from testing.in_process import command
+
 ROOT = Path(__file__).parents[2]
 PAIRS = [{"prompt": f"Question {n}", "chosen": f"Good answer {n}", "rejected": "Bad",
           "annotator": "ada" if n % 2 else "ben"} for n in range(30)]
@@ -39,10 +41,7 @@ def project(tmp_path):
 
 
 def data(folder, *arguments, status=0):
-    environment = {name: value for name, value in os.environ.items()
-                   if not name.startswith(("PREFECT_", "MLFLOW_", "PLUMBLINE_"))}
-    done = subprocess.run([sys.executable, "-m", "plumbline", "data", *arguments], cwd=folder, text=True,
-                          capture_output=True, env={**environment, "PYTHONPATH": str(ROOT)}, check=False)
+    done = command(folder, "data", *arguments)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return json.loads(done.stdout) if "--json" in arguments else done.stdout + done.stderr

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from plumbline.project.run_record import Outcome, RunRecord
-from testing.fake_project import CHECKOUT, environment
+from testing.fake_project import CHECKOUT
+from testing.in_process import command
 
 
 @pytest.fixture
@@ -21,8 +22,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def plumbline(folder: Path, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "plumbline", *arguments], cwd=folder, capture_output=True,
-                          text=True, env=environment(PYTHONPATH=str(CHECKOUT), COLUMNS="120", **more), timeout=60)
+    return command(folder, *arguments, COLUMNS="120", **more)
 
 
 @pytest.mark.parametrize("command", ["run", "runs", "show", "doctor"])
