@@ -22,6 +22,9 @@ def project_in(folder):
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", "params.yaml"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
+    params = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(params.replace("simulated_comparisons: 10000", "simulated_comparisons: 50")
+                                        .replace("simulated_demonstrations: 10000", "simulated_demonstrations: 50"))
     for room in ("plumbline", "tasks"):
         (folder / room).symlink_to(ROOT / room)
     git(folder, "init", "-q")

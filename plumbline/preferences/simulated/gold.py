@@ -4,6 +4,8 @@ Content counts most (the right points, in the right order, nothing wrong), then 
 repetition, and anything that means nothing in this world cost a little each. The range is about -4 to 2.
 """
 
+from functools import cache
+
 from plumbline.errors import UserError
 from plumbline.preferences.simulated.responses import CLOSERS, ORDER_WORDS, POLITE, RUDE
 from plumbline.preferences.simulated.world import Point, SimulatedRequest, requests, words
@@ -100,8 +102,13 @@ def _comparison(said: tuple[str, ...]) -> set[str]:
 
 
 def _is_any(said: tuple[str, ...], known: tuple[str, ...]) -> bool:
-    # Order words are dropped on both sides: some mistakes begin with one.
-    return any(list(said) == _without_order_word(words(sentence)) for sentence in known)
+    return said in _bare(known)
+
+
+@cache
+def _bare(sentences: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
+    """Return each sentence's words without an order word, which some mistakes begin with."""
+    return frozenset(tuple(_without_order_word(words(sentence))) for sentence in sentences)
 
 
 def _without_order_word(said: list[str]) -> list[str]:
