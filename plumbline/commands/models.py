@@ -1,5 +1,6 @@
-"""The commands about registered models: `plumbline promote`, `rollback`."""
+"""The commands about registered models: `plumbline models`, `promote`, `rollback`."""
 
+import contextlib
 import getpass
 import socket
 from typing import TYPE_CHECKING, Annotated
@@ -15,14 +16,42 @@ from plumbline.commands.output import (
     confirm,
     entered_home,
     examples,
+    print_json,
 )
 from plumbline.project.home import Home
 
 if TYPE_CHECKING:
     from plumbline.tracking.registry import Registry
 
+NEWEST_VERSIONS = 20
+
 models_app = command_group()
 Version = Annotated[int, typer.Argument(metavar="VERSION", help="A version of the registered policy.")]
+All = Annotated[bool, typer.Option("--all", help=f"All of them, not the newest {NEWEST_VERSIONS}.")]
+
+
+@models_app.command(epilog=examples("plumbline models", "plumbline models --json | jq '.[0].rating'"))
+def models(all_: All = False, as_json: AsJson = False) -> None:
+    """List the registered versions with win rates and ratings, newest first."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from plumbline.commands.versions import listed, print_versions
+    from plumbline.history.history import History
+    from plumbline.tracking.store import StoreGone
+
+    history = History(entered_home())
+    with contextlib.suppress(StoreGone):  # nothing has been recorded yet
+        history.refresh()
+    found = listed(history, None if all_ else NEWEST_VERSIONS)
+    if as_json:
+        print_json([asdict(one) for one in found])
+    elif found:
+        print_versions(Console(), found, len(history.versions))
+    else:
+        typer.echo("No policy has been registered yet. A run that gets to its last stage registers one: "
+                   "`plumbline run`.")
 
 
 @models_app.command(epilog=examples("plumbline promote 7 --reason 'best on our own prompts'",

@@ -1,4 +1,4 @@
-"""`plumbline promote`, `rollback`, `pin`, `gc`, `cancel`, `restore`, `push` and `pull` as a user meets them."""
+"""`plumbline models`, `promote`, `rollback`, `pin`, `gc`, `cancel`, `restore`, `push`, `pull` as a user meets them."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from plumbline.tracking.registry import Registry
 from plumbline.tracking.store import connect, prepare
 from testing.fake_project import CHECKOUT
 
-COMMANDS = ("restore", "push", "pull", "promote", "rollback", "retry", "cancel", "pin", "unpin", "gc")
+COMMANDS = ("restore", "push", "pull", "models", "promote", "rollback", "retry", "cancel", "pin", "unpin", "gc")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,21 @@ def test_help_has_examples(command: str) -> None:
     done = CliRunner().invoke(app, [command, "--help"])
     assert f"plumbline {command}" in done.stdout.split("Examples:")[1]
     assert "--json" in done.stdout
+
+
+def test_the_versions_are_listed(project: Home) -> None:
+    newest, oldest = json.loads(plumbline("models", "--json"))
+    assert (newest["version"], newest["aliases"], newest["rating"]) == (2, ["champion"], None)
+    assert (oldest["version"], oldest["aliases"]) == (1, ["previous"])
+    assert "champion" in plumbline("models") and "SFT is 0" in plumbline("models")
+
+
+def test_without_versions_there_is_a_hint(tmp_path: Path, project: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in ("dvc.yaml", "params.yaml"):
+        (tmp_path / "new").mkdir(exist_ok=True)
+        shutil.copy(project.root / file, tmp_path / "new" / file)
+    monkeypatch.chdir(tmp_path / "new")
+    assert "`plumbline run`" in plumbline("models")
 
 
 def test_roll_back_and_promote(project: Home) -> None:

@@ -18,6 +18,7 @@ from plumbline.evaluation.judging.judges import NamedJudge, ScoreJudge
 from plumbline.evaluation.matches import Contestant, evaluate
 from plumbline.evaluation.samples import Sample, SampleAnswer, write_samples
 from plumbline.history.history import Move
+from plumbline.history.standings import standings
 from plumbline.preferences.types import Comparison, Message, Origin
 from plumbline.project.home import Home
 from plumbline.tracking.registry import Registry
@@ -136,6 +137,17 @@ def test_pictures_are_the_two_known_ones(examined: TestClient) -> None:
     assert picture.headers["content-type"] == "image/png" and picture.content.startswith(b"\x89PNG")
     for name in ("wins", "..%2freport.md", "../../../token", "%2fetc%2fpasswd"):
         assert examined.get(f"/models/1/pictures/{name}").status_code == 404
+
+
+def test_ratings_are_shown_with_their_intervals(empty: Home) -> None:
+    client = visit(empty)
+    made, unmeasured = run(), run(id="20261121-100000-bbbbbb", steps={})
+    fill(site_behind(client).history, [made, unmeasured], [version(1, made, "champion"), version(2, unmeasured)])
+    rating = standings(site_behind(client).history)[1]
+    for path in ("/models", "/models/1"):
+        page = client.get(path).text
+        assert f"{rating.value:+.0f} <span" in page and f"{rating.low:+.0f} to {rating.high:+.0f}" in page
+    assert "Elo above SFT" not in client.get("/models/2").text
 
 
 def test_a_version_whose_run_is_gone(empty: Home) -> None:

@@ -11,9 +11,11 @@ from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 
 from plumbline.errors import UserError
+from plumbline.evaluation.ratings import Strength
 from plumbline.evaluation.samples import Sample
 from plumbline.history.history import History, Move, RegisteredVersion, Run
 from plumbline.history.reports import Curve, Reports
+from plumbline.history.standings import standings
 from plumbline.lineage.graph import Graph, Ref
 from plumbline.tracking.registry import CHAMPION, PREVIOUS, Registry
 from plumbline.web.drawing.charts import Bar, Series, intervals, lines
@@ -52,6 +54,8 @@ class ModelView:
     run: Run | None
     """The run that registered it; None where its records are gone."""
     rates: Sequence[Bar]
+    rating: Strength | None = None
+    """None where no evaluation of it by an independent judge is known."""
 
     @property
     def chart(self) -> Markup:
@@ -155,7 +159,7 @@ def model_of(history: History, number: int) -> ModelView:
     """Return a version with its run and win rates. Raises NotFound."""
     version = find_version(history, str(number))
     run = history.runs.get(version.run)
-    return ModelView(version, run, win_rates(run) if run else [])
+    return ModelView(version, run, win_rates(run) if run else [], standings(history).get(number))
 
 
 def _about(history: History, version: RegisteredVersion) -> dict[str, object]:
