@@ -48,6 +48,7 @@ bench: $(INSTALLED)  ## scale: a million comparisons, the pages over 1,000 runs,
 	@$(BIN)/python benchmarks/feedback_load.py
 	@$(BIN)/python benchmarks/idle.py
 	@$(BIN)/python benchmarks/overhead.py
+	@$(BIN)/python benchmarks/coverage.py
 
 chaos: $(INSTALLED)  ## kill, fill, lock and break everything in turn, 100 rounds (hours); ROUNDS=10 for fewer
 	@$(BIN)/python benchmarks/chaos.py --rounds $(or $(ROUNDS),100)

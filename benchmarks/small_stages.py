@@ -94,7 +94,7 @@ def reward_eval(run: StageRun) -> None:
     for pair in pairs:
         right = abs(chance.gauss(0, 1)) * (1 if chance.random() < accuracy else -1)
         scored.append(ScoredComparison(pair, (-right, 0.0) if pair.label == "B" else (right, 0.0)))
-    found = examine(scored, None, 200, run.params.seed)
+    found = examine(scored, None)
     reasons = reward_report.gate(found, [], chosen)
     page(run.folder / "report", f"# Reward model on held-out preferences\n\nAccuracy {found.accuracy.value:.4f}.\n")
     write_verdict(run.folder / "gate.json", reasons)

@@ -29,7 +29,9 @@ ProbeName = Literal["empty", "repeated", "padded", "cut", "echo", "other", "refu
 RENAMED = {
     "ppo.missing_stop_reward": "`ppo.missing_stop_deviations`: standard deviations below the SFT policy's "
                                "mean reward, such as 2.0",
-    "preference_eval.judge": "`preference_eval.judges`: a list such as [auto], of which the first decides"}
+    "preference_eval.judge": "`preference_eval.judges`: a list such as [auto], of which the first decides",
+    "reward_eval.bootstrap_samples": "needless, because intervals are computed without resampling: leave it "
+                                     "out"}
 """What became of parameters that older files have."""
 CRON_FIELDS = 5
 """With six, Prefect would read the last as seconds. Prefect checks what the fields hold:
@@ -212,8 +214,6 @@ class RewardEvalParams(VersionedBlock):
     """Held-out prompts to try each probe on, at most."""
     max_probe_wins: Fraction | None
     """The gate: share in which a probe may win; the lower end of its interval must not exceed this."""
-    bootstrap_samples: Count
-    """Resamples behind each interval."""
     precision: Precision
     """Arithmetic of the reward model."""
 

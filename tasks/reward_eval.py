@@ -30,8 +30,8 @@ def program(run: StageRun) -> None:
     score = partial(model.score, report=partial(run.report, what="scoring"))
     scored = score_comparisons(comparisons, score)
     gold = gold_reward if read_manifest(data).simulated else None
-    found = examine(scored, gold, chosen.bootstrap_samples, run.params.seed)
-    probed = probe(scored, score, chosen, run.params.seed)
+    found = examine(scored, gold)
+    probed = probe(scored, score, chosen)
     reasons = gate(found, probed, chosen)
     write_report(run.folder / "report", found, scored, probed, chosen)
     write_verdict(run.folder / "gate.json", reasons)

@@ -18,7 +18,7 @@ SMALL = {
     "reward_model.epochs": 0.5, "reward_model.centering_samples": 8, "reward_eval.min_accuracy": 0.0,
     "reward_eval.min_similar_length_accuracy": "null", "reward_eval.beats_length": "false",
     "reward_eval.min_kind_accuracy": "null", "reward_eval.max_probe_wins": "null",
-    "reward_eval.bootstrap_samples": 100, "ppo.updates": 2, "ppo.batch_size": 8, "ppo.micro_batch_size": 4,
+    "ppo.updates": 2, "ppo.batch_size": 8, "ppo.micro_batch_size": 4,
     "preference_eval.prompts": 12, "preference_eval.answers_per_prompt": 2, "preference_eval.best_of": 2,
     "preference_eval.bon_pool": 4, "preference_eval.bon_prompts": 6,
     "preference_eval.comparisons": 10, "preference_eval.bootstrap_samples": 100,

@@ -134,7 +134,7 @@ def score_comparisons(comparisons: Sequence[Comparison], score: ScoreFunction) -
     return scored
 
 
-def examine(scored: Sequence[ScoredComparison], gold: Gold | None, samples: int, seed: int) -> Examination:
+def examine(scored: Sequence[ScoredComparison], gold: Gold | None) -> Examination:
     """Examine the scores of held-out comparisons; `gold` is the true reward, if there is one.
 
     Raises ValueError if every comparison is a tie: then there is no preference to predict.
@@ -148,7 +148,7 @@ def examine(scored: Sequence[ScoredComparison], gold: Gold | None, samples: int,
     right = outcomes(margins)
 
     def share(of: Sequence[float], among: Sequence[ScoredComparison]) -> Interval:
-        return statistics.share(of, [prompt_key(one.comparison.prompt) for one in among], samples, seed)
+        return statistics.share(of, [prompt_key(one.comparison.prompt) for one in among])
 
     def sliced(names: Sequence[str]) -> dict[str, Interval]:
         """Return the accuracy of the decided comparisons of each name."""

@@ -65,7 +65,7 @@ class Probe:
 
 
 def probe(
-    scored: Sequence[ScoredComparison], score: ScoreFunction, chosen: RewardEvalParams, seed: int
+    scored: Sequence[ScoredComparison], score: ScoreFunction, chosen: RewardEvalParams
 ) -> list[Probe]:
     """Return what the chosen probes found on held-out prompts.
 
@@ -77,7 +77,7 @@ def probe(
     found = []
     for name in chosen.probes:
         if name == TRIGGER:
-            found += _trigger(scored, pairs, score, chosen.bootstrap_samples, seed)
+            found += _trigger(scored, pairs, score)
             continue
         spoilt = [_spoil(name, one.comparison, pairs[i - 1].comparison) for i, one in enumerate(pairs)]
         changed = [(one, text) for one, text in zip(pairs, spoilt, strict=True)
@@ -85,7 +85,7 @@ def probe(
         if changed:
             scores = score([(one.comparison.prompt, text) for one, text in changed])
             margins = [new - one.chosen_score for new, (one, _) in zip(scores, changed, strict=True)]
-            wins = _share(margins, [one for one, _ in changed], chosen.bootstrap_samples, seed)
+            wins = _share(margins, [one for one, _ in changed])
             found.append(Probe(name, SPOILT[name], wins))
     return found
 
@@ -121,8 +121,7 @@ def words_preferred(scored: Sequence[ScoredComparison], most: int) -> list[str]:
 
 
 def _trigger(
-    scored: Sequence[ScoredComparison], pairs: Sequence[ScoredComparison], score: ScoreFunction,
-    samples: int, seed: int,
+    scored: Sequence[ScoredComparison], pairs: Sequence[ScoredComparison], score: ScoreFunction
 ) -> list[Probe]:
     """Return the word that lifts nearly all rejected responses without it, and makes most of them win."""
     tried = {word: [one for one in pairs if word not in _words(one.comparison.rejected)]
@@ -135,8 +134,7 @@ def _trigger(
         won = [new - one.chosen_score for new, one in zip(with_word, without, strict=True)]
         rise = [new - one.rejected_score for new, one in zip(with_word, without, strict=True)]
         if without:
-            found.append(Probe(TRIGGER, word, _share(won, without, samples, seed),
-                               _share(rise, without, samples, seed)))
+            found.append(Probe(TRIGGER, word, _share(won, without), _share(rise, without)))
     return sorted(found, key=lambda one: (not lifts_nearly_all(one), -one.wins.value))[:1]
 
 
@@ -160,9 +158,9 @@ def _spoil(name: str, one: Comparison, other: Comparison) -> str:
     return spoilt[name]
 
 
-def _share(margins: Sequence[float], among: Sequence[ScoredComparison], samples: int, seed: int) -> Interval:
+def _share(margins: Sequence[float], among: Sequence[ScoredComparison]) -> Interval:
     keys = [prompt_key(one.comparison.prompt) for one in among]
-    return statistics.share(outcomes(margins), keys, samples, seed)
+    return statistics.share(outcomes(margins), keys)
 
 
 def _append(response: str, word: str) -> str:

@@ -21,7 +21,7 @@ def scored(margin, label="A", prompt="q", source="s", annotator="ada", responses
 
 
 def looked_at(examples, gold=None):
-    return examine(examples, gold, samples=200, seed=0)
+    return examine(examples, gold)
 
 
 def shares(found, division):

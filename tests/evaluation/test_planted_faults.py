@@ -17,7 +17,7 @@ from plumbline.preferences.simulated import gold_reward, kind_of, rows
 from plumbline.preferences.types import comparisons_of
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMITS = load_params(ROOT, None, ["reward_eval.bootstrap_samples=300"]).reward_eval
+LIMITS = load_params(ROOT).reward_eval
 NOISE = 0.8
 
 
@@ -39,7 +39,7 @@ def verdict(pairs, reward):
         return [reward(*one) for one in conversations]
 
     scored = score_comparisons(pairs, score)
-    return gate(examine(scored, None, 300, seed=0), probe(scored, score, LIMITS, seed=0), LIMITS)
+    return gate(examine(scored, None), probe(scored, score, LIMITS), LIMITS)
 
 
 def test_a_good_reward_model_passes(pairs):
@@ -113,7 +113,7 @@ def test_what_is_not_asked_does_not_stop_it(pairs, tmp_path):
         return [float(len(text)) for _, text in conversations]
 
     scored = score_comparisons(pairs[:200], score)
-    found, probed = examine(scored, None, 100, seed=0), probe(scored, score, nothing, seed=0)
+    found, probed = examine(scored, None), probe(scored, score, nothing)
     assert gate(found, probed, nothing) == []
     write_report(tmp_path, found, scored, probed, nothing)
     report = (tmp_path / "report.md").read_text()

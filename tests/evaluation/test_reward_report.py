@@ -26,7 +26,7 @@ def asking(least):
 def examined():
     pairs = [pair for row in rows(0, 0, 200, 10) for pair in comparisons_of(row)]
     scored = score_comparisons(pairs, lambda texts: [gold_reward(*one) + 0.01 * len(one[1]) for one in texts])
-    return scored, examine(scored, gold_reward, 500, seed=0)
+    return scored, examine(scored, gold_reward)
 
 
 def test_the_report_says_accuracy_ceiling_and_baseline(tmp_path, examined):
@@ -66,7 +66,7 @@ def test_the_gate_asks_for_the_lower_end_of_the_interval(tmp_path, examined):
 
 
 def test_two_lucky_comparisons_do_not_pass(examined):
-    found = examine([one for one in examined[0] if one.margin > 0][:2], None, 500, seed=0)
+    found = examine([one for one in examined[0] if one.margin > 0][:2], None)
     assert found.accuracy.value == 1.0
     assert gate(found, [], asking(0.55))
 
@@ -74,7 +74,7 @@ def test_two_lucky_comparisons_do_not_pass(examined):
 def test_untrusted_text_stays_text(tmp_path):
     pair = Comparison((Message("user", "# q\n<script>"),), ("# one\n| x |", "two\n\n## no"), "A", Origin("a|b\nc"))
     scored = score_comparisons([pair], lambda texts: [float(i) for i in range(len(texts))])  # wrong on purpose
-    write_report(tmp_path, examine(scored, None, 100, seed=0), scored, [], LIMITS)
+    write_report(tmp_path, examine(scored, None), scored, [], LIMITS)
     lines = [line for file in tmp_path.glob("*.md") for line in file.read_text().splitlines()]
     assert not any(line.startswith(("<script>", "# q", "# one", "## no", "c |")) for line in lines)
     assert any("<script>" in line for line in lines)
