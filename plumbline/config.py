@@ -160,7 +160,7 @@ class SftParams(VersionedBlock):
     warmup: Fraction
     """Share of the steps over which the learning rate rises."""
     max_length: Count
-    """Longest sequence in tokens; longer demonstrations are cut at the end."""
+    """Longest sequence in tokens; longer demonstrations are cut at the end, and counted."""
     precision: Precision
     """Arithmetic of the forward pass; weights and optimizer stay fp32."""
 

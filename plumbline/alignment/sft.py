@@ -32,6 +32,8 @@ class TokenizedDemonstration:
 
     ids: list[int]
     start: int
+    cut: bool
+    """True if its end, with the stop token, is beyond the longest length."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,10 @@ def train_sft(
 ) -> dict[str, float]:
     """Fine-tune `lm` in place. Returns the validation loss before and after, and counts.
 
-    The loss is in nats a response token. Raises UserError if no demonstration has a prompt that leaves room
-    for a response within `max_length`, and if the training diverges.
+    The loss is in nats a response token. Among the counts, `cut` is of demonstrations whose end is beyond
+    `max_length`: they teach the beginning of an answer, and nothing about how it ends. Raises UserError if no
+    prompt leaves room for a response within `max_length`, if the epochs are less than a step, and if the
+    training diverges.
     """
     torch.manual_seed(seed)
     model = lm.model.eval()  # no dropout, and nothing else here depends on the mode
@@ -62,15 +66,15 @@ def train_sft(
                         f"sft.max_length = {params.max_length} tokens. Raise it.")
     length = params.max_length if packs(model.config) else None
     held = pack(encode(lm, validation, params.max_length), length)
-    metrics: dict[str, float] = {"examples": len(examples), "dropped_too_long": len(train) - len(examples),
-                                 "packed": length is not None}
+    metrics: dict[str, float] = {"examples": len(examples), "cut": sum(one.cut for one in examples),
+                                 "dropped_too_long": len(train) - len(examples), "packed": length is not None}
     if moved := rearranged(lm.tokenizer, [shown.prompt for shown in train]):
         metrics["system_before_user"] = moved
     if held:
         metrics["validation_loss_before"] = evaluate(model, held, params)
 
     rows_an_epoch = len(pack(examples, length))
-    steps = round(params.epochs * -(-rows_an_epoch // params.batch_size))
+    steps = _steps(rows_an_epoch, params)
     optimizer = adamw(model.parameters(), params.learning_rate)
     generator = torch.Generator().manual_seed(seed)
     queue: list[PackedRow] = []
@@ -95,6 +99,16 @@ def train_sft(
     return metrics | {"steps": steps}
 
 
+def _steps(rows_an_epoch: int, params: SftParams) -> int:
+    """Return the number of optimizer steps. Raises UserError if epochs and rows are not enough for one."""
+    steps = round(params.epochs * -(-rows_an_epoch // params.batch_size))
+    if steps == 0 and params.epochs > 0 and rows_an_epoch > 0:
+        raise UserError(f"sft.epochs = {params.epochs:g} of {rows_an_epoch} rows in batches of "
+                        f"sft.batch_size = {params.batch_size} is no step at all. Raise sft.epochs or lower "
+                        "sft.batch_size; sft.epochs = 0 keeps the base model as it is.")
+    return steps
+
+
 def encode(
     lm: LanguageModel, demonstrations: Sequence[Demonstration], max_length: int
 ) -> list[TokenizedDemonstration]:
@@ -107,7 +121,7 @@ def encode(
         prompt = encode_prompt(lm.tokenizer, shown.prompt)
         if len(prompt) < max_length:
             ids = prompt + encode_response(lm.tokenizer, shown.response)
-            found.append(TokenizedDemonstration(ids[:max_length], len(prompt)))
+            found.append(TokenizedDemonstration(ids[:max_length], len(prompt), len(ids) > max_length))
     return found
 
 

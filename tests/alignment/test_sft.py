@@ -108,8 +108,25 @@ def test_demonstrations_without_room_for_a_response_are_dropped_and_counted(rand
 
 
 def test_a_demonstration_that_is_cut_does_not_learn_to_stop_there(random_lm):
-    cut, = sft.encode(random_lm, [Demonstration(PROMPTS[0], "red green " * 30, Origin("test"))], 40)
+    long = Demonstration(PROMPTS[0], "red green " * 30, Origin("test"))
+    cut, = sft.encode(random_lm, [long], 40)
     assert len(cut.ids) == 40 and stop_token(random_lm.tokenizer) not in cut.ids[cut.start:]
+    metrics = sft.train_sft(copy_of(random_lm), [*demonstrations(4), long, long], [], sft_params(epochs=0), 0, silent)
+    assert (metrics["examples"], metrics["cut"], metrics["dropped_too_long"]) == (6, 2, 0)
+
+
+def test_a_demonstration_that_just_fits_is_whole(random_lm):
+    shown, = demonstrations(1)
+    whole, = sft.encode(random_lm, [shown], 1000)
+    found = [sft.encode(random_lm, [shown], room)[0] for room in (len(whole.ids), len(whole.ids) - 1)]
+    assert [one.cut for one in found] == [False, True]
+    assert found[0].ids[-1] == stop_token(random_lm.tokenizer)
+
+
+def test_less_than_a_step_is_refused_and_none_at_all_is_asked_for_with_zero(random_lm):
+    with pytest.raises(UserError, match=r"sft\.epochs = 0\.1 of \d rows .* no step at all"):
+        sft.train_sft(copy_of(random_lm), demonstrations(8), [], sft_params(epochs=0.1), 0, silent)
+    assert sft.train_sft(copy_of(random_lm), demonstrations(8), [], sft_params(epochs=0), 0, silent)["steps"] == 0
 
 
 def test_a_taught_model_answers_as_shown_and_stops(taught_lm):
