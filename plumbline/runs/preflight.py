@@ -48,7 +48,8 @@ def preflight(home: Home, params: Params) -> None:
     """Raise UserError for the first thing that would stop the run later."""
     _sources(home.root, params)
     _judges(home, params)
-    _lengths(params, _context(home, params))
+    _within_context(params, _context(home, params))
+    _lengths_agree(params)
     _judge_models(home, params)
     _disk(home, params)
 
@@ -135,19 +136,39 @@ def _newest(path: Path) -> int:
     return max((file.stat().st_mtime_ns for file in files), default=0)
 
 
-def _lengths(params: Params, context: int | None) -> None:
+def _asked_and_answered(params: Params) -> dict[str, int]:
+    """Return the longest sequences, in tokens, that PPO and the evaluation sample."""
+    return {"ppo.max_prompt + ppo.max_response": params.ppo.max_prompt + params.ppo.max_response,
+            "ppo.max_prompt + preference_eval.max_response":
+                params.ppo.max_prompt + params.preference_eval.max_response}
+
+
+def _within_context(params: Params, context: int | None) -> None:
     if context is None:
         return
-    wanted = {
-        "sft.max_length": params.sft.max_length,
-        "reward_model.max_length": params.reward_model.max_length,
-        "ppo.max_prompt + ppo.max_response": params.ppo.max_prompt + params.ppo.max_response,
-    }
+    wanted = {"sft.max_length": params.sft.max_length,
+              "reward_model.max_length": params.reward_model.max_length, **_asked_and_answered(params)}
     too_long = [f"{name} is {tokens}" for name, tokens in wanted.items() if tokens > context]
     if too_long:
         raise UserError(f"The base model {params.base.source} reads at most {context} tokens, but "
                         f"{' and '.join(too_long)}. Lower what is too long, or take a model with a longer "
                         "context.")
+
+
+def _lengths_agree(params: Params) -> None:
+    """Raise UserError if the reward model would score what it never saw the like of, or the evaluation cut
+    what PPO lets finish."""
+    longest = params.reward_model.max_length
+    sampled = _asked_and_answered(params)
+    unseen = [f"{name} is {tokens}" for name, tokens in sampled.items() if tokens > longest]
+    if unseen:
+        raise UserError(f"reward_model.max_length is {longest}, so the reward model learns nothing about "
+                        f"longer conversations, but {' and '.join(unseen)}. Raise reward_model.max_length, or lower "
+                        "the others.")
+    if params.preference_eval.max_response < params.ppo.max_response:
+        raise UserError(f"preference_eval.max_response is {params.preference_eval.max_response}, but "
+                        f"ppo.max_response is {params.ppo.max_response}: answers that PPO lets finish would "
+                        "count as cut. Make preference_eval.max_response at least as long.")
 
 
 def _disk(home: Home, params: Params) -> None:

@@ -10,7 +10,7 @@ from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.project.home import Home
-from plumbline.runs.preflight import _lengths, preflight
+from plumbline.runs.preflight import _within_context, preflight
 from testing.tiny_models import small_causal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +38,14 @@ def test_the_default_passes_in_a_moment_and_leaves_nothing(tmp_path: Path) -> No
     (["snapshot.sources=[simulated, 'hub:a/b']", "preference_eval.judges=[auto, gold]"],
      "preference_eval.judges is `gold`"),
     (["preference_eval.judges=['nowhere.rules:no_lists']"], "no module `nowhere`"),
+    (["base.context=100", "sft.max_length=100", "reward_model.max_length=100", "ppo.max_prompt=50",
+      "ppo.max_response=50", "preference_eval.max_response=51"],
+     "ppo.max_prompt + preference_eval.max_response is 101"),
+    (["reward_model.max_length=127"], "reward_model.max_length is 127, so the reward model learns nothing about longer "
+     "conversations, but ppo.max_prompt + ppo.max_response is 128"),
+    (["ppo.max_response=64", "reward_model.max_length=120"],
+     "but ppo.max_prompt + preference_eval.max_response is 128. Raise reward_model.max_length"),
+    (["preference_eval.max_response=71"], "preference_eval.max_response is 71, but ppo.max_response is 72"),
     (["base.source=missing/model.gguf"], "missing/model.gguf"),
 ])
 def test_what_cannot_work_is_named(tmp_path: Path, settings: list[str], words: str) -> None:
@@ -59,7 +67,8 @@ def test_a_local_model_is_asked_once(tmp_path: Path, random_lm) -> None:
     random_lm.save(tmp_path / "model")
     context = random_lm.model.config.max_position_embeddings
     settings = ["base.source=model", f"sft.max_length={context}", f"reward_model.max_length={context}",
-                f"ppo.max_prompt={context // 2}", f"ppo.max_response={context // 2}"]
+                f"ppo.max_prompt={context // 2}", f"ppo.max_response={context // 2}",
+                f"preference_eval.max_response={context // 2}"]
     check(tmp_path, *settings)
     kept, = (tmp_path / ".plumbline/examined").iterdir()
     asked = kept.stat().st_mtime_ns
@@ -81,9 +90,9 @@ def test_a_base_model_that_no_reward_model_can_be_made_of_is_refused_before_the_
 
 def test_a_model_without_a_limit_has_no_context_to_exceed() -> None:
     params = load_params(ROOT, None, ["sft.max_length=100000"])
-    _lengths(params, None)
+    _within_context(params, None)
     with pytest.raises(UserError, match="100000"):
-        _lengths(params, 2048)
+        _within_context(params, 2048)
 
 
 def test_a_judge_that_cannot_judge_is_found_before_the_run(tmp_path: Path, random_lm) -> None:
