@@ -23,9 +23,10 @@ from transformers import (
 
 from plumbline.errors import UserError
 from plumbline.lm.base import DTYPES, LanguageModel, device
-from plumbline.lm.chat import encode_prompt, encode_response
+from plumbline.lm.chat import encode_prompt, encode_response, stop_token
 from plumbline.lm.optim import require_finite_weights
 from plumbline.lm.sampling import Response, positions, right_pad
+from plumbline.lm.template import settled
 from plumbline.preferences.types import Prompt
 
 LEAST_TO_CENTRE = 8
@@ -179,12 +180,22 @@ def value_model(folder: Path) -> PreTrainedModel:
 
 
 def check_same_tokens(policy: LanguageModel, reward: RewardModel) -> None:
-    """Raise UserError unless policy and reward model share a vocabulary: PPO hands over ids, not texts."""
-    ours, theirs = policy.tokenizer.get_vocab(), reward.tokenizer.get_vocab()
-    if ours != theirs:
-        raise UserError(f"The policy and the reward model have different vocabularies ({len(ours)} and "
-                        f"{len(theirs)} tokens), so the reward model would misread the ids that the policy "
-                        "samples. Train the reward model on the same base model as the policy.")
+    """Raise UserError unless policy and reward model have the same tokens: PPO hands over ids, not texts.
+
+    Vocabulary, chat template and stop token must be the same.
+    """
+    ours, theirs = policy.tokenizer, reward.tokenizer
+    different = []
+    if ours.get_vocab() != theirs.get_vocab():
+        different.append("vocabulary")
+    if settled(ours) != settled(theirs):
+        different.append("chat template")
+    if stop_token(ours) != stop_token(theirs):
+        different.append("stop token")
+    if different:
+        raise UserError("The policy and the reward model must have the same tokens, but they differ in "
+                        f"{' and '.join(different)}, so the reward model would misread the ids that the "
+                        "policy samples. Train the reward model on the same base model as the policy.")
 
 
 def _load(folder: Path, precision: str, fresh_head: bool = False) -> PreTrainedModel:

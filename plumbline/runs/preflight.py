@@ -163,8 +163,8 @@ def _lengths_agree(params: Params) -> None:
     unseen = [f"{name} is {tokens}" for name, tokens in sampled.items() if tokens > longest]
     if unseen:
         raise UserError(f"reward_model.max_length is {longest}, so the reward model learns nothing about "
-                        f"longer conversations, but {' and '.join(unseen)}. Raise reward_model.max_length, or lower "
-                        "the others.")
+                        f"longer conversations, but {' and '.join(unseen)}. Raise reward_model.max_length, "
+                        "or lower the others.")
     if params.preference_eval.max_response < params.ppo.max_response:
         raise UserError(f"preference_eval.max_response is {params.preference_eval.max_response}, but "
                         f"ppo.max_response is {params.ppo.max_response}: answers that PPO lets finish would "

@@ -1,7 +1,9 @@
 """The reward model: reads the last token, ignores padding, keeps its centre, and others can load it."""
 
+import dataclasses
 import json
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from plumbline.lm.chat import encode_prompt, encode_response, stop_token
 from plumbline.lm.optim import autocast
 from plumbline.lm.pretrain import train_tokenizer
 from plumbline.lm.sampling import Response, right_pad
-from testing.tiny_models import PROMPTS, prompt, small_model
+from testing.tiny_models import PROMPTS, prompt
 
 RESPONSES = ("red", "red green", "", "blue blue blue black", "green red", "black.")
 
@@ -172,11 +174,22 @@ def test_scores_of_distinct_responses_stay_distinct_in_bf16(reward, tmp_path):
         assert torch.corrcoef(torch.tensor([scores, exact]))[0, 1] > 0.95
 
 
-def test_a_different_vocabulary_is_refused_before_anything_runs(reward, taught_lm):
+def test_other_tokens_are_refused_by_name_before_anything_runs(reward, taught_lm):
     check_same_tokens(taught_lm, reward)
-    other = train_tokenizer(["something else entirely"] * 50, 270)
-    with pytest.raises(UserError, match="vocabular"):
-        check_same_tokens(LanguageModel(small_model(other), other), reward)
+    vocabulary = train_tokenizer(["something else entirely"] * 50, 270)
+    template, stop = deepcopy(taught_lm.tokenizer), deepcopy(taught_lm.tokenizer)
+    template.chat_template = template.chat_template.replace("assistant", "model")
+    # Without a special token after an answer the EOS token ends it: the same ids, another end.
+    plain = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
+    stop.chat_template = plain
+    stop.eos_token = next(token for token in stop.all_special_tokens if token != stop.decode(stop_token(template)))
+    for tokenizer, named in ((vocabulary, "vocabulary"), (template, "in chat template,"), (stop, "stop token")):
+        with pytest.raises(UserError, match=named):
+            check_same_tokens(LanguageModel(taught_lm.model, tokenizer), reward)
+    own = deepcopy(reward.tokenizer)
+    own.chat_template = plain
+    with pytest.raises(UserError, match="differ in stop token,"):
+        check_same_tokens(LanguageModel(taught_lm.model, stop), dataclasses.replace(reward, tokenizer=own))
 
 
 def test_the_value_of_a_state_is_the_reward_of_what_has_been_said_so_far(reward, tmp_path):
