@@ -228,6 +228,8 @@ class PpoParams(VersionedBlock):
 
     updates: Count
     """Rounds of sampling and learning."""
+    value_warmup: CountOrNone
+    """Batches of responses that train the value model alone, before the first update."""
     batch_size: Count
     """Responses sampled an update."""
     epochs: Count
@@ -265,10 +267,17 @@ class PpoParams(VersionedBlock):
     missing_stop_deviations: NotNegative
     """A response that did not stop by itself within `max_response` gets, in place of the reward model's
     reward, so many standard deviations below the SFT policy's mean."""
+    kl_limit: Positive | None
+    """Mean KL a response, in nats, beyond which no policy is kept: training stops at the first measurement
+    that finds it there. Null is no limit."""
+    evaluate_every: Count
+    """Updates between measurements on validation prompts, from which the policy to keep is chosen."""
+    validation_prompts: Count
+    """Validation prompts that the policy answers each time, at most."""
     max_grad_norm: Positive
     """Gradient norm at which policy and value gradients are clipped."""
     precision: Precision
-    """Arithmetic of the forward passes."""
+    """Arithmetic of the forward passes; weights and optimizers stay fp32."""
     checkpoint_every: Count
     """Updates between resume checkpoints."""
 

@@ -2,7 +2,9 @@
 
 One episode is one response; the action is a token; the reward model's score comes with the last token, and
 every token pays for moving away from the frozen SFT policy (Ziegler et al. 2019; Stiennon et al. 2020; Ouyang
-et al. 2022). Policy and value are separate models; the value model starts as the reward model. One update:
+et al. 2022). Policy and value are separate models; the value model starts as the reward model. That one is
+read at the last token only, so the first `value_warmup` batches of responses teach the value model alone what
+the tokens before it are worth: until then its advantages would move the policy at random. One update:
 
     prompts    = the next batch; each is used once before any again       _next_prompts
     responses  = sample(policy, prompts)                                  sampling.py  sample
@@ -22,6 +24,8 @@ et al. 2022). Policy and value are separate models; the value model starts as th
         clip the gradient norms, step both optimizers                     _step
     beta       = steered towards the target KL, if there is one           ppo_math.py  KLController
 
+Every few updates the policy is measured on validation prompts, and the best one is kept: validation.py.
+
 Departures from the textbook: rewards are neither whitened nor clipped, because the reward model is centred; a
 response that does not stop gets a fixed reward instead of the model's; dropout is off everywhere, so that the
 ratio is exactly 1 before the first step. A reward has no unit of its own, so beta, the range of a value and
@@ -31,9 +35,10 @@ the reward of a response that does not stop are given in standard deviations of 
     python -m tasks.ppo          # in a workspace, after sft and reward_model
 """
 
-import copy
+import math
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +48,8 @@ from transformers import PreTrainedModel
 from plumbline.alignment import ppo_math
 from plumbline.alignment.checkpoint import Checkpoint
 from plumbline.alignment.reward import RewardModel
-from plumbline.alignment.rollout import Rollout, response_log_probs, response_values, roll_out
+from plumbline.alignment.rollout import Rollout, Sampler, response_log_probs, response_values, roll_out
+from plumbline.alignment.validation import Kept, Validation
 from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
@@ -54,12 +60,16 @@ from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Prompt
 
 Metrics = dict[str, float]
-TOKEN_MEANS = ("policy_loss", "value_loss", "clip_fraction", "approx_kl", "ratio")
+POLICY_MEANS = ("policy_loss", "clip_fraction", "approx_kl", "ratio")
+TOKEN_MEANS = (*POLICY_MEANS, "value_loss")
+GRAD_NORMS = ("policy_grad_norm", "value_grad_norm")
 
 
 @dataclass
 class Learner:
-    """Everything that an update changes: models, optimizers, KL weight, order of prompts, random state."""
+    """Everything that an update changes: models, optimizers, KL weight, order of prompts, random state; and
+    what the updates so far have measured.
+    """
 
     policy: PreTrainedModel
     value: PreTrainedModel
@@ -69,6 +79,11 @@ class Learner:
     generator: torch.Generator
     queue: list[int]
     """Prompts still to be used in this pass over them, by their place."""
+    history: list[Metrics] = field(default_factory=list)
+    """What each update measured."""
+    kept: Kept = field(default_factory=Kept)
+    warmed: int = 0
+    """Batches done that trained the value model alone."""
     update: int = 0
     """Updates done."""
 
@@ -84,14 +99,17 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """Return all state, torch's own random state included."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return parts | {"update": self.update, "queue": self.queue, "kl_coef": self.kl.coef,
+        return parts | {"warmed": self.warmed, "update": self.update, "history": self.history,
+                        "kept": vars(self.kept), "queue": self.queue, "kl_coef": self.kl.coef,
                         "generator": self.generator.get_state(), "torch": torch.get_rng_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state that `state_dict` returned, torch's own random state included."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self.update, self.queue, self.kl.coef = state["update"], state["queue"], state["kl_coef"]
+        self.warmed, self.update, self.history = state["warmed"], state["update"], state["history"]
+        self.kept = Kept(**state["kept"])
+        self.queue, self.kl.coef = state["queue"], state["kl_coef"]
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
 
@@ -100,54 +118,105 @@ class Learner:
                 "value_optimizer": self.value_optimizer}
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """A batch of experience with the targets of learning from it."""
+
+    rollout: Rollout
+    advantages_BR: torch.Tensor | None
+    """None while the value model learns alone."""
+    returns_BR: torch.Tensor
+    value_clip: float
+    """In the reward's own units."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What stays the same: prompts, as ids, the stop token, and the frozen models."""
+
+    prompts: Sequence[list[int]]
+    stop: int
+    reference: PreTrainedModel
+    reward: RewardModel
+    params: PpoParams
+
+    def experience(self, learner: Learner, sampler: Sampler) -> Rollout:
+        """Let the policy answer the next batch of prompts, and all models score the answers."""
+        params = self.params
+        batch = _next_prompts(learner, self.prompts, params.batch_size)
+        responses = sample(sampler.renewed(), batch, max_response=params.max_response, stop=self.stop,
+                           temperature=params.temperature, generator=learner.generator)
+        return roll_out(
+            batch, responses, learner.policy, self.reference, learner.value, self.reward,
+            temperature=params.temperature, missing_stop_deviations=params.missing_stop_deviations,
+            precision=params.precision, micro_batch_size=params.micro_batch_size)
+
+
 def train_ppo(
     policy: LanguageModel, reference: PreTrainedModel, value: PreTrainedModel, reward: RewardModel,
     prompts: Sequence[Prompt], params: PpoParams, seed: int, report: ReportStep, checkpoint_folder: Path,
+    validation: Validation | None = None,
 ) -> Metrics:
     """Train `policy` and `value` in place; resume from a checkpoint in `checkpoint_folder` if there is one.
 
-    Returns the metrics of the last tenth of the updates, averaged. Raises UserError if no prompt fits
-    `max_prompt`, if the training diverges, and if the KL to the reference is clearly negative, which can only
-    be a fault in the log-probabilities.
+    The policy becomes the one that `validation` keeps, without it the last one. Returns the metrics of the
+    last tenth of the updates, averaged, and the kept policy's on the validation prompts. Raises UserError if
+    no prompt fits `max_prompt`, if the training diverges, and if the KL to the reference is clearly negative,
+    which can only be a fault in the log-probabilities.
     """
     torch.manual_seed(seed)
     encoded = _encode(policy, prompts, params)
-    learner = Learner.new(policy.model, value, params, seed)
-    history: list[Metrics] = []
+    world = Environment(encoded, stop_token(policy.tokenizer), reference, reward, params)
+    learner, sampler = Learner.new(policy.model, value, params, seed), Sampler(policy.model, params.precision)
     checkpoint = Checkpoint(checkpoint_folder)
     if state := checkpoint.load():
-        learner.load_state_dict(state["learner"])
-        history = state["history"]
+        learner.load_state_dict(state)
 
-    # In bf16 a copy of the policy samples; its weights are renewed before each batch.
-    sampler = policy.model
-    if params.precision != "fp32":
-        sampler = copy.deepcopy(policy.model).to(torch.bfloat16)
-    stop = stop_token(policy.tokenizer)
-    while learner.update < params.updates:
+    if learner.warmed < params.value_warmup:
+        _warm_up(learner, world, sampler, report)
+        checkpoint.save(0, learner.state_dict())
+    while learner.update < params.updates and not learner.kept.beyond_limit:
         _anneal(learner, params)
-        if sampler is not policy.model:
-            sampler.load_state_dict(policy.model.state_dict())
-        batch = _next_prompts(learner, encoded, params.batch_size)
-        responses = sample(sampler, batch, max_response=params.max_response, stop=stop,
-                           temperature=params.temperature, generator=learner.generator)
-        rollout = roll_out(
-            batch, responses, policy.model, reference, value, reward, temperature=params.temperature,
-            missing_stop_deviations=params.missing_stop_deviations, precision=params.precision,
-            micro_batch_size=params.micro_batch_size)
-        metrics = _learn(learner, rollout, params, reward.std)
-
+        metrics = _learn(learner, world.experience(learner, sampler), params, reward.std)
         learner.update += 1
-        history.append(metrics)
+        learner.history.append(metrics)
+        if validation and _due(learner.update, params):
+            metrics = metrics | validation.measure(sampler)
+            learner.kept.consider(learner.update, metrics, policy.model, validation)
         report(learner.update, params.updates, metrics)
         if learner.update % params.checkpoint_every == 0 and learner.update < params.updates:
-            checkpoint.save(learner.update, {"learner": learner.state_dict(), "history": history})
+            checkpoint.save(learner.update, learner.state_dict())
 
-    metrics = average(history[-max(1, params.updates // 10) :])
-    metrics |= {"prompts": len(encoded), "dropped_too_long": len(prompts) - len(encoded)}
+    metrics = average(learner.history[-max(1, params.updates // 10) :])
+    metrics["best_update"] = learner.update
+    if validation:
+        metrics |= learner.kept.put_into(policy.model, reference)
+    if learner.kept.beyond_limit:
+        metrics["stopped_early"] = learner.update
+    return metrics | _counts(policy, prompts, encoded)
+
+
+def _warm_up(learner: Learner, world: Environment, sampler: Sampler, report: ReportStep) -> None:
+    """Train the value model alone, on responses of the policy as it is."""
+    params = world.params
+    while learner.warmed < params.value_warmup:
+        metrics = _learn(
+            learner, world.experience(learner, sampler), params, world.reward.std, value_only=True)
+        learner.warmed += 1
+        report(learner.warmed, params.value_warmup, metrics, "value warm-up")
+
+
+def _due(update: int, params: PpoParams) -> bool:
+    """True if the policy is measured on the validation prompts after this update."""
+    return update % params.evaluate_every == 0 or update == params.updates
+
+
+def _counts(policy: LanguageModel, prompts: Sequence[Prompt], encoded: Sequence[list[int]]) -> Metrics:
+    """Return how many prompts were used, left out, and rearranged for a template without a system role."""
+    counts: Metrics = {"prompts": len(encoded), "dropped_too_long": len(prompts) - len(encoded)}
     if moved := rearranged(policy.tokenizer, prompts):
-        metrics["system_before_user"] = moved
-    return metrics
+        counts["system_before_user"] = moved
+    return counts
 
 
 def _encode(policy: LanguageModel, prompts: Sequence[Prompt], params: PpoParams) -> list[list[int]]:
@@ -172,76 +241,105 @@ def average(history: Sequence[Metrics]) -> Metrics:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def _learn(learner: Learner, rollout: Rollout, params: PpoParams, std: float) -> Metrics:
-    """Update policy, value and KL weight from one batch of experience. Returns the update's metrics.
+def _learn(
+    learner: Learner, rollout: Rollout, params: PpoParams, std: float, value_only: bool = False
+) -> Metrics:
+    """Update value, policy and KL weight, or the value alone, from one batch of experience.
 
-    `std` is the standard deviation of the SFT policy's rewards.
+    `std` is the standard deviation of the SFT policy's rewards. Returns the update's metrics.
     """
     mask_BR = rollout.sequences.mask_BR
-    kl = float(rollout.kl_BR.sum(1).mean())
-    if kl < -1.0:
-        raise UserError(f"The KL of the policy to the reference is {kl:.2f} nats a response. A KL cannot be "
-                        "negative, so sampling and scoring disagree about the policy: is the reference the "
-                        "SFT model that the policy started from, and does ppo.temperature match the "
-                        "sampling?")
+    kl = _measured_kl(rollout)
 
     # The targets of learning stay fixed for all epochs over this batch.
     rewards_BR = ppo_math.token_rewards(rollout.score_B, rollout.kl_BR, mask_BR, learner.kl.coef * std)
     advantages_BR, returns_BR = ppo_math.advantages_and_returns(
         rewards_BR, rollout.values_BR, mask_BR, params.gamma, params.gae_lambda)
     advantages_BR = ppo_math.whiten(advantages_BR, mask_BR)
+    # An untrained value may be anywhere, so before the first update nothing holds it back.
+    value_clip = math.inf if value_only else params.value_clip * std
+    lesson = Lesson(rollout, None if value_only else advantages_BR, returns_BR, value_clip)
 
-    sums = dict.fromkeys((*TOKEN_MEANS, "tokens", "policy_grad_norm", "value_grad_norm"), 0.0)
+    sums: dict[str, float] = defaultdict(float)
     for _ in range(params.epochs):
         order = torch.randperm(len(mask_BR), generator=learner.generator).to(mask_BR.device)
         for minibatch in order.tensor_split(params.minibatches):
-            _step(learner, rollout, advantages_BR, returns_BR, minibatch, params, std, sums)
+            _step(learner, lesson, minibatch, params, sums)
 
     steps = params.epochs * params.minibatches
-    metrics = {name: sums[name] / sums["tokens"] for name in TOKEN_MEANS}
+    metrics = {name: sums[name] / sums["tokens"] for name in TOKEN_MEANS if name in sums}
     metrics |= _describe(rollout, rewards_BR, params.gamma) | {"kl": kl, "kl_coef": learner.kl.coef}
-    metrics |= {name: sums[name] / steps for name in ("policy_grad_norm", "value_grad_norm")}
-    learner.kl.update(kl, len(mask_BR))
+    metrics |= {name: sums[name] / steps for name in GRAD_NORMS if name in sums}
+    if not value_only:
+        learner.kl.update(kl, len(mask_BR))
     return metrics
 
 
+def _measured_kl(rollout: Rollout) -> float:
+    """Return the policy's KL to the reference in nats a response. Raises UserError if it is negative."""
+    kl = float(rollout.kl_BR.sum(1).mean())
+    if kl < -1.0:
+        raise UserError(f"The KL of the policy to the reference is {kl:.2f} nats a response. A KL cannot be "
+                        "negative, so sampling and scoring disagree about the policy: is the reference the "
+                        "SFT model that the policy started from, and does ppo.temperature match the "
+                        "sampling?")
+    return kl
+
+
 def _step(
-    learner: Learner, rollout: Rollout, advantages_BR: torch.Tensor, returns_BR: torch.Tensor,
-    minibatch: torch.Tensor, params: PpoParams, std: float, sums: dict[str, float],
+    learner: Learner, lesson: Lesson, minibatch: torch.Tensor, params: PpoParams, sums: dict[str, float]
 ) -> None:
-    """Make one optimizer step of policy and value, on the rows `minibatch` of the batch. Adds its figures to
-    `sums`.
+    """Make one optimizer step of each model that learns, on the rows `minibatch` of the batch.
 
-    The loss is a mean over the tokens of the whole minibatch, so its division into micro-batches changes
-    nothing.
+    Adds the step's figures to `sums`. The loss is a mean over the tokens of the whole minibatch, so its
+    division into micro-batches changes nothing.
     """
-    tokens = rollout.sequences.mask_BR[minibatch].sum()
-    for rows in rollout.sequences.micro_batches(minibatch, params.micro_batch_size):
-        # The micro-batch has its own, smaller width: columns of padding alone are cut off.
-        sequences = rollout.sequences.rows(rows)
-        mask_BR = sequences.mask_BR
-        old_BR, old_values_BR, advantage_BR, return_BR = (
-            whole[rows, : mask_BR.shape[1]]
-            for whole in (rollout.log_probs_BR, rollout.values_BR, advantages_BR, returns_BR))
-
-        new_BR = response_log_probs(learner.policy, sequences, params.temperature, params.precision)
-        policy = ppo_math.policy_loss(new_BR, old_BR, advantage_BR, mask_BR, params.clip)
-        (policy.loss / tokens).backward()
-
-        values_BR = response_values(learner.value, sequences, params.precision)
-        value = ppo_math.value_loss(values_BR, old_values_BR, return_BR, mask_BR, params.value_clip * std)
-        (value / tokens).backward()
-
-        totals = (policy.loss, value, policy.clipped, policy.approx_kl, policy.ratio, mask_BR.sum())
-        for name, total in zip((*TOKEN_MEANS, "tokens"), totals, strict=True):
+    tokens = lesson.rollout.sequences.mask_BR[minibatch].sum()
+    for rows in lesson.rollout.sequences.micro_batches(minibatch, params.micro_batch_size):
+        totals = {"tokens": lesson.rollout.sequences.mask_BR[rows].sum()}
+        if lesson.advantages_BR is not None:
+            totals |= _policy_totals(learner.policy, lesson, lesson.advantages_BR, rows, params)
+            (totals["policy_loss"] / tokens).backward()
+        totals["value_loss"] = _value_loss(learner.value, lesson, rows, params)
+        (totals["value_loss"] / tokens).backward()
+        for name, total in totals.items():
             sums[name] += float(total.detach())
 
-    for name, model in (("policy_grad_norm", learner.policy), ("value_grad_norm", learner.value)):
+    learning = [("policy_grad_norm", learner.policy, learner.policy_optimizer),
+                ("value_grad_norm", learner.value, learner.value_optimizer)]
+    if lesson.advantages_BR is None:
+        learning = learning[1:]
+    for name, model, _ in learning:
         sums[name] += float(torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm))
     require_finite(sums, "ppo", f"update {learner.update + 1} of {params.updates}")
-    for optimizer in (learner.policy_optimizer, learner.value_optimizer):
+    for _, _, optimizer in learning:
         optimizer.step()
         optimizer.zero_grad()
+
+
+def _policy_totals(
+    policy: PreTrainedModel, lesson: Lesson, advantages_BR: torch.Tensor, rows: torch.Tensor,
+    params: PpoParams,
+) -> dict[str, torch.Tensor]:
+    """Return the policy's loss on these rows, with its gradient, and its figures, summed over the tokens."""
+    sequences = lesson.rollout.sequences.rows(rows)
+    # The micro-batch has its own, smaller width: columns of padding alone are cut off.
+    width = sequences.mask_BR.shape[1]
+    new_BR = response_log_probs(policy, sequences, params.temperature, params.precision)
+    found = ppo_math.policy_loss(new_BR, lesson.rollout.log_probs_BR[rows, :width],
+                                 advantages_BR[rows, :width], sequences.mask_BR, params.clip)
+    return dict(zip(POLICY_MEANS, (found.loss, found.clipped, found.approx_kl, found.ratio), strict=True))
+
+
+def _value_loss(
+    value: PreTrainedModel, lesson: Lesson, rows: torch.Tensor, params: PpoParams
+) -> torch.Tensor:
+    """Return the value model's loss on these rows, with its gradient, summed over the tokens."""
+    sequences = lesson.rollout.sequences.rows(rows)
+    width = sequences.mask_BR.shape[1]
+    return ppo_math.value_loss(
+        response_values(value, sequences, params.precision), lesson.rollout.values_BR[rows, :width],
+        lesson.returns_BR[rows, :width], sequences.mask_BR, lesson.value_clip)
 
 
 def _describe(rollout: Rollout, rewards_BR: torch.Tensor, gamma: float) -> Metrics:

@@ -4,6 +4,7 @@ Every log-probability is computed by the forward pass that training uses, so tha
 first step: below fp32 the numerics of sampling and training differ, and PPO would clip the difference.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,22 @@ from plumbline.alignment.reward import RewardModel, token_scores
 from plumbline.errors import UserError
 from plumbline.lm.optim import autocast
 from plumbline.lm.sampling import Response, left_pad, positions, right_pad
+
+
+class Sampler:
+    """The model that samples for a policy: the policy itself, or in bf16 a copy with weights in bf16."""
+
+    def __init__(self, model: PreTrainedModel, precision: str) -> None:
+        self.model = model
+        """The policy."""
+        self._copy = None if precision == "fp32" else copy.deepcopy(model).to(torch.bfloat16)
+
+    def renewed(self) -> PreTrainedModel:
+        """Return it with the policy's weights of now."""
+        if self._copy is None:
+            return self.model
+        self._copy.load_state_dict(self.model.state_dict())
+        return self._copy
 
 
 @dataclass(frozen=True)
@@ -128,9 +145,11 @@ def roll_out(
 @torch.no_grad()
 def kl_estimates(
     policy: PreTrainedModel, reference: PreTrainedModel, prompts: Sequence[list[int]],
-    responses: Sequence[Response], temperature: float, batch_size: int = 32,
+    responses: Sequence[Response], temperature: float, batch_size: int = 32, precision: str = "fp32",
 ) -> list[float]:
     """Return a single-sample estimate of KL(policy, reference), in nats, from each sampled response.
+
+    `precision` is that of both forward passes.
 
     Raises UserError if one is infinite or not a number.
     """
@@ -138,8 +157,8 @@ def kl_estimates(
     for start in range(0, len(prompts), batch_size):
         rows = slice(start, start + batch_size)
         sequences = join(prompts[rows], responses[rows], policy.device)
-        policy_BR = response_log_probs(policy, sequences, temperature, "fp32")
-        reference_BR = response_log_probs(reference, sequences, temperature, "fp32")
+        policy_BR = response_log_probs(policy, sequences, temperature, precision)
+        reference_BR = response_log_probs(reference, sequences, temperature, precision)
         found += (policy_BR - reference_BR).sum(1).tolist()
     if broken := sum(not math.isfinite(value) for value in found):
         raise UserError(f"The KL of the policy to its reference is infinite or not a number on {broken} of "

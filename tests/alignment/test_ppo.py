@@ -1,5 +1,6 @@
 """PPO: one update against a float64 reimplementation without padding, exact steps, and that it learns."""
 
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -12,6 +13,10 @@ from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, stop_token
 from testing.tiny_models import PROMPTS, Steps, copy_of, ppo_params, prompt, small_model, small_tokenizer
+
+
+class Enough(Exception):
+    """Raised by a report, to stop there."""
 
 
 @dataclass
@@ -50,12 +55,22 @@ def red(tokenizer):
 def train(taught_lm, reward_folder, red, tmp_path):
     """Trains a copy of the taught model; returns (policy, value, reports, rewards asked, final metrics)."""
 
-    def run(*, policy=None, reference=None, reward=None, prompts=PROMPTS, seed=0, folder=None, **changed):
+    def run(*, policy=None, reference=None, reward=None, prompts=PROMPTS, seed=0, folder=None, told=None,
+            stop_after=None, **changed):
         policy, reward, value = policy or copy_of(taught_lm), reward or Scripted(red), value_model(reward_folder)
         reference, reports = reference or deepcopy(policy.model), []
-        last = ppo.train_ppo(policy, reference, value, reward, prompts, ppo_params(**changed), seed,
-                             lambda step, total, metrics=None, what="": reports.append(metrics),
-                             folder or tmp_path / "none")
+
+        def report(step, total, metrics=None, what=""):
+            reports.append(metrics)
+            if told is not None:
+                told.append((what, step, total))
+            if what and what == stop_after:
+                raise Enough
+
+        last = None
+        with suppress(Enough):
+            last = ppo.train_ppo(policy, reference, value, reward, prompts, ppo_params(**changed), seed, report,
+                                 folder or tmp_path / f"run{len(list(tmp_path.iterdir()))}")
         return policy, value, reports, reward, last
 
     return run
@@ -195,6 +210,30 @@ def test_an_update_is_epochs_times_minibatches_steps_of_each_model(train, epochs
     with Steps() as steps:
         train(epochs=epochs, minibatches=minibatches, micro_batch_size=micro_batch_size, updates=3)
     assert len(steps.rates) == 3 * epochs * minibatches * 2
+
+
+def test_the_first_batches_train_the_value_model_alone_and_unclipped(train, taught_lm, reward_folder, red):
+    """The value model starts as a reward model, which was never read before the last token."""
+    changed = {"updates": 1, "value_warmup": 1, "minibatches": 1, "value_clip": 0.01, "max_response": 3}
+    with Steps() as steps:
+        reward, told = Scripted(red, std=1.7), []
+        moved = train(reward=reward, told=told, epochs=2, **changed)[1]
+    assert told == [("value warm-up", 1, 1), ("", 1, 1)] and len(steps.gradients) == 2 + 2 * 2
+    reward.asked = reward.asked[:6]
+    hand = ByHand(taught_lm.model, taught_lm.model, value_model(reward_folder), reward, ppo_params(**changed),
+                  [encode_prompt(taught_lm.tokenizer, p) for p in PROMPTS], stop_token(taught_lm.tokenizer))
+    assert torch.allclose(steps.gradients[0].double(), hand.value_gradient()[1], atol=1e-4)
+    once = train(reward=Scripted(red, std=1.7), epochs=1, **changed | {"updates": 1}, stop_after="value warm-up")[1]
+    hand.params = ppo_params(**changed | {"value_clip": 1e6})
+    assert torch.allclose(steps.gradients[1].double(), hand.later_value_gradient(once), atol=1e-4)
+    assert moved is not once
+
+
+def test_warming_up_moves_no_policy_and_explains_more(train):
+    changed = {"updates": 1, "batch_size": 32, "micro_batch_size": 32, "epochs": 4, "value_learning_rate": 5e-3}
+    (cold,), (*_, warm) = train(**changed)[2], train(value_warmup=5, **changed)[2]
+    assert warm["kl"] == 0, "at the first update the policy is still the reference"
+    assert warm["explained_variance"] > cold["explained_variance"] + 1
 
 
 def test_more_minibatches_than_responses_are_refused(train):

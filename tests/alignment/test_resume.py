@@ -7,11 +7,12 @@ import torch
 
 from plumbline.alignment.ppo import train_ppo
 from plumbline.alignment.reward import RewardModel, value_model
+from plumbline.alignment.validation import Validation
 from plumbline.errors import UserError
 from testing.tiny_models import PROMPTS, copy_of, ppo_params
 
-PARAMS = ppo_params(updates=6, checkpoint_every=1, epochs=2, minibatches=2, kl_target=0.1, kl_horizon=50,
-                    batch_size=4, learning_rate=3e-3)
+PARAMS = ppo_params(updates=6, value_warmup=2, checkpoint_every=1, epochs=2, minibatches=2, kl_target=0.1,
+                    kl_horizon=50, batch_size=4, learning_rate=3e-3, evaluate_every=2)
 
 
 class Killed(BaseException):
@@ -30,16 +31,18 @@ def train(taught_lm, reward_folder, tmp_path):
 
     def run(name, killed_after=None, params=PARAMS):
         policy, value, reports = copy_of(taught_lm), value_model(reward_folder), []
+        reward = RewardModel.load(reward_folder)
 
         def report(step, total, metrics=None, what=""):
-            reports.append((step, metrics))
-            if step == killed_after:
+            reports.append((what, step, metrics))
+            if step == killed_after and not what:
                 raise Killed
 
         last = None
         try:
-            last = train_ppo(policy, deepcopy(policy.model), value, RewardModel.load(reward_folder), PROMPTS, params, 0,
-                             report, tmp_path / name)
+            validation = Validation.prepare(copy_of(policy), reward, reward, PROMPTS, params, 0)
+            last = train_ppo(policy, deepcopy(policy.model), value, reward, PROMPTS, params, 0, report, tmp_path / name,
+                             validation)
         except Killed:
             torch.rand(17)  # the next process starts with whatever random state
         return last, reports, [*policy.model.parameters(), *value.parameters()]
@@ -73,16 +76,16 @@ def test_a_killed_run_ends_as_the_undisturbed_one_does(train, tmp_path, killed_a
     assert all(torch.equal(a, b) for a, b in zip(weights, resumed_weights, strict=True))
     state = checkpoint(tmp_path / "whole")
     assert flat(state) == flat(checkpoint(tmp_path / "killed"))
-    assert {"policy_optimizer", "value_optimizer", "kl_coef", "queue", "generator"} <= state["learner"].keys()
+    assert {"policy_optimizer", "value_optimizer", "kl_coef", "queue", "generator", "kept"} <= state.keys()
 
 
 def test_updates_since_the_last_checkpoint_are_done_again(train):
     params = PARAMS.model_copy(update={"checkpoint_every": 4})
     last, reports, _ = train("whole", params=params)
     train("killed", killed_after=3, params=params)
-    assert train("killed", killed_after=6, params=params)[1] == reports
+    assert train("killed", killed_after=6, params=params)[1] == reports[2:], "what warmed the value model up is kept"
     resumed_last, resumed, _ = train("killed", params=params)
-    assert (resumed_last, resumed) == (last, reports[4:])
+    assert (resumed_last, resumed) == (last, reports[6:])
 
 
 def damage(content):
@@ -106,7 +109,7 @@ def test_a_write_that_was_cut_off_leaves_the_checkpoint_before_it(train, tmp_pat
     left = tmp_path / "run/.new-1-2-000004-0123456789abcdef.pt.part"
     left.write_bytes(b"half of a")
     resumed_last, resumed, _ = train("run")
-    assert resumed_last == last and resumed[0][0] == 3
+    assert resumed_last == last and resumed[0][1] == 3
     assert not left.exists()
 
 
@@ -117,4 +120,4 @@ def test_an_older_checkpoint_left_beside_the_newest_is_not_taken(train, tmp_path
     kept = older.read_bytes()
     train("run", killed_after=5)
     older.write_bytes(kept)
-    assert train("run")[1][0][0] == 5
+    assert train("run")[1][0][1] == 5

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from plumbline.alignment import ppo as training
+from plumbline.alignment import validation
 from plumbline.alignment.reward import RewardModel
 from plumbline.config import load_params
 from plumbline.evaluation.gate import write_verdict
+from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt
 from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.types import prompt_json
@@ -21,8 +24,8 @@ from testing.tiny_models import copy_of, prompt
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = {"train": ["name some colors", "colors", "say it"], "validation": ["which ones?", "a few"],
           "heldout": ["never asked", "nor this"]}
-SMALL = ("ppo.updates=2", "ppo.batch_size=6", "ppo.micro_batch_size=2", "ppo.epochs=2", "ppo.max_prompt=64",
-         "ppo.max_response=8", "ppo.learning_rate=0.01")
+SMALL = ("ppo.updates=2", "ppo.value_warmup=1", "ppo.batch_size=6", "ppo.micro_batch_size=2", "ppo.epochs=2",
+         "ppo.max_prompt=64", "ppo.max_response=8", "ppo.learning_rate=0.01")
 
 
 @pytest.fixture
@@ -41,10 +44,20 @@ def workspace(taught_lm, random_lm, tmp_path: Path) -> Path:
 
 
 def run_ppo(root: Path, *settings: str) -> list[dict[str, float]]:
-    """Run the stage; return its curve."""
+    """Run the stage; return what its updates reported."""
     params = load_params(ROOT, None, [*SMALL, *settings])
     program(StageRun(root, Home(root, root / ".plumbline"), read_stages(ROOT)["ppo"], params, {}, "", None))
-    return [json.loads(line) for line in (root / "models/policy/curves.jsonl").read_text().splitlines()]
+    curves = [json.loads(line) for line in (root / "models/policy/curves.jsonl").read_text().splitlines()]
+    return [point for point in curves if not point["what"]]
+
+
+def metrics_of(root: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((root / "models/policy/metrics.json").read_text())
+    return found
+
+
+def ids_of(tokenizer, split: str) -> list[list[int]]:
+    return [encode_prompt(tokenizer, prompt(text)) for text in SPLITS[split]]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -55,10 +68,45 @@ def test_the_reference_is_the_model_that_the_policy_starts_from(workspace: Path,
     assert curve[1]["kl"] != 0, "the policy moves, the reference does not"
 
 
-def test_only_prompts_of_train_are_learnt_from(workspace: Path, tokenizer, monkeypatch) -> None:
-    asked, sample = [], training.sample
-    monkeypatch.setattr(training, "sample", lambda model, batch, **options: asked.extend(batch) or sample(
+def test_only_prompts_of_train_are_learnt_from_and_of_validation_measured_on(
+        workspace: Path, tokenizer, monkeypatch) -> None:
+    learnt, sample, measured, sample_all = [], training.sample, [], validation.sample_all
+    monkeypatch.setattr(training, "sample", lambda model, batch, **options: learnt.extend(batch) or sample(
+        model, batch, **options))
+    monkeypatch.setattr(validation, "sample_all", lambda model, batch, **options: measured.extend(batch) or sample_all(
         model, batch, **options))
     run_ppo(workspace)
-    train = [encode_prompt(tokenizer, prompt(text)) for text in SPLITS["train"]]
-    assert sorted(asked) == sorted(train * 4), "two batches of six, each prompt as often as any other"
+    assert sorted(learnt) == sorted(ids_of(tokenizer, "train") * 6), "three batches of six, each prompt equally often"
+    assert sorted(measured) == sorted(ids_of(tokenizer, "validation") * 2), "of SFT, and of the policy at the end"
+
+
+def test_the_second_reward_model_judges_where_there_is_one(workspace: Path) -> None:
+    """Its win rate chooses the policy; without it the reward model that is optimised is no judge of that."""
+    *_, alone = run_ppo(workspace)
+    assert alone["validation_judge_score"] == alone["validation_reward"]
+    assert metrics_of(workspace)["validation_judge"] == "reward"
+    RewardModel.from_policy(workspace / "models/sft/model", 128, seed=1).save(workspace / "models/judge/model")
+    *_, judged = run_ppo(workspace)
+    assert judged["validation_reward"] == alone["validation_reward"]
+    assert judged["validation_judge_score"] != judged["validation_reward"]
+    assert metrics_of(workspace)["validation_judge"] == "second"
+
+
+def test_a_note_in_place_of_a_second_reward_model_is_none(workspace: Path) -> None:
+    (workspace / "models/judge/model").mkdir(parents=True)
+    (workspace / "models/judge/model/NONE").write_text("There is none.")
+    run_ppo(workspace)
+    assert metrics_of(workspace)["validation_judge"] == "reward"
+
+
+def test_the_policy_that_is_saved_is_the_one_that_is_kept(workspace: Path, monkeypatch) -> None:
+    """SFT, if nothing stays within the KL limit."""
+    run_ppo(workspace, "ppo.kl_limit=1.0e-6")
+    assert metrics_of(workspace)["best_update"] == 0 and metrics_of(workspace)["stopped_early"] == 2
+    sft, policy = (LanguageModel.load(workspace / f"models/{name}/model").model.state_dict()
+                   for name in ("sft", "policy"))
+    assert all(torch.equal(weight, policy[name]) for name, weight in sft.items())
+    run_ppo(workspace)
+    policy = LanguageModel.load(workspace / "models/policy/model").model.state_dict()
+    assert metrics_of(workspace)["best_update"] == 2
+    assert not all(torch.equal(weight, policy[name]) for name, weight in sft.items())
