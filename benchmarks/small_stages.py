@@ -124,17 +124,19 @@ def ppo(run: StageRun) -> None:
 
 def preference_eval(run: StageRun) -> None:
     asked = prepared.prompts(run.root / "data/prepared", "heldout")[: run.params.preference_eval.prompts]
-    folders = {name: run.root / "models" / name / "model" for name in ("policy", "sft", "champion")}
     worth: dict[str, float] = {}
     contestants = []
-    for name, folder in folders.items():
+    for name in ("policy", "sft", "champion", "policy_greedy", "sft_greedy"):
+        folder = run.root / "models" / name.removesuffix("_greedy") / "model"
         if not folder.exists():
             continue
-        quality, chance = read_quality(folder), rng((folder / WEIGHTS).read_text())
+        quality, chance = read_quality(folder), rng(name, (folder / WEIGHTS).read_text())
         rewards = [quality + chance.gauss(0, 0.5) for _ in asked]
         answers = [" ".join(chance.choices(WORDS, k=chance.randint(4, 16))) + f" {i}" for i in range(len(asked))]
         worth |= dict(zip(answers, rewards, strict=True))
-        measured = {"reward": rewards} | ({} if name == "sft" else {"kl": [chance.uniform(1, 5) for _ in asked]})
+        measured = {"reward": rewards}
+        if not name.startswith("sft"):
+            measured["kl"] = [chance.uniform(1, 5) for _ in asked]
         contestants.append(Contestant.of_one(name, answers, [chance.random() < 0.9 for _ in asked], measured))
     judge = ScoreJudge.of_texts(lambda texts: [worth[text] for _, text in texts])
     found = evaluate(asked, contestants, [NamedJudge("gold", judge)], ["made up"] * len(asked), 200, run.params.seed)

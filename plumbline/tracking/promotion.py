@@ -182,7 +182,7 @@ def judged_independently(measured: Measured) -> Rule:
     judge = measured.get("judge")
     name, required = "judge", "not the reward model that PPO optimised"
     if not isinstance(judge, str):
-        return Rule(name, required, NOT_MEASURED, None, optional=True)
+        return Rule(name, required, NOT_MEASURED, None)
     told = "the reward model that PPO optimised" if judge == OPTIMISED else judge
     return Rule(name, required, told, judge != OPTIMISED)
 

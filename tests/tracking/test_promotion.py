@@ -119,7 +119,7 @@ def test_a_reward_model_that_failed_its_examination() -> None:
 
 
 @pytest.mark.parametrize("key", ["win_rate_vs_sft", "win_rate_vs_sft_low", "win_rate_vs_champion_low", "kl_policy",
-                                 "characters_sft", "win_rate_vs_sft_greedy"])
+                                 "characters_sft", "win_rate_vs_sft_greedy", "judge"])
 def test_a_figure_that_is_missing_blocks_and_is_named(key: str) -> None:
     figures = measured(champion_low=0.55)
     del figures[key]
