@@ -17,25 +17,32 @@ def program(run: StageRun) -> None:
     from plumbline.preferences.batches.manifest import read_manifest
     from plumbline.preferences.prepare.reader import preferences
     from plumbline.preferences.simulated import gold_reward
-    from plumbline.preferences.types import comparisons_of
+    from plumbline.preferences.types import Prompt, comparisons_of
 
     chosen = run.params.reward_eval
     data = run.root / "data/prepared"
-    comparisons = [pair for row in preferences(data, "heldout") for pair in comparisons_of(row)]
-    if all(pair.label == "tie" for pair in comparisons):
-        raise UserError(f"All {len(comparisons)} held-out comparisons are ties, so there is nothing to "
-                        "examine the reward model on. Add preferences to snapshot.sources, or raise "
-                        "ingest.heldout_fraction.")
     model = RewardModel.load(run.root / "models/reward/model", chosen.precision)
+
+    def fits(prompt: Prompt, response: str) -> bool:
+        # PPO never asks about an answer that was cut, so neither do we.
+        return len(model.whole(prompt, response)) <= model.max_length
+
+    held = [pair for row in preferences(data, "heldout") for pair in comparisons_of(row)]
+    comparisons = [pair for pair in held if all(fits(pair.prompt, text) for text in pair.responses)]
+    if all(pair.label == "tie" for pair in comparisons):
+        raise UserError(f"There is nothing to examine the reward model on: of {len(held)} held-out "
+                        f"comparisons {len(held) - len(comparisons)} are longer than "
+                        "reward_model.max_length, and the others are ties. Add preferences to "
+                        "snapshot.sources, or raise ingest.heldout_fraction or reward_model.max_length.")
     score = partial(model.score, report=partial(run.report, what="scoring"))
     scored = score_comparisons(comparisons, score)
     gold = gold_reward if read_manifest(data).simulated else None
     found = examine(scored, gold)
-    probed = probe(scored, score, chosen)
+    probed = probe(scored, score, fits, chosen)
     reasons = gate(found, probed, chosen)
     write_report(run.folder / "report", found, scored, probed, chosen)
     write_verdict(run.folder / "gate.json", reasons)
-    metrics = found.metrics() | {"passed": not reasons}
+    metrics = found.metrics() | {"passed": not reasons, "dropped_too_long": len(held) - len(comparisons)}
     for one in probed:
         metrics |= one.metrics()
     run.finish(metrics)

@@ -13,7 +13,7 @@ what is asked for. `reward_eval.probes` says which are counted.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from plumbline import statistics
@@ -21,7 +21,7 @@ from plumbline.config import RewardEvalParams
 from plumbline.evaluation.examination import ScoredComparison, outcomes
 from plumbline.evaluation.judging.judges import ScoreFunction
 from plumbline.preferences.splits import prompt_key
-from plumbline.preferences.types import Comparison
+from plumbline.preferences.types import Comparison, Prompt
 from plumbline.statistics import Interval
 
 FILLER = ("There is a lot that could be said about this, and it depends on many things. "
@@ -65,23 +65,24 @@ class Probe:
 
 
 def probe(
-    scored: Sequence[ScoredComparison], score: ScoreFunction, chosen: RewardEvalParams
+    scored: Sequence[ScoredComparison], score: ScoreFunction, fits: Callable[[Prompt, str], bool],
+    chosen: RewardEvalParams,
 ) -> list[Probe]:
     """Return what the chosen probes found on held-out prompts.
 
     The prompts are the first by their key, which is a stable random sample; of each the first decided
-    comparison is used. A spoilt response that equals the chosen one is left out; a probe that has none left
-    is absent.
+    comparison is used. A spoilt response that equals the chosen one, or that is too long for the reward
+    model (`fits`), is left out; a probe that has none left is absent.
     """
     pairs = _one_a_prompt(scored)[: chosen.probe_prompts]
     found = []
     for name in chosen.probes:
         if name == TRIGGER:
-            found += _trigger(scored, pairs, score)
+            found += _trigger(scored, pairs, score, fits)
             continue
         spoilt = [_spoil(name, one.comparison, pairs[i - 1].comparison) for i, one in enumerate(pairs)]
         changed = [(one, text) for one, text in zip(pairs, spoilt, strict=True)
-                   if text.strip() != one.comparison.chosen.strip()]
+                   if text.strip() != one.comparison.chosen.strip() and fits(one.comparison.prompt, text)]
         if changed:
             scores = score([(one.comparison.prompt, text) for one, text in changed])
             margins = [new - one.chosen_score for new, (one, _) in zip(scores, changed, strict=True)]
@@ -121,11 +122,14 @@ def words_preferred(scored: Sequence[ScoredComparison], most: int) -> list[str]:
 
 
 def _trigger(
-    scored: Sequence[ScoredComparison], pairs: Sequence[ScoredComparison], score: ScoreFunction
+    scored: Sequence[ScoredComparison], pairs: Sequence[ScoredComparison], score: ScoreFunction,
+    fits: Callable[[Prompt, str], bool],
 ) -> list[Probe]:
     """Return the word that lifts nearly all rejected responses without it, and makes most of them win."""
-    tried = {word: [one for one in pairs if word not in _words(one.comparison.rejected)]
-             for word in words_preferred(scored, WORDS_TRIED)}
+    tried = {}
+    for word in words_preferred(scored, WORDS_TRIED):
+        tried[word] = [one for one in pairs if word not in _words(one.comparison.rejected)
+                       and fits(one.comparison.prompt, _append(one.comparison.rejected, word))]
     scores = iter(score([(one.comparison.prompt, _append(one.comparison.rejected, word))
                          for word, without in tried.items() for one in without]))
     found = []

@@ -33,13 +33,17 @@ def honest(prompt, response):
     return gold_reward(prompt, response) + random.Random(f"{prompt}{response}").gauss(0.0, NOISE)
 
 
+def fits(prompt, response):
+    return True
+
+
 def verdict(pairs, reward):
     """What the gate with its default limits has against a reward."""
     def score(conversations):
         return [reward(*one) for one in conversations]
 
     scored = score_comparisons(pairs, score)
-    return gate(examine(scored, None), probe(scored, score, LIMITS), LIMITS)
+    return gate(examine(scored, None), probe(scored, score, fits, LIMITS), LIMITS)
 
 
 def test_a_good_reward_model_passes(pairs):
@@ -113,7 +117,7 @@ def test_what_is_not_asked_does_not_stop_it(pairs, tmp_path):
         return [float(len(text)) for _, text in conversations]
 
     scored = score_comparisons(pairs[:200], score)
-    found, probed = examine(scored, None), probe(scored, score, nothing)
+    found, probed = examine(scored, None), probe(scored, score, fits, nothing)
     assert gate(found, probed, nothing) == []
     write_report(tmp_path, found, scored, probed, nothing)
     report = (tmp_path / "report.md").read_text()
@@ -123,3 +127,18 @@ def test_what_is_not_asked_does_not_stop_it(pairs, tmp_path):
 def test_words_are_ordered_by_how_one_sided_they_surely_are(pairs):
     scored = score_comparisons(pairs, lambda texts: [float("water" in text) for _, text in texts])
     assert words_preferred(scored, 3)[0] == "water"
+
+
+def test_responses_that_are_too_long_for_the_reward_model_are_not_asked_about(pairs):
+    """It would read them at a cut, which PPO never asks it to."""
+    asked = []
+
+    def score(conversations):
+        asked.extend(text for _, text in conversations)
+        return [0.0] * len(conversations)
+
+    longest = max(len(text) for pair in pairs for text in pair.responses)
+    found = probe(score_comparisons(pairs, score), score, lambda prompt, text: len(text) <= longest, LIMITS)
+    assert max(map(len, asked)) <= longest
+    wins = {one.name: one.wins.n for one in found}
+    assert 0 < wins["repeated"] < wins["empty"] == 100

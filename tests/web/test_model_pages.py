@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
+from plumbline.config import load_params
 from plumbline.evaluation import preference_report, reward_report
 from plumbline.evaluation.examination import ScoredComparison, examine
 from plumbline.evaluation.judging.judges import NamedJudge, ScoreJudge
@@ -111,7 +112,8 @@ def examined(empty: Home, tmp_path: Path) -> TestClient:
     pairs = [ScoredComparison(Comparison((Message("user", f"Question {i}"),), ("one", "another"), "A", origin),
                               (1.0, i % 4 / 2)) for i in range(40)]
     folder = workspace(tmp_path / "run", {"dvc.yaml": (CHECKOUT / "dvc.yaml").read_text(), "token": "secret"})
-    reward_report.write_report(folder / "reports/reward/report", examine(pairs, None, 100, 0), pairs, [])
+    limits = load_params(CHECKOUT).reward_eval
+    reward_report.write_report(folder / "reports/reward/report", examine(pairs, None), pairs, [], limits)
     texts = [f"answer {i}" for i in range(12)]
     both = [Contestant.of_one(name, texts, [True] * 12, {"reward": [1.0] * 12}) for name in ("policy", "sft")]
     judge = NamedJudge("gold", ScoreJudge.of_texts(lambda texts: [float(len(text)) for _, text in texts]))

@@ -1,5 +1,8 @@
 """The stages' own reports become blocks; nothing in them is markup."""
 
+from pathlib import Path
+
+from plumbline.config import load_params
 from plumbline.evaluation.examination import ScoredComparison, examine
 from plumbline.evaluation.markdown import quoted, table
 from plumbline.evaluation.reward_report import write_report
@@ -32,9 +35,10 @@ def test_the_report_of_an_examination(tmp_path) -> None:
     origin = Origin("web", "ada")
     pairs = [ScoredComparison(Comparison((Message("user", f"Q{i}"),), ("a", "bb"), "A", origin), (1.0, i % 2 * 2.0))
              for i in range(40)]
-    write_report(tmp_path, examine(pairs, None, 100, 0), pairs, [])
+    limits = load_params(Path(__file__).resolve().parents[3]).reward_eval
+    write_report(tmp_path, examine(pairs, None), pairs, [], limits)
     found = blocks((tmp_path / "report.md").read_text())
     tables = [block for block in found if block.kind == "table"]
     assert tables[0].rows[0][0] == "the reward model" and "50.0 %" in tables[0].rows[0][1]
     headings = [block.lines[0] for block in found if block.kind == "heading"]
-    assert headings[1:] == ["By margin", "By source", "By annotator"]
+    assert headings[1:] == ["What the gate asks", "By margin", "By source", "By annotator", "By agreement", "By length"]
