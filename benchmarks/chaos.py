@@ -63,7 +63,7 @@ def program(run: StageRun) -> None:
     if any(run.scratch().glob("*.pt")):
         from plumbline.alignment.checkpoint import Checkpoint
 
-        Checkpoint(run.scratch()).restore(None)  # damaged, it is refused before anything is put into a learner
+        Checkpoint(run.scratch(), {}).load()  # damaged, it is refused before anything is put into a learner
     for step in range(1, 21):
         time.sleep(0.2)
         run.report(step, 20, {"loss": 1.0 / step}, "training")

@@ -2,54 +2,106 @@
 digit.
 
 A checkpoint is one file, written under another name and then moved in place, with the digest of its content
-in its name: a partial or damaged file is noticed and refused, never taken for a fresh start. The state in it
-is the caller's: plain values and tensors, as `state_dict` methods return them.
+in its name: a partial or damaged file is noticed and refused, never taken for a fresh start. It says what it
+was made with, parameters above all, and is refused for a training with anything else. The state in it is the
+caller's: plain values and tensors, as `state_dict` methods return them.
+
+Saving needs no memory beyond the state, which is hashed while it goes to the disk. Loading maps the file's
+pages, which the system reads when they are used and may drop again, so its peak is one state, too.
 """
 
 import hashlib
-import io
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from plumbline.errors import UserError
-from plumbline.whole_file import DRAFT, write_whole
+from plumbline.whole_file import DRAFT, to_disk
+
+Made = Mapping[str, str | int | float | bool | None]
+"""What a training is made with: parameters, and digests of data."""
 
 
 class Checkpoint:
     """The newest state of one training, in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, made_with: Made) -> None:
         self.folder = folder
+        self.made_with = made_with
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after `step`, then delete older checkpoints."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        content = buffer.getvalue()
         self.folder.mkdir(parents=True, exist_ok=True)
         # A kill can leave an unfinished draft, too.
         older = [*self.folder.glob("*.pt"), *self.folder.glob(f"{DRAFT}*")]
-        write_whole(self.folder / f"{step:06d}-{_digest(content)}.pt", content)
+        draft = self.folder / f"{DRAFT}{os.getpid()}-{step:06d}.pt.part"
+        try:
+            with draft.open("wb") as out:
+                hashed = _Hashed(out)
+                torch.save({"made_with": dict(self.made_with), "state": state}, hashed)
+                out.flush()
+                os.fsync(out.fileno())
+            draft.replace(self.folder / f"{step:06d}-{hashed.digest()}.pt")
+        except BaseException:  # such as a full disk, which half a checkpoint should not keep full
+            draft.unlink(missing_ok=True)
+            raise
+        to_disk(self.folder)
         for file in older:
-            file.unlink()
+            file.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest state, its tensors on the CPU; None if none was saved.
 
-        Raises UserError if the file is damaged.
+        Raises UserError if the file is damaged, or of a training that was made with something else.
         """
         files = sorted(self.folder.glob("*.pt"))
         if not files:
             return None
-        content = files[-1].read_bytes()
-        if _digest(content) != files[-1].stem.partition("-")[2]:
-            raise UserError(f"The resume checkpoint {files[-1]} is damaged: its content does not match its "
-                            "name. Delete it to start this stage from its beginning.")
-        state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        file = files[-1]
+        with file.open("rb") as content:
+            found = _shortened(hashlib.file_digest(content, "sha256").hexdigest())
+        if found != file.stem.partition("-")[2]:
+            raise UserError(f"The resume checkpoint {file} is damaged: its content does not match its name. "
+                            "Delete it to start this stage from its beginning.")
+        saved: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
+        self._require_same(file, saved["made_with"])
+        state: dict[str, Any] = saved["state"]
         return state
 
+    def _require_same(self, file: Path, theirs: Made) -> None:
+        """Raise UserError, which names what differs, unless the checkpoint is of this training."""
+        names = [*self.made_with, *(name for name in theirs if name not in self.made_with)]
+        different = [f"{name} was {theirs.get(name)} and is {self.made_with.get(name)}"
+                     for name in names if theirs.get(name) != self.made_with.get(name)]
+        if different:
+            raise UserError(f"The resume checkpoint {file} is of another training: {'; '.join(different)}. "
+                            "Set back what has changed to go on from it, or delete it to start this stage "
+                            "from its beginning.")
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
+
+class _Hashed:
+    """A file that hashes what is written to it; torch.save writes in order."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._sha256 = hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        """Write to the file."""
+        self._sha256.update(content)
+        return self._out.write(content)
+
+    def flush(self) -> None:
+        """Flush the file."""
+        self._out.flush()
+
+    def digest(self) -> str:
+        """Return the digest of what has been written, as it stands in names."""
+        return _shortened(self._sha256.hexdigest())
+
+
+def _shortened(sha256: str) -> str:
+    return sha256[:32]

@@ -35,6 +35,8 @@ the reward of a response that does not stop are given in standard deviations of 
     python -m tasks.ppo          # in a workspace, after sft and reward_model
 """
 
+import hashlib
+import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -168,7 +170,7 @@ def train_ppo(
     encoded = _encode(policy, prompts, params)
     world = Environment(encoded, stop_token(policy.tokenizer), reference, reward, params)
     learner, sampler = Learner.new(policy.model, value, params, seed), Sampler(policy.model, params.precision)
-    checkpoint = Checkpoint(checkpoint_folder)
+    checkpoint = Checkpoint(checkpoint_folder, _made_with(params, seed, encoded))
     if state := checkpoint.load():
         learner.load_state_dict(state)
 
@@ -204,6 +206,13 @@ def _warm_up(learner: Learner, world: Environment, sampler: Sampler, report: Rep
             learner, world.experience(learner, sampler), params, world.reward.std, value_only=True)
         learner.warmed += 1
         report(learner.warmed, params.value_warmup, metrics, "value warm-up")
+
+
+def _made_with(params: PpoParams, seed: int, encoded: Sequence[list[int]]) -> dict[str, Any]:
+    """Return what a checkpoint must have been made with to go on from it."""
+    named = {f"ppo.{name}": value for name, value in params.model_dump().items()}
+    digest = hashlib.sha256(json.dumps(encoded).encode()).hexdigest()[:16]
+    return {"seed": seed, **named, "digest of the prompts": digest}
 
 
 def _due(update: int, params: PpoParams) -> bool:
@@ -250,6 +259,8 @@ def _learn(
     """
     mask_BR = rollout.sequences.mask_BR
     kl = _measured_kl(rollout)
+    figures = {"reward": float(rollout.score_B.mean()), "kl": kl, "value": float(rollout.values_BR.mean())}
+    require_finite(figures, "ppo", f"update {learner.update + 1} of {params.updates}")
 
     # The targets of learning stay fixed for all epochs over this batch.
     rewards_BR = ppo_math.token_rewards(rollout.score_B, rollout.kl_BR, mask_BR, learner.kl.coef * std)

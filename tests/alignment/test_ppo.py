@@ -387,6 +387,17 @@ def test_an_update_that_diverges_stops_before_the_step_and_leaves_the_checkpoint
     assert [file.name[:6] for file in (tmp_path / "kept").glob("*.pt")] == ["000002"]
 
 
+@pytest.mark.parametrize("updates", [1, 3])
+def test_a_reward_that_is_no_number_stops_the_run_before_anything_is_learnt(train, taught_lm, red, updates):
+    """In the last update, too, after which nothing would be sampled any more."""
+    reward, policy = Scripted(red), copy_of(taught_lm)
+    score, scored = reward.score, []
+    reward.score = lambda row: scored.append(row) or (float("nan") if len(scored) > 6 * (updates - 1) else score(row))
+    with pytest.raises(UserError, match=f"At update {updates} of {updates}, the reward is nan"):
+        train(policy=policy, reward=reward, updates=updates, max_response=40)
+    assert all(bool(weight.isfinite().all()) for weight in policy.model.parameters())
+
+
 def test_what_an_update_could_not_measure_is_left_out_of_the_averages():
     found = ppo.average([{"kl": 1.0, "explained_variance": 0.5}, {"kl": 3.0}])
     assert found == {"kl": 2.0, "explained_variance": 0.5}

@@ -1,10 +1,12 @@
 """Resume: a PPO run that was killed goes on to the last digit, and a damaged checkpoint is never a fresh start."""
 
+import tracemalloc
 from copy import deepcopy
 
 import pytest
 import torch
 
+from plumbline.alignment.checkpoint import Checkpoint
 from plumbline.alignment.ppo import train_ppo
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.alignment.validation import Validation
@@ -29,7 +31,7 @@ def reward_folder(taught_folder, tmp_path):
 def train(taught_lm, reward_folder, tmp_path):
     """One process's part of a run in `folder`: everything is made anew; stops dead after `killed_after` updates."""
 
-    def run(name, killed_after=None, params=PARAMS):
+    def run(name, killed_after=None, params=PARAMS, prompts=PROMPTS, seed=0):
         policy, value, reports = copy_of(taught_lm), value_model(reward_folder), []
         reward = RewardModel.load(reward_folder)
 
@@ -41,8 +43,8 @@ def train(taught_lm, reward_folder, tmp_path):
         last = None
         try:
             validation = Validation.prepare(copy_of(policy), reward, reward, PROMPTS, params, 0)
-            last = train_ppo(policy, deepcopy(policy.model), value, reward, PROMPTS, params, 0, report, tmp_path / name,
-                             validation)
+            last = train_ppo(policy, deepcopy(policy.model), value, reward, prompts, params, seed, report,
+                             tmp_path / name, validation)
         except Killed:
             torch.rand(17)  # the next process starts with whatever random state
         return last, reports, [*policy.model.parameters(), *value.parameters()]
@@ -52,7 +54,7 @@ def train(taught_lm, reward_folder, tmp_path):
 
 def checkpoint(folder):
     file, = folder.glob("*.pt")
-    return torch.load(file, weights_only=True)
+    return torch.load(file, weights_only=True)["state"]
 
 
 def flat(state):
@@ -101,6 +103,45 @@ def test_a_damaged_checkpoint_is_refused_and_left_for_the_user(train, tmp_path, 
     with pytest.raises(UserError, match=r"damaged.*Delete it"):
         train("run")
     assert file.exists()
+
+
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"params": PARAMS.model_copy(update={"kl_coef": 0.1, "learning_rate": 1e-3})},
+     r"ppo\.learning_rate was 0\.003 and is 0\.001; ppo\.kl_coef was 0\.05 and is 0\.1\. Set back"),
+    ({"seed": 1}, "seed was 0 and is 1"),
+    ({"prompts": PROMPTS[:4]}, "digest of the prompts was"),
+])
+def test_a_checkpoint_of_another_training_is_refused_and_left(train, tmp_path, changed, words):
+    train("run", killed_after=3)
+    with pytest.raises(UserError, match=words):
+        train("run", **changed)
+    assert len(list((tmp_path / "run").glob("*.pt"))) == 1
+
+
+def test_neither_saving_nor_loading_holds_the_state_a_second_time(tmp_path):
+    """Python's own memory, in which a buffer of the whole file would lie; tensors lie outside of it."""
+    state, checkpoint = {"weights": torch.ones(8_000_000)}, Checkpoint(tmp_path, {})
+    tracemalloc.start()
+    checkpoint.save(1, state)
+    found = checkpoint.load()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert torch.equal(found["weights"], state["weights"])
+    assert peak < 8_000_000, f"{peak} bytes for 32 MB of state"
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it_and_no_part_of_the_next(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(tmp_path, {})
+    checkpoint.save(1, {"step": 1})
+
+    def full(state, out):
+        out.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(2, {"step": 2})
+    assert checkpoint.load() == {"step": 1} and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_write_that_was_cut_off_leaves_the_checkpoint_before_it(train, tmp_path):
