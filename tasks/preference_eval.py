@@ -23,30 +23,33 @@ if TYPE_CHECKING:
 
 def program(run: StageRun) -> None:
     """Let policy, SFT and champion answer the held-out prompts, judge the answers, and write the report."""
-    from plumbline.evaluation.judging.judges import ScoreJudge
+    from plumbline.evaluation import overoptimisation as over
     from plumbline.evaluation.judging.names import REWARD, make_judges
     from plumbline.evaluation.matches import evaluate
     from plumbline.evaluation.preference_report import write_report
     from plumbline.evaluation.price import price_metrics, price_section
     from plumbline.lm.base import LanguageModel
 
-    chosen = run.params.preference_eval
+    chosen, seed = run.params.preference_eval, run.params.seed
     settings = _judge_settings(run)
     judges = make_judges(chosen.judges, settings)
-    known = {one.name: one.judge for one in [*make_judges([REWARD], settings), *judges]}
-    reward = known[REWARD]
-    assert isinstance(reward, ScoreJudge)
+    scorers = over.scorers_among([*make_judges([REWARD], settings), *judges])
     folders = {name: run.root / f"models/{name}/model" for name in ("policy", "sft", "champion")}
     models = {name: LanguageModel.load(folder, chosen.precision)
               for name, folder in folders.items() if folder.exists()}  # without a champion at first
     asked, too_long = _asked(run, models["policy"])
-    contestants = _contestants(run, models, asked, reward)
+    pool = _pool(run, models["sft"], asked)
+    contestants = _contestants(run, models, asked, scorers.own, pool)
     run.report(0, 1, what="judging")
-    found = evaluate(asked, contestants, judges, _kinds(run, asked), chosen.bootstrap_samples,
-                     run.params.seed)
+    found = evaluate(asked, contestants, judges, _kinds(run, asked), chosen.bootstrap_samples, seed)
+    whole = [given[: chosen.bon_pool] for given in pool[: chosen.bon_prompts]] if chosen.bon_pool else []
+    optimised = over.overoptimisation(run.root / "models", asked, contestants, whole, scorers,
+                                      chosen.bootstrap_samples, seed)
     price = _price(run, models)
-    write_report(run.folder / "report", found, price_section(*price))
-    run.finish({**found.metrics(), **price_metrics(*price), "prompts": len(asked),
+    sections = [*over.overoptimisation_section(optimised), *price_section(*price)]
+    write_report(run.folder / "report", found, sections)
+    over.draw_overoptimisation(run.folder / "report" / over.PICTURE, optimised)
+    run.finish({**found.metrics(), **optimised.metrics(), **price_metrics(*price), "prompts": len(asked),
                 "prompts_too_long": too_long})
 
 
@@ -83,9 +86,9 @@ def _asked(run: StageRun, policy: "LanguageModel") -> "tuple[list[Prompt], int]"
 
 
 def _contestants(
-    run: StageRun, models: "Models", asked: "list[Prompt]", reward: "ScoreJudge"
+    run: StageRun, models: "Models", asked: "list[Prompt]", reward: "ScoreJudge", pool: "Answers"
 ) -> "list[Contestant]":
-    """Let each model answer, sampled and greedy, and SFT with the best of n by the reward model."""
+    """Let each model answer, sampled and greedy, and SFT with the best of its pool by the reward model."""
     from plumbline.evaluation.answers import answer_all, best_of, scored
 
     chosen, seed = run.params.preference_eval, run.params.seed
@@ -99,14 +102,25 @@ def _contestants(
                 seed=seed, keep_ids=_same_tokens(lm, models["sft"]))
             found.append(_contestant(run, label, lm, models["sft"], asked, answers, temperature, reward))
     if chosen.best_of:
-        run.report(0, 1, what="sft, best of n")
-        pool = answer_all(
-            models["sft"], asked, [chosen.best_of] * len(asked), max_response=chosen.max_response,
-            temperature=chosen.temperature, seed=seed + 1, keep_ids=True)
-        answers = best_of(scored(reward, asked, pool), pool, chosen.best_of)
+        first = [given[: chosen.best_of] for given in pool]
+        answers = best_of(scored(reward, asked, first), first, chosen.best_of)
         found.append(_contestant(run, f"sft_best_of_{chosen.best_of}", models["sft"], models["sft"], asked,
                                  answers, 0.0, reward))
     return found
+
+
+def _pool(run: StageRun, sft: "LanguageModel", asked: "list[Prompt]") -> "Answers":
+    """Sample the answers of SFT of which the best are taken: `bon_pool` to the first prompts, else
+    `best_of`.
+    """
+    from plumbline.evaluation.answers import answer_all
+
+    chosen = run.params.preference_eval
+    many = max(chosen.bon_pool, chosen.best_of)
+    counts = [many if i < chosen.bon_prompts else chosen.best_of for i in range(len(asked))]
+    run.report(0, 1, what="sft, a pool of answers")
+    return answer_all(sft, asked, counts, max_response=chosen.max_response, temperature=chosen.temperature,
+                      seed=run.params.seed + 1, keep_ids=True)
 
 
 def _same_tokens(lm: "LanguageModel", sft: "LanguageModel") -> bool:
