@@ -71,6 +71,9 @@ def test_sft_against_itself_is_a_tie_and_at_no_distance(workspace: Path) -> None
     for what in ("demonstration_loss", "preference_accuracy", "fluency", "entropy", "distinct_2", "stopped", "reward"):
         assert found[f"{what}_policy"] == found[f"{what}_sft"]
     assert "win_rate_vs_champion" not in found
+    assert found["gain_own_policy"] == found["gain_judge_policy"] == 0.0, "SFT gains nothing over itself"
+    assert found["gain_own_best_of"] > 1, "the best of 8 by the reward that chose them"
+    assert (workspace / "reports/preference/report/overoptimisation.png").stat().st_size > 1000
 
 
 def test_a_policy_that_forgot_what_sft_knew_is_found_out(workspace: Path, random_lm) -> None:

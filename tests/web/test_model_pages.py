@@ -17,6 +17,7 @@ from plumbline.evaluation import preference_report, reward_report
 from plumbline.evaluation.examination import ScoredComparison, examine
 from plumbline.evaluation.judging.judges import NamedJudge, ScoreJudge
 from plumbline.evaluation.matches import Contestant, evaluate
+from plumbline.evaluation.overoptimisation import OptimisedPoint, Overoptimisation, draw_overoptimisation
 from plumbline.evaluation.samples import Sample, SampleAnswer, write_samples
 from plumbline.history.history import Move
 from plumbline.history.standings import standings
@@ -119,6 +120,9 @@ def examined(empty: Home, tmp_path: Path) -> TestClient:
     judge = NamedJudge("gold", ScoreJudge.of_texts(lambda texts: [float(len(text)) for _, text in texts]))
     preference_report.write_report(folder / "reports/preference/report", evaluate(
         [pair.comparison.prompt for pair in pairs[:12]], both, [judge], ["web"] * 12, 100, 0))
+    points = [OptimisedPoint(str(kl), float(kl), kl / 2, kl / 4) for kl in range(4)]
+    draw_overoptimisation(folder / "reports/preference/report/overoptimisation.png",
+                          Overoptimisation("gold", points, [], None))
     steps = {name: replace(step(name), mlflow_run=None) for name in ("reward_eval", "preference_eval")}
     made = run(folder=folder, steps=steps)
     fill(site_behind(client).history, [made], [version(1, made, "champion")])
@@ -134,7 +138,9 @@ def test_the_reports_are_shown(examined: TestClient) -> None:
     assert examined.get("/models/1?view=samples&at=10").text.count('class="row-card"') == 2
 
 
-def test_pictures_are_the_two_known_ones(examined: TestClient) -> None:
+def test_pictures_are_the_known_ones(examined: TestClient) -> None:
+    assert "/models/1/pictures/overoptimisation" in examined.get("/models/1?view=evaluation").text
+    assert examined.get("/models/1/pictures/overoptimisation").content.startswith(b"\x89PNG")
     picture = examined.get("/models/1/pictures/scores")
     assert picture.headers["content-type"] == "image/png" and picture.content.startswith(b"\x89PNG")
     for name in ("wins", "..%2freport.md", "../../../token", "%2fetc%2fpasswd"):

@@ -34,7 +34,10 @@ TRAINED = {"ppo": "PPO", "reward_model": "Reward model", "sft": "SFT", "base": "
 MOST_NODES = 60
 TELLING = ("reward", "kl", "loss", "accuracy", "length", "stopped", "entropy")
 """The curves that one looks at first."""
-PICTURES = {"calibration": "report/calibration.png", "scores": "report/scores.png"}
+PICTURES = {"calibration": ("reward_eval", "report/calibration.png"),
+            "scores": ("reward_eval", "report/scores.png"),
+            "overoptimisation": ("preference_eval", "report/overoptimisation.png")}
+"""The stage and the file of each picture that a page shows."""
 SHARES = (("accuracy", "the reward model, held-out"),
           ("accuracy_length_similar", "the same on pairs of similar length"),
           ("longer_baseline_accuracy", "preferring the longer response"),
@@ -107,10 +110,10 @@ async def promote(request: Request, number: int) -> Response:
 
 @router.get("/models/{number}/pictures/{name}")
 def picture(request: Request, number: int, name: str) -> Response:
-    """Return a picture of the reward model's examination."""
+    """Return a picture of the reward model's examination, or of the evaluation."""
     site = site_of(request)
     run = model_of(site.history, number).run
-    file = site.reports.file(run, "reward_eval", PICTURES[name]) if run and name in PICTURES else None
+    file = site.reports.file(run, *PICTURES[name]) if run and name in PICTURES else None
     if file is None:
         raise NotFound(f"Version {number} has no picture of that name.")
     return FileResponse(file, media_type="image/png")
@@ -135,15 +138,21 @@ def model(request: Request, name: str, view: str = "about", at: int = 0, done: s
         context = {"accuracies": _accuracies(found),
                    "report": _blocks(reports, found.run, "reward_eval", "report.md"),
                    "worst": _blocks(reports, found.run, "reward_eval", "worst.md"),
-                   "pictures": [name for name, file in PICTURES.items()
-                                if reports.file(found.run, "reward_eval", file)]}
+                   "pictures": _pictures(reports, found.run, "reward_eval")}
     elif found.run is not None and view == "evaluation":
-        context = {"report": _blocks(reports, found.run, "preference_eval", "report.md")}
+        context = {"report": _blocks(reports, found.run, "preference_eval", "report.md"),
+                   "pictures": _pictures(reports, found.run, "preference_eval")}
     elif found.run is not None and view == "samples":
         context = _samples(reports.samples(found.run), at)
     return site.page("model.html", section=SECTION, model=found, view=view, views=VIEWS, done=done,
                      about=context, champion=champion_of(site.history),
                      can_roll_back=site.history.version(PREVIOUS) is not None)
+
+
+def _pictures(reports: Reports, run: Run, of: str) -> list[str]:
+    """Return the names of the pictures that a stage of the run left."""
+    wanted = {name: file for name, (stage, file) in PICTURES.items() if stage == of}
+    return [name for name, file in wanted.items() if reports.file(run, of, file)]
 
 
 def find_version(history: History, name: str) -> RegisteredVersion:
