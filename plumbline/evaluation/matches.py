@@ -17,7 +17,7 @@ from plumbline.evaluation.judging.judges import Judge, ModelAnswer, NamedJudge, 
 from plumbline.evaluation.samples import Sample, SampleAnswer
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Prompt
-from plumbline.statistics import FEW_PROMPTS, Interval
+from plumbline.statistics import Interval
 
 POLICY, GREEDY = "policy", "_greedy"
 SIMILAR = 1.25
@@ -27,6 +27,8 @@ SMALLEST_KIND = 20
 """A kind with fewer prompts is joined with the others that are as small."""
 OTHER = "other"
 LONGEST_NGRAM = 3
+FEWEST_PROMPTS = 30
+"""Of a regression on lengths: its interval holds for many prompts only."""
 Z = 1.959964
 """Quantile of the normal distribution behind a 95 % interval."""
 
@@ -337,10 +339,10 @@ def length_controlled(
     and of the model): logit P(win) = a + b tanh(d / std(d)), d the policy's length minus its opponent's in
     characters, and sigmoid(a) is the result. b has a N(0, 1) prior, which only matters where length explains
     everything. The interval is a's, from the sandwich estimate of its variance with clusters (Liang & Zeger
-    1986). None for fewer than FEW_PROMPTS prompts, or if all outcomes are the same.
+    1986). None for fewer than FEWEST_PROMPTS prompts, or if all outcomes are the same.
     """
     groups = sorted(set(prompts))
-    if len(groups) < FEW_PROMPTS or len(set(outcomes)) == 1:
+    if len(groups) < FEWEST_PROMPTS or len(set(outcomes)) == 1:
         return None
     y_N, d_N = np.array(outcomes), np.array(longer)
     scale = d_N.std() or 1.0

@@ -128,7 +128,8 @@ def test_greedy_meets_greedy_and_several_answers_of_a_prompt_are_one_observation
                    many("sft_best_of_8", [[""]] * 40)]
     metrics = evaluate(PROMPTS, contestants, [JUDGE], KINDS, 500, 0).metrics()
     assert metrics["win_rate_vs_sft"] == 0.25 and metrics["win_rate_vs_sft_n"] == 80  # lost 40, tied 40
-    assert metrics["win_rate_vs_sft_low"] == metrics["win_rate_vs_sft_high"] == 0.25  # every prompt is the same
+    low, high = metrics["win_rate_vs_sft_low"], metrics["win_rate_vs_sft_high"]
+    assert 0.2 < low < 0.25 < high < 0.3, "no prompt differs from another"
     assert metrics["win_rate_vs_sft_greedy"] == 0.0
     assert metrics["win_rate_vs_best_of_8"] == 0.75
 
