@@ -49,7 +49,6 @@ SETTINGS = (
     "ppo.updates=2", "ppo.batch_size=6", "ppo.minibatches=1", "ppo.micro_batch_size=3", "ppo.max_prompt=160",
     "ppo.max_response=10", "ppo.checkpoint_every=1", "preference_eval.judges=[reward]", "preference_eval.prompts=6",
     "preference_eval.bon_pool=0", "preference_eval.comparisons=6", "preference_eval.max_response=10",
-    "preference_eval.bootstrap_samples=20",
 )
 
 

@@ -139,7 +139,7 @@ def preference_eval(run: StageRun) -> None:
             measured["kl"] = [chance.uniform(1, 5) for _ in asked]
         contestants.append(Contestant.of_one(name, answers, [chance.random() < 0.9 for _ in asked], measured))
     judge = ScoreJudge.of_texts(lambda texts: [worth[text] for _, text in texts])
-    found = evaluate(asked, contestants, [NamedJudge("gold", judge)], ["made up"] * len(asked), 200, run.params.seed)
+    found = evaluate(asked, contestants, [NamedJudge("gold", judge)], ["made up"] * len(asked))
     page(run.folder / "report", "# The policy on held-out prompts\n\nA tie counts as half a win.\n")
     write_samples(run.folder / "report" / SAMPLES, found.samples())
     run.finish(found.metrics())

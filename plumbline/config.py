@@ -29,6 +29,8 @@ ProbeName = Literal["empty", "repeated", "padded", "cut", "echo", "other", "refu
 RENAMED = {
     "ppo.missing_stop_reward": "`ppo.missing_stop_deviations`: standard deviations below the SFT policy's "
                                "mean reward, such as 2.0",
+    "preference_eval.bootstrap_samples": "needless, because intervals are computed without resampling: leave "
+                                         "it out",
     "preference_eval.judge": "`preference_eval.judges`: a list such as [auto], of which the first decides",
     "reward_eval.bootstrap_samples": "needless, because intervals are computed without resampling: leave it "
                                      "out"}
@@ -309,8 +311,6 @@ class PreferenceEvalParams(VersionedBlock):
     """Temperature of sampling."""
     max_response: Count
     """Longest response in tokens."""
-    bootstrap_samples: Count
-    """Resamples behind each interval."""
     precision: Precision
     """Arithmetic of the models."""
 

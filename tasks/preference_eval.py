@@ -30,7 +30,7 @@ def program(run: StageRun) -> None:
     from plumbline.evaluation.price import price_metrics, price_section
     from plumbline.lm.base import LanguageModel
 
-    chosen, seed = run.params.preference_eval, run.params.seed
+    chosen = run.params.preference_eval
     settings = _judge_settings(run)
     judges = make_judges(chosen.judges, settings)
     scorers = over.scorers_among([*make_judges([REWARD], settings), *judges])
@@ -41,10 +41,9 @@ def program(run: StageRun) -> None:
     pool = _pool(run, models["sft"], asked)
     contestants = _contestants(run, models, asked, scorers.own, pool)
     run.report(0, 1, what="judging")
-    found = evaluate(asked, contestants, judges, _kinds(run, asked), chosen.bootstrap_samples, seed)
+    found = evaluate(asked, contestants, judges, _kinds(run, asked))
     whole = [given[: chosen.bon_pool] for given in pool[: chosen.bon_prompts]] if chosen.bon_pool else []
-    optimised = over.overoptimisation(run.root / "models", asked, contestants, whole, scorers,
-                                      chosen.bootstrap_samples, seed)
+    optimised = over.overoptimisation(run.root / "models", asked, contestants, whole, scorers)
     price = _price(run, models)
     sections = [*over.overoptimisation_section(optimised), *price_section(*price)]
     write_report(run.folder / "report", found, sections)
@@ -170,7 +169,7 @@ def _price(run: StageRun, models: "Models") -> "tuple[dict[str, Interval], dict[
     from plumbline.preferences.prepare.reader import demonstrations, preferences
 
     chosen, data = run.params.preference_eval, run.root / "data/prepared"
-    settings = (chosen.comparisons, chosen.bootstrap_samples, run.params.seed, reporter(run.report))
+    settings = (chosen.comparisons, reporter(run.report))
     return (preference_accuracy(models, preferences(data, "heldout"), *settings),
             demonstration_loss(models, demonstrations(data, "heldout"), *settings))
 

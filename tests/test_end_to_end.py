@@ -21,7 +21,7 @@ SMALL = {
     "ppo.updates": 2, "ppo.batch_size": 8, "ppo.micro_batch_size": 4,
     "preference_eval.prompts": 12, "preference_eval.answers_per_prompt": 2, "preference_eval.best_of": 2,
     "preference_eval.bon_pool": 4, "preference_eval.bon_prompts": 6,
-    "preference_eval.comparisons": 10, "preference_eval.bootstrap_samples": 100,
+    "preference_eval.comparisons": 10,
     "promote.min_win_rate": 0.0,
 }
 STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "judge", "ppo", "champion",

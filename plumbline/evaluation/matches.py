@@ -188,9 +188,9 @@ def _match_metrics(match: Match) -> dict[str, float | str]:
 
 def evaluate(
     prompts: Sequence[Prompt], contestants: Sequence[Contestant], judges: Sequence[NamedJudge],
-    kinds: Sequence[str], samples: int, seed: int,
+    kinds: Sequence[str],
 ) -> Evaluation:
-    """Judge the policy against each opponent. Intervals resample prompts, `samples` times.
+    """Judge the policy against each opponent.
 
     The first judge sees all matches, the others those against SFT's own answers, sampled and greedy. `kinds`
     names the kind of each prompt. Raises ValueError if a contestant has not answered each prompt.
@@ -200,7 +200,7 @@ def evaluate(
         if sizes != {len(prompts)}:
             raise ValueError(f"{one.name} has {sizes} answers and measurements for {len(prompts)} prompts")
     keys = [prompt_key(prompt) for prompt in prompts]
-    table = _Table(prompts, keys, joined_kinds(kinds), samples, seed)
+    table = _Table(prompts, keys, joined_kinds(kinds))
     pairs = _pairs(contestants)
     judged = {}
     for place, named in enumerate(judges):
@@ -253,8 +253,6 @@ class _Table:
     prompts: Sequence[Prompt]
     keys: Sequence[str]
     kinds: Sequence[str]
-    samples: int
-    seed: int
 
     def match(self, name: str, own: Contestant, other: Contestant, judge: Judge, most: int | None) -> Match:
         """Judge at most `most` meetings of two contestants."""
@@ -290,19 +288,16 @@ class _Table:
         answers = [answer for answers in one.answers for answer in answers]
         characters = [float(len(answer.text)) for answer in answers]
         found = {
-            "characters": statistics.mean(characters, keys, self.samples, self.seed),
-            "stopped": statistics.share([float(answer.stopped) for answer in answers], keys, self.samples,
-                                        self.seed),
-            "repeated_4grams": statistics.mean([repeated_ngrams(answer.text, 4) for answer in answers], keys,
-                                               self.samples, self.seed)}
+            "characters": statistics.mean(characters, keys),
+            "stopped": statistics.share([float(answer.stopped) for answer in answers], keys),
+            "repeated_4grams": statistics.mean([repeated_ngrams(answer.text, 4) for answer in answers], keys)}
         for what, rows in one.measured.items():
             values = [value for row in rows for value in row]
-            found[what] = statistics.mean(values, keys, self.samples, self.seed)
+            found[what] = statistics.mean(values, keys)
         return found
 
     def _share(self, meetings: Sequence[Meeting], outcomes: Sequence[float]) -> Interval:
-        keys = [self.keys[one.prompt] for one in meetings]
-        return statistics.share(outcomes, keys, self.samples, self.seed)
+        return statistics.share(outcomes, [self.keys[one.prompt] for one in meetings])
 
     def _sliced(
         self, meetings: Sequence[Meeting], outcomes: Sequence[float], names: Sequence[str]

@@ -108,7 +108,7 @@ def scorers_among(judges: Sequence[NamedJudge]) -> Scorers:
 
 def overoptimisation(
     models: Path, prompts: Sequence[Prompt], contestants: Sequence[Contestant], pool: Answers,
-    scorers: Scorers, samples: int, seed: int,
+    scorers: Scorers,
 ) -> Overoptimisation:
     """Measure the gains of best-of-n over `pool`, and of PPO, by the own reward and by the judge.
 
@@ -119,16 +119,16 @@ def overoptimisation(
     best_of = []
     if pool:
         first = len(pool)
-        best_of = best_of_curve(*scorers.both(prompts[:first], pool), keys[:first], samples, seed)
+        best_of = best_of_curve(*scorers.both(prompts[:first], pool), keys[:first])
     by_name = {one.name: one for one in contestants}
-    policy = _kept_policy(by_name["policy"], by_name["sft"], prompts, scorers, samples, seed)
+    policy = _kept_policy(by_name["policy"], by_name["sft"], prompts, scorers)
     ppo = ppo_curve(models / "policy/curves.jsonl", reward_deviation(models / "reward/model") or 1.0,
                     reward_deviation(models / "judge/model"))
     return Overoptimisation(scorers.name, best_of, ppo, policy)
 
 
 def _kept_policy(
-    policy: Contestant, sft: Contestant, prompts: Sequence[Prompt], scorers: Scorers, samples: int, seed: int
+    policy: Contestant, sft: Contestant, prompts: Sequence[Prompt], scorers: Scorers
 ) -> OptimisedPoint | None:
     """Return the policy that PPO kept; None where its KL was not measured."""
     if "kl" not in policy.measured:
@@ -137,9 +137,9 @@ def _kept_policy(
     kl = [value for row in policy.measured["kl"] for value in row]
     own, judged = scorers.both(prompts, policy.answers)
     own_sft, judged_sft = scorers.both(prompts, sft.answers)
-    judge = gain_over(judged, judged_sft, keys, samples, seed) if judged and judged_sft else None
+    judge = gain_over(judged, judged_sft, keys) if judged and judged_sft else None
     return OptimisedPoint("the policy kept, on held-out prompts", max(sum(kl) / len(kl), 0.0),
-                          gain_over(own, own_sft, keys, samples, seed), judge)
+                          gain_over(own, own_sft, keys), judge)
 
 
 def reward_deviation(folder: Path) -> float | None:
@@ -165,11 +165,11 @@ def best_of_kl(n: int) -> float:
 
 
 def best_of_curve(
-    own: Scores, judged: Scores | None, keys: Sequence[str], samples: int, seed: int
+    own: Scores, judged: Scores | None, keys: Sequence[str]
 ) -> list[OptimisedPoint]:
     """Return the gains of the best of 1, 2, 4 ... of each prompt's pool by its `own` scores.
 
-    `judged` are the judge's scores of the same answers. `keys` names the prompts, which intervals resample.
+    `judged` are the judge's scores of the same answers. `keys` names the prompts.
     Every pool has the same size.
     """
     if not own:
@@ -183,7 +183,7 @@ def best_of_curve(
         for row, places in zip(scores, order, strict=True):
             expected = sum(weight * row[i] for weight, i in zip(weights, places, strict=True))
             best.append((expected - mean) / deviation)
-        return statistics.mean(best, keys, samples, seed)
+        return statistics.mean(best, keys)
 
     sizes = [2**power for power in range(pool.bit_length()) if 2**power <= pool]
     return [OptimisedPoint(str(n), best_of_kl(n), gain(n, own), gain(n, judged) if judged else None)
@@ -196,12 +196,11 @@ def moments(scores: Scores) -> tuple[float, float]:
     return float(np.mean(every)), float(np.std(every)) or 1.0
 
 
-def gain_over(scores: Scores, sft: Scores, keys: Sequence[str], samples: int, seed: int) -> Interval:
+def gain_over(scores: Scores, sft: Scores, keys: Sequence[str]) -> Interval:
     """Return the mean of scores as a gain over SFT's scores on the same prompts, which `keys` names."""
     mean, deviation = moments(sft)
     values = [(value - mean) / deviation for row in scores for value in row]
-    return statistics.mean(values, [key for key, row in zip(keys, scores, strict=True) for _ in row], samples,
-                           seed)
+    return statistics.mean(values, [key for key, row in zip(keys, scores, strict=True) for _ in row])
 
 
 def ppo_curve(curves: Path, deviation: float, judge_deviation: float | None) -> list[OptimisedPoint]:

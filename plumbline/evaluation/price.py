@@ -32,8 +32,8 @@ def random_sample(items: Sequence[Item], text_of: Callable[[Item], str], n: int)
 
 
 def preference_accuracy(
-    models: Mapping[str, LanguageModel], preferences: Sequence[Preference], most: int, samples: int,
-    seed: int, report: Report,
+    models: Mapping[str, LanguageModel], preferences: Sequence[Preference], most: int,
+    report: Report,
 ) -> dict[str, Interval]:
     """Return, by model, the share of comparisons whose preferred response it finds likelier, a token.
 
@@ -50,12 +50,12 @@ def preference_accuracy(
         likely = response_log_likelihoods(lm, sides, report(f"{name} on preferences"))
         right = [float(better > worse)
                  for better, worse in zip(likely[: len(pairs)], likely[len(pairs) :], strict=True)]
-        found[name] = statistics.share(right, keys, samples, seed)
+        found[name] = statistics.share(right, keys)
     return found
 
 
 def demonstration_loss(
-    models: Mapping[str, LanguageModel], rows: Sequence[Demonstration], most: int, samples: int, seed: int,
+    models: Mapping[str, LanguageModel], rows: Sequence[Demonstration], most: int,
     report: Report,
 ) -> dict[str, Interval]:
     """Return, by model, the mean over demonstrations of their cross-entropy, in nats a token.
@@ -70,7 +70,7 @@ def demonstration_loss(
     for name, lm in models.items():
         likely = response_log_likelihoods(lm, [(row.prompt, row.response) for row in chosen],
                                           report(f"{name} on demonstrations"))
-        found[name] = statistics.mean([-value for value in likely], keys, samples, seed)
+        found[name] = statistics.mean([-value for value in likely], keys)
     return found
 
 

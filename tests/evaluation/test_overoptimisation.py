@@ -49,13 +49,13 @@ def test_the_curve_of_normal_scores_is_the_expected_maximum():
     own = rng.normal(size=(400, 64))
     half = 0.5 * own + math.sqrt(0.75) * rng.normal(size=own.shape)
     keys = [f"p{i}" for i in range(400)]
-    curve = best_of_curve((own * 3 + 7).tolist(), half.tolist(), keys, 300, 0)
+    curve = best_of_curve((own * 3 + 7).tolist(), half.tolist(), keys)
     assert [point.label for point in curve] == ["1", "2", "4", "8", "16", "32", "64"]
     assert curve[0].own.value == pytest.approx(0.0, abs=1e-9)
     for place, expected in ((1, 0.5642), (3, 1.4236), (6, 2.3675)):
         assert curve[place].own.value == pytest.approx(expected, abs=0.06)
         assert curve[place].judge.low - 0.05 < expected / 2 < curve[place].judge.high + 0.05
-    none = best_of_curve(own.tolist(), None, keys, 100, 0)
+    none = best_of_curve(own.tolist(), None, keys)
     assert none[6].judge is None and none[6].kl == best_of_kl(64)
 
 
@@ -109,7 +109,7 @@ def test_the_policy_that_padded_its_answers_gains_by_its_own_reward_alone(tmp_pa
     policy = Contestant("policy", [[ModelAnswer("a b a b a b a b"), ModelAnswer("a b b b")] for _ in prompts],
                         {"kl": [[3.0, 5.0] for _ in prompts]})
     pool = [[ModelAnswer("a " * size + "b " * (size == 2)) for size in (1, 2, 3, 4)] for _ in prompts[:10]]
-    found = overoptimisation(tmp_path, prompts, [policy, sft], pool, Scorers(own, judge, "words"), 100, 0)
+    found = overoptimisation(tmp_path, prompts, [policy, sft], pool, Scorers(own, judge, "words"))
     assert found.policy.kl == 4.0
     assert found.policy.own.value == pytest.approx((6 - 2.5) / 0.5)
     assert found.policy.judge.value == pytest.approx((2 - 2.5) / 0.5)

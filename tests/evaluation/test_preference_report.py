@@ -36,7 +36,7 @@ def evaluation():
     policy = contestant("policy", ["good good good"] * 20 + ["good"] * 20, kl=[2.0] * 40, gold=[1.0] * 40)
     sft = contestant("sft", ["good"] * 30 + ["good good"] * 10, stopped=False, gold=[0.0] * 20 + [1.0] * 20)
     champion = contestant("champion", ["bad"] * 40)
-    return evaluate(PROMPTS, [policy, sft, champion], [JUDGE], KINDS, samples=500, seed=0)
+    return evaluate(PROMPTS, [policy, sft, champion], [JUDGE], KINDS)
 
 
 def test_metrics_hold_the_win_rate_with_its_interval_and_n(evaluation):
@@ -87,7 +87,7 @@ def test_every_first_answer_is_kept_as_data(tmp_path, evaluation):
 
 def test_what_is_no_number_was_not_measured(tmp_path):
     policy, sft = contestant("policy", ["a"], kl=[float("nan")]), contestant("sft", ["b"])
-    found = evaluate(PROMPTS[:1], [policy, sft], [JUDGE], KINDS[:1], samples=100, seed=0)
+    found = evaluate(PROMPTS[:1], [policy, sft], [JUDGE], KINDS[:1])
     write_report(tmp_path, found)
     with (tmp_path / "samples.jsonl").open() as lines:
         assert next(read_samples(lines)).answers["policy"].measured == {}
@@ -96,7 +96,7 @@ def test_what_is_no_number_was_not_measured(tmp_path):
 def test_a_judge_that_contradicts_itself_is_reported(tmp_path):
     judge = NamedJudge("model", LanguageModelJudge(lambda texts, _: [[0.0, -1.0]] * len(texts)))
     policy, sft = contestant("policy", ["a", "b", "c"]), contestant("sft", ["x", "y", "z"])
-    found = evaluate(PROMPTS[:3], [policy, sft], [judge], KINDS[:3], samples=100, seed=0)
+    found = evaluate(PROMPTS[:3], [policy, sft], [judge], KINDS[:3])
     write_report(tmp_path, found)
     assert found.metrics()["contradictions_vs_sft"] == found.metrics()["first_shown_vs_sft"] == 1.0
     report = (tmp_path / "report.md").read_text()
@@ -105,9 +105,9 @@ def test_a_judge_that_contradicts_itself_is_reported(tmp_path):
 
 def test_missing_answers_are_refused():
     with pytest.raises(ValueError, match="sft has"):
-        evaluate(PROMPTS[:2], [contestant("policy", ["a", "b"]), contestant("sft", ["a"])], [JUDGE], KINDS[:2], 100, 0)
+        evaluate(PROMPTS[:2], [contestant("policy", ["a", "b"]), contestant("sft", ["a"])], [JUDGE], KINDS[:2])
     with pytest.raises(ValueError, match="policy has"):
-        evaluate(PROMPTS[:2], [contestant("policy", ["a", "b"], kl=[0.1])], [JUDGE], KINDS[:2], 100, 0)
+        evaluate(PROMPTS[:2], [contestant("policy", ["a", "b"], kl=[0.1])], [JUDGE], KINDS[:2])
 
 
 def many(name, rows):
@@ -126,7 +126,7 @@ def test_greedy_meets_greedy_and_several_answers_of_a_prompt_are_one_observation
     contestants = [many("policy", [["good", "bad"]] * 40), many("policy_greedy", [["bad"]] * 40),
                    many("sft", [["good good", ""]] * 40), many("sft_greedy", [["good"]] * 40),
                    many("sft_best_of_8", [[""]] * 40)]
-    metrics = evaluate(PROMPTS, contestants, [JUDGE], KINDS, 500, 0).metrics()
+    metrics = evaluate(PROMPTS, contestants, [JUDGE], KINDS).metrics()
     assert metrics["win_rate_vs_sft"] == 0.25 and metrics["win_rate_vs_sft_n"] == 80  # lost 40, tied 40
     low, high = metrics["win_rate_vs_sft_low"], metrics["win_rate_vs_sft_high"]
     assert 0.2 < low < 0.25 < high < 0.3, "no prompt differs from another"
@@ -139,7 +139,7 @@ def test_several_judges_stand_side_by_side_with_how_far_they_agree(tmp_path):
     policy = contestant("policy", ["good good"] * 24 + ["good"] * 16)
     sft = contestant("sft", ["good bad  "] * 12 + ["good"] * 12 + ["good"] * 10 + ["bad bad"] * 6)
     champion = contestant("champion", ["good"] * 40)
-    found = evaluate(PROMPTS, [policy, sft, champion], [JUDGE, short], KINDS, 500, 0)
+    found = evaluate(PROMPTS, [policy, sft, champion], [JUDGE, short], KINDS)
     # gold: 24 won, 10 tied, 6 won. short: 12 won (9 letters against 10), 12 lost, 10 tied, 6 won.
     metrics = found.metrics()
     assert metrics["win_rate_vs_sft_by_gold"] == (30 + 5) / 40
@@ -170,7 +170,7 @@ def test_a_judge_with_a_limit_is_asked_about_the_first_answers():
     judge = Asked()
     contestants = [many("policy", [["a", "b"]] * 40), many("sft", [["c", "d"]] * 40),
                    many("champion", [["e", "f"]] * 40)]
-    found = evaluate(PROMPTS, contestants, [NamedJudge("asked", judge)], KINDS, 100, 0)
+    found = evaluate(PROMPTS, contestants, [NamedJudge("asked", judge)], KINDS)
     assert judge.seen == 30 and [len(match.meetings) for match in found.matches] == [15, 15]
     assert {one.own.text for one in found.matches[0].meetings} == {"a"}
     assert [sample.outcomes.get("sft") for sample in found.samples()] == [1.0] * 15 + [None] * 25

@@ -19,7 +19,7 @@ from testing.tiny_models import WORDS, copy_of, prompt, small_model, small_token
 
 ROOT = Path(__file__).resolve().parents[2]
 HELDOUT = [f"{text} {i}" for text in ("colors", "which ones?", "say it", "tell me") for i in range(10)]
-SMALL = ("ppo.max_prompt=24", "preference_eval.max_response=8", "preference_eval.bootstrap_samples=200",
+SMALL = ("ppo.max_prompt=24", "preference_eval.max_response=8",
          "preference_eval.answers_per_prompt=2", "preference_eval.best_of=4", "preference_eval.bon_pool=8",
          "preference_eval.bon_prompts=10")
 RULE = f'''def colors(conversations):
@@ -71,7 +71,8 @@ def test_sft_against_itself_is_a_tie_and_at_no_distance(workspace: Path) -> None
     for what in ("demonstration_loss", "preference_accuracy", "fluency", "entropy", "distinct_2", "stopped", "reward"):
         assert found[f"{what}_policy"] == found[f"{what}_sft"]
     assert "win_rate_vs_champion" not in found
-    assert found["gain_own_policy"] == found["gain_judge_policy"] == 0.0, "SFT gains nothing over itself"
+    for by in ("own", "judge"):
+        assert found[f"gain_{by}_policy"] == pytest.approx(0.0, abs=1e-9), "SFT gains nothing over itself"
     assert found["gain_own_best_of"] > 1, "the best of 8 by the reward that chose them"
     assert (workspace / "reports/preference/report/overoptimisation.png").stat().st_size > 1000
 

@@ -119,7 +119,7 @@ def examined(empty: Home, tmp_path: Path) -> TestClient:
     both = [Contestant.of_one(name, texts, [True] * 12, {"reward": [1.0] * 12}) for name in ("policy", "sft")]
     judge = NamedJudge("gold", ScoreJudge.of_texts(lambda texts: [float(len(text)) for _, text in texts]))
     preference_report.write_report(folder / "reports/preference/report", evaluate(
-        [pair.comparison.prompt for pair in pairs[:12]], both, [judge], ["web"] * 12, 100, 0))
+        [pair.comparison.prompt for pair in pairs[:12]], both, [judge], ["web"] * 12))
     points = [OptimisedPoint(str(kl), float(kl), kl / 2, kl / 4) for kl in range(4)]
     draw_overoptimisation(folder / "reports/preference/report/overoptimisation.png",
                           Overoptimisation("gold", points, [], None))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plumbline.errors import UserError
+from plumbline.evaluation.judging.chat import ChatJudge
 from plumbline.evaluation.judging.judges import (
     AnswerScores,
     Judge,
@@ -185,8 +186,8 @@ def _imported(name: str, root: Path) -> Callable[[list[tuple[str, str]]], Sequen
     return function  # type: ignore[no-any-return]
 
 
-def _endpoint(name: str, _settings: JudgeSettings) -> Judge:
-    raise UserError(f"{name} cannot judge.")
+def _endpoint(name: str, settings: JudgeSettings) -> Judge:
+    return ChatJudge.named(name, settings.kept, settings.limit)
 
 
 def _model(name: str, settings: JudgeSettings) -> Judge:
