@@ -43,12 +43,12 @@ SETTINGS = (
     "snapshot.sources=[rows.jsonl]", "ingest.near_duplicate=null",
     "sft.epochs=1", "sft.batch_size=8", "sft.micro_batch_size=4", "sft.max_length=192", "sft.learning_rate=1e-3",
     "reward_model.batch_size=8", "reward_model.micro_batch_size=8", "reward_model.max_length=192",
-    "reward_model.centering_samples=6", "reward_eval.min_accuracy=0",
+    "reward_model.centering_samples=256", "reward_eval.min_accuracy=0",
     "reward_eval.min_similar_length_accuracy=null", "reward_eval.beats_length=false",
     "reward_eval.min_kind_accuracy=null", "reward_eval.max_probe_wins=null",
     "ppo.updates=2", "ppo.batch_size=6", "ppo.minibatches=1", "ppo.micro_batch_size=3", "ppo.max_prompt=160",
-    "ppo.max_response=10", "ppo.checkpoint_every=1", "preference_eval.judges=[reward]", "preference_eval.prompts=6",
-    "preference_eval.bon_pool=0", "preference_eval.comparisons=6", "preference_eval.max_response=10",
+    "ppo.max_response=32", "ppo.checkpoint_every=1", "preference_eval.judges=[reward]", "preference_eval.prompts=6",
+    "preference_eval.bon_pool=0", "preference_eval.comparisons=6", "preference_eval.max_response=32",
 )
 
 

@@ -15,7 +15,7 @@ CODE = ("plumbline", "tasks", "flows", "dvc.yaml", "params.yaml", ".dvcignore", 
 SMALL = {
     "snapshot.simulated_demonstrations": 150, "snapshot.simulated_comparisons": 150, "snapshot.simulated_rankings": 10,
     "base.hidden_size": 32, "base.layers": 2, "base.heads": 2, "base.tokens": 20000, "sft.epochs": 0.5,
-    "reward_model.epochs": 0.5, "reward_model.centering_samples": 8, "reward_eval.min_accuracy": 0.0,
+    "reward_model.epochs": 0.5, "reward_model.centering_samples": 128, "reward_eval.min_accuracy": 0.0,
     "reward_eval.min_similar_length_accuracy": "null", "reward_eval.beats_length": "false",
     "reward_eval.min_kind_accuracy": "null", "reward_eval.max_probe_wins": "null",
     "ppo.updates": 2, "ppo.batch_size": 8, "ppo.micro_batch_size": 4,

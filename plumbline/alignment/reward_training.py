@@ -128,10 +128,11 @@ def centre(
     reward: RewardModel, sft: LanguageModel, prompts: Sequence[Prompt], answering: PpoParams, samples: int,
     seed: int,
 ) -> dict[str, float]:
-    """Centre `reward` on answers of `sft` to `samples` random prompts, sampled as PPO will sample.
+    """Centre `reward` on `samples` answers of `sft`, to random prompts, sampled as PPO will sample.
 
-    Only answers that end count: PPO gives the others no score. Returns `offset`, `std`, and the answers that
-    were finished. Raises UserError if no prompt fits `ppo.max_prompt`, and if too few answers end.
+    If the prompts are fewer, each is asked again. Only answers that end count: PPO gives the others no score.
+    Returns `offset`, `std`, and the answers that were finished. Raises UserError if no prompt fits
+    `ppo.max_prompt`, and if too few answers end.
     """
     generator = torch.Generator().manual_seed(seed)
     encoded = [ids for prompt in prompts
@@ -139,7 +140,8 @@ def centre(
     if not encoded:
         raise UserError(f"None of the {len(prompts)} prompts fits ppo.max_prompt = {answering.max_prompt} "
                         "tokens. Raise it.")
-    asked = [encoded[i] for i in torch.randperm(len(encoded), generator=generator)[:samples].tolist()]
+    order = torch.randperm(len(encoded), generator=generator).tolist()
+    asked = [encoded[order[i % len(order)]] for i in range(samples)]
     answers = sample_all(sft.model, asked, max_response=answering.max_response,
                          stop=stop_token(sft.tokenizer), temperature=answering.temperature,
                          generator=generator, batch_size=CENTERING_BATCH)

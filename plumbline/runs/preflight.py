@@ -27,8 +27,8 @@ from plumbline.whole_file import write_whole
 PRETRAIN = "pretrain"
 HUB = "hub:"
 LEAST_FREE_BYTES = 1_000_000_000
-COPIES_OF_BASE = 10
-"""A run keeps base, SFT, reward, policy and champion, each in its workspace and in the cache."""
+COPIES_OF_BASE = 12
+"""A run keeps base, SFT, reward, judge, policy and champion, each in its workspace and in the cache."""
 EXAMINE = """
 import json, sys
 from pathlib import Path

@@ -105,6 +105,8 @@ def test_centring_uses_the_prompts_and_the_lengths_of_ppo(workspace: Path) -> No
     assert run_stage(reward_model, workspace)["centering_finished"] > 50, "prompts that do not fit are passed over"
     with pytest.raises(UserError, match=r"None of the 400 prompts fits ppo\.max_prompt = 3"):
         run_stage(reward_model, workspace, "ppo.max_prompt=3")
+    prompts.write_text(jsonl([*long, {"prompt": prompt_json(prompt("colors"))}]), encoding="utf-8")
+    assert run_stage(reward_model, workspace)["centering_finished"] > 50, "one prompt is asked as often as it takes"
     with pytest.raises(UserError, match="at least 8 of them; found 0"):
         run_stage(reward_model, workspace, "ppo.max_response=1", "ppo.temperature=0.01")
 
