@@ -61,8 +61,8 @@ def _cyclic(graph: Ints, firsts: NDArray[np.uint64], seconds: NDArray[np.uint64]
             first_wins: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return (N,) flags of the arrows on a cycle: within a strongly connected component (Tarjan 1972)."""
     # Slow to import, and only this function needs it.
-    from scipy.sparse import coo_array  # type: ignore[import-untyped]
-    from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
     responses = np.concatenate([firsts, seconds]) + np.tile(graph, 2).astype(np.uint64) * _MIX[0]
     distinct, node = np.unique(responses, return_inverse=True)
