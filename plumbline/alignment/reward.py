@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from plumbline.errors import UserError
-from plumbline.lm.base import DTYPES, LanguageModel, device
+from plumbline.lm.base import DTYPES, LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response, stop_token
-from plumbline.lm.optim import require_finite_weights
+from plumbline.lm.optim import device, require_finite_weights
 from plumbline.lm.sampling import Response, positions, right_pad
 from plumbline.lm.template import settled
 from plumbline.preferences.types import Prompt

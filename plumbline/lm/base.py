@@ -18,7 +18,7 @@ from transformers import (
 
 from plumbline.errors import UserError
 from plumbline.lm.chat import stop_token
-from plumbline.lm.optim import require_finite_weights
+from plumbline.lm.optim import device, require_finite_weights
 from plumbline.lm.source import Source
 from plumbline.lm.template import settle
 
@@ -56,11 +56,6 @@ class LanguageModel:
         require_finite_weights(self.model)
         self.model.float().save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
-
-
-def device() -> torch.device:
-    """Return the accelerator if there is one, otherwise the CPU."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
 def load_base(name: str, root: Path) -> LanguageModel:

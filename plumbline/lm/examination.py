@@ -22,7 +22,7 @@ from transformers import (
 
 from plumbline.errors import UserError
 from plumbline.lm import template
-from plumbline.lm.base import device
+from plumbline.lm.optim import device
 from plumbline.lm.sampling import left_pad, positions, right_pad, sample
 from plumbline.lm.source import Source, context_of
 

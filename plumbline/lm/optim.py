@@ -42,10 +42,17 @@ def linear_schedule(step: int, total: int, warmup: float) -> float:
     return max(0.0, (total - step) / max(1.0, total - rising))
 
 
+def device() -> torch.device:
+    """Return the accelerator if there is one that this process may use, otherwise the CPU.
+
+    A CUDA build of torch names its accelerator also where none is there or CUDA_VISIBLE_DEVICES hides it.
+    """
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 def autocast(precision: str) -> AbstractContextManager[None]:
     """Return the context of a forward pass: matrix products in bf16 if asked for, the rest in fp32."""
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def require_finite(measured: Mapping[str, float], block: str, when: str) -> None:

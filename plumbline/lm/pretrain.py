@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from plumbline.config import BaseParams
-from plumbline.lm.base import LanguageModel, device
-from plumbline.lm.optim import ReportStep, adamw, linear_schedule, require_finite
+from plumbline.lm.base import LanguageModel
+from plumbline.lm.optim import ReportStep, adamw, device, linear_schedule, require_finite
 
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 CHATML = (

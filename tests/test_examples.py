@@ -1,0 +1,87 @@
+"""The recipes: what they make of public data, and that their judges know nothing of what is learned."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples import film_reviews, hh_short
+from plumbline.preferences.types import Comparison, Demonstration, from_json
+
+LIKED = ["this film is a quiet joy from its first minute to the last .",
+         "you will see it again , and this film has a warm heart to show .",
+         'a lovely story , " small " and true , about people who stay .']
+DISLIKED = ["this film is a tired bore from the first minute to its end .",
+            "nobody will see it again , since this film has no idea to show .",
+            "a stale story , long and loud , about people who shout ."]
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """The files of the recipe, of many variations of six sentences."""
+    given = tmp_path / "given"
+    given.mkdir()
+    for name, texts in (("rt-polarity.pos", LIKED), ("rt-polarity.neg", DISLIKED)):
+        lines = [f"{text[:-1]}, number {place} caf\u00e9 ." for place in range(12) for text in texts]
+        (given / name).write_text("\n".join(lines), encoding="latin-1")
+    monkeypatch.setattr(film_reviews, "FOLDER", tmp_path / "made")
+    monkeypatch.setattr(sys, "argv", ["film_reviews", str(given)])
+    film_reviews.main()
+    return tmp_path / "made"
+
+
+def rows(file: Path):
+    return [from_json(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_liked_answer_is_the_preferred_one_and_lengths_are_near(made):
+    found = rows(made / "comparisons.jsonl")
+    assert len(found) >= 8
+    for row in found:
+        assert isinstance(row, Comparison)
+        assert any(word in row.chosen for word in ("joy", "warm", "true", "people who stay"))
+        assert not any(word in row.chosen for word in ("bore", "no idea", "shout"))
+        assert abs(len(row.chosen.split()) - len(row.rejected.split())) <= film_reviews.LENGTHS_APART
+    assert {row.label for row in found} == {"A", "B"}
+
+
+def test_no_sentence_is_in_two_comparisons_and_none_of_the_judges_is_learned_from(made):
+    compared = [answer for row in rows(made / "comparisons.jsonl") for answer in row.responses]
+    assert len(compared) == len(set(compared))
+    learned = [row.response for row in rows(made / "demonstrations.jsonl") if isinstance(row, Demonstration)]
+    kept = [json.loads(line)["text"] for line in (made / "judge.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert kept and learned
+    plain_kept = [film_reviews._plain(text) for text in kept]
+    for answer in {*learned, *compared}:
+        assert not any(film_reviews._plain(answer) in text for text in plain_kept)
+
+
+def test_the_classifier_tells_what_was_liked_from_what_was_not(made):
+    film_reviews._trained.cache_clear()
+    pairs = rows(made / "comparisons.jsonl")
+    liked = film_reviews.classifier([(row.prompt, row.chosen) for row in pairs])
+    disliked = film_reviews.classifier([(row.prompt, row.rejected) for row in pairs])
+    assert sum(one > other for one, other in zip(liked, disliked, strict=True)) > 0.8 * len(pairs)
+    film_reviews._trained.cache_clear()
+
+
+def test_what_follows_an_opening_is_written_as_people_write():
+    text = 'well , a lovely story , " small " and true . . .'
+    assert film_reviews.after(text, "a lovely") == 'story, "small" and true...'
+
+
+def test_missing_files_are_named_with_where_to_get_them(tmp_path, monkeypatch):
+    for recipe in (film_reviews, hh_short):
+        monkeypatch.setattr(recipe, "FOLDER", tmp_path / "made")
+        monkeypatch.setattr(sys, "argv", ["recipe", str(tmp_path)])
+        with pytest.raises(SystemExit, match="https://"):
+            recipe.main()
+
+
+def test_only_short_dialogues_are_kept():
+    start = "\n\nHuman: Why?\n\nAssistant:"
+    short = json.dumps({"chosen": f"{start} Because.", "rejected": f"{start} {'x' * 259}"})
+    long = json.dumps({"chosen": f"{start} Because.", "rejected": f"{start} {'x' * 260}"})
+    asked = json.dumps({"chosen": f"\n\nHuman: {'y' * 500}{start} A.", "rejected": f"{start} B."})
+    assert [hh_short.is_short(line) for line in (short, long, asked)] == [True, False, False]
