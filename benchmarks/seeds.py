@@ -1,4 +1,4 @@
-"""Does it learn? The embedded default over several seeds, each from nothing: its own data, base model and cache.
+"""Does it learn? The embedded default over several seeds, each from nothing: own data, splits, base model, cache.
 
     python benchmarks/seeds.py 0 1 2 [--set ppo.kl_coef=0.1]
 
@@ -18,9 +18,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from plumbline.statistics import over_seeds
+
 ROOT = Path(__file__).parents[1]
-HEAD = ("seed", "minutes", "win rate vs SFT (gold)", "KL, nats", "gold SFT", "gold policy", "reward-model accuracy",
-        "ceiling", "longer wins", "promoted")
+HEAD = ("seed", "minutes", "win rate vs SFT (gold)", "greedy against greedy", "KL, nats", "gold SFT", "gold policy",
+        "reward-model accuracy", "ceiling", "longer wins", "promoted")
 
 
 def main() -> None:
@@ -35,6 +37,10 @@ def main() -> None:
         print(row(seed, *found[seed]), flush=True)
     print("\n" + "\n".join(["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|",
                             *(row(seed, *one) for seed, one in found.items())]))
+    for name in ("win_rate_vs_sft", "win_rate_vs_sft_greedy"):
+        rates = [read(folder / "reports/preference/metrics.json")[name] for folder, _ in found.values()]
+        if len(rates) > 1:
+            print(f"{name} over training seeds, mean with Student's 95 % interval: {over_seeds(rates)}")
     draw({seed: folder for seed, (folder, _) in found.items()}, ROOT / "docs/learning.png")
 
 
@@ -42,7 +48,8 @@ def run(seed: int, settings: list[str]) -> tuple[Path, float]:
     """One run of the real command. Returns its workspace and the seconds it took."""
     home = ROOT / ".plumbline/seeds" / f"{seed}-{int(time.time())}"
     started = time.monotonic()
-    command = [sys.executable, "-m", "plumbline", "run", "--json", "--set", f"seed={seed}"]
+    command = [sys.executable, "-m", "plumbline", "run", "--json", "--set", f"seed={seed}",
+               "--set", f"ingest.split_salt=seed-{seed}"]  # other prompts are held out
     for setting in settings:
         command += ["--set", setting]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PLUMBLINE_HOME": str(home)}, text=True,
@@ -55,7 +62,8 @@ def row(seed: int, folder: Path, seconds: float) -> str:
     reward, preference = (read(folder / f"reports/{name}/metrics.json") for name in ("reward", "preference"))
     decision = read(folder / "reports/promote/decision.json")
     kl = read(folder / "models/policy/metrics.json")["kl"]
-    cells = [str(seed), f"{seconds / 60:.1f}", interval(preference, "win_rate_vs_sft"), f"{kl:.2f}",
+    cells = [str(seed), f"{seconds / 60:.1f}", interval(preference, "win_rate_vs_sft"),
+             interval(preference, "win_rate_vs_sft_greedy"), f"{kl:.2f}",
              f"{preference['gold_sft']:.2f}", f"{preference['gold_policy']:.2f}", interval(reward, "accuracy"),
              f"{reward['ceiling_accuracy']:.3f}", f"{reward['longer_baseline_accuracy']:.3f}",
              "yes" if decision["promoted"] else "no"]
