@@ -393,6 +393,19 @@ def load_params(root: Path, file: Path | None = None, settings: Sequence[str] = 
     return check_params(values, "params.yaml" if file is None else str(file))
 
 
+def registered_name(root: Path) -> str:
+    """Return `promote.model_name` of `params.yaml` in `root`, whatever else the file holds.
+
+    So what was recorded can be read beside parameters that another version of Plumbline wrote. Raises
+    UserError for a missing or broken file, and where the name is not there or of another type.
+    """
+    block = _read_yaml(root / "params.yaml").get("promote")
+    name = block.get("model_name") if isinstance(block, dict) else None
+    if not isinstance(name, str):
+        raise UserError(f"params.yaml must hold `promote.model_name`, a name such as policy; found {name!r}.")
+    return name
+
+
 def check_params(values: Mapping[str, object], where: str) -> Params:
     """Turn plain values into Params. Raises UserError, which names every offending key."""
     try:

@@ -81,10 +81,10 @@ def rollback(reason: Reason = "", yes: Yes = False, as_json: AsJson = False) -> 
 
 
 def _registry(home: Home) -> "Registry":
-    from plumbline.config import load_params
+    from plumbline.config import registered_name
     from plumbline.tracking.registry import Registry
 
-    return Registry.open(home, load_params(home.root).promote.model_name)
+    return Registry.open(home, registered_name(home.root))
 
 
 def _champion(registry: "Registry") -> int | None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from plumbline.config import load_params
+from plumbline.config import registered_name
 from plumbline.errors import UserError
 from plumbline.history.facts import RunArtifacts, iso
 from plumbline.lineage.records import Move, Registered, RegisteredVersion
@@ -40,7 +40,7 @@ class Reader:
         self._home = home
         self._client = connect(home)
         self.artifacts = RunArtifacts(self._client)
-        self._name = load_params(home.root).promote.model_name
+        self._name = registered_name(home.root)
         self._experiment: str | None = None
         self._asked: object = None
         self._look_back: str | None = None

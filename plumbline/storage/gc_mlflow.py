@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plumbline.config import load_params
+from plumbline.config import registered_name
 from plumbline.project.home import Home
 from plumbline.project.run_record import raw_record
 from plumbline.tracking.outbox import pending
@@ -102,7 +102,7 @@ def _registered(home: Home, store: MlflowStore) -> set[str]:
     """Return the ids of the pipeline runs that registered a version."""
     from plumbline.tracking.registry import Registry
 
-    registry = Registry(store, load_params(home.root).promote.model_name)
+    registry = Registry(store, registered_name(home.root))
     return {run for _, run, _ in registry.versions()}
 
 

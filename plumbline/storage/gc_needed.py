@@ -9,7 +9,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from plumbline.config import load_params
+from plumbline.config import registered_name
 from plumbline.errors import UserError
 from plumbline.project.dvc_yaml import outputs_of
 from plumbline.project.home import RECORD_FILE, Home
@@ -89,7 +89,7 @@ def _may_go_on(folder: Path) -> bool:
 def _versions(home: Home) -> list[tuple[int, str, tuple[str, ...], str]]:
     """Return all registered versions as (number, run, aliases, digest)."""
     try:
-        registry = Registry.open(home, load_params(home.root).promote.model_name)
+        registry = Registry.open(home, registered_name(home.root))
         return [(number, run, aliases, version.md5) for number, run, aliases in registry.versions()
                 if (version := registry.version(number))]
     except Exception as error:

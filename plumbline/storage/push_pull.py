@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from plumbline.config import load_params
+from plumbline.config import registered_name
 from plumbline.errors import UserError
 from plumbline.project.digests import restore_folder
 from plumbline.project.dvc_objects import NO_REMOTE, Storage, tracked_batches
@@ -97,7 +97,7 @@ def _named(run: str, outputs: Mapping[str, str]) -> dict[str, str]:
 
 def _behind_aliases(home: Home) -> dict[str, str]:
     """Return models of champion, challenger and predecessor, and outputs of the runs that made them."""
-    registry = Registry.open(home, load_params(home.root).promote.model_name)
+    registry = Registry.open(home, registered_name(home.root))
     things = {}
     for number, run, aliases in registry.versions():
         version = registry.version(number) if {CHAMPION, CHALLENGER, PREVIOUS} & set(aliases) else None
