@@ -95,9 +95,9 @@ def test_what_is_no_match_is_refused(rate: float, games: float) -> None:
 def test_games_are_the_prompts_where_each_was_answered_once_and_fewer_where_answers_repeat() -> None:
     draw = random.Random(0)
     wins = [float(draw.random() < 0.7) for _ in range(400)]
-    once = share(wins, list(range(400)), 2000, 0)
+    once = share(wins, list(range(400)))
     assert games_of(once.value, once.low, once.high, once.n) == pytest.approx(400, rel=0.1)
-    four = share([win for win in wins for _ in range(4)], [i for i in range(400) for _ in range(4)], 2000, 0)
+    four = share([win for win in wins for _ in range(4)], [i for i in range(400) for _ in range(4)])
     assert games_of(four.value, four.low, four.high, four.n) == pytest.approx(400, rel=0.1)
     assert 5 < games_of(1.0, 0.839, 1.0, 20) <= 20
 
