@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.config import Params, check_params, keys, load_params
+from plumbline.config import Params, check_params, keys, load_params, registered_name
 from plumbline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,3 +72,12 @@ def test_missing_and_unknown_keys_are_all_named() -> None:
 
 def test_keys_are_dotted() -> None:
     assert {"seed", "ppo", "ppo.kl_coef"} <= set(keys())
+
+
+def test_the_registered_name_is_read_beside_parameters_of_another_version(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("ppo: {something: gone}\npromote: {model_name: mine}\n")
+    assert registered_name(tmp_path) == "mine"
+    for text in ("{}\n", "promote: []\n", "promote: {model_name: 3}\n"):
+        (tmp_path / "params.yaml").write_text(text)
+        with pytest.raises(UserError, match=r"promote\.model_name"):
+            registered_name(tmp_path)
