@@ -80,7 +80,7 @@ def decided(writer: Writer, judge: str = "gold", kl: float = 3.0) -> tuple[Decis
                    for prompt, given in world().items()]
         measured = {"kl": [[kl] * count for _ in prompts]} if name.startswith("policy") else {}
         contestants.append(Contestant(name, answers, measured))
-    found = evaluate(prompts, contestants, named, [kind_of(prompt) or "other" for prompt in prompts], 500, 0)
+    found = evaluate(prompts, contestants, named, [kind_of(prompt) or "other" for prompt in prompts])
     figures = found.metrics()
     return decide(figures, Circumstances(None, {"passed": True, "reasons": []}), PARAMS), figures
 
