@@ -55,7 +55,7 @@ from plumbline.alignment.validation import Kept, Validation
 from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import encode_prompt, stop_token
+from plumbline.lm.chat import encode_prompt, stop_tokens
 from plumbline.lm.optim import ReportStep, adamw, require_finite
 from plumbline.lm.sampling import sample
 from plumbline.lm.template import rearranged
@@ -134,10 +134,10 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Environment:
-    """What stays the same: prompts, as ids, the stop token, and the frozen models."""
+    """What stays the same: prompts, as ids, the stop tokens, and the frozen models."""
 
     prompts: Sequence[list[int]]
-    stop: int
+    stop: Sequence[int]
     reference: PreTrainedModel
     reward: RewardModel
     params: PpoParams
@@ -168,7 +168,7 @@ def train_ppo(
     """
     torch.manual_seed(seed)
     encoded = _encode(policy, prompts, params)
-    world = Environment(encoded, stop_token(policy.tokenizer), reference, reward, params)
+    world = Environment(encoded, stop_tokens(policy.tokenizer, policy.model), reference, reward, params)
     learner, sampler = Learner.new(policy.model, value, params, seed), Sampler(policy.model, params.precision)
     checkpoint = Checkpoint(checkpoint_folder, _made_with(params, seed, encoded))
     if state := checkpoint.load():
@@ -279,7 +279,7 @@ def _learn(
 
     steps = params.epochs * params.minibatches
     metrics = {name: sums[name] / sums["tokens"] for name in TOKEN_MEANS if name in sums}
-    metrics |= _describe(rollout, rewards_BR, params.gamma) | {"kl": kl, "kl_coef": learner.kl.coef}
+    metrics |= _describe(rollout, rewards_BR, params) | {"kl": kl, "kl_coef": learner.kl.coef}
     metrics |= {name: sums[name] / steps for name in GRAD_NORMS if name in sums}
     if not value_only:
         learner.kl.update(kl, len(mask_BR))
@@ -353,10 +353,11 @@ def _value_loss(
         lesson.returns_BR[rows, :width], sequences.mask_BR, lesson.value_clip)
 
 
-def _describe(rollout: Rollout, rewards_BR: torch.Tensor, gamma: float) -> Metrics:
+def _describe(rollout: Rollout, rewards_BR: torch.Tensor, params: PpoParams) -> Metrics:
     """Return means over the responses of this batch, and how well the values explain their returns.
 
-    `reward` is over all responses, and `score`, the reward model's own, over those that stopped.
+    `reward` is over all responses, and `score`, the reward model's own, over those that stopped. In bf16
+    another model samples than learns: `sampler_gap` is the mean of log(policy / sampler) over the tokens.
     """
     mask_BR = rollout.sequences.mask_BR
     metrics = {
@@ -366,9 +367,12 @@ def _describe(rollout: Rollout, rewards_BR: torch.Tensor, gamma: float) -> Metri
         "length": float(mask_BR.sum(1).float().mean()),
         "stopped": float(rollout.stopped_B.float().mean()),
     }
+    if params.precision != "fp32":
+        gap = (rollout.log_probs_BR - rollout.sampled_BR)[mask_BR.bool()]
+        metrics |= {"sampler_gap": float(gap.mean()), "sampler_gap_std": float(gap.std(correction=0))}
     if bool(rollout.stopped_B.any()):
         metrics["score"] = float(rollout.score_B[rollout.stopped_B].mean())
-    explained = ppo_math.explained_variance(rollout.values_BR, rewards_BR, mask_BR, gamma)
+    explained = ppo_math.explained_variance(rollout.values_BR, rewards_BR, mask_BR, params.gamma)
     if explained is not None:
         metrics["explained_variance"] = explained
     return metrics

@@ -24,7 +24,7 @@ from plumbline.alignment.reward import RewardModel, last_scores
 from plumbline.config import PpoParams, RewardModelParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import encode_prompt, stop_token
+from plumbline.lm.chat import encode_prompt, stop_tokens
 from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
 from plumbline.lm.sampling import sample_all
 from plumbline.lm.template import rearranged
@@ -143,7 +143,7 @@ def centre(
     order = torch.randperm(len(encoded), generator=generator).tolist()
     asked = [encoded[order[i % len(order)]] for i in range(samples)]
     answers = sample_all(sft.model, asked, max_response=answering.max_response,
-                         stop=stop_token(sft.tokenizer), temperature=answering.temperature,
+                         stop=stop_tokens(sft.tokenizer, sft.model), temperature=answering.temperature,
                          generator=generator, batch_size=CENTERING_BATCH)
     finished = [prompt + answer.ids for prompt, answer in zip(asked, answers, strict=True) if answer.stopped]
     reward.centre(finished)

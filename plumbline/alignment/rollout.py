@@ -66,7 +66,10 @@ class Rollout:
     """Sequences, and all that stays fixed while PPO learns from them: [B, R] and 0 at padding, or [B]."""
 
     sequences: Sequences
+    sampled_BR: torch.Tensor
+    """Log-probabilities when the tokens were drawn."""
     log_probs_BR: torch.Tensor
+    """Log-probabilities by the forward pass of training."""
     kl_BR: torch.Tensor
     values_BR: torch.Tensor
     score_B: torch.Tensor
@@ -139,7 +142,10 @@ def roll_out(
     scores = reward.score_sampled(prompts, responses, missing_stop_deviations)
     score_B = torch.tensor(scores, device=policy.device)
     stopped_B = torch.tensor([response.stopped for response in responses], device=policy.device)
-    return Rollout(sequences, old_BR, old_BR - reference_BR, values_BR, score_B, stopped_B)
+    sampled_BR = torch.zeros_like(old_BR)
+    for row, response in enumerate(responses):
+        sampled_BR[row, : len(response.log_probs)] = torch.tensor(response.log_probs)
+    return Rollout(sequences, sampled_BR, old_BR, old_BR - reference_BR, values_BR, score_B, stopped_B)
 
 
 @torch.no_grad()

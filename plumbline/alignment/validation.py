@@ -20,7 +20,7 @@ from plumbline.alignment.rollout import Sampler, kl_estimates
 from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import encode_prompt, stop_token
+from plumbline.lm.chat import encode_prompt, stop_tokens
 from plumbline.lm.sampling import Response, sample_all
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Prompt
@@ -121,9 +121,9 @@ def _answers(
     sampler: Sampler, lm: LanguageModel, prompts: Sequence[list[int]], params: PpoParams, seed: int
 ) -> list[Response]:
     return sample_all(
-        sampler.renewed(), prompts, max_response=params.max_response, stop=stop_token(lm.tokenizer),
-        temperature=params.temperature, generator=torch.Generator().manual_seed(seed),
-        batch_size=params.batch_size)
+        sampler.renewed(), prompts, max_response=params.max_response, 
+        stop=stop_tokens(lm.tokenizer, lm.model), temperature=params.temperature,
+        generator=torch.Generator().manual_seed(seed), batch_size=params.batch_size)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ import torch
 
 from plumbline.evaluation.judging.judges import ModelAnswer, ScoreJudge
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import decode_response, encode_prompt, stop_token
+from plumbline.lm.chat import decode_response, encode_prompt, stop_token, stop_tokens
 from plumbline.lm.likelihood import sampled_log_likelihoods
 from plumbline.lm.sampling import sample_all
 from plumbline.lm.template import settled
@@ -43,7 +43,7 @@ def answer_all(
     encoded = [encode_prompt(lm.tokenizer, prompt) for prompt in prompts]
     rows = [i for i, count in enumerate(counts) for _ in range(count)]
     sampled = sample_all(lm.model, [encoded[i] for i in rows], max_response=max_response,
-                         stop=stop_token(lm.tokenizer), temperature=temperature, batch_size=BATCH,
+                         stop=stop_tokens(lm.tokenizer, lm.model), temperature=temperature, batch_size=BATCH,
                          generator=torch.Generator().manual_seed(seed))
     found: Answers = [[] for _ in prompts]
     for i, response in zip(rows, sampled, strict=True):

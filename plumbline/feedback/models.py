@@ -16,7 +16,7 @@ from plumbline.alignment.reward import RewardModel
 from plumbline.errors import UserError
 from plumbline.feedback.contestants import Contestants
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import decode_response, encode_prompt, stop_token
+from plumbline.lm.chat import decode_response, encode_prompt, stop_tokens
 from plumbline.lm.sampling import draw, sample_all
 from plumbline.lm.source import context_of
 from plumbline.preferences.types import Prompt
@@ -50,7 +50,7 @@ class LoadedModels:
         fitting = [i for i, prompt_ids in enumerate(ids) if self._fits(lm, prompt_ids)]
         responses = sample_all(
             lm.model, [ids[i] for i in fitting], max_response=self.contestants.max_response,
-            stop=stop_token(lm.tokenizer), temperature=self.contestants.temperature,
+            stop=stop_tokens(lm.tokenizer, lm.model), temperature=self.contestants.temperature,
             generator=torch.Generator().manual_seed(seed), batch_size=BATCH)
         texts = [""] * len(prompts)
         for i, response in zip(fitting, responses, strict=True):
@@ -93,7 +93,7 @@ class LoadedModels:
     def _tokens(self, lm: LanguageModel, prompt: list[int], seed: int) -> Iterator[int]:
         """Yield, one by one, the tokens that `plumbline.lm.sampling.sample` draws for this prompt alone."""
         generator = torch.Generator().manual_seed(seed)
-        stop = stop_token(lm.tokenizer)
+        stop = stop_tokens(lm.tokenizer, lm.model)
         cache = DynamicCache(config=lm.model.config)
         inputs_BT = torch.tensor([prompt])
         for _ in range(self.contestants.max_response):
@@ -102,7 +102,7 @@ class LoadedModels:
                 logits_to_keep=1).logits[:, -1].float().cpu()
             token_B = draw(logits_BV, self.contestants.temperature, generator)
             yield int(token_B)
-            if int(token_B) == stop:
+            if int(token_B) in stop:
                 return
             inputs_BT = token_B[:, None]
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from plumbline.errors import UserError
-from plumbline.lm.chat import stop_token
+from plumbline.lm.chat import stop_tokens
 from plumbline.lm.optim import device, require_finite_weights
 from plumbline.lm.source import Source
 from plumbline.lm.template import settle
@@ -101,6 +101,7 @@ def _repair_generation_config(model: PreTrainedModel, tokenizer: PreTrainedToken
     try:
         model.generation_config.validate(strict=True)
     except ValueError:
+        first, *others = stop_tokens(tokenizer, model)
         model.generation_config = GenerationConfig(
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=stop_token(tokenizer),
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=[first, *others] if others else first,
             pad_token_id=tokenizer.pad_token_id)

@@ -10,7 +10,7 @@ as `<|im_end|>`, ends no turn and opens none.
 import re
 from functools import lru_cache
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plumbline.errors import UserError
 from plumbline.lm.template import arranged, render, settled
@@ -60,6 +60,18 @@ def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
     Raises UserError if there is neither.
     """
     return _stop_token(settled(tokenizer), tokenizer)
+
+
+def stop_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple[int, ...]:
+    """Return the ids at which a response ends: `stop_token`, which training writes, and what else the model's
+    generation configuration names, such as Llama 3's `<|end_of_text|>` beside its `<|eot_id|>`.
+    """
+    others = model.generation_config.eos_token_id if model.generation_config else None
+    if others is None:
+        others = []
+    elif isinstance(others, int):
+        others = [others]
+    return tuple(dict.fromkeys((stop_token(tokenizer), *others)))
 
 
 def _encode_literally(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

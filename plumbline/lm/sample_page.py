@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import decode_response, encode_prompt, stop_token
+from plumbline.lm.chat import decode_response, encode_prompt, stop_tokens
 from plumbline.lm.sampling import sample_all
 from plumbline.preferences.types import Prompt
 
@@ -17,8 +17,8 @@ def respond(
     """Sample one response, as text, to each prompt; `max_response` is in tokens."""
     ids = [encode_prompt(lm.tokenizer, prompt) for prompt in prompts]
     responses = sample_all(
-        lm.model, ids, max_response=max_response, stop=stop_token(lm.tokenizer), temperature=temperature,
-        generator=torch.Generator().manual_seed(seed), batch_size=batch_size)
+        lm.model, ids, max_response=max_response, stop=stop_tokens(lm.tokenizer, lm.model),
+        temperature=temperature, generator=torch.Generator().manual_seed(seed), batch_size=batch_size)
     return [decode_response(lm.tokenizer, response.ids) for response in responses]
 
 

@@ -6,8 +6,8 @@ while longer ones go on. Sampling is from the full distribution at a temperature
 top-p) the log-probabilities that PPO computes would be wrong.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -17,10 +17,12 @@ from plumbline.errors import UserError
 
 @dataclass(frozen=True)
 class Response:
-    """A sampled response. `ids` ends with the stop token if `stopped`, otherwise at the longest length."""
+    """A sampled response. `ids` ends with a stop token if `stopped`, otherwise at the longest length."""
 
     ids: list[int]
     stopped: bool
+    log_probs: Sequence[float] = field(default=(), compare=False, repr=False)
+    """Log-probability, in nats, of each id when it was drawn: 0 for greedy ones. Empty if not known."""
 
 
 @torch.no_grad()
@@ -29,29 +31,33 @@ def sample(
     prompts: Sequence[list[int]],
     *,
     max_response: int,
-    stop: int,
+    stop: int | Collection[int],
     temperature: float,
     generator: torch.Generator,
 ) -> list[Response]:
     """Sample one response of at most `max_response` tokens to each prompt; temperature 0 is greedy.
 
-    `generator` is a CPU generator: the same seed gives the same responses on the same machine. Raises
-    UserError if the model's logits are not numbers.
+    `stop` is the id, or all ids, at which a response ends. `generator` is a CPU generator: the same seed
+    gives the same responses on the same machine. Raises UserError if the model's logits are not numbers.
     """
     ids_BT, mask_BT = (padded.to(model.device) for padded in left_pad(prompts, pad=0))
     cache = DynamicCache(config=model.config)
+    ends = {stop} if isinstance(stop, int) else set(stop)
     responses: list[list[int]] = [[] for _ in prompts]
+    log_probs: list[list[float]] = [[] for _ in prompts]
     active = list(range(len(prompts)))
     inputs = {"input_ids": ids_BT, "position_ids": positions(mask_BT)}
     for _ in range(max_response):
         # One token for every row that has not ended.
         logits_BV = model(**inputs, attention_mask=mask_BT, past_key_values=cache, use_cache=True,
-                          logits_to_keep=1).logits[:, -1].float()
-        token_B = draw(logits_BV.cpu(), temperature, generator)
+                          logits_to_keep=1).logits[:, -1].float().cpu()
+        token_B = draw(logits_BV, temperature, generator)
+        drawn = zip(active, token_B.tolist(), _log_probs(logits_BV, token_B, temperature), strict=True)
         keep = []
-        for row, (index, token) in enumerate(zip(active, token_B.tolist(), strict=True)):
+        for row, (index, token, log_prob) in enumerate(drawn):
             responses[index].append(token)
-            if token != stop:
+            log_probs[index].append(log_prob)
+            if token not in ends:
                 keep.append(row)
         if not keep:
             break
@@ -66,7 +72,7 @@ def sample(
             active = [active[row] for row in keep]
         inputs = {"input_ids": token_B[:, None].to(model.device),
                   "position_ids": mask_BT.sum(1, keepdim=True) - 1}
-    return [Response(ids, ids[-1] == stop) for ids in responses]
+    return [Response(ids, ids[-1] in ends, each) for ids, each in zip(responses, log_probs, strict=True)]
 
 
 def sample_all(
@@ -74,7 +80,7 @@ def sample_all(
     prompts: Sequence[list[int]],
     *,
     max_response: int,
-    stop: int,
+    stop: int | Collection[int],
     temperature: float,
     generator: torch.Generator,
     batch_size: int,
@@ -134,3 +140,11 @@ def draw(logits_BV: torch.Tensor, temperature: float, generator: torch.Generator
     if temperature == 0:
         return logits_BV.argmax(-1)
     return torch.multinomial((logits_BV / temperature).softmax(-1), 1, generator=generator).squeeze(1)
+
+
+def _log_probs(logits_BV: torch.Tensor, token_B: torch.Tensor, temperature: float) -> list[float]:
+    """Return the log-probability with which each token was drawn."""
+    if temperature == 0:
+        return [0.0] * len(token_B)
+    found: list[float] = (logits_BV / temperature).log_softmax(-1).gather(1, token_B[:, None])[:, 0].tolist()
+    return found

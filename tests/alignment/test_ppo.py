@@ -284,12 +284,42 @@ def test_the_stop_token_in_use_decides_what_counts_as_stopped_not_the_eos(train,
     assert all(row[-1] == stop for row in reward.asked)
 
 
+def test_a_response_that_ends_with_another_stop_token_of_the_model_has_stopped(train, tokenizer, taught_lm):
+    policy = copy_of(taught_lm)
+    first = policy.model.generate(torch.tensor([encode_prompt(tokenizer, PROMPTS[0])]), do_sample=False,
+                                  max_new_tokens=1)[0, -1].item()
+    policy.model.generation_config.eos_token_id = [tokenizer.eos_token_id, first]
+    reward = train(policy=policy, reference=deepcopy(taught_lm.model), updates=1, batch_size=20)[3]
+    assert {row[-1] for row in reward.asked} >= {first, stop_token(tokenizer)}
+
+
 def test_a_policy_handed_over_in_training_mode_with_dropout_still_has_ratio_one(train, tokenizer, taught_lm):
     model = small_model(tokenizer, attention_dropout=0.5)
     model.load_state_dict(taught_lm.model.state_dict())
     reports = train(policy=LanguageModel(model.train(), tokenizer), reference=deepcopy(taught_lm.model), updates=1)[2]
     assert reports[0]["kl"] == 0 and reports[0]["approx_kl"] < 1e-8
     assert reports[0]["ratio"] == pytest.approx(1, abs=1e-6)
+
+
+def test_in_bf16_the_gap_between_sampler_and_policy_is_measured(train, taught_lm, monkeypatch):
+    """Token by token, against the log-probabilities of a copy with weights in bf16."""
+    sampled, sample = [], ppo.sample
+    monkeypatch.setattr(ppo, "sample", lambda model, prompts, **options: [
+        sampled.append((p, r)) or r for p, r in zip(prompts, sample(model, prompts, **options), strict=True)])
+    (metrics,) = train(updates=1, precision="bf16")[2]
+    rounded, gaps = deepcopy(taught_lm.model).to(torch.bfloat16), []
+    for prompt_ids, response in sampled:
+        ids, start = torch.tensor([prompt_ids + response.ids]), len(prompt_ids)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            ours = taught_lm.model(ids).logits[0].double().log_softmax(-1)
+        with torch.no_grad():
+            theirs = rounded(ids).logits[0].double().log_softmax(-1)
+        gaps += [float((ours - theirs)[start + t - 1, token]) for t, token in enumerate(response.ids)]
+    gaps = torch.tensor(gaps)
+    assert metrics["sampler_gap"] == pytest.approx(float(gaps.mean()), abs=2e-3)
+    assert metrics["sampler_gap_std"] == pytest.approx(float(gaps.std(correction=0)), abs=2e-3)
+    assert gaps.std() > 5e-3, "rounding weights shows"
+    assert "sampler_gap" not in train(updates=1)[2][0], "in fp32 the policy itself samples"
 
 
 def test_a_clearly_negative_kl_stops_the_run(train, taught_lm, random_lm, monkeypatch):

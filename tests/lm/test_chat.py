@@ -5,9 +5,9 @@ from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 
 from plumbline.errors import UserError
-from plumbline.lm.chat import decode_response, encode_prompt, encode_response, stop_token
+from plumbline.lm.chat import decode_response, encode_prompt, encode_response, stop_token, stop_tokens
 from plumbline.preferences.types import Message
-from testing.tiny_models import prompt, small_tokenizer
+from testing.tiny_models import prompt, small_model, small_tokenizer
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}END{% endfor %}"
 
@@ -98,3 +98,14 @@ def test_without_any_token_to_end_on_the_error_names_the_fix(own):
     own.eos_token = None
     with pytest.raises(UserError, match="eos_token"):
         stop_token(own)
+
+
+@pytest.mark.parametrize(("named", "expected"), [(None, [2]), (2, [2]), (7, [2, 7]), ([9, 2, 7, 9], [2, 9, 7])])
+def test_a_response_ends_at_the_template_s_token_and_at_those_of_the_generation_config(own, named, expected):
+    """As Llama 3 names two; what training writes is the template's, and comes first."""
+    model = small_model(own)
+    model.generation_config.eos_token_id = named
+    assert stop_token(own) == 2
+    assert list(stop_tokens(own, model)) == expected
+    model.generation_config = None
+    assert stop_tokens(own, model) == (2,)

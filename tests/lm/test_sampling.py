@@ -1,5 +1,7 @@
 """Sampling against transformers' own `generate`, exact probabilities, and one prompt at a time."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -33,6 +35,28 @@ def test_greedy_responses_are_those_of_generate(random_lm, stop):
     expected = [generated(random_lm.model, ids, stop) for ids in ROWS]
     assert len({len(ids) for ids in expected}) > 1, "some must stop and some must not"
     assert draw(random_lm.model, ROWS, stop) == [Response(ids, ids[-1] == stop) for ids in expected]
+
+
+def test_a_response_ends_at_whichever_of_several_tokens_comes_first(random_lm, stop):
+    whole = [generated(random_lm.model, ids, stop=-1) for ids in ROWS]
+    other = next(token for token in whole[1] if token not in (stop, whole[1][0]))
+    expected = [ids[:next((i + 1 for i, token in enumerate(ids) if token in (stop, other)), len(ids))] for ids in whole]
+    ends = {ids[-1] for ids in expected}
+    assert {stop, other} <= ends, "one row ends with each"
+    found = draw(random_lm.model, ROWS, (stop, other))
+    assert found == [Response(ids, ids[-1] in (stop, other)) for ids in expected]
+
+
+def test_the_log_probability_of_each_drawn_token_is_kept(random_lm, stop):
+    found = draw(random_lm.model, ROWS, stop, temperature=0.7)
+    model = deepcopy(random_lm.model).double()
+    for ids, response in zip(ROWS, found, strict=True):
+        with torch.no_grad():
+            log_probs = (model(torch.tensor([ids + response.ids])).logits[0] / 0.7).log_softmax(-1)
+        expected = [float(log_probs[len(ids) + t - 1, token]) for t, token in enumerate(response.ids)]
+        assert list(response.log_probs) == pytest.approx(expected, abs=1e-3)
+    greedy = draw(random_lm.model, ROWS, stop)
+    assert all(set(response.log_probs) == {0.0} and len(response.log_probs) == len(response.ids) for response in greedy)
 
 
 def test_left_pads_do_not_move_the_positions(tokenizer):
