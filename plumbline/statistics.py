@@ -45,7 +45,7 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}], n = {self.n}"
 
 
-def mean(values: Sequence[float], prompts: Sequence[Hashable], *_: int) -> Interval:
+def mean(values: Sequence[float], prompts: Sequence[Hashable]) -> Interval:
     """Return the mean of any measurement and its interval.
 
     `prompts` names the prompt of each value. One prompt does not show how prompts differ: its interval has no
@@ -61,7 +61,7 @@ def mean(values: Sequence[float], prompts: Sequence[Hashable], *_: int) -> Inter
     return Interval(value, value - half, value + half, len(values), clusters)
 
 
-def share(outcomes: Sequence[float], prompts: Sequence[Hashable], *_: int) -> Interval:
+def share(outcomes: Sequence[float], prompts: Sequence[Hashable]) -> Interval:
     """Return the mean of outcomes from 0 to 1 and its interval: an accuracy, or a win rate with ties as half.
 
     Raises ValueError if there are no outcomes, or if one is out of range.

@@ -113,7 +113,8 @@ def examined(empty: Home, tmp_path: Path) -> TestClient:
     pairs = [ScoredComparison(Comparison((Message("user", f"Question {i}"),), ("one", "another"), "A", origin),
                               (1.0, i % 4 / 2)) for i in range(40)]
     folder = workspace(tmp_path / "run", {"dvc.yaml": (CHECKOUT / "dvc.yaml").read_text(), "token": "secret"})
-    limits = load_params(CHECKOUT).reward_eval
+    limits = load_params(CHECKOUT, None, ["reward_eval.min_accuracy=0", "reward_eval.beats_length=false",
+                                          "reward_eval.min_similar_length_accuracy=null"]).reward_eval
     reward_report.write_report(folder / "reports/reward/report", examine(pairs, None), pairs, [], limits)
     texts = [f"answer {i}" for i in range(12)]
     both = [Contestant.of_one(name, texts, [True] * 12, {"reward": [1.0] * 12}) for name in ("policy", "sft")]
@@ -131,7 +132,8 @@ def examined(empty: Home, tmp_path: Path) -> TestClient:
 
 def test_the_reports_are_shown(examined: TestClient) -> None:
     reward = examined.get("/models/1?view=reward").text
-    assert "Gate passed" in reward and "By annotator" in reward and "/models/1/pictures/calibration" in reward
+    assert "Gate passed" in reward and "What the gate asks" in reward and "By annotator" in reward
+    assert "/models/1/pictures/calibration" in reward
     assert "Confidently wrong" in reward
     assert "A tie counts as half a win" in examined.get("/models/1?view=evaluation").text
     assert examined.get("/models/1?view=samples").text.count('class="row-card"') == 10
