@@ -104,7 +104,8 @@ def _reward(metrics: Metrics) -> list[str]:
 
 def _win_rates(metrics: Metrics) -> list[str]:
     rates = [(label, _interval(metrics, f"win_rate_vs_{key}", f"win_rate_vs_{key}_n"))
-             for key, label in (("sft", "SFT"), ("champion", "the champion"))]
+             for key, label in (("sft", "SFT"), ("sft_greedy", "SFT, both greedy"),
+                                ("champion", "the champion"))]
     return [f"win rate against {label}: {interval}" for label, interval in rates if interval]
 
 

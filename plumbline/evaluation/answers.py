@@ -94,10 +94,10 @@ def likelihood_figures(
     plain = sampled_log_likelihoods(sft, ids, responses, 1.0)
     found = {"fluency": [total / count for total, count in zip(plain, tokens, strict=True)]}
     if temperature > 0:
-        own = sampled_log_likelihoods(lm, ids, responses, temperature)
+        reference = plain if temperature == 1 else sampled_log_likelihoods(sft, ids, responses, temperature)
+        own = reference if lm is sft else sampled_log_likelihoods(lm, ids, responses, temperature)
         found["entropy"] = [-total / count for total, count in zip(own, tokens, strict=True)]
         if lm is not sft:
-            reference = sampled_log_likelihoods(sft, ids, responses, temperature)
             found["kl"] = [one - other for one, other in zip(own, reference, strict=True)]
     return {what: _shaped(values, answers) for what, values in found.items()}
 

@@ -24,7 +24,8 @@ from plumbline.web.drawing.charts import Bar, Series, intervals, lines
 GIT_SECONDS = 10.0
 """For how long the answer of git is believed."""
 COMMIT = re.compile("[0-9a-f]{7,64}")
-OPPONENTS = (("sft", "against SFT"), ("champion", "against the champion before"))
+OPPONENTS = (("sft", "against SFT"), ("sft_greedy", "against SFT, both greedy"),
+             ("best_of_8", "against the best of 8 of SFT"), ("champion", "against the champion before"))
 
 
 @dataclass(frozen=True)
