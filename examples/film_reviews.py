@@ -36,7 +36,7 @@ SOURCE = "https://www.cs.cornell.edu/people/pabo/movie-review-data/rt-polarityda
 FILES = {"liked": ("rt_polarity_pos.txt.gz", "rt-polarity.pos"),
          "disliked": ("rt_polarity_neg.txt.gz", "rt-polarity.neg")}
 ORIGIN = Origin("film reviews", annotator="critic", machine=False)
-SYSTEM = "Movie reviews."
+SYSTEM, ASKED = "Movie reviews.", "Continue: "
 SHORTEST, LONGEST = 5, 20
 """Words of an answer."""
 LENGTHS_APART = 3
@@ -111,7 +111,7 @@ def prompt(opening: str) -> Prompt:
 
     It has a system message because without one SmolLM2's template writes its own, a longer one.
     """
-    return (Message("system", SYSTEM), Message("user", f"Continue: {opening}"))
+    return (Message("system", SYSTEM), Message("user", f"{ASKED}{opening}"))
 
 
 def after(text: str, opening: str) -> str:
@@ -120,13 +120,16 @@ def after(text: str, opening: str) -> str:
     return re.sub(r" ([.,!?;:%)]|\.\.\.)", r"\1", re.sub(r'" ([^"]*) "', r'"\1"', rest)).strip()
 
 
-def classifier(answers: Sequence[tuple[Prompt, str]]) -> list[float]:
-    """Return the log-odds that a critic liked the film, by a classifier of the sentences kept for it."""
+def classifier(answers: Sequence[tuple[str, str]]) -> list[float]:
+    """Return the log-odds that a critic liked the film, by a classifier of the sentences kept for it.
+
+    Like every judge of a module it is given (prompt, answer) texts; the opening is judged with the answer.
+    """
     texts = [f"{_opening_of(prompt)} {answer}" for prompt, answer in answers]
     return [float(score) for score in _trained().decision_function([_plain(text) for text in texts])]
 
 
-def lexicon(answers: Sequence[tuple[Prompt, str]]) -> list[float]:
+def lexicon(answers: Sequence[tuple[str, str]]) -> list[float]:
     """Return VADER's compound score of each answer with its opening, from -1 to 1."""
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
@@ -153,8 +156,8 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"[a-z0-9']+", text.lower()))
 
 
-def _opening_of(prompt: Prompt) -> str:
-    return prompt[-1].content.removeprefix("Continue: ")
+def _opening_of(prompt: str) -> str:
+    return prompt.rpartition(ASKED)[2].strip()
 
 
 def _openings(text: str) -> list[tuple[str, int]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from examples import film_reviews, hh_short
+from plumbline.evaluation.markdown import conversation
 from plumbline.preferences.types import Comparison, Demonstration, from_json
 
 LIKED = ["this film is a quiet joy from its first minute to the last .",
@@ -60,8 +61,10 @@ def test_no_sentence_is_in_two_comparisons_and_none_of_the_judges_is_learned_fro
 def test_the_classifier_tells_what_was_liked_from_what_was_not(made):
     film_reviews._trained.cache_clear()
     pairs = rows(made / "comparisons.jsonl")
-    liked = film_reviews.classifier([(row.prompt, row.chosen) for row in pairs])
-    disliked = film_reviews.classifier([(row.prompt, row.rejected) for row in pairs])
+    liked = film_reviews.classifier([(conversation(row.prompt), row.chosen) for row in pairs])
+    disliked = film_reviews.classifier([(conversation(row.prompt), row.rejected) for row in pairs])
+    alone = film_reviews.classifier([("user: Continue: a lovely", "story.")])
+    assert alone == film_reviews.classifier([("Continue: a lovely\n", "story.")])
     assert sum(one > other for one, other in zip(liked, disliked, strict=True)) > 0.8 * len(pairs)
     film_reviews._trained.cache_clear()
 
