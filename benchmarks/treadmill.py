@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if len(given.runs) == 2:
-        challenge_trained(*given.runs, given.seed)
+        challenge_trained(given.runs[0], given.runs[1], given.seed)
         return
     clock = time.monotonic()
     simulate(given.nights, given.pairs, given.seed)

@@ -65,7 +65,7 @@ class Project:
         return StageRun(root, self.home, STAGE, check_params(values, "test"), {}, "code", None, f"run of {root.name}")
 
     def _snapshot(self, root: Path, rows: int) -> None:
-        source = write_jsonl(root / "pairs.jsonl", pairs(rows))
+        source = write_jsonl(root / "pairs.jsonl", pairs(rows))  # type: ignore[no-untyped-call]
         shutil.rmtree(root / "data", ignore_errors=True)
         fix_snapshot([str(source)], Simulation(0, 0, 0, 0), self.home.preferences, root / "data/snapshot")
         with contextlib.chdir(self.home.root):

@@ -1,6 +1,7 @@
 """When a policy becomes champion: each rule, what a missing figure means, and what is said."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -29,11 +30,11 @@ class Rate:
     low: float
     high: float
 
-    def under(self, key: str) -> dict[str, object]:
+    def under(self, key: str) -> dict[str, Any]:
         return {key: self.value, f"{key}_low": self.low, f"{key}_high": self.high, f"{key}_n": 400}
 
 
-def measured(sft_low: float = 0.7, champion_low: float | None = None, **more: object) -> dict[str, object]:
+def measured(sft_low: float = 0.7, champion_low: float | None = None, **more: object) -> dict[str, Any]:
     found = {**Rate(0.8, sft_low, 0.9).under("win_rate_vs_sft"),
              **Rate(0.75, 0.65, 0.8).under("win_rate_vs_sft_greedy"), "judge": "gold", "kl_policy": 3.0,
              "characters_policy": 120.0, "characters_sft": 100.0}
@@ -46,7 +47,7 @@ def params(**given: object) -> PromoteParams:
     return PromoteParams.model_validate({**DEFAULTS.model_dump(), **given})
 
 
-def decided(figures: dict[str, object], champion: int | None = None, gate: dict[str, object] | None = None,
+def decided(figures: dict[str, Any], champion: int | None = None, gate: dict[str, Any] | None = None,
             lost_rows: int = 0, **given: object) -> Decision:
     return decide(figures, Circumstances(champion, gate or GATE, lost_rows), params(**given))
 
@@ -100,7 +101,7 @@ def test_without_kinds_no_kind_is_lost() -> None:
     ("kl_policy", 10.0, {"max_kl": 10.0}, True),
     ("kl_policy", 10.1, {"max_kl": 10.0}, False),
     ("kl_policy", 99.0, {"max_kl": None}, True)])
-def test_length_and_kl_have_limits(figure: str, value: float, limit: dict[str, object], promoted: bool) -> None:
+def test_length_and_kl_have_limits(figure: str, value: float, limit: dict[str, Any], promoted: bool) -> None:
     assert decided(measured(**{figure: value}), **limit).promoted is promoted
 
 
