@@ -14,7 +14,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -41,7 +41,8 @@ class Checkpoint:
         try:
             with draft.open("wb") as out:
                 hashed = _Hashed(out)
-                torch.save({"made_with": dict(self.made_with), "state": state}, hashed)
+                whole = {"made_with": dict(self.made_with), "state": state}
+                torch.save(whole, cast(IO[bytes], hashed))  # of a file it needs no more than write and flush
                 out.flush()
                 os.fsync(out.fileno())
             draft.replace(self.folder / f"{step:06d}-{hashed.digest()}.pt")

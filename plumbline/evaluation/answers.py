@@ -18,7 +18,7 @@ from plumbline.preferences.types import Prompt
 BATCH = 128
 """Answers sampled at once."""
 
-Answers = list[list[ModelAnswer]]
+Answers = Sequence[Sequence[ModelAnswer]]
 """By prompt, then by answer."""
 
 
@@ -45,7 +45,7 @@ def answer_all(
     sampled = sample_all(lm.model, [encoded[i] for i in rows], max_response=max_response,
                          stop=stop_tokens(lm.tokenizer, lm.model), temperature=temperature, batch_size=BATCH,
                          generator=torch.Generator().manual_seed(seed))
-    found: Answers = [[] for _ in prompts]
+    found: list[list[ModelAnswer]] = [[] for _ in prompts]
     for i, response in zip(rows, sampled, strict=True):
         ids = tuple(response.ids) if keep_ids else ()
         found[i].append(ModelAnswer(decode_response(lm.tokenizer, response.ids), response.stopped, ids))

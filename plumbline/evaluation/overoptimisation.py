@@ -298,7 +298,8 @@ def draw_overoptimisation(file: Path, found: Overoptimisation) -> None:
                        markersize=4, label=label)
             ends = [(kl, gain.low, gain.high) for kl, gain in drawn if isinstance(gain, Interval)]
             if ends:
-                panel.fill_between(*map(list, zip(*ends, strict=True)), color=color, alpha=0.15)
+                kls, lows, highs = (list(values) for values in zip(*ends, strict=True))
+                panel.fill_between(kls, lows, highs, color=color, alpha=0.15)
         panel.axhline(0, color=GREY, linewidth=0.8, linestyle="--")
         panel.set_xscale("function", functions=(lambda kl: np.sqrt(np.clip(kl, 0, None)), np.square))
         panel.set(title=title, xlabel="KL to SFT, nats an answer", ylabel="gain, deviations of SFT")
