@@ -6,7 +6,7 @@ import torch
 from plumbline.errors import UserError
 from plumbline.lm import likelihood
 from plumbline.lm.chat import encode_prompt, encode_response
-from plumbline.lm.likelihood import next_token_log_probs, response_log_likelihoods
+from plumbline.lm.likelihood import next_token_log_probs, response_log_likelihoods, sampled_log_likelihoods
 from plumbline.lm.sample_page import respond, samples_page
 from testing.tiny_models import PROMPTS, WORDS, copy_of
 
@@ -31,6 +31,19 @@ def test_the_likelihood_of_a_response_is_the_mean_over_its_tokens_and_its_stop(r
     assert found == pytest.approx(expected, abs=1e-4)
     assert seen[-1] == (3, 3)
     assert (len(seen) == 1) == (tokens_a_batch == 2048)
+
+
+def test_sampled_tokens_are_weighed_as_they_were_sampled_at_their_temperature(random_lm):
+    """Cut ones too, and by their ids: their text would be tokenised otherwise."""
+    prompts = [encode_prompt(random_lm.tokenizer, prompt) for prompt in (PROMPTS[0], PROMPTS[1])]
+    responses = [[40, 41, 42, 43], [50]]
+    expected = []
+    for start, response in zip(prompts, responses, strict=True):
+        with torch.no_grad():
+            logits = copy_of(random_lm).model.double()(torch.tensor([start + response])).logits[0] / 0.7
+        table = logits.log_softmax(-1)
+        expected.append(sum(float(table[len(start) + t - 1, token]) for t, token in enumerate(response)))
+    assert sampled_log_likelihoods(random_lm, prompts, responses, 0.7) == pytest.approx(expected, abs=1e-4)
 
 
 def test_options_are_weighed_as_the_first_token_of_the_answer(random_lm):

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from plumbline.errors import UserError
-from plumbline.preferences.simulated import gold_reward
+from plumbline.preferences.simulated import gold_parts, gold_reward
 from plumbline.preferences.simulated.gold import score
 from plumbline.preferences.simulated.responses import (
     CLOSERS,
@@ -24,6 +24,17 @@ from plumbline.preferences.simulated.world import requests
 from plumbline.preferences.types import Message
 
 EVERY = sorted(requests().values(), key=lambda request: request.text)
+
+
+def test_the_parts_add_up_to_the_reward_and_tell_what_an_answer_did():
+    request = next(one for one in EVERY if len(one.points) > 1 and one.mistakes)
+    prompt = (Message("user", request.text),)
+    answer = say(POLITE[0], request.points[0].sentence, request.points[0].sentence, request.mistakes[0], PADDING[0])
+    parts = gold_parts(prompt, answer)
+    assert parts["content"] == pytest.approx(2.0 / len(request.points))
+    assert parts["manner"] == pytest.approx(0.5 * 0.7 / len(request.points))
+    assert (parts["mistakes"], parts["padding"], parts["repetition"]) == (-0.75, -0.25, -0.4)
+    assert gold_reward(prompt, answer) == pytest.approx(sum(parts.values()) - 0.5)
 
 
 def say(*sentences):
