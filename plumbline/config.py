@@ -385,9 +385,9 @@ def load_params(root: Path, file: Path | None = None, settings: Sequence[str] = 
 
     Raises UserError for a missing or broken file, an unknown key, a value of the wrong type or out of range.
     """
-    values = _read_yaml(root / "params.yaml")
+    values = read_yaml(root / "params.yaml")
     if file is not None:
-        _lay_over(values, _read_yaml(file), str(file))
+        _lay_over(values, read_yaml(file), str(file))
     for setting in settings:
         _lay_over(values, _parse_setting(setting), f"--set {setting}")
     return check_params(values, "params.yaml" if file is None else str(file))
@@ -399,7 +399,7 @@ def registered_name(root: Path) -> str:
     So what was recorded can be read beside parameters that another version of Plumbline wrote. Raises
     UserError for a missing or broken file, and where the name is not there or of another type.
     """
-    block = _read_yaml(root / "params.yaml").get("promote")
+    block = read_yaml(root / "params.yaml").get("promote")
     name = block.get("model_name") if isinstance(block, dict) else None
     if not isinstance(name, str):
         raise UserError(f"params.yaml must hold `promote.model_name`, a name such as policy; found {name!r}.")
@@ -427,7 +427,8 @@ def keys(model: type[BaseModel] = Params, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def _read_yaml(file: Path) -> dict[str, object]:
+def read_yaml(file: Path) -> dict[str, object]:
+    """Read a parameter file as plain values. Raises UserError for a missing or broken one."""
     try:
         values = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
+from plumbline.config import Params
 from plumbline.errors import after
 from plumbline.notify.prefect_events import unreachable
 from plumbline.project.home import API_URL
@@ -21,7 +22,7 @@ from plumbline.project.run_record import Outcome
 from plumbline.project.watcher import Watcher, watcher
 from plumbline.runs import dvc_stage
 from plumbline.runs.outcome import describe
-from plumbline.runs.retry import take_outputs
+from plumbline.runs.retry import OtherVersionParams, take_outputs
 from plumbline.runs.stage_process import Child, StageFailed
 from plumbline.runs.stage_program import run_in_this_process, run_unrecorded
 from plumbline.runs.stage_record import StageRecord
@@ -38,7 +39,12 @@ ARTIFACT_SECONDS = 2.0
 
 
 def run_as_task(stage: "Stage", workspace: Workspace) -> None:
-    """Run one stage of a run, as a task of the flow that is running."""
+    """Run one stage of a run, as a task of the flow that is running.
+
+    Nothing happens for a stage that the run's dvc.yaml does not have: its code is of a version without it.
+    """
+    if stage.name not in workspace.stages:
+        return
     block = workspace.params.model_dump().get(stage.name, {})
 
     def reproduce_stage() -> None:
@@ -98,7 +104,8 @@ def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:
     folder, name, why = workspace.folder, stage.name, None
     if stage.resolver:
         if not (stage.kept_by_retry and workspace.record.retry_of and take_outputs(workspace, name)):
-            run_unrecorded(folder, workspace.home, workspace.stages[name], workspace.params, stage.program)
+            run_unrecorded(folder, workspace.home, workspace.stages[name], _params_here(workspace),
+                           stage.program)
     else:
         if name in workspace.record.force:
             why = "forced"
@@ -126,8 +133,8 @@ def _run(stage: "Stage", workspace: Workspace, child: Child) -> None:
         if stage.in_flow:
             child.open_files()
             child.mlflow_run = record.recording.run_id
-            run_in_this_process(record, workspace.folder, workspace.home, child.stage, workspace.params,
-                                stage.program)
+            run_in_this_process(record, workspace.folder, workspace.home, child.stage,
+                                _params_here(workspace), stage.program)
         else:
             child.run()
             record.complete(child.host)
@@ -136,6 +143,12 @@ def _run(stage: "Stage", workspace: Workspace, child: Child) -> None:
         with after(error):
             record.recording.end("FAILED" if broke else "KILLED")
         raise
+
+
+def _params_here(workspace: Workspace) -> Params:
+    """Return the parameters for a stage that runs in this process, whose code is of this version."""
+    params = workspace.params
+    return params.completed(workspace.home.root) if isinstance(params, OtherVersionParams) else params
 
 
 def _follow(stage: str, watching: Watcher) -> Callable[[Mapping[str, object]], None]:

@@ -12,7 +12,7 @@ from plumbline.preferences.types import row_id
 from plumbline.project.digests import digest
 from plumbline.project.home import Home
 from testing.databases import Databases
-from testing.fake_project import plumbline
+from testing.fake_project import CHECKOUT, plumbline
 from testing.in_process import command
 from testing.old_home import FINISHED, KILLED, REFUSED, SECOND, unpack
 from testing.sites import entered, visit
@@ -75,6 +75,7 @@ def test_a_run_whose_folder_is_gone_is_restored(old: Path) -> None:
 
 
 def test_an_interrupted_run_is_retried_with_its_own_code(old: Path) -> None:
+    shutil.copy(CHECKOUT / "params.yaml", old)  # as an update of the code brings it
     done = plumbline(old, "retry", KILLED, "--json", timeout=400)
     assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)

@@ -20,7 +20,7 @@ from plumbline.runs.announce import run_ended
 from plumbline.runs.cancel import mark_dead
 from plumbline.runs.not_run import could_not_start
 from plumbline.runs.preflight import preflight
-from plumbline.runs.retry import params_of, take_code
+from plumbline.runs.retry import OtherVersionParams, params_of, take_code
 from plumbline.runs.run_files import CODE_ARCHIVE, RECORD, pack_code
 from plumbline.runs.workspace import Request, Workspace, copy_checkout, create_workspace
 from plumbline.tracking.outbox import deliver
@@ -45,7 +45,8 @@ def pipeline_run(request: Request) -> Iterator[Workspace]:
     enter(home)
     try:
         params = resolve(home, request)
-        preflight(home, params)
+        if not isinstance(params, OtherVersionParams):  # otherwise the version that made the run has looked
+            preflight(home, params)
         prepare(home)
         deliver(home)
         mark_dead(home)
@@ -78,7 +79,7 @@ def resolve(home: Home, request: Request) -> Params:
             raise UserError(f"{option} {name}: there is no such stage.{hint} The stages are "
                             f"{', '.join(known)}.")
     if request.retry_of:
-        return params_of(home, request.retry_of)
+        return params_of(home, request.retry_of, own_code=not request.new_code)
     file = home.root / request.params_file if request.params_file else None
     return load_params(home.root, file, request.settings)
 

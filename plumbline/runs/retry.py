@@ -7,8 +7,11 @@ from its checkpoint.
 """
 
 from pathlib import Path
+from typing import Self
 
-from plumbline.config import Params, load_params
+from pydantic import ConfigDict
+
+from plumbline.config import Params, ParamsBlock, check_params, load_params, read_yaml
 from plumbline.errors import UserError
 from plumbline.project.digests import restore_folder
 from plumbline.project.dvc_objects import Storage
@@ -17,6 +20,47 @@ from plumbline.project.home import Home
 from plumbline.runs.restore import put_code
 from plumbline.runs.run_files import recorded
 from plumbline.runs.workspace import GitState, Request, Workspace
+
+
+class OtherVersionParams(Params):
+    """The parameters of a run that another version of Plumbline made, as they stand in its file.
+
+    What this version does not know is kept, and what it asks for may be absent: they are for the run's own
+    code, which checks them, and here they are only passed on.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def read(cls, root: Path) -> Self:
+        """Read `params.yaml` in `root`. Raises UserError for a missing or broken file."""
+        values = read_yaml(root / "params.yaml")
+        for name, field in Params.model_fields.items():
+            below, block = values.get(name), field.annotation
+            if isinstance(below, dict) and isinstance(block, type) and issubclass(block, ParamsBlock):
+                as_it_is: type[ParamsBlock] = type(block.__name__, (block,), {
+                    "model_config": ConfigDict(extra="allow"), "__module__": block.__module__})
+                values[name] = as_it_is.model_construct(**below)
+        return cls.model_construct(**values)  # type: ignore[arg-type]
+
+    def completed(self, root: Path) -> Params:
+        """Return parameters of this version: where the run's own are missing, those of `params.yaml` in
+        `root`.
+
+        Raises UserError if the two together cannot be used.
+        """
+        values, own = load_params(root).model_dump(), self.model_dump()
+        for name, now in values.items():
+            had = own.get(name, now)
+            if isinstance(now, dict) and isinstance(had, dict):
+                values[name] = now | {key: value for key, value in had.items() if key in now}
+            else:
+                values[name] = had
+        return check_params(values, "params.yaml of the run that is retried")
+
+    def model_dump(self) -> dict[str, object]:  # type: ignore[override]
+        """Return plain values, those that this version does not know included."""
+        return super().model_dump(serialize_as_any=True, warnings=False)
 
 
 def retry_request(home: Home, name: str, new_code: bool) -> Request:
@@ -37,12 +81,22 @@ def retry_request(home: Home, name: str, new_code: bool) -> Request:
                    trigger=f"retry of {record.id}", retry_of=record.id, new_code=new_code)
 
 
-def params_of(home: Home, run: str) -> Params:
+def params_of(home: Home, run: str, own_code: bool) -> Params:
     """Return the parameters that a run had; what concerns the project alone, such as webhooks, is that of
     now.
+
+    They are OtherVersionParams if this version has other parameters and `own_code` will read them; otherwise
+    UserError is raised.
     """
+    now = load_params(home.root).retrain
     with recorded(home, run, begun=False) as found:
-        return load_params(found.folder).model_copy(update={"retrain": load_params(home.root).retrain})
+        try:
+            params = load_params(found.folder)
+        except UserError:
+            if not own_code:
+                raise
+            params = OtherVersionParams.read(found.folder)
+    return params.model_copy(update={"retrain": now})
 
 
 def take_code(home: Home, run: str, folder: Path) -> GitState:
