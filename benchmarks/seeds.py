@@ -80,15 +80,18 @@ def draw(folders: dict[int, Path], file: Path) -> None:
     figure, (wins, reward, kl) = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     for place, (seed, folder) in enumerate(folders.items()):
         metrics = read(folder / "reports/preference/metrics.json")
-        rate, low, high = (metrics[f"win_rate_vs_sft{end}"] for end in ("", "_low", "_high"))
-        wins.errorbar(rate, place, xerr=[[rate - low], [high - rate]], fmt="o", capsize=4, color=f"C{place}")
-        curve = [json.loads(line) for line in (folder / "models/policy/curves.jsonl").read_text().splitlines()]
+        for name, marker, above in (("win_rate_vs_sft", "o", 0.12), ("win_rate_vs_sft_greedy", "D", -0.12)):
+            rate, low, high = (metrics[f"{name}{end}"] for end in ("", "_low", "_high"))
+            wins.errorbar(rate, place + above, xerr=[[rate - low], [high - rate]], fmt=marker, capsize=4,
+                          color=f"C{place}")
+        points = map(json.loads, (folder / "models/policy/curves.jsonl").read_text().splitlines())
+        curve = [point for point in points if not point["what"]]  # without the value model's warm-up
         for panel, name in ((reward, "reward"), (kl, "kl")):
             panel.plot([point["step"] for point in curve], [point[name] for point in curve], color=f"C{place}",
                        label=f"seed {seed}")
     wins.axvline(0.5, color="grey", linestyle="--", linewidth=0.8)
     wins.set(xlim=(0, 1), yticks=range(len(folders)), title="PPO against SFT, held-out prompts",
-             xlabel="win rate by the gold reward, 95 % interval")
+             xlabel="win rate by the gold reward, 95 % interval\n● sampled against sampled   ◆ greedy against greedy")
     wins.set_yticklabels([f"seed {seed}" for seed in folders])
     reward.set(title="Reward-model score", xlabel="PPO update")
     kl.set(title="KL to SFT, nats a response", xlabel="PPO update")
