@@ -37,7 +37,7 @@ from plumbline.runs.preflight import preflight  # noqa: E402
 from plumbline.runs.stage_program import StageRun  # noqa: E402
 
 DATA_STAGES = ("snapshot", "ingest")
-STAGES = ("base", "sft", "reward_model", "reward_eval", "ppo", "preference_eval")
+STAGES = ("base", "sft", "reward_model", "reward_eval", "judge", "ppo", "preference_eval")
 ROWS = 60
 SETTINGS = (
     "snapshot.sources=[rows.jsonl]", "ingest.near_duplicate=null",

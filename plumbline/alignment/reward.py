@@ -23,10 +23,9 @@ from transformers import (
 
 from plumbline.errors import UserError
 from plumbline.lm.base import DTYPES, LanguageModel
-from plumbline.lm.chat import encode_prompt, encode_response, stop_token
+from plumbline.lm.chat import differences, encode_prompt, encode_response
 from plumbline.lm.optim import device, require_finite_weights
 from plumbline.lm.sampling import Response, positions, right_pad
-from plumbline.lm.template import settled
 from plumbline.preferences.types import Prompt
 
 LEAST_TO_CENTRE = 8
@@ -180,19 +179,8 @@ def value_model(folder: Path) -> PreTrainedModel:
 
 
 def check_same_tokens(policy: LanguageModel, reward: RewardModel) -> None:
-    """Raise UserError unless policy and reward model have the same tokens: PPO hands over ids, not texts.
-
-    Vocabulary, chat template and stop token must be the same.
-    """
-    ours, theirs = policy.tokenizer, reward.tokenizer
-    different = []
-    if ours.get_vocab() != theirs.get_vocab():
-        different.append("vocabulary")
-    if settled(ours) != settled(theirs):
-        different.append("chat template")
-    if stop_token(ours) != stop_token(theirs):
-        different.append("stop token")
-    if different:
+    """Raise UserError unless policy and reward model have the same tokens: PPO hands over ids, not texts."""
+    if different := differences(policy.tokenizer, reward.tokenizer):
         raise UserError("The policy and the reward model must have the same tokens, but they differ in "
                         f"{' and '.join(different)}, so the reward model would misread the ids that the "
                         "policy samples. Train the reward model on the same base model as the policy.")

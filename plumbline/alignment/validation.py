@@ -121,7 +121,7 @@ def _answers(
     sampler: Sampler, lm: LanguageModel, prompts: Sequence[list[int]], params: PpoParams, seed: int
 ) -> list[Response]:
     return sample_all(
-        sampler.renewed(), prompts, max_response=params.max_response, 
+        sampler.renewed(), prompts, max_response=params.max_response,
         stop=stop_tokens(lm.tokenizer, lm.model), temperature=params.temperature,
         generator=torch.Generator().manual_seed(seed), batch_size=params.batch_size)
 

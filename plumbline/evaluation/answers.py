@@ -8,10 +8,9 @@ import torch
 
 from plumbline.evaluation.judging.judges import ModelAnswer, ScoreJudge
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import decode_response, encode_prompt, stop_token, stop_tokens
+from plumbline.lm.chat import decode_response, differences, encode_prompt, stop_tokens
 from plumbline.lm.likelihood import sampled_log_likelihoods
 from plumbline.lm.sampling import sample_all
-from plumbline.lm.template import settled
 from plumbline.preferences.simulated import gold_parts, gold_reward
 from plumbline.preferences.types import Prompt
 
@@ -23,13 +22,8 @@ Answers = Sequence[Sequence[ModelAnswer]]
 
 
 def same_tokens(one: LanguageModel, other: LanguageModel) -> bool:
-    """Return True if both models write the same conversation as the same ids.
-
-    Only then can one of them read what the other has sampled, and a KL between them exists.
-    """
-    first, second = one.tokenizer, other.tokenizer
-    return (first.get_vocab() == second.get_vocab() and settled(first) == settled(second)
-            and stop_token(first) == stop_token(second))
+    """Return True if both models write the same conversation as the same ids: only then is there a KL."""
+    return not differences(one.tokenizer, other.tokenizer)
 
 
 def answer_all(

@@ -74,6 +74,21 @@ def stop_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> t
     return tuple(dict.fromkeys((stop_token(tokenizer), *others)))
 
 
+def differences(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> list[str]:
+    """Return the names of what makes two tokenizers write a conversation as other ids; empty if nothing does.
+
+    Only where nothing differs can one model read the ids that another has sampled.
+    """
+    found = []
+    if one.get_vocab() != other.get_vocab():
+        found.append("vocabulary")
+    if settled(one) != settled(other):
+        found.append("chat template")
+    if stop_token(one) != stop_token(other):
+        found.append("stop token")
+    return found
+
+
 def _encode_literally(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 

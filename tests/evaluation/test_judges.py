@@ -4,6 +4,7 @@ import pytest
 
 from plumbline.errors import UserError
 from plumbline.evaluation.judging.judges import LanguageModelJudge, ModelAnswer, ScoreJudge, judge_both_orders
+from plumbline.evaluation.judging.names import kind_of_judge, labels_of_judges
 from plumbline.preferences.types import Message
 
 PROMPTS = [(Message("user", f"Question {i}"),) for i in range(4)]
@@ -69,3 +70,11 @@ def test_swapping_the_sides_mirrors_the_verdicts():
 def test_an_answer_that_is_no_number_is_not_a_loss(judge):
     with pytest.raises(UserError, match="The judge must answer with numbers"):
         judge_both_orders(judge, PROMPTS, FIRST, SECOND)
+
+
+def test_each_judge_has_a_label_of_its_own_and_none_passes_for_the_reward_model():
+    names = ["auto", "mine:reward", "mine:polite", "theirs.rules:polite", "https://host/v1#org/polite", "org/second"]
+    labels = labels_of_judges({name: kind_of_judge(name, simulated=False) for name in names})
+    assert labels == {"auto": "second", "mine:reward": "mine_reward", "mine:polite": "polite",
+                      "theirs.rules:polite": "theirs.rules_polite", "https://host/v1#org/polite": "org_polite",
+                      "org/second": "org_second"}

@@ -28,6 +28,7 @@ from plumbline.evaluation.markdown import conversation
 from plumbline.preferences.types import Prompt
 
 AUTO, GOLD, SECOND, REWARD = "auto", "gold", "second", "reward"
+BUILT_IN = (GOLD, SECOND, REWARD)
 FUNCTION, ENDPOINT, MODEL = "function", "endpoint", "model"
 FUNCTION_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 NO_JUDGE = "NONE"
@@ -58,7 +59,7 @@ def kind_of_judge(name: str, simulated: bool) -> str:
     """Return what a judge of this name is: GOLD, SECOND, REWARD, FUNCTION, ENDPOINT or MODEL."""
     if name == AUTO:
         return GOLD if simulated else SECOND
-    if name in (GOLD, SECOND, REWARD):
+    if name in BUILT_IN:
         return name
     if name.startswith(("http://", "https://")):
         return ENDPOINT
@@ -70,17 +71,32 @@ def make_judges(names: Sequence[str], settings: JudgeSettings) -> list[NamedJudg
 
     Raises UserError for a judge that cannot be made.
     """
-    found: dict[str, Judge] = {}
-    for name in names:
-        kind = kind_of_judge(name, settings.simulated)
-        label = kind if kind in (GOLD, SECOND, REWARD) else label_of_judge(name)
-        if label not in found:
-            found[label] = MAKERS[kind](name, settings)
-    return [NamedJudge(label, judge) for label, judge in found.items()]
+    kinds = {name: kind_of_judge(name, settings.simulated) for name in names}
+    labels = labels_of_judges(kinds)
+    made: dict[str, Judge] = {}
+    for name, kind in kinds.items():
+        if labels[name] not in made:  # `auto` may be another name of one that is there
+            made[labels[name]] = MAKERS[kind](name, settings)
+    return [NamedJudge(label, judge) for label, judge in made.items()]
 
 
-def label_of_judge(name: str) -> str:
-    """Return the part of a judge's name that tells it from others: the function, or the model."""
+def labels_of_judges(kinds: Mapping[str, str]) -> dict[str, str]:
+    """Return a label for each judge, by name: short, and never that of another judge.
+
+    The gate goes by labels: a function called `reward` must not be taken for the reward model.
+    """
+    labels: dict[str, str] = {}
+    for name, kind in kinds.items():
+        if kind in BUILT_IN:
+            labels[name] = kind
+            continue
+        short = _short_label(name)
+        labels[name] = safe_name(name) if short in {*BUILT_IN, *labels.values()} else short
+    return labels
+
+
+def _short_label(name: str) -> str:
+    """Return the end of a judge's name: the function, or the model."""
     separator = "/"
     if "#" in name:
         separator = "#"
