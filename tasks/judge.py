@@ -14,15 +14,33 @@ gold reward judges. Otherwise add preferences on more prompts, or raise ingest.j
 
 
 def program(run: StageRun) -> None:
-    """Write the second reward model to models/judge/model, or the file NONE, which says why there is none."""
+    """Write the second reward model to models/judge/model, or the file NONE, which says why there is none.
+
+    Raises UserError if there is none and `preference_eval.judges` names it: now and not after PPO.
+    """
     kept = run.root / "data/prepared/preferences/judge.jsonl"
     if kept.stat().st_size:
         train_on(run, "judge", run.params.seed + 1)
         return
+    _require_not_wanted(run)
     folder = run.folder / "model"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / NONE).write_text(WHY_NONE, encoding="utf-8")
     run.finish({"pairs": 0})
+
+
+def _require_not_wanted(run: StageRun) -> None:
+    from plumbline.errors import UserError
+    from plumbline.preferences.batches.manifest import read_manifest
+
+    simulated = read_manifest(run.root / "data/prepared").simulated
+    means_it = {"second"} if simulated else {"second", "auto"}
+    for name in run.params.preference_eval.judges:
+        if name in means_it:
+            raise UserError(f"preference_eval.judges names `{name}`, a second reward model, but no "
+                            "preference is kept to train it on. Add preferences on more prompts, raise "
+                            "ingest.judge_fraction, or name another judge: a function of yours, an endpoint, "
+                            "a language model.")
 
 
 judge = Stage("judge", program, retries=1, timeout_minutes=24 * 60)
