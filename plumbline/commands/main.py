@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from plumbline.commands.data import data_app
 from plumbline.commands.doctor import doctor_app
+from plumbline.commands.feedback import feedback_app
 from plumbline.commands.models import models_app
 from plumbline.commands.output import command_group
 from plumbline.commands.runs import runs_app
@@ -28,6 +29,7 @@ app = command_group("Keep a language model aligned with human preferences, and k
 for group in (runs_app, models_app, storage_app, service_app, doctor_app):
     app.add_typer(group)
 app.add_typer(data_app, name="data")
+app.add_typer(feedback_app, name="feedback")
 
 
 def main() -> None:

@@ -37,14 +37,16 @@ def models(all_: All = False, as_json: AsJson = False) -> None:
 
     from rich.console import Console
 
+    from plumbline.commands.feedback import known_verdicts
     from plumbline.commands.versions import listed, print_versions
     from plumbline.history.history import History
     from plumbline.tracking.store import StoreGone
 
-    history = History(entered_home())
+    home = entered_home()
+    history = History(home)
     with contextlib.suppress(StoreGone):  # nothing has been recorded yet
         history.refresh()
-    found = listed(history, None if all_ else NEWEST_VERSIONS)
+    found = listed(history, None if all_ else NEWEST_VERSIONS, known_verdicts(home))
     if as_json:
         print_json([asdict(one) for one in found])
     elif found:

@@ -100,16 +100,21 @@ def runs(all_: All = False, as_json: AsJson = False) -> None:
 @runs_app.command(epilog=examples("plumbline show latest", "plumbline show 20261121-10 --json"))
 def show(name: RunName, as_json: AsJson = False) -> None:
     """Show a run: for each stage whether it ran or was reused and why, and what was measured."""
+    from plumbline.commands.feedback import people_on
     from plumbline.commands.run import details
     from plumbline.commands.summary import show_run
     from plumbline.project.run_record import find_run, read_record
 
-    folder = find_run(find_home(), name)
+    home = find_home()
+    folder = find_run(home, name)
+    people = people_on(home, folder)
     if as_json:
-        print_json(details(folder))
+        print_json({**details(folder), "people": [asdict(one) for one in people]})
         return
     record = read_record(folder)
     show_run(Console(), folder, record)
+    for one in people:
+        typer.echo(f"people, against {one.named}: {one}")
     if record.message:
         typer.echo(record.message)
 

@@ -9,7 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from plumbline.evaluation.ratings import Strength
+from plumbline.feedback.judging import PeopleFigures, Said, people_on_run
 from plumbline.history.history import History, RegisteredVersion
+from plumbline.history.reports import Reports
 from plumbline.history.standings import standings
 
 Ends = tuple[float, float | None, float | None]
@@ -29,14 +31,17 @@ class ListedVersion:
     win_rate_vs_champion: Ends | None
     rating: Strength | None
     """Elo above SFT."""
+    people: tuple[PeopleFigures, ...]
+    """What people say of its answers, by opponent."""
 
 
-def listed(history: History, most: int | None) -> list[ListedVersion]:
-    """Return at most `most` versions, newest first."""
-    ratings = standings(history)
+def listed(history: History, most: int | None, said: Said) -> list[ListedVersion]:
+    """Return at most `most` versions, newest first; `said` is what people said of all pairs."""
+    ratings, reports = standings(history), Reports(history)
+    runs = history.runs
     return [ListedVersion(one.number, one.aliases, one.run, one.created, one.compared_with,
                           _win_rate(history, one, "sft"), _win_rate(history, one, "champion"),
-                          ratings.get(one.number))
+                          ratings.get(one.number), tuple(people_on_run(said, reports, runs.get(one.run))))
             for one in list(history.versions.values())[:most]]
 
 
@@ -51,12 +56,15 @@ def _win_rate(history: History, version: RegisteredVersion, opponent: str) -> En
 
 def print_versions(console: Console, versions: Sequence[ListedVersion], total: int) -> None:
     """Print versions as a table, newest first."""
-    table = Table("version", "", "against SFT", "against the champion then", "rating", "run", box=SIMPLE_HEAD)
+    asked = any(one.people for one in versions)
+    table = Table("version", "", "against SFT", "against the champion then", *["people"] * asked, "rating",
+                  "run", box=SIMPLE_HEAD)
     for one in versions:
         then = f" ({one.compared_with})" if one.compared_with else ""
         champion = _text(one.win_rate_vs_champion)
+        people = [escape(_people(one))] * asked
         table.add_row(str(one.version), " ".join(one.aliases), escape(_text(one.win_rate_vs_sft)),
-                      escape(champion + then if champion else ""), escape(str(one.rating or "")),
+                      escape(champion + then if champion else ""), *people, escape(str(one.rating or "")),
                       escape(one.run))
     console.print(table)
     shown = ["Ratings are Bradley-Terry's in Elo, from every evaluation by an independent judge; SFT is 0."]
@@ -64,6 +72,12 @@ def print_versions(console: Console, versions: Sequence[ListedVersion], total: i
         shown.append(f"{total - len(versions)} older versions: plumbline models --all")
     for line in shown:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _people(version: ListedVersion) -> str:
+    """Return people's win rates in the order of MATCHES, one a line."""
+    return "\n".join(f"{one.win_rate.value:.3f} [{one.win_rate.low:.3f}, {one.win_rate.high:.3f}] {one.named}"
+                     for one in version.people)
 
 
 def _text(rate: Ends | None) -> str:

@@ -14,6 +14,8 @@ one batch:
    which makes the same batch or finds it, and announces what was not announced.
 3. **Finish**, in one transaction: the plan is marked as done, with the batch's digest. Killed before: see 2.
 
+Verdicts on pairs for judging are evidence about a policy on held-out prompts, and are never collected.
+
 A verdict that was undone before it was planned is never exported. One that was undone later is taken away
 again by the next collection: a plan of removals goes through the same three steps, and its batch holds the
 ids of the lines.
@@ -33,7 +35,7 @@ from plumbline.data.arrive import arrive
 from plumbline.feedback.database import is_there, unreachable
 from plumbline.feedback.schema import collected, collections, pairs, verdicts
 from plumbline.feedback.store import FeedbackStore, now, pair_of, verdict_of
-from plumbline.feedback.verdicts import rows_of
+from plumbline.feedback.verdicts import JUDGE, rows_of
 from plumbline.preferences.batches.arrivals import NO_ROWS, Arrival, draft
 from plumbline.preferences.types import from_json, row_id, to_line
 from plumbline.project.home import Home
@@ -104,9 +106,11 @@ class _Plan:
 
 
 def _to_add() -> Select[tuple[object, ...]]:
-    """Select the verdicts that count and are in no plan."""
+    """Select the verdicts that count, may be learned from, and are in no plan."""
     planned = exists().where(collected.c.verdict == verdicts.c.id, collected.c.action == "add")
-    return (select(verdicts).where(verdicts.c.undone.is_(None), verdicts.c.choice != "skip", ~planned)
+    held_out = exists().where(pairs.c.id == verdicts.c.pair, pairs.c.source == JUDGE)
+    return (select(verdicts)
+            .where(verdicts.c.undone.is_(None), verdicts.c.choice != "skip", ~planned, ~held_out)
             .order_by(verdicts.c.id))
 
 

@@ -11,11 +11,13 @@ from sqlalchemy import ColumnElement, Subquery, and_, exists, func, select
 from plumbline.feedback.database import unreachable
 from plumbline.feedback.schema import pairs, verdicts
 from plumbline.feedback.store import FeedbackStore, pair_of
-from plumbline.feedback.verdicts import OfferedPair
+from plumbline.feedback.verdicts import JUDGE, OfferedPair, Source
 from plumbline.preferences.types import Prompt, prompt_from_json
 
 AGAIN_EVERY = 5
 """Every fifth pair is one that another person has judged: agreement can only be measured on those."""
+ASKED: tuple[Source, ...] = ("feedback", JUDGE)
+"""Pairs that are offered to everyone, so not those of `try it`."""
 WANTED = 2
 """Most verdicts that a pair gets, of different people."""
 
@@ -38,16 +40,19 @@ class AnnotatorStatistics:
 
 
 def next_pair(store: FeedbackStore, annotator: str, ranking: bool = False) -> OfferedPair | None:
-    """Return the next pair for an annotator, or None if this annotator has judged all open pairs."""
+    """Return the next pair for an annotator, or None if this annotator has judged all open pairs.
+
+    Pairs for judging come first: somebody asked for them, and waits.
+    """
     by_annotator = verdicts.c.annotator == annotator
     given = select(func.count()).select_from(verdicts).where(by_annotator, verdicts.c.undone.is_(None))
     judged = _times_judged()
     times = func.coalesce(judged.c.times, 0)
     open_pairs = (select(pairs).outerjoin(judged, judged.c.pair == pairs.c.id)
-                  .where(_offered(ranking), ~_judged(by_annotator), times < WANTED))
+                  .where(_offered(ranking, ASKED), ~_judged(by_annotator), times < WANTED))
     with unreachable(store.engine), store.reading.connect() as connection:
         again = connection.execute(given).scalar_one() % AGAIN_EVERY == AGAIN_EVERY - 1
-        order = (times.desc() if again else times, pairs.c.made, pairs.c.id)
+        order = ((pairs.c.source == JUDGE).desc(), times.desc() if again else times, pairs.c.made, pairs.c.id)
         row = connection.execute(open_pairs.order_by(*order).limit(1)).one_or_none()
     return pair_of(row) if row else None
 
@@ -61,7 +66,7 @@ def shown_order(pair: OfferedPair, annotator: str) -> tuple[int, ...]:
 
 
 def stock(store: FeedbackStore, ranking: bool = False) -> int:
-    """Return the number of pairs without a verdict."""
+    """Return the number of pairs to learn from without a verdict."""
     query = select(func.count()).select_from(pairs).where(_offered(ranking), ~_judged())
     with unreachable(store.engine), store.reading.connect() as connection:
         return int(connection.execute(query).scalar_one())
@@ -88,7 +93,7 @@ def annotators(store: FeedbackStore) -> list[AnnotatorStatistics]:
             by_name[row.annotator].append((row.pair, row.choice, meant))
             if meant:
                 by_pair[row.pair].append((row.annotator, meant))
-            if row.source == "feedback" and row.choice in ("A", "B"):
+            if row.source in ASKED and row.choice in ("A", "B"):
                 firsts[row.annotator].append(row.choice == "A")
     found = [_statistics(name, given, by_pair, firsts[name]) for name, given in by_name.items()]
     return sorted(found, key=lambda one: (-one.verdicts, one.name))
@@ -120,9 +125,9 @@ def _meant(choice: str, shown: Iterable[int]) -> str | None:
     return {"tie": "neither", "both bad": "neither"}.get(choice)
 
 
-def _offered(ranking: bool) -> ColumnElement[bool]:
-    """Match the pairs (or rankings) offered to everyone, so not those of `try it`."""
-    return and_(pairs.c.source == "feedback", pairs.c.size > 2 if ranking else pairs.c.size == 2)
+def _offered(ranking: bool, sources: Sequence[Source] = ("feedback",)) -> ColumnElement[bool]:
+    """Match the pairs (or rankings) of these sources."""
+    return and_(pairs.c.source.in_(sources), pairs.c.size > 2 if ranking else pairs.c.size == 2)
 
 
 def _judged(*which: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -11,6 +11,9 @@ were shown, so that a preference for the first one can be measured.
 | ranking | a ranking; equal ranks are ties |
 | skip | none |
 
+A verdict on a pair whose source is `judge` becomes no row, whatever it is: its prompt is held out, and it is
+evidence about a policy (judging.py), not something to learn from.
+
 `Try it` always shows the champion first, so its order cannot show a habit: A, B and tie become a ranking of
 two there, because a ranking has no order on the screen, and no strength.
 
@@ -26,7 +29,8 @@ from plumbline.preferences.types import Comparison, Label, Origin, Prompt, Ranki
 
 Choice = Literal["A", "B", "tie", "both bad", "ranking", "skip"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
-Source = Literal["feedback", "try it"]
+Source = Literal["feedback", "try it", "judge"]
+JUDGE: Source = "judge"
 STRENGTHS = {1: "slightly", 2: "clearly", 3: "far"}
 
 
@@ -54,7 +58,8 @@ class OfferedPair:
     kind: str
     """The prompt's kind: kinds with few comparisons are asked first."""
     source: Source
-    """`try it`: made on that page, and offered to no other person."""
+    """`try it`: made on that page, and offered to no other person. `judge`: answers to a held-out prompt, see
+    judging.py."""
 
     @property
     def id(self) -> str:
@@ -105,7 +110,7 @@ def rows_of(pair: OfferedPair, verdict: Verdict) -> list[Row]:
     """Return the rows of preference data that a verdict becomes."""
     texts = tuple(pair.answers[place].text for place in verdict.shown)
     origin = Origin(pair.source, verdict.annotator, verdict.time, machine=False)
-    if verdict.choice == "skip":
+    if verdict.choice == "skip" or pair.source == JUDGE:
         return []
     if verdict.choice == "ranking":
         assert verdict.ranks is not None

@@ -60,12 +60,12 @@ def test_what_was_never_measured_has_no_rating(home: Home) -> None:
     found = History(home)
     fill(found, [], [version(1, run(), "champion")])
     assert standings(found) == {}
-    assert listed(found, None)[0].rating is None
+    assert listed(found, None, {})[0].rating is None
 
 
 def test_the_command_lists_them(history: History) -> None:
-    third, second, first = listed(history, None)
+    third, second, first = listed(history, None, {})
     assert (third.version, third.aliases, third.rating) == (3, ("challenger",), None)
     assert second.win_rate_vs_champion is not None and second.win_rate_vs_champion[0] == 0.55
     assert second.rating == standings(history)[2] and first.win_rate_vs_champion is None
-    assert len(listed(history, 2)) == 2
+    assert len(listed(history, 2, {})) == 2

@@ -13,17 +13,20 @@ from starlette.concurrency import run_in_threadpool
 from plumbline.errors import UserError
 from plumbline.evaluation.ratings import Strength
 from plumbline.evaluation.samples import Sample
+from plumbline.feedback.judging import judging_pairs
 from plumbline.history.history import History, Move, RegisteredVersion, Run
 from plumbline.history.reports import Curve, Reports
 from plumbline.history.standings import standings
 from plumbline.lineage.graph import Graph, Ref
 from plumbline.tracking.registry import CHAMPION, PREVIOUS, Registry
+from plumbline.web.annotator import feedback_service
 from plumbline.web.drawing.charts import Bar, Series, intervals, lines
 from plumbline.web.drawing.markdown import ReportBlock, blocks
 from plumbline.web.security import form_of
 from plumbline.web.site import NotFound, Site, site_of, url
 from plumbline.web.views.home import champion_of, trends, win_rates
 from plumbline.web.views.lineage import figure_of, name_of
+from plumbline.web.views.people import people_of
 from plumbline.web.views.run import decision_of
 
 SECTION = "Models"
@@ -108,6 +111,18 @@ async def promote(request: Request, number: int) -> Response:
     return await _change(request, number)
 
 
+@router.post("/models/{number}/judge")
+def judge(request: Request, number: int) -> Response:
+    """Offer the version's held-out answers to people, and lead to the feedback page."""
+    site = site_of(request)
+    run = model_of(site.history, number).run
+    if run is None:
+        raise NotFound(f"The records of the run that made version {number} are gone, and its answers with "
+                       "them.")
+    feedback_service(request.app).store().add_pairs(judging_pairs(site.reports.samples(run), run))
+    return RedirectResponse("/feedback", 303)
+
+
 @router.get("/models/{number}/pictures/{name}")
 def picture(request: Request, number: int, name: str) -> Response:
     """Return a picture of the reward model's examination, or of the evaluation."""
@@ -131,6 +146,7 @@ def model(request: Request, name: str, view: str = "about", at: int = 0, done: s
     if view == "about":
         context = _about(site.history, found.version)
         context["decision"] = decision_of(reports, found.run) if found.run else None
+        context["people"] = people_of(site.home, reports, found.run)
     elif found.run is not None and view == "curves":
         context["stages"] = {label: [_drawn(curve) for curve in _ordered(reports.curves(found.run, stage))]
                              for stage, label in TRAINED.items()}
@@ -230,8 +246,9 @@ def _ask(site: Site, number: int | None, reason: str = "", by: str = "", problem
     """Show the page on which a change is confirmed."""
     target, champion = _target(site.history, number), site.history.version(CHAMPION)
     models = [model_of(site.history, one.number) for one in (champion, target) if one is not None]
+    people = people_of(site.home, site.reports, models[-1].run) if models else None
     return site.page("model_change.html", status, section=SECTION, number=number, target=target,
-                     champion=champion, models=models, reason=reason, by=by, problem=problem,
+                     people=people, champion=champion, models=models, reason=reason, by=by, problem=problem,
                      longest=(LONGEST_NAME, LONGEST_REASON))
 
 
