@@ -40,7 +40,8 @@ PROMPTS = 50
 """Held-out prompts that people are asked about, unless another number is given."""
 
 Said = Mapping[str, Mapping[str, float]]
-"""By pair and person: 1 if the policy's answer is better, 0.5 if neither is, 0 if its opponent's is."""
+"""By pair that people were asked about, then by person: 1 if the policy's answer is better, 0.5 if neither
+is, 0 if its opponent's is."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class PeopleFigures:
     win_rate: Interval
     """Of all verdicts, ties as half; its interval is over prompts."""
     people: int
+    asked: int
+    """Pairs that people were asked about; `win_rate.prompts` of them have a verdict so far."""
     among_people: JudgeAgreement | None
     """Two people on the same pair; None if no two decided the same one."""
     with_judge: JudgeAgreement | None
@@ -66,7 +69,7 @@ class PeopleFigures:
 
     def __str__(self) -> str:
         persons = "1 person" if self.people == 1 else f"{self.people} people"
-        told = [f"{self.win_rate} by {persons}"]
+        told = [f"{self.win_rate} by {persons} on {self.win_rate.prompts} of {self.asked} pairs asked"]
         if self.among_people:
             told.append(f"who agree on {_agreement(self.among_people)}")
         if self.with_judge:
@@ -100,14 +103,14 @@ def judging_pairs(
 
 
 def said(engine: Engine) -> Said:
-    """Return what people said of pairs for judging; of several verdicts of a person on a pair the last one.
-    """
+    """Return what people said of the pairs for judging, of a person on a pair the last word."""
     columns = (verdicts.c.pair, verdicts.c.annotator, verdicts.c.choice, verdicts.c.shown)
     query = (select(*columns).join(pairs, pairs.c.id == verdicts.c.pair)
              .where(pairs.c.source == JUDGE, verdicts.c.undone.is_(None), verdicts.c.choice != "skip")
              .order_by(verdicts.c.id))
-    found: dict[str, dict[str, float]] = {}
     with unreachable(engine), engine.connect() as connection:
+        asked = connection.execute(select(pairs.c.id).where(pairs.c.source == JUDGE)).scalars()
+        found: dict[str, dict[str, float]] = {pair: {} for pair in asked}
         for row in connection.execute(query):
             found.setdefault(row.pair, {})[row.annotator] = _outcome(row.choice, row.shown)
     return found
@@ -133,9 +136,9 @@ def people_figures(given: Said, samples: Sequence[Sample], judge: str | None) ->
     for opponent in MATCHES:
         by_pair = {pair.id: sample.outcomes.get(opponent) for sample in samples
                    if (pair := _pair(sample, opponent))}
-        judged = {pair: given[pair] for pair in by_pair if pair in given}
-        if judged:
-            found.append(_figures(opponent, judged, by_pair, judge or "the first judge"))
+        asked = {pair: given[pair] for pair in by_pair if pair in given}
+        if any(asked.values()):
+            found.append(_figures(opponent, asked, by_pair, judge or "the first judge"))
     return found
 
 
@@ -175,18 +178,19 @@ def _outcome(choice: str, shown: Sequence[int]) -> float:
 
 
 def _figures(
-    opponent: str, judged: Said, by_judge: Mapping[str, float | None], judge: str
+    opponent: str, asked: Said, by_judge: Mapping[str, float | None], judge: str
 ) -> PeopleFigures:
-    outcomes = [(pair, outcome) for pair, by_person in judged.items() for outcome in by_person.values()]
-    couples = [(pair, one, other) for pair, by_person in judged.items()
+    outcomes = [(pair, outcome) for pair, by_person in asked.items() for outcome in by_person.values()]
+    couples = [(pair, one, other) for pair, by_person in asked.items()
                for one, other in combinations(by_person.values(), 2)]
-    beside = [(pair, outcome, judges) for pair, outcome in outcomes
-              if (judges := by_judge[pair]) is not None]
-    judges = {pair: outcome for pair, _, outcome in beside}
+    beside = [(pair, outcome, judged) for pair, outcome in outcomes
+              if (judged := by_judge[pair]) is not None]
+    on_these = {pair: judged for pair, _, judged in beside}
+    people = {person for by_person in asked.values() for person in by_person}
     return PeopleFigures(
-        opponent, _share(outcomes), len({person for by_person in judged.values() for person in by_person}),
+        opponent, _share(outcomes), len(people), len(asked),
         _agreed(couples, "people", alike=True), _agreed(beside, judge),
-        _share(list(judges.items())) if judges else None)
+        _share(list(on_these.items())) if on_these else None)
 
 
 def _agreed(rows: Sequence[tuple[str, float, float]], other: str, alike: bool = False

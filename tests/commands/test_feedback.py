@@ -56,7 +56,8 @@ def test_show_says_what_people_said(home: Home) -> None:
     assert "people" not in command(home.root, "show", "latest").stdout
     judged(home, ["A", "B", "A"])
     shown = command(home.root, "show", "latest").stdout
-    assert "people, against SFT: 0.667 [" in shown and "n = 3 by 1 person; with second on 0.67 of 3" in shown
+    assert "people, against SFT: 0.667 [" in shown
+    assert "n = 3 by 1 person on 3 of 4 pairs asked; with second on 0.67 of 3" in shown
     found, = json.loads(command(home.root, "show", "latest", "--json").stdout)["people"]
     assert (found["opponent"], found["win_rate"]["n"]) == ("sft", 3)
     assert found["with_judge"]["judges"] == ["people", "second"]

@@ -107,11 +107,11 @@ def test_the_win_rate_looks_through_the_sides_and_counts_a_tie_as_half(store: Fe
     say(store, verdict(pairs[0], "A", shown=(0, 1)), verdict(pairs[1], "B", shown=(1, 0)),
         verdict(pairs[2], "A", shown=(1, 0)), verdict(pairs[3], "both bad"), verdict(pairs[4], "skip"))
     found = figures(store, samples)
-    assert (found.opponent, found.people, found.win_rate.n) == ("sft", 1, 4)
+    assert (found.opponent, found.people, found.win_rate.n, found.asked) == ("sft", 1, 4, 5)
     assert found.win_rate.value == (1 + 1 + 0 + 0.5) / 4
     assert found.win_rate.low < found.win_rate.value < found.win_rate.high
     assert found.among_people is None
-    assert "0.625" in str(found) and "by 1 person" in str(found)
+    assert "0.625" in str(found) and "by 1 person on 4 of 5 pairs asked" in str(found)
 
 
 def test_one_verdict_a_prompt_has_wilsons_interval(store: FeedbackStore) -> None:
@@ -180,6 +180,8 @@ def test_each_match_has_its_own_figures_and_another_evaluation_has_none(store: F
     assert {one.opponent: one.win_rate.value for one in people_figures(given, samples, None)} == {
         "sft_greedy": 1.0, "champion_greedy": 0.0}
     assert people_figures(given, [sample(7)], None) == []
+    store.add_pairs(judging_pairs([sample(8)], RUN))
+    assert people_figures(said(store.reading), [sample(8)], None) == []  # asked, and not answered yet
     # A training pair with the very same answers is another pair.
     twin = replace(judging_pairs([sample(7)], RUN)[0], source="feedback")
     store.add_pairs([twin])

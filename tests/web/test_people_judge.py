@@ -67,6 +67,7 @@ def test_from_the_button_to_the_figures_beside_approve(client: TestClient, empty
     assert re.search(r"People: 0\.667 \[0\.\d+, 0\.\d+\], n = 3 against SFT", page)
     assert "Win rates by people" in page and ">1.000<" in page
     assert "0.67 <span" in page and "of 3" in page  # with the judge
+    assert "3 of 3" in page and "Win rates by people" in client.get(f"/runs/{run().id}").text
     assert "What people say of version 1" in client.get("/models/1/promote").text
     assert collect_from(feedback_service(client.app).store(), empty) == []  # type: ignore[arg-type]
 
@@ -99,3 +100,10 @@ def test_a_store_that_cannot_be_used_does_not_hide_the_version(
     page = client.get("/models/1")
     assert page.status_code == 200 and "expected postgresql or sqlite" in page.text
     assert "expected postgresql or sqlite" in client.get("/models/1/promote").text
+
+
+def test_an_empty_answer_is_judged_like_any_other(client: TestClient) -> None:
+    samples = next(Path(site_behind(client).home.root, "run").rglob("samples.jsonl"))
+    samples.write_text(samples.read_text().replace("policy's answer", ""))
+    assert ask(client).status_code == 303
+    assert "(an empty answer)" in client.get("/feedback").text

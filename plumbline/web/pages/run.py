@@ -9,6 +9,7 @@ from plumbline.web.site import not_found, site_of, url
 from plumbline.web.views import run as run_view
 from plumbline.web.views.home import champion_of, differences, win_rates
 from plumbline.web.views.live import log_tail, logs_of, stage_progress
+from plumbline.web.views.people import people_of
 
 router = APIRouter(include_in_schema=False)
 PAGE = 50
@@ -48,6 +49,7 @@ def run_page(request: Request, id: str, against: str = "", log: str = "", reload
                      params=differences(other.params, run.params) if other else [],
                      figures=run_view.measured(run, other), gate=run_view.gate_of(site.reports, run),
                      decision=run_view.decision_of(site.reports, run), logs=logs, log=log,
+                     people=people_of(site.home, site.reports, run),
                      lines=log_tail(run, log), reload=reload and run.status == "running")
 
 
