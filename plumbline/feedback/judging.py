@@ -92,10 +92,11 @@ def judging_pairs(
                         "evaluation has not been made, or its files are neither in MLflow nor here.")
     greedy = not sampled and POLICY + GREEDY in samples[0].answers
     found = []
-    for sample in samples[:prompts]:
-        for opponent in MATCHES:
-            if opponent.endswith(GREEDY) == greedy and (pair := _pair(sample, opponent, run)):
-                found.append(pair)
+    # One opponent after the other: an answer that is seen twice in a row would be known as the policy's.
+    for opponent in MATCHES:
+        if opponent.endswith(GREEDY) == greedy:
+            made = (_pair(sample, opponent, run) for sample in samples[:prompts])
+            found += [pair for pair in made if pair]
     if not found:
         raise UserError(f"In the evaluation of run {run.id} the policy answers as its opponents do, word by "
                         "word: there is nothing to judge.")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -41,16 +42,28 @@ def asked(store: FeedbackStore, samples: list[Sample], sampled: bool = False) ->
 def test_the_policy_meets_sft_and_the_champion_with_greedy_answers_where_there_are_some() -> None:
     samples = [sample(number) for number in range(5)]
     pairs = judging_pairs(samples, RUN, 3)
-    assert [(pair.prompt, [answer.text for answer in pair.answers]) for pair in pairs[:2]] == [
+    assert [(pair.prompt, [answer.text for answer in pair.answers]) for pair in (pairs[0], pairs[3])] == [
         (samples[0].prompt, ["policy_greedy says 0", "sft_greedy says 0"]),
         (samples[0].prompt, ["policy_greedy says 0", "champion_greedy says 0"])]
     assert len(pairs) == 6 and {pair.source for pair in pairs} == {"judge"}
-    assert [answer.digest for answer in pairs[1].answers] == ["p.dir", "c.dir"]
+    assert [answer.digest for answer in pairs[3].answers] == ["p.dir", "c.dir"]
     assert RUN.id in pairs[0].reason
     first = judging_pairs(samples, RUN, 1, sampled=True)
     assert [answer.text for answer in first[0].answers] == ["policy says 0", "sft says 0"]
     without = judging_pairs([sample(0, names=("policy", "sft"))], RUN)
     assert [answer.model for answer in without[0].answers] == ["policy", "sft"]
+
+
+def test_nobody_sees_the_policys_answer_to_a_prompt_twice_in_a_row(store: FeedbackStore) -> None:
+    store.add_pairs(judging_pairs([sample(number) for number in range(6)], RUN))
+    seen = []
+    for _ in range(12):
+        pair = next_pair(store, "ada")
+        assert pair
+        say(store, verdict(pair))
+        seen.append(pair.prompt)
+    assert all(one != other for one, other in pairwise(seen))
+    assert len(set(seen[:6])) == 6
 
 
 def test_answers_that_read_the_same_are_not_asked_about() -> None:
