@@ -29,7 +29,7 @@ from testing.running_service import QUICK
 from testing.servers import answers, free_port
 from testing.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.evidence]
 DEPLOY = CHECKOUT / "deploy"
 SECRETS = {"POSTGRES_PASSWORD": "p@ss/w:rd %41#?", "STORAGE_PASSWORD": "s", "PREFECT_KEY": "k/e:y@1"}
 """In addresses the first would have to be escaped."""

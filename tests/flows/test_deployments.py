@@ -15,8 +15,9 @@ from ruamel.yaml import YAML
 from flows.deployments import WORK_POOLS, WRITTEN, build, deployments, work_pools
 from plumbline.config import load_params
 from plumbline.notify.prefect_events import PREFERENCES_ADDED, send
-from testing.fake_project import CHECKOUT, environment, holding, plumbline
+from testing.fake_project import CHECKOUT, environment, holding
 from testing.going_on import in_ppo, processes_of
+from testing.in_process import command
 from testing.prefect_server import Api
 from testing.waiting import eventually
 
@@ -51,14 +52,15 @@ def test_served_and_deployed_are_the_same(pool: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.evidence
 def test_a_work_pool_takes_it(server: Api) -> None:
     """`prefect deploy` on the real server, with the pool that needs no container."""
     settings = environment(PREFECT_HOME=server.prefect_home, PREFECT_API_URL=server.url,
                            PLUMBLINE_ROOT=str(server.root))
     shutil.copy(CHECKOUT / "prefect.yaml", server.root / "prefect.yaml")
-    for command in (["work-pool", "create", "plumbline-process", "--type", "process"],
+    for arguments in (["work-pool", "create", "plumbline-process", "--type", "process"],
                     ["--no-prompt", "deploy", "--name", "always-on-process"]):
-        done = subprocess.run([sys.executable, "-m", "prefect", *command], cwd=server.root, env=settings, check=False,
+        done = subprocess.run([sys.executable, "-m", "prefect", *arguments], cwd=server.root, env=settings, check=False,
                               capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     found = server.post("deployments/filter", {"limit": 5})
@@ -120,6 +122,7 @@ def flow_run_in_ppo(server: Api) -> Iterator[tuple[str, Path]]:
 
 
 @pytest.mark.slow
+@pytest.mark.evidence
 def test_cancelling_in_prefect_leaves_no_process(server: Api) -> None:
     with flow_run_in_ppo(server) as (flow_run, _):
         server.post(f"flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}, "force": True})
@@ -128,6 +131,6 @@ def test_cancelling_in_prefect_leaves_no_process(server: Api) -> None:
 @pytest.mark.slow
 def test_prefect_knows_of_plumbline_cancel(server: Api) -> None:
     with flow_run_in_ppo(server) as (_, workspace):
-        done = plumbline(server.root, "cancel", workspace.name, "--json", PREFECT_HOME=server.prefect_home)
+        done = command(server.root, "cancel", workspace.name, "--json", PREFECT_HOME=server.prefect_home)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == {"id": workspace.name, "status": "cancelled"}

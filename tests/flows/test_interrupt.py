@@ -14,6 +14,7 @@ from plumbline.project.home import Home
 from plumbline.project.run_record import find_run, read_record
 from testing.fake_project import plumbline
 from testing.going_on import processes_of, run_in_ppo
+from testing.in_process import command
 from testing.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.slow]
@@ -31,7 +32,7 @@ def ppo_of(root: Path) -> list[psutil.Process]:
 
 
 def status(root: Path) -> str:
-    return str(json.loads(plumbline(root, "show", "latest", "--json").stdout)["status"])
+    return str(json.loads(command(root, "show", "latest", "--json").stdout)["status"])
 
 
 @pytest.mark.usefixtures("private_server")
@@ -71,6 +72,7 @@ def test_a_run_that_was_killed_is_closed_and_retried(project: Path) -> None:
     assert read_record(find_run(home, "latest")).status == "finished"
 
 
+@pytest.mark.evidence
 def test_kill_9_of_a_stage(project: Path) -> None:
     with run_in_ppo(project, *OTHER, "--until", "ppo") as process:
         [first] = ppo_of(project)

@@ -10,6 +10,7 @@ import pytest
 
 from plumbline.project.dvc_yaml import outputs_of
 from testing.fake_project import CHECKOUT, environment, plumbline
+from testing.in_process import command
 
 pytestmark = [pytest.mark.slow]
 
@@ -26,7 +27,7 @@ def shelf(project: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) ->
     shelf = tmp_path_factory.mktemp("shelf")
     subprocess.run([sys.executable, "-m", "dvc", "remote", "add", "-d", "shelf", str(shelf)], cwd=project,
                    env=environment(), check=True)
-    pushed = plumbline(project, "push", run.name, "--json")
+    pushed = command(project, "push", run.name, "--json")
     assert pushed.returncode == 0, pushed.stderr
     assert json.loads(pushed.stdout)["left_out"] == []
     return shelf
@@ -60,7 +61,7 @@ def evaluate_again(workspace: Path, **more: str) -> dict[str, object]:
 
 
 def test_on_another_machine(project: Path, run: Path, elsewhere: Path) -> None:
-    done = plumbline(elsewhere, "restore", run.name[:-3], "--json", **records(project))
+    done = command(elsewhere, "restore", run.name[:-3], "--json", **records(project))
     assert done.returncode == 0, done.stderr
     restored = elsewhere / "runs" / run.name
     found = json.loads(done.stdout)
@@ -68,7 +69,7 @@ def test_on_another_machine(project: Path, run: Path, elsewhere: Path) -> None:
     assert files(restored) == files(run)
     for file in ("params.yaml", "dvc.yaml", "dvc.lock"):
         assert (restored / file).read_text() == (run / file).read_text()
-    shown = json.loads(plumbline(elsewhere, "show", run.name, "--json", **records(project)).stdout)
+    shown = json.loads(command(elsewhere, "show", run.name, "--json", **records(project)).stdout)
     assert shown["results"] == json.loads((project / "first.json").read_text())["results"]
 
     before = json.loads((run / "reports/preference/metrics.json").read_text())
@@ -86,13 +87,13 @@ def test_a_workspace_that_lost_its_models(project: Path, run: Path, shelf: Path,
     lost = root / "runs" / run.name
     shutil.rmtree(lost / "models")
     shutil.rmtree(root / ".plumbline/cache/files")
-    pulled = plumbline(root, "pull", run.name)
+    pulled = command(root, "pull", run.name)
     assert pulled.returncode == 0, pulled.stderr
-    done = plumbline(root, "restore", run.name)
+    done = command(root, "restore", run.name)
     assert done.returncode == 0, done.stderr
     assert files(lost) == files(run)
     assert (lost / "logs").is_dir()
-    again = plumbline(root, "restore", run.name)
+    again = command(root, "restore", run.name)
     assert "nothing had to be done" in again.stdout
 
 
@@ -102,13 +103,13 @@ def test_nothing_half_is_restored(project: Path, run: Path, elsewhere: Path, she
     kept = gone.read_bytes()
     gone.unlink()
     try:
-        done = plumbline(elsewhere, "restore", run.name, **records(project))
+        done = command(elsewhere, "restore", run.name, **records(project))
     finally:
         gone.write_bytes(kept)
     assert done.returncode == 2
     assert "1 of its" in done.stderr and "models/policy/model" in done.stderr and str(shelf) in done.stderr
     assert not (elsewhere / "runs").exists() or not list((elsewhere / "runs").iterdir())
-    unknown = plumbline(elsewhere, "restore", "20010101", **records(project))
+    unknown = command(elsewhere, "restore", "20010101", **records(project))
     assert unknown.returncode == 2
     assert "No run's id begins with `20010101`" in unknown.stderr
 
@@ -118,17 +119,17 @@ def test_code_that_is_other_now_is_named(project: Path, run: Path, elsewhere: Pa
     shutil.rmtree(elsewhere / ".git")
     with (elsewhere / "tasks/ppo.py").open("a") as out:
         out.write("# another line\n")
-    done = plumbline(elsewhere, "restore", run.name, "--json", **records(project))
+    done = command(elsewhere, "restore", run.name, "--json", **records(project))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["other_code"] == ["tasks/ppo.py"]
 
 
 def test_a_folder_that_exists_is_left_alone(project: Path, run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    done = plumbline(project, "restore", run.name, "--to", str(tmp_path / "mine"))
+    done = command(project, "restore", run.name, "--to", str(tmp_path / "mine"))
     assert done.returncode == 2
     assert "exists already" in done.stderr
-    assert plumbline(project, "restore", run.name, "--to", str(tmp_path / "new")).returncode == 0
+    assert command(project, "restore", run.name, "--to", str(tmp_path / "new")).returncode == 0
     assert files(tmp_path / "new") == files(run)
 
 

@@ -13,6 +13,7 @@ from plumbline.project.digests import digest
 from plumbline.project.dvc_yaml import lock_entry
 from plumbline.project.run_record import read_record
 from testing.fake_project import environment, plumbline
+from testing.in_process import command
 
 pytestmark = [pytest.mark.slow]
 STAGES = ["snapshot", "ingest", "base", "sft", "reward_model", "reward_eval", "judge", "ppo", "champion",
@@ -76,46 +77,36 @@ def test_digests_in_receipts_are_those_of_dvc_lock(project: Path) -> None:
         path: md5 for path, md5 in outs.items() if not path.endswith("receipt.json")}
 
 
-def test_an_unchanged_pipeline_is_reused(project: Path) -> None:
-    again = run(project)
-    assert set(statuses(again).values()) == {"reused"}
-    assert all(reason.startswith("nothing changed since ") for reason in reasons(again).values())
-
-
-def test_one_parameter_of_ppo_reruns_ppo_and_what_follows(project: Path) -> None:
+def test_a_parameter_a_file_of_code_and_force_rerun_their_stages_and_what_follows(project: Path) -> None:
     client = MlflowClient(f"sqlite:///{project / '.plumbline/mlflow.db'}")
     before = int(client.get_model_version_by_alias("policy", "champion").version)
-    changed = run(project, "--set", "ppo.clip=0.3")
-    expected = {name: "reused" if STAGES.index(name) < STAGES.index("ppo") else "ran" for name in STAGES}
-    assert statuses(changed) == expected
+    file = project / "tasks" / "reward_eval.py"
+    code = file.read_text()
+    file.write_text(code + "\n# a change\n")
+    try:
+        changed = run(project, "--set", "ppo.clip=0.3", "--force", "sft")
+    finally:
+        file.write_text(code)
+    assert statuses(changed) == dict.fromkeys(STAGES, "ran") | {
+        "snapshot": "reused", "ingest": "reused", "base": "reused", "judge": "reused",
+        "reward_model": "reused"}  # from a forced sft the same bytes came out
+    assert reasons(changed)["sft"] == "forced"
+    assert reasons(changed)["reward_eval"] == "code tasks/reward_eval.py changed"
     assert reasons(changed)["ppo"] == "parameter ppo.clip 0.2 -> 0.3"
     assert reasons(changed)["preference_eval"] == ("input models/champion changed (champion.json, "
         "model/model.safetensors); input models/policy/model changed (model.safetensors)")
     decision = changed["results"]["reports/promote"]  # type: ignore[index]
     assert (decision["promoted"], decision["version"], decision["compared_with"]) == (True, before + 1, before)
-    # The new champion is not evaluated against itself.
-    assert set(statuses(run(project, "--set", "ppo.clip=0.3")).values()) == {"reused"}
-    # And going back reuses what the first run made.
+    # The new champion is not evaluated against itself, and the code of before has its results still.
+    again = run(project, "--set", "ppo.clip=0.3")
+    assert set(statuses(again).values()) == {"reused"}
+    assert all(reason.startswith("nothing changed since ") for reason in reasons(again).values())
+
+
+@pytest.mark.evidence
+def test_going_back_reuses_what_the_first_run_made(project: Path) -> None:
+    assert statuses(run(project, "--set", "ppo.clip=0.4"))["ppo"] == "ran"
     assert set(statuses(run(project)).values()) == {"reused"}
-
-
-def test_code_names_the_file(project: Path) -> None:
-    file = project / "tasks" / "reward_eval.py"
-    before = file.read_text()
-    file.write_text(before + "\n# a change\n")
-    try:
-        changed = run(project, "--until", "reward_eval")
-    finally:
-        file.write_text(before)
-    assert list(changed["stages"]) == STAGES[:6]  # type: ignore[call-overload]
-    assert statuses(changed)["reward_model"] == "reused"
-    assert reasons(changed)["reward_eval"] == "code tasks/reward_eval.py changed"
-
-
-def test_force(project: Path) -> None:
-    forced = run(project, "--force", "sft", "--until", "reward_model")
-    assert (statuses(forced)["sft"], reasons(forced)["sft"]) == ("ran", "forced")
-    assert statuses(forced)["reward_model"] == "reused"  # the same bytes came out
 
 
 def test_a_failed_gate_stops_before_ppo(project: Path) -> None:
@@ -123,7 +114,7 @@ def test_a_failed_gate_stops_before_ppo(project: Path) -> None:
     assert done.returncode == 3
     assert "accuracy 0.70 is too low" in done.stderr
     assert "Traceback" not in done.stderr
-    shown = json.loads(plumbline(project, "show", "latest", "--json").stdout)
+    shown = json.loads(command(project, "show", "latest", "--json").stdout)
     assert shown["status"] == "failed"
     assert "ppo" not in shown["stages"]
 
@@ -151,10 +142,10 @@ def test_plain_dvc_repro_from_nothing(project: Path, tmp_path: Path) -> None:
     root = tmp_path / "alone"
     shutil.copytree(project, root, ignore=shutil.ignore_patterns("runs", ".plumbline", "data", "models", "reports",
                                                                 "dvc.lock", "tmp"))
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro", "sft"], cwd=root, env=environment(), check=False,
+    done = subprocess.run([sys.executable, "-m", "dvc", "repro", "base"], cwd=root, env=environment(), check=False,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     workspace = project / "runs" / json.loads((project / "first.json").read_text())["id"]
-    for file in ("model", "metrics.json", "curves.jsonl", "samples.md"):
-        assert digest(root / "models/sft" / file) == digest(workspace / "models/sft" / file)
-    assert json.loads((root / "models/sft/receipt.json").read_text())["pipeline_run"] is None
+    for file in ("model", "metrics.json", "curves.jsonl"):
+        assert digest(root / "models/base" / file) == digest(workspace / "models/base" / file)
+    assert json.loads((root / "models/base/receipt.json").read_text())["pipeline_run"] is None

@@ -23,6 +23,7 @@ def champion(database: Path) -> str:
     return str(run)
 
 
+@pytest.mark.evidence
 def test_a_lost_registry_is_filled_again(project: Path) -> None:
     """The cache still has every stage, so only the version in the registry is missing: it is made again."""
     home, aside = project / ".plumbline", project / "aside"

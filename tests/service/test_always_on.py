@@ -17,7 +17,8 @@ from plumbline.service.process import marked
 from testing.always_on_project import bring, change_params
 from testing.fake_project import holding, plumbline
 from testing.going_on import in_ppo
-from testing.running_service import Up
+from testing.in_process import command
+from testing.running_service import QUICK, Up
 from testing.waiting import eventually
 from testing.webhook_receiver import Receiver
 
@@ -161,10 +162,10 @@ def why_a_run_did_not_take_place_can_be_seen(since: Since) -> None:
     skipped = [run["state"] for run in since.flow_runs() if run["state_name"] == "Skipped"]
     assert "nothing new since run" in skipped[-1]["message"]  # type: ignore[index]
     root = since.up.root
-    found = json.loads(plumbline(root, "status", "--json").stdout)
+    found = json.loads(command(root, "status", "--json").stdout)
     assert found["not_run"]["trigger"] == "new preferences"
     assert found["not_run"]["reason"] == skipped[-1]["message"]  # type: ignore[index]
-    assert "Last run that did not take place" in plumbline(root, "status").stdout
+    assert "Last run that did not take place" in command(root, "status").stdout
 
 
 @pytest.mark.usefixtures("champion")
@@ -211,6 +212,7 @@ def test_the_clock_starts_runs(up: Up, since: Since) -> None:
     assert run["state_name"] == "Skipped"
 
 
+@pytest.mark.evidence
 @pytest.mark.usefixtures("champion")
 def test_a_run_that_was_killed_gives_its_place_to_another(up: Up, since: Since) -> None:
     with holding(up.root, "ppo"):
@@ -230,6 +232,7 @@ def test_a_run_that_was_killed_gives_its_place_to_another(up: Up, since: Since) 
 
 @pytest.mark.usefixtures("champion")
 def test_a_run_that_stopping_cuts_short_goes_on_afterwards(up: Up, since: Since) -> None:
+    """Stopped by Ctrl-C, started again in the background, stopped by `plumbline down`."""
     with holding(up.root, "ppo"):
         bring(up.root, fresh(up))
         eventually(lambda: in_ppo(up.root), "a run's middle")
@@ -238,11 +241,18 @@ def test_a_run_that_stopping_cuts_short_goes_on_afterwards(up: Up, since: Since)
         assert up.process.wait(60) == 0
     assert up.said().rstrip().endswith("Stopped.")
     assert marked(up.home) == []
-    assert plumbline(up.root, "status").returncode == 1
+    assert command(up.root, "status").returncode == 1
     cut = up.records()[-1]
     assert cut["status"] == "cancelled"
-    up.start()
+    started = plumbline(up.root, "up", "--detach", timeout=240, **QUICK)
+    assert started.returncode == 0, started.stderr
+    assert "Up since" in started.stdout
+    assert {part["status"] for part in up.parts().values()} == {"up"}
     eventually(since.settled(1), "the run that goes on, a minute after its data came")
     [again] = since.learned()
     assert again["stages"]["sft"]["status"] == "reused"  # type: ignore[index]
     assert snapshot(up, again) == arrived(up)
+    stopped = command(up.root, "down")
+    assert (stopped.returncode, stopped.stdout) == (0, "Stopped.\n")
+    assert marked(up.home) == []
+    assert command(up.root, "down").stdout == "Nothing is up for this project.\n"
