@@ -82,7 +82,7 @@ class Learner:
     queue: list[int]
     """Prompts still to be used in this pass over them, by their place."""
     history: list[Metrics] = field(default_factory=list)
-    """What each update measured."""
+    """The figures of each update."""
     kept: Kept = field(default_factory=Kept)
     warmed: int = 0
     """Batches done that trained the value model alone."""

@@ -42,7 +42,7 @@ NO_JUDGEMENT = "This event holds no judgement."
 
 @dataclass
 class _Outcome:
-    """What is to be kept of a delivery."""
+    """The rows and annotations of a delivery that are to be kept."""
 
     entries: list[Entry] = field(default_factory=list)
     items: list[Row | Quarantined] = field(default_factory=list)

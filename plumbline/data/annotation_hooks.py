@@ -55,7 +55,7 @@ class Told:
     record: Mapping[str, object] | None
     """In the tool's own export format; None if it was deleted."""
     stands: bool = True
-    """Whether it is meant as a judgement: it was submitted, not skipped, discarded or left as a draft."""
+    """True if it is meant as a judgement: it was submitted, not skipped, discarded or left as a draft."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Delivery:
     told: tuple[Told, ...]
     """None for an event that holds no judgement."""
     changes: bool
-    """Whether it takes the place of an earlier answer."""
+    """True if it takes the place of an earlier answer."""
 
 
 def admit(tool: str, headers: Mapping[str, str]) -> None:

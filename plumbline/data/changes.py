@@ -63,7 +63,7 @@ class DataChange:
     set_aside: list[str]
     """Why rows were quarantined: the commonest reasons, each with a place."""
     learned_from: bool
-    """Whether `snapshot.sources` in params.yaml lets the next run learn from added batches."""
+    """True if `snapshot.sources` in params.yaml lets the next run learn from added batches."""
     not_announced: str | None
     """Why no event was sent."""
     not_tracked: str | None

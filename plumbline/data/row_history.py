@@ -56,7 +56,7 @@ class LearnedModel:
 
 @dataclass(frozen=True)
 class RowHistory:
-    """What is known of a row besides its text."""
+    """The facts about a row besides its text."""
 
     row: str
     arrivals: list[Arrival]

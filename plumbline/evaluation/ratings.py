@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PlayedMatch:
-    """What a contestant did against another."""
+    """The results of one contestant against another."""
 
     first: Hashable
     second: Hashable

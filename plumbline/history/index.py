@@ -50,7 +50,7 @@ class Known:
     """Runs that somebody else logged in the same experiment."""
     registry: dict[str, list[dict[str, object]]] | None = None
     complete: bool = False
-    """Whether all that had ended was read at least once; otherwise there may be gaps."""
+    """True if all that had ended was read at least once; otherwise there may be gaps."""
 
     def add(self, facts: Facts) -> None:
         """Add the facts of one run or snapshot."""

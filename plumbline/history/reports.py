@@ -48,7 +48,7 @@ class Curve:
 
 
 class Reports:
-    """What the runs of one project left to be read."""
+    """The reports that the runs of one project left."""
 
     def __init__(self, history: History) -> None:
         self._history = history

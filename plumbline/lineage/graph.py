@@ -71,9 +71,9 @@ class Graph:
 
     nodes: Mapping[Ref, Node]
     up: Mapping[Ref, tuple[Ref, ...]]
-    """What each was made from."""
+    """The nodes that each was made from, by id."""
     down: Mapping[Ref, tuple[Ref, ...]]
-    """What was made from each."""
+    """The nodes that were made from each, by id."""
     rows: Mapping[str, Mapping[Kind, Ref]]
     """What each run made or used, by kind, without batches; runs newest first."""
     runs: Mapping[str, Run]

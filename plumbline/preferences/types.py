@@ -43,7 +43,7 @@ class Origin:
     time: str | None = None
     """When the judgement was made: ISO 8601."""
     machine: bool | None = None
-    """Whether a program gave the label and not a person."""
+    """True if a program gave the label and not a person."""
 
 
 @dataclass(frozen=True)

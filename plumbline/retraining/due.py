@@ -48,7 +48,7 @@ class Due:
     next_scheduled: str | None
     """When the clock is next: ISO 8601; None without a schedule."""
     enough: bool
-    """Whether a run would learn something."""
+    """True if a run would learn something."""
     why: str
     """One sentence with the counts."""
 

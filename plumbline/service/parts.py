@@ -30,12 +30,12 @@ class ServicePart:
 
     name: str
     title: str
-    """What a person calls it."""
+    """Its name for people."""
     command: tuple[str, ...]
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     address: str | None = None
-    """Where a person opens it."""
+    """The address that a person opens."""
     health: str | None = None
     """Answers 200 when all is well."""
     listener: socket.socket | None = None
@@ -43,9 +43,9 @@ class ServicePart:
     after: str | None = None
     """The part that must be well before it starts."""
     start_seconds: float = 120.0
-    """How long it may take to be well."""
+    """Seconds that it may take to be well."""
     end_seconds: float = 10.0
-    """How long it may take to end when asked to."""
+    """Seconds that it may take to end when asked to."""
     before_end: Callable[[], None] | None = None
     """What is done before it is asked to."""
 

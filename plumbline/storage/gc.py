@@ -39,7 +39,7 @@ class Freed:
 
 @dataclass
 class GcPlan:
-    """What gc keeps and what it deletes."""
+    """The things that gc keeps, and those that it deletes."""
 
     kept: dict[str, str]
     """Runs that stay, each with the reason."""

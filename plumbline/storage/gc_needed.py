@@ -23,7 +23,7 @@ UNFINISHED = ("failed", "cancelled", "killed")
 
 @dataclass(frozen=True)
 class Needed:
-    """What gc must keep."""
+    """The workspaces, files and records that gc must keep."""
 
     runs: dict[str, str]
     """Runs with a workspace on this machine, and why each stays."""

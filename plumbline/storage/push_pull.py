@@ -28,7 +28,7 @@ class Pushed:
     size: int
     """Bytes of those files."""
     left_out: list[str]
-    """What could not be pushed, because the cache does not hold it."""
+    """Outputs that could not be pushed, because the cache does not hold them."""
 
 
 @dataclass(frozen=True)

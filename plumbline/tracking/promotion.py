@@ -75,7 +75,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What the rules need beside the figures of the evaluation."""
+    """The facts that the rules need beside the figures of the evaluation."""
 
     champion: int | None
     """The version that the policy was compared with, if there was a champion."""

@@ -23,7 +23,7 @@ class Output(BaseModel):
 
 
 class Receipt(BaseModel):
-    """What one execution of a stage read and made."""
+    """The inputs and outputs of one execution of a stage."""
 
     model_config = ConfigDict(frozen=True)
 

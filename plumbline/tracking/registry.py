@@ -50,7 +50,7 @@ class PolicyVersion:
     compared_with: int | None
     """The version that was champion when this one was evaluated, if there was one."""
     settled: bool
-    """Whether that comparison counts; not if another version became champion meanwhile."""
+    """True if that comparison counts; not if another version became champion meanwhile."""
     rolled_back: str | None
     """Why a person took it out of use; only a person puts it back."""
 

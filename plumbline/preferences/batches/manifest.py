@@ -22,7 +22,7 @@ class Batch:
     kinds: dict[str, int]
     quarantined: int
     simulated: bool
-    """Whether every row is from the simulated world, so that the gold reward knows every prompt."""
+    """True if every row is from the simulated world, so that the gold reward knows every prompt."""
     removed: int = 0
     """Rows that a snapshot leaves out because they were removed or superseded."""
     whole: str | None = None
@@ -50,7 +50,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a snapshot holds."""
+    """The batches of a snapshot."""
 
     digest: str
     batches: tuple[Batch, ...]

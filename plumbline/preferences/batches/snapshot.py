@@ -37,7 +37,7 @@ Done = TypeVar("Done")
 
 @dataclass(frozen=True)
 class Simulation:
-    """How much the simulated world writes."""
+    """The numbers of rows that the simulated world writes."""
 
     seed: int
     demonstrations: int

@@ -36,7 +36,7 @@ class SourcePart:
     strictly: Callable[[], Read]
     """Its rows. Raises UserError where nothing is usable."""
     in_folder: bool = False
-    """Whether it was not named itself, so that others may go on without it."""
+    """True if it was not named itself, so that others may go on without it."""
 
     @property
     def identity(self) -> list[str]:

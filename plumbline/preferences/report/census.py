@@ -62,7 +62,7 @@ class Ratings(TypedDict):
 
 
 class Leakage(TypedDict):
-    """Whether splitting held: prompts in two splits, of all. Zero by construction, and counted all the
+    """Prompts in two splits, of all. Zero by construction, and counted all the
     same."""
 
     prompts: int

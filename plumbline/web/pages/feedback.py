@@ -140,7 +140,7 @@ class View:
     shown: tuple[int, ...] = ()
     """The order of the pair's answers on the page."""
     making: bool = False
-    """Whether answers are on their way."""
+    """True if answers are on their way."""
     problem: str = ""
     """Why there is nothing to judge."""
 

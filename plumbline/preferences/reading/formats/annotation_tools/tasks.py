@@ -41,7 +41,7 @@ class Task:
     prompt_name: str
     responses: Sequence[str]
     in_order: bool
-    """Whether the first of the responses is known to be the first, or left, one."""
+    """True if the first of the responses is known to be the first, or left, one."""
 
     def prompt(self) -> Prompt:
         """Return the prompt with the context, input or system prompt that was shown. Raises Unusable."""
