@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from plumbline.project.home import Home
+from plumbline.project.run_record import find_run
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 REAL_TASKS = ("__init__.py", "stage.py", "as_prefect_task.py", "champion.py", "promote.py")
 
@@ -146,3 +149,8 @@ def plumbline(root: Path, *arguments: str, timeout: float = 300, **more: str) ->
     """Run the command line in a project."""
     return subprocess.run([sys.executable, "-m", "plumbline", *arguments], cwd=root, env=environment(root, **more),
                           capture_output=True, text=True, timeout=timeout)
+
+
+def newest(root: Path) -> Path:
+    """Return the workspace of the project's newest run."""
+    return find_run(Home(root, root / ".plumbline"), "latest")

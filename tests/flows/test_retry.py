@@ -7,18 +7,12 @@ from pathlib import Path
 import pytest
 
 from plumbline.project.digests import digest
-from plumbline.project.home import Home
-from plumbline.project.run_record import find_run
-from testing.fake_project import plumbline
+from testing.fake_project import newest, plumbline
 from testing.going_on import processes_of, run_in_ppo
 from testing.in_process import command
 from testing.waiting import PATIENCE
 
 pytestmark = [pytest.mark.slow]
-
-
-def newest(root: Path) -> Path:
-    return find_run(Home(root, root / ".plumbline"), "latest")
 
 
 def test_gc_cancel_then_retry_with_the_code_and_the_data_of_the_run(project: Path, tmp_path: Path) -> None:

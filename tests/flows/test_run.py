@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from plumbline.config import load_params
 from plumbline.project.digests import digest
 from plumbline.project.dvc_yaml import lock_entry
 from plumbline.project.run_record import read_record
-from testing.fake_project import environment, plumbline
+from testing.fake_project import environment, newest, plumbline
 from testing.in_process import command
 
 pytestmark = [pytest.mark.slow]
@@ -81,7 +82,7 @@ def test_a_parameter_a_file_of_code_and_force_rerun_their_stages_and_what_follow
     client = MlflowClient(f"sqlite:///{project / '.plumbline/mlflow.db'}")
     before = int(client.get_model_version_by_alias("policy", "champion").version)
     file = project / "tasks" / "reward_eval.py"
-    code = file.read_text()
+    code, clip = file.read_text(), load_params(newest(project)).ppo.clip
     file.write_text(code + "\n# a change\n")
     try:
         changed = run(project, "--set", "ppo.clip=0.3", "--force", "sft")
@@ -92,7 +93,7 @@ def test_a_parameter_a_file_of_code_and_force_rerun_their_stages_and_what_follow
         "reward_model": "reused"}  # from a forced sft the same bytes came out
     assert reasons(changed)["sft"] == "forced"
     assert reasons(changed)["reward_eval"] == "code tasks/reward_eval.py changed"
-    assert reasons(changed)["ppo"] == "parameter ppo.clip 0.2 -> 0.3"
+    assert reasons(changed)["ppo"] == f"parameter ppo.clip {clip:g} -> 0.3"
     assert reasons(changed)["preference_eval"] == ("input models/champion changed (champion.json, "
         "model/model.safetensors); input models/policy/model changed (model.safetensors)")
     decision = changed["results"]["reports/promote"]  # type: ignore[index]
