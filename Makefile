@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## the whole pipeline on the embedded default, about 5 minutes on two cores
 	@$(BIN)/plumbline run
 
-test: $(INSTALLED)  ## lint, types, and the tests (25 minutes on two cores)
+test: $(INSTALLED)  ## lint, types, and the tests (20 minutes on two cores)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest $(PARALLEL) -m "not evidence" --durations=60
