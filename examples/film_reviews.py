@@ -57,7 +57,6 @@ def main() -> None:
         for half in (0, 1))
 
     compared = comparisons(learn["liked"], learn["disliked"])
-    matched = {text for _, liked, disliked in compared for text in (liked, disliked)}
     openings = {liked: opening for opening, liked, _ in compared}
     openings |= {disliked: opening for opening, _, disliked in compared}
     rows: list[Comparison | Demonstration] = []
@@ -68,7 +67,7 @@ def main() -> None:
         rows.append(row.swap() if _hash(liked + disliked) % 2 else row)
     demonstrations = []
     for text in sorted([*learn["liked"], *learn["disliked"]], key=_hash):
-        opening = openings[text] if text in matched else _first_opening(text)
+        opening = openings.get(text) or _first_opening(text)
         if opening:
             demonstrations.append(Demonstration(prompt(opening), after(text, opening), ORIGIN))
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
+Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+"""Standard errors of a normal estimate on either side: 1.96."""
 ADDED_PROMPTS = 4
 """All outcomes of such a prompt agree. With fewer, intervals of few prompts are too narrow."""
 
@@ -102,9 +104,8 @@ def independent(value: float, n: int, prompts: int, squares: float, squared_size
 
 def wilson(value: float, n: float) -> tuple[float, float]:
     """Return the ends of Wilson's 95 % score interval for a share `value` of `n` independent trials."""
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    centre = (value + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * sqrt(value * (1 - value) / n + z * z / (4 * n * n))
+    centre = (value + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * sqrt(value * (1 - value) / n + Z * Z / (4 * n * n))
     # For shares of 0 and 1 one end is exactly 0 or 1, which rounding would miss.
     return (0.0 if value == 0 else centre - half), (1.0 if value == 1 else centre + half)
 

@@ -15,13 +15,12 @@ import numpy as np
 from plumbline import statistics
 from plumbline.evaluation.judging.judges import Judge, ModelAnswer, NamedJudge, judge_both_orders
 from plumbline.evaluation.samples import Sample, SampleAnswer
+from plumbline.evaluation.slices import SIMILAR_LENGTH
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Prompt
-from plumbline.statistics import Interval
+from plumbline.statistics import Interval, Z
 
 POLICY, GREEDY = "policy", "_greedy"
-SIMILAR = 1.25
-"""Lengths whose ratio is at most this count as similar."""
 BUCKETS = ("shorter", "similar", "longer")
 SMALLEST_KIND = 20
 """A kind with fewer prompts is joined with the others that are as small."""
@@ -29,8 +28,6 @@ OTHER = "other"
 LONGEST_NGRAM = 3
 FEWEST_PROMPTS = 30
 """Of a regression on lengths: its interval holds for many prompts only."""
-Z = 1.959964
-"""Quantile of the normal distribution behind a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -311,9 +308,9 @@ class _Table:
 
 def _bucket(meeting: Meeting) -> str:
     own, other = len(meeting.own.text), len(meeting.other.text)
-    if own > SIMILAR * other:
+    if own > SIMILAR_LENGTH * other:
         return "longer"
-    return "shorter" if other > SIMILAR * own else "similar"
+    return "shorter" if other > SIMILAR_LENGTH * own else "similar"
 
 
 def cohens_kappa(verdicts: Sequence[Sequence[bool]]) -> float | None:

@@ -14,21 +14,19 @@ than one number (A beats B beats C beats A).
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csc_array
 from scipy.sparse.linalg import splu
 
-from plumbline.statistics import CONFIDENCE
+from plumbline.statistics import Z
 
 ELO = 400 / log(10)
 """Elo points for each unit of strength, a difference of log-odds."""
 PRIOR = 0.5
 """Wins added to either side of a match: without them a match without a loss has no finite rating (Haldane
 1956)."""
-Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 STEPS, ENOUGH, AT_ONCE = 100, 1e-10, 16
 
 Floats = NDArray[np.float64]

@@ -118,14 +118,21 @@ def flow_run_in_ppo(server: Api) -> Iterator[tuple[str, Path]]:
         eventually(lambda: in_ppo(server.root), "ppo")
         yield str(run["id"]), in_ppo(server.root)[0]
         eventually(lambda: any(one["id"] == run["id"] for one in server.runs("CANCELLED")), "the state CANCELLED", 60)
-        assert not [one for one in processes_of(server.root) if "tasks.ppo" in " ".join(one.cmdline())]
+
+
+def stage_processes(server: Api) -> list[str]:
+    """The commands of PPO that still run."""
+    commands = (" ".join(one.cmdline()) for one in processes_of(server.root))
+    return [command for command in commands if "tasks.ppo" in command]
 
 
 @pytest.mark.slow
 @pytest.mark.evidence
 def test_cancelling_in_prefect_leaves_no_process(server: Api) -> None:
     with flow_run_in_ppo(server) as (flow_run, _):
+        assert stage_processes(server)
         server.post(f"flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}, "force": True})
+    assert stage_processes(server) == []
 
 
 @pytest.mark.slow
@@ -134,3 +141,4 @@ def test_prefect_knows_of_plumbline_cancel(server: Api) -> None:
         done = command(server.root, "cancel", workspace.name, "--json", PREFECT_HOME=server.prefect_home)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == {"id": workspace.name, "status": "cancelled"}
+    assert stage_processes(server) == []
