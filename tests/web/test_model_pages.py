@@ -78,6 +78,21 @@ def test_all_versions_with_their_win_rates(client: TestClient) -> None:
     assert "Win rate against SFT" in page and "badge-champion" in page
 
 
+def test_the_list_has_the_win_rate_against_the_champion_and_no_other(empty: Home) -> None:
+    """Where greedy answers and the best of 8 were judged as well, and where there was no champion yet."""
+    client, first, second = visit(empty), run("one"), run("two")
+    for made, rates in ((first, {"sft": 0.81, "sft_greedy": 0.82}),
+                        (second, {"sft": 0.71, "sft_greedy": 0.72, "best_of_8": 0.73, "champion": 0.74})):
+        figures = {f"win_rate_vs_{name}": rate for name, rate in rates.items()} | {"kl_policy": 4.25}
+        made.steps["preference_eval"] = step("preference_eval", metrics=figures)
+    fill(site_behind(client).history, [first, second], [version(1, first), version(2, second)])
+    rows = client.get("/models").text.split("<tbody>")[1].split("</tr>")
+    cells = [re.sub(r"<[^>]+>", " ", row) for row in rows]
+    assert "0.71" in cells[0] and "0.74" in cells[0] and "0.72" not in cells[0] and "0.73" not in cells[0]
+    assert "0.81" in cells[1] and "0.82" not in cells[1]
+    assert "4.25" in cells[0]
+
+
 def test_what_it_was_made_from_has_the_names_of_the_lineage(client: TestClient) -> None:
     number = champion(client)
     link = re.compile(r'<a href="/lineage/[^"]*"[^>]*>([^<]+)</a>')

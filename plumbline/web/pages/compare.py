@@ -13,7 +13,8 @@ from plumbline.web.views.home import champion_of, differences, win_rates
 SECTION = "Compare"
 PAGE = 15
 CHOICES = 100
-FIGURES = (("preference_eval", "win_rate_vs_sft", "win rate against SFT"), ("ppo", "kl", "KL to SFT, nats"),
+FIGURES = (("preference_eval", "win_rate_vs_sft", "win rate against SFT"),
+           ("preference_eval", "kl_policy", "KL to SFT, nats"),
            ("preference_eval", "characters_policy", "characters a response"),
            ("preference_eval", "stopped_policy", "responses that stop"),
            ("reward_eval", "accuracy", "reward model, held-out accuracy"),

@@ -24,7 +24,7 @@ from plumbline.web.drawing.charts import Bar, Series, intervals, lines
 from plumbline.web.drawing.markdown import ReportBlock, blocks
 from plumbline.web.security import form_of
 from plumbline.web.site import NotFound, Site, site_of, url
-from plumbline.web.views.home import champion_of, trends, win_rates
+from plumbline.web.views.home import OPPONENTS, champion_of, kl_to_sft, trends, win_rates
 from plumbline.web.views.lineage import figure_of, name_of
 from plumbline.web.views.people import people_of
 from plumbline.web.views.run import decision_of
@@ -67,6 +67,16 @@ class ModelView:
     def chart(self) -> Markup:
         """Draw its win rates with their intervals."""
         return intervals(self.rates, "Win rates")
+
+    @property
+    def kl(self) -> float | None:
+        """Return its KL to SFT in nats a response, or None."""
+        return kl_to_sft(self.run) if self.run else None
+
+    def against(self, opponent: str) -> Bar | None:
+        """Return its win rate against `sft`, `champion` or another name of OPPONENTS, or None."""
+        label = dict(OPPONENTS)[opponent]
+        return next((bar for bar in self.rates if bar.label == label), None)
 
     def figure(self, stage: str, name: str) -> float | None:
         """Return a metric of a stage of its run, or None."""

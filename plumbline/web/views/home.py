@@ -82,6 +82,18 @@ def win_rates(run: Run) -> list[Bar]:
     return bars
 
 
+def kl_to_sft(run: Run) -> float | None:
+    """Return the KL of a run's policy to SFT in nats a response: on held-out prompts, where it was evaluated.
+
+    PPO's own figure is of its last updates, and the policy that it kept may be an earlier one.
+    """
+    for stage, name in (("preference_eval", "kl_policy"), ("ppo", "kl")):
+        step = run.steps.get(stage)
+        if step and name in step.metrics:
+            return step.metrics[name]
+    return None
+
+
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[ParamChange]:
     """Return the parameters that differ, by name: first those that both sides have."""
     names = sorted(before.keys() | after.keys(),
@@ -128,7 +140,7 @@ def _draw_trends(history: History, _made_of_all: Graph) -> list[Markup]:
     at = (float(champion.number), "champion") if champion else None
     rate = _measured(made, "preference_eval", "win_rate_vs_sft")
     accuracy = _measured(made, "reward_eval", "accuracy")
-    kl = _measured(made, "ppo", "kl")
+    kl = [(float(number), value) for number, run in made if (value := kl_to_sft(run)) is not None]
     rows = [(float(number), float(rows_of(run))) for number, run in made if run.batches]
     return [lines([Series("win rate", rate, _intervals(made, "preference_eval", "win_rate_vs_sft"))],
                   "Win rate against SFT", "version", 0.5, at),
