@@ -302,6 +302,7 @@ def draw_overoptimisation(file: Path, found: Overoptimisation) -> None:
                 panel.fill_between(kls, lows, highs, color=color, alpha=0.15)
         panel.axhline(0, color=GREY, linewidth=0.8, linestyle="--")
         panel.set_xscale("function", functions=(lambda kl: np.sqrt(np.clip(kl, 0, None)), np.square))
+        panel.set_xlim(left=0)
         panel.set(title=title, xlabel="KL to SFT, nats an answer", ylabel="gain, deviations of SFT")
     for point in _policy(found):
         panels[1].plot(point.kl, _value(point.own), "*", color=BLUE, markersize=11)
