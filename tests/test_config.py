@@ -1,10 +1,11 @@
 """Parameters: what ships can be loaded, what is wrong is named."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from plumbline.config import Params, check_params, keys, load_params, registered_name
+from plumbline.config import Params, candidate_params, check_params, keys, load_params, registered_name
 from plumbline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,3 +82,26 @@ def test_the_registered_name_is_read_beside_parameters_of_another_version(tmp_pa
         (tmp_path / "params.yaml").write_text(text)
         with pytest.raises(UserError, match=r"promote\.model_name"):
             registered_name(tmp_path)
+
+
+def test_a_candidate_takes_its_blocks_values_and_its_own() -> None:
+    params = load_params(ROOT, None, ["direct.epochs=3.0", "candidates.mine={method: dpo, beta: 0.3, epochs: 2, "
+                                      "label_smoothing: 0.0}"])
+    mine, dpo = candidate_params(params, "mine"), candidate_params(params, "dpo")
+    assert (mine.beta, mine.epochs, mine.batch_size) == (0.3, 2, params.direct.batch_size)
+    assert (dpo.epochs, dpo.beta) == (3, params.candidates["dpo"]["beta"])
+    assert candidate_params(load_params(ROOT, None, ["candidates.dpo.beta=0.7"]), "dpo").beta == 0.7
+
+
+@pytest.mark.parametrize(("setting", "said"), [
+    ("candidates.mine={method: dpo}", "candidates.mine.beta (dpo): it is missing"),
+    ("candidates.mine={method: magic}", "candidates.mine.method is 'magic', but must be one of ppo, a2c"),
+    ("candidates.dpo.beta=-1.0", "candidates.dpo.beta (dpo): -1.0 cannot be used"),
+    ("candidates.dpo.betta=1.0", "candidates.dpo.betta (dpo): there is no such parameter"),
+    ("compare.rlo=ppo", "compare.rlo is no candidate; `candidates` has dpo"),
+    ("compare.dpo=ppo", "compare.dpo must be direct, found ppo"),
+    ("candidates=3", "Set one of its keys, such as candidates.dpo"),
+    ("compare=3", "Set one of its keys, such as compare.NAME")])
+def test_a_candidate_that_cannot_be_made_is_named(setting: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        load_params(ROOT, None, [setting])

@@ -8,7 +8,8 @@ import pytest
 from testing.imports import ROOT, imported, module_of, modules_imported
 
 HOUSE = {
-    "ground": "errors, parameters, whole files: imported by everybody",
+    "ground": "errors, whole files, statistics: imported by everybody",
+    "config": "the parameters",
     "preferences": "types, formats, batches, snapshots, prepared data, the report",
     "lm": "language models, chat templates, sampling",
     "alignment": "SFT, reward model, PPO",

@@ -8,7 +8,7 @@ the tokens before it are worth: until then its advantages would move the policy 
 
     prompts    = the next batch; each is used once before any again       _next_prompts
     responses  = sample(policy, prompts)                                  sampling.py  sample
-    old, ref   = log-probabilities of the tokens, under policy and SFT    rollout.py   response_log_probs
+    old, ref   = log-probabilities of the tokens, under policy and SFT    sequences.py response_log_probs
     values     = value model, just before each token                      rollout.py   response_values
     score      = reward model, at the last token                          rollout.py   roll_out
     kl         = old - ref                                                rollout.py   roll_out
@@ -17,7 +17,7 @@ the tokens before it are worth: until then its advantages would move the policy 
     A          = whiten(A)                                                ppo_math.py  whiten
     for each epoch, for each random minibatch of the responses:           _learn
         for each micro-batch:                                             _step
-            new         = log-probabilities under the policy of now       rollout.py   response_log_probs
+            new         = log-probabilities under the policy of now       sequences.py response_log_probs
             ratio       = exp(new - old)
             policy loss = max(-A * ratio, -A * clip(ratio, 1 - e, 1 + e)) ppo_math.py  policy_loss
             value loss  = squared error, the larger of free and clipped   ppo_math.py  value_loss
@@ -50,7 +50,8 @@ from transformers import PreTrainedModel
 from plumbline.alignment import ppo_math
 from plumbline.alignment.checkpoint import Checkpoint
 from plumbline.alignment.reward import RewardModel
-from plumbline.alignment.rollout import Rollout, Sampler, response_log_probs, response_values, roll_out
+from plumbline.alignment.rollout import Rollout, Sampler, response_values, roll_out
+from plumbline.alignment.sequences import response_log_probs
 from plumbline.alignment.validation import Kept, Validation
 from plumbline.config import PpoParams
 from plumbline.errors import UserError

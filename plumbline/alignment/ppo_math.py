@@ -9,16 +9,6 @@ from dataclasses import dataclass
 import torch
 
 
-def token_log_probs(logits_BRV: torch.Tensor, ids_BR: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the log-probability [B, R], in nats, of each token under the distribution it was sampled from.
-
-    The temperature belongs here as much as in sampling: without it the ratio compares two different policies
-    (Huang et al. 2023, "The N implementation details of RLHF with PPO", policy detail 1). Always in fp32.
-    """
-    log_probs_BRV = (logits_BRV.float() / temperature).log_softmax(-1)
-    return log_probs_BRV.gather(-1, ids_BR[..., None]).squeeze(-1)
-
-
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean over the real tokens; 0 if there are none."""
     return (values * mask).sum() / mask.sum().clamp(min=1)

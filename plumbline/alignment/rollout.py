@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from plumbline.alignment.ppo_math import token_log_probs
 from plumbline.alignment.reward import RewardModel, token_scores
+from plumbline.alignment.sequences import Sequences, join, response_log_probs
 from plumbline.errors import UserError
 from plumbline.lm.optim import autocast
-from plumbline.lm.sampling import Response, left_pad, positions, right_pad
+from plumbline.lm.sampling import Response
 
 
 class Sampler:
@@ -36,32 +36,6 @@ class Sampler:
 
 
 @dataclass(frozen=True)
-class Sequences:
-    """Prompts padded on the left to P tokens, responses on the right to R: these begin at column P."""
-
-    ids_BT: torch.Tensor
-    mask_BT: torch.Tensor
-    response_BR: torch.Tensor
-    mask_BR: torch.Tensor
-
-    def rows(self, index: torch.Tensor) -> "Sequences":
-        """Return the sequences of these rows, without the columns in which all of them have padding."""
-        mask_BT, mask_BR = self.mask_BT[index], self.mask_BR[index]
-        prompt_width = mask_BT.shape[1] - mask_BR.shape[1]
-        first = int(prompt_width - mask_BT[:, :prompt_width].sum(1).max())
-        width = int(mask_BR.sum(1).max())
-        columns = slice(first, prompt_width + width)
-        return Sequences(self.ids_BT[index, columns], mask_BT[:, columns], self.response_BR[index, :width],
-                         mask_BR[:, :width])
-
-    def micro_batches(self, index: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
-        """Divide the rows `index` into parts of at most `size` rows of similar length, to spare padding."""
-        length = self.mask_BT[index].sum(1)
-        parts: tuple[torch.Tensor, ...] = index[length.argsort(stable=True)].split(size)
-        return parts
-
-
-@dataclass(frozen=True)
 class Rollout:
     """Sequences, and all that stays fixed while PPO learns from them: [B, R] and 0 at padding, or [B]."""
 
@@ -74,30 +48,6 @@ class Rollout:
     values_BR: torch.Tensor
     score_B: torch.Tensor
     stopped_B: torch.Tensor
-
-
-def join(prompts: Sequence[list[int]], responses: Sequence[Response], device: torch.device) -> Sequences:
-    """Put prompts and responses side by side."""
-    prompt_BP, prompt_mask_BP = left_pad(prompts, pad=0)
-    response_BR, mask_BR = right_pad([response.ids for response in responses], pad=0)
-    ids_BT = torch.cat([prompt_BP, response_BR], 1)
-    mask_BT = torch.cat([prompt_mask_BP, mask_BR], 1)
-    return Sequences(ids_BT.to(device), mask_BT.to(device), response_BR.to(device), mask_BR.to(device))
-
-
-def response_log_probs(
-    model: PreTrainedModel, sequences: Sequences, temperature: float, precision: str
-) -> torch.Tensor:
-    """Return the log-probability [B, R], in nats, of each response token; 0 at padding.
-
-    Only the response's positions pass through the output layer: position t predicts token t + 1.
-    """
-    width = sequences.response_BR.shape[1]
-    with autocast(precision):
-        logits_BRV = model(input_ids=sequences.ids_BT, attention_mask=sequences.mask_BT,
-                           position_ids=positions(sequences.mask_BT), use_cache=False,
-                           logits_to_keep=width + 1).logits[:, :-1]
-    return token_log_probs(logits_BRV, sequences.response_BR, temperature) * sequences.mask_BR
 
 
 def response_values(model: PreTrainedModel, sequences: Sequences, precision: str) -> torch.Tensor:
@@ -128,7 +78,7 @@ def roll_out(
     micro_batch_size: int,
 ) -> Rollout:
     """Score sampled responses with all models; see `RewardModel.score_sampled` for one that did not stop."""
-    sequences = join(prompts, responses, policy.device)
+    sequences = join(prompts, [response.ids for response in responses], policy.device)
     empty_BR = torch.zeros(sequences.mask_BR.shape, device=policy.device)
     old_BR, reference_BR, values_BR = empty_BR, empty_BR.clone(), empty_BR.clone()
     all_rows = torch.arange(len(prompts), device=policy.device)
@@ -162,7 +112,7 @@ def kl_estimates(
     found: list[float] = []
     for start in range(0, len(prompts), batch_size):
         rows = slice(start, start + batch_size)
-        sequences = join(prompts[rows], responses[rows], policy.device)
+        sequences = join(prompts[rows], [response.ids for response in responses[rows]], policy.device)
         policy_BR = response_log_probs(policy, sequences, temperature, precision)
         reference_BR = response_log_probs(reference, sequences, temperature, precision)
         found += (policy_BR - reference_BR).sum(1).tolist()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.alignment import ppo_math
+from plumbline.alignment.sequences import token_log_probs
 from testing.depth import examples
 
 finite = st.floats(-5, 5, width=32)
@@ -72,7 +73,7 @@ def test_whitening_one_token_gives_zero():
 def test_log_probs_are_at_the_temperature_and_in_fp32_whatever_the_logits(dtype):
     logits = (torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0)) * 8).to(dtype)
     ids = torch.tensor([[0, 7, 49], [3, 3, 3]])
-    found = ppo_math.token_log_probs(logits, ids, 0.7)
+    found = token_log_probs(logits, ids, 0.7)
     scaled = logits.double() / 0.7
     expected = scaled.gather(-1, ids[..., None]).squeeze(-1) - scaled.exp().sum(-1).log()
     assert found.dtype == torch.float32

@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from plumbline.alignment.reward import RewardModel, check_same_tokens, last_scores, token_scores, value_model
-from plumbline.alignment.rollout import join, response_values
+from plumbline.alignment.rollout import response_values
+from plumbline.alignment.sequences import join
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response, stop_token
@@ -200,7 +201,8 @@ def test_the_value_of_a_state_is_the_reward_of_what_has_been_said_so_far(reward,
     prompts = [encode_prompt(reward.tokenizer, p) for p in PROMPTS[:3]]
     responses = [Response(encode_response(reward.tokenizer, text), True) for text in ("red green blue", "", "black")]
     with torch.no_grad():
-        values = response_values(value_model(tmp_path), join(prompts, responses, torch.device("cpu")), "fp32")
+        sequences = join(prompts, [one.ids for one in responses], torch.device("cpu"))
+        values = response_values(value_model(tmp_path), sequences, "fp32")
     for i, (asked, response) in enumerate(zip(prompts, responses, strict=True)):
         n = len(response.ids)
         expected = reward.score_ids([asked + response.ids[:t] for t in range(n)])

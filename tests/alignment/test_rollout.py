@@ -7,7 +7,8 @@ import torch
 
 from plumbline.alignment.ppo_math import policy_loss
 from plumbline.alignment.reward import RewardModel, value_model
-from plumbline.alignment.rollout import join, kl_estimates, response_log_probs, roll_out
+from plumbline.alignment.rollout import kl_estimates, roll_out
+from plumbline.alignment.sequences import join, response_log_probs
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response, stop_token
@@ -17,6 +18,7 @@ from testing.tiny_models import PROMPTS, copy_of, small_gpt2, small_model
 CPU = torch.device("cpu")
 PROMPT_IDS = [[5, 6, 7, 8, 9, 10, 11], [40, 41], [100]]
 RESPONSES = [Response([3, 4], False), Response([90, 91, 92, 93, 2], True), Response([2], True)]
+RESPONSE_IDS = [response.ids for response in RESPONSES]
 
 
 def alone(model, prompt, response, temperature=1.0):
@@ -48,7 +50,7 @@ def rolled(taught_lm, random_lm, reward, tmp_path):
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
 def test_log_probs_beside_padding_are_those_of_each_response_alone(random_lm, temperature):
     with torch.no_grad():
-        found = response_log_probs(random_lm.model, join(PROMPT_IDS, RESPONSES, CPU), temperature, "fp32")
+        found = response_log_probs(random_lm.model, join(PROMPT_IDS, RESPONSE_IDS, CPU), temperature, "fp32")
     for i, (prompt, response) in enumerate(zip(PROMPT_IDS, RESPONSES, strict=True)):
         assert found[i, :len(response.ids)].tolist() == pytest.approx(
             alone(random_lm.model, prompt, response.ids, temperature), abs=1e-4)
@@ -61,7 +63,7 @@ def test_left_pads_do_not_change_log_probs(tokenizer, make, pads):
     """A longer neighbour pads the prompt by so many tokens."""
     model = make(tokenizer)
     with torch.no_grad():
-        found = response_log_probs(model, join([PROMPT_IDS[0], [7] * (7 + pads)], [RESPONSES[1]] * 2, CPU),
+        found = response_log_probs(model, join([PROMPT_IDS[0], [7] * (7 + pads)], [RESPONSE_IDS[1]] * 2, CPU),
                                    1.0, "fp32")
     assert found[0].tolist() == pytest.approx(alone(model, PROMPT_IDS[0], RESPONSES[1].ids), abs=1e-4)
 
@@ -119,7 +121,7 @@ def test_dropout_in_the_config_is_never_applied(tokenizer, tmp_path):
     LanguageModel(small_model(tokenizer, attention_dropout=0.5), tokenizer).save(tmp_path)
     model = LanguageModel.load(tmp_path).model
     assert model.config.attention_dropout == 0.5
-    sequences = join(PROMPT_IDS, RESPONSES, CPU)
+    sequences = join(PROMPT_IDS, RESPONSE_IDS, CPU)
     once, again = (response_log_probs(model, sequences, 1.0, "fp32") for _ in range(2))
     assert torch.equal(once, again)
     model.train()
@@ -132,7 +134,8 @@ def test_sampled_tokens_are_as_probable_as_sampling_made_them(taught_lm):
     responses = sample(taught_lm.model, [prompt] * 2000, max_response=1, stop=stop_token(taught_lm.tokenizer),
                        temperature=1.5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found = response_log_probs(taught_lm.model, join([prompt] * 2000, responses, CPU), 1.5, "fp32")
+        sequences = join([prompt] * 2000, [one.ids for one in responses], CPU)
+        found = response_log_probs(taught_lm.model, sequences, 1.5, "fp32")
         log_probs = (taught_lm.model(torch.tensor([prompt])).logits[0, -1].double() / 1.5).log_softmax(-1)
     entropy = float(-(log_probs.exp() * log_probs).sum())
     assert -float(found.mean()) == pytest.approx(entropy, abs=0.1)

@@ -1,72 +1,26 @@
-"""Parameters: one block a stage, checked before anything runs.
+"""The blocks of `params.yaml`, one a stage: the meaning and the range of each value.
 
-`params.yaml` holds every value; a file given with `--params` and settings given with `--set` override some of
-them. The classes here define the meaning and the range of each value. They have no defaults, so that a value
-stands in one place.
+They have no defaults, so that a value stands in one place.
 """
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Literal
-from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field
 
-from plumbline.errors import UserError
-
-Count = Annotated[int, Field(ge=1)]
-CountOrNone = Annotated[int, Field(ge=0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[Finite, Field(gt=0)]
-NotNegative = Annotated[Finite, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Precision = Literal["fp32", "bf16"]
-ProbeName = Literal["empty", "repeated", "padded", "cut", "echo", "other", "refusal", "flattery", "trigger"]
-RENAMED = {
-    "ppo.missing_stop_reward": "`ppo.missing_stop_deviations`: standard deviations below the SFT policy's "
-                               "mean reward, such as 2.0",
-    "preference_eval.bootstrap_samples": "needless, because intervals are computed without resampling: leave "
-                                         "it out",
-    "preference_eval.judge": "`preference_eval.judges`: a list such as [auto], of which the first decides",
-    "reward_eval.bootstrap_samples": "needless, because intervals are computed without resampling: leave it "
-                                     "out"}
-"""What became of parameters that older files have."""
-CRON_FIELDS = 5
-"""With six, Prefect would read the last as seconds. Prefect checks what the fields hold:
-retraining/clock.py."""
-
-
-def _is_cron(text: str) -> str:
-    if len(text.split()) != CRON_FIELDS:
-        raise ValueError("five fields of cron, such as `0 3 * * *` for 3 o'clock every night")
-    return text
-
-
-def _is_timezone(text: str) -> str:
-    if text not in available_timezones():
-        raise ValueError("the name of a time zone, such as UTC or Europe/Berlin")
-    return text
-
-
-Cron = Annotated[str, AfterValidator(_is_cron)]
-TimeZone = Annotated[str, AfterValidator(_is_timezone)]
-
-
-class ParamsBlock(BaseModel):
-    """A block of parameters: frozen, no unknown keys, no silent conversion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class VersionedBlock(ParamsBlock):
-    """The parameters of a stage that has a version."""
-
-    version: str
-    """Version of the stage: raise it to make the stage run again everywhere."""
+from plumbline.config.values import (
+    Count,
+    CountOrNone,
+    Cron,
+    Fraction,
+    NotNegative,
+    ParamsBlock,
+    Positive,
+    Precision,
+    ProbeName,
+    Share,
+    TimeZone,
+    VersionedBlock,
+)
 
 
 class SnapshotParams(ParamsBlock):
@@ -284,6 +238,29 @@ class PpoParams(VersionedBlock):
     """Updates between resume checkpoints."""
 
 
+class DirectParams(VersionedBlock):
+    """Methods that learn from the preferences themselves, without a reward model: what all of them share."""
+
+    epochs: Positive
+    """Passes over the preferences."""
+    batch_size: Count
+    """Comparisons and rankings an optimizer step."""
+    micro_batch_size: Count
+    """Comparisons a forward pass; it changes memory, not results."""
+    learning_rate: Positive
+    """Peak learning rate."""
+    warmup: Fraction
+    """Share of the steps over which the learning rate rises."""
+    max_length: Count
+    """Longest prompt with response in tokens; pairs with a longer side are dropped and counted."""
+    max_grad_norm: Positive
+    """Gradient norm at which gradients are clipped."""
+    precision: Precision
+    """Arithmetic of the forward passes; weights and optimizer stay fp32."""
+    checkpoint_every: Count
+    """Steps between resume checkpoints."""
+
+
 class PreferenceEvalParams(VersionedBlock):
     """The policy against SFT, and against the champion, on held-out prompts."""
 
@@ -360,138 +337,3 @@ class RetrainParams(ParamsBlock):
     """Seconds for which a watched file must not have changed before it is read."""
     webhook: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None
     """Where the ends of runs, failed gates and new champions are posted to; null is nowhere."""
-
-
-class Params(ParamsBlock):
-    """All parameters of a run."""
-
-    seed: CountOrNone
-    """Seed of everything random."""
-    snapshot: SnapshotParams
-    ingest: IngestParams
-    base: BaseParams
-    sft: SftParams
-    reward_model: RewardModelParams
-    reward_eval: RewardEvalParams
-    judge: JudgeParams
-    ppo: PpoParams
-    preference_eval: PreferenceEvalParams
-    promote: PromoteParams
-    retrain: RetrainParams
-
-
-def load_params(root: Path, file: Path | None = None, settings: Sequence[str] = ()) -> Params:
-    """Read `params.yaml` in `root`, then lay `file` and the `key=value` settings over it.
-
-    Raises UserError for a missing or broken file, an unknown key, a value of the wrong type or out of range.
-    """
-    values = read_yaml(root / "params.yaml")
-    if file is not None:
-        _lay_over(values, read_yaml(file), str(file))
-    for setting in settings:
-        _lay_over(values, _parse_setting(setting), f"--set {setting}")
-    return check_params(values, "params.yaml" if file is None else str(file))
-
-
-def registered_name(root: Path) -> str:
-    """Return `promote.model_name` of `params.yaml` in `root`, whatever else the file holds.
-
-    So what was recorded can be read beside parameters that another version of Plumbline wrote. Raises
-    UserError for a missing or broken file, and where the name is not there or of another type.
-    """
-    block = read_yaml(root / "params.yaml").get("promote")
-    name = block.get("model_name") if isinstance(block, dict) else None
-    if not isinstance(name, str):
-        raise UserError(f"params.yaml must hold `promote.model_name`, a name such as policy; found {name!r}.")
-    return name
-
-
-def check_params(values: Mapping[str, object], where: str) -> Params:
-    """Turn plain values into Params. Raises UserError, which names every offending key."""
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        found = [_describe(problem["loc"], problem["msg"], problem["type"], problem["input"])
-                 for problem in error.errors()]
-        raise UserError(f"Parameters in {where} cannot be used: " + "; ".join(found) + ".") from None
-
-
-def keys(model: type[BaseModel] = Params, prefix: str = "") -> Iterator[str]:
-    """Yield every dotted key that exists, blocks included: `seed`, `ppo`, `ppo.kl_coef`."""
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield prefix + name
-            yield from keys(annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def read_yaml(file: Path) -> dict[str, object]:
-    """Read a parameter file as plain values. Raises UserError for a missing or broken one."""
-    try:
-        values = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"Parameter file {file} does not exist. Give one with --params FILE, or run "
-                        "plumbline in a checkout that has params.yaml.") from None
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise UserError(f"Parameter file {file} cannot be read as YAML: "
-                        f"{' '.join(str(error).split())}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UserError(f"Parameter file {file} must hold blocks such as `ppo:`; found "
-                        f"{type(values).__name__}.")
-    return values
-
-
-def _parse_setting(setting: str) -> dict[str, object]:
-    key, equals, text = setting.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--set takes KEY=VALUE, such as --set ppo.kl_coef=0.1; found {setting!r}.")
-    try:
-        value = YAML(typ="safe").load(text)
-    except YAMLError:
-        raise UserError(f"The value in --set {setting} is not valid YAML.") from None
-    for part in reversed(key.strip().split(".")):
-        value = {part: value}
-    assert isinstance(value, dict)
-    return value
-
-
-def _lay_over(
-    values: dict[str, object], over: Mapping[str, object], where: str, prefix: str = ""
-) -> None:
-    """Replace `values` by those in `over`. Raises UserError for a key that does not exist."""
-    for key, value in over.items():
-        dotted = f"{prefix}{key}"
-        if key not in values:
-            raise UserError(f"{where}: there is no parameter `{dotted}`.{_closest(dotted)}")
-        below = values[key]
-        if isinstance(below, dict):
-            if not isinstance(value, Mapping):
-                raise UserError(f"{where}: `{dotted}` is a block of parameters; found the value {value!r}. "
-                                f"Set one of its keys, such as {dotted}.{next(iter(below))}.")
-            _lay_over(below, value, where, f"{dotted}.")
-        else:
-            values[key] = value
-
-
-def _closest(dotted: str) -> str:
-    """Return a sentence with what the key became, the closest one that exists, or all blocks."""
-    if dotted in RENAMED:
-        return f" It has become {RENAMED[dotted]}."
-    match = difflib.get_close_matches(dotted, list(keys()), n=1, cutoff=0.5)
-    known = f" Known blocks: {', '.join(Params.model_fields)}."
-    return f" The closest that exists is `{match[0]}`." if match else known
-
-
-def _describe(location: tuple[int | str, ...], message: str, kind: str, found: object) -> str:
-    """Return one problem that pydantic found, in the words of a parameter file."""
-    key = ".".join(str(part) for part in location)
-    if kind == "extra_forbidden":
-        return f"there is no parameter `{key}`.{_closest(key)}".rstrip(".")
-    if kind == "missing":
-        return f"`{key}` is missing"
-    allowed = message.removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid ")
-    return f"`{key}` is {found!r}, but must be {allowed}"

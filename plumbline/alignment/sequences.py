@@ -1,0 +1,74 @@
+"""Prompts with their responses as padded ids, and the log-probabilities of the responses.
+
+Every method reads them in the same way: prompts are padded on the left, responses on the right, positions are
+counted over real tokens, and only the responses' positions pass through the output layer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from plumbline.lm.optim import autocast
+from plumbline.lm.sampling import left_pad, positions, right_pad
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Prompts padded on the left to P tokens, responses on the right to R: these begin at column P."""
+
+    ids_BT: torch.Tensor
+    mask_BT: torch.Tensor
+    response_BR: torch.Tensor
+    mask_BR: torch.Tensor
+
+    def rows(self, index: torch.Tensor) -> "Sequences":
+        """Return the sequences of these rows, without the columns in which all of them have padding."""
+        mask_BT, mask_BR = self.mask_BT[index], self.mask_BR[index]
+        prompt_width = mask_BT.shape[1] - mask_BR.shape[1]
+        first = int(prompt_width - mask_BT[:, :prompt_width].sum(1).max())
+        width = int(mask_BR.sum(1).max())
+        columns = slice(first, prompt_width + width)
+        return Sequences(self.ids_BT[index, columns], mask_BT[:, columns], self.response_BR[index, :width],
+                         mask_BR[:, :width])
+
+    def micro_batches(self, index: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
+        """Divide the rows `index` into parts of at most `size` rows of similar length, to spare padding."""
+        length = self.mask_BT[index].sum(1)
+        parts: tuple[torch.Tensor, ...] = index[length.argsort(stable=True)].split(size)
+        return parts
+
+
+def join(prompts: Sequence[list[int]], responses: Sequence[list[int]], device: torch.device) -> Sequences:
+    """Put prompts and responses side by side."""
+    prompt_BP, prompt_mask_BP = left_pad(prompts, pad=0)
+    response_BR, mask_BR = right_pad(responses, pad=0)
+    ids_BT = torch.cat([prompt_BP, response_BR], 1)
+    mask_BT = torch.cat([prompt_mask_BP, mask_BR], 1)
+    return Sequences(ids_BT.to(device), mask_BT.to(device), response_BR.to(device), mask_BR.to(device))
+
+
+def response_log_probs(
+    model: PreTrainedModel, sequences: Sequences, temperature: float, precision: str
+) -> torch.Tensor:
+    """Return the log-probability [B, R], in nats, of each response token; 0 at padding.
+
+    Only the response's positions pass through the output layer: position t predicts token t + 1.
+    """
+    width = sequences.response_BR.shape[1]
+    with autocast(precision):
+        logits_BRV = model(input_ids=sequences.ids_BT, attention_mask=sequences.mask_BT,
+                           position_ids=positions(sequences.mask_BT), use_cache=False,
+                           logits_to_keep=width + 1).logits[:, :-1]
+    return token_log_probs(logits_BRV, sequences.response_BR, temperature) * sequences.mask_BR
+
+
+def token_log_probs(logits_BRV: torch.Tensor, ids_BR: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the log-probability [B, R], in nats, of each token under the distribution it was sampled from.
+
+    The temperature belongs here as much as in sampling: without it the ratio compares two different policies
+    (Huang et al. 2023, "The N implementation details of RLHF with PPO", policy detail 1). Always in fp32.
+    """
+    log_probs_BRV = (logits_BRV.float() / temperature).log_softmax(-1)
+    return log_probs_BRV.gather(-1, ids_BR[..., None]).squeeze(-1)
