@@ -1,26 +1,21 @@
 """Train a reward model on comparisons and rankings, which are sets of K responses to one prompt.
 
-All K(K-1)/2 pairs of a ranking are one element of a batch and share its weight (Ouyang et al. 2022, arXiv
-2203.02155, equation 1): shuffled apart, each response would pass K-1 times an epoch and the model overfits.
+All pairs of a ranking are one element of a batch and share its weight (Ouyang et al. 2022, arXiv 2203.02155,
+equation 1); `tokenized.py` says why, and what is dropped.
 
     loss of an element = mean over its pairs of -log sigmoid(r_better - r_worse - margin)
 
 which for K = 2 is the Bradley-Terry loss (Christiano et al. 2017, arXiv 1706.03741, equation 1), computed as
-softplus so that it stays finite. A tie counts as half a win for each side. Nothing is cut to fit: a stop
-token after half an answer would teach that an answer may end there, so what does not fit is dropped and
-counted, and so are pairs of the same tokens, which teach nothing.
+softplus so that it stays finite. A tie counts as half a win for each side.
 """
 
-from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import softplus
 
 from plumbline.alignment.reward import RewardModel, last_scores
+from plumbline.alignment.tokenized import TokenizedPreference, encode, micro_batches, shuffled_batches
 from plumbline.config import PpoParams, RewardModelParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
@@ -28,53 +23,12 @@ from plumbline.lm.chat import encode_prompt, stop_tokens
 from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
 from plumbline.lm.sampling import sample_all
 from plumbline.lm.template import rearranged
-from plumbline.preferences.types import Comparison, Preference, Prompt, label_of
+from plumbline.preferences.types import Preference, Prompt
 
-STRETCH = 8
-"""Batches that are sorted by length together."""
 CENTERING_BATCH = 64
 """Answers that are sampled together."""
 SUMS = ("loss", "right", "decided")
 """Sums over micro-batches: the elements' losses, the pairs that were right, the pairs that are no ties."""
-FIRST_WINS = {"A": 1.0, "B": 0.0, "tie": 0.5}
-
-
-@dataclass(frozen=True)
-class TokenizedPair:
-    """Two conversations of an element, by their places, and how often the first wins: 1, 0, or 0.5 for a
-    tie."""
-
-    first: int
-    second: int
-    first_wins: float
-    strength: float
-    """From 0 to 1; the margin is this times `reward_model.margin_scale`."""
-
-
-@dataclass(frozen=True)
-class TokenizedPreference:
-    """K conversations as ids, which differ in the response alone, and the pairs that were judged of them."""
-
-    rows: list[list[int]]
-    pairs: list[TokenizedPair]
-    best_first: list[int] | None
-    """The places of all conversations in order; None if two of them are equally good or the same."""
-
-
-@dataclass(frozen=True)
-class TokenizedPreferences:
-    """Preferences as ids, and the pairs that are left out."""
-
-    elements: list[TokenizedPreference]
-    too_long: int
-    """Pairs of which a side does not fit `max_length`."""
-    identical: int
-    """Pairs whose sides are the same tokens."""
-
-    @property
-    def pairs(self) -> int:
-        """Return the number of pairs that are learnt from."""
-        return sum(len(element.pairs) for element in self.elements)
 
 
 def train_reward_model(
@@ -88,7 +42,7 @@ def train_reward_model(
     pair is left to learn from, and if the training diverges.
     """
     torch.manual_seed(seed)
-    taught, held = encode(reward, train), encode(reward, validation)
+    taught, held = (encode(reward.tokenizer, rows, reward.max_length) for rows in (train, validation))
     if not taught.elements:
         raise UserError(f"None of the pairs in {len(train)} comparisons and rankings can be learnt from: of "
                         f"{taught.too_long} a side is longer than reward_model.max_length = "
@@ -151,82 +105,6 @@ def centre(
             "centering_finished": len(finished)}
 
 
-def encode(reward: RewardModel, preferences: Sequence[Preference]) -> TokenizedPreferences:
-    """Encode comparisons and rankings whole.
-
-    A response that does not fit `max_length` leaves its ranking, and with it its pairs; see the class for
-    what is counted.
-    """
-    elements, too_long, identical = [], 0, 0
-    strengths = relative_strengths(preferences)
-    for preference, strength in zip(preferences, strengths, strict=True):
-        rows = [reward.whole(preference.prompt, response) for response in preference.responses]
-        kept = [place for place, row in enumerate(rows) if len(row) <= reward.max_length]
-        too_long += (len(rows) * (len(rows) - 1) - len(kept) * (len(kept) - 1)) // 2
-        ranks = _ranks(preference)
-        element = _element([rows[place] for place in kept], [ranks[place] for place in kept], strength)
-        identical += len(kept) * (len(kept) - 1) // 2 - len(element.pairs)
-        if element.pairs:
-            elements.append(element)
-    return TokenizedPreferences(elements, too_long, identical)
-
-
-def _ranks(preference: Preference) -> Sequence[int]:
-    """Return the rank of each response; equal ranks are a tie."""
-    if isinstance(preference, Comparison):
-        return {"A": (1, 2), "B": (2, 1), "tie": (1, 1)}[preference.label]
-    return preference.ranks
-
-
-def _element(rows: list[list[int]], ranks: Sequence[int], strength: float) -> TokenizedPreference:
-    pairs = [TokenizedPair(i, j, FIRST_WINS[label_of(ranks[j], ranks[i])], strength)
-             for i, j in combinations(range(len(rows)), 2) if rows[i] != rows[j]]
-    in_order = len(set(ranks)) == len(rows) and len(pairs) == len(rows) * (len(rows) - 1) // 2
-    best_first = sorted(range(len(rows)), key=lambda place: ranks[place]) if in_order else None
-    return TokenizedPreference(rows, pairs, best_first)
-
-
-def relative_strengths(preferences: Sequence[Preference]) -> list[float]:
-    """Return of each preference the share of its source's strengths that are smaller; 0 if it has none.
-
-    Each source has a scale of its own, and only the order of its strengths is to be believed. Three equally
-    frequent grades become 0, 1/3 and 2/3, as Llama 2's smaller margins (Touvron et al. 2023, arXiv
-    2307.09288, table 27).
-    """
-    strengths = [abs(row.strength) if isinstance(row, Comparison) and row.strength is not None else None
-                 for row in preferences]
-    known: dict[str, list[float]] = defaultdict(list)
-    for row, strength in zip(preferences, strengths, strict=True):
-        if strength is not None:
-            known[row.origin.source].append(strength)
-    for of_source in known.values():
-        of_source.sort()
-    found = []
-    for row, strength in zip(preferences, strengths, strict=True):
-        of_source = known[row.origin.source]
-        found.append(0.0 if strength is None else bisect_left(of_source, strength) / len(of_source))
-    return found
-
-
-def shuffled_batches(
-    elements: Sequence[TokenizedPreference], size: int, generator: torch.Generator
-) -> list[list[int]]:
-    """Divide the indices of all elements into random batches of at most `size` elements of similar length.
-
-    They are sorted by length within random stretches of `STRETCH` batches, which halves the padding, and the
-    batches are shuffled again.
-    """
-    def longest(i: int) -> int:
-        return max(map(len, elements[i].rows))
-
-    order = torch.randperm(len(elements), generator=generator).tolist()
-    batches = []
-    for start in range(0, len(order), STRETCH * size):
-        stretch = sorted(order[start : start + STRETCH * size], key=longest)
-        batches += [stretch[i : i + size] for i in range(0, len(stretch), size)]
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-
-
 def bradley_terry(
     difference_B: torch.Tensor, first_wins_B: torch.Tensor, margin_B: torch.Tensor | float = 0.0,
     smoothing: float = 0.0,
@@ -277,22 +155,6 @@ def accumulate_gradient(
     return _means(sums, len(batch))
 
 
-def micro_batches(
-    elements: Sequence[TokenizedPreference], comparisons: int
-) -> Iterator[list[TokenizedPreference]]:
-    """Yield parts with at most as many conversations as so many comparisons have, but no ranking is split."""
-    part: list[TokenizedPreference] = []
-    rows = 0
-    for element in elements:
-        if part and rows + len(element.rows) > 2 * comparisons:
-            yield part
-            part, rows = [], 0
-        part.append(element)
-        rows += len(element.rows)
-    if part:
-        yield part
-
-
 def _means(sums: dict[str, float], elements: int) -> dict[str, float]:
     """Return the mean loss of so many elements, and the accuracy unless all their pairs are ties."""
     means = {"loss": sums["loss"] / elements}
@@ -312,7 +174,7 @@ def _loss_sum(
         scores_N = last_scores(reward.model, rows)
 
     loss = scores_N.new_zeros(())
-    sizes = [len(element.rows) for element in batch]
+    sizes = [len(element.responses) for element in batch]
     for element, scores_K in zip(batch, scores_N.split(sizes), strict=True):
         first_P, second_P = [pair.first for pair in element.pairs], [pair.second for pair in element.pairs]
         difference_P = scores_K[first_P] - scores_K[second_P]

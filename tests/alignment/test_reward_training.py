@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.alignment import reward_training
+from plumbline.alignment import reward_training, tokenized
 from plumbline.alignment.reward import RewardModel
 from plumbline.errors import UserError
 from plumbline.lm.chat import decode_response, stop_token
@@ -38,6 +38,10 @@ def prefers_red(count=160, seed=0, label=None):
 
 def train(reward, comparisons, held=(), **params):
     return reward_training.train_reward_model(reward, comparisons, held, reward_params(**params), 0, silent)
+
+
+def encoded(reward, rows):
+    return tokenized.encode(reward.tokenizer, rows, reward.max_length)
 
 
 @pytest.mark.parametrize("difference", [-1e4, -100.0, -89.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 89.0, 100.0, 1e4])
@@ -132,7 +136,7 @@ def test_what_just_fits_is_learnt_from_with_its_stop_token(taught_folder):
     base = len(reward.whole(PROMPTS[0], ""))
     fits, not_quite = (" red" * (40 - base + more) for more in (0, 1))
     assert [len(reward.whole(PROMPTS[0], text)) for text in (fits, not_quite)] == [40, 41]
-    found = reward_training.encode(reward, [Comparison(PROMPTS[0], (text, "red"), "A", Origin("test"))
+    found = encoded(reward, [Comparison(PROMPTS[0], (text, "red"), "A", Origin("test"))
                                             for text in (fits, not_quite)])
     assert (len(found.elements), found.too_long, found.identical) == (1, 1, 0)
     assert all(row[-1] == stop_token(reward.tokenizer) for row in found.elements[0].rows)
@@ -141,7 +145,7 @@ def test_what_just_fits_is_learnt_from_with_its_stop_token(taught_folder):
 def test_a_response_that_does_not_fit_leaves_its_ranking(taught_folder):
     reward = RewardModel.from_policy(taught_folder, 40, 0)
     ranking = Ranking(PROMPTS[0], ("red", "red green " * 30, "blue", "black", "red"), (2, 1, 3, 3, 5), Origin("test"))
-    found = reward_training.encode(reward, [ranking])
+    found = encoded(reward, [ranking])
     element, = found.elements
     assert found.pairs == 5 and (found.too_long, found.identical) == (4, 1)
     words = {place: decode_response(reward.tokenizer, row).split()[-1] for place, row in enumerate(element.rows)}
@@ -239,14 +243,14 @@ def test_validation_measures_the_same_loss_whatever_is_trained(taught_folder):
     for changed in ({}, {"margin_scale": 2.0, "label_smoothing": 0.2, "ranking_loss": "plackett_luce"}):
         reward = RewardModel.from_policy(taught_folder, 64, 0)
         graded = [Comparison(c.prompt, c.responses, c.label, c.origin, float(i)) for i, c in enumerate(prefers_red(6))]
-        elements = reward_training.encode(reward, [*RANKED, *graded]).elements
+        elements = encoded(reward, [*RANKED, *graded]).elements
         found.append(reward_training.evaluate(reward, elements, reward_params(**changed)))
     assert found[0] == found[1]
 
 
 def test_a_ranking_is_never_split_and_counts_by_its_responses(reward):
-    elements = reward_training.encode(reward, [*RANKED, *prefers_red(4)]).elements
-    parts = list(reward_training.micro_batches(elements, 2))
+    elements = encoded(reward, [*RANKED, *prefers_red(4)]).elements
+    parts = list(tokenized.micro_batches(elements, 2))
     assert [one for part in parts for one in part] == elements
     assert [sum(len(one.rows) for one in part) for part in parts] == [4, 3, 4, 4, 2]
 
@@ -254,7 +258,7 @@ def test_a_ranking_is_never_split_and_counts_by_its_responses(reward):
 def test_ties_pull_the_scores_together_and_do_not_count_for_accuracy(reward):
     ties = prefers_red(80, label="tie")
     params = reward_params(epochs=2)
-    pairs = reward_training.encode(reward, ties).elements
+    pairs = encoded(reward, ties).elements
     found = reward_training.evaluate(reward, pairs, params)
     assert list(found) == ["loss"], "no comparison here is right or wrong"
     before = found["loss"]
@@ -262,22 +266,22 @@ def test_ties_pull_the_scores_together_and_do_not_count_for_accuracy(reward):
     after = reward_training.evaluate(reward, pairs, params)["loss"]
     assert before > math.log(2) + 1e-3 > after >= math.log(2) - 1e-6
     mixed = [*prefers_red(20, seed=5), *ties]
-    alone = reward_training.evaluate(reward, reward_training.encode(reward, mixed[:20]).elements, params)
-    both = reward_training.evaluate(reward, reward_training.encode(reward, mixed).elements, params)
+    alone = reward_training.evaluate(reward, encoded(reward, mixed[:20]).elements, params)
+    both = reward_training.evaluate(reward, encoded(reward, mixed).elements, params)
     assert both["accuracy"] == alone["accuracy"]
 
 
 def test_equal_scores_are_half_right(reward):
     with torch.no_grad():
         reward.model.score.weight.zero_()
-    found = reward_training.evaluate(reward, reward_training.encode(reward, prefers_red(10)).elements, reward_params())
+    found = reward_training.evaluate(reward, encoded(reward, prefers_red(10)).elements, reward_params())
     assert found == pytest.approx({"loss": math.log(2), "accuracy": 0.5})
 
 
 def test_loss_and_accuracy_are_over_examples_not_over_batches(reward):
     """Seven examples in batches of three: a mean over batches would weigh the last one threefold."""
     data = prefers_red(7, seed=3)
-    elements = reward_training.encode(reward, data).elements
+    elements = encoded(reward, data).elements
     found = reward_training.evaluate(reward, elements, reward_params(micro_batch_size=3))
     margins = [(1 if c.label == "A" else -1) * (a - b) for c, (a, b) in
                ((c, reward.score([(c.prompt, c.responses[0]), (c.prompt, c.responses[1])])) for c in data)]
