@@ -25,6 +25,7 @@ from plumbline.project.dvc_yaml import StageSpec, read_stages, stage_params
 from plumbline.project.home import Home, enter, find_home
 from plumbline.project.processes import end_group_with
 from plumbline.project.run_record import DVC_REPRO
+from plumbline.runs.curves import CurvePoint, Curves
 from plumbline.tracking.store import broken_store
 
 if TYPE_CHECKING:
@@ -69,10 +70,8 @@ class StageRun:
         self._measurements = measurements
         self._progress = Progress(stage.name)
         curves = stage.file("curves.jsonl")
-        self._curves = root / curves if curves else None
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self._curves:
-            self._curves.write_text("", encoding="utf-8")
+        self._curves = Curves(root / curves) if curves else None
 
     def report(self, step: int, total: int, metrics: Mapping[str, float] | None = None,
                what: str = "") -> None:
@@ -80,15 +79,16 @@ class StageRun:
         self._progress(step, total, metrics, what)
         if not metrics:
             return
-        if self._curves:
-            # JSON knows no NaN: a curve that diverged has a gap.
-            values = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
-            with self._curves.open("a", encoding="utf-8") as out:
-                out.write(json.dumps({"what": what, "step": step, **values}) + "\n")
-        if self._measurements:
-            for name, value in metrics.items():
-                if math.isfinite(value):
-                    self._measurements.point(f"{what}/{name}" if what else name, float(value), step)
+        values = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
+        point = CurvePoint(what, step, values)
+        for added in self._curves.add(point) if self._curves else [point]:
+            self._record(added)
+
+    def _record(self, point: CurvePoint) -> None:
+        for name, value in point.values.items():
+            if self._measurements and value is not None:
+                named = f"{point.what}/{name}" if point.what else name
+                self._measurements.point(named, value, point.step)
 
     def finish(self, metrics: Mapping[str, Measured]) -> None:
         """Write metrics.json and log the metrics; those that are None were not measured and are left out.
@@ -115,10 +115,12 @@ class StageRun:
 
     def scratch(self) -> Path:
         """Make and return the folder for resume checkpoints, the same one for equal inputs, parameters and
-        code.
+        code. Call it before the first report: what a killed process reported is there, too.
         """
         folder = self._scratch()
         folder.mkdir(parents=True, exist_ok=True)
+        if self._curves:
+            self._curves.keep_beside(folder)
         return folder
 
     def clear_scratch(self) -> None:

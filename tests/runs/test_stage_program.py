@@ -129,6 +129,57 @@ def test_scratch_is_found_again_after_a_crash_and_deleted_on_success(project: Ho
     assert list(project.scratch.iterdir()) == []
 
 
+def going_on(first: int, last: int, updates_from: int = 1) -> Callable[[StageRun], None]:
+    """A training of five steps after a warm-up of two, from its step `first`; killed in step `last`."""
+
+    def program(run: StageRun) -> None:
+        run.scratch()
+        for step in range(updates_from, 3):
+            run.report(step, 2, {"loss": step / 10}, "warm-up")
+        for step in range(first, last + 1):
+            run.report(step, 5, {"loss": float(step)})
+        if last < 5:
+            raise RuntimeError("killed")
+        (run.folder / "model").mkdir()
+        run.finish({"loss": 5.0})
+
+    return program
+
+
+@pytest.mark.parametrize("parts", [
+    [(1, 5, 1)],
+    [(1, 4, 1), (3, 5, 3)],  # steps since the checkpoint are done again
+    [(1, 3, 1), (4, 5, 3)],  # none was done since
+    [(1, 2, 1), (1, 5, 1)],  # no checkpoint yet: all is done again
+    [(1, 0, 1), (1, 4, 3), (2, 3, 3), (4, 5, 3)]])
+def test_a_training_that_was_killed_and_goes_on_has_whole_curves(project: Home, parts) -> None:
+    for first, last, warm_up in parts:
+        shutil.rmtree(project.root / "models/base", ignore_errors=True)  # as DVC does before a stage
+        if last < 5:
+            with pytest.raises(RuntimeError, match="killed"):
+                run_stage(project.root, "base", going_on(first, last, warm_up))
+        else:
+            run_stage(project.root, "base", going_on(first, last, warm_up))
+    lines = (project.root / "models/base/curves.jsonl").read_text().splitlines()
+    points = [(one["what"], one["step"], one["loss"]) for one in map(json.loads, lines)]
+    steps = [("", step, float(step)) for step in range(1, 6)]
+    assert points == [("warm-up", 1, 0.1), ("warm-up", 2, 0.2), *steps]
+    history = connect(project).get_metric_history(str(receipt_of(project, "base")["mlflow_run"]), "loss")
+    assert [(point.step, point.value) for point in history if point.step] == [(n, value) for _, n, value in steps]
+    assert list(project.scratch.iterdir()) == []
+
+
+def test_a_point_that_a_kill_cut_off_is_made_again(project: Home) -> None:
+    with pytest.raises(RuntimeError):
+        run_stage(project.root, "base", going_on(1, 3))
+    [kept] = project.scratch.glob("*/curves.jsonl")
+    kept.write_text(kept.read_text()[:-5])
+    shutil.rmtree(project.root / "models/base")
+    run_stage(project.root, "base", going_on(3, 5, 3))
+    lines = (project.root / "models/base/curves.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 1, 2, 3, 4, 5]
+
+
 def fails_with(error: Exception) -> Callable[[StageRun], None]:
     def program(run: StageRun) -> None:
         raise error
