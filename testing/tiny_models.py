@@ -14,9 +14,10 @@ from transformers import (
 )
 
 from plumbline.config import PpoParams, RewardModelParams, SftParams
+from plumbline.config.methods import DpoParams, IpoParams, KtoParams, OrpoParams, SimpoParams
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.pretrain import train_tokenizer
-from plumbline.preferences.types import Demonstration, Message, Origin
+from plumbline.preferences.types import Comparison, Demonstration, Message, Origin
 
 torch.set_num_threads(1)  # a second thread only costs on models of this size, a lot of it where the cores are busy
 WORDS = ("red", "green", "blue", "black")
@@ -65,6 +66,18 @@ def demonstrations(count=64, seed=1):
             for _ in range(count)]
 
 
+def prefers_red(count=160, seed=0, label=None):
+    """Two colors each; the one with red in it wins, which a scalar can tell apart."""
+    rng = random.Random(seed)
+    found = []
+    while len(found) < count:
+        with_red = " ".join(rng.sample(["red", rng.choice(["green", "blue"])], 2))
+        without = " ".join(rng.choices(["green", "blue", "black"], k=2))
+        comparison = Comparison(rng.choice(PROMPTS), (with_red, without), label or "A", Origin("test"))
+        found.append(comparison if rng.random() < 0.5 else comparison.swap())
+    return found
+
+
 def sft_params(**changed):
     return SftParams(**{"version": "1", "epochs": 3, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 1e-2,
                         "warmup": 0.1, "max_length": 64, "precision": "fp32"} | changed)
@@ -85,6 +98,22 @@ def ppo_params(**changed):
         "max_prompt": 64, "max_response": 8, "missing_stop_deviations": 0.5, "kl_limit": None, "evaluate_every": 1,
         "validation_prompts": 5, "max_grad_norm": 1e9,
         "precision": "fp32", "checkpoint_every": 100} | changed)
+
+
+DIRECT = {
+    "dpo": (DpoParams, {"beta": 0.1, "label_smoothing": 0.0}),
+    "ipo": (IpoParams, {"beta": 0.3}),
+    "kto": (KtoParams, {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0}),
+    "simpo": (SimpoParams, {"beta": 2.0, "target_margin": 0.5}),
+    "orpo": (OrpoParams, {"odds_ratio_weight": 1.0})}
+"""The methods that learn from pairs, with values of their own."""
+
+
+def direct_params(method, **changed):
+    cls, own = DIRECT[method]
+    return cls(**{
+        "version": "1", "epochs": 2, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 3e-3, "warmup": 0.1,
+        "max_length": 64, "max_grad_norm": 1e9, "precision": "fp32", "checkpoint_every": 100} | own | changed)
 
 
 def silent(step, total, metrics=None, what=""):

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -50,6 +51,9 @@ class TokenizedPreference:
     def rows(self) -> list[list[int]]:
         """Return the K conversations."""
         return [self.prompt + response for response in self.responses]
+
+
+Element = TypeVar("Element", bound=TokenizedPreference)
 
 
 @dataclass(frozen=True)
@@ -151,11 +155,9 @@ def shuffled_batches(
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def micro_batches(
-    elements: Sequence[TokenizedPreference], comparisons: int
-) -> Iterator[list[TokenizedPreference]]:
+def micro_batches(elements: Sequence[Element], comparisons: int) -> Iterator[list[Element]]:
     """Yield parts with at most as many responses as so many comparisons have, but no ranking is split."""
-    part: list[TokenizedPreference] = []
+    part: list[Element] = []
     rows = 0
     for element in elements:
         if part and rows + len(element.responses) > 2 * comparisons:

@@ -3,7 +3,6 @@ learns."""
 
 import itertools
 import math
-import random
 from copy import deepcopy
 
 import pytest
@@ -16,24 +15,12 @@ from plumbline.alignment.reward import RewardModel
 from plumbline.errors import UserError
 from plumbline.lm.chat import decode_response, stop_token
 from plumbline.preferences.types import Comparison, Origin, Ranking
-from testing.tiny_models import PROMPTS, Steps, reward_params, silent
+from testing.tiny_models import PROMPTS, Steps, prefers_red, reward_params, silent
 
 
 @pytest.fixture
 def reward(taught_folder):
     return RewardModel.from_policy(taught_folder, max_length=64, seed=0)
-
-
-def prefers_red(count=160, seed=0, label=None):
-    """Two colors each; the one with red in it wins, which a scalar can tell apart."""
-    rng = random.Random(seed)
-    found = []
-    while len(found) < count:
-        with_red = " ".join(rng.sample(["red", rng.choice(["green", "blue"])], 2))
-        without = " ".join(rng.choices(["green", "blue", "black"], k=2))
-        comparison = Comparison(rng.choice(PROMPTS), (with_red, without), label or "A", Origin("test"))
-        found.append(comparison if rng.random() < 0.5 else comparison.swap())
-    return found
 
 
 def train(reward, comparisons, held=(), **params):

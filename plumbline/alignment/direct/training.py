@@ -1,0 +1,146 @@
+"""Direct methods: a policy learns from people's preferences themselves, with no reward model and no sampling.
+
+    method                       what it learns from                       where
+    dpo, ipo, kto, simpo, orpo   pairs of answers, by one of the losses    pairwise.py, losses.py
+    ilql                         each token's value, from the same pairs   ilql.py
+
+One loop serves all: batches of elements of similar length, the gradient of their mean loss however a batch is
+divided, clipped, and a step of AdamW. The reference is looked at before the first step only, so it may be the
+policy itself, which then is the only model in memory:
+
+    train_direct(lm, lm.model, train, validation, "dpo", params, seed, report, folder)
+
+SimPO, ORPO and ILQL learn without a reference; it is asked about the validation pairs alone, to measure how
+far the policy goes.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from transformers import PreTrainedModel
+
+from plumbline.alignment.checkpoint import Checkpoint
+from plumbline.alignment.direct.decided import DecidedPreference, decided
+from plumbline.alignment.direct.pairwise import Pairwise
+from plumbline.alignment.tokenized import TokenizedPreferences, encode, shuffled_batches
+from plumbline.config import DirectParams
+from plumbline.config.methods import DpoParams, IpoParams, KtoParams
+from plumbline.errors import UserError
+from plumbline.lm.base import LanguageModel
+from plumbline.lm.optim import ReportStep, adamw, linear_schedule, require_finite
+from plumbline.lm.template import rearranged
+from plumbline.preferences.types import Preference
+
+WITH_REFERENCE = (DpoParams, IpoParams, KtoParams)
+"""Methods whose loss compares the policy with the reference."""
+
+
+class Objective(Protocol):
+    """What a method learns, and by which loss."""
+
+    module: torch.nn.Module
+    """All weights, of which those that require a gradient learn."""
+
+    def accumulate(self, batch: Sequence[DecidedPreference]) -> dict[str, float]:
+        """Add the gradient of the batch's mean loss. Return the batch's figures."""
+
+    def evaluate(self, elements: Sequence[DecidedPreference]) -> dict[str, float]:
+        """Return the figures of these elements, without learning from them."""
+
+    def stepped(self) -> None:
+        """Update what follows the weights that learn, after an optimizer step."""
+
+    def finish(self) -> None:
+        """Make the policy what was learnt."""
+
+
+def train_direct(
+    lm: LanguageModel, reference: PreTrainedModel, train: Sequence[Preference],
+    validation: Sequence[Preference], method: str, params: DirectParams, seed: int, report: ReportStep,
+    checkpoint_folder: Path,
+) -> dict[str, float]:
+    """Train `lm` in place; resume from a checkpoint in `checkpoint_folder` if there is one.
+
+    `params` are those of the method, and `lm` is the SFT policy in either case. Returns the figures of the
+    validation pairs, before and after (see the objective's `evaluate`), the steps, and the pairs used and
+    left out. Raises UserError if no pair is left to learn from, and if the training diverges.
+    """
+    torch.manual_seed(seed)
+    taught, held = (encode(lm.tokenizer, rows, params.max_length) for rows in (train, validation))
+    generator = torch.Generator().manual_seed(seed)
+    learnt_from = reference if isinstance(params, WITH_REFERENCE) else None
+    examples = decided(taught.elements, learnt_from, params, generator)
+    measured_on = decided(held.elements, reference, params, generator)
+    metrics = _counts(taught, examples)
+    if not examples:
+        raise UserError(f"None of the pairs in {len(train)} comparisons and rankings can be learnt from: of "
+                        f"{taught.too_long} a side is longer than direct.max_length = {params.max_length} "
+                        f"tokens, {taught.identical} have two equal sides, and {metrics['dropped_ties']:g} "
+                        "are ties. Raise direct.max_length, or add judgements that prefer a response.")
+    if moved := rearranged(lm.tokenizer, [row.prompt for row in train]):
+        metrics["system_before_user"] = moved
+
+    objective: Objective = Pairwise(lm.model, params)
+    if measured_on:
+        metrics |= {f"validation_{name}_before": value
+                    for name, value in objective.evaluate(measured_on).items()}
+    checkpoint = Checkpoint(checkpoint_folder, _made_with(method, params, seed, examples))
+    steps = _learn(objective, examples, params, generator, report, checkpoint)
+    if measured_on:
+        metrics |= {f"validation_{name}": value for name, value in objective.evaluate(measured_on).items()}
+    objective.finish()
+    require_finite(metrics, "direct", "the end")
+    return metrics | {"steps": steps}
+
+
+def _learn(
+    objective: Objective, examples: Sequence[DecidedPreference], params: DirectParams,
+    generator: torch.Generator, report: ReportStep, checkpoint: Checkpoint,
+) -> int:
+    """Make all optimizer steps that are left. Returns how many there are in all."""
+    weights = [weight for weight in objective.module.parameters() if weight.requires_grad]
+    optimizer = adamw(weights, params.learning_rate)
+    steps = max(1, round(params.epochs * -(-len(examples) // params.batch_size)))
+    step, batches = 0, list[list[int]]()
+    if state := checkpoint.load():
+        objective.module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["generator"])
+        step, batches = state["step"], state["batches"]
+    while step < steps:
+        # A new epoch: shuffle again.
+        batches = batches or shuffled_batches(examples, params.batch_size, generator)
+        batch = [examples[i] for i in batches.pop()]
+        optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
+        measured = objective.accumulate(batch)
+        measured["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm))
+        require_finite(measured, "direct", f"step {step + 1} of {steps}")
+        optimizer.step()
+        optimizer.zero_grad()
+        objective.stepped()
+        step += 1
+        report(step, steps, measured)
+        if step % params.checkpoint_every == 0 and step < steps:
+            checkpoint.save(step, {"module": objective.module.state_dict(), "step": step, "batches": batches,
+                                   "optimizer": optimizer.state_dict(), "generator": generator.get_state()})
+    return steps
+
+
+def _counts(taught: TokenizedPreferences, examples: Sequence[DecidedPreference]) -> dict[str, float]:
+    pairs = sum(len(one.pairs) for one in examples)
+    return {"pairs": pairs, "dropped_too_long": taught.too_long, "dropped_identical": taught.identical,
+            "dropped_ties": taught.pairs - pairs}
+
+
+def _made_with(
+    method: str, params: DirectParams, seed: int, examples: Sequence[DecidedPreference]
+) -> dict[str, Any]:
+    """Return what a checkpoint must have been made with to go on from it."""
+    named = {f"{method}.{name}": value for name, value in params.model_dump().items()}
+    rows = [(one.rows, one.places()) for one in examples]
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+    return {"seed": seed, "method": method, **named, "digest of the pairs": digest}
