@@ -61,7 +61,7 @@ def program(run: StageRun) -> None:
     folder = run.folder / "model"
     folder.mkdir(parents=True, exist_ok=True)
     if any(run.scratch().glob("*.pt")):
-        from plumbline.alignment.checkpoint import Checkpoint
+        from plumbline.lm.checkpoint import Checkpoint
 
         Checkpoint(run.scratch(), {}).load()  # damaged, it is refused before anything is put into a learner
     for step in range(1, 21):

@@ -19,7 +19,7 @@ def program(run: StageRun) -> None:
     params, seed = run.params.base, run.params.seed
     notes: list[str] = []
     if params.source == "pretrain":
-        lm, metrics = pretrain(params, seed, documents(seed), run.report)
+        lm, metrics = pretrain(params, seed, documents(seed), run.report, run.scratch())
     else:
         # Pre-flight has examined the model too, but `dvc repro` has no pre-flight, and a hub model may have
         # changed.

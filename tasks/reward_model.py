@@ -25,7 +25,7 @@ def train_on(run: StageRun, split: "Split", seed: int) -> None:
     sft_folder = run.root / "models/sft/model"
     reward = RewardModel.from_policy(sft_folder, params.max_length, seed)
     metrics = train_reward_model(reward, preferences(data, split), preferences(data, "validation"), params,
-                                 seed, run.report)
+                                 seed, run.report, run.scratch())
     metrics |= centre(reward, LanguageModel.load(sft_folder), prompts(data, "train"), run.params.ppo,
                       params.centering_samples, seed)
     reward.save(run.folder / "model")

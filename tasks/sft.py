@@ -17,7 +17,7 @@ def program(run: StageRun) -> None:
     data = run.root / "data/prepared"
     lm = LanguageModel.load(run.root / "models/base/model")
     metrics = train_sft(lm, demonstrations(data, "train"), demonstrations(data, "validation"), params,
-                        run.params.seed, run.report)
+                        run.params.seed, run.report, run.scratch())
     lm.save(run.folder / "model")
     shown = prompts(data, "validation")[:SAMPLES]
     answers = respond(lm, shown, max_response=params.max_length // 2, temperature=1.0, seed=run.params.seed)

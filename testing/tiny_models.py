@@ -2,6 +2,7 @@
 
 import random
 from copy import deepcopy
+from pathlib import Path
 
 import torch
 from transformers import (
@@ -80,14 +81,14 @@ def prefers_red(count=160, seed=0, label=None):
 
 def sft_params(**changed):
     return SftParams(**{"version": "1", "epochs": 3, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 1e-2,
-                        "warmup": 0.1, "max_length": 64, "precision": "fp32"} | changed)
+                        "warmup": 0.1, "max_length": 64, "precision": "fp32", "checkpoint_every": 1000} | changed)
 
 
 def reward_params(**changed):
     return RewardModelParams(**{
         "version": "1", "epochs": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 3e-3, "warmup": 0.1,
         "max_length": 64, "ranking_loss": "pairs", "margin_scale": 0.0, "label_smoothing": 0.0, "precision": "fp32",
-        "centering_samples": 64} | changed)
+        "centering_samples": 64, "checkpoint_every": 1000} | changed)
 
 
 def ppo_params(**changed):
@@ -118,6 +119,10 @@ def direct_params(method, **changed):
 
 def silent(step, total, metrics=None, what=""):
     """A report that nobody reads."""
+
+
+NOWHERE = Path("/dev/null/checkpoints")
+"""For a training that is too short for a checkpoint."""
 
 
 class Steps:

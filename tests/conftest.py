@@ -78,10 +78,10 @@ def random_lm(tokenizer) -> "LanguageModel":
 def taught_lm(random_lm):
     """Fine-tuned to answer anything with one to three colors; do not change its weights."""
     from plumbline.alignment.sft import train_sft
-    from testing.tiny_models import copy_of, demonstrations, sft_params, silent
+    from testing.tiny_models import NOWHERE, copy_of, demonstrations, sft_params, silent
 
     lm = copy_of(random_lm)
-    train_sft(lm, demonstrations(), [], sft_params(epochs=8), seed=0, report=silent)
+    train_sft(lm, demonstrations(), [], sft_params(epochs=8), seed=0, report=silent, checkpoint_folder=NOWHERE)
     return lm
 
 

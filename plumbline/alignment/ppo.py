@@ -48,7 +48,6 @@ import torch
 from transformers import PreTrainedModel
 
 from plumbline.alignment import ppo_math
-from plumbline.alignment.checkpoint import Checkpoint
 from plumbline.alignment.reward import RewardModel
 from plumbline.alignment.rollout import Rollout, Sampler, response_values, roll_out
 from plumbline.alignment.sequences import response_log_probs
@@ -57,6 +56,7 @@ from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, stop_tokens
+from plumbline.lm.checkpoint import Checkpoint
 from plumbline.lm.optim import ReportStep, adamw, require_finite
 from plumbline.lm.sampling import sample
 from plumbline.lm.template import rearranged

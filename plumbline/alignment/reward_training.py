@@ -10,16 +10,19 @@ softplus so that it stays finite. A tie counts as half a win for each side.
 """
 
 from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
 
 import torch
 from torch.nn.functional import softplus
 
 from plumbline.alignment.reward import RewardModel, last_scores
-from plumbline.alignment.tokenized import TokenizedPreference, encode, micro_batches, shuffled_batches
+from plumbline.alignment.tokenized import TokenizedPreference, encode, endless_batches, micro_batches
 from plumbline.config import PpoParams, RewardModelParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, stop_tokens
+from plumbline.lm.checkpoint import Checkpoint, Resumable, made_with
 from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
 from plumbline.lm.sampling import sample_all
 from plumbline.lm.template import rearranged
@@ -33,9 +36,9 @@ SUMS = ("loss", "right", "decided")
 
 def train_reward_model(
     reward: RewardModel, train: Sequence[Preference], validation: Sequence[Preference],
-    params: RewardModelParams, seed: int, report: ReportStep,
+    params: RewardModelParams, seed: int, report: ReportStep, checkpoint_folder: Path,
 ) -> dict[str, float]:
-    """Train `reward` in place.
+    """Train `reward` in place; resume from a checkpoint in `checkpoint_folder` if there is one.
 
     Returns validation loss (nats a comparison, without margin and smoothing) and accuracy, the steps, and the
     pairs used and dropped; the accuracy is left out if every validation pair is a tie. Raises UserError if no
@@ -55,14 +58,11 @@ def train_reward_model(
 
     model = reward.model.eval()  # no dropout: a reward model compares, and noise on either side only blurs it
     optimizer = adamw(model.parameters(), params.learning_rate)
-    batches_an_epoch = -(-len(taught.elements) // params.batch_size)
-    steps = max(1, round(params.epochs * batches_an_epoch))
-    generator = torch.Generator().manual_seed(seed)
-    batches: list[list[int]] = []
-    for step in range(steps):
-        # A new epoch: shuffle again.
-        batches = batches or shuffled_batches(taught.elements, params.batch_size, generator)
-        batch = [taught.elements[i] for i in batches.pop()]
+    steps = max(1, round(params.epochs * -(-len(taught.elements) // params.batch_size)))
+    checkpoint = Checkpoint(checkpoint_folder, made_with("reward_model", params, seed, taught.elements))
+    resumable = Resumable(model, optimizer, checkpoint, params.checkpoint_every)
+    batches = endless_batches(taught.elements, params.batch_size, seed)
+    for step, batch in islice(enumerate(batches), resumable.resume(), steps):
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
         measured = accumulate_gradient(reward, batch, params)
         measured["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
@@ -70,6 +70,7 @@ def train_reward_model(
         optimizer.step()
         optimizer.zero_grad()
         report(step + 1, steps, measured)
+        resumable.keep(step + 1, steps)
 
     if held.elements:
         found = evaluate(reward, held.elements, params)

@@ -7,8 +7,10 @@ mask. Not every architecture does: `lm.examination.packs` finds out, and for the
 a row of its own, with a mask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -17,6 +19,7 @@ from plumbline.config import SftParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response
+from plumbline.lm.checkpoint import Checkpoint, Resumable, made_with
 from plumbline.lm.examination import packs
 from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
 from plumbline.lm.sampling import right_pad
@@ -49,9 +52,11 @@ class PackedRow:
 
 def train_sft(
     lm: LanguageModel, train: Sequence[Demonstration], validation: Sequence[Demonstration], params: SftParams,
-    seed: int, report: ReportStep,
+    seed: int, report: ReportStep, checkpoint_folder: Path,
 ) -> dict[str, float]:
-    """Fine-tune `lm` in place. Returns the validation loss before and after, and counts.
+    """Fine-tune `lm` in place; resume from a checkpoint in `checkpoint_folder` if there is one.
+
+    Returns the validation loss before and after, and counts.
 
     The loss is in nats a response token. Among the counts, `cut` is of demonstrations whose end is beyond
     `max_length`: they teach the beginning of an answer, and nothing about how it ends. Raises UserError if no
@@ -73,17 +78,12 @@ def train_sft(
     if held:
         metrics["validation_loss_before"] = evaluate(model, held, params)
 
-    rows_an_epoch = len(pack(examples, length))
-    steps = _steps(rows_an_epoch, params)
+    steps = _steps(len(pack(examples, length)), params)
     optimizer = adamw(model.parameters(), params.learning_rate)
-    generator = torch.Generator().manual_seed(seed)
-    queue: list[PackedRow] = []
-    for step in range(steps):
-        # A new epoch: shuffle and pack again. Rows left over from the last one come first.
-        if len(queue) < min(params.batch_size, rows_an_epoch):
-            order = torch.randperm(len(examples), generator=generator).tolist()
-            queue += pack([examples[i] for i in order], length)
-        batch, queue = queue[: params.batch_size], queue[params.batch_size :]
+    checkpoint = Checkpoint(checkpoint_folder, made_with("sft", params, seed, examples))
+    resumable = Resumable(model, optimizer, checkpoint, params.checkpoint_every)
+    batches = _batches(examples, length, params.batch_size, seed)
+    for step, batch in islice(enumerate(batches), resumable.resume(), steps):
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
         loss = _accumulate_gradient(model, batch, params)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -92,6 +92,7 @@ def train_sft(
         optimizer.step()
         optimizer.zero_grad()
         report(step + 1, steps, measured)
+        resumable.keep(step + 1, steps)
 
     if held:
         metrics["validation_loss"] = evaluate(model, held, params)
@@ -107,6 +108,22 @@ def _steps(rows_an_epoch: int, params: SftParams) -> int:
                         f"sft.batch_size = {params.batch_size} is no step at all. Raise sft.epochs or lower "
                         "sft.batch_size; sft.epochs = 0 keeps the base model as it is.")
     return steps
+
+
+def _batches(
+    examples: Sequence[TokenizedDemonstration], length: int | None, size: int, seed: int
+) -> Iterator[list[PackedRow]]:
+    """Yield batches of at most `size` rows, without end."""
+    generator = torch.Generator().manual_seed(seed)
+    rows_an_epoch = len(pack(examples, length))
+    queue: list[PackedRow] = []
+    while True:
+        # A new epoch: shuffle and pack again. Rows left over from the last one come first.
+        if len(queue) < min(size, rows_an_epoch):
+            order = torch.randperm(len(examples), generator=generator).tolist()
+            queue += pack([examples[i] for i in order], length)
+        yield queue[:size]
+        queue = queue[size:]
 
 
 def encode(

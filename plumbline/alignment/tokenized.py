@@ -136,6 +136,16 @@ def relative_strengths(preferences: Sequence[Preference]) -> list[float]:
     return found
 
 
+def endless_batches(
+    elements: Sequence[TokenizedPreference], size: int, seed: int
+) -> Iterator[list[TokenizedPreference]]:
+    """Yield batches without end; each epoch is shuffled anew."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        for batch in reversed(shuffled_batches(elements, size, generator)):
+            yield [elements[i] for i in batch]
+
+
 def shuffled_batches(
     elements: Sequence[TokenizedPreference], size: int, generator: torch.Generator
 ) -> list[list[int]]:

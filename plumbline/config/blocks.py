@@ -100,6 +100,8 @@ class BaseParams(VersionedBlock):
     """Sequences a step of pretraining."""
     learning_rate: Positive
     """Peak learning rate of pretraining."""
+    checkpoint_every: Count
+    """Steps of pretraining between resume checkpoints."""
 
 
 class SftParams(VersionedBlock):
@@ -119,6 +121,8 @@ class SftParams(VersionedBlock):
     """Longest sequence in tokens; longer demonstrations are cut at the end, and counted."""
     precision: Precision
     """Arithmetic of the forward pass; weights and optimizer stay fp32."""
+    checkpoint_every: Count
+    """Steps between resume checkpoints."""
 
 
 class RewardModelParams(VersionedBlock):
@@ -148,6 +152,8 @@ class RewardModelParams(VersionedBlock):
     """Arithmetic of the forward pass."""
     centering_samples: Count
     """Random prompts to whose answers by the SFT policy the mean reward is 0, its deviation the unit."""
+    checkpoint_every: Count
+    """Steps between resume checkpoints."""
 
 
 class RewardEvalParams(VersionedBlock):

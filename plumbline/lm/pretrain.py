@@ -7,6 +7,7 @@ GPT-2 (Radford et al. 2019).
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -14,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from plumbline.config import BaseParams
 from plumbline.lm.base import LanguageModel
+from plumbline.lm.checkpoint import Checkpoint, Resumable, made_with
 from plumbline.lm.optim import ReportStep, adamw, device, linear_schedule, require_finite
 
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
@@ -27,22 +29,27 @@ TOKENIZER_DOCUMENTS = 5000
 
 
 def pretrain(
-    params: BaseParams, seed: int, documents: Iterator[str], report: ReportStep
+    params: BaseParams, seed: int, documents: Iterator[str], report: ReportStep, checkpoint_folder: Path
 ) -> tuple[LanguageModel, dict[str, float]]:
     """Train tokenizer and model on `documents`, an endless stream of texts. Returns model and metrics.
 
+    If there is a checkpoint in `checkpoint_folder`, the training goes on from it, in the same documents.
     Raises UserError if the training diverges.
     """
     torch.manual_seed(seed)
-    tokenizer = train_tokenizer(list(islice(documents, TOKENIZER_DOCUMENTS)), params.vocabulary)
+    first = list(islice(documents, TOKENIZER_DOCUMENTS))
+    tokenizer = train_tokenizer(first, params.vocabulary)
     model = _new_model(params, tokenizer).to(device()).eval()
-    rows = _packed(documents, tokenizer, params.context)
     steps = max(1, params.tokens // (params.context * params.batch_size))
     optimizer = adamw(model.parameters(), params.learning_rate, weight_decay=0.1)
+    checkpoint = Checkpoint(checkpoint_folder, made_with("base", params, seed, first))
+    resumable = Resumable(model, optimizer, checkpoint, params.checkpoint_every)
     loss_value = float("nan")
-    for step in range(steps):
+    rows = _packed(documents, tokenizer, params.context)
+    batches = iter(lambda: list(islice(rows, params.batch_size)), [])
+    for step, batch in islice(enumerate(batches), resumable.resume(), steps):
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, warmup=0.05)
-        ids_BT = torch.tensor(list(islice(rows, params.batch_size)), device=device())
+        ids_BT = torch.tensor(batch, device=device())
         loss = model(input_ids=ids_BT, labels=ids_BT, use_cache=False).loss
         optimizer.zero_grad()
         loss.backward()
@@ -51,6 +58,7 @@ def pretrain(
         require_finite({"loss": loss_value, "grad_norm": float(norm)}, "base", f"step {step + 1} of {steps}")
         optimizer.step()
         report(step + 1, steps, {"loss": loss_value})
+        resumable.keep(step + 1, steps)
     parameters = sum(p.numel() for p in model.parameters())
     return LanguageModel(model, tokenizer), {"loss": loss_value, "parameters": parameters,
                                              "tokens": steps * params.context * params.batch_size}

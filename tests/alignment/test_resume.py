@@ -6,11 +6,11 @@ from copy import deepcopy
 import pytest
 import torch
 
-from plumbline.alignment.checkpoint import Checkpoint
 from plumbline.alignment.ppo import train_ppo
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.alignment.validation import Validation
 from plumbline.errors import UserError
+from plumbline.lm.checkpoint import Checkpoint
 from testing.tiny_models import PROMPTS, copy_of, ppo_params
 
 PARAMS = ppo_params(updates=6, value_warmup=2, checkpoint_every=1, epochs=2, minibatches=2, kl_target=0.1,

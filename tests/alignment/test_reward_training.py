@@ -15,7 +15,7 @@ from plumbline.alignment.reward import RewardModel
 from plumbline.errors import UserError
 from plumbline.lm.chat import decode_response, stop_token
 from plumbline.preferences.types import Comparison, Origin, Ranking
-from testing.tiny_models import PROMPTS, Steps, prefers_red, reward_params, silent
+from testing.tiny_models import NOWHERE, PROMPTS, Steps, prefers_red, reward_params, silent
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def reward(taught_folder):
 
 
 def train(reward, comparisons, held=(), **params):
-    return reward_training.train_reward_model(reward, comparisons, held, reward_params(**params), 0, silent)
+    return reward_training.train_reward_model(reward, comparisons, held, reward_params(**params), 0, silent, NOWHERE)
 
 
 def encoded(reward, rows):
@@ -81,7 +81,8 @@ def test_the_split_into_micro_batches_changes_neither_gradient_nor_metrics(taugh
         reward, reports = RewardModel.from_policy(taught_folder, 64, 0), []
         with Steps() as steps:
             reward_training.train_reward_model(reward, data, data, reward_params(micro_batch_size=size), 0,
-                                               lambda step, total, metrics, what="", to=reports: to.append(metrics))
+                                               lambda step, total, metrics, what="", to=reports: to.append(metrics),
+                                               NOWHERE)
         found.append((steps.gradients[0], reports[0]))
     (whole, metrics), (split, split_metrics) = found
     assert whole.norm() > 0.01 and torch.allclose(whole, split, atol=1e-5)
@@ -92,7 +93,7 @@ def test_the_gradient_is_that_of_the_mean_over_comparisons(taught_folder):
     data, reports, reward = prefers_red(6), [], RewardModel.from_policy(taught_folder, 64, 0)
     model = deepcopy(reward.model).double()
     reward_training.train_reward_model(reward, data, [], reward_params(micro_batch_size=2), 0,
-                                       lambda step, total, metrics, what="": reports.append(metrics))
+                                       lambda step, total, metrics, what="": reports.append(metrics), NOWHERE)
 
     def score(prompt, response):
         hidden = model.base_model(torch.tensor([reward.encode(prompt, response)])).last_hidden_state[0, -1]
@@ -185,7 +186,7 @@ def step_on(reward, rows, **params):
     """What the first step of training reports."""
     reports = []
     reward_training.train_reward_model(reward, rows, [], reward_params(**params), 0,
-                                       lambda step, total, metrics, what="": reports.append(metrics))
+                                       lambda step, total, metrics, what="": reports.append(metrics), NOWHERE)
     return reports[0]
 
 
@@ -295,14 +296,14 @@ def test_every_pair_is_used_once_before_any_is_used_again(reward, monkeypatch):
 
 def test_a_validation_split_of_ties_has_no_accuracy_and_ends_no_training(reward):
     metrics = reward_training.train_reward_model(reward, prefers_red(16), prefers_red(4, label="tie"), reward_params(),
-                                                 0, silent)
+                                                 0, silent, NOWHERE)
     assert "validation_accuracy" not in metrics and metrics["validation_loss"] > 0
 
 
 def test_a_batch_of_ties_reports_no_accuracy(reward):
     reports = []
     reward_training.train_reward_model(reward, prefers_red(8, label="tie"), [], reward_params(), 0,
-                                       lambda step, total, metrics: reports.append(metrics))
+                                       lambda step, total, metrics: reports.append(metrics), NOWHERE)
     assert reports and all(set(metrics) == {"loss", "grad_norm"} for metrics in reports)
 
 

@@ -12,7 +12,18 @@ from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, encode_prompt, encode_response, stop_token
 from plumbline.lm.sampling import sample
 from plumbline.preferences.types import Demonstration, Message, Origin
-from testing.tiny_models import PROMPTS, WORDS, Steps, copy_of, demonstrations, prompt, sft_params, silent, small_causal
+from testing.tiny_models import (
+    NOWHERE,
+    PROMPTS,
+    WORDS,
+    Steps,
+    copy_of,
+    demonstrations,
+    prompt,
+    sft_params,
+    silent,
+    small_causal,
+)
 
 
 def mean_loss_one_by_one(lm, shown):
@@ -30,7 +41,7 @@ def mean_loss_one_by_one(lm, shown):
 
 def first_gradient(lm, shown, **params):
     with Steps() as steps:
-        sft.train_sft(copy_of(lm), shown, [], sft_params(epochs=1, warmup=0.0, **params), 0, silent)
+        sft.train_sft(copy_of(lm), shown, [], sft_params(epochs=1, warmup=0.0, **params), 0, silent, NOWHERE)
     return steps.gradients[0]
 
 
@@ -49,7 +60,7 @@ def test_packed_rows_give_the_logits_of_separate_ones(random_lm):
 
 def test_the_validation_loss_is_that_of_each_response_alone(random_lm):
     shown = demonstrations(12)
-    metrics = sft.train_sft(copy_of(random_lm), [], shown, sft_params(micro_batch_size=2), 0, silent)
+    metrics = sft.train_sft(copy_of(random_lm), [], shown, sft_params(micro_batch_size=2), 0, silent, NOWHERE)
     expected = mean_loss_one_by_one(random_lm, shown)
     assert metrics["validation_loss_before"] == pytest.approx(expected, rel=1e-5)
     assert metrics["validation_loss"] == metrics["validation_loss_before"], "nothing to train on"
@@ -87,7 +98,7 @@ def test_the_split_into_micro_batches_does_not_change_the_gradient(random_lm, mi
 def test_the_gradient_is_that_of_the_mean_over_response_tokens(random_lm):
     shown, reports = demonstrations(6), []
     sft.train_sft(copy_of(random_lm), shown, [], sft_params(epochs=1, batch_size=8, micro_batch_size=2), 0,
-                  lambda step, total, metrics, what="": reports.append(metrics))
+                  lambda step, total, metrics, what="": reports.append(metrics), NOWHERE)
     model, losses = copy_of(random_lm).model.double(), []
     for row in shown:
         response = encode_response(random_lm.tokenizer, row.response)
@@ -101,17 +112,19 @@ def test_the_gradient_is_that_of_the_mean_over_response_tokens(random_lm):
 
 def test_demonstrations_without_room_for_a_response_are_dropped_and_counted(random_lm):
     long = Demonstration(prompt("colors " * 80), "red", Origin("test"))
-    metrics = sft.train_sft(copy_of(random_lm), [*demonstrations(4), long], [], sft_params(epochs=0), 0, silent)
+    metrics = sft.train_sft(copy_of(random_lm), [*demonstrations(4), long], [], sft_params(epochs=0), 0, silent,
+                            NOWHERE)
     assert (metrics["examples"], metrics["dropped_too_long"], metrics["steps"]) == (4, 1, 0)
     with pytest.raises(UserError, match=r"sft\.max_length = 64"):
-        sft.train_sft(copy_of(random_lm), [long], [], sft_params(), 0, silent)
+        sft.train_sft(copy_of(random_lm), [long], [], sft_params(), 0, silent, NOWHERE)
 
 
 def test_a_demonstration_that_is_cut_does_not_learn_to_stop_there(random_lm):
     long = Demonstration(PROMPTS[0], "red green " * 30, Origin("test"))
     cut, = sft.encode(random_lm, [long], 40)
     assert len(cut.ids) == 40 and stop_token(random_lm.tokenizer) not in cut.ids[cut.start:]
-    metrics = sft.train_sft(copy_of(random_lm), [*demonstrations(4), long, long], [], sft_params(epochs=0), 0, silent)
+    metrics = sft.train_sft(copy_of(random_lm), [*demonstrations(4), long, long], [], sft_params(epochs=0), 0, silent,
+                            NOWHERE)
     assert (metrics["examples"], metrics["cut"], metrics["dropped_too_long"]) == (6, 2, 0)
 
 
@@ -125,8 +138,9 @@ def test_a_demonstration_that_just_fits_is_whole(random_lm):
 
 def test_less_than_a_step_is_refused_and_none_at_all_is_asked_for_with_zero(random_lm):
     with pytest.raises(UserError, match=r"sft\.epochs = 0\.1 of \d rows .* no step at all"):
-        sft.train_sft(copy_of(random_lm), demonstrations(8), [], sft_params(epochs=0.1), 0, silent)
-    assert sft.train_sft(copy_of(random_lm), demonstrations(8), [], sft_params(epochs=0), 0, silent)["steps"] == 0
+        sft.train_sft(copy_of(random_lm), demonstrations(8), [], sft_params(epochs=0.1), 0, silent, NOWHERE)
+    none = sft.train_sft(copy_of(random_lm), demonstrations(8), [], sft_params(epochs=0), 0, silent, NOWHERE)
+    assert none["steps"] == 0
 
 
 def test_a_taught_model_answers_as_shown_and_stops(taught_lm):
@@ -143,7 +157,7 @@ def test_the_loss_falls_and_the_rate_ends_near_zero(random_lm):
     losses = []
     with Steps() as steps:
         metrics = sft.train_sft(copy_of(random_lm), demonstrations(40), demonstrations(10, seed=2), sft_params(), 0,
-                                lambda step, total, metrics, what="": losses.append(metrics["loss"]))
+                                lambda step, total, metrics, what="": losses.append(metrics["loss"]), NOWHERE)
     assert metrics["validation_loss"] < 0.6 * metrics["validation_loss_before"]
     assert losses[-1] < 0.6 * losses[0]
     assert len(steps.rates) == metrics["steps"] == len(losses)
@@ -153,7 +167,7 @@ def test_the_loss_falls_and_the_rate_ends_near_zero(random_lm):
 def test_the_same_seed_gives_the_same_weights(random_lm):
     one, two, other = (copy_of(random_lm) for _ in range(3))
     for lm, seed in ((one, 0), (two, 0), (other, 1)):
-        sft.train_sft(lm, demonstrations(20), [], sft_params(epochs=1), seed, silent)
+        sft.train_sft(lm, demonstrations(20), [], sft_params(epochs=1), seed, silent, NOWHERE)
     same = [torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True)]
     assert all(same)
     assert not torch.equal(next(one.model.parameters()), next(other.model.parameters()))
@@ -161,7 +175,8 @@ def test_the_same_seed_gives_the_same_weights(random_lm):
 
 def test_bf16_arithmetic_keeps_fp32_weights_and_learns(random_lm):
     lm = copy_of(random_lm)
-    metrics = sft.train_sft(lm, demonstrations(40), demonstrations(10, seed=2), sft_params(precision="bf16"), 0, silent)
+    metrics = sft.train_sft(lm, demonstrations(40), demonstrations(10, seed=2), sft_params(precision="bf16"), 0, silent,
+                            NOWHERE)
     assert all(p.dtype == torch.float32 for p in lm.model.parameters())
     assert metrics["validation_loss"] < 0.6 * metrics["validation_loss_before"]
 
@@ -170,7 +185,7 @@ def test_bf16_arithmetic_keeps_fp32_weights_and_learns(random_lm):
     ("opt", {}), ("bloom", {}), ("qwen3_5_text", {"layer_types": ["linear_attention", "full_attention"]})])
 def test_where_packed_demonstrations_would_see_each_other_each_has_its_own_row(tokenizer, kind, more):
     lm, shown = LanguageModel(small_causal(kind, tokenizer, **more), tokenizer), demonstrations(12)
-    metrics = sft.train_sft(copy_of(lm), shown, shown, sft_params(epochs=1), 0, silent)
+    metrics = sft.train_sft(copy_of(lm), shown, shown, sft_params(epochs=1), 0, silent, NOWHERE)
     assert metrics["packed"] is False and metrics["steps"] == 3, "twelve rows in batches of four"
     assert metrics["validation_loss_before"] == pytest.approx(mean_loss_one_by_one(lm, shown), rel=1e-4)
 
@@ -178,13 +193,13 @@ def test_where_packed_demonstrations_would_see_each_other_each_has_its_own_row(t
 def test_packing_is_said_and_so_is_a_system_message_that_moves(random_lm):
     told = (Message("system", "be brief"), *PROMPTS[0])
     shown = [*demonstrations(3), Demonstration(told, "red", Origin("test"))]
-    metrics = sft.train_sft(copy_of(random_lm), shown, [], sft_params(epochs=0), 0, silent)
+    metrics = sft.train_sft(copy_of(random_lm), shown, [], sft_params(epochs=0), 0, silent, NOWHERE)
     assert metrics["packed"] is True and "system_before_user" not in metrics
     own = copy_of(random_lm)
     own = LanguageModel(own.model, deepcopy(own.tokenizer))
     own.tokenizer.chat_template = own.tokenizer.chat_template.replace(
         "in messages", "in messages if message.role != 'system'")
-    assert sft.train_sft(own, shown, [], sft_params(epochs=0), 0, silent)["system_before_user"] == 1
+    assert sft.train_sft(own, shown, [], sft_params(epochs=0), 0, silent, NOWHERE)["system_before_user"] == 1
 
 
 @pytest.mark.parametrize("damage", [float("nan"), float("inf")])
@@ -194,7 +209,7 @@ def test_a_loss_that_is_no_number_stops_before_anything_is_learnt(random_lm, dam
         lm.model.model.layers[0].mlp.up_proj.weight[0, 0] = damage
     kept = {name: weight.clone() for name, weight in lm.model.state_dict().items()}
     with pytest.raises(UserError, match=r"At step 1 of \d+, the loss is .*sft\.learning_rate") as caught:
-        sft.train_sft(lm, demonstrations(), [], sft_params(), 0, lambda *args, **kwargs: reports.append(args))
+        sft.train_sft(lm, demonstrations(), [], sft_params(), 0, lambda *args, **kwargs: reports.append(args), NOWHERE)
     assert not reports and "\n" not in str(caught.value)
     assert all(torch.equal(weight, kept[name]) or not kept[name].isfinite().all()
                for name, weight in lm.model.state_dict().items())
@@ -202,4 +217,5 @@ def test_a_loss_that_is_no_number_stops_before_anything_is_learnt(random_lm, dam
 
 def test_a_learning_rate_far_too_high_ends_in_a_sentence(random_lm):
     with pytest.raises(UserError, match=r"diverged.*sft\.learning_rate"):
-        sft.train_sft(copy_of(random_lm), demonstrations(), [], sft_params(learning_rate=1e30, epochs=8), 0, silent)
+        sft.train_sft(copy_of(random_lm), demonstrations(), [], sft_params(learning_rate=1e30, epochs=8), 0, silent,
+                      NOWHERE)

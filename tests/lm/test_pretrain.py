@@ -13,10 +13,10 @@ from plumbline.errors import UserError
 from plumbline.lm.optim import linear_schedule
 from plumbline.lm.pretrain import pretrain
 from testing.depth import examples
-from testing.tiny_models import silent
+from testing.tiny_models import NOWHERE, silent
 
 BASE = BaseParams(version="1", source="pretrain", hidden_size=32, layers=2, heads=2, vocabulary=300, context=32,
-                  tokens=6400, batch_size=4, learning_rate=1e-2)
+                  tokens=6400, batch_size=4, learning_rate=1e-2, checkpoint_every=1000)
 
 
 def texts(seed):
@@ -40,7 +40,7 @@ def test_padding_start_and_end_have_tokens_of_their_own(tokenizer):
 @pytest.fixture(scope="module")
 def trained():
     losses = []
-    found = pretrain(BASE, 0, texts(0), lambda step, total, metrics, what="": losses.append(metrics["loss"]))
+    found = pretrain(BASE, 0, texts(0), lambda step, total, metrics, what="": losses.append(metrics["loss"]), NOWHERE)
     return *found, losses
 
 
@@ -53,7 +53,7 @@ def test_the_loss_falls_from_that_of_a_guess(trained):
 
 
 def test_the_same_seed_gives_the_same_model(trained):
-    again, _ = pretrain(BASE, 0, texts(0), silent)
+    again, _ = pretrain(BASE, 0, texts(0), silent, NOWHERE)
     assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), trained[0].model.parameters(), strict=True))
 
 
@@ -79,4 +79,4 @@ def test_the_learning_rate_rises_then_falls_and_never_reaches_zero_or_passes_one
 
 def test_pretraining_that_diverges_ends_in_a_sentence():
     with pytest.raises(UserError, match=r"At step \d+ of 50, the \w+ is nan .*base\.learning_rate"):
-        pretrain(BASE.model_copy(update={"learning_rate": 1e30}), 0, texts(0), silent)
+        pretrain(BASE.model_copy(update={"learning_rate": 1e30}), 0, texts(0), silent, NOWHERE)

@@ -16,7 +16,7 @@ from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
 from plumbline.runs.stage_program import StageRun
 from tasks.reward_eval import program
-from testing.tiny_models import ASKED, copy_of, prompt, reward_params
+from testing.tiny_models import ASKED, NOWHERE, copy_of, prompt, reward_params
 
 ROOT = Path(__file__).resolve().parents[2]
 BEST = {"train": "red", "validation": "blue", "judge": "blue", "heldout": "green"}
@@ -40,7 +40,7 @@ def workspace(taught_lm, tmp_path: Path) -> Path:
     """A reward model that has learnt train: red wins."""
     copy_of(taught_lm).save(tmp_path / "models/sft/model")
     reward = RewardModel.from_policy(tmp_path / "models/sft/model", 64, seed=0)
-    train_reward_model(reward, comparisons("red", 200), [], reward_params(epochs=2), 0, lambda *_: None)
+    train_reward_model(reward, comparisons("red", 200), [], reward_params(epochs=2), 0, lambda *_: None, NOWHERE)
     reward.save(tmp_path / "models/reward/model")
     for split, best in BEST.items():
         write(tmp_path, split, comparisons(best, COUNTS[split]))

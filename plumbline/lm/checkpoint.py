@@ -12,12 +12,14 @@ pages, which the system reads when they are used and may drop again, so its peak
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import torch
 
+from plumbline.config import ParamsBlock
 from plumbline.errors import UserError
 from plumbline.whole_file import DRAFT, to_disk
 
@@ -81,6 +83,52 @@ class Checkpoint:
             raise UserError(f"The resume checkpoint {file} is of another training: {'; '.join(different)}. "
                             "Set back what has changed to go on from it, or delete it to start this stage "
                             "from its beginning.")
+
+
+@dataclass(frozen=True)
+class Resumable:
+    """A model and its optimizer, whose batches follow from data and seed alone: those that were used before
+    a kill are passed over.
+
+        for step, batch in islice(enumerate(batches), resumable.resume(), steps):
+            ...
+            resumable.keep(step + 1, steps)
+    """
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    checkpoint: Checkpoint
+    every: int
+    """Steps between checkpoints."""
+
+    def resume(self) -> int:
+        """Take over the newest checkpoint, if there is one; return the steps that are done."""
+        state = self.checkpoint.load()
+        if state is None:
+            return 0
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["torch"])
+        return int(state["step"])
+
+    def keep(self, step: int, steps: int) -> None:
+        """Save the state after `step`, if it is the turn of it and a step is left."""
+        if step % self.every == 0 and step < steps:
+            self.checkpoint.save(step, {
+                "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step,
+                "torch": torch.get_rng_state()})
+
+
+def made_with(block: str, params: ParamsBlock, seed: int, data: Iterable[object]) -> Made:
+    """Return what a checkpoint must have been made with: a block of parameters, the seed, and encoded data.
+
+    The data are plain values, or dataclasses of them.
+    """
+    sha256 = hashlib.sha256()
+    for row in data:
+        sha256.update(repr(row).encode())
+    named = {f"{block}.{name}": value for name, value in params.model_dump().items()}
+    return {"seed": seed, **named, "digest of the data": _shortened(sha256.hexdigest())}
 
 
 class _Hashed:
