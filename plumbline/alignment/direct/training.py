@@ -23,7 +23,6 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
-from plumbline.alignment.checkpoint import Checkpoint
 from plumbline.alignment.direct.decided import DecidedPreference, decided
 from plumbline.alignment.direct.pairwise import Pairwise
 from plumbline.alignment.tokenized import TokenizedPreferences, encode, shuffled_batches
@@ -31,6 +30,7 @@ from plumbline.config import DirectParams
 from plumbline.config.methods import DpoParams, IpoParams, KtoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
+from plumbline.lm.checkpoint import Checkpoint
 from plumbline.lm.optim import ReportStep, adamw, linear_schedule, require_finite
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Preference
