@@ -15,9 +15,11 @@ from transformers import (
 )
 
 from plumbline.config import PpoParams, RewardModelParams, SftParams
-from plumbline.config.methods import DpoParams, IpoParams, KtoParams, OrpoParams, SimpoParams
+from plumbline.config.methods import DpoParams, IlqlParams, IpoParams, KtoParams, OrpoParams, SimpoParams
 from plumbline.lm.base import LanguageModel
+from plumbline.lm.chat import decode_response, encode_prompt, stop_token
 from plumbline.lm.pretrain import train_tokenizer
+from plumbline.lm.sampling import sample
 from plumbline.preferences.types import Comparison, Demonstration, Message, Origin
 
 torch.set_num_threads(1)  # a second thread only costs on models of this size, a lot of it where the cores are busy
@@ -106,8 +108,10 @@ DIRECT = {
     "ipo": (IpoParams, {"beta": 0.3}),
     "kto": (KtoParams, {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0}),
     "simpo": (SimpoParams, {"beta": 2.0, "target_margin": 0.5}),
-    "orpo": (OrpoParams, {"odds_ratio_weight": 1.0})}
-"""The methods that learn from pairs, with values of their own."""
+    "orpo": (OrpoParams, {"odds_ratio_weight": 1.0}),
+    "ilql": (IlqlParams, {"expectile": 0.7, "gamma": 0.99, "conservatism": 0.1, "likelihood_weight": 1.0,
+                          "target_rate": 0.1, "steering": 4.0})}
+"""The methods that learn from preferences directly, with values of their own."""
 
 
 def direct_params(method, **changed):
@@ -115,6 +119,14 @@ def direct_params(method, **changed):
     return cls(**{
         "version": "1", "epochs": 2, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 3e-3, "warmup": 0.1,
         "max_length": 64, "max_grad_norm": 1e9, "precision": "fp32", "checkpoint_every": 100} | own | changed)
+
+
+def share_saying(word, lm, count=200):
+    """The share of sampled answers with the word in them."""
+    prompts = [encode_prompt(lm.tokenizer, PROMPTS[i % len(PROMPTS)]) for i in range(count)]
+    answers = sample(lm.model, prompts, max_response=8, stop=stop_token(lm.tokenizer), temperature=1.0,
+                     generator=torch.Generator().manual_seed(0))
+    return sum(word in decode_response(lm.tokenizer, answer.ids) for answer in answers) / count
 
 
 def silent(step, total, metrics=None, what=""):

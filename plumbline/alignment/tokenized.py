@@ -136,9 +136,7 @@ def relative_strengths(preferences: Sequence[Preference]) -> list[float]:
     return found
 
 
-def endless_batches(
-    elements: Sequence[TokenizedPreference], size: int, seed: int
-) -> Iterator[list[TokenizedPreference]]:
+def endless_batches(elements: Sequence[Element], size: int, seed: int) -> Iterator[list[Element]]:
     """Yield batches without end; each epoch is shuffled anew."""
     generator = torch.Generator().manual_seed(seed)
     while True:

@@ -12,7 +12,11 @@ finite however far apart the answers are.
     simpo    beta * log-probability / tokens            -log sigmoid(r(better) - r(worse) - gamma)
     orpo     log odds of exp(log-probability / tokens)  -lambda log sigmoid(r(better) - r(worse)),
                                                         and the log-probability of the better answer
+
+ILQL's losses of values are a loss a token [N]; `ilql.py` says what they are for.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import softplus
@@ -86,3 +90,22 @@ def log_odds(mean_log_prob_P: torch.Tensor) -> torch.Tensor:
     """Return log(p / (1 - p)) of p = exp(mean log-probability a token) (ibid., equations 3 and 4)."""
     mean_log_prob_P = mean_log_prob_P.clamp(max=SUREST)
     return mean_log_prob_P - torch.log(-torch.expm1(mean_log_prob_P))
+
+
+def bellman(
+    q_N: Sequence[torch.Tensor], reward_N: torch.Tensor, next_value_N: torch.Tensor, gamma: float
+) -> torch.Tensor:
+    """Return the squared errors [N], of both heads together, of the tokens taken.
+
+    They are to be worth what follows; no gradient passes into the next state's value.
+    """
+    target_N = reward_N + gamma * next_value_N.detach()
+    return (q_N[0] - target_N) ** 2 + (q_N[1] - target_N) ** 2
+
+
+def expectile(q_N: torch.Tensor, value_N: torch.Tensor, share: float) -> torch.Tensor:
+    """Return the errors [N] of V, squared and weighed with `share` where Q is larger, 1 - `share` where it is
+    smaller (Kostrikov et al. 2021, arXiv 2110.06169, equation 5).
+    """
+    ahead_N = q_N.detach() - value_N
+    return torch.where(ahead_N > 0, share, 1 - share) * ahead_N ** 2

@@ -10,27 +10,27 @@ policy itself, which then is the only model in memory:
 
     train_direct(lm, lm.model, train, validation, "dpo", params, seed, report, folder)
 
-SimPO, ORPO and ILQL learn without a reference; it is asked about the validation pairs alone, to measure how
-far the policy goes.
+`params` are those of the method, such as IlqlParams for "ilql". SimPO, ORPO and ILQL learn without a
+reference; it is asked about the validation pairs alone, to measure how far the policy goes.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
 
 from plumbline.alignment.direct.decided import DecidedPreference, decided
+from plumbline.alignment.direct.ilql import Ilql
 from plumbline.alignment.direct.pairwise import Pairwise
-from plumbline.alignment.tokenized import TokenizedPreferences, encode, shuffled_batches
+from plumbline.alignment.tokenized import TokenizedPreferences, encode, endless_batches
 from plumbline.config import DirectParams
-from plumbline.config.methods import DpoParams, IpoParams, KtoParams
+from plumbline.config.methods import DpoParams, IlqlParams, IpoParams, KtoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.checkpoint import Checkpoint
+from plumbline.lm.checkpoint import Checkpoint, Resumable, made_with
 from plumbline.lm.optim import ReportStep, adamw, linear_schedule, require_finite
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Preference
@@ -42,8 +42,9 @@ WITH_REFERENCE = (DpoParams, IpoParams, KtoParams)
 class Objective(Protocol):
     """What a method learns, and by which loss."""
 
-    module: torch.nn.Module
-    """All weights, of which those that require a gradient learn."""
+    @property
+    def module(self) -> torch.nn.Module:
+        """Return all weights, of which those that require a gradient learn."""
 
     def accumulate(self, batch: Sequence[DecidedPreference]) -> dict[str, float]:
         """Add the gradient of the batch's mean loss. Return the batch's figures."""
@@ -84,12 +85,15 @@ def train_direct(
     if moved := rearranged(lm.tokenizer, [row.prompt for row in train]):
         metrics["system_before_user"] = moved
 
-    objective: Objective = Pairwise(lm.model, params)
+    objective: Objective = (Ilql(lm.model, params, seed) if isinstance(params, IlqlParams)
+                            else Pairwise(lm.model, params))
     if measured_on:
         metrics |= {f"validation_{name}_before": value
                     for name, value in objective.evaluate(measured_on).items()}
-    checkpoint = Checkpoint(checkpoint_folder, _made_with(method, params, seed, examples))
-    steps = _learn(objective, examples, params, generator, report, checkpoint)
+    data = [(one.prompt, one.responses, one.pairs) for one in examples]
+    checkpoint = Checkpoint(checkpoint_folder,
+                            {"method": method, **made_with("direct", params, seed, data)})
+    steps = _learn(objective, examples, params, seed, report, checkpoint)
     if measured_on:
         metrics |= {f"validation_{name}": value for name, value in objective.evaluate(measured_on).items()}
     objective.finish()
@@ -98,23 +102,16 @@ def train_direct(
 
 
 def _learn(
-    objective: Objective, examples: Sequence[DecidedPreference], params: DirectParams,
-    generator: torch.Generator, report: ReportStep, checkpoint: Checkpoint,
+    objective: Objective, examples: Sequence[DecidedPreference], params: DirectParams, seed: int,
+    report: ReportStep, checkpoint: Checkpoint,
 ) -> int:
     """Make all optimizer steps that are left. Returns how many there are in all."""
     weights = [weight for weight in objective.module.parameters() if weight.requires_grad]
     optimizer = adamw(weights, params.learning_rate)
     steps = max(1, round(params.epochs * -(-len(examples) // params.batch_size)))
-    step, batches = 0, list[list[int]]()
-    if state := checkpoint.load():
-        objective.module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        step, batches = state["step"], state["batches"]
-    while step < steps:
-        # A new epoch: shuffle again.
-        batches = batches or shuffled_batches(examples, params.batch_size, generator)
-        batch = [examples[i] for i in batches.pop()]
+    resumable = Resumable(objective.module, optimizer, checkpoint, params.checkpoint_every)
+    batches = endless_batches(examples, params.batch_size, seed)
+    for step, batch in islice(enumerate(batches), resumable.resume(), steps):
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
         measured = objective.accumulate(batch)
         measured["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm))
@@ -122,11 +119,8 @@ def _learn(
         optimizer.step()
         optimizer.zero_grad()
         objective.stepped()
-        step += 1
-        report(step, steps, measured)
-        if step % params.checkpoint_every == 0 and step < steps:
-            checkpoint.save(step, {"module": objective.module.state_dict(), "step": step, "batches": batches,
-                                   "optimizer": optimizer.state_dict(), "generator": generator.get_state()})
+        report(step + 1, steps, measured)
+        resumable.keep(step + 1, steps)
     return steps
 
 
@@ -134,13 +128,3 @@ def _counts(taught: TokenizedPreferences, examples: Sequence[DecidedPreference])
     pairs = sum(len(one.pairs) for one in examples)
     return {"pairs": pairs, "dropped_too_long": taught.too_long, "dropped_identical": taught.identical,
             "dropped_ties": taught.pairs - pairs}
-
-
-def _made_with(
-    method: str, params: DirectParams, seed: int, examples: Sequence[DecidedPreference]
-) -> dict[str, Any]:
-    """Return what a checkpoint must have been made with to go on from it."""
-    named = {f"{method}.{name}": value for name, value in params.model_dump().items()}
-    rows = [(one.rows, one.places()) for one in examples]
-    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
-    return {"seed": seed, "method": method, **named, "digest of the pairs": digest}

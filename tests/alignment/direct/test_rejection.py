@@ -1,0 +1,76 @@
+"""Rejection sampling: the best finished answer by the reward model is learnt from, and what it likes becomes more
+frequent."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from plumbline.alignment.direct.rejection import best_answers, train_rejection
+from plumbline.alignment.reward import RewardModel
+from plumbline.alignment.reward_training import train_reward_model
+from plumbline.config.methods import RejectionParams
+from plumbline.errors import UserError
+from plumbline.lm.chat import decode_response, encode_prompt, stop_token
+from plumbline.lm.sampling import sample_all
+from testing.tiny_models import (
+    NOWHERE,
+    PROMPTS,
+    copy_of,
+    demonstrations,
+    prefers_red,
+    prompt,
+    reward_params,
+    sft_params,
+    share_saying,
+    silent,
+)
+
+
+def params(**changed):
+    return RejectionParams(**sft_params().model_dump() | {
+        "samples": 8, "prompts": 40, "temperature": 1.0, "max_response": 8} | changed)
+
+
+def likes_long(lm):
+    """Rewards an answer by its tokens, whatever they are."""
+    longest = max(len(encode_prompt(lm.tokenizer, one)) for one in PROMPTS)
+    return SimpleNamespace(score_ids=lambda rows: [len(row) / longest for row in rows])
+
+
+def test_the_best_of_the_finished_answers_becomes_the_demonstration(taught_lm):
+    chosen = params(max_response=3)
+    found, figures = best_answers(taught_lm, likes_long(taught_lm), PROMPTS, chosen, torch.Generator().manual_seed(3),
+                                  silent)
+    encoded = [ids for one in PROMPTS for ids in [encode_prompt(taught_lm.tokenizer, one)] * 8]
+    answers = sample_all(taught_lm.model, encoded, max_response=3, stop=stop_token(taught_lm.tokenizer),
+                         temperature=1.0, generator=torch.Generator().manual_seed(3), batch_size=40)
+    assert not all(answer.stopped for answer in answers), "a longer one that was cut would have been the best"
+    expected = {}
+    for i, one in enumerate(PROMPTS):
+        finished = [answer.ids for answer in answers[8 * i : 8 * i + 8] if answer.stopped]
+        if finished:
+            expected[one] = decode_response(taught_lm.tokenizer, max(finished, key=len))
+    assert {shown.prompt: shown.response for shown in found} == expected
+    assert all(shown.origin.machine for shown in found)
+    assert figures["best_reward"] > figures["sampled_reward"]
+
+
+def test_what_cannot_be_answered_is_counted_and_an_empty_lesson_refused(taught_lm):
+    long = prompt("red " * 60)
+    metrics = train_rejection(copy_of(taught_lm), likes_long(taught_lm), [*PROMPTS, long], [], params(prompts=3), 0,
+                              silent, NOWHERE)
+    assert (metrics["prompts"], metrics["prompts_too_long"]) == (3, 1)
+    assert metrics["examples"] == 3 - metrics["without_finished_answer"]
+    with pytest.raises(UserError, match=r"of 1 prompts 0 leave room for an answer of max_response = 8 tokens"):
+        train_rejection(copy_of(taught_lm), likes_long(taught_lm), [long], [], params(), 0, silent, NOWHERE)
+
+
+def test_what_the_reward_model_likes_becomes_more_frequent(taught_lm, taught_folder):
+    reward = RewardModel.from_policy(taught_folder, 64, seed=0)
+    train_reward_model(reward, prefers_red(), [], reward_params(epochs=2), 0, silent, NOWHERE)
+    lm = copy_of(taught_lm)
+    # There are five prompts only, so each is asked again and again.
+    metrics = train_rejection(lm, reward, PROMPTS * 8, demonstrations(16, seed=9), params(), 0, silent, NOWHERE)
+    assert metrics["best_reward"] > metrics["sampled_reward"]
+    assert share_saying("red", lm) > share_saying("red", taught_lm) + 0.2
