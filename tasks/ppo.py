@@ -1,6 +1,12 @@
 """Stage `ppo`: optimise the policy against the reward model, held near SFT by the KL penalty."""
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 from tasks.stage import Stage, StageRun
+
+if TYPE_CHECKING:
+    from plumbline.config import PpoParams
 
 SAMPLES = 12
 
@@ -10,37 +16,46 @@ def program(run: StageRun) -> None:
 
     Raises GateFailed if the reward model failed its examination.
     """
-    from plumbline.alignment.ppo import train_ppo
+    train_policy(run, "ppo", run.params.ppo)
+
+
+def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
+    """Train SFT by an online method, and write model and samples to the stage's folder."""
+    from plumbline.alignment.online.critics import make_critic
+    from plumbline.alignment.online.loop import train_online
+    from plumbline.alignment.online.policies import make_policy
+    from plumbline.alignment.online.validation import Validation
     from plumbline.alignment.reward import RewardModel, check_same_tokens, value_model
-    from plumbline.alignment.validation import Validation
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
     from plumbline.lm.sample_page import respond, samples_page
     from plumbline.preferences.prepare.reader import prompts
 
     require_passed(run.root / "reports/reward/gate.json")
-    params, seed = run.params.ppo, run.params.seed
-    data = run.root / "data/prepared"
+    seed, data = run.params.seed, run.root / "data/prepared"
     sft_folder, reward_folder, judge_folder = (
         run.root / f"models/{name}/model" for name in ("sft", "reward", "judge"))
-    # Both have fp32 weights, whatever the precision of the forward passes: weights rounded to bf16 would be
-    # another model, and the KL of SFT to itself would not be 0.
-    policy, reference = LanguageModel.load(sft_folder), LanguageModel.load(sft_folder)
+    lm = LanguageModel.load(sft_folder)
     reward = RewardModel.load(reward_folder, params.precision)
-    check_same_tokens(policy, reward)
+    check_same_tokens(lm, reward)
     judge = None
     if (judge_folder / "config.json").exists():  # otherwise a file in it says why there is none
         judge = RewardModel.load(judge_folder, params.precision)
-        check_same_tokens(policy, judge)
-    validation = Validation.prepare(reference, reward, judge, prompts(data, "validation"), params, seed)
-    metrics = train_ppo(policy, reference.model, value_model(reward_folder), reward, prompts(data, "train"),
-                        params, seed, run.report, run.scratch(), validation)
-    policy.save(run.folder / "model")
+        check_same_tokens(lm, judge)
+
     shown = prompts(data, "validation")[:SAMPLES]
-    answers = {}
-    for name, lm in (("sft", reference), ("policy", policy)):
-        answers[name] = respond(lm, shown, max_response=params.max_response, temperature=params.temperature,
-                                seed=seed)
+    answer = partial(respond, prompts=shown, max_response=params.max_response,
+                     temperature=params.temperature, seed=seed)
+    answers = {"sft": answer(lm)}
+    # The reference has fp32 weights, whatever the precision of the forward passes: weights rounded to bf16
+    # would be another model, and the KL of SFT to itself would not be 0.
+    policy = make_policy(lm.model, lambda: LanguageModel.load(sft_folder).model, params)
+    critic, asked = make_critic(policy, reward, lambda: value_model(reward_folder), params)
+    validation = Validation.prepare(lm, policy, asked, judge, prompts(data, "validation"), params, seed)
+    metrics = train_online(method, lm, policy, critic, asked, prompts(data, "train"), params, seed,
+                           run.report, run.scratch(), validation)
+    lm.save(run.folder / "model")
+    answers["policy"] = answer(lm)
     (run.folder / "samples.md").write_text(samples_page(shown, answers), encoding="utf-8")
     run.finish(metrics | {"validation_judge": "second" if judge else "reward"})
 

@@ -24,8 +24,9 @@ from transformers import (
 from plumbline.errors import UserError
 from plumbline.lm.base import DTYPES, LanguageModel
 from plumbline.lm.chat import differences, encode_prompt, encode_response
+from plumbline.lm.hidden import hidden_states
 from plumbline.lm.optim import device, require_finite_weights
-from plumbline.lm.sampling import Response, positions, right_pad
+from plumbline.lm.sampling import Response, right_pad
 from plumbline.preferences.types import Prompt
 
 LEAST_TO_CENTRE = 8
@@ -157,11 +158,16 @@ class RewardModel:
 
 def token_scores(model: PreTrainedModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
     """Return the head's output [B, T], in fp32, at every token; it means nothing at padding."""
-    hidden_BTD = model.base_model(input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions(mask_BT),
-                                  use_cache=False).last_hidden_state
-    # The head's product is taken in fp32 (and element by element, which autocast leaves alone): in bf16 a
-    # score keeps 8 bits, so that different responses would tie.
-    scores_BT: torch.Tensor = (hidden_BTD.float() * model.score.weight.float()).sum(-1)
+    return scores_of(hidden_states(model.base_model, ids_BT, mask_BT), model.score.weight)
+
+
+def scores_of(hidden_BTD: torch.Tensor, weight_1D: torch.Tensor) -> torch.Tensor:
+    """Return the scores [B, T] of hidden states.
+
+    The product is taken in fp32 (and element by element, which autocast leaves alone): in bf16 a score keeps
+    8 bits, so that different responses would tie.
+    """
+    scores_BT: torch.Tensor = (hidden_BTD.float() * weight_1D.float()).sum(-1)
     return scores_BT
 
 

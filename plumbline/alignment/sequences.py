@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
+from plumbline.lm.hidden import hidden_states
 from plumbline.lm.optim import autocast
-from plumbline.lm.sampling import left_pad, positions, right_pad
+from plumbline.lm.sampling import left_pad, right_pad
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Sequences:
     mask_BT: torch.Tensor
     response_BR: torch.Tensor
     mask_BR: torch.Tensor
+    trunk_BTD: torch.Tensor | None = None
+    """What the frozen lower layers make of each token, where a method has computed it once for all passes."""
 
     def rows(self, index: torch.Tensor) -> "Sequences":
         """Return the sequences of these rows, without the columns in which all of them have padding."""
@@ -30,8 +34,9 @@ class Sequences:
         first = int(prompt_width - mask_BT[:, :prompt_width].sum(1).max())
         width = int(mask_BR.sum(1).max())
         columns = slice(first, prompt_width + width)
-        return Sequences(self.ids_BT[index, columns], mask_BT[:, columns], self.response_BR[index, :width],
-                         mask_BR[:, :width])
+        return Sequences(
+            self.ids_BT[index, columns], mask_BT[:, columns], self.response_BR[index, :width],
+            mask_BR[:, :width], None if self.trunk_BTD is None else self.trunk_BTD[index, columns])
 
     def micro_batches(self, index: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
         """Divide the rows `index` into parts of at most `size` rows of similar length, to spare padding."""
@@ -52,15 +57,21 @@ def join(prompts: Sequence[list[int]], responses: Sequence[list[int]], device: t
 def response_log_probs(
     model: PreTrainedModel, sequences: Sequences, temperature: float, precision: str
 ) -> torch.Tensor:
-    """Return the log-probability [B, R], in nats, of each response token; 0 at padding.
+    """Return the log-probability [B, R], in nats, of each response token; 0 at padding."""
+    return log_probs_by(model.base_model, model.get_output_embeddings(), sequences, temperature, precision)
+
+
+def log_probs_by(
+    body: PreTrainedModel, head: nn.Module, sequences: Sequences, temperature: float, precision: str
+) -> torch.Tensor:
+    """Return the same by a body and its output layer; a body of top layers reads `trunk_BTD`.
 
     Only the response's positions pass through the output layer: position t predicts token t + 1.
     """
     width = sequences.response_BR.shape[1]
     with autocast(precision):
-        logits_BRV = model(input_ids=sequences.ids_BT, attention_mask=sequences.mask_BT,
-                           position_ids=positions(sequences.mask_BT), use_cache=False,
-                           logits_to_keep=width + 1).logits[:, :-1]
+        hidden_BTD = hidden_states(body, sequences.ids_BT, sequences.mask_BT, sequences.trunk_BTD)
+        logits_BRV = head(hidden_BTD[:, -width - 1 : -1])
     return token_log_probs(logits_BRV, sequences.response_BR, temperature) * sequences.mask_BR
 
 

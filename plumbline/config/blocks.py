@@ -188,12 +188,24 @@ class JudgeParams(VersionedBlock):
 class PpoParams(VersionedBlock):
     """Proximal policy optimisation against the reward model."""
 
+    trainable: Literal["all", "top", "lora"]
+    """Which weights learn: all, those of the last layers on frozen ones, or low-rank adapters."""
+    top_layers: Count
+    """Last layers that learn, with `trainable: top`."""
+    lora_rank: Count
+    """Rank of the adapters, with `trainable: lora`."""
+    lora_alpha: Count
+    """The adapters' output is multiplied by this over their rank."""
+    critic: Literal["separate", "shared"]
+    """The value model: a copy of the reward model, or one that shares what the policy leaves frozen."""
     updates: Count
     """Rounds of sampling and learning."""
     value_warmup: CountOrNone
     """Batches of responses that train the value model alone, before the first update."""
     batch_size: Count
     """Responses sampled an update."""
+    answers_per_prompt: Count
+    """Responses to each prompt among them."""
     epochs: Count
     """Passes over each batch of responses."""
     minibatches: Count
@@ -206,9 +218,13 @@ class PpoParams(VersionedBlock):
     """Learning rate of the value model."""
     clip: Positive
     """Range in which the probability ratio may move (epsilon)."""
-    value_clip: Positive
+    value_clip: Positive | None
     """Range in which a value may move away from its value at sampling time, in standard deviations of the SFT
-    policy's rewards."""
+    policy's rewards; null is no limit."""
+    max_step_kl: Positive | None
+    """Mean KL, in nats a token, from the policy that sampled, beyond which the passes over a batch end."""
+    whiten_rewards: bool
+    """If true, the rewards of a batch's tokens are divided by their standard deviation."""
     gamma: Fraction
     """Discount a token."""
     gae_lambda: Fraction
@@ -216,6 +232,12 @@ class PpoParams(VersionedBlock):
     kl_coef: NotNegative
     """Weight of the KL penalty (beta), in standard deviations of the SFT policy's rewards a nat; the starting
     value when `kl_target` is set."""
+    kl_in: Literal["reward", "loss"]
+    """Where the KL penalty is paid: in each token's reward, or in the loss, where `kl_coef` is
+    taken as it is."""
+    kl_estimator: Literal["k1", "k2", "k3"]
+    """How a sampled token's KL is estimated; k1 is the log-ratio itself, k2 half its square, k3 is never
+    negative."""
     kl_target: Positive | None
     """Mean KL a response, in nats, that the adaptive controller steers to; null keeps `kl_coef` fixed."""
     kl_horizon: Count

@@ -11,7 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from plumbline.alignment import ppo_math
+from plumbline.alignment.online.advantages import advantages_and_returns, token_rewards, whiten
+from plumbline.alignment.online.kl import KLController
+from plumbline.alignment.online.losses import clipped_surrogate, value_loss
 from plumbline.alignment.reward_training import bradley_terry
 
 pytest.importorskip("trl", reason="the optional dependency `peers` is not installed")
@@ -63,8 +65,8 @@ def test_policy_and_value_loss(trl, batch):
     theirs, their_value, stats = PPOTrainer.loss(
         trl, batch.old, batch.values, batch.logits, new_values, new, batch.mask, batch.advantages, batch.returns)
     tokens = batch.mask.sum()
-    ours = ppo_math.policy_loss(new, batch.old, batch.advantages, batch.mask, CLIP)
-    our_value = ppo_math.value_loss(new_values, batch.values, batch.returns, batch.mask, VALUE_CLIP)
+    ours = clipped_surrogate(new, batch.old, batch.advantages, batch.mask, CLIP)
+    our_value = value_loss(new_values, batch.values, batch.returns, batch.mask, VALUE_CLIP)
     torch.testing.assert_close(ours.loss / tokens, theirs, **CLOSE)
     torch.testing.assert_close(our_value / tokens, their_value, **CLOSE)
     torch.testing.assert_close(ours.clipped / tokens, stats["policy/clipfrac"], **CLOSE)
@@ -75,23 +77,23 @@ def test_policy_and_value_loss(trl, batch):
 
 def test_rewards_advantages_and_returns(trl, batch):
     rewards, _, kl = PPOTrainer.compute_rewards(trl, batch.scores, batch.new, batch.reference, batch.mask)
-    ours = ppo_math.token_rewards(batch.scores, (batch.new - batch.reference) * batch.mask, batch.mask, KL_COEF)
+    ours = token_rewards(batch.scores, (batch.new - batch.reference) * batch.mask, batch.mask, KL_COEF)
     torch.testing.assert_close(ours, rewards, **CLOSE)
     assert kl.abs().sum() > 0
 
     _, whitened, returns = PPOTrainer.compute_advantages(trl, batch.values, rewards, batch.mask)
-    advantages, our_returns = ppo_math.advantages_and_returns(ours, batch.values, batch.mask, GAMMA, LAMBDA)
+    advantages, our_returns = advantages_and_returns(ours, batch.values, batch.mask, GAMMA, LAMBDA)
     torch.testing.assert_close(our_returns, returns * batch.mask, **CLOSE)
     torch.testing.assert_close(advantages, (returns - batch.values) * batch.mask, **CLOSE)
     # TRL divides by the standard deviation of a sample, we by that of the tokens at hand: n - 1 and n.
     tokens = float(batch.mask.sum())
     sample = ((tokens - 1) / tokens) ** 0.5
-    torch.testing.assert_close(ppo_math.whiten(advantages, batch.mask) * sample, whitened * batch.mask, **CLOSE)
+    torch.testing.assert_close(whiten(advantages, batch.mask) * sample, whitened * batch.mask, **CLOSE)
 
 
 @pytest.mark.parametrize("kl", [0.5, 5.0, 6.5, 40.0])
 def test_the_adaptive_weight_of_the_penalty(kl):
-    ours, theirs = ppo_math.KLController(0.1, 6.0, 10000), AdaptiveKLController(0.1, 6.0, 10000)
+    ours, theirs = KLController(0.1, 6.0, 10000), AdaptiveKLController(0.1, 6.0, 10000)
     for _ in range(3):
         ours.update(kl, 64)
         theirs.update(kl, 64)

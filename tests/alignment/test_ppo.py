@@ -2,16 +2,18 @@
 
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 
-from plumbline.alignment import ppo
+from plumbline.alignment.online import experience, loop, methods
+from plumbline.alignment.online.figures import average
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, stop_token
+from testing.online import train_policy
 from testing.tiny_models import PROMPTS, Steps, copy_of, ppo_params, prompt, small_model, small_tokenizer
 
 
@@ -69,8 +71,8 @@ def train(taught_lm, reward_folder, red, tmp_path):
 
         last = None
         with suppress(Enough):
-            last = ppo.train_ppo(policy, reference, value, reward, prompts, ppo_params(**changed), seed, report,
-                                 folder or tmp_path / f"run{len(list(tmp_path.iterdir()))}")
+            last = train_policy(policy, reference, value, reward, prompts, ppo_params(**changed), seed, report,
+                                folder or tmp_path / f"run{len(list(tmp_path.iterdir()))}")
         return policy, value, reports, reward, last
 
     return run
@@ -261,8 +263,8 @@ def test_gradients_of_both_models_are_clipped_once_a_step_and_logged_unclipped(t
 
 def test_what_was_sampled_is_scored_id_by_id_and_ends_at_the_first_stop_token(train, taught_lm, random_lm, monkeypatch):
     """Never decoded and encoded again: an untrained model says things that would come back as other ids."""
-    sampled, sample = [], ppo.sample
-    monkeypatch.setattr(ppo, "sample", lambda model, prompts, **options: [
+    sampled, sample = [], loop.sample
+    monkeypatch.setattr(loop, "sample", lambda model, prompts, **options: [
         sampled.append((p, r)) or r for p, r in zip(prompts, sample(model, prompts, **options), strict=True)])
     reward = train(policy=copy_of(random_lm), temperature=2.0, max_response=12)[3]
     assert reward.asked == [p + response.ids for p, response in sampled]
@@ -303,8 +305,8 @@ def test_a_policy_handed_over_in_training_mode_with_dropout_still_has_ratio_one(
 
 def test_in_bf16_the_gap_between_sampler_and_policy_is_measured(train, taught_lm, monkeypatch):
     """Token by token, against the log-probabilities of a copy with weights in bf16."""
-    sampled, sample = [], ppo.sample
-    monkeypatch.setattr(ppo, "sample", lambda model, prompts, **options: [
+    sampled, sample = [], loop.sample
+    monkeypatch.setattr(loop, "sample", lambda model, prompts, **options: [
         sampled.append((p, r)) or r for p, r in zip(prompts, sample(model, prompts, **options), strict=True)])
     (metrics,) = train(updates=1, precision="bf16")[2]
     rounded, gaps = deepcopy(taught_lm.model).to(torch.bfloat16), []
@@ -324,8 +326,8 @@ def test_in_bf16_the_gap_between_sampler_and_policy_is_measured(train, taught_lm
 
 def test_a_clearly_negative_kl_stops_the_run(train, taught_lm, random_lm, monkeypatch):
     """Responses that another model sampled are less probable under the policy than under that model."""
-    sample = ppo.sample
-    monkeypatch.setattr(ppo, "sample", lambda model, prompts, **options: sample(taught_lm.model, prompts, **options))
+    sample = loop.sample
+    monkeypatch.setattr(loop, "sample", lambda model, prompts, **options: sample(taught_lm.model, prompts, **options))
     with pytest.raises(UserError, match=r"KL .* cannot be negative"):
         train(policy=copy_of(random_lm), reference=taught_lm.model)
 
@@ -341,16 +343,16 @@ def test_the_adaptive_controller_counts_episodes_and_reaches_the_rewards(train):
 
 def test_experience_is_not_changed_by_learning_from_it(train, monkeypatch):
     """Old values and log-probabilities stay those of sampling time through all epochs."""
-    rollouts, roll_out = [], ppo.roll_out
+    rollouts, gather = [], experience.gather
 
     def keep(*args, **options):
-        rollouts.append(roll_out(*args, **options))
+        rollouts.append(gather(*args, **options))
         rollouts.append(deepcopy(rollouts[-1]))
         return rollouts[-2]
 
-    monkeypatch.setattr(ppo, "roll_out", keep)
+    monkeypatch.setattr(loop, "gather", keep)
     train(updates=1, epochs=3, minibatches=2, learning_rate=1e-2)
-    for name in ("log_probs_BR", "kl_BR", "values_BR", "score_B"):
+    for name in ("old_BR", "reference_BR", "values_BR", "score_B"):
         assert torch.equal(getattr(rollouts[0], name), getattr(rollouts[1], name))
 
 
@@ -404,13 +406,13 @@ def test_a_heavier_kl_penalty_keeps_the_policy_nearer(train):
 def test_an_update_that_diverges_stops_before_the_step_and_leaves_the_checkpoint_of_the_one_before(
         train, taught_lm, tmp_path, monkeypatch):
     policy, steps = copy_of(taught_lm), []
-    real = ppo.ppo_math.policy_loss
+    ppo = methods.METHODS["ppo"]
 
     def damaged(new, old, advantages, mask, clip):
         steps.append(deepcopy(policy.model.state_dict()))
-        return real(new, old, advantages * (float("nan") if len(steps) == 3 else 1.0), mask, clip)
+        return ppo.loss(new, old, advantages * (float("nan") if len(steps) == 3 else 1.0), mask, clip)
 
-    monkeypatch.setattr(ppo.ppo_math, "policy_loss", damaged)
+    monkeypatch.setitem(methods.METHODS, "ppo", replace(ppo, loss=damaged))
     with pytest.raises(UserError, match=r"At update 3 of 4, the policy_loss is nan.*ppo\.learning_rate"):
         train(policy=policy, updates=4, checkpoint_every=1, folder=tmp_path / "kept")
     assert all(torch.equal(weight, steps[-1][name]) for name, weight in policy.model.state_dict().items())
@@ -429,6 +431,6 @@ def test_a_reward_that_is_no_number_stops_the_run_before_anything_is_learnt(trai
 
 
 def test_what_an_update_could_not_measure_is_left_out_of_the_averages():
-    found = ppo.average([{"kl": 1.0, "explained_variance": 0.5}, {"kl": 3.0}])
+    found = average([{"kl": 1.0, "explained_variance": 0.5}, {"kl": 3.0}])
     assert found == {"kl": 2.0, "explained_variance": 0.5}
-    assert ppo.average([{"kl": 1.0}]) == {"kl": 1.0}
+    assert average([{"kl": 1.0}]) == {"kl": 1.0}

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.alignment import ppo_math
+from plumbline.alignment.online.advantages import advantages_and_returns, explained_variance, token_rewards, whiten
+from plumbline.alignment.online.kl import KLController
+from plumbline.alignment.online.losses import clipped_surrogate, value_loss
 from plumbline.alignment.sequences import token_log_probs
 from testing.depth import examples
 
@@ -36,7 +38,7 @@ def gae_by_definition(rewards, values, gamma, lam):
 def test_advantages_of_padded_responses_are_those_of_each_alone(rows, gamma, lam):
     rewards, mask = padded([[r for r, _ in row] for row in rows])
     values, _ = padded([[v for _, v in row] for row in rows])
-    advantages, returns = ppo_math.advantages_and_returns(rewards, values, mask, gamma, lam)
+    advantages, returns = advantages_and_returns(rewards, values, mask, gamma, lam)
     for i, row in enumerate(rows):
         expected = gae_by_definition([r for r, _ in row], [v for _, v in row], gamma, lam)
         assert advantages[i, :len(row)].tolist() == pytest.approx(expected, abs=1e-3)
@@ -47,7 +49,7 @@ def test_advantages_of_padded_responses_are_those_of_each_alone(rows, gamma, lam
 
 def test_with_gamma_and_lambda_one_the_advantage_is_the_monte_carlo_return_minus_the_value():
     rewards, values = [0.5, -1.0, 2.0], [0.1, 0.2, 0.3]
-    advantages, returns = ppo_math.advantages_and_returns(
+    advantages, returns = advantages_and_returns(
         torch.tensor([rewards]), torch.tensor([values]), torch.ones(1, 3), 1.0, 1.0)
     assert returns[0].tolist() == pytest.approx([1.5, 1.0, 2.0])
     assert advantages[0].tolist() == pytest.approx([1.4, 0.8, 1.7])
@@ -57,7 +59,7 @@ def test_with_gamma_and_lambda_one_the_advantage_is_the_monte_carlo_return_minus
 @examples(60)
 def test_whitening_uses_the_mean_and_variance_of_real_tokens(rows):
     values, mask = padded(rows)
-    found = ppo_math.whiten(values, mask)
+    found = whiten(values, mask)
     real = torch.cat([torch.tensor(row, dtype=torch.float64) for row in rows])
     std = real.var(correction=0).sqrt()
     if std > 1e-2:
@@ -66,7 +68,7 @@ def test_whitening_uses_the_mean_and_variance_of_real_tokens(rows):
 
 
 def test_whitening_one_token_gives_zero():
-    assert ppo_math.whiten(torch.tensor([[3.0, GARBAGE]]), torch.tensor([[1, 0]])).tolist() == [[0, 0]]
+    assert whiten(torch.tensor([[3.0, GARBAGE]]), torch.tensor([[1, 0]])).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -82,7 +84,7 @@ def test_log_probs_are_at_the_temperature_and_in_fp32_whatever_the_logits(dtype)
 
 def test_the_score_comes_with_the_last_real_token_and_every_token_pays_for_its_own_kl():
     kl, mask = padded([[0.1, 0.2, 0.4], [1.0]])
-    rewards = ppo_math.token_rewards(torch.tensor([5.0, -2.0]), kl, mask, kl_coef=0.5)
+    rewards = token_rewards(torch.tensor([5.0, -2.0]), kl, mask, kl_coef=0.5)
     assert rewards.tolist() == pytest.approx(torch.tensor([[-0.05, -0.1, 4.8, 0, 0], [-2.5, 0, 0, 0, 0]]))
 
 
@@ -97,7 +99,7 @@ def clipped_objective(new, old, advantage, clip):
 @examples(60)
 def test_the_policy_loss_is_the_clipped_objective_summed_over_real_tokens(rows, clip):
     (new, mask), (old, _), (advantages, _) = (padded([[token[k] for token in row] for row in rows]) for k in range(3))
-    found = ppo_math.policy_loss(new, old, advantages, mask, clip)
+    found = clipped_surrogate(new, old, advantages, mask, clip)
     tokens = [token for row in rows for token in row]
     ratios = [math.exp(n - o) for n, o, _ in tokens]
     expected = sum(clipped_objective(*token, clip) for token in tokens)
@@ -109,7 +111,7 @@ def test_the_policy_loss_is_the_clipped_objective_summed_over_real_tokens(rows, 
 
 def test_a_token_counts_as_clipped_when_it_gets_no_gradient():
     new = torch.tensor([[math.log(r) for r in (1.5, 1.5, 0.5, 0.5, 1.1)]], requires_grad=True)
-    found = ppo_math.policy_loss(new, torch.zeros(1, 5), torch.tensor([[1.0, -1, 1, -1, 1]]), torch.ones(1, 5), 0.2)
+    found = clipped_surrogate(new, torch.zeros(1, 5), torch.tensor([[1.0, -1, 1, -1, 1]]), torch.ones(1, 5), 0.2)
     found.loss.backward()
     assert (new.grad == 0).tolist() == [[True, False, False, True, False]]
     assert float(found.clipped) == 2
@@ -119,7 +121,7 @@ def test_k3_has_the_expectation_of_the_kl_and_is_never_negative():
     """Over all tokens of a small vocabulary, weighted by the old policy."""
     generator = torch.Generator().manual_seed(0)
     old, new = torch.randn(2, 12, generator=generator, dtype=torch.float64).log_softmax(-1)
-    each = [float(ppo_math.policy_loss(new[i].view(1, 1), old[i].view(1, 1), torch.ones(1, 1), torch.ones(1, 1), 0.2)
+    each = [float(clipped_surrogate(new[i].view(1, 1), old[i].view(1, 1), torch.ones(1, 1), torch.ones(1, 1), 0.2)
                   .approx_kl) for i in range(12)]
     kl = float((old.exp() * (old - new)).sum())
     assert min(each) >= 0 and min((old - new).tolist()) < 0, "k1 is negative for some tokens, k3 for none"
@@ -131,7 +133,7 @@ def test_k3_has_the_expectation_of_the_kl_and_is_never_negative():
 def test_the_value_loss_is_the_larger_of_the_free_and_the_clipped_error(rows):
     (new, mask), (old, _), (returns, _) = (padded([[token[k] for token in row] for row in rows]) for k in range(3))
     expected = sum(0.5 * max((n - r) ** 2, (max(o - 0.2, min(o + 0.2, n)) - r) ** 2) for row in rows for n, o, r in row)
-    assert float(ppo_math.value_loss(new, old, returns, mask, 0.2)) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert float(value_loss(new, old, returns, mask, 0.2)) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize(("kl", "episodes", "expected"), [
@@ -142,13 +144,13 @@ def test_the_value_loss_is_the_larger_of_the_free_and_the_clipped_error(rows):
     (60.0, 10000, 0.12),
 ])
 def test_the_adaptive_controller_moves_as_computed_by_hand(kl, episodes, expected):
-    controller = ppo_math.KLController(0.1, 6.0, 10000)
+    controller = KLController(0.1, 6.0, 10000)
     controller.update(kl, episodes)
     assert controller.coef == pytest.approx(expected, rel=1e-12)
 
 
 def test_without_a_target_the_kl_weight_stays():
-    controller = ppo_math.KLController(0.1, None, 10000)
+    controller = KLController(0.1, None, 10000)
     controller.update(60.0, 64)
     assert controller.coef == 0.1
 
@@ -163,19 +165,19 @@ def test_explained_variance_is_of_the_sums_of_rewards_to_come(rows, gamma):
     errors = returns - torch.tensor([v for row in rows for _, v in row], dtype=torch.float64)
     if returns.var(correction=0) > 1e-2:
         expected = float(1 - errors.var(correction=0) / returns.var(correction=0))
-        assert ppo_math.explained_variance(values, rewards, mask, gamma) == pytest.approx(expected, rel=1e-2, abs=1e-2)
+        assert explained_variance(values, rewards, mask, gamma) == pytest.approx(expected, rel=1e-2, abs=1e-2)
 
 
 def test_explained_variance_of_perfect_constant_and_opposite_values():
     rewards, mask = padded([[0.0, 0.0, 3.0], [4.0]])
     returns = torch.tensor([[3.0, 3.0, 3.0, GARBAGE, GARBAGE], [4.0, GARBAGE, GARBAGE, GARBAGE, GARBAGE]])
-    assert ppo_math.explained_variance(returns, rewards, mask, 1.0) == 1
-    assert ppo_math.explained_variance(torch.full_like(returns, 9.0), rewards, mask, 1.0) == pytest.approx(0, abs=1e-6)
-    assert ppo_math.explained_variance(-returns, rewards, mask, 1.0) == pytest.approx(-3)
-    assert ppo_math.explained_variance(returns, torch.zeros_like(rewards), mask, 1.0) is None, "nothing to explain"
+    assert explained_variance(returns, rewards, mask, 1.0) == 1
+    assert explained_variance(torch.full_like(returns, 9.0), rewards, mask, 1.0) == pytest.approx(0, abs=1e-6)
+    assert explained_variance(-returns, rewards, mask, 1.0) == pytest.approx(-3)
+    assert explained_variance(returns, torch.zeros_like(rewards), mask, 1.0) is None, "nothing to explain"
 
 
 def test_a_response_without_any_token_is_refused():
     """Its score would land in the last column, and would be dropped there without a word."""
     with pytest.raises(AssertionError, match="without any token"):
-        ppo_math.token_rewards(torch.tensor([1.0, 2.0]), torch.zeros(2, 3), torch.tensor([[1, 1, 0], [0, 0, 0]]), 0.1)
+        token_rewards(torch.tensor([1.0, 2.0]), torch.zeros(2, 3), torch.tensor([[1, 1, 0], [0, 0, 0]]), 0.1)

@@ -6,11 +6,10 @@ from copy import deepcopy
 import pytest
 import torch
 
-from plumbline.alignment.ppo import train_ppo
 from plumbline.alignment.reward import RewardModel, value_model
-from plumbline.alignment.validation import Validation
 from plumbline.errors import UserError
 from plumbline.lm.checkpoint import Checkpoint
+from testing.online import prepared, train_policy
 from testing.tiny_models import PROMPTS, copy_of, ppo_params
 
 PARAMS = ppo_params(updates=6, value_warmup=2, checkpoint_every=1, epochs=2, minibatches=2, kl_target=0.1,
@@ -42,8 +41,8 @@ def train(taught_lm, reward_folder, tmp_path):
 
         last = None
         try:
-            validation = Validation.prepare(copy_of(policy), reward, reward, PROMPTS, params, 0)
-            last = train_ppo(policy, deepcopy(policy.model), value, reward, prompts, params, seed, report,
+            validation = prepared(copy_of(policy), reward, reward, PROMPTS, params, 0)
+            last = train_policy(policy, deepcopy(policy.model), value, reward, prompts, params, seed, report,
                              tmp_path / name, validation)
         except Killed:
             torch.rand(17)  # the next process starts with whatever random state
@@ -78,7 +77,7 @@ def test_a_killed_run_ends_as_the_undisturbed_one_does(train, tmp_path, killed_a
     assert all(torch.equal(a, b) for a, b in zip(weights, resumed_weights, strict=True))
     state = checkpoint(tmp_path / "whole")
     assert flat(state) == flat(checkpoint(tmp_path / "killed"))
-    assert {"policy_optimizer", "value_optimizer", "kl_coef", "queue", "generator", "kept"} <= state.keys()
+    assert {"policy_optimizer", "critic_optimizer", "kl_coef", "queue", "generator", "kept"} <= state.keys()
 
 
 def test_updates_since_the_last_checkpoint_are_done_again(train):
@@ -109,7 +108,7 @@ def test_a_damaged_checkpoint_is_refused_and_left_for_the_user(train, tmp_path, 
     ({"params": PARAMS.model_copy(update={"kl_coef": 0.1, "learning_rate": 1e-3})},
      r"ppo\.learning_rate was 0\.003 and is 0\.001; ppo\.kl_coef was 0\.05 and is 0\.1\. Set back"),
     ({"seed": 1}, "seed was 0 and is 1"),
-    ({"prompts": PROMPTS[:4]}, "digest of the prompts was"),
+    ({"prompts": PROMPTS[:4]}, "digest of the data was"),
 ])
 def test_a_checkpoint_of_another_training_is_refused_and_left(train, tmp_path, changed, words):
     train("run", killed_after=3)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from plumbline.alignment.online.critics import make_critic
 from plumbline.alignment.reward import RewardModel, check_same_tokens, last_scores, token_scores, value_model
-from plumbline.alignment.rollout import response_values
 from plumbline.alignment.sequences import join
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
@@ -18,7 +18,8 @@ from plumbline.lm.chat import encode_prompt, encode_response, stop_token
 from plumbline.lm.optim import autocast
 from plumbline.lm.pretrain import train_tokenizer
 from plumbline.lm.sampling import Response, right_pad
-from testing.tiny_models import PROMPTS, prompt
+from testing.online import policy_of
+from testing.tiny_models import PROMPTS, ppo_params, prompt
 
 RESPONSES = ("red", "red green", "", "blue blue blue black", "green red", "black.")
 
@@ -200,9 +201,11 @@ def test_the_value_of_a_state_is_the_reward_of_what_has_been_said_so_far(reward,
     reward.save(tmp_path)
     prompts = [encode_prompt(reward.tokenizer, p) for p in PROMPTS[:3]]
     responses = [Response(encode_response(reward.tokenizer, text), True) for text in ("red green blue", "", "black")]
+    params = ppo_params()
+    critic, _ = make_critic(policy_of(reward.model, reward.model), reward, lambda: value_model(tmp_path), params)
     with torch.no_grad():
         sequences = join(prompts, [one.ids for one in responses], torch.device("cpu"))
-        values = response_values(value_model(tmp_path), sequences, "fp32")
+        values = critic.values(sequences)
     for i, (asked, response) in enumerate(zip(prompts, responses, strict=True)):
         n = len(response.ids)
         expected = reward.score_ids([asked + response.ids[:t] for t in range(n)])

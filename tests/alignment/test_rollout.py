@@ -5,15 +5,17 @@ from copy import deepcopy
 import pytest
 import torch
 
-from plumbline.alignment.ppo_math import policy_loss
+from plumbline.alignment.online.critics import make_critic
+from plumbline.alignment.online.experience import gather, kl_estimates
+from plumbline.alignment.online.losses import clipped_surrogate
 from plumbline.alignment.reward import RewardModel, value_model
-from plumbline.alignment.rollout import kl_estimates, roll_out
 from plumbline.alignment.sequences import join, response_log_probs
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response, stop_token
 from plumbline.lm.sampling import Response, sample
-from testing.tiny_models import PROMPTS, copy_of, small_gpt2, small_model
+from testing.online import policy_of
+from testing.tiny_models import PROMPTS, copy_of, ppo_params, small_gpt2, small_model
 
 CPU = torch.device("cpu")
 PROMPT_IDS = [[5, 6, 7, 8, 9, 10, 11], [40, 41], [100]]
@@ -40,9 +42,11 @@ def reward(taught_folder, tmp_path):
 @pytest.fixture
 def rolled(taught_lm, random_lm, reward, tmp_path):
     def run(precision="fp32", micro_batch_size=2, responses=RESPONSES, temperature=0.7):
-        value = value_model(tmp_path / "reward")
-        return roll_out(PROMPT_IDS, responses, taught_lm.model, random_lm.model, value, reward, temperature=temperature,
-                        missing_stop_deviations=3.5, precision=precision, micro_batch_size=micro_batch_size)
+        params = ppo_params(temperature=temperature, precision=precision)
+        policy = policy_of(taught_lm.model, random_lm.model, params)
+        critic, _ = make_critic(policy, reward, lambda: value_model(tmp_path / "reward"), params)
+        return gather(PROMPT_IDS, responses, policy, critic, reward, missing_stop_deviations=3.5,
+                      micro_batch_size=micro_batch_size)
 
     return run
 
@@ -79,7 +83,8 @@ def test_the_kl_is_policy_minus_reference_token_by_token_and_zero_at_padding(rol
 
 
 def test_the_kl_estimate_of_a_response_is_the_sum_over_its_tokens(taught_lm, random_lm):
-    found = kl_estimates(taught_lm.model, random_lm.model, PROMPT_IDS, RESPONSES, 0.7, batch_size=2)
+    policy = policy_of(taught_lm.model, random_lm.model, ppo_params(temperature=0.7))
+    found = kl_estimates(policy, PROMPT_IDS, RESPONSES, batch_size=2)
     expected = [sum(alone(taught_lm.model, p, r.ids, 0.7)) - sum(alone(random_lm.model, p, r.ids, 0.7))
                 for p, r in zip(PROMPT_IDS, RESPONSES, strict=True)]
     assert found == pytest.approx(expected, abs=1e-3)
@@ -102,7 +107,7 @@ def test_an_empty_response_is_its_stop_token_and_is_scored_there(rolled, reward)
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 100])
 def test_the_split_into_micro_batches_changes_nothing(rolled, micro_batch_size):
     one, other = rolled(), rolled(micro_batch_size=micro_batch_size)
-    for name in ("log_probs_BR", "kl_BR", "values_BR", "score_B"):
+    for name in ("old_BR", "kl_BR", "values_BR", "score_B"):
         assert torch.allclose(getattr(one, name), getattr(other, name), atol=1e-4)
 
 
@@ -112,8 +117,8 @@ def test_before_the_first_step_every_ratio_is_one(rolled, taught_lm, precision, 
     rollout = rolled(precision, micro_batch_size=3)
     new = response_log_probs(taught_lm.model, rollout.sequences, 0.7, precision)
     assert new.requires_grad
-    assert (new - rollout.log_probs_BR).exp().sub(1).abs().max() < tolerance
-    found = policy_loss(new, rollout.log_probs_BR, torch.ones_like(new), rollout.sequences.mask_BR, 0.2)
+    assert (new - rollout.old_BR).exp().sub(1).abs().max() < tolerance
+    found = clipped_surrogate(new, rollout.old_BR, torch.ones_like(new), rollout.sequences.mask_BR, 0.2)
     assert float(found.clipped) == 0
 
 
@@ -148,4 +153,4 @@ def test_a_kl_that_is_no_number_is_not_reported(taught_lm, random_lm):
         broken.model.lm_head.weight[7] = float("nan")
     prompt = encode_prompt(random_lm.tokenizer, PROMPTS[0])
     with pytest.raises(UserError, match="on 2 of 2 responses"):
-        kl_estimates(taught_lm.model, broken.model, [prompt] * 2, [Response([40, 41], True)] * 2, 1.0)
+        kl_estimates(policy_of(taught_lm.model, broken.model), [prompt] * 2, [Response([40, 41], True)] * 2)

@@ -6,13 +6,13 @@ from statistics import fmean
 import pytest
 import torch
 
-from plumbline.alignment import ppo
+from plumbline.alignment.online.experience import Sampler
+from plumbline.alignment.online.validation import Kept, Validation
 from plumbline.alignment.reward import RewardModel, value_model
-from plumbline.alignment.rollout import Sampler
-from plumbline.alignment.validation import Kept, Validation
 from plumbline.errors import UserError
 from plumbline.lm.chat import encode_prompt, stop_token
 from plumbline.lm.sampling import sample_all
+from testing.online import policy_of, prepared, train_policy
 from testing.tiny_models import PROMPTS, copy_of, ppo_params, prompt, silent
 
 MEASURED = {"validation_reward": 1.0, "validation_judge_score": 1.0}
@@ -51,8 +51,9 @@ def log_likelihood(lm, prompt_ids, response_ids, temperature):
 def test_win_rate_rewards_and_kl_are_those_of_each_answer_by_itself(taught_lm, random_lm, reward, judge):
     """A response that was cut lies below the mean by the judge's own deviations, and by the reward model's own."""
     params = ppo_params(validation_prompts=5, temperature=0.8, max_response=3, missing_stop_deviations=1.5)
-    found = Validation.prepare(taught_lm, reward, judge, PROMPTS, params, seed=7)
-    measured = found.measure(Sampler(random_lm.model, "fp32"))
+    found = prepared(taught_lm, reward, judge, PROMPTS, params, seed=7)
+    policy = policy_of(random_lm.model, taught_lm.model, params)
+    measured = found.measure(policy, Sampler(policy))
     ids = found.prompts
     assert sorted(ids) == sorted(encode_prompt(taught_lm.tokenizer, asked) for asked in PROMPTS)
     sft, ours = answers_of(taught_lm, ids, 7, params), answers_of(random_lm, ids, 8, params)
@@ -70,30 +71,32 @@ def test_win_rate_rewards_and_kl_are_those_of_each_answer_by_itself(taught_lm, r
                                for p, a in zip(ids, ours, strict=True)),
         "validation_stopped": fmean(a.stopped for a in ours)}
     assert measured == pytest.approx(expected, abs=1e-3)
-    assert found.measure(Sampler(random_lm.model, "fp32")) == measured, "the same answers each time"
+    assert found.measure(policy, Sampler(policy)) == measured, "the same answers each time"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_sft_has_a_kl_of_zero_to_itself(taught_lm, reward, precision):
-    found = Validation.prepare(taught_lm, reward, None, PROMPTS, ppo_params(precision=precision), seed=0)
-    assert found.measure(Sampler(copy_of(taught_lm).model, precision))["validation_kl"] == 0
+    params = ppo_params(precision=precision)
+    found = prepared(taught_lm, reward, None, PROMPTS, params, seed=0)
+    policy = policy_of(copy_of(taught_lm).model, taught_lm.model, params)
+    assert found.measure(policy, Sampler(policy))["validation_kl"] == 0
 
 
 def test_the_prompts_are_a_sample_that_more_data_adds_to(taught_lm, reward):
     params = ppo_params(validation_prompts=3, max_prompt=30)
     asked = [prompt(f"color {i}") for i in range(20)]
-    first = Validation.prepare(taught_lm, reward, None, asked[:10], params, seed=0).prompts
-    backwards = Validation.prepare(taught_lm, reward, None, asked[:10][::-1], params, seed=0).prompts
+    first = prepared(taught_lm, reward, None, asked[:10], params, seed=0).prompts
+    backwards = prepared(taught_lm, reward, None, asked[:10][::-1], params, seed=0).prompts
     assert first == backwards and len(first) == 3
     assert first != [encode_prompt(taught_lm.tokenizer, text) for text in asked[:3]], "not the first that arrived"
     long = [prompt("colors " * 40)]
-    assert Validation.prepare(taught_lm, reward, None, asked[:10] + long, params, seed=0).prompts == first
+    assert prepared(taught_lm, reward, None, asked[:10] + long, params, seed=0).prompts == first
 
 
 def test_without_a_prompt_that_fits_a_kl_limit_cannot_be_watched(taught_lm, reward):
-    assert Validation.prepare(taught_lm, reward, None, [], ppo_params(), seed=0) is None
+    assert prepared(taught_lm, reward, None, [], ppo_params(), seed=0) is None
     with pytest.raises(UserError, match=r"ppo\.kl_limit.*ingest\.validation_fraction"):
-        Validation.prepare(taught_lm, reward, None, PROMPTS, ppo_params(kl_limit=5.0, max_prompt=2), seed=0)
+        prepared(taught_lm, reward, None, PROMPTS, ppo_params(kl_limit=5.0, max_prompt=2), seed=0)
 
 
 WIN_RATES = [0.6, 0.9, 0.9, 0.8, 0.95, 0.7]
@@ -112,15 +115,15 @@ def test_which_policy_is_kept(taught_lm, reward, judge, tmp_path, monkeypatch, j
     value_folder = tmp_path / "value"
     reward.save(value_folder)
 
-    def measure(self, sampler):
-        weights.append(deepcopy(sampler.model.state_dict()))
+    def measure(self, policy, sampler):
+        weights.append(deepcopy(policy.model.state_dict()))
         place = len(weights) - 2
         return MEASURED | {"validation_judge_win_rate": WIN_RATES[place], "validation_kl": KLS[place]}
 
     monkeypatch.setattr(Validation, "measure", measure)
     params = ppo_params(updates=6, evaluate_every=1, kl_limit=limit, learning_rate=1e-2)
-    validation = Validation.prepare(taught_lm, reward, judge if judged else None, PROMPTS, params, seed=0)
-    found = ppo.train_ppo(policy, taught_lm.model, value_model(value_folder), reward, PROMPTS, params, 0,
+    validation = prepared(taught_lm, reward, judge if judged else None, PROMPTS, params, seed=0)
+    found = train_policy(policy, taught_lm.model, value_model(value_folder), reward, PROMPTS, params, 0,
                           lambda step, total, metrics, what="": reported.append(metrics), tmp_path / "run", validation)
     assert found["best_update"] == kept and len(reported) == ended
     assert found.get("stopped_early") == (ended if limit else None)
@@ -134,23 +137,24 @@ def test_which_policy_is_kept(taught_lm, reward, judge, tmp_path, monkeypatch, j
 
 def test_a_judge_that_prefers_sft_to_every_policy_keeps_sft(taught_lm, reward, judge):
     kept = Kept()
-    validation = Validation.prepare(taught_lm, reward, judge, PROMPTS, ppo_params(), seed=0)
+    validation = prepared(taught_lm, reward, judge, PROMPTS, ppo_params(), seed=0)
     for update, rate in enumerate((0.4, 0.5, 0.3), start=1):
-        kept.consider(update, {"validation_judge_win_rate": rate, "validation_kl": 1.0}, taught_lm.model, validation)
+        kept.consider(update, {"validation_judge_win_rate": rate, "validation_kl": 1.0},
+                      policy_of(taught_lm.model, taught_lm.model), validation)
     assert (kept.update, kept.weights) == (0, None)
 
 
 def test_measurements_are_at_their_updates_and_at_the_end(taught_lm, reward, tmp_path):
     params, reported = ppo_params(updates=5, evaluate_every=2), []
     reward.save(tmp_path / "value")
-    validation = Validation.prepare(taught_lm, reward, None, PROMPTS, params, seed=0)
+    validation = prepared(taught_lm, reward, None, PROMPTS, params, seed=0)
     policy = copy_of(taught_lm)
-    ppo.train_ppo(policy, taught_lm.model, value_model(tmp_path / "value"), reward, PROMPTS, params, 0,
+    train_policy(policy, taught_lm.model, value_model(tmp_path / "value"), reward, PROMPTS, params, 0,
                   lambda step, total, metrics, what="": reported.append("validation_kl" in metrics), tmp_path / "run",
                   validation)
     assert reported == [False, True, False, True, True]
     again = copy_of(taught_lm)
-    ppo.train_ppo(again, taught_lm.model, value_model(tmp_path / "value"), reward, PROMPTS, params, 0, silent,
+    train_policy(again, taught_lm.model, value_model(tmp_path / "value"), reward, PROMPTS, params, 0, silent,
                   tmp_path / "other")
     for one, other in zip(policy.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other), "looking changes nothing"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from plumbline.alignment import ppo as training
-from plumbline.alignment import validation
+from plumbline.alignment.online import loop as training
+from plumbline.alignment.online import validation
 from plumbline.alignment.reward import RewardModel
 from plumbline.config import load_params
 from plumbline.evaluation.gate import write_verdict

@@ -7,16 +7,14 @@ policy that wins most within a KL limit is kept, not the last one. Where there i
 within the limit is.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
-from transformers import PreTrainedModel
 
-from plumbline.alignment.reward import RewardModel
-from plumbline.alignment.rollout import Sampler, kl_estimates
+from plumbline.alignment.online.experience import Reward, Sampler, kl_estimates
+from plumbline.alignment.online.policies import Policy, Weights
 from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
@@ -33,9 +31,9 @@ class Validation:
     """Validation prompts, as ids, with what the judge thinks of SFT's answers to them."""
 
     prompts: Sequence[list[int]]
-    reference: LanguageModel
-    reward: RewardModel
-    judge: RewardModel | None
+    lm: LanguageModel
+    reward: Reward
+    judge: Reward | None
     """None if there is none but the reward model that is optimised."""
     params: PpoParams
     seed: int
@@ -43,15 +41,17 @@ class Validation:
 
     @classmethod
     def prepare(
-        cls, reference: LanguageModel, reward: RewardModel, judge: RewardModel | None,
+        cls, lm: LanguageModel, policy: Policy, reward: Reward, judge: Reward | None,
         prompts: Sequence[Prompt], params: PpoParams, seed: int,
     ) -> "Validation | None":
-        """Let the reference answer `validation_prompts` of the prompts; None if no prompt fits `max_prompt`.
+        """Let the policy, which is SFT still, answer `validation_prompts` of the prompts.
+
+        `lm` is of the policy. None if no prompt fits `max_prompt`.
 
         Raises UserError if none does and there is a KL limit, which could not be watched.
         """
         # In the order of their hashes, the first ones are a random sample that stays as data arrives.
-        encoded = (encode_prompt(reference.tokenizer, prompt) for prompt in sorted(prompts, key=prompt_key))
+        encoded = (encode_prompt(lm.tokenizer, prompt) for prompt in sorted(prompts, key=prompt_key))
         fitting = (ids for ids in encoded if len(ids) <= params.max_prompt)
         chosen = list(islice(fitting, params.validation_prompts))
         if not chosen and params.kl_limit is not None:
@@ -60,23 +60,22 @@ class Validation:
                             "ingest.validation_fraction or ppo.max_prompt, or set ppo.kl_limit to null.")
         if not chosen:
             return None
-        sft = _answers(Sampler(reference.model, params.precision), reference, chosen, params, seed)
+        sft = _answers(Sampler(policy), lm, chosen, params, seed)
         scores = (judge or reward).score_sampled(chosen, sft, params.missing_stop_deviations)
-        return cls(chosen, reference, reward, judge, params, seed, scores)
+        return cls(chosen, lm, reward, judge, params, seed, scores)
 
-    def measure(self, sampler: Sampler) -> dict[str, float]:
+    def measure(self, policy: Policy, sampler: Sampler) -> dict[str, float]:
         """Return the win rate against SFT, both rewards and the KL in nats a response, of one answer to each
         prompt.
         """
         params = self.params
         # Another seed than SFT's: with the same one, a policy that has hardly moved gives the same answers.
-        answers = _answers(sampler, self.reference, self.prompts, params, self.seed + 1)
+        answers = _answers(sampler, self.lm, self.prompts, params, self.seed + 1)
         own = self.reward.score_sampled(self.prompts, answers, params.missing_stop_deviations)
         judged = own
         if self.judge:
             judged = self.judge.score_sampled(self.prompts, answers, params.missing_stop_deviations)
-        kl = kl_estimates(sampler.model, self.reference.model, self.prompts, answers, params.temperature,
-                          params.micro_batch_size, params.precision)
+        kl = kl_estimates(policy, self.prompts, answers, params.micro_batch_size)
         outcomes = [(ours > theirs) + 0.5 * (ours == theirs)
                     for ours, theirs in zip(judged, self.sft_scores, strict=True)]
         return {WIN_RATE: _mean(outcomes), "validation_reward": _mean(own),
@@ -91,12 +90,12 @@ class Kept:
     update: int = 0
     """The update after which it was measured."""
     measured: dict[str, float] = field(default_factory=dict)
-    weights: dict[str, torch.Tensor] | None = None
+    weights: Weights | None = None
     beyond_limit: bool = False
     """True once a policy has moved further from SFT than `kl_limit`."""
 
     def consider(
-        self, update: int, metrics: dict[str, float], policy: PreTrainedModel, validation: Validation
+        self, update: int, metrics: dict[str, float], policy: Policy, validation: Validation
     ) -> None:
         """Keep the policy if it is within the KL limit and, where there is a judge, wins more often than the
         one kept so far.
@@ -109,11 +108,11 @@ class Kept:
             return
         self.update = update
         self.measured = {name: value for name, value in metrics.items() if name.startswith("validation_")}
-        self.weights = copy.deepcopy(policy.state_dict())
+        self.weights = {name: weight.clone() for name, weight in policy.weights().items()}
 
-    def put_into(self, policy: PreTrainedModel, reference: PreTrainedModel) -> dict[str, float]:
+    def put_into(self, policy: Policy) -> dict[str, float]:
         """Give the policy the weights that were kept. Returns what was measured, with `best_update`."""
-        policy.load_state_dict(reference.state_dict() if self.weights is None else self.weights)
+        policy.load(policy.start if self.weights is None else self.weights)
         return self.measured | {"best_update": self.update}
 
 

@@ -1,0 +1,120 @@
+"""Critics: what a state is worth, before each token of a response.
+
+Each starts as the reward model, so that its values are rewards from the beginning (Stiennon et al. 2020,
+section 3.4; Huang et al. 2024, arXiv 2403.17031, report less reward for one that shares the policy's body):
+
+    separate    a copy of the reward model, all of which learns
+    shared      with ppo.trainable: top, the reward model's top layers on the trunk that the policy has, which
+                is also the reward model's where `reward_model.top_layers` kept it; with lora, adapters on the
+                reward model itself, which reads with its adapters off
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from plumbline.alignment.online.policies import Learns, Policy, freeze_below
+from plumbline.alignment.online.trunk import top_of, trunk_of
+from plumbline.alignment.reward import RewardModel, scores_of
+from plumbline.alignment.sequences import Sequences
+from plumbline.config import PpoParams
+from plumbline.errors import UserError
+from plumbline.lm.hidden import hidden_states
+from plumbline.lm.optim import autocast
+from plumbline.lm.sampling import Response
+
+
+@dataclass(frozen=True)
+class Critic(Learns):
+    """A value model."""
+
+    model: PreTrainedModel
+    body: nn.Module
+    head: nn.Parameter
+    """[1, D]."""
+    precision: str
+
+    def values(self, sequences: Sequences) -> torch.Tensor:
+        """Return the value [B, R] of the state in which each response token was chosen; 0 at padding.
+
+        Values are centred as rewards are.
+        """
+        width = sequences.response_BR.shape[1]
+        with autocast(self.precision):
+            hidden_BTD = hidden_states(self.body, sequences.ids_BT, sequences.mask_BT, sequences.trunk_BTD)
+            values_BR = scores_of(hidden_BTD[:, -width - 1 : -1], self.head)
+        centred_BR: torch.Tensor = (values_BR - self.model.config.reward_offset) * sequences.mask_BR
+        return centred_BR
+
+    def learnt(self) -> dict[str, nn.Parameter]:
+        """Return the weights that learn, by name."""
+        learnt = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        return learnt if self.head is self.model.score.weight else learnt | {"value head": self.head}
+
+
+@dataclass(frozen=True)
+class WithoutAdapters:
+    """A reward model that carries the adapters of a critic, and reads with them off."""
+
+    reward: RewardModel
+    adapted: PeftModel
+
+    @property
+    def std(self) -> float:
+        """Return the standard deviation of the SFT policy's rewards."""
+        return self.reward.std
+
+    def score_sampled(
+        self, prompts: Sequence[list[int]], responses: Sequence[Response], missing_stop_deviations: float
+    ) -> list[float]:
+        """Return the reward of each response; see `RewardModel.score_sampled`."""
+        with self.adapted.disable_adapter():
+            return self.reward.score_sampled(prompts, responses, missing_stop_deviations)
+
+
+def make_critic(
+    policy: Policy, reward: RewardModel, load_value: Callable[[], PreTrainedModel], params: PpoParams
+) -> "tuple[Critic, RewardModel | WithoutAdapters]":
+    """Return the critic that `params.critic` names, and the reward model to ask from then on.
+
+    `load_value` gives another copy of the reward model, in fp32, where one is needed. Raises UserError where
+    the critic cannot be shared.
+    """
+    if params.critic == "shared" and policy.adapted:
+        return _adapters_on(reward, params)
+    model = load_value().eval()
+    if params.critic == "shared":
+        return _on_trunk(model, policy, params), reward
+    return Critic(model, model.base_model, model.score.weight, params.precision), reward
+
+
+def _on_trunk(model: PreTrainedModel, policy: Policy, params: PpoParams) -> Critic:
+    """Return the top layers of `model`, a copy of the reward model, on the policy's trunk."""
+    if policy.trunk is None:
+        raise UserError("ppo.critic: shared needs weights that the policy does not change, but "
+                        "ppo.trainable is all. Set ppo.trainable to top or lora, or ppo.critic to separate.")
+    theirs = dict(trunk_of(model, params.top_layers).named_parameters())
+    ours = dict(policy.trunk.named_parameters())
+    if different := [name for name, weight in theirs.items() if not torch.equal(weight, ours[name])]:
+        raise UserError("With ppo.critic: shared, the critic starts as the reward model on the policy's "
+                        f"frozen layers, but the reward model has other weights there ({different[0]}). "
+                        f"Train it with reward_model.top_layers: {params.top_layers}, or set ppo.critic to "
+                        "separate.")
+    freeze_below(model, params.top_layers)
+    model.score.requires_grad_(True)
+    return Critic(model, top_of(model, params.top_layers), model.score.weight, params.precision)
+
+
+def _adapters_on(reward: RewardModel, params: PpoParams) -> tuple[Critic, WithoutAdapters]:
+    """Return adapters on the reward model, with a head of their own, and the reward model without them."""
+    model = reward.model
+    head = nn.Parameter(model.score.weight.detach().float().clone())
+    adapted = get_peft_model(model, LoraConfig(
+        r=params.lora_rank, lora_alpha=params.lora_alpha, lora_dropout=0.0, target_modules="all-linear",
+        exclude_modules=["score"]))
+    model.eval()
+    return Critic(model, model.base_model, head, params.precision), WithoutAdapters(reward, adapted)

@@ -1,0 +1,126 @@
+"""One batch of experience: responses sampled from the policy, scored by all models.
+
+Every log-probability is computed by the forward pass that training uses, so that the ratio is 1 before the
+first step: below fp32 the numerics of sampling and training differ, and PPO would clip the difference.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedModel
+
+from plumbline.alignment.online.critics import Critic
+from plumbline.alignment.online.policies import Policy
+from plumbline.alignment.sequences import Sequences, join
+from plumbline.errors import UserError
+from plumbline.lm.sampling import Response
+
+
+class Reward(Protocol):
+    """Whatever gives rewards."""
+
+    @property
+    def std(self) -> float:
+        """Return the standard deviation of the SFT policy's rewards, whose mean is 0."""
+        ...
+
+    def score_sampled(
+        self, prompts: Sequence[list[int]], responses: Sequence[Response], missing_stop_deviations: float
+    ) -> list[float]:
+        """Return the reward of each sampled response; see `RewardModel.score_sampled`."""
+        ...
+
+
+class Sampler:
+    """The model that samples for a policy: its own, or in bf16 or with adapters a merged copy."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._copy = None
+        if policy.precision != "fp32" and not policy.adapted:
+            self._copy = copy.deepcopy(policy.model).to(torch.bfloat16)
+
+    def renewed(self) -> PreTrainedModel:
+        """Return it with the policy's weights of now."""
+        if self.policy.adapted:
+            dtype = torch.float32 if self.policy.precision == "fp32" else torch.bfloat16
+            return self.policy.merged().to(dtype)
+        if self._copy is None:
+            return self.policy.model
+        self._copy.load_state_dict(self.policy.model.state_dict())
+        return self._copy
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Sequences, and all that stays fixed while learning from them: [B, R] and 0 at padding, or [B]."""
+
+    sequences: Sequences
+    sampled_BR: torch.Tensor
+    """Log-probabilities when the tokens were drawn."""
+    old_BR: torch.Tensor
+    """Log-probabilities by the forward pass of training."""
+    reference_BR: torch.Tensor
+    values_BR: torch.Tensor | None
+    """None without a critic."""
+    score_B: torch.Tensor
+    stopped_B: torch.Tensor
+
+    @property
+    def kl_BR(self) -> torch.Tensor:
+        """Return log(policy / reference) of each token, an estimate of the KL."""
+        return self.old_BR - self.reference_BR
+
+
+@torch.no_grad()
+def gather(
+    prompts: Sequence[list[int]], responses: Sequence[Response], policy: Policy, critic: Critic | None,
+    reward: Reward, *, missing_stop_deviations: float, micro_batch_size: int,
+) -> Experience:
+    """Score sampled responses with all models."""
+    device = policy.model.device
+    sequences = join(prompts, [response.ids for response in responses], device)
+    sequences = policy.prepared(sequences)
+    empty_BR = torch.zeros(sequences.mask_BR.shape, device=device)
+    old_BR, reference_BR = empty_BR, empty_BR.clone()
+    values_BR = empty_BR.clone() if critic else None
+    for rows in sequences.micro_batches(torch.arange(len(prompts), device=device), micro_batch_size):
+        part = sequences.rows(rows)
+        width = part.mask_BR.shape[1]
+        old_BR[rows, :width] = policy.log_probs(part)
+        reference_BR[rows, :width] = policy.reference_log_probs(part)
+        if critic and values_BR is not None:
+            values_BR[rows, :width] = critic.values(part)
+
+    scores = reward.score_sampled(prompts, responses, missing_stop_deviations)
+    sampled_BR = torch.zeros_like(old_BR)
+    for row, response in enumerate(responses):
+        sampled_BR[row, : len(response.log_probs)] = torch.tensor(response.log_probs)
+    return Experience(
+        sequences, sampled_BR, old_BR, reference_BR, values_BR, torch.tensor(scores, device=device),
+        torch.tensor([response.stopped for response in responses], device=device))
+
+
+@torch.no_grad()
+def kl_estimates(
+    policy: Policy, prompts: Sequence[list[int]], responses: Sequence[Response], batch_size: int = 32
+) -> list[float]:
+    """Return a single-sample estimate of KL(policy, reference), in nats, from each sampled response.
+
+    Raises UserError if one is infinite or not a number.
+    """
+    found: list[float] = []
+    for start in range(0, len(prompts), batch_size):
+        rows = slice(start, start + batch_size)
+        sequences = policy.prepared(
+            join(prompts[rows], [response.ids for response in responses[rows]], policy.model.device))
+        found += (policy.log_probs(sequences) - policy.reference_log_probs(sequences)).sum(1).tolist()
+    if broken := sum(not math.isfinite(value) for value in found):
+        raise UserError(f"The KL of the policy to its reference is infinite or not a number on {broken} of "
+                        f"{len(found)} responses: a training diverged. Lower ppo.learning_rate, or set "
+                        "precision: fp32 if it is bf16.")
+    return found

@@ -1,0 +1,60 @@
+"""What is measured of a batch of experience and of the updates."""
+
+from collections.abc import Sequence
+
+import torch
+
+from plumbline.alignment.online.advantages import explained_variance, masked_mean
+from plumbline.alignment.online.experience import Experience
+from plumbline.config import PpoParams
+from plumbline.errors import UserError
+
+Metrics = dict[str, float]
+TOKEN_MEANS = ("policy_loss", "clip_fraction", "approx_kl", "ratio", "value_loss")
+"""Sums over the tokens of an update, shown as their means."""
+
+
+def describe(experience: Experience, rewards_BR: torch.Tensor, params: PpoParams) -> Metrics:
+    """Return means over the responses of this batch, and how well the values explain their returns.
+
+    `reward` is over all responses, and `score`, the reward model's own, over those that stopped. In bf16
+    another model samples than learns: `sampler_gap` is the mean of log(policy / sampler) over the tokens.
+    """
+    mask_BR = experience.sequences.mask_BR
+    metrics = {
+        "reward": float(experience.score_B.mean()),
+        # Minus the mean log-probability of the sampled tokens is an unbiased estimate of the entropy a token.
+        "entropy": -float(masked_mean(experience.old_BR, mask_BR)),
+        "length": float(mask_BR.sum(1).float().mean()),
+        "stopped": float(experience.stopped_B.float().mean()),
+    }
+    if params.precision != "fp32":
+        gap = (experience.old_BR - experience.sampled_BR)[mask_BR.bool()]
+        metrics |= {"sampler_gap": float(gap.mean()), "sampler_gap_std": float(gap.std(correction=0))}
+    if bool(experience.stopped_B.any()):
+        metrics["score"] = float(experience.score_B[experience.stopped_B].mean())
+    if experience.values_BR is not None:
+        explained = explained_variance(experience.values_BR, rewards_BR, mask_BR, params.gamma)
+        if explained is not None:
+            metrics["explained_variance"] = explained
+    return metrics
+
+
+def measured_kl(experience: Experience) -> float:
+    """Return the policy's KL to the reference in nats a response. Raises UserError if it is negative."""
+    kl = float(experience.kl_BR.sum(1).mean())
+    if kl < -1.0:
+        raise UserError(f"The KL of the policy to the reference is {kl:.2f} nats a response. A KL cannot be "
+                        "negative, so sampling and scoring disagree about the policy: is the reference the "
+                        "SFT model that the policy started from, and does ppo.temperature match the "
+                        "sampling?")
+    return kl
+
+
+def average(history: Sequence[Metrics]) -> Metrics:
+    """Return the mean of each figure over the updates that have it."""
+    found: dict[str, list[float]] = {}
+    for metrics in history:
+        for name, value in metrics.items():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}

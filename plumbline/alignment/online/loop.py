@@ -1,0 +1,309 @@
+"""Online learning: the policy answers, a reward model scores, the policy learns from its own answers.
+
+One episode is one response; the action is a token; the reward model's score comes with the last token, and
+every token pays for moving away from the frozen SFT policy (Ziegler et al. 2019; Stiennon et al. 2020; Ouyang
+et al. 2022). A method says how rewards become advantages, and with which loss the policy learns from them
+(methods.py). The critic starts as the reward model. That one is read at the last token only, so the first
+`value_warmup` batches of responses teach the critic alone what the tokens before it are worth: until then its
+advantages would move the policy at random. One update:
+
+    prompts    = the next batch; each is used once before any again       _next_prompts
+    responses  = sample(policy, prompts)                                  sampling.py    sample
+    old, ref   = log-probabilities of the tokens, under policy and SFT    policies.py    log_probs
+    values     = critic, just before each token                           critics.py     values
+    score      = reward model, at the last token                          experience.py  gather
+    rewards    = -beta * std * (old - ref) at each token                  advantages.py  token_rewards
+                 + score at the last one
+    A, returns = the method's estimate, for PPO GAE, whitened             advantages.py
+    for each epoch, for each random minibatch of the responses:           _learn
+        for each micro-batch:                                             _step
+            new         = log-probabilities under the policy of now       policies.py    log_probs
+            policy loss = the method's, for PPO the clipped one           losses.py
+            value loss  = squared error, the larger of free and clipped   losses.py      value_loss
+        clip the gradient norms, step both optimizers                     _step
+    beta       = steered towards the target KL, if there is one           kl.py          KLController
+
+Every few updates the policy is measured on validation prompts, and the best one is kept: validation.py.
+
+Departures from the textbook: rewards are not clipped, because the reward model is centred; a response that
+does not stop gets a fixed reward instead of the model's; dropout is off everywhere, so that the ratio is
+exactly 1 before the first step. A reward has no unit of its own, so beta, the range of a value and the reward
+of a response that does not stop are given in standard deviations of the SFT policy's rewards.
+
+    python -m tasks.ppo          # in a workspace, after sft and reward_model
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from plumbline.alignment.online import kl as kl_of
+from plumbline.alignment.online.advantages import Rewarded, Targets, token_rewards, whiten
+from plumbline.alignment.online.critics import Critic
+from plumbline.alignment.online.experience import Experience, Reward, Sampler, gather
+from plumbline.alignment.online.figures import TOKEN_MEANS, average, describe, measured_kl
+from plumbline.alignment.online.learner import Learner, Metrics
+from plumbline.alignment.online.losses import value_loss
+from plumbline.alignment.online.methods import Method, require_usable
+from plumbline.alignment.online.policies import Learns, Policy
+from plumbline.alignment.online.validation import Validation
+from plumbline.config import PpoParams
+from plumbline.errors import UserError
+from plumbline.lm.base import LanguageModel
+from plumbline.lm.chat import encode_prompt, stop_tokens
+from plumbline.lm.checkpoint import Checkpoint, made_with
+from plumbline.lm.optim import ReportStep, require_finite
+from plumbline.lm.sampling import sample
+from plumbline.lm.template import rearranged
+from plumbline.preferences.types import Prompt
+
+GRAD_NORMS = ("policy_grad_norm", "value_grad_norm")
+
+
+@dataclass(frozen=True)
+class World:
+    """What stays the same: the method, prompts, as ids, the stop tokens, and the reward."""
+
+    method: Method
+    prompts: Sequence[list[int]]
+    stop: Sequence[int]
+    reward: Reward
+    sampler: Sampler
+    params: PpoParams
+
+    def experience(self, learner: Learner) -> Experience:
+        """Let the policy answer the next batch of prompts, and all models score the answers."""
+        params = self.params
+        asked = _next_prompts(learner, self.prompts, params.batch_size // params.answers_per_prompt)
+        batch = [prompt for prompt in asked for _ in range(params.answers_per_prompt)]
+        responses = sample(self.sampler.renewed(), batch, max_response=params.max_response, stop=self.stop,
+                           temperature=params.temperature, generator=learner.generator)
+        return gather(batch, responses, learner.policy, learner.critic, self.reward,
+                      missing_stop_deviations=params.missing_stop_deviations,
+                      micro_batch_size=params.micro_batch_size)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A batch of experience with the targets of learning from it."""
+
+    experience: Experience
+    targets: Targets
+    critic_only: bool
+    value_clip: float
+    """In the reward's own units."""
+
+
+def train_online(
+    name: str, lm: LanguageModel, policy: Policy, critic: Critic | None, reward: Reward,
+    prompts: Sequence[Prompt], params: PpoParams, seed: int, report: ReportStep, checkpoint_folder: Path,
+    validation: Validation | None = None,
+) -> Metrics:
+    """Train `policy`, which is of `lm`, and `critic` by the method `name`, in place; resume from a checkpoint
+    in `checkpoint_folder` if there is one.
+
+    The policy becomes the one that `validation` keeps, without it the last one. Returns the metrics of the
+    last tenth of the updates, averaged, and the kept policy's on the validation prompts. Raises UserError if
+    no prompt fits `max_prompt`, if parameters contradict each other, if the training diverges, and if the KL
+    to the reference is clearly negative, which can only be a fault in the log-probabilities.
+    """
+    torch.manual_seed(seed)
+    encoded = _encode(lm, prompts, params)
+    world = World(require_usable(name, params), encoded, stop_tokens(lm.tokenizer, lm.model), reward,
+                  Sampler(policy), params)
+    learner = Learner.new(policy, critic if world.method.has_critic else None, params, seed)
+    checkpoint = Checkpoint(checkpoint_folder, {"method": name, **made_with("ppo", params, seed, encoded)})
+    if state := checkpoint.load():
+        learner.load_state_dict(state)
+
+    if learner.critic and learner.warmed < params.value_warmup:
+        _warm_up(learner, world, report)
+        checkpoint.save(0, learner.state_dict())
+    while learner.update < params.updates and not learner.kept.beyond_limit:
+        learner.anneal(params)
+        metrics = _learn(learner, world)
+        learner.update += 1
+        learner.history.append(metrics)
+        if validation and _due(learner.update, params):
+            metrics = metrics | validation.measure(policy, world.sampler)
+            learner.kept.consider(learner.update, metrics, policy, validation)
+        report(learner.update, params.updates, metrics)
+        if learner.update % params.checkpoint_every == 0 and learner.update < params.updates:
+            checkpoint.save(learner.update, learner.state_dict())
+
+    metrics = average(learner.history[-max(1, params.updates // 10) :])
+    metrics["best_update"] = learner.update
+    if validation:
+        metrics |= learner.kept.put_into(policy)
+    if learner.kept.beyond_limit:
+        metrics["stopped_early"] = learner.update
+    policy.end()
+    return metrics | _counts(lm, prompts, encoded)
+
+
+def _warm_up(learner: Learner, world: World, report: ReportStep) -> None:
+    """Train the critic alone, on responses of the policy as it is."""
+    while learner.warmed < world.params.value_warmup:
+        metrics = _learn(learner, world, critic_only=True)
+        learner.warmed += 1
+        report(learner.warmed, world.params.value_warmup, metrics, "value warm-up")
+
+
+def _learn(learner: Learner, world: World, critic_only: bool = False) -> Metrics:
+    """Update policy, critic and KL weight, or the critic alone, from one batch of experience.
+
+    Returns the update's metrics.
+    """
+    params, std = world.params, world.reward.std
+    experience = world.experience(learner)
+    mask_BR = experience.sequences.mask_BR
+    kl = measured_kl(experience)
+    figures = {"reward": float(experience.score_B.mean()), "kl": kl}
+    if experience.values_BR is not None:
+        figures["value"] = float(experience.values_BR.mean())
+    require_finite(figures, "ppo", f"update {learner.update + 1} of {params.updates}")
+
+    # The targets of learning stay fixed for all epochs over this batch.
+    rewards_BR = _rewards(experience, learner, params, std)
+    targets = world.method.estimate(Rewarded(rewards_BR, mask_BR, experience.values_BR, std), params)
+    # An untrained value may be anywhere, so before the first update nothing holds it back.
+    free = critic_only or params.value_clip is None
+    lesson = Lesson(experience, targets, critic_only, math.inf if free else (params.value_clip or 0) * std)
+
+    sums: dict[str, float] = defaultdict(float)
+    for minibatch in _minibatches(learner, len(mask_BR), params):
+        _step(learner, lesson, minibatch, world, sums)
+        if _moved_too_far(sums, params):
+            break
+
+    metrics = {name: sums[name] / sums["tokens"] for name in TOKEN_MEANS if name in sums}
+    metrics |= describe(experience, rewards_BR, params) | {"kl": kl, "kl_coef": learner.kl.coef}
+    metrics |= {name: sums[name] / sums["steps"] for name in GRAD_NORMS if name in sums}
+    if not critic_only:
+        learner.kl.update(kl, len(mask_BR))
+    return metrics
+
+
+def _rewards(experience: Experience, learner: Learner, params: PpoParams, std: float) -> torch.Tensor:
+    """Return the reward [B, R] of each token: the score at the last one, and the KL where it is paid here."""
+    mask_BR = experience.sequences.mask_BR
+    coef = learner.kl.coef * std if params.kl_in == "reward" else 0.0
+    kl_BR = kl_of.estimate(experience.kl_BR, params.kl_estimator)
+    rewards_BR = token_rewards(experience.score_B, kl_BR, mask_BR, coef)
+    # Their mean must stay: it is what the policy earns (openai/lm-human-preferences, `whiten`).
+    return whiten(rewards_BR, mask_BR, shift=False) if params.whiten_rewards else rewards_BR
+
+
+def _minibatches(learner: Learner, responses: int, params: PpoParams) -> list[torch.Tensor]:
+    """Return the rows of each minibatch, in all epochs over the batch."""
+    device = learner.policy.model.device
+    return [minibatch for _ in range(params.epochs)
+            for minibatch in torch.randperm(responses, generator=learner.generator).to(device).tensor_split(
+                params.minibatches)]
+
+
+def _moved_too_far(sums: dict[str, float], params: PpoParams) -> bool:
+    """True if the policy's mean KL from the one that sampled is beyond `max_step_kl`, in nats a token."""
+    limit = params.max_step_kl
+    return limit is not None and "approx_kl" in sums and sums["last approx_kl"] > limit
+
+
+def _step(
+    learner: Learner, lesson: Lesson, minibatch: torch.Tensor, world: World, sums: dict[str, float]
+) -> None:
+    """Make one optimizer step of each model that learns, on the rows `minibatch` of the batch.
+
+    Adds the step's figures to `sums`. The loss is a mean over the tokens of the whole minibatch, so its
+    division into micro-batches changes nothing.
+    """
+    params, sequences = world.params, lesson.experience.sequences
+    tokens = sequences.mask_BR[minibatch].sum()
+    before = sums["approx_kl"]
+    for rows in sequences.micro_batches(minibatch, params.micro_batch_size):
+        totals = {"tokens": sequences.mask_BR[rows].sum()}
+        if not lesson.critic_only:
+            totals |= _policy_totals(learner, lesson, rows, world)
+            (totals["policy_loss"] / tokens).backward()
+        if learner.critic:
+            totals["value_loss"] = _value_loss(learner.critic, lesson, rows)
+            (totals["value_loss"] / tokens).backward()
+        for name, total in totals.items():
+            sums[name] += float(total.detach())
+    sums["last approx_kl"] = (sums["approx_kl"] - before) / float(tokens)
+    sums["steps"] += 1
+
+    learning: list[tuple[str, Learns, torch.optim.AdamW]] = []
+    if not lesson.critic_only:
+        learning.append(("policy_grad_norm", learner.policy, learner.policy_optimizer))
+    if learner.critic and learner.critic_optimizer:
+        learning.append(("value_grad_norm", learner.critic, learner.critic_optimizer))
+    for name, model, _ in learning:
+        sums[name] += float(torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm))
+    require_finite(sums, "ppo", f"update {learner.update + 1} of {params.updates}")
+    for _, _, optimizer in learning:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def _policy_totals(
+    learner: Learner, lesson: Lesson, rows: torch.Tensor, world: World
+) -> dict[str, torch.Tensor]:
+    """Return the policy's loss on these rows, with its gradient, and its figures, summed over the tokens."""
+    experience, params = lesson.experience, world.params
+    sequences = experience.sequences.rows(rows)
+    # The micro-batch has its own, smaller width: columns of padding alone are cut off.
+    width = sequences.mask_BR.shape[1]
+    new_BR = learner.policy.log_probs(sequences)
+    found = world.method.loss(new_BR, experience.old_BR[rows, :width],
+                              lesson.targets.advantages_BR[rows, :width], sequences.mask_BR, params.clip)
+    loss = found.loss
+    if params.kl_in == "loss":
+        kl_BR = kl_of.estimate(new_BR - experience.reference_BR[rows, :width], params.kl_estimator)
+        loss = loss + learner.kl.coef * (kl_BR * sequences.mask_BR).sum()
+    return {"policy_loss": loss, "clip_fraction": found.clipped, "approx_kl": found.approx_kl,
+            "ratio": found.ratio}
+
+
+def _value_loss(critic: Critic, lesson: Lesson, rows: torch.Tensor) -> torch.Tensor:
+    """Return the critic's loss on these rows, with its gradient, summed over the tokens."""
+    sequences = lesson.experience.sequences.rows(rows)
+    width = sequences.mask_BR.shape[1]
+    old_BR, returns_BR = lesson.experience.values_BR, lesson.targets.returns_BR
+    assert old_BR is not None and returns_BR is not None
+    return value_loss(critic.values(sequences), old_BR[rows, :width], returns_BR[rows, :width],
+                      sequences.mask_BR, lesson.value_clip)
+
+
+def _next_prompts(learner: Learner, encoded: Sequence[list[int]], size: int) -> list[list[int]]:
+    """Return the next `size` prompts; every prompt is used once before any is used again."""
+    while len(learner.queue) < size:
+        learner.queue += torch.randperm(len(encoded), generator=learner.generator).tolist()
+    taken, learner.queue = learner.queue[:size], learner.queue[size:]
+    return [encoded[i] for i in taken]
+
+
+def _due(update: int, params: PpoParams) -> bool:
+    """True if the policy is measured on the validation prompts after this update."""
+    return update % params.evaluate_every == 0 or update == params.updates
+
+
+def _counts(lm: LanguageModel, prompts: Sequence[Prompt], encoded: Sequence[list[int]]) -> Metrics:
+    """Return how many prompts were used, left out, and rearranged for a template without a system role."""
+    counts: Metrics = {"prompts": len(encoded), "dropped_too_long": len(prompts) - len(encoded)}
+    if moved := rearranged(lm.tokenizer, prompts):
+        counts["system_before_user"] = moved
+    return counts
+
+
+def _encode(lm: LanguageModel, prompts: Sequence[Prompt], params: PpoParams) -> list[list[int]]:
+    """Return the ids of the prompts that fit `max_prompt`. Raises UserError if there are none."""
+    encoded = [encode_prompt(lm.tokenizer, prompt) for prompt in prompts]
+    encoded = [ids for ids in encoded if len(ids) <= params.max_prompt]
+    if not encoded:
+        raise UserError(f"None of the {len(prompts)} prompts fits ppo.max_prompt = {params.max_prompt} "
+                        "tokens. Raise it.")
+    return encoded

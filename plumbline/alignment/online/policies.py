@@ -1,0 +1,162 @@
+"""Policies: which weights of the language model learn, and what the others spare.
+
+All of them are one class. What differs is which body computes log-probabilities and what the reference is:
+
+    all     every weight learns; the reference is a frozen copy of SFT
+    top     the last layers learn, on a frozen trunk that policy, reference and critic share (trunk.py)
+    lora    low-rank adapters learn (Hu et al. 2022, arXiv 2106.09685); the reference is the same model with
+            its adapters off: SFT itself, to the last bit
+
+The reference is in the policy's own precision, whatever that is, so that the KL is exactly 0 before the first
+step.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from plumbline.alignment.online.trunk import require_layers, top_of, trunk_of
+from plumbline.alignment.sequences import Sequences, log_probs_by
+from plumbline.config import PpoParams
+from plumbline.lm.hidden import hidden_states
+from plumbline.lm.optim import autocast
+
+Weights = dict[str, torch.Tensor]
+
+
+class Learns:
+    """A model of which some weights learn."""
+
+    def learnt(self) -> dict[str, nn.Parameter]:
+        """Return the weights that learn, by name."""
+        raise NotImplementedError
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the weights that learn."""
+        return list(self.learnt().values())
+
+    def weights(self) -> Weights:
+        """Return the weights that learn, by name, without their gradients: not copies."""
+        return {name: weight.detach() for name, weight in self.learnt().items()}
+
+    @torch.no_grad()
+    def load(self, weights: Weights) -> None:
+        """Take over the weights that `weights` returned."""
+        for name, weight in self.learnt().items():
+            weight.copy_(weights[name])
+
+
+@dataclass(frozen=True)
+class Policy(Learns):
+    """A language model that learns, and the SFT model that it is held near."""
+
+    model: PreTrainedModel
+    """The whole model, with the weights of now."""
+    body: nn.Module
+    """The part that computes log-probabilities, below the output layer."""
+    reference: PreTrainedModel
+    reference_body: nn.Module
+    temperature: float
+    precision: str
+    trunk: nn.Module | None = None
+    """The frozen layers below `body`, if it is not the whole."""
+    adapted: PeftModel | None = None
+    """The model with its adapters, if it has some."""
+    start: Weights = field(default_factory=dict)
+    """The learnt weights as they were at first."""
+
+    def prepared(self, sequences: Sequences) -> Sequences:
+        """Return the sequences with what the frozen trunk makes of them, which every later pass reads."""
+        return sequences if self.trunk is None else with_trunk(self.trunk, sequences, self.precision)
+
+    def log_probs(self, sequences: Sequences) -> torch.Tensor:
+        """Return the log-probability [B, R], in nats, of each response token; 0 at padding."""
+        head = self.model.get_output_embeddings()
+        return log_probs_by(self.body, head, sequences, self.temperature, self.precision)
+
+    @torch.no_grad()
+    def reference_log_probs(self, sequences: Sequences) -> torch.Tensor:
+        """Return the same under the reference."""
+        head = self.reference.get_output_embeddings()
+        with self.as_reference():
+            return log_probs_by(self.reference_body, head, sequences, self.temperature, self.precision)
+
+    @contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """Turn `reference` into the reference for a while, where both are one model."""
+        with self.adapted.disable_adapter() if self.adapted else nullcontext():
+            yield
+
+    def merged(self) -> PreTrainedModel:
+        """Return a model of its own without adapters, which gives the same answers."""
+        if not self.adapted:
+            return copy.deepcopy(self.model)
+        merged: PreTrainedModel = copy.deepcopy(self.adapted).merge_and_unload()
+        return merged
+
+    def end(self) -> None:
+        """Merge the adapters into the model for good, in its place: it is an ordinary model then."""
+        if self.adapted:
+            self.adapted.merge_and_unload()
+
+    def learnt(self) -> dict[str, nn.Parameter]:
+        """Return the weights that learn, by name."""
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+
+def make_policy(
+    model: PreTrainedModel, load_reference: Callable[[], PreTrainedModel], params: PpoParams
+) -> Policy:
+    """Make the policy that `params.trainable` names of SFT's model.
+
+    `load_reference` gives another SFT model, where one is needed. Raises UserError for an architecture that
+    cannot be split.
+    """
+    model.eval()
+    if params.trainable == "lora":
+        adapters = LoraConfig(r=params.lora_rank, lora_alpha=params.lora_alpha, target_modules="all-linear",
+                              lora_dropout=0.0, task_type="CAUSAL_LM")
+        adapted = get_peft_model(model, adapters)
+        model.eval()
+        policy = Policy(model, model.base_model, model, model.base_model, params.temperature,
+                        params.precision, adapted=adapted)
+        return replace(policy, start={name: weight.clone() for name, weight in policy.weights().items()})
+
+    reference = load_reference().eval()
+    policy = Policy(model, model.base_model, reference, reference.base_model, params.temperature,
+                    params.precision)
+    if params.trainable == "top":
+        require_layers(model, params.top_layers)
+        freeze_below(model, params.top_layers)
+        policy = replace(
+            policy, body=top_of(model, params.top_layers), trunk=trunk_of(model, params.top_layers),
+            reference_body=top_of(reference, params.top_layers))
+    return replace(policy, start={name: weight for name, weight in reference.named_parameters()
+                                  if name in policy.weights()})
+
+
+def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
+    """Let the last layers, the last norm and an output layer of its own learn, and nothing else.
+
+    An output layer that shares its weights with the embeddings belongs to the trunk.
+    """
+    model.requires_grad_(False)
+    top_of(model, top_layers).requires_grad_(True)
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embeddings.requires_grad_(False)
+    if head is not None and head.weight is not embeddings.weight:
+        head.requires_grad_(True)
+
+
+@torch.no_grad()
+def with_trunk(trunk: nn.Module, sequences: Sequences, precision: str) -> Sequences:
+    """Return the sequences with what the trunk makes of each token."""
+    with autocast(precision):
+        found_BTD = hidden_states(trunk, sequences.ids_BT, sequences.mask_BT)
+    return replace(sequences, trunk_BTD=found_BTD)
