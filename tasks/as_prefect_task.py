@@ -17,6 +17,7 @@ from prefect.logging import get_run_logger
 from plumbline.config import Params
 from plumbline.errors import after
 from plumbline.notify.prefect_events import unreachable
+from plumbline.project.dvc_yaml import JOIN, stage_params, version_of
 from plumbline.project.home import API_URL
 from plumbline.project.run_record import Outcome
 from plumbline.project.watcher import Watcher, watcher
@@ -45,14 +46,15 @@ def run_as_task(stage: "Stage", workspace: Workspace) -> None:
     """
     if stage.name not in workspace.stages:
         return
-    block = workspace.params.model_dump().get(stage.name, {})
+    spec = workspace.stages[stage.name]
+    version = version_of(stage_params(workspace.params, spec)) if spec.receipt else None
 
     def reproduce_stage() -> None:
         _reproduce(stage, workspace)
 
     run = task(
         name=stage.name,
-        version=block.get("version"),
+        version=version,
         retries=stage.retries,
         retry_delay_seconds=RETRY_SECONDS,
         retry_condition_fn=_worth_retrying,
@@ -63,9 +65,10 @@ def run_as_task(stage: "Stage", workspace: Workspace) -> None:
     try:
         run()
     except TimeoutError as error:
+        file = f"tasks/{stage.name.partition(JOIN)[0]}.py"
         raise StageFailed(f"Stage `{stage.name}` was stopped after {stage.timeout_minutes:g} minutes, its "
-                          f"limit in tasks/{stage.name}.py. Raise the limit, or make the stage shorter; its "
-                          f"log is {workspace.folder / 'logs' / stage.name}.log.", killed=False) from error
+                          f"limit in {file}. Raise the limit, or make the stage shorter; its log is "
+                          f"{workspace.folder / 'logs' / stage.name}.log.", killed=False) from error
 
 
 def _worth_retrying(_task: object, _run: TaskRun, state: State[None]) -> bool:
@@ -169,7 +172,7 @@ def _follow(stage: str, watching: Watcher) -> Callable[[Mapping[str, object]], N
         with contextlib.suppress(httpx.HTTPError):
             if artifact is None:
                 # Prefect's keys hold lower-case letters, digits and dashes only.
-                key = stage.replace("_", "-")
+                key = stage.replace("_", "-").replace(JOIN, "-")
                 artifact = cast(UUID, create_progress_artifact(percent, key=key, description=stage))
             else:
                 update_progress_artifact(artifact, percent)

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 from tasks.stage import Stage, StageRun
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from plumbline.evaluation.answers import Answers
-    from plumbline.evaluation.judging.judges import ScoreJudge
+    from plumbline.evaluation.judging.judges import ModelAnswer, ScoreJudge
     from plumbline.evaluation.judging.names import JudgeSettings
     from plumbline.evaluation.matches import Contestant
     from plumbline.lm.base import LanguageModel
     from plumbline.preferences.types import Prompt
+    from plumbline.runs.stage_program import Measured
     from plumbline.statistics import Interval
 
     Models = dict[str, LanguageModel]
@@ -23,6 +27,16 @@ if TYPE_CHECKING:
 
 def program(run: StageRun) -> None:
     """Let policy, SFT and champion answer the held-out prompts, judge the answers, and write the report."""
+    names = ("policy", "sft", "champion")
+    judge_policy(run, {name: run.root / f"models/{name}/model" for name in names}, overoptimisation=True)
+
+
+def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation: bool = False) -> None:
+    """Judge the policy of `folders` against the others, which are `sft`, and `champion` if its folder exists.
+
+    With `overoptimisation`, a larger pool of SFT's answers, and what PPO measured as it went, show how far
+    the reward model was optimised.
+    """
     from plumbline.evaluation import overoptimisation as over
     from plumbline.evaluation.judging.names import REWARD, make_judges
     from plumbline.evaluation.matches import evaluate
@@ -34,22 +48,27 @@ def program(run: StageRun) -> None:
     settings = _judge_settings(run)
     judges = make_judges(chosen.judges, settings)
     scorers = over.scorers_among([*make_judges([REWARD], settings), *judges])
-    folders = {name: run.root / f"models/{name}/model" for name in ("policy", "sft", "champion")}
     models = {name: LanguageModel.load(folder, chosen.precision)
               for name, folder in folders.items() if folder.exists()}  # without a champion at first
     asked, too_long = _asked(run, models["policy"])
-    pool = _pool(run, models["sft"], asked)
+    pool = _pool(run, models["sft"], asked, chosen.bon_pool if overoptimisation else 0)
     contestants = _contestants(run, models, asked, scorers.own, pool)
     run.report(0, 1, what="judging")
     found = evaluate(asked, contestants, judges, _kinds(run, asked))
-    whole = [given[: chosen.bon_pool] for given in pool[: chosen.bon_prompts]] if chosen.bon_pool else []
-    optimised = over.overoptimisation(run.root / "models", asked, contestants, whole, scorers)
     price = _price(run, models)
-    sections = [*over.overoptimisation_section(optimised), *price_section(*price)]
+    metrics: dict[str, Measured] = {**found.metrics(), **price_metrics(*price), "prompts": len(asked),
+                                    "prompts_too_long": too_long}
+    sections = price_section(*price)
+    optimised = None
+    if overoptimisation:
+        whole = [given[: chosen.bon_pool] for given in pool[: chosen.bon_prompts]] if chosen.bon_pool else []
+        optimised = over.overoptimisation(run.root / "models", asked, contestants, whole, scorers)
+        sections = [*over.overoptimisation_section(optimised), *sections]
+        metrics |= optimised.metrics()
     write_report(run.folder / "report", found, sections)
-    over.draw_overoptimisation(run.folder / "report" / over.PICTURE, optimised)
-    run.finish({**found.metrics(), **optimised.metrics(), **price_metrics(*price), "prompts": len(asked),
-                "prompts_too_long": too_long})
+    if optimised:
+        over.draw_overoptimisation(run.folder / "report" / over.PICTURE, optimised)
+    run.finish(metrics)
 
 
 def _judge_settings(run: StageRun) -> "JudgeSettings":
@@ -108,18 +127,24 @@ def _contestants(
     return found
 
 
-def _pool(run: StageRun, sft: "LanguageModel", asked: "list[Prompt]") -> "Answers":
-    """Sample the answers of SFT of which the best are taken: `bon_pool` to the first prompts, else
-    `best_of`.
+def _pool(run: StageRun, sft: "LanguageModel", asked: "list[Prompt]", more: int) -> "Answers":
+    """Sample answers of SFT of which the best are taken: `best_of`, and to the first prompts `more` in all.
+
+    The first `best_of` are the same whatever `more` is, so that every policy meets the same best ones.
     """
     from plumbline.evaluation.answers import answer_all
 
-    chosen = run.params.preference_eval
-    many = max(chosen.bon_pool, chosen.best_of)
-    counts = [many if i < chosen.bon_prompts else chosen.best_of for i in range(len(asked))]
+    chosen, seed = run.params.preference_eval, run.params.seed
     run.report(0, 1, what="sft, a pool of answers")
-    return answer_all(sft, asked, counts, max_response=chosen.max_response, temperature=chosen.temperature,
-                      seed=run.params.seed + 1, keep_ids=True)
+    pool: list[list[ModelAnswer]] = [[] for _ in asked]
+    for prompts, count, own_seed in ((asked, chosen.best_of, seed + 1),
+                                     (asked[: chosen.bon_prompts], more - chosen.best_of, seed + 2)):
+        if count > 0:
+            answers = answer_all(sft, prompts, [count] * len(prompts), max_response=chosen.max_response,
+                                 temperature=chosen.temperature, seed=own_seed, keep_ids=True)
+            for given, found in zip(pool, answers, strict=False):
+                given += found
+    return pool
 
 
 def _same_tokens(lm: "LanguageModel", sft: "LanguageModel") -> bool:

@@ -7,8 +7,10 @@ stage's process has no use for the first.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
+from plumbline.project.dvc_yaml import JOIN
 from plumbline.runs.stage_program import Program, StageRun, run_as_command
 from plumbline.runs.workspace import Workspace
 
@@ -35,6 +37,10 @@ class Stage:
     """For a stage with an effect outside of its files: True if that still holds when they come from the
     cache.
     """
+
+    def of(self, item: str) -> Self:
+        """Return the stage for one item of its `foreach` in dvc.yaml, such as `candidate@dpo`."""
+        return replace(self, name=f"{self.name}{JOIN}{item}")
 
     def main(self) -> None:
         """Run the program in the current folder: what dvc.yaml's command does."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.config import keys
-from plumbline.project.dvc_yaml import OUTPUT_ROOTS, producer_of, read_stages
+from plumbline.config import keys, read_yaml
+from plumbline.project.dvc_yaml import JOIN, OUTPUT_ROOTS, producer_of, read_stages
 from testing.imports import ROOT, file_of, modules_imported
 
-STAGES = read_stages(ROOT)
+STAGES = read_stages(ROOT, {**read_yaml(ROOT / "params.yaml"), "compare": {"dpo": "direct"}})
 MACHINERY = (*(f"plumbline/{room}/" for room in ("project", "notify", "tracking", "retraining", "runs", "storage",
                                                  "lineage", "history", "data", "feedback")),
              "plumbline/__init__.py", "plumbline/config/", "plumbline/progress.py", "plumbline/errors.py",
@@ -22,7 +22,7 @@ DECIDES = ("plumbline/tracking/promotion.py", "plumbline/tracking/registry.py")
 def code_of(stage: str) -> set[str]:
     """The files that a stage's program imports, directly or not, machinery left out."""
     found: set[Path] = set()
-    waiting = [ROOT / "tasks" / f"{stage}.py"]
+    waiting = [program_of(stage)]
     while waiting:
         file = waiting.pop()
         if file in found:
@@ -30,6 +30,10 @@ def code_of(stage: str) -> set[str]:
         found.add(file)
         waiting += [below for name in modules_imported(file) if (below := file_of(name)) and not is_machinery(below)]
     return {file.relative_to(ROOT).as_posix() for file in found}
+
+
+def program_of(stage: str) -> Path:
+    return ROOT / "tasks" / f"{stage.partition(JOIN)[0]}.py"
 
 
 def is_machinery(file: Path) -> bool:
@@ -59,7 +63,7 @@ def test_every_dependency_is_imported(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_parameters_exist(stage: str) -> None:
-    assert set(STAGES[stage].params) <= set(keys())
+    assert set(STAGES[stage].params) <= {*keys(), "candidates.dpo"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -70,7 +74,7 @@ def test_a_stage_reads_only_parameters_that_make_it_run_again(stage: str) -> Non
         one = STAGES[waiting.pop()]
         declared |= {key.split(".")[0] for key in one.params}
         waiting += [maker.name for path in one.inputs if (maker := producer_of(STAGES, path))]
-    tree = ast.parse((ROOT / "tasks" / f"{stage}.py").read_text(encoding="utf-8"))
+    tree = ast.parse(program_of(stage).read_text(encoding="utf-8"))
     read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
             and isinstance(node.value, ast.Attribute) and node.value.attr == "params"}
     assert read <= declared

@@ -1,4 +1,4 @@
-"""Run the pipeline for `plumbline run` and `plumbline retry`, under a private Prefect server."""
+"""Run the pipeline for `plumbline run`, `compare` and `retry`, under a private Prefect server."""
 
 import contextlib
 import gc
@@ -51,8 +51,10 @@ def _run_flow(home: Home, request: Request, console: Console) -> str:
         # The server needs some seconds: import what is slow meanwhile.
         warming = threading.Thread(target=_warm_up, args=(home,), daemon=True)
         warming.start()
+        from flows.compare import compare
         from flows.retrain import retrain
 
+        flow = compare if request.compare else retrain
         warming.join()
         if server:
             server.wait()
@@ -60,11 +62,11 @@ def _run_flow(home: Home, request: Request, console: Console) -> str:
         bars = Bars(console)
         watcher.set(bars)
         with bars.live, _server_stays():
-            name = retrain(request)
+            name = flow(request)
     else:
         watcher.set(Lines(console))
         with _server_stays():
-            name = retrain(request)
+            name = flow(request)
     assert isinstance(name, str), "what a person asks for always runs"
     return name
 

@@ -1,4 +1,6 @@
-"""The commands about runs: `plumbline run`, `retry`, `cancel`, `runs`, `show`, `restore`, `pin`, `unpin`."""
+"""The commands about runs: `plumbline run`, `compare`, `retry`, `cancel`, `runs`, `show`, `restore`, `pin`,
+`unpin`.
+"""
 
 import os
 from dataclasses import asdict
@@ -29,6 +31,8 @@ runs_app = command_group()
 ParameterFile = Annotated[str | None, typer.Option(metavar="FILE", help="Parameter file laid over "
                                                                         "params.yaml.")]
 Settings = Annotated[Names, typer.Option("--set", metavar="KEY=VALUE", help="One parameter; repeatable.")]
+CandidateNames = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names in `candidates` of "
+                                                                           "params.yaml.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
 Force = Annotated[Names, typer.Option(metavar="STAGE", help="Run it though nothing changed; repeatable.")]
 NewCode = Annotated[bool, typer.Option("--new-code", help="With the checkout's code as it is now, not with "
@@ -51,6 +55,26 @@ def run(params: ParameterFile = None, set_: Settings = None, until: Until = None
     file = os.path.abspath(params) if params else None  # noqa: PTH100
     request = Request(params_file=file, settings=set_ or [], until=until, force=force or [])
     run_pipeline(home, request, verbose, as_json)
+
+
+@runs_app.command(epilog=examples(
+    "plumbline compare dpo", "plumbline compare dpo mine --params params/smollm2.yaml",
+    "plumbline compare mine --set candidates.mine='{method: ppo, kl_coef: 0.02}'"))
+def compare(names: CandidateNames, params: ParameterFile = None, set_: Settings = None,
+            force: Force = None, verbose: Verbose = False, as_json: AsJson = False) -> None:
+    """Train and judge candidates beside PPO on the same data; what an ordinary run has made is reused.
+
+    A candidate is a method with parameters, under a name in `candidates` of params.yaml. No champion is
+    promoted.
+    """
+    from plumbline.commands.run import run_pipeline
+    from plumbline.runs.workspace import Request
+
+    # Resolving links would hide the name that the user gave.
+    file = os.path.abspath(params) if params else None  # noqa: PTH100
+    request = Request(params_file=file, settings=set_ or [], force=force or [],
+                      compare=list(dict.fromkeys(names)))
+    run_pipeline(find_home(), request, verbose, as_json)
 
 
 @runs_app.command(epilog=examples("plumbline retry latest", "plumbline retry 20261121-104650 --new-code"))

@@ -74,7 +74,8 @@ def list_runs(console: Console, records: list[RunRecord], total: int) -> None:
 
 def measured(folder: Path) -> dict[str, Metrics]:
     """Return every metrics.json, and decision.json, of a run by the folder that holds it."""
-    files = sorted([*folder.glob("*/*/metrics.json"), *folder.glob("reports/promote/decision.json")])
+    files = sorted([*folder.glob("*/*/metrics.json"), *folder.glob("*/candidates/*/metrics.json"),
+                    *folder.glob("reports/promote/decision.json")])
     return {file.parent.relative_to(folder).as_posix(): _read(file) for file in files}
 
 

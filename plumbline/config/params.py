@@ -24,7 +24,8 @@ from plumbline.config.methods import METHODS
 from plumbline.config.values import CountOrNone, ParamsBlock
 
 Candidate = dict[str, Any]
-CandidateName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_+-]*$")]
+CandidateName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+"""A part of the names of its stages, its folders and what MLflow keeps of it."""
 Block = Literal["ppo", "direct", "sft"]
 
 

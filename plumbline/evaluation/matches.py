@@ -5,7 +5,7 @@ single answer meets all of the other's. Answers to one prompt are not independen
 prompts.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -96,6 +96,13 @@ class Match:
                  if meeting.prompt == prompt)
         return next(found, None)
 
+    def won(self) -> dict[int, float]:
+        """Return the mean of the outcomes on each prompt that was judged, by its place."""
+        outcomes: dict[int, list[float]] = defaultdict(list)
+        for meeting, outcome in zip(self.meetings, self.outcomes, strict=True):
+            outcomes[meeting.prompt].append(outcome)
+        return {prompt: sum(found) / len(found) for prompt, found in outcomes.items()}
+
 
 @dataclass(frozen=True)
 class JudgeAgreement:
@@ -134,13 +141,14 @@ class Evaluation:
         return self.judged[self.judge]
 
     def samples(self) -> list[Sample]:
-        """Return every prompt with the first answer of each contestant, and the judge's outcomes on them."""
-        samples = []
+        """Return every prompt with the first answer of each contestant, and the judge's outcomes."""
+        samples, won = [], {match.opponent.name: match.won() for match in self.matches}
         for i, prompt in enumerate(self.prompts):
             answers = {one.name: one.sample_answer(i) for one in self.contestants}
             outcomes = {match.opponent.name: outcome for match in self.matches
                         if (outcome := match.outcome_of(i)) is not None}
-            samples.append(Sample(prompt, answers, outcomes))
+            samples.append(Sample(prompt, answers, outcomes,
+                                  {name: shares[i] for name, shares in won.items() if i in shares}))
         return samples
 
     def metrics(self) -> dict[str, float | str]:

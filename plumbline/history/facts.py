@@ -21,10 +21,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from plumbline.preferences.batches.manifest import MANIFEST, Batch
+from plumbline.project.dvc_yaml import JOIN
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.masking import masked, masked_value
 from plumbline.project.run_record import DVC_REPRO, RUN_ID, Outcome, RunRecord, Status, workspace_of
 from plumbline.tracking.receipts import Receipt
+from plumbline.tracking.recording import TAG_JOIN
 from plumbline.tracking.store import OUR_ID
 from plumbline.tracking.writes import PARENT
 
@@ -233,7 +235,7 @@ def _from_tags(run: "MlflowRun") -> RunRecord:
 def _outcomes(tags: Mapping[str, str]) -> list[tuple[str, Outcome]]:
     """Parse tags such as {"sft": "reused", "sft.reason": "...", "sft.run": "...", "sft.seconds": "0.2"}."""
     names = [name for name in tags if "." not in name]
-    return [(name, Outcome.model_validate({
+    return [(name.replace(TAG_JOIN, JOIN), Outcome.model_validate({
         "status": tags[name], "seconds": float(tags.get(f"{name}.seconds", UNKNOWN)),
         "reason": tags.get(f"{name}.reason", ""), "mlflow_run": tags.get(f"{name}.run")})) for name in names]
 

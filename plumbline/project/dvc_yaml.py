@@ -2,17 +2,22 @@
 
 dvc.yaml is the one place where inputs and outputs are named. dvc.lock has an entry for each stage that was
 done in its folder: command, digests of code and inputs, parameters, digests of outputs.
+
+A stage with `foreach: ${compare}` is one stage for each item of that block of params.yaml, named as DVC names
+it: `candidate@dpo`, of the group `candidate`.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from plumbline.config import Params
+from plumbline.config import Params, read_yaml
+from plumbline.errors import UserError
 from plumbline.project.digests import require_inside
 
 OUTPUT_ROOTS = ("data", "models", "reports")
@@ -20,6 +25,9 @@ OUTPUT_ROOTS = ("data", "models", "reports")
 LOCK = "dvc.lock"
 LockEntry = Mapping[str, object]
 """The keys cmd, deps, params and outs."""
+JOIN = "@"
+"""Between the group and the item in the name of a stage."""
+INTERPOLATED = re.compile(r"\$\{([^}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,12 @@ class StageSpec:
     outs: tuple[str, ...]
     metrics: tuple[str, ...]
     always_changed: bool
+
+    @property
+    def item(self) -> str:
+        """What the stage is done for, such as `dpo` of `candidate@dpo`; empty for a stage without `foreach`.
+        """
+        return self.name.partition(JOIN)[2]
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -66,21 +80,77 @@ class StageSpec:
         return path if path in (*self.outs, *self.metrics) else None
 
 
-def read_stages(root: Path) -> dict[str, StageSpec]:
-    """Return all stages of `root/dvc.yaml`, in the order of the file."""
-    stages = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    return {
-        name: StageSpec(
-            name=name,
-            command="\n".join(stage["cmd"]) if isinstance(stage["cmd"], list) else stage["cmd"],
-            deps=tuple(stage.get("deps", ())),
-            params=tuple(stage.get("params", ())),
-            outs=tuple(stage.get("outs", ())),
-            metrics=tuple(stage.get("metrics", ())),
-            always_changed=stage.get("always_changed", False),
-        )
-        for name, stage in stages.items()
-    }
+def read_stages(root: Path, params: Mapping[str, object] | None = None) -> dict[str, StageSpec]:
+    """Return all stages of `root/dvc.yaml`, in the order of the file.
+
+    Those with `foreach` are as `params` say, or else `root/params.yaml`. Raises UserError for what neither
+    has.
+    """
+    declared = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    found = {}
+    for name, stage in declared.items():
+        if "foreach" not in stage:
+            found[name] = _spec(name, stage)
+            continue
+        params = read_yaml(root / "params.yaml") if params is None else params
+        for key, known in _items(stage["foreach"], params):
+            found[f"{name}{JOIN}{key}"] = _spec(f"{name}{JOIN}{key}",
+                                              cast(dict[str, Any], _filled_in(stage["do"], known)))
+    return found
+
+
+def _spec(name: str, stage: Mapping[str, Any]) -> StageSpec:
+    return StageSpec(
+        name=name,
+        command="\n".join(stage["cmd"]) if isinstance(stage["cmd"], list) else stage["cmd"],
+        deps=tuple(stage.get("deps", ())),
+        params=tuple(stage.get("params", ())),
+        outs=tuple(stage.get("outs", ())),
+        metrics=tuple(stage.get("metrics", ())),
+        always_changed=stage.get("always_changed", False),
+    )
+
+
+def _items(foreach: object, params: Mapping[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield the key of each item, and all values that stand for something in its stage."""
+    block = _filled_in(foreach, params)
+    if isinstance(block, Mapping):
+        for key, item in block.items():
+            yield str(key), {**params, "key": str(key), "item": item}
+    elif isinstance(block, list):  # a stage is named like its item, or by its place where that is no name
+        named = not any(isinstance(item, dict | list) for item in block)
+        for place, item in enumerate(block):
+            yield str(item if named else place), {**params, "item": item}
+    else:
+        raise UserError(f"dvc.yaml has a stage for each item of {foreach}: expected a block or a list in "
+                        f"params.yaml, found {block!r}.")
+
+
+def _filled_in(declared: object, known: Mapping[str, object]) -> object:
+    """Put values in place of `${item}`, `${key}` and `${sft.epochs}`, wherever they stand."""
+    if isinstance(declared, dict):
+        return {name: _filled_in(inner, known) for name, inner in declared.items()}
+    if isinstance(declared, list):
+        return [_filled_in(inner, known) for inner in declared]
+    if not isinstance(declared, str):
+        return declared
+    if whole := INTERPOLATED.fullmatch(declared):
+        return _at(known, whole[1])
+    return INTERPOLATED.sub(lambda found: _text(_at(known, found[1])), declared)
+
+
+def _at(known: Mapping[str, object], dotted: str) -> object:
+    value: object = known
+    for part in dotted.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise UserError(f"dvc.yaml has ${{{dotted}}}, but params.yaml has no `{dotted}`.")
+        value = value[part]
+    return value
+
+
+def _text(value: object) -> str:
+    """Return a value as DVC writes it into a text."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def producer_of(stages: Mapping[str, StageSpec], path: str) -> StageSpec | None:
@@ -102,6 +172,11 @@ def stage_params(params: Params, stage: StageSpec) -> dict[str, object]:
         else:
             flat[key] = value
     return flat
+
+
+def version_of(used: Mapping[str, object]) -> str:
+    """Return the version of a stage from what `stage_params` returns: that of the first block with one."""
+    return next(str(value) for name, value in used.items() if name.endswith(".version"))
 
 
 def read_lock(folder: Path) -> dict[str, LockEntry]:

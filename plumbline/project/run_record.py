@@ -50,6 +50,8 @@ class RunRecord(BaseModel):
     settings: list[Annotated[str, AfterValidator(masked_setting)]] = []
     until: str | None = None
     force: list[str] = []
+    compare: list[str] = []
+    """The candidates that were set beside PPO; empty for an ordinary run."""
     project: str
     """The checkout that the run was started from."""
     git_commit: str | None = None

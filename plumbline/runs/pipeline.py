@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from plumbline.config import Params, load_params
+from plumbline.config import METHODS, Params, load_params
 from plumbline.errors import UserError, after
-from plumbline.project.dvc_yaml import LOCK, read_stages
+from plumbline.project.dvc_yaml import JOIN, LOCK, read_stages
 from plumbline.project.home import RECORD_FILE, Home, enter, find_home
 from plumbline.project.locks import GC_LOCK, file_lock
 from plumbline.project.run_record import Outcome, Status
@@ -23,8 +23,9 @@ from plumbline.runs.preflight import preflight
 from plumbline.runs.retry import OtherVersionParams, params_of, take_code
 from plumbline.runs.run_files import CODE_ARCHIVE, RECORD, pack_code
 from plumbline.runs.workspace import Request, Workspace, copy_checkout, create_workspace
+from plumbline.runs.write_comparison import COMPARISON
 from plumbline.tracking.outbox import deliver
-from plumbline.tracking.recording import TRIGGER, Recording
+from plumbline.tracking.recording import TAG_JOIN, TRIGGER, Recording
 from plumbline.tracking.store import prepare
 from plumbline.tracking.writes import RunStatus
 
@@ -69,8 +70,14 @@ def pipeline_run(request: Request) -> Iterator[Workspace]:
 
 
 def resolve(home: Home, request: Request) -> Params:
-    """Return the parameters of a request. Raises UserError for a wrong parameter or an unknown stage."""
-    known = list(read_stages(home.root))
+    """Return the parameters of a request. Raises UserError for a wrong parameter, stage or candidate."""
+    if request.retry_of:
+        params = params_of(home, request.retry_of, own_code=not request.new_code)
+    else:
+        file = home.root / request.params_file if request.params_file else None
+        params = load_params(home.root, file, request.settings)
+        params = params.model_copy(update={"compare": _blocks(params, request.compare)})
+    known = list(read_stages(home.root, params.model_dump()))
     wanted = [("--until", request.until)] if request.until else []
     for option, name in [*wanted, *(("--force", name) for name in request.force)]:
         if name not in known:
@@ -78,10 +85,17 @@ def resolve(home: Home, request: Request) -> Params:
             hint = f" Did you mean `{close[0]}`?" if close else ""
             raise UserError(f"{option} {name}: there is no such stage.{hint} The stages are "
                             f"{', '.join(known)}.")
-    if request.retry_of:
-        return params_of(home, request.retry_of, own_code=not request.new_code)
-    file = home.root / request.params_file if request.params_file else None
-    return load_params(home.root, file, request.settings)
+    return params
+
+
+def _blocks(params: Params, names: list[str]) -> dict[str, str]:
+    """Return the block of each candidate. Raises UserError for a name that is none."""
+    for name in names:
+        if name not in params.candidates:
+            raise UserError(f"There is no candidate `{name}`; `candidates` of params.yaml has "
+                            f"{', '.join(params.candidates) or 'none'}. Add one to the file, or with "
+                            f"--set candidates.{name}='{{method: ppo, kl_coef: 0.02}}'.")
+    return {name: METHODS[params.candidates[name]["method"]][0] for name in names}
 
 
 def open_workspace(home: Home, params: Params, request: Request) -> Workspace:
@@ -119,10 +133,11 @@ def check_gate(workspace: Workspace) -> None:
 
 def _record(workspace: Workspace, parent: Recording, stage: str, outcome: Outcome) -> None:
     """Record the outcome of a stage in MLflow as soon as it is known."""
-    tags = {f"stage.{stage}": outcome.status, f"stage.{stage}.reason": outcome.reason[:LONGEST_TAG],
-            f"stage.{stage}.seconds": str(outcome.seconds)}
+    name = f"stage.{stage.replace(JOIN, TAG_JOIN)}"
+    tags = {name: outcome.status, f"{name}.reason": outcome.reason[:LONGEST_TAG],
+            f"{name}.seconds": str(outcome.seconds)}
     if outcome.mlflow_run:
-        tags[f"stage.{stage}.run"] = outcome.mlflow_run
+        tags[f"{name}.run"] = outcome.mlflow_run
     parent.tags(tags)
     _upload(workspace, parent, *CHANGING, *([MANIFEST] if stage == "snapshot" else []))
 
@@ -133,6 +148,8 @@ def _end(workspace: Workspace, parent: Recording, status: Status, message: str |
     record.ended = datetime.now(UTC).isoformat(timespec="seconds")
     record.save(workspace.folder)
     parent.tags({"status": status})
+    for file in sorted((workspace.folder / COMPARISON).glob("*")):
+        parent.file(file, COMPARISON)
     _upload(workspace, parent, RECORD_FILE)
     parent.end(MLFLOW_STATUS[status])
     deliver(workspace.home)

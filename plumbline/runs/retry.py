@@ -78,7 +78,8 @@ def retry_request(home: Home, name: str, new_code: bool) -> Request:
     done = {stage for stage, outcome in record.stages.items() if outcome.status != "failed"}
     force = [stage for stage in record.force if stage not in done]
     return Request(params_file=record.params_file, settings=record.settings, until=record.until, force=force,
-                   trigger=f"retry of {record.id}", retry_of=record.id, new_code=new_code)
+                   compare=record.compare, trigger=f"retry of {record.id}", retry_of=record.id,
+                   new_code=new_code)
 
 
 def params_of(home: Home, run: str, own_code: bool) -> Params:

@@ -62,6 +62,8 @@ class StageRun:
         """All parameters, resolved."""
         self.pipeline_run = pipeline_run
         """The run's id, or `dvc repro`."""
+        self.item = stage.item
+        """What the stage is done for, such as `dpo` of `candidate@dpo`; empty without `foreach`."""
         self.folder = root / stage.folder
         """Where metrics, samples and the receipt go, such as models/sft."""
         self._stage = stage

@@ -12,7 +12,7 @@ from pathlib import Path
 from plumbline.config import Params
 from plumbline.errors import UserError, after
 from plumbline.project.digests import combined, digest, digests
-from plumbline.project.dvc_yaml import StageSpec, stage_params
+from plumbline.project.dvc_yaml import StageSpec, stage_params, version_of
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.run_record import DVC_REPRO, RunRecord, read_record
 from plumbline.runs.workspace import git_state
@@ -66,7 +66,7 @@ class StageRecord:
         Raises UserError for an output that dvc.yaml declares and the stage has not left.
         """
         outputs = self._outputs()
-        receipt = Receipt(stage=self._stage.name, version=str(self._used[f"{self._stage.name}.version"]),
+        receipt = Receipt(stage=self._stage.name, version=version_of(self._used),
                           mlflow_run=self.recording.run_id, pipeline_run=self._pipeline_run,
                           git_commit=self._commit, git_dirty=self._dirty, inputs=self.inputs,
                           outputs=outputs, code=self.code, params=self._used, seed=self._seed,

@@ -48,6 +48,8 @@ class Request(BaseModel):
     """A run to go on from, with its parameters, code and snapshot; see `plumbline retry`."""
     new_code: bool = False
     """A retry takes the checkout's code and not that of the run."""
+    compare: list[str] = []
+    """Candidates to set beside PPO, as `plumbline compare` does; empty for an ordinary run."""
 
 
 GitState = tuple[str | None, bool | None]
@@ -102,7 +104,8 @@ def _fill(home: Home, folder: Path, params: Params, request: Request, code: GitS
     process = local_process(getpid())
     record = RunRecord(id=folder.name, created=created.isoformat(timespec="seconds"), trigger=request.trigger,
                        params_file=request.params_file, settings=request.settings, until=request.until,
-                       force=request.force, retry_of=request.retry_of, project=str(home.root),
+                       force=request.force, compare=request.compare, retry_of=request.retry_of,
+                       project=str(home.root),
                        git_commit=commit, git_dirty=dirty, pid=process.pid, pid_began=process.began,
                        host=process.host)
     record.save(folder)

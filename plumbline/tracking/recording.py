@@ -34,6 +34,8 @@ from plumbline.tracking.writes import (
 
 TRIGGER = "plumbline.trigger"
 """A tag that the run of a whole pipeline has, and the run of a stage has not."""
+TAG_JOIN = ":"
+"""In tags, whose names MLflow limits, in place of the @ in a stage's name."""
 LARGEST_ARTIFACT = 5_000_000
 RETRY_SECONDS = 30.0
 """How often a recording tries a store that is away; a locked database costs each try 20 s."""

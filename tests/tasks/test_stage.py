@@ -6,12 +6,14 @@ from importlib import import_module
 
 import pytest
 
-from plumbline.config import Params
+from plumbline.config import Params, read_yaml
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import find_home
 from tasks.stage import Stage
 
-STAGES = read_stages(find_home().root)
+ROOT = find_home().root
+STAGES = read_stages(ROOT)
+CANDIDATES = {**read_yaml(ROOT / "params.yaml"), "compare": {"dpo": "direct"}}
 HEAVY = ("prefect", "torch", "mlflow", "transformers", "dvc")
 
 
@@ -29,6 +31,15 @@ def test_each_stage_of_dvc_yaml_has_its_program(name: str) -> None:
     assert stage.name == name
     assert STAGES[name].command == f"python -m tasks.{name}"
     assert stage.resolver == STAGES[name].always_changed == (STAGES[name].receipt is None)
+
+
+@pytest.mark.parametrize("name", ["candidate", "candidate_eval"])
+def test_a_stage_for_each_candidate_has_one_program(name: str) -> None:
+    declared = read_stages(ROOT, CANDIDATES)[f"{name}@dpo"]
+    stage = getattr(import_module(f"tasks.{name}"), name)
+    assert stage.of("dpo").name == declared.name
+    assert declared.command == f"python -m tasks.{name} dpo"
+    assert not stage.resolver and declared.receipt and not declared.always_changed
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if STAGES[name].receipt])

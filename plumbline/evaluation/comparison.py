@@ -1,0 +1,230 @@
+"""Candidates beside PPO on the same held-out prompts: one table, one picture, and who is surely better.
+
+All were judged by the same judges, against the same answers of the same SFT policy. Two of them are compared
+prompt by prompt: the difference of their win rates against SFT has the interval of the mean of paired
+differences. That one is better than another is said only where that interval excludes 0, at 95 % for all
+pairs together (Bonferroni).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+
+from scipy.special import stdtrit
+
+from plumbline.evaluation.figures import BLUE, GREY, ORANGE, new_figure, save_figure
+from plumbline.evaluation.markdown import percent, table
+from plumbline.evaluation.samples import SAMPLES, Sample, read_samples
+from plumbline.preferences.splits import prompt_key
+from plumbline.statistics import CONFIDENCE, Interval, mean
+
+PPO, SFT = "ppo", "sft"
+MARKDOWN, JSON, PICTURE = "comparison.md", "comparison.json", "comparison.png"
+BEST_OF = "best_of_"
+TITLES = {"sft": "against SFT", "sft_greedy": "against SFT, both greedy"}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation and a training left of one policy."""
+
+    name: str
+    """The candidate's, or `ppo` for the pipeline's own policy."""
+    method: str
+    metrics: Mapping[str, float | str]
+    samples: Sequence[Sample]
+    seconds: float | None
+    """Of training; None if they are not known."""
+
+    @classmethod
+    def read(cls, folder: Path, name: str, method: str, seconds: float | None) -> "Evaluated":
+        """Read the folder of `preference_eval` or of `candidate_eval`."""
+        with (folder / "report" / SAMPLES).open(encoding="utf-8") as lines:
+            return cls(name, method, json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+                       tuple(read_samples(lines)), seconds)
+
+    def won(self, opponent: str) -> dict[str, float]:
+        """Return the share of meetings that it won, by the key of the prompt."""
+        return {prompt_key(one.prompt): one.won[opponent] for one in self.samples if opponent in one.won}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One policy in the table."""
+
+    name: str
+    method: str
+    win_rates: Mapping[str, Interval]
+    """By opponent: `sft`, `sft_greedy`, `best_of_8`."""
+    kl: float | None
+    """Nats an answer, from SFT."""
+    characters: float
+    """Mean length of an answer."""
+    seconds: float | None
+    difference: Interval | None
+    """Of its win rate against SFT to PPO's, over the same prompts; None for PPO itself."""
+
+
+@dataclass(frozen=True)
+class SurelyBetter:
+    """One policy that is surely better than another."""
+
+    better: str
+    worse: str
+    difference: Interval
+    """Its ends hold for all pairs of the comparison together."""
+
+
+@dataclass(frozen=True)
+class PolicyComparison:
+    """All rows, PPO's first, and what can be said of them."""
+
+    judge: str
+    prompts: int
+    sft_characters: float
+    rows: Sequence[Row]
+    verdicts: Sequence[SurelyBetter]
+
+    @property
+    def opponents(self) -> list[str]:
+        """The opponents that all of them met, in the order of the table."""
+        return [name for name in self.rows[0].win_rates if all(name in row.win_rates for row in self.rows)]
+
+    def write(self, folder: Path) -> None:
+        """Write comparison.md, comparison.json and comparison.png into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKDOWN).write_text("\n".join(self.markdown()), encoding="utf-8")
+        (folder / JSON).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        _draw(folder / PICTURE, self)
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return the table as texts, its header first."""
+        header = ("policy", "method", *(title_of(name) for name in self.opponents), "KL, nats", "characters",
+                  "training, s", "difference to PPO")
+        return [header, *(_cells(row, self.opponents) for row in self.rows)]
+
+    def sentences(self) -> list[str]:
+        """Return who is surely better than whom, or that nobody is."""
+        if not self.verdicts:
+            return ["No policy is surely better than another on these prompts."]
+        return [f"{one.better} is better than {one.worse}: its win rate against SFT is higher by "
+                f"{_points(one.difference)}." for one in self.verdicts]
+
+    def markdown(self) -> list[str]:
+        """Return the lines of the report."""
+        header, *rows = self.cells()
+        return ["# Candidates beside PPO", "",
+                f"Judge: {self.judge}, on {self.prompts} held-out prompts. Win rates with 95 % intervals; "
+                f"SFT's answers have {self.sft_characters:.0f} characters. The difference to PPO is that of "
+                "the win rates against SFT, in points, over the same prompts.", "",
+                *table(header, rows), f"![win rates]({PICTURE})", "",
+                *(f"- {sentence}" for sentence in self.sentences()), "",
+                "Who is better is said where the interval of the paired difference excludes 0, at 95 % for "
+                "all pairs together.", ""]
+
+
+def compare(policies: Sequence[Evaluated]) -> PolicyComparison:
+    """Set policies side by side, PPO's first. Raises ValueError if an evaluation kept no verdicts."""
+    first, rates = policies[0], [one.won(SFT) for one in policies]
+    rows = []
+    for one, won in zip(policies, rates, strict=True):
+        rows.append(Row(one.name, one.method, _win_rates(one.metrics), _number(one.metrics, "kl_policy"),
+                        float(one.metrics["characters_policy"]), one.seconds,
+                        None if one is first else paired(won, rates[0])))
+    return PolicyComparison(
+        str(first.metrics["judge"]), len(first.samples), float(first.metrics["characters_sft"]), rows,
+        verdicts({one.name: won for one, won in zip(policies, rates, strict=True)}))
+
+
+def paired(one: Mapping[str, float], other: Mapping[str, float]) -> Interval:
+    """Return the mean of the differences over the prompts that both have, with its 95 % interval."""
+    both = [key for key in one if key in other]
+    return mean([one[key] - other[key] for key in both], both)
+
+
+def verdicts(won: Mapping[str, Mapping[str, float]]) -> list[SurelyBetter]:
+    """Return the pairs of which one is better, at 95 % for all pairs together; the largest difference first.
+    """
+    pairs = list(combinations(won, 2))
+    found = []
+    for one, other in pairs:
+        difference = together(paired(won[one], won[other]), len(pairs))
+        if difference.low > 0:
+            found.append(SurelyBetter(one, other, difference))
+        elif difference.high < 0:
+            turned = Interval(-difference.value, -difference.high, -difference.low, difference.n,
+                              difference.prompts)
+            found.append(SurelyBetter(other, one, turned))
+    return sorted(found, key=lambda verdict: -verdict.difference.value)
+
+
+def together(interval: Interval, intervals: int) -> Interval:
+    """Widen Student's interval of a mean, so that `intervals` of them hold at 95 % together (Bonferroni)."""
+    freedom = interval.prompts - 1
+    if freedom < 1:
+        return Interval(interval.value, float("-inf"), float("inf"), interval.n, interval.prompts)
+    wider = stdtrit(freedom, 1 - (1 - CONFIDENCE) / (2 * intervals)) / stdtrit(freedom, (1 + CONFIDENCE) / 2)
+    half = float(wider) * (interval.high - interval.value)
+    return Interval(interval.value, interval.value - half, interval.value + half, interval.n,
+                    interval.prompts)
+
+
+def title_of(opponent: str) -> str:
+    """Return the words for an opponent."""
+    if opponent.startswith(BEST_OF):
+        return f"against the best of {opponent.removeprefix(BEST_OF)} of SFT"
+    return TITLES[opponent]
+
+
+def _win_rates(metrics: Mapping[str, float | str]) -> dict[str, Interval]:
+    best = [name.removeprefix("win_rate_vs_").removesuffix("_n") for name in metrics
+            if name.startswith(f"win_rate_vs_{BEST_OF}") and name.endswith("_n")]
+    best = [name for name in best if name.removeprefix(BEST_OF).isdigit()]
+    found = {}
+    for name in (*TITLES, *best):
+        value, low, high, n = (_number(metrics, f"win_rate_vs_{name}{end}")
+                               for end in ("", "_low", "_high", "_n"))
+        if value is not None and low is not None and high is not None and n is not None:
+            found[name] = Interval(value, low, high, int(n), int(metrics["prompts"]))
+    return found
+
+
+def _number(metrics: Mapping[str, float | str], name: str) -> float | None:
+    value = metrics.get(name)
+    return float(value) if isinstance(value, float | int) else None
+
+
+def _cells(row: Row, opponents: Sequence[str]) -> tuple[str, ...]:
+    return (row.name, row.method, *(percent(row.win_rates[name]) for name in opponents),
+            "-" if row.kl is None else f"{row.kl:.2f}", f"{row.characters:.0f}",
+            "-" if row.seconds is None else f"{row.seconds:.0f}",
+            "-" if row.difference is None else _points(row.difference))
+
+
+def _points(difference: Interval) -> str:
+    return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+
+
+def _draw(file: Path, found: PolicyComparison) -> None:
+    """Draw the win rates with their intervals, and beside them the KL at which each was reached."""
+    figure, (rates, kl) = new_figure(9.0, 1.4 + 0.55 * len(found.rows), panels=2)
+    places = range(len(found.rows))
+    colours = dict(zip(found.opponents, (BLUE, ORANGE, GREY), strict=False))
+    for shift, (opponent, colour) in enumerate(colours.items()):
+        for place, row in enumerate(found.rows):
+            rate = row.win_rates[opponent]
+            rates.errorbar(rate.value, place + 0.2 * (shift - 1), color=colour, fmt="o", capsize=3,
+                           markersize=4, xerr=[[rate.value - rate.low], [rate.high - rate.value]],
+                           label=title_of(opponent) if place == 0 else None)
+    rates.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
+    rates.set(xlim=(0, 1), yticks=places, xlabel="win rate with 95 % interval")
+    rates.set_yticklabels([row.name for row in found.rows])
+    kl.barh(places, [row.kl or 0.0 for row in found.rows], color=BLUE, height=0.5)
+    kl.set(yticks=places, xlabel="KL from SFT, nats an answer")
+    kl.set_yticklabels([])
+    for panel in (rates, kl):
+        panel.set_ylim(len(found.rows) - 0.5, -0.5)
+    figure.legend(frameon=False, fontsize=9, ncols=3, loc="outside upper right")
+    save_figure(figure, file)
