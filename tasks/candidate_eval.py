@@ -6,12 +6,13 @@ The prompts, SFT's answers to them and the judges are the same, so that their fi
 
 import sys
 
-from tasks.preference_eval import judge_policy
 from tasks.stage import Stage, StageRun
 
 
 def program(run: StageRun) -> None:
     """Let the candidate and SFT answer the held-out prompts, judge the answers, and write the report."""
+    from tasks.preference_eval import judge_policy
+
     judge_policy(run, {"policy": run.root / f"models/candidates/{run.item}/model",
                        "sft": run.root / "models/sft/model"})
 

@@ -25,6 +25,7 @@ HEADER = '''"""Stage `{name}` of a test."""
 import hashlib
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -37,25 +38,45 @@ def program(run: StageRun) -> None:
 {name} = Stage("{name}", program{options})
 
 if __name__ == "__main__":
-    {name}.main()
+    {main}
 '''
 
 TRAINER = '''    folder = run.folder / "model"
     folder.mkdir(parents=True, exist_ok=True)
     (run.scratch() / "resume").write_text("half way")
-    gate = Path(os.environ.get("FAKE_HOLD", "nowhere"), "{name}")
+    gate = Path(os.environ.get("FAKE_HOLD", "nowhere"), run.item or "{name}")
     for step in range(1, {steps} + 1):
         time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", "0")))
         run.report(step, {steps}, {{"loss": 1.0 / step}}, "training")
         while gate.exists():
             time.sleep(0.05)
     made_from = [path.read_bytes() for path in sorted(run.root.glob("{source}")) if path.is_file()]
-    text = hashlib.sha256(b"".join(made_from)).hexdigest() + repr(run.params.{name}) + str(run.params.seed)
+    text = hashlib.sha256(b"".join(made_from)).hexdigest() + repr({params}) + str(run.params.seed)
     (folder / "model.safetensors").write_text(text)
     if {samples}:
         (run.folder / "samples.md").write_text("# Samples")
     run.finish({{"validation_loss": 0.25, "kl": 1.5}})
 '''
+
+EVALUATION = '''    from plumbline.evaluation.samples import Sample, SampleAnswer, write_samples
+    from plumbline.preferences.types import Message
+
+    (run.folder / "report").mkdir(parents=True, exist_ok=True)
+    (run.folder / "report" / "samples.md").write_text("# Side by side")
+    answers = {name: SampleAnswer(f"{name} {run.item} says so.", True, {"reward": 1.0, "kl": 0.5})
+               for name in ("policy", "sft")}
+    write_samples(run.folder / "report" / "samples.jsonl", [
+        Sample((Message("user", f"question {i}"),), answers, {"sft": 1.0}, {"sft": 0.75 + 0.05 * (i % 2)})
+        for i in range(20)])
+    rates = {"": 0.8, "_low": 0.7, "_high": 0.9, "_n": 400}
+    FIGURES = {"judge": "gold", "characters_policy": 100.0, "characters_sft": 90.0, "kl_policy": 1.5, "prompts": 20}
+'''
+
+
+def trainer(name: str, steps: int | str, source: str, samples: bool = False, params: str = "") -> str:
+    """The program of a stage that trains."""
+    return TRAINER.format(name=name, steps=steps, source=source, samples=samples, params=params or f"run.params.{name}")
+
 
 BODIES = {
     "snapshot": '''    run.folder.mkdir(parents=True, exist_ok=True)
@@ -69,9 +90,9 @@ BODIES = {
     (run.root / "reports/data/report.md").write_text("# Data report")
     run.finish({"rows": 3})
 ''',
-    "base": TRAINER.format(name="base", steps=2, source="nothing", samples=False),
-    "sft": TRAINER.format(name="sft", steps=2, source="models/base/model/*", samples=True),
-    "reward_model": TRAINER.format(name="reward_model", steps=2, source="models/sft/model/*", samples=False),
+    "base": trainer("base", 2, "nothing"),
+    "sft": trainer("sft", 2, "models/base/model/*", samples=True),
+    "reward_model": trainer("reward_model", 2, "models/sft/model/*"),
     "reward_eval": '''    (run.folder / "report").mkdir(parents=True, exist_ok=True)
     (run.folder / "report" / "index.md").write_text("# Reward model")
     passed = run.params.reward_eval.min_accuracy <= 0.7
@@ -83,15 +104,18 @@ BODIES = {
     (run.folder / "model" / "NONE").write_text("There is no second reward model.")
     run.finish({"pairs": 0})
 ''',
-    "ppo": TRAINER.format(name="ppo", steps="run.params.ppo.updates", source="models/[rs]*/model/*", samples=True),
-    "preference_eval": '''    (run.folder / "report").mkdir(parents=True, exist_ok=True)
-    (run.folder / "report" / "samples.md").write_text("# Side by side")
+    "ppo": trainer("ppo", "run.params.ppo.updates", "models/[rs]*/model/*", samples=True),
+    "candidate": trainer("candidate", "run.params.ppo.updates", "models/[rs]*/model/*", samples=True,
+                         params="run.params.candidates[run.item]"),
+    "preference_eval": EVALUATION + '''
     champion = json.loads((run.root / "models/champion/champion.json").read_text())["version"]
-    rates = {"": 0.8, "_low": 0.7, "_high": 0.9, "_n": 400}
     others = ["sft"] if champion is None else ["sft", "champion"]
     found = {f"win_rate_vs_{other}{part}": rate for other in others for part, rate in rates.items()}
     found |= {f"win_rate_vs_sft_greedy{part}": rate for part, rate in rates.items()}
-    run.finish(found | {"judge": "gold", "characters_policy": 100.0, "characters_sft": 90.0, "kl_policy": 1.5})
+    run.finish(found | FIGURES)
+''',
+    "candidate_eval": EVALUATION + '''
+    run.finish({f"win_rate_vs_sft{part}": rate for part, rate in rates.items()} | FIGURES)
 ''',
 }
 SHARED: dict[str, str] = {}
@@ -110,7 +134,8 @@ def make_project(root: Path) -> Path:
     for file in REAL_TASKS:
         shutil.copy(CHECKOUT / "tasks" / file, root / "tasks" / file)
     for name, body in BODIES.items():
-        text = HEADER.format(name=name, body=body, options=OPTIONS.get(name, ""))
+        many = f"{name}.of(sys.argv[1]).main()" if name.startswith("candidate") else f"{name}.main()"
+        text = HEADER.format(name=name, body=body, options=OPTIONS.get(name, ""), main=many)
         (root / "tasks" / f"{name}.py").write_text(text)
     (root / ".gitignore").write_text((CHECKOUT / ".gitignore").read_text())
     for command in (["git", "init", "-q"], ["git", "add", "-A"],

@@ -25,21 +25,23 @@ def processes_of(root: Path) -> list[psutil.Process]:
     return found
 
 
-def in_ppo(root: Path) -> list[Path]:
-    """Return the workspaces of a project's runs that are going on and whose PPO has reported a step."""
-    found = [file.parents[1] for file in root.glob("runs/*/logs/ppo.progress.jsonl") if file.stat().st_size]
+def running_in(stage: str, root: Path) -> list[Path]:
+    """Return the workspaces of a project's runs that are going on and in which a stage has reported a step."""
+    found = [file.parents[1] for file in root.glob(f"runs/*/logs/{stage}.progress.jsonl") if file.stat().st_size]
     return [folder for folder in found if read_record(folder).status == "running"]
 
 
 @contextmanager
-def run_in_ppo(root: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """Start a run that waits in its PPO. After the block PPO waits no more, and no process of the project is left."""
+def run_in(stage: str, root: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """Start a command whose run waits in a stage. After the block it waits no more, and no process of the project is
+    left.
+    """
     ours = environment(root, PLUMBLINE_HOME=str(root / ".plumbline"))
-    with holding(root, "ppo"):
-        process = subprocess.Popen([sys.executable, "-m", "plumbline", "run", *arguments], cwd=root, env=ours,
+    with holding(root, stage.rpartition("@")[2]):
+        process = subprocess.Popen([sys.executable, "-m", "plumbline", *arguments], cwd=root, env=ours,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
         try:
-            eventually(lambda: process.poll() is not None or in_ppo(root), "ppo")
+            eventually(lambda: process.poll() is not None or running_in(stage, root), stage)
             yield process
         finally:
             left = processes_of(root)
@@ -47,3 +49,10 @@ def run_in_ppo(root: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]
                 one.kill()
             psutil.wait_procs(left, timeout=20)
             process.communicate()
+
+
+@contextmanager
+def run_in_ppo(root: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """Start a run that waits in its PPO, as `run_in`."""
+    with run_in("ppo", root, "run", *arguments) as process:
+        yield process

@@ -51,10 +51,11 @@ def _run_flow(home: Home, request: Request, console: Console) -> str:
         # The server needs some seconds: import what is slow meanwhile.
         warming = threading.Thread(target=_warm_up, args=(home,), daemon=True)
         warming.start()
-        from flows.compare import compare
-        from flows.retrain import retrain
+        if request.compare:
+            from flows.compare import compare as flow
+        else:
+            from flows.retrain import retrain as flow  # type: ignore[assignment]
 
-        flow = compare if request.compare else retrain
         warming.join()
         if server:
             server.wait()

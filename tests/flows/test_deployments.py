@@ -16,7 +16,7 @@ from flows.deployments import WORK_POOLS, WRITTEN, build, deployments, work_pool
 from plumbline.config import load_params
 from plumbline.notify.prefect_events import PREFERENCES_ADDED, send
 from testing.fake_project import CHECKOUT, environment, holding
-from testing.going_on import in_ppo, processes_of
+from testing.going_on import processes_of, running_in
 from testing.in_process import command
 from testing.prefect_server import Api
 from testing.waiting import eventually
@@ -115,8 +115,8 @@ def flow_run_in_ppo(server: Api) -> Iterator[tuple[str, Path]]:
     with holding(server.root, "ppo"):
         run = server.post(f"deployments/{server.deployment()}/create_flow_run", body)
         assert isinstance(run, dict)
-        eventually(lambda: in_ppo(server.root), "ppo")
-        yield str(run["id"]), in_ppo(server.root)[0]
+        eventually(lambda: running_in("ppo", server.root), "ppo")
+        yield str(run["id"]), running_in("ppo", server.root)[0]
         eventually(lambda: any(one["id"] == run["id"] for one in server.runs("CANCELLED")), "the state CANCELLED", 60)
 
 

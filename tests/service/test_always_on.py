@@ -16,7 +16,7 @@ from plumbline.preferences.batches.manifest import read_manifest
 from plumbline.service.process import marked
 from testing.always_on_project import bring, change_params
 from testing.fake_project import holding, plumbline
-from testing.going_on import in_ppo
+from testing.going_on import running_in
 from testing.in_process import command
 from testing.running_service import QUICK, Up
 from testing.waiting import eventually
@@ -115,7 +115,7 @@ def test_batches_during_a_run_give_exactly_one_more(up: Up, since: Since, receiv
     first, count = fresh(up), len(arrived(up))
     with holding(up.root, "ppo"):
         bring(up.root, first)
-        eventually(lambda: in_ppo(up.root), "ppo")
+        eventually(lambda: running_in("ppo", up.root), "ppo")
         for number in range(1, 4):
             bring(up.root, first + 10 * number)
             eventually(lambda asked=number: len(since.flow_runs()) > asked, "a flow run of its own", 60)
@@ -217,7 +217,7 @@ def test_the_clock_starts_runs(up: Up, since: Since) -> None:
 def test_a_run_that_was_killed_gives_its_place_to_another(up: Up, since: Since) -> None:
     with holding(up.root, "ppo"):
         bring(up.root, fresh(up))
-        eventually(lambda: in_ppo(up.root), "a run's middle")
+        eventually(lambda: running_in("ppo", up.root), "a run's middle")
         bring(up.root, fresh(up))
         eventually(lambda: len(since.flow_runs()) == 2, "a flow run that waits", 60)
         killed = up.records()[-1]
@@ -235,7 +235,7 @@ def test_a_run_that_stopping_cuts_short_goes_on_afterwards(up: Up, since: Since)
     """Stopped by Ctrl-C, started again in the background, stopped by `plumbline down`."""
     with holding(up.root, "ppo"):
         bring(up.root, fresh(up))
-        eventually(lambda: in_ppo(up.root), "a run's middle")
+        eventually(lambda: running_in("ppo", up.root), "a run's middle")
         assert up.process is not None
         up.process.send_signal(signal.SIGINT)
         assert up.process.wait(60) == 0
