@@ -53,7 +53,8 @@ def make_project(root: Path) -> None:
     """A checkout with the real parameters, and a dvc.yaml whose stages depend on their task's file alone."""
     (root / "tasks").mkdir(parents=True)
     stages = YAML(typ="safe").load((CHECKOUT / "dvc.yaml").read_text())
-    for name, stage in stages["stages"].items():
+    for name, declared in stages["stages"].items():
+        stage = declared.get("do", declared)
         stage["deps"] = [path for path in stage["deps"] if not is_code(path)] + [f"tasks/{name}.py"]
         (root / "tasks" / f"{name}.py").write_text(f'"""Stage `{name}` of benchmarks/many_runs.py."""\n')
     with (root / "dvc.yaml").open("w") as out:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from plumbline.project.run_record import RunRecord
+from plumbline.runs.write_comparison import COMPARISON
 
 COLOURS = {"ran": "green", "reused": "cyan", "failed": "red"}
 Metrics = dict[str, object]
@@ -26,6 +27,22 @@ def show_run(console: Console, folder: Path, record: RunRecord) -> None:
     console.print(table)
     for line in results(folder, record):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if (folder / COMPARISON).is_dir():
+        _show_comparison(console, folder / COMPARISON)
+
+
+def _show_comparison(console: Console, folder: Path) -> None:
+    from plumbline.evaluation.comparing.comparison import JSON, PolicyComparison
+
+    found = PolicyComparison.from_json((folder / JSON).read_text(encoding="utf-8"))
+    header, *rows = found.cells()
+    table = Table(*header, title=f"Candidates beside PPO, judged by {found.judge}", title_justify="left",
+                  box=SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for sentence in found.sentences():
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def results(folder: Path, record: RunRecord) -> list[str]:
@@ -50,7 +67,8 @@ def results(folder: Path, record: RunRecord) -> list[str]:
 
 def next_steps(folder: Path, tracking_uri: str) -> list[str]:
     """Return the commands that show more of a run, one a line."""
-    readable = [*folder.glob("models/policy/samples.md"), *folder.glob("reports/*/report/*.md")]
+    readable = [*folder.glob("models/policy/samples.md"), *folder.glob("reports/*/report/*.md"),
+                *folder.glob(f"{COMPARISON}/*.md")]
     files = [f"cat runs/{folder.name}/{file.relative_to(folder)}" for file in readable]
     lines = ["plumbline show latest", *files]
     # Without the variable MLflow starts ten processes.

@@ -9,9 +9,11 @@ from plumbline.history.facts import SNAPSHOT, UNKNOWN, PipelineFacts, StageFacts
 from plumbline.history.index import Known
 from plumbline.lineage.records import Run, Step, StepStatus
 from plumbline.preferences.batches.manifest import Batch
+from plumbline.project.dvc_yaml import JOIN
 from plumbline.project.home import Home
 from plumbline.project.run_record import Outcome, RunRecord, is_gone, run_folders, workspace_of
 
+CANDIDATE_STAGES = ("candidate", "candidate_eval")
 SINCE = re.compile(r"nothing changed since (\S+)$")
 
 
@@ -41,7 +43,7 @@ class Assembly:
             git_dirty=record.git_dirty, host=record.host, mlflow_run=facts.run_id,
             params=facts.params or _union(steps), steps=steps, snapshot=_snapshot(steps) or facts.snapshot,
             batches=self._batches_of(facts.manifest) if facts.manifest else (),
-            folder=folder if folder.is_dir() else None)
+            folder=folder if folder.is_dir() else None, compare=tuple(record.compare))
 
     def alone(self, facts: StageFacts) -> Step:
         """Return a stage that `dvc repro` ran outside of any pipeline run."""
@@ -72,7 +74,7 @@ class Assembly:
     def _ahead(self, record: RunRecord, going: Mapping[str, StageFacts]) -> dict[str, Step]:
         """Return the stages that a running pipeline has not ended: the one that runs, and those that wait."""
         found: dict[str, Step] = {}
-        for name in self._order:
+        for name in self._order_of(record):
             if name in record.stages:
                 continue
             if name in going:
@@ -84,13 +86,27 @@ class Assembly:
                 break
         return found
 
+    def _order_of(self, record: RunRecord) -> tuple[str, ...]:
+        """Return the stages of a run; one that compares candidates makes those and promotes nothing."""
+        if not record.compare:
+            return self._order
+        candidates = (f"{stage}{JOIN}{name}" for name in record.compare for stage in CANDIDATE_STAGES)
+        return (*(name for name in self._order if name != "promote"), *candidates)
+
 
 def _of(made: StageFacts, name: str, status: StepStatus, reason: str, seconds: float | None,
         started: bool) -> Step:
     return Step(stage=name, status=status, reason=reason, seconds=seconds,
-                started=iso(made.started) if started else None, version=made.params.get(f"{name}.version"),
+                started=iso(made.started) if started else None, version=_version(made, name),
                 mlflow_run=made.run_id, made_by=made.pipeline_run, params=made.params, metrics=made.metrics,
                 facts=made.facts, inputs=made.inputs, outputs=made.outputs, code=made.code)
+
+
+def _version(made: StageFacts, name: str) -> str | None:
+    """Return the version of a stage; a candidate has that of its method's block, or of the evaluation."""
+    block = "preference_eval" if name.startswith("candidate_eval@") else name
+    others = [value for key, value in made.params.items() if key.endswith(".version")]
+    return made.params.get(f"{block}.version") or next(iter(others), None)
 
 
 def _bare(name: str, status: StepStatus, reason: str, seconds: float | None, mlflow_run: str | None,

@@ -22,10 +22,12 @@ from urllib.request import url2pathname
 from pydantic import ValidationError
 
 from plumbline.errors import UserError
+from plumbline.evaluation.comparing.comparison import JSON, PolicyComparison
 from plumbline.evaluation.samples import SAMPLES, Sample, read_samples
 from plumbline.history.history import History, Run
-from plumbline.project.dvc_yaml import read_stages
+from plumbline.project.dvc_yaml import JOIN, read_stages
 from plumbline.project.home import Home
+from plumbline.runs.write_comparison import COMPARISON
 from plumbline.tracking.receipts import Receipt
 from plumbline.tracking.store import connect
 
@@ -85,6 +87,24 @@ class Reports:
         """Return the held-out prompts with the models' answers; none if the run kept none."""
         file = self.file(run, "preference_eval", f"report/{SAMPLES}")
         return _samples(file, file.stat().st_mtime_ns) if file else ()
+
+    def samples_of(self, run: Run, candidate: str) -> tuple[Sample, ...]:
+        """Return what `samples` does, of the evaluation of a candidate."""
+        file = self.file(run, f"candidate_eval{JOIN}{candidate}", f"report/{SAMPLES}")
+        return _samples(file, file.stat().st_mtime_ns) if file else ()
+
+    def comparison(self, run: Run) -> PolicyComparison | None:
+        """Return the comparison of a run's candidates; None if there is none that can be read."""
+        file = self.of_comparison(run, JSON)
+        try:
+            return PolicyComparison.from_json(file.read_text(encoding="utf-8")) if file else None
+        except ValueError:
+            return None
+
+    def of_comparison(self, run: Run, name: str) -> Path | None:
+        """Return a file of the comparison of a run's candidates, or None."""
+        found = self._artifacts.file(run.mlflow_run, f"{COMPARISON}/{name}")
+        return found or (_inside(run.folder / COMPARISON, name) if run.folder else None)
 
     def receipt(self, run: Run, stage: str) -> Receipt | None:
         """Return the receipt of a stage from the run that made it; None if there is none that can be read."""

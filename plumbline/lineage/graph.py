@@ -17,8 +17,8 @@ from plumbline.errors import UserError
 from plumbline.lineage.records import RegisteredVersion, Run, Step
 from plumbline.preferences.batches.manifest import Batch
 
-Kind = Literal["batch", "snapshot", "base", "sft", "reward", "examination", "judge", "policy", "evaluation",
-               "version"]
+Kind = Literal["batch", "snapshot", "base", "sft", "reward", "examination", "judge", "policy", "candidate",
+               "evaluation", "version"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DATA: tuple[Kind, ...] = ("batch", "snapshot")
 State = Literal["made", "gate", "failed", "running"]
@@ -26,8 +26,9 @@ State = Literal["made", "gate", "failed", "running"]
 BY_STAGE: Mapping[str, Kind] = {
     "snapshot": "snapshot", "ingest": "snapshot", "base": "base", "sft": "sft", "reward_model": "reward",
     "reward_eval": "examination", "judge": "judge", "ppo": "policy", "preference_eval": "evaluation",
-    "promote": "version"}
-"""What the stages leave; the two that fix and check the data are about the snapshot."""
+    "promote": "version", "candidate": "candidate", "candidate_eval": "evaluation"}
+"""What the stages leave, by the name of the group for those of a candidate; the two that fix and check the
+data are about the snapshot."""
 SHORTEST_KEY = 6
 
 
@@ -75,7 +76,9 @@ class Graph:
     down: Mapping[Ref, tuple[Ref, ...]]
     """The nodes that were made from each, by id."""
     rows: Mapping[str, Mapping[Kind, Ref]]
-    """What each run made or used, by kind, without batches; runs newest first."""
+    """What each run made or used, by kind, without batches and candidates; runs newest first."""
+    candidates: Mapping[str, Mapping[str, Ref]]
+    """The candidates of each run, and their evaluations, by the name of the stage."""
     runs: Mapping[str, Run]
 
     def find(self, kind: str, key: str) -> Node:

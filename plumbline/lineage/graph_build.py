@@ -10,6 +10,7 @@ from plumbline.lineage.graph import BY_STAGE, Graph, Kind, Node, Ref, State, sho
 from plumbline.lineage.records import RegisteredVersion, Run, Step
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.project.digests import combined
+from plumbline.project.dvc_yaml import JOIN
 
 STAGES: Mapping[Kind, str] = {
     "snapshot": "ingest", "base": "base", "sft": "sft", "reward": "reward_model",
@@ -18,12 +19,14 @@ STAGES: Mapping[Kind, str] = {
 ROOMS: Mapping[str, Kind] = {
     "data/snapshot": "snapshot", "data/prepared": "snapshot", "models/base": "base", "models/sft": "sft",
     "models/reward": "reward", "reports/reward": "examination", "models/judge": "judge",
-    "models/policy": "policy", "reports/preference": "evaluation"}
+    "models/policy": "policy", "models/candidates": "candidate", "reports/preference": "evaluation"}
 USUAL: Mapping[Kind, tuple[Kind, ...]] = {
     "base": (), "sft": ("base", "snapshot"), "reward": ("sft", "snapshot"),
     "examination": ("reward", "snapshot"), "judge": ("sft", "snapshot"),
     "policy": ("sft", "reward", "examination", "judge", "snapshot"),
-    "evaluation": ("policy", "sft", "reward", "judge", "snapshot"), "version": ("policy", "evaluation")}
+    "candidate": ("sft", "reward", "examination", "judge", "snapshot"),
+    "evaluation": ("policy", "candidate", "sft", "reward", "judge", "snapshot"),
+    "version": ("policy", "evaluation")}
 """What a stage reads, for those that left no record of it."""
 
 
@@ -41,15 +44,14 @@ def build(runs: Mapping[str, Run], versions: Mapping[int, RegisteredVersion],
     return drafts.graph(runs)
 
 
-def key_of(kind: Kind, step: Step) -> str | None:
+def key_of(step: Step) -> str | None:
     """Return the digest that names what a step left, or its MLflow run if no more is known of the step.
 
     None if the step left nothing.
     """
     if step.status not in ("ran", "reused"):
         return None
-    model = f"models/{kind}/model"
-    left = {model: step.outputs[model]} if model in step.outputs else step.outputs
+    left = _model(step) or step.outputs
     return combined({**step.inputs, **left}) if left else step.mlflow_run
 
 
@@ -59,8 +61,13 @@ def md5_of(ref: Ref, step: Step | None) -> str | None:
     """
     if ref.kind == "snapshot":
         return ref.key
-    md5 = step.outputs.get(f"models/{ref.kind}/model") if step else None
-    return short_digest(md5) if md5 else None
+    return next(map(short_digest, _model(step).values()), None) if step else None
+
+
+def _model(step: Step) -> dict[str, str]:
+    """Return the path and the digest of the model that a step left; empty if it left none."""
+    return {path: md5 for path, md5 in step.outputs.items()
+            if path.startswith("models/") and path.endswith("/model")}
 
 
 @dataclass
@@ -93,6 +100,7 @@ class _Drafts:
         self._drafts: dict[Ref, _Draft] = {}
         self._edges: dict[Ref, dict[Ref, None]] = defaultdict(dict)
         self._rows: dict[str, dict[Kind, Ref]] = {}
+        self._candidates: dict[str, dict[str, Ref]] = defaultdict(dict)
         self._keys: dict[str, str | None] = {}
 
     def add_run(self, run: Run) -> None:
@@ -101,22 +109,24 @@ class _Drafts:
         if run.snapshot:
             row["snapshot"] = self._snapshot(run, run.snapshot)
         for step in run.steps.values():
-            kind = BY_STAGE.get(step.stage)
+            group, _, candidate = step.stage.partition(JOIN)
+            kind = BY_STAGE.get(group)
             if kind is None or step.status == "waiting":
                 continue
-            if kind == "snapshot":
+            if candidate:
+                self._about_candidate(run, step, kind, candidate)
+            elif kind == "snapshot":
                 self._about_data(run, step, row)
             elif kind == "version":
                 self._registered(run, step, row)
             else:
                 row[kind] = self._result(run, step, kind)
-                if self._drafts[row[kind]].made_by in (run.id, None) or not self._edges[row[kind]]:
-                    self._connect(row[kind], step, row)
+                self._connect_maker(run, row[kind], step, row)
 
     def add_alone(self, step: Step) -> None:
         """Add a stage that no pipeline run has run; what it read is found by its content."""
-        kind = BY_STAGE.get(step.stage)
-        key = key_of(kind, step) if kind and kind in USUAL and kind != "version" else None
+        kind = BY_STAGE.get(step.stage.partition(JOIN)[0])
+        key = key_of(step) if kind and kind in USUAL and kind != "version" else None
         if kind is None or key is None or Ref(kind, key) in self._drafts:
             return
         ref = Ref(kind, key)
@@ -148,7 +158,7 @@ class _Drafts:
                 down[source].append(ref)
         return Graph(nodes, {ref: tuple(sources) for ref, sources in self._edges.items()},
                      {ref: tuple(refs) for ref, refs in down.items()}, {run: self._rows[run] for run in runs},
-                     runs)
+                     self._candidates, runs)
 
     def _snapshot(self, run: Run, digest: str) -> Ref:
         ref = self._use(Ref("snapshot", short_digest(digest)), run, run.id, run.created)
@@ -169,6 +179,15 @@ class _Drafts:
         if step.stage == "ingest" and (draft.step is None or draft.state == "failed"):
             self._mark(row["snapshot"], step)
 
+    def _about_candidate(self, run: Run, step: Step, kind: Kind, candidate: str) -> None:
+        """Add a candidate or its evaluation, which was not of the run's own policy."""
+        of_run = self._candidates[run.id]
+        of_run[step.stage] = ref = self._result(run, step, kind)
+        near = {other: one for other, one in self._rows[run.id].items() if other != "policy"}
+        if kind == "evaluation" and (judged := of_run.get(f"candidate{JOIN}{candidate}")):
+            near["candidate"] = judged
+        self._connect_maker(run, ref, step, near)
+
     def _registered(self, run: Run, step: Step, row: dict[Kind, Ref]) -> None:
         number = step.metrics.get("version")
         if number is not None:
@@ -182,7 +201,7 @@ class _Drafts:
     def _result(self, run: Run, step: Step, kind: Kind) -> Ref:
         name = step.mlflow_run
         if name and name not in self._keys:
-            self._keys[name] = key_of(kind, step)
+            self._keys[name] = key_of(step)
         done = step.status in ("ran", "reused")
         key = self._keys[name] if name and done else None
         ref = self._use(Ref(kind, key or run.id), run, step.made_by if done else run.id,
@@ -207,6 +226,11 @@ class _Drafts:
         draft = self._drafts[ref]
         draft.step, draft.state = step, _state(step)
         draft.reason = step.reason if draft.state == "failed" else ""
+
+    def _connect_maker(self, run: Run, ref: Ref, step: Step, row: Mapping[Kind, Ref]) -> None:
+        """Add edges if this run made the result, or nobody knows who did."""
+        if self._drafts[ref].made_by in (run.id, None) or not self._edges[ref]:
+            self._connect(ref, step, row)
 
     def _connect(self, ref: Ref, step: Step, row: Mapping[Kind, Ref]) -> None:
         """Add edges from what the step read, which stands in the same run."""

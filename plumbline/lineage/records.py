@@ -73,6 +73,8 @@ class Run:
     """What the snapshot holds."""
     folder: Path | None
     """Its workspace, where that is on this machine."""
+    compare: tuple[str, ...] = ()
+    """The candidates that it set beside PPO; empty for an ordinary run."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ def run_page(request: Request, id: str, against: str = "", log: str = "", reload
     champion = champion_of(site.history)
     made = site.history.graph.rows.get(run.id, {})
     lineage = {stage: url("lineage", *made[kind]) for stage, kind in BY_STAGE.items() if kind in made}
+    lineage |= {stage: url("lineage", *ref)
+                for stage, ref in site.history.graph.candidates.get(run.id, {}).items()}
     versions = [version for version in site.history.versions.values() if version.run == run.id]
     logs = logs_of(run)
     log = log if log in logs else _interesting(run, logs)

@@ -5,16 +5,17 @@ from datetime import UTC
 
 from plumbline.history.history import Run
 from plumbline.lineage.graph import Kind, Node
+from plumbline.project.dvc_yaml import JOIN
 from plumbline.web.drawing.words import number, parsed, short
 
 NAMES: Mapping[Kind, str] = {
     "batch": "batch", "snapshot": "snapshot", "base": "base model", "sft": "SFT", "reward": "reward model",
-    "examination": "examination", "judge": "judge", "policy": "policy", "evaluation": "evaluation",
-    "version": "version"}
+    "examination": "examination", "judge": "judge", "policy": "policy", "candidate": "candidate",
+    "evaluation": "evaluation", "version": "version"}
 PLURALS: Mapping[Kind, str] = {
     "batch": "batches", "snapshot": "snapshots", "base": "base models", "sft": "SFT models",
     "reward": "reward models", "examination": "examinations", "judge": "judges", "policy": "policies",
-    "evaluation": "evaluations", "version": "versions"}
+    "candidate": "candidates", "evaluation": "evaluations", "version": "versions"}
 WHAT: Mapping[Kind, str] = {
     "batch": "Preferences that arrived together.",
     "snapshot": "The exact set of batches that runs learned from.",
@@ -24,6 +25,7 @@ WHAT: Mapping[Kind, str] = {
     "examination": "The reward model on held-out preferences, and whether PPO may use it.",
     "judge": "A second reward model, of other prompts, which judges the policy.",
     "policy": "The model that PPO optimised.",
+    "candidate": "A policy that was set beside PPO's.",
     "evaluation": "The policy on held-out prompts, against SFT and the champion of that time.",
     "version": "A registered policy."}
 STATES = {"made": "", "gate": "gate said no", "failed": "failed", "running": "running"}
@@ -40,6 +42,8 @@ def own_name(node: Node) -> str:
         return f"of run {run_name(node.ref.key)}"
     if node.ref.kind == "version":
         return node.ref.key
+    if node.ref.kind == "candidate" and node.step:
+        return node.step.stage.partition(JOIN)[2]
     if node.batch:
         return node.batch.source.rsplit("/", 1)[-1].split(".", 1)[0] or short(node.ref.key)
     return short(node.md5 or node.ref.key)
@@ -59,7 +63,7 @@ def figure_of(node: Node) -> str:
     label, key = {"snapshot": ("rows", "rows_accepted"), "base": ("parameters", "parameters"),
                   "sft": ("loss", "validation_loss"), "reward": ("accuracy", "validation_accuracy"),
                   "judge": ("accuracy", "validation_accuracy"), "examination": ("accuracy", "accuracy"),
-                  "policy": ("KL", "kl")}[node.ref.kind]
+                  "policy": ("KL", "kl"), "candidate": ("KL", "kl")}[node.ref.kind]
     value = metrics.get(key)
     if node.ref.kind in ("snapshot", "base"):
         return f"{_large(value)} {label}" if value is not None else ""

@@ -16,9 +16,9 @@ NAME_LETTERS, FIGURE_LETTERS = 14, 17
 HEADER = 26
 """The height of the line with the names of the columns."""
 COLUMN: dict[Kind, int] = {"batch": 0, "snapshot": 1, "base": 1, "sft": 2, "reward": 3, "judge": 3,
-                           "examination": 4, "policy": 5, "evaluation": 6, "version": 7}
-HEADS = ("batches", "snapshot, base", "SFT", "reward, judge", "examination", "policy", "evaluation",
-         "version")
+                           "examination": 4, "policy": 5, "candidate": 5, "evaluation": 6, "version": 7}
+HEADS = ("batches", "snapshot, base", "SFT", "reward, judge", "examination", "policy, candidate",
+         "evaluation", "version")
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def rates_chart(run: Run) -> Markup:
 
 def command_of(run: Run) -> str:
     """Return the command line that asks for the same run."""
-    parts = ["plumbline", "run"]
+    parts = ["plumbline", "compare", *run.compare] if run.compare else ["plumbline", "run"]
     parts += ["--params", run.params_file] if run.params_file else []
     for setting in run.settings:
         parts += ["--set", setting]

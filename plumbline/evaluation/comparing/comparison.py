@@ -8,20 +8,20 @@ pairs together (Bonferroni).
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from scipy.special import stdtrit
 
-from plumbline.evaluation.figures import BLUE, GREY, ORANGE, new_figure, save_figure
-from plumbline.evaluation.markdown import percent, table
+from plumbline.evaluation.markdown import percent
 from plumbline.evaluation.samples import SAMPLES, Sample, read_samples
 from plumbline.preferences.splits import prompt_key
 from plumbline.statistics import CONFIDENCE, Interval, mean
 
 PPO, SFT = "ppo", "sft"
-MARKDOWN, JSON, PICTURE = "comparison.md", "comparison.json", "comparison.png"
+JSON = "comparison.json"
 BEST_OF = "best_of_"
 TITLES = {"sft": "against SFT", "sft_greedy": "against SFT, both greedy"}
 
@@ -92,12 +92,10 @@ class PolicyComparison:
         """The opponents that all of them met, in the order of the table."""
         return [name for name in self.rows[0].win_rates if all(name in row.win_rates for row in self.rows)]
 
-    def write(self, folder: Path) -> None:
-        """Write comparison.md, comparison.json and comparison.png into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARKDOWN).write_text("\n".join(self.markdown()), encoding="utf-8")
-        (folder / JSON).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        _draw(folder / PICTURE, self)
+    @classmethod
+    def from_json(cls, text: str) -> "PolicyComparison":
+        """Return the comparison that comparison.json holds. Raises ValueError for a damaged one."""
+        return TypeAdapter(cls).validate_json(text)
 
     def cells(self) -> list[tuple[str, ...]]:
         """Return the table as texts, its header first."""
@@ -111,18 +109,6 @@ class PolicyComparison:
             return ["No policy is surely better than another on these prompts."]
         return [f"{one.better} is better than {one.worse}: its win rate against SFT is higher by "
                 f"{_points(one.difference)}." for one in self.verdicts]
-
-    def markdown(self) -> list[str]:
-        """Return the lines of the report."""
-        header, *rows = self.cells()
-        return ["# Candidates beside PPO", "",
-                f"Judge: {self.judge}, on {self.prompts} held-out prompts. Win rates with 95 % intervals; "
-                f"SFT's answers have {self.sft_characters:.0f} characters. The difference to PPO is that of "
-                "the win rates against SFT, in points, over the same prompts.", "",
-                *table(header, rows), f"![win rates]({PICTURE})", "",
-                *(f"- {sentence}" for sentence in self.sentences()), "",
-                "Who is better is said where the interval of the paired difference excludes 0, at 95 % for "
-                "all pairs together.", ""]
 
 
 def compare(policies: Sequence[Evaluated]) -> PolicyComparison:
@@ -205,26 +191,3 @@ def _cells(row: Row, opponents: Sequence[str]) -> tuple[str, ...]:
 
 def _points(difference: Interval) -> str:
     return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-
-
-def _draw(file: Path, found: PolicyComparison) -> None:
-    """Draw the win rates with their intervals, and beside them the KL at which each was reached."""
-    figure, (rates, kl) = new_figure(9.0, 1.4 + 0.55 * len(found.rows), panels=2)
-    places = range(len(found.rows))
-    colours = dict(zip(found.opponents, (BLUE, ORANGE, GREY), strict=False))
-    for shift, (opponent, colour) in enumerate(colours.items()):
-        for place, row in enumerate(found.rows):
-            rate = row.win_rates[opponent]
-            rates.errorbar(rate.value, place + 0.2 * (shift - 1), color=colour, fmt="o", capsize=3,
-                           markersize=4, xerr=[[rate.value - rate.low], [rate.high - rate.value]],
-                           label=title_of(opponent) if place == 0 else None)
-    rates.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
-    rates.set(xlim=(0, 1), yticks=places, xlabel="win rate with 95 % interval")
-    rates.set_yticklabels([row.name for row in found.rows])
-    kl.barh(places, [row.kl or 0.0 for row in found.rows], color=BLUE, height=0.5)
-    kl.set(yticks=places, xlabel="KL from SFT, nats an answer")
-    kl.set_yticklabels([])
-    for panel in (rates, kl):
-        panel.set_ylim(len(found.rows) - 0.5, -0.5)
-    figure.legend(frameon=False, fontsize=9, ncols=3, loc="outside upper right")
-    save_figure(figure, file)

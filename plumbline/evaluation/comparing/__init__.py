@@ -1,0 +1,1 @@
+"""Several policies side by side."""
