@@ -183,7 +183,7 @@ class _Drafts:
         """Add a candidate or its evaluation, which was not of the run's own policy."""
         of_run = self._candidates[run.id]
         of_run[step.stage] = ref = self._result(run, step, kind)
-        near = {other: one for other, one in self._rows[run.id].items() if other != "policy"}
+        near: dict[Kind, Ref] = {other: one for other, one in self._rows[run.id].items() if other != "policy"}
         if kind == "evaluation" and (judged := of_run.get(f"candidate{JOIN}{candidate}")):
             near["candidate"] = judged
         self._connect_maker(run, ref, step, near)
