@@ -5,8 +5,15 @@ data that PPO starts from. plumbline/config/methods.py lists the methods.
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 from tasks.stage import Stage, StageRun
+
+if TYPE_CHECKING:
+    from plumbline.config import DirectParams
+    from plumbline.config.methods import RejectionParams
+
+SFT = "models/sft/model"
 
 
 def program(run: StageRun) -> None:
@@ -14,16 +21,53 @@ def program(run: StageRun) -> None:
 
     Raises GateFailed for a method that uses a reward model which failed its examination.
     """
-    from plumbline.config import PpoParams, candidate_params
+    from plumbline.config import DirectParams, PpoParams, candidate_params
+    from plumbline.config.methods import RejectionParams
     from plumbline.errors import UserError
     from tasks.ppo import train_against_reward
 
     method, params = run.params.candidates[run.item]["method"], candidate_params(run.params, run.item)
-    if method == "ppo" and isinstance(params, PpoParams):
+    if isinstance(params, DirectParams):
+        _train_direct(run, method, params)
+    elif isinstance(params, RejectionParams):
+        _train_rejection(run, params)
+    elif isinstance(params, PpoParams) and method == "ppo":
         train_against_reward(run, params)
     else:
-        raise UserError(f"candidates.{run.item}.method is {method}, which this version cannot train; it can "
-                        "train ppo.")
+        raise UserError(f"candidates.{run.item}.method is {method}, which cannot be trained yet.")
+
+
+def _train_direct(run: StageRun, method: str, params: "DirectParams") -> None:
+    """Train on people's preferences, with no reward model."""
+    from plumbline.alignment.direct.training import train_direct
+    from plumbline.lm.base import LanguageModel
+    from plumbline.preferences.prepare.reader import preferences
+    from tasks.ppo import keep_policy
+
+    data, policy = run.root / "data/prepared", LanguageModel.load(run.root / SFT)
+    metrics = train_direct(policy, policy.model, preferences(data, "train"), preferences(data, "validation"),
+                           method, params, run.params.seed, run.report, run.scratch())
+    keep_policy(run, policy, LanguageModel.load(run.root / SFT), run.params.ppo)
+    run.finish(metrics)
+
+
+def _train_rejection(run: StageRun, params: "RejectionParams") -> None:
+    """Fine-tune on those of SFT's own answers that the reward model likes best."""
+    from plumbline.alignment.direct.rejection import train_rejection
+    from plumbline.alignment.reward import RewardModel, check_same_tokens
+    from plumbline.evaluation.gate import require_passed
+    from plumbline.lm.base import LanguageModel
+    from plumbline.preferences.prepare.reader import demonstrations, prompts
+    from tasks.ppo import keep_policy
+
+    require_passed(run.root / "reports/reward/gate.json")
+    data, policy = run.root / "data/prepared", LanguageModel.load(run.root / SFT)
+    reward = RewardModel.load(run.root / "models/reward/model", params.precision)
+    check_same_tokens(policy, reward)
+    metrics = train_rejection(policy, reward, prompts(data, "train"), demonstrations(data, "validation"),
+                              params, run.params.seed, run.report, run.scratch())
+    keep_policy(run, policy, LanguageModel.load(run.root / SFT), run.params.ppo)
+    run.finish(metrics)
 
 
 candidate = Stage("candidate", program, retries=1, timeout_minutes=7 * 24 * 60)
