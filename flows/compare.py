@@ -3,9 +3,8 @@
 from prefect import flow
 
 from plumbline.runs.not_run import decide
-from plumbline.runs.pipeline import check_gate, pipeline_run
+from plumbline.runs.pipeline import check_gate, pipeline_run, write_comparison
 from plumbline.runs.workspace import Request
-from plumbline.runs.write_comparison import write_comparison
 from tasks.base import base
 from tasks.candidate import candidate
 from tasks.candidate_eval import candidate_eval

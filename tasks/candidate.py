@@ -1,7 +1,8 @@
 """Stage `candidate`: a policy to set beside PPO's, by another method or with other parameters.
 
 `python -m tasks.candidate dpo` trains what `candidates.dpo` of params.yaml says, from the SFT policy and the
-data that PPO starts from. plumbline/config/methods.py lists the methods.
+data that PPO starts from; an online method is trained as the stage `ppo` trains. plumbline/config/methods.py
+lists the methods.
 """
 
 import sys
@@ -23,18 +24,16 @@ def program(run: StageRun) -> None:
     """
     from plumbline.config import DirectParams, PpoParams, candidate_params
     from plumbline.config.methods import RejectionParams
-    from plumbline.errors import UserError
-    from tasks.ppo import train_against_reward
+    from tasks.ppo import train_policy
 
     method, params = run.params.candidates[run.item]["method"], candidate_params(run.params, run.item)
-    if isinstance(params, DirectParams):
+    if isinstance(params, PpoParams):
+        train_policy(run, method, params)
+    elif isinstance(params, DirectParams):
         _train_direct(run, method, params)
-    elif isinstance(params, RejectionParams):
-        _train_rejection(run, params)
-    elif isinstance(params, PpoParams) and method == "ppo":
-        train_against_reward(run, params)
     else:
-        raise UserError(f"candidates.{run.item}.method is {method}, which cannot be trained yet.")
+        assert isinstance(params, RejectionParams)
+        _train_rejection(run, params)
 
 
 def _train_direct(run: StageRun, method: str, params: "DirectParams") -> None:
@@ -42,12 +41,12 @@ def _train_direct(run: StageRun, method: str, params: "DirectParams") -> None:
     from plumbline.alignment.direct.training import train_direct
     from plumbline.lm.base import LanguageModel
     from plumbline.preferences.prepare.reader import preferences
-    from tasks.ppo import keep_policy
+    from tasks.ppo import kept_policy
 
-    data, policy = run.root / "data/prepared", LanguageModel.load(run.root / SFT)
-    metrics = train_direct(policy, policy.model, preferences(data, "train"), preferences(data, "validation"),
-                           method, params, run.params.seed, run.report, run.scratch())
-    keep_policy(run, policy, LanguageModel.load(run.root / SFT), run.params.ppo)
+    data, lm = run.root / "data/prepared", LanguageModel.load(run.root / SFT)
+    with kept_policy(run, lm, run.params.ppo):
+        metrics = train_direct(lm, lm.model, preferences(data, "train"), preferences(data, "validation"),
+                               method, params, run.params.seed, run.report, run.scratch())
     run.finish(metrics)
 
 
@@ -58,15 +57,15 @@ def _train_rejection(run: StageRun, params: "RejectionParams") -> None:
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
     from plumbline.preferences.prepare.reader import demonstrations, prompts
-    from tasks.ppo import keep_policy
+    from tasks.ppo import kept_policy
 
     require_passed(run.root / "reports/reward/gate.json")
-    data, policy = run.root / "data/prepared", LanguageModel.load(run.root / SFT)
+    data, lm = run.root / "data/prepared", LanguageModel.load(run.root / SFT)
     reward = RewardModel.load(run.root / "models/reward/model", params.precision)
-    check_same_tokens(policy, reward)
-    metrics = train_rejection(policy, reward, prompts(data, "train"), demonstrations(data, "validation"),
-                              params, run.params.seed, run.report, run.scratch())
-    keep_policy(run, policy, LanguageModel.load(run.root / SFT), run.params.ppo)
+    check_same_tokens(lm, reward)
+    with kept_policy(run, lm, run.params.ppo):
+        metrics = train_rejection(lm, reward, prompts(data, "train"), demonstrations(data, "validation"),
+                                  params, run.params.seed, run.report, run.scratch())
     run.finish(metrics)
 
 

@@ -1,12 +1,14 @@
 """Stage `ppo`: optimise the policy against the reward model, held near SFT by the KL penalty."""
 
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tasks.stage import Stage, StageRun
 
 if TYPE_CHECKING:
     from plumbline.config import PpoParams
+    from plumbline.lm.base import LanguageModel
 
 SAMPLES = 12
 
@@ -28,7 +30,6 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
     from plumbline.alignment.reward import RewardModel, check_same_tokens, value_model
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
-    from plumbline.lm.sample_page import respond, samples_page
     from plumbline.preferences.prepare.reader import prompts
 
     require_passed(run.root / "reports/reward/gate.json")
@@ -43,21 +44,34 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
         judge = RewardModel.load(judge_folder, params.precision)
         check_same_tokens(lm, judge)
 
-    shown = prompts(data, "validation")[:SAMPLES]
-    answer = partial(respond, prompts=shown, max_response=params.max_response,
-                     temperature=params.temperature, seed=seed)
-    answers = {"sft": answer(lm)}
-    # The reference has fp32 weights, whatever the precision of the forward passes: weights rounded to bf16
-    # would be another model, and the KL of SFT to itself would not be 0.
-    policy = make_policy(lm.model, lambda: LanguageModel.load(sft_folder).model, params)
-    critic, asked = make_critic(policy, reward, lambda: value_model(reward_folder), params)
-    validation = Validation.prepare(lm, policy, asked, judge, prompts(data, "validation"), params, seed)
-    metrics = train_online(method, lm, policy, critic, asked, prompts(data, "train"), params, seed,
-                           run.report, run.scratch(), validation)
-    lm.save(run.folder / "model")
-    answers["policy"] = answer(lm)
-    (run.folder / "samples.md").write_text(samples_page(shown, answers), encoding="utf-8")
+    with kept_policy(run, lm, params):
+        # The reference has fp32 weights, whatever the precision of the forward passes: weights rounded to
+        # bf16 would be another model, and the KL of SFT to itself would not be 0.
+        policy = make_policy(lm.model, lambda: LanguageModel.load(sft_folder).model, params)
+        critic, asked = make_critic(policy, reward, lambda: value_model(reward_folder), params)
+        validation = Validation.prepare(lm, policy, asked, judge, prompts(data, "validation"), params, seed)
+        metrics = train_online(method, lm, policy, critic, asked, prompts(data, "train"), params, seed,
+                               run.report, run.scratch(), validation)
     run.finish(metrics | {"validation_judge": "second" if judge else "reward"})
+
+
+@contextmanager
+def kept_policy(run: StageRun, lm: "LanguageModel", params: "PpoParams") -> Iterator[None]:
+    """Write what SFT becomes in the block to the stage's folder, with its answers before and after."""
+    from plumbline.lm.sample_page import respond, samples_page
+    from plumbline.preferences.prepare.reader import prompts
+
+    shown = prompts(run.root / "data/prepared", "validation")[:SAMPLES]
+
+    def answers() -> list[str]:
+        return respond(lm, shown, max_response=params.max_response, temperature=params.temperature,
+                       seed=run.params.seed)
+
+    before = answers()
+    yield
+    lm.save(run.folder / "model")
+    page = samples_page(shown, {"sft": before, "policy": answers()})
+    (run.folder / "samples.md").write_text(page, encoding="utf-8")
 
 
 ppo = Stage("ppo", program, retries=1, timeout_minutes=7 * 24 * 60)

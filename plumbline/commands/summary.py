@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from plumbline.project.home import COMPARISON
 from plumbline.project.run_record import RunRecord
-from plumbline.runs.write_comparison import COMPARISON
 
 COLOURS = {"ran": "green", "reused": "cyan", "failed": "red"}
 Metrics = dict[str, object]

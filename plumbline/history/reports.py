@@ -26,8 +26,7 @@ from plumbline.evaluation.comparing.comparison import JSON, PolicyComparison
 from plumbline.evaluation.samples import SAMPLES, Sample, read_samples
 from plumbline.history.history import History, Run
 from plumbline.project.dvc_yaml import JOIN, read_stages
-from plumbline.project.home import Home
-from plumbline.runs.write_comparison import COMPARISON
+from plumbline.project.home import COMPARISON, Home
 from plumbline.tracking.receipts import Receipt
 from plumbline.tracking.store import connect
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from plumbline.config import METHODS, Params, load_params
 from plumbline.errors import UserError, after
 from plumbline.project.dvc_yaml import JOIN, LOCK, read_stages
-from plumbline.project.home import RECORD_FILE, Home, enter, find_home
+from plumbline.project.home import COMPARISON, RECORD_FILE, Home, enter, find_home
 from plumbline.project.locks import GC_LOCK, file_lock
 from plumbline.project.run_record import Outcome, Status
 from plumbline.runs.announce import run_ended
@@ -23,8 +23,8 @@ from plumbline.runs.preflight import preflight
 from plumbline.runs.retry import OtherVersionParams, params_of, take_code
 from plumbline.runs.run_files import CODE_ARCHIVE, RECORD, pack_code
 from plumbline.runs.workspace import Request, Workspace, copy_checkout, create_workspace
-from plumbline.runs.write_comparison import COMPARISON
 from plumbline.tracking.outbox import deliver
+from plumbline.tracking.receipts import read_receipt
 from plumbline.tracking.recording import TAG_JOIN, TRIGGER, Recording
 from plumbline.tracking.store import prepare
 from plumbline.tracking.writes import RunStatus
@@ -129,6 +129,25 @@ def check_gate(workspace: Workspace) -> None:
     from plumbline.evaluation.gate import require_passed
 
     require_passed(workspace.folder / GATE)
+
+
+def write_comparison(workspace: Workspace) -> None:
+    """Set the candidates of a run beside its PPO: table, picture and their numbers in the run's folder."""
+    from plumbline.evaluation.comparing.comparison import PPO, Evaluated, compare
+    from plumbline.evaluation.comparing.report import write_comparison_report
+
+    reports = workspace.folder / "reports"
+    policies = [Evaluated.read(reports / "preference", PPO, PPO, _seconds(workspace, "ppo"))]
+    for name in workspace.params.compare:
+        method = workspace.params.candidates[name]["method"]
+        seconds = _seconds(workspace, f"candidate{JOIN}{name}")
+        policies.append(Evaluated.read(reports / "candidates" / name, name, method, seconds))
+    write_comparison_report(workspace.folder / COMPARISON, compare(policies))
+
+
+def _seconds(workspace: Workspace, stage: str) -> float | None:
+    receipt = read_receipt(workspace.folder, workspace.stages[stage])
+    return receipt.seconds if receipt else None
 
 
 def _record(workspace: Workspace, parent: Recording, stage: str, outcome: Outcome) -> None:

@@ -25,7 +25,8 @@ PEOPLE = Origin("people")
 SMALL = ("ppo.updates=2", "ppo.value_warmup=1", "ppo.batch_size=6", "ppo.micro_batch_size=2", "ppo.epochs=1",
          "ppo.max_prompt=64", "ppo.max_response=8", "ppo.learning_rate=0.01", "direct.batch_size=4",
          "direct.learning_rate=0.01", "sft.learning_rate=0.01")
-METHODS = {"ppo": "{method: ppo, kl_coef: 0.5}", "dpo": "{method: dpo, beta: 0.1, label_smoothing: 0.0}",
+METHODS = {"ppo": "{method: ppo, kl_coef: 0.5}", "rloo": "{method: rloo, answers_per_prompt: 2}",
+           "dpo": "{method: dpo, beta: 0.1, label_smoothing: 0.0}",
            "orpo": "{method: orpo, odds_ratio_weight: 0.1}",
            "rejection": "{method: rejection, samples: 4, prompts: 6, temperature: 1.0, max_response: 8}"}
 LEAVES = {"curves.jsonl", "metrics.json", "samples.md", "model"}
