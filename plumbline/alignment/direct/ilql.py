@@ -107,8 +107,8 @@ class Ilql:
         if old.bias is not None:
             folded.bias.copy_(old.bias)
         policy.set_output_embeddings(folded.to(old.weight.device))
-        policy.config.get_text_config().tie_word_embeddings = False
-        policy.config.tie_word_embeddings = False
+        for config in (policy.config, policy.config.get_text_config()):  # a multi-modal model has two
+            config.tie_word_embeddings = False
 
     def _loss_sum(self, part: Sequence[DecidedPreference], sums: dict[str, float]) -> torch.Tensor:
         """Return the sum of the losses over the tokens of a micro-batch, with its graph. Adds to `sums`."""

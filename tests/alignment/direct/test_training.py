@@ -131,6 +131,19 @@ def test_the_zero_of_kto_is_the_kl_on_answers_to_other_prompts(train, taught_lm,
     assert reported["loss"] == pytest.approx(float(sum(terms)) / 4, rel=1e-5)
 
 
+def test_the_zero_of_kto_is_never_negative(train, taught_lm, random_lm):
+    """Answers that the reference finds likelier than the policy does, as any answer of its own."""
+    reported, _ = first_step(train, "kto", prefers_red(8), copy_of(random_lm), taught_lm.model)
+    assert reported["better_log_ratio"] < -1 and reported["kl"] == 0
+
+
+def test_the_rate_rises_and_falls_and_one_epoch_is_one_pass(train):
+    with Steps() as steps:
+        metrics = train("dpo", prefers_red(80), epochs=1, warmup=0.0)
+    assert metrics["steps"] == 10
+    assert steps.rates == pytest.approx([3e-3 * (10 - i) / 10 for i in range(10)])
+
+
 @pytest.mark.parametrize("method", DIRECT)
 def test_the_split_into_micro_batches_changes_neither_gradient_nor_figures(train, method):
     rows, found = [RANKING, *prefers_red(7)], []
