@@ -50,7 +50,8 @@ bench: $(INSTALLED)  ## scale: a million comparisons, the pages over 1,000 runs,
 	@$(BIN)/python benchmarks/overhead.py
 	@$(BIN)/python benchmarks/coverage.py
 
-chaos: $(INSTALLED)  ## kill, fill, lock and break everything in turn, 100 rounds (hours); ROUNDS=10 for fewer
+chaos: $(INSTALLED)  ## kill each training 20 times; then kill, fill, lock and break the service, 100 rounds (hours); ROUNDS=10 for fewer
+	@$(BIN)/python benchmarks/kills.py
 	@$(BIN)/python benchmarks/chaos.py --rounds $(or $(ROUNDS),100)
 
 attacks: $(INSTALLED)  ## attack the pages without the token, and with small files that become large ones (minutes)
