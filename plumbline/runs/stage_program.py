@@ -13,9 +13,11 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib import metadata
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from plumbline.config import Params, load_params
 from plumbline.errors import UserError, after, as_user_error
@@ -23,6 +25,7 @@ from plumbline.progress import PROGRESS_FILE, Progress
 from plumbline.project.digests import combined, digests
 from plumbline.project.dvc_yaml import StageSpec, read_stages, stage_params
 from plumbline.project.home import Home, enter, find_home
+from plumbline.project.locks import try_lock
 from plumbline.project.processes import end_group_with
 from plumbline.project.run_record import DVC_REPRO
 from plumbline.runs.curves import CurvePoint, Curves
@@ -74,6 +77,8 @@ class StageRun:
         curves = stage.file("curves.jsonl")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._curves = Curves(root / curves) if curves else None
+        self._scratch: Path | None = None
+        self._held = ExitStack()
 
     def report(self, step: int, total: int, metrics: Mapping[str, float] | None = None,
                what: str = "") -> None:
@@ -117,22 +122,34 @@ class StageRun:
 
     def scratch(self) -> Path:
         """Make and return the folder for resume checkpoints, the same one for equal inputs, parameters and
-        code. Call it before the first report: what a killed process reported is there, too.
+        code; but no two processes have the same one at the same time.
+
+        Call it before the first report: what a killed process reported is there, too.
         """
-        folder = self._scratch()
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._curves:
-            self._curves.keep_beside(folder)
-        return folder
+        if self._scratch is None:
+            self._scratch = self._free_scratch()
+            if self._curves:
+                self._curves.keep_beside(self._scratch)
+        return self._scratch
 
-    def clear_scratch(self) -> None:
-        """Delete the resume checkpoints."""
-        shutil.rmtree(self._scratch(), ignore_errors=True)
-
-    def _scratch(self) -> Path:
+    def _free_scratch(self) -> Path:
+        """Make a folder for resume checkpoints, or take one that no other process holds, and hold it."""
         params = json.dumps(stage_params(self.params, self._stage), sort_keys=True)
-        used = {"params": params, "code": self._code}
-        return self.home.scratch / f"{self._stage.name}-{combined({**self._inputs, **used})}"
+        key = combined({**self._inputs, "params": params, "code": self._code})
+        for number in count(1):
+            name = f"{self._stage.name}-{key}" + (f"-{number}" if number > 1 else "")
+            if self._held.enter_context(try_lock(self.home.scratch / name / "lock")):
+                break
+        return self.home.scratch / name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Give the folder for resume checkpoints back; without an error it has served its purpose."""
+        if self._scratch and error is None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        self._held.close()
 
 
 Program = Callable[[StageRun], None]
@@ -180,11 +197,10 @@ def run_unrecorded(root: Path, home: Home, stage: StageSpec, params: Params, pro
 
 def _run_for_the_flow(root: Path, home: Home, stage: StageSpec, params: Params, program: Program) -> None:
     given = json.loads(Path(os.environ[GIVEN]).read_text(encoding="utf-8"))
-    run = StageRun(root, home, stage, params, given["inputs"], given["code"], _ToTheFlow(),
-                   given["pipeline_run"])
-    program(run)
-    _send({"host": host_facts()})
-    run.clear_scratch()
+    with StageRun(root, home, stage, params, given["inputs"], given["code"], _ToTheFlow(),
+                  given["pipeline_run"]) as run:
+        program(run)
+        _send({"host": host_facts()})
 
 
 def _run_recorded(root: Path, home: Home, stages: Mapping[str, StageSpec], name: str, params: Params,
@@ -203,11 +219,10 @@ def _run_recorded(root: Path, home: Home, stages: Mapping[str, StageSpec], name:
 def run_in_this_process(record: "StageRecord", root: Path, home: Home, stage: StageSpec, params: Params,
                         program: Program) -> None:
     """Run the program of a stage here and complete its record, which the caller ends after an error."""
-    run = StageRun(root, home, stage, params, record.inputs, record.code, record.recording,
-                   record.pipeline_run)
-    program(run)
-    record.complete(host_facts())
-    run.clear_scratch()
+    with StageRun(root, home, stage, params, record.inputs, record.code, record.recording,
+                  record.pipeline_run) as run:
+        program(run)
+        record.complete(host_facts())
 
 
 class _ToTheFlow:

@@ -129,6 +129,22 @@ def test_scratch_is_found_again_after_a_crash_and_deleted_on_success(project: Ho
     assert list(project.scratch.iterdir()) == []
 
 
+def test_two_runs_of_the_same_stage_at_the_same_time_have_checkpoints_of_their_own(project: Home) -> None:
+    found: list[Path] = []
+
+    def both(run: StageRun) -> None:
+        found.append(run.scratch())
+        if len(found) == 1:
+            run_stage(project.root, "base", both)
+            shutil.rmtree(project.root / "models/base/model")
+        assert run.scratch().exists(), "the end of the other run leaves it"
+        train(run)
+
+    run_stage(project.root, "base", both)
+    assert len(set(found)) == 2
+    assert list(project.scratch.iterdir()) == []
+
+
 def going_on(first: int, last: int, updates_from: int = 1) -> Callable[[StageRun], None]:
     """A training of five steps after a warm-up of two, from its step `first`; killed in step `last`."""
 
