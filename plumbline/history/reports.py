@@ -82,14 +82,9 @@ class Reports:
         file = self.file(run, stage, "curves.jsonl")
         return _curves(file, file.stat().st_mtime_ns) if file else ()
 
-    def samples(self, run: Run) -> tuple[Sample, ...]:
+    def samples(self, run: Run, evaluation: str = "preference_eval") -> tuple[Sample, ...]:
         """Return the held-out prompts with the models' answers; none if the run kept none."""
-        file = self.file(run, "preference_eval", f"report/{SAMPLES}")
-        return _samples(file, file.stat().st_mtime_ns) if file else ()
-
-    def samples_of(self, run: Run, candidate: str) -> tuple[Sample, ...]:
-        """Return what `samples` does, of the evaluation of a candidate."""
-        file = self.file(run, f"candidate_eval{JOIN}{candidate}", f"report/{SAMPLES}")
+        file = self.file(run, evaluation, f"report/{SAMPLES}")
         return _samples(file, file.stat().st_mtime_ns) if file else ()
 
     def comparison(self, run: Run) -> PolicyComparison | None:
@@ -195,8 +190,9 @@ def _inside(folder: Path, name: str) -> Path | None:
 
 @lru_cache(maxsize=64)
 def _stage_folder(workspace: Path, stage: str) -> str | None:
-    try:
-        declared = read_stages(workspace).get(stage)
+    candidate = stage.partition(JOIN)[2]
+    try:  # a candidate's folder has its name, whatever its parameters are
+        declared = read_stages(workspace, {"compare": {candidate: ""} if candidate else {}}).get(stage)
     except (OSError, UserError):
         return None
     return declared.folder if declared else None

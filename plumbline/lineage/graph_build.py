@@ -61,7 +61,13 @@ def md5_of(ref: Ref, step: Step | None) -> str | None:
     """
     if ref.kind == "snapshot":
         return ref.key
-    return next(map(short_digest, _model(step).values()), None) if step else None
+    return model_digest(step) if step else None
+
+
+def model_digest(step: Step) -> str | None:
+    """Return DVC's digest of the model that a step left, without the mark of a folder; None if it left none.
+    """
+    return next(map(short_digest, _model(step).values()), None)
 
 
 def _model(step: Step) -> dict[str, str]:

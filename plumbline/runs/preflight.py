@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from plumbline import __version__
-from plumbline.config import Params
+from plumbline.config import Params, PpoParams, candidate_params
 from plumbline.errors import UserError
 from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, find_module, kind_of_judge
 from plumbline.preferences.batches.arrivals import arrivals
@@ -143,11 +143,22 @@ def _asked_and_answered(params: Params) -> dict[str, int]:
                 params.ppo.max_prompt + params.preference_eval.max_response}
 
 
+def _asked_of_candidates(params: Params) -> dict[str, int]:
+    """Return the longest sequences, in tokens, that the candidates of a comparison learn from or sample."""
+    found = {}
+    for name in params.compare:
+        values = candidate_params(params, name)
+        if isinstance(values, PpoParams):
+            found[f"candidates.{name}, max_prompt + max_response"] = values.max_prompt + values.max_response
+    return found
+
+
 def _within_context(params: Params, context: int | None) -> None:
     if context is None:
         return
     wanted = {"sft.max_length": params.sft.max_length,
-              "reward_model.max_length": params.reward_model.max_length, **_asked_and_answered(params)}
+              "reward_model.max_length": params.reward_model.max_length, **_asked_and_answered(params),
+              **_asked_of_candidates(params)}
     too_long = [f"{name} is {tokens}" for name, tokens in wanted.items() if tokens > context]
     if too_long:
         raise UserError(f"The base model {params.base.source} reads at most {context} tokens, but "
@@ -159,7 +170,7 @@ def _lengths_agree(params: Params) -> None:
     """Raise UserError if the reward model would score what it never saw the like of, or the evaluation cut
     what PPO lets finish."""
     longest = params.reward_model.max_length
-    sampled = _asked_and_answered(params)
+    sampled = _asked_and_answered(params) | _asked_of_candidates(params)
     unseen = [f"{name} is {tokens}" for name, tokens in sampled.items() if tokens > longest]
     if unseen:
         raise UserError(f"reward_model.max_length is {longest}, so the reward model learns nothing about "

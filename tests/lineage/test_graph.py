@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from plumbline.errors import UserError
 from plumbline.lineage.graph import Filter, Graph, Node, Ref, chosen_runs, neighbourhood
-from testing.histories import Story
+from testing.histories import Story, step
 
 
 def made(graph: Graph, kind: str) -> list[Node]:
@@ -47,6 +47,26 @@ def test_a_model_that_comes_out_the_same_from_other_data_does_not_mix_the_data_u
         upstream = graph.upstream(policies[run.id].ref)
         assert {ref.key for ref in upstream if ref.kind == "batch"} == batches
         assert sum(ref.kind == "snapshot" for ref in upstream) == 1
+
+
+def test_a_candidate_is_made_from_the_data_of_its_run_and_judged_on_its_own():
+    story = Story()
+    run = story.run("monday+tuesday")
+    paths = ("models/sft/model", "models/reward/model", "data/prepared")
+    ours = {path: run.steps["ppo"].inputs[path] for path in paths}
+    model = "models/candidates/near/model"
+    for name, group, read, left in (("candidate@near", "candidate", ours, {model: "bytes of near"}),
+                                    ("candidate_eval@near", "evaluation", {**ours, model: "bytes of near"},
+                                     {"reports/candidates/near/metrics.json": "figures"})):
+        run.steps[name] = step(name, "ran", run.id, inputs=read, outputs=left, mlflow_run=f"{group} of near")  # type: ignore[index]
+    graph = story.graph()
+    assert set(graph.candidates[run.id]) == {"candidate@near", "candidate_eval@near"}
+    candidate, judged = graph.candidates[run.id].values()
+    assert {ref.kind for ref in graph.upstream(candidate)} == {"batch", "snapshot", "base", "sft", "reward"}
+    assert {ref.key for ref in graph.upstream(candidate) if ref.kind == "batch"} == {"monday", "tuesday"}
+    assert candidate in graph.up[judged] and graph.rows[run.id]["policy"] not in graph.upstream(judged)
+    assert graph.rows[run.id]["evaluation"] != judged, "the run's own evaluation is that of its policy"
+    assert graph.find("candidate", "bytes of near").ref == candidate
 
 
 def test_a_gate_that_said_no_is_seen_and_has_no_policy():

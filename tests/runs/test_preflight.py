@@ -46,6 +46,8 @@ def test_the_default_passes_in_a_moment_and_leaves_nothing(tmp_path: Path) -> No
     (["ppo.max_response=64", "reward_model.max_length=120"],
      "but ppo.max_prompt + preference_eval.max_response is 128. Raise reward_model.max_length"),
     (["preference_eval.max_response=71"], "preference_eval.max_response is 71, but ppo.max_response is 72"),
+    (["candidates.long={method: ppo, max_response: 90}", "compare.long=ppo"],
+     "candidates.long, max_prompt + max_response is 146"),
     (["base.source=missing/model.gguf"], "missing/model.gguf"),
 ])
 def test_what_cannot_work_is_named(tmp_path: Path, settings: list[str], words: str) -> None:

@@ -9,14 +9,19 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
+from plumbline.evaluation.comparing.comparison import PolicyComparison, Row, SurelyBetter
+from plumbline.evaluation.comparing.report import write_comparison_report
 from plumbline.evaluation.samples import Sample, SampleAnswer, write_samples
+from plumbline.lineage.records import Run
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.preferences.types import Message
 from plumbline.project.home import Home
+from plumbline.statistics import Interval
+from testing.accessibility import structure_problems
 from testing.fake_project import CHECKOUT
 from testing.hostile import TEXTS, active_in
 from testing.made_up import fill, run, step, version
-from testing.sites import emulate, opens_a_page, problems_in, site_behind, visit
+from testing.sites import emulate, opens_a_page, problems_in, served, site_behind, visit
 
 
 def test_without_a_policy_it_says_what_is_missing(empty: Home) -> None:
@@ -91,6 +96,62 @@ def test_hostile_texts_are_inert(empty: Home, tmp_path: Path, text: str) -> None
         assert page.status_code in (200, 404)
         assert active_in(page.text) == []
     assert "A: better" in client.get("/compare?a=2&b=1").text
+
+
+def compared(folder: Path, names: tuple[str, ...]) -> Run:
+    """A run that set candidates of these names beside its PPO."""
+    rate = Interval(0.6, 0.55, 0.65, 400, 100)
+    rows = [Row(name, "ppo", {"sft": rate, "sft_greedy": rate}, 2.0, 90.0, 12.0, None if name == "ppo" else rate)
+            for name in ("ppo", *names)]
+    write_comparison_report(folder / "comparison", PolicyComparison(
+        "gold", 100, 100.0, rows, [SurelyBetter(names[0], "ppo", Interval(0.2, 0.1, 0.3, 100, 100))]))
+    made = run(folder=folder, compare=names, params={f"compare.{name}": "ppo" for name in names})
+    return replace(made, steps={**made.steps, **{f"{stage}@{name}": step(f"{stage}@{name}") for name in names
+                                                 for stage in ("candidate", "candidate_eval")}})
+
+
+def test_the_candidates_of_a_run_have_a_page(empty: Home, tmp_path: Path) -> None:
+    client, made = visit(empty), compared(tmp_path, ("near", "far"))
+    fill(site_behind(client).history, [made], [version(1, made, "champion")])
+    page = client.get(f"/runs/{made.id}/comparison")
+    assert page.status_code == 200
+    assert "near is better than ppo" in page.text and "far is better" not in page.text
+    assert "60.0 % [55.0, 65.0]" in page.text and "against SFT, greedy" in page.text
+    assert f"a={made.id}%3Acandidate%40near" in page.text
+    assert client.get(f"/runs/{made.id[:10]}/comparison").headers["location"] == f"/runs/{made.id}/comparison"
+    for other in (f"/runs/{made.id}", "/compare"):
+        assert f'href="/runs/{made.id}/comparison"' in client.get(other).text
+    assert "plumbline compare near far --set seed=0" in client.get(f"/runs/{made.id}").text
+
+
+def test_a_run_without_candidates_has_no_such_page(empty: Home) -> None:
+    client, made = visit(empty), run()
+    fill(site_behind(client).history, [made])
+    page = client.get(f"/runs/{made.id}/comparison")
+    assert page.status_code == 404 and "plumbline compare NAME" in page.text
+    assert "/comparison" not in client.get(f"/runs/{made.id}").text
+
+
+def test_a_damaged_comparison_is_no_page(empty: Home, tmp_path: Path) -> None:
+    client, made = visit(empty), compared(tmp_path, ("near",))
+    fill(site_behind(client).history, [made])
+    (tmp_path / "comparison/comparison.json").write_text('{"rows": [')
+    assert client.get(f"/runs/{made.id}/comparison").status_code == 404
+    assert client.get(f"/runs/{made.id}").status_code == 200
+
+
+@pytest.mark.slow
+def test_the_candidates_in_the_browser(empty: Home, tmp_path: Path, browser: Chrome) -> None:
+    client, made = visit(empty), compared(tmp_path, tuple(f"candidate-{i}" for i in range(9)))
+    fill(site_behind(client).history, [made], [version(1, made, "champion")])
+    with served(client.app) as url:
+        for width in (1280, 390):
+            emulate(browser, width == 390, width, 900)
+            browser.get(f"{url}/runs/{made.id}/comparison")
+            assert [*problems_in(browser), *structure_problems(browser)] == []
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        opens_a_page(browser, browser.find_element(By.CSS_SELECTOR, "form.filter").submit)
+        assert "candidate candidate-8" in browser.find_element(By.CSS_SELECTOR, ".side-a").text
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from plumbline.statistics import CONFIDENCE, Interval, mean
 PPO, SFT = "ppo", "sft"
 JSON = "comparison.json"
 BEST_OF = "best_of_"
-TITLES = {"sft": "against SFT", "sft_greedy": "against SFT, both greedy"}
+TITLES = {"sft": "against SFT", "sft_greedy": "against SFT, greedy"}
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class PolicyComparison:
 
     def cells(self) -> list[tuple[str, ...]]:
         """Return the table as texts, its header first."""
-        header = ("policy", "method", *(title_of(name) for name in self.opponents), "KL, nats", "characters",
-                  "training, s", "difference to PPO")
+        header = ("policy", "method", *(title_of(name) for name in self.opponents), "over PPO", "KL",
+                  "characters", "seconds")
         return [header, *(_cells(row, self.opponents) for row in self.rows)]
 
     def sentences(self) -> list[str]:
@@ -160,7 +160,7 @@ def together(interval: Interval, intervals: int) -> Interval:
 def title_of(opponent: str) -> str:
     """Return the words for an opponent."""
     if opponent.startswith(BEST_OF):
-        return f"against the best of {opponent.removeprefix(BEST_OF)} of SFT"
+        return f"against SFT, best of {opponent.removeprefix(BEST_OF)}"
     return TITLES[opponent]
 
 
@@ -184,9 +184,9 @@ def _number(metrics: Mapping[str, float | str], name: str) -> float | None:
 
 def _cells(row: Row, opponents: Sequence[str]) -> tuple[str, ...]:
     return (row.name, row.method, *(percent(row.win_rates[name]) for name in opponents),
+            "-" if row.difference is None else _points(row.difference),
             "-" if row.kl is None else f"{row.kl:.2f}", f"{row.characters:.0f}",
-            "-" if row.seconds is None else f"{row.seconds:.0f}",
-            "-" if row.difference is None else _points(row.difference))
+            "-" if row.seconds is None else f"{row.seconds:.0f}")
 
 
 def _points(difference: Interval) -> str:

@@ -23,8 +23,9 @@ def _markdown(found: PolicyComparison) -> list[str]:
     header, *rows = found.cells()
     return ["# Candidates beside PPO", "",
             f"Judge: {found.judge}, on {found.prompts} held-out prompts. Win rates with 95 % intervals; "
-            f"SFT's answers have {found.sft_characters:.0f} characters. The difference to PPO is that of the "
-            "win rates against SFT, in points, over the same prompts.", "",
+            "`over PPO` is the difference of the win rates against SFT, in points, over the same prompts; "
+            "`KL` is from SFT, in nats an answer; `characters` are those of an answer, where SFT's has "
+            f"{found.sft_characters:.0f}; `seconds` are those of training.", "",
             *table(header, rows), f"![win rates]({PICTURE})", "",
             *(f"- {sentence}" for sentence in found.sentences()), "",
             "Who is better is said where the interval of the paired difference excludes 0, at 95 % for all "

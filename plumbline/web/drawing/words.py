@@ -82,7 +82,7 @@ def short(digest: str | None) -> str:
 
 def title(name: str) -> str:
     """Return a stage or a metric as words: `reward_model` -> `reward model`."""
-    return name.replace("_", " ")
+    return name.replace("_", " ").replace("@", " ")
 
 
 FILTERS: dict[str, Callable[..., str]] = {"ago": ago, "moment": moment, "clock": clock, "duration": duration,

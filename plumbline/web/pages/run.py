@@ -51,6 +51,7 @@ def run_page(request: Request, id: str, against: str = "", log: str = "", reload
                      params=differences(other.params, run.params) if other else [],
                      figures=run_view.measured(run, other), gate=run_view.gate_of(site.reports, run),
                      decision=run_view.decision_of(site.reports, run), logs=logs, log=log,
+                     comparison=site.reports.comparison(run) if run.compare else None,
                      people=people_of(site.home, site.reports, run),
                      lines=log_tail(run, log), reload=reload and run.status == "running")
 

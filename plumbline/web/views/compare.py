@@ -10,40 +10,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plumbline.evaluation.samples import Sample, SampleAnswer
-from plumbline.history.history import History, RegisteredVersion, Run
+from plumbline.history.history import Run
 from plumbline.history.reports import Reports
 from plumbline.preferences.types import Prompt
 from plumbline.statistics import wilson
 from plumbline.web.drawing.charts import Bar
+from plumbline.web.views.sides import CHAMPION, EVALUATION, POLICY, SFT, Side
 
-EVALUATION = "preference_eval"
-REWARD_MODEL = "models/reward/model"
 GOLD, REWARD = "gold", "reward"
 TIE_WITHIN = 1e-6
 Better = Literal["a", "b", "tie"]
 SORTS = {"difference": "largest difference", "disagreement": "verdict against reward", "a": "A much better",
          "b": "B much better", "prompt": "order of the prompts"}
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two policies."""
-
-    name: str
-    """As addresses have it: a version's number, or a run's id."""
-    run: Run
-    version: RegisteredVersion | None
-
-    @property
-    def label(self) -> str:
-        """`version 3`, or `run 2026...`."""
-        return f"version {self.version.number}" if self.version else f"run {self.run.id}"
-
-    @property
-    def reward_model(self) -> str | None:
-        """DVC's digest of the reward model that scored its answers."""
-        step = self.run.steps.get(EVALUATION)
-        return step.inputs.get(REWARD_MODEL) if step else None
 
 
 @dataclass(frozen=True)
@@ -120,46 +98,49 @@ class Matched:
 
 def match(reports: Reports, a: Side, b: Side) -> Matched:
     """Return the prompts that both were asked, in the order of A's evaluation."""
-    for_a, for_b = reports.samples(a.run), reports.samples(b.run)
-    if _met(a, b, for_a):
-        rows = [(one.prompt, one.answers["policy"], one.answers["champion"], one.outcomes["champion"])
-                for one in for_a]
-        return _judged(a, b, rows, a)
-    if _met(b, a, for_b):
-        rows = [(one.prompt, one.answers["champion"], one.answers["policy"], 1.0 - one.outcomes["champion"])
-                for one in for_b]
-        return _judged(a, b, rows, b)
-    return _apart(a, b, for_a, for_b)
+    for one, other in ((a, b), (b, a)):
+        opponent = _met(one, other)
+        if opponent is None:
+            continue
+        samples = [sample for sample in one.samples(reports) if opponent in sample.outcomes]
+        if samples:
+            return _judged(one, other, opponent, samples, turned=one is b and one is not a)
+    return _apart(a, b, reports)
 
 
-def _met(one: Side, other: Side, samples: Sequence[Sample]) -> bool:
-    """True if `other` was the champion that `one` was evaluated against."""
-    if one.version is None or other.version is None or one.version.compared_with != other.version.number:
-        return False
-    return bool(samples) and all("champion" in sample.outcomes for sample in samples)
+def _met(one: Side, other: Side) -> str | None:
+    """Return what the evaluation of `one` calls `other`, if it was an opponent there."""
+    if one.contestant != POLICY:
+        return None
+    if other.model == SFT and other.sft is not None and other.sft == one.sft:
+        return SFT
+    if other.model == CHAMPION:
+        return CHAMPION if other.run.id == one.run.id and not one.candidate else None
+    met = one.version and other.version and one.version.compared_with == other.version.number
+    return CHAMPION if met else None
 
 
-def _judged(a: Side, b: Side, rows: Sequence[tuple[Prompt, SampleAnswer, SampleAnswer, float]],
-            of: Side) -> Matched:
+def _judged(one: Side, other: Side, opponent: str, samples: Sequence[Sample], turned: bool) -> Matched:
+    """Match answers of one evaluation, where one side was the policy; `turned` if that is B."""
     pairs = []
-    for prompt, left, right, outcome in rows:
-        reward = _gap(left, right, REWARD)
-        gold = _gap(left, right, GOLD)
-        pairs.append(AnswerPair(prompt, left, right, outcome, gold if gold is not None else reward, reward))
-    step = of.run.steps[EVALUATION]
-    # Runs of earlier versions name one judge, later ones a list of which the first decides.
-    judge = step.params.get(f"{EVALUATION}.judges") or step.params.get(f"{EVALUATION}.judge", "")
-    other = b if of is a else a
-    said = f"{of.label.capitalize()} was evaluated against {other.label}, and the verdicts are that judge's"
-    said += f": {judge}." if judge else "."
-    return Matched(pairs, said, f"The reward model of run {of.run.id} scored both.")
+    for sample in samples:
+        own, theirs, outcome = sample.answers[POLICY], sample.answers[opponent], sample.outcomes[opponent]
+        left, right = (theirs, own) if turned else (own, theirs)
+        reward, gold = _gap(left, right, REWARD), _gap(left, right, GOLD)
+        pairs.append(AnswerPair(sample.prompt, left, right, 1.0 - outcome if turned else outcome,
+                                gold if gold is not None else reward, reward))
+    assert one.step is not None
+    judge = one.step.facts.get("judge") or one.step.params.get(f"{EVALUATION}.judge", "")
+    said = f"{one.label[:1].upper()}{one.label[1:]} was evaluated against {other.label}, and the verdicts are"
+    said += f" that judge's: {judge}." if judge else " that judge's."
+    return Matched(pairs, said, f"The reward model of run {one.run.id} scored both.")
 
 
-def _apart(a: Side, b: Side, for_a: Sequence[Sample], for_b: Sequence[Sample]) -> Matched:
+def _apart(a: Side, b: Side, reports: Reports) -> Matched:
     """Match answers from two evaluations."""
-    theirs = {sample.prompt: sample.answers["policy"] for sample in for_b}
-    both = [(sample.prompt, sample.answers["policy"], theirs[sample.prompt]) for sample in for_a
-            if sample.prompt in theirs]
+    theirs = {sample.prompt: sample.answers[b.contestant] for sample in b.samples(reports)}
+    both = [(sample.prompt, sample.answers[a.contestant], theirs[sample.prompt])
+            for sample in a.samples(reports) if sample.prompt in theirs]
     same = a.reward_model is not None and a.reward_model == b.reward_model
     gold = bool(both) and all(GOLD in one.measured for _, *two in both for one in two)
     comparable = REWARD if same else None
@@ -244,13 +225,3 @@ def batches(a: Run, b: Run) -> tuple[list[str], list[str]]:
 
 def _sources(run: Run) -> dict[str, str]:
     return {batch.digest: f"{batch.source} ({batch.rows:,} rows)" for batch in run.batches}
-
-
-def side(history: History, name: str) -> Side | None:
-    """Return the policy of a version, an alias or a run; None if there is none of that name."""
-    version = history.version(name)
-    run = history.runs.get(version.run if version else name)
-    if run is None:
-        return None
-    made = version or next((one for one in history.versions.values() if one.run == run.id), None)
-    return Side(str(made.number) if made else run.id, run, made)

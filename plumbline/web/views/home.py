@@ -67,9 +67,9 @@ def champion_of(history: History) -> Champion | None:
     return Champion(version, history.runs.get(version.run), next(moves, None))
 
 
-def win_rates(run: Run) -> list[Bar]:
-    """Return the win rates that a run measured."""
-    step = run.steps.get("preference_eval")
+def win_rates(run: Run, evaluation: str = "preference_eval") -> list[Bar]:
+    """Return the win rates that an evaluation of a run measured."""
+    step = run.steps.get(evaluation)
     metrics: Mapping[str, float] = step.metrics if step else {}
     bars = []
     for key, label in OPPONENTS:

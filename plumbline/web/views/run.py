@@ -14,12 +14,15 @@ from markupsafe import Markup
 
 from plumbline.history.history import History, Run, Step
 from plumbline.history.reports import Reports
+from plumbline.project.dvc_yaml import JOIN
 from plumbline.web.drawing.charts import Bar, Span, intervals, timeline
 from plumbline.web.drawing.words import duration, parsed
 from plumbline.web.views.home import win_rates
+from plumbline.web.views.lineage import cut
 
 MLFLOW_URL = "PLUMBLINE_MLFLOW_URL"
 """Where MLflow's pages are; `plumbline up` sets it. A store behind a server has them at its own address."""
+LONGEST_SPAN = 17
 MLFLOW_STORE, PREFECT_API = "MLFLOW_TRACKING_URI", "PREFECT_API_URL"
 
 
@@ -102,8 +105,17 @@ def chart_of(run: Run) -> Markup:
         start = _offset(run, step, end)
         now = max(start, (datetime.now(UTC) - parsed(run.created)).total_seconds())
         end = now if step.status == "running" else start + (step.seconds or 0.0)
-        spans.append(Span(step.stage.replace("_", " "), start, end, step.status, duration(end - start)))
+        spans.append(Span(_span_name(step.stage), start, end, step.status, duration(end - start)))
     return timeline(spans, "Stages") if spans else Markup("")
+
+
+def _span_name(stage: str) -> str:
+    """Return a name that fits beside the time line; a candidate's two stages are named by the candidate."""
+    group, _, candidate = stage.partition(JOIN)
+    if not candidate:
+        return stage.replace("_", " ")
+    end = " judged" if group == "candidate_eval" else ""
+    return cut(candidate, LONGEST_SPAN - len(end)) + end
 
 
 def _offset(run: Run, step: Step, earliest: float) -> float:

@@ -12,7 +12,8 @@ from plumbline.history.reports import Reports
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.preferences.types import Message, Prompt
 from plumbline.project.home import Home
-from plumbline.web.views.compare import Side, arranged, batches, match, side, stages
+from plumbline.web.views.compare import arranged, batches, match, stages
+from plumbline.web.views.sides import Side, choices, side, usual_sides
 from testing.made_up import run, step, version
 
 CHECKOUT = Path(__file__).parents[3]
@@ -126,3 +127,72 @@ def test_a_policy_is_named_by_number_alias_or_run(empty: Home) -> None:
     assert [one.name if one else None for one in found] == ["3", "3", "3"]
     assert side(history, "nonsense") is None
     assert isinstance(of, Run) and json.dumps(found[0].label if found[0] else "") == '"version 3"'
+
+
+RUN = "20261120-100000-aaaaaa"
+
+
+@pytest.fixture
+def compared(empty: Home) -> History:
+    """A run that registered version 1, and set the candidate `near` beside its PPO."""
+    folder = empty.runs / RUN
+    near = {"models/candidates/near/model": "n" * 32}
+    steps = {"sft": step("sft", outputs={"models/sft/model": "s" * 32}),
+             "ppo": step("ppo", outputs={"models/policy/model": "p" * 32}),
+             "candidate@near": step("candidate@near", outputs=near)}
+    for stage, name, said in (("preference_eval", "preference", "ppo"),
+                              ("candidate_eval@near", "candidates/near", "near")):
+        (folder / "reports" / name / "report").mkdir(parents=True)
+        answers = [{"policy": answer(f"{said} {i}", 1.0 + i, gold=float(i)), "sft": answer(f"sft {i}", 0.0, gold=0.5)}
+                   for i in range(3)]
+        write_samples(folder / "reports" / name / "report/samples.jsonl",
+                      [Sample(prompt(i), both, {"sft": float(said == "near")}) for i, both in enumerate(answers)])
+        steps[stage] = step(stage, mlflow_run=None, made_by=RUN, facts={"judge": "gold"}, metrics={"kl_policy": 2.0,
+                            "kl_sft": 0.0}, inputs={"models/reward/model": "r1", "models/sft/model": "s" * 32})
+    (folder / "dvc.yaml").write_text((CHECKOUT / "dvc.yaml").read_text())
+    of = run(RUN, folder=folder, steps=steps, compare=("near",), params={
+        "ppo.kl_coef": "0.055", "compare.near": "ppo", "candidates.near.method": "ppo",
+        "candidates.near.kl_coef": "0.02", "candidates.dpo.method": "dpo"})
+    history = History(empty)
+    history.runs, history.versions = {of.id: of}, {1: version(1, of, "champion")}
+    return history
+
+
+def chosen(history: History, name: str) -> Side:
+    found = side(history, name)
+    assert found
+    return found
+
+
+def test_after_a_first_run_its_policy_meets_what_it_started_from(compared: History) -> None:
+    assert usual_sides(compared) == ("1", f"{RUN}:sft")
+    found = match(Reports(compared), chosen(compared, "1"), chosen(compared, f"{RUN}:sft"))
+    assert [(pair.a.text, pair.b.text, pair.better) for pair in found.pairs] == [
+        (f"ppo {i}", f"sft {i}", "b") for i in range(3)]
+    assert "Version 1 was evaluated against SFT" in found.verdicts and "gold" in found.verdicts
+
+
+def test_a_candidate_meets_sft_in_its_own_evaluation_and_the_policy_by_the_gold_reward(compared: History) -> None:
+    near = chosen(compared, f"{RUN}:candidate@near")
+    against = match(Reports(compared), chosen(compared, f"{RUN}:sft"), near)
+    assert [(pair.a.text, pair.better) for pair in against.pairs] == [(f"sft {i}", "b") for i in range(3)]
+    apart = match(Reports(compared), near, chosen(compared, "1"))
+    assert [(pair.a.text, pair.b.text, pair.better) for pair in apart.pairs] == [
+        (f"near {i}", f"ppo {i}", "tie") for i in range(3)]
+    assert "gold reward" in apart.verdicts and apart.rewards == "One reward model scored both."
+
+
+def test_a_candidates_parameters_stand_under_the_names_of_the_policys(compared: History) -> None:
+    assert chosen(compared, f"{RUN}:candidate@near").params == {"ppo.kl_coef": "0.02", "method": "ppo"}
+    assert chosen(compared, "1").params == {"ppo.kl_coef": "0.055", "method": "ppo"}
+    assert chosen(compared, f"{RUN}:sft").figure("preference_eval", "kl_policy") == 0.0
+
+
+def test_everything_that_was_judged_can_be_chosen_once(compared: History) -> None:
+    again = replace(compared.runs[RUN], id="20261121-100000-bbbbbb")
+    compared.runs = {again.id: again, RUN: compared.runs[RUN]}
+    offered = dict(choices(compared))
+    assert [value for value, _ in offered["Versions"]] == ["1"]
+    assert [value for value, _ in offered["Candidates"]] == [f"{again.id}:candidate@near"]
+    assert [value for value, _ in offered["SFT models"]] == [f"{again.id}:sft"]
+    assert side(compared, f"{RUN}:candidate@far") is None and side(compared, "nowhere:sft") is None
