@@ -1,10 +1,39 @@
 """Online training of tiny models, with policy and critic made as the stage makes them."""
 
+from dataclasses import dataclass, field
+
 from plumbline.alignment.online.critics import make_critic
 from plumbline.alignment.online.loop import train_online
 from plumbline.alignment.online.policies import make_policy
 from plumbline.alignment.online.validation import Validation
+from plumbline.config.methods import METHODS
 from testing.tiny_models import ppo_params
+
+OWN = {"grpo": {"scale_by_deviation": True}, "nlpo": {"mask_top_p": 0.9, "mask_every": 4},
+       "trpo": {"trust_region": 0.02, "conjugate_gradients": 10, "damping": 0.1}}
+
+
+def online_params(method, **changed):
+    """The parameters of an online method, for tiny models."""
+    return METHODS[method][1](**{**ppo_params().model_dump(), **OWN.get(method, {}), **changed})
+
+
+@dataclass
+class Scripted:
+    """In place of a reward model: the share of `wanted` among the tokens, and a record of what it was asked."""
+
+    wanted: int
+    std: float = 1.0
+    asked: list[list[int]] = field(default_factory=list)
+
+    def score_sampled(self, prompts, responses, missing_stop_deviations):
+        rows = [p + response.ids for p, response in zip(prompts, responses, strict=True)]
+        self.asked += rows
+        return [self.score(row) if response.stopped else -missing_stop_deviations * self.std
+                for row, response in zip(rows, responses, strict=True)]
+
+    def score(self, row):
+        return row.count(self.wanted) / 3
 
 
 def policy_of(model, reference, params=None):

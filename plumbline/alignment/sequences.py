@@ -26,6 +26,8 @@ class Sequences:
     mask_BR: torch.Tensor
     trunk_BTD: torch.Tensor | None = None
     """What the frozen lower layers make of each token, where a method has computed it once for all passes."""
+    allowed_BRV: torch.Tensor | None = None
+    """The tokens that could be sampled at each place, where a method masks the others."""
 
     def rows(self, index: torch.Tensor) -> "Sequences":
         """Return the sequences of these rows, without the columns in which all of them have padding."""
@@ -36,7 +38,8 @@ class Sequences:
         columns = slice(first, prompt_width + width)
         return Sequences(
             self.ids_BT[index, columns], mask_BT[:, columns], self.response_BR[index, :width],
-            mask_BR[:, :width], None if self.trunk_BTD is None else self.trunk_BTD[index, columns])
+            mask_BR[:, :width], None if self.trunk_BTD is None else self.trunk_BTD[index, columns],
+            None if self.allowed_BRV is None else self.allowed_BRV[index, :width])
 
     def micro_batches(self, index: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
         """Divide the rows `index` into parts of at most `size` rows of similar length, to spare padding."""
@@ -64,15 +67,26 @@ def response_log_probs(
 def log_probs_by(
     body: PreTrainedModel, head: nn.Module, sequences: Sequences, temperature: float, precision: str
 ) -> torch.Tensor:
-    """Return the same by a body and its output layer; a body of top layers reads `trunk_BTD`.
+    """Return the same by a body and its output layer; a body of top layers reads `trunk_BTD`."""
+    logits_BRV = response_logits(body, head, sequences, precision)
+    return token_log_probs(logits_BRV, sequences.response_BR, temperature) * sequences.mask_BR
 
-    Only the response's positions pass through the output layer: position t predicts token t + 1.
+
+def response_logits(
+    body: PreTrainedModel, head: nn.Module, sequences: Sequences, precision: str
+) -> torch.Tensor:
+    """Return the logits [B, R, V] from which each response token was chosen.
+
+    Only the response's positions pass through the output layer: position t predicts token t + 1. Tokens that
+    `allowed_BRV` rules out have the logit -inf.
     """
     width = sequences.response_BR.shape[1]
     with autocast(precision):
         hidden_BTD = hidden_states(body, sequences.ids_BT, sequences.mask_BT, sequences.trunk_BTD)
-        logits_BRV = head(hidden_BTD[:, -width - 1 : -1])
-    return token_log_probs(logits_BRV, sequences.response_BR, temperature) * sequences.mask_BR
+        logits_BRV: torch.Tensor = head(hidden_BTD[:, -width - 1 : -1])
+    if sequences.allowed_BRV is not None:
+        logits_BRV = logits_BRV.masked_fill(~sequences.allowed_BRV, float("-inf"))
+    return logits_BRV
 
 
 def token_log_probs(logits_BRV: torch.Tensor, ids_BR: torch.Tensor, temperature: float) -> torch.Tensor:

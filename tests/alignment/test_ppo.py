@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,30 +13,12 @@ from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, stop_token
-from testing.online import train_policy
+from testing.online import Scripted, train_policy
 from testing.tiny_models import PROMPTS, Steps, copy_of, ppo_params, prompt, small_model, small_tokenizer
 
 
 class Enough(Exception):
     """Raised by a report, to stop there."""
-
-
-@dataclass
-class Scripted:
-    """In place of a reward model: the share of `wanted` among the tokens, and a record of what it was asked."""
-
-    wanted: int
-    std: float = 1.0
-    asked: list[list[int]] = field(default_factory=list)
-
-    def score_sampled(self, prompts, responses, missing_stop_deviations):
-        rows = [p + response.ids for p, response in zip(prompts, responses, strict=True)]
-        self.asked += rows
-        return [self.score(row) if response.stopped else -missing_stop_deviations * self.std
-                for row, response in zip(rows, responses, strict=True)]
-
-    def score(self, row):
-        return row.count(self.wanted) / 3
 
 
 @pytest.fixture(scope="module")

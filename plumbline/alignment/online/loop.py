@@ -36,7 +36,7 @@ of a response that does not stop are given in standard deviations of the SFT pol
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -50,8 +50,10 @@ from plumbline.alignment.online.learner import Learner, Metrics
 from plumbline.alignment.online.losses import value_loss
 from plumbline.alignment.online.methods import Method, require_usable
 from plumbline.alignment.online.policies import Learns, Policy
+from plumbline.alignment.online.trust_region import natural_step
 from plumbline.alignment.online.validation import Validation
 from plumbline.config import PpoParams
+from plumbline.config.methods import TrpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, stop_tokens
@@ -174,13 +176,19 @@ def _learn(learner: Learner, world: World, critic_only: bool = False) -> Metrics
     free = critic_only or params.value_clip is None
     lesson = Lesson(experience, targets, critic_only, math.inf if free else (params.value_clip or 0) * std)
 
+    natural = {}
+    if world.method.natural_step and not critic_only:
+        assert isinstance(params, TrpoParams)
+        natural = natural_step(learner.policy, experience, targets, params)
+        require_finite(natural, "ppo", f"update {learner.update + 1} of {params.updates}")
+        lesson = replace(lesson, critic_only=True)
     sums: dict[str, float] = defaultdict(float)
     for minibatch in _minibatches(learner, len(mask_BR), params):
         _step(learner, lesson, minibatch, world, sums)
         if _moved_too_far(sums, params):
             break
 
-    metrics = {name: sums[name] / sums["tokens"] for name in TOKEN_MEANS if name in sums}
+    metrics = {name: sums[name] / sums["tokens"] for name in TOKEN_MEANS if name in sums} | natural
     metrics |= describe(experience, rewards_BR, params) | {"kl": kl, "kl_coef": learner.kl.coef}
     metrics |= {name: sums[name] / sums["steps"] for name in GRAD_NORMS if name in sums}
     if not critic_only:

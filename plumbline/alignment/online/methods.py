@@ -5,6 +5,8 @@
     rloo          Ahmadian et al. 2024, arXiv 2402.14740
     grpo          Shao et al. 2024, arXiv 2402.03300
     reinforce++   Hu 2025, arXiv 2501.03262
+    trpo          Schulman et al. 2015, arXiv 1502.05477: one natural-gradient step in place of the others
+    nlpo          Ramamurthy et al. 2023, arXiv 2210.01241: PPO that samples what an older policy finds likely
 """
 
 from dataclasses import dataclass
@@ -25,6 +27,9 @@ class Method:
     compares_answers: bool = False
     """True if an answer is compared with others to its prompt."""
     one_epoch: bool = False
+    natural_step: bool = False
+    """True if the policy makes one step within a trust region (trust_region.py) and Adam moves the critic
+    alone."""
 
 
 METHODS = {
@@ -33,6 +38,8 @@ METHODS = {
     "rloo": Method(leave_one_out, clipped_surrogate, compares_answers=True),
     "grpo": Method(within_group, clipped_surrogate, compares_answers=True),
     "reinforce++": Method(to_go, clipped_surrogate),
+    "trpo": Method(by_critic, clipped_surrogate, has_critic=True, natural_step=True),
+    "nlpo": Method(by_critic, clipped_surrogate, has_critic=True),
 }
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from plumbline.alignment.online.trunk import require_layers, top_of, trunk_of
-from plumbline.alignment.sequences import Sequences, log_probs_by
+from plumbline.alignment.sequences import Sequences, log_probs_by, response_logits
 from plumbline.config import PpoParams
 from plumbline.lm.hidden import hidden_states
 from plumbline.lm.optim import autocast
@@ -79,6 +79,12 @@ class Policy(Learns):
         """Return the log-probability [B, R], in nats, of each response token; 0 at padding."""
         head = self.model.get_output_embeddings()
         return log_probs_by(self.body, head, sequences, self.temperature, self.precision)
+
+    def distributions(self, sequences: Sequences) -> torch.Tensor:
+        """Return the log-probability [B, R, V] of each token of the vocabulary, in nats and fp32."""
+        head = self.model.get_output_embeddings()
+        logits_BRV = response_logits(self.body, head, sequences, self.precision)
+        return (logits_BRV.float() / self.temperature).log_softmax(-1)
 
     @torch.no_grad()
     def reference_log_probs(self, sequences: Sequences) -> torch.Tensor:
