@@ -10,7 +10,7 @@ from plumbline.config.methods import METHODS
 from testing.tiny_models import ppo_params
 
 OWN = {"grpo": {"scale_by_deviation": True}, "nlpo": {"mask_top_p": 0.9, "mask_every": 4},
-       "trpo": {"trust_region": 0.02, "conjugate_gradients": 10, "damping": 0.1}}
+       "trpo": {"trust_region": 0.02, "conjugate_gradients": 10, "damping": 0.01}}
 
 
 def online_params(method, **changed):

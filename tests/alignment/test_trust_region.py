@@ -10,7 +10,10 @@ from plumbline.alignment.online.advantages import Targets
 from plumbline.alignment.online.experience import Experience
 from plumbline.alignment.online.trust_region import _Fisher, conjugate_gradient, natural_step
 from plumbline.alignment.sequences import join
+from plumbline.lm.chat import encode_prompt, stop_token
+from plumbline.lm.sampling import sample
 from testing.online import online_params, policy_of
+from testing.tiny_models import PROMPTS as ASKED
 from testing.tiny_models import copy_of
 
 PARAMS = online_params("trpo", trust_region=0.01, damping=0.1, micro_batch_size=2, temperature=0.8)
@@ -26,7 +29,7 @@ def policy_and_sequences(taught_lm):
 def experience_of(policy, sequences):
     with torch.no_grad():
         old = policy.log_probs(sequences)
-    return Experience(sequences, old, old, old, None, torch.zeros(4), torch.ones(4))
+    return Experience(sequences, old, old, old, None, torch.zeros(len(old)), torch.ones(len(old)))
 
 
 def test_the_linear_system_is_solved():
@@ -59,9 +62,14 @@ def test_products_are_those_of_the_hessian_of_the_kl(taught_lm):
 
 
 def test_a_step_improves_the_objective_and_stays_inside(taught_lm):
-    policy, sequences = policy_and_sequences(taught_lm)
+    """Of answers that the policy sampled: only then the estimate of the KL is one."""
+    policy, _ = policy_and_sequences(taught_lm)
+    asked = [encode_prompt(taught_lm.tokenizer, prompt) for prompt in ASKED for _ in range(8)]
+    answers = sample(policy.model, asked, max_response=6, stop=stop_token(taught_lm.tokenizer), temperature=0.8,
+                     generator=torch.Generator().manual_seed(0))
+    sequences = join(asked, [answer.ids for answer in answers], torch.device("cpu"))
     experience = experience_of(policy, sequences)
-    advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])[:, None] * sequences.mask_BR
+    advantages = torch.randn(len(asked), 1, generator=torch.Generator().manual_seed(0)) * sequences.mask_BR
     old = policy.distributions(sequences).detach()
     found = natural_step(policy, experience, Targets(advantages, None), PARAMS)
     new = policy.distributions(sequences).detach()

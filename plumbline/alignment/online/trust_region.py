@@ -18,8 +18,9 @@ from plumbline.alignment.online.policies import Policy
 from plumbline.alignment.sequences import Sequences
 from plumbline.config.methods import TrpoParams
 
-FISHER_STRIDE = 4
-"""Products with F are of every fourth response: it only shapes the step, whose KL is then measured on all."""
+FISHER_RESPONSES = 16
+"""Products with F are of about so many responses: it only shapes the step, whose KL is then measured on all.
+"""
 PROBE = 1e-3
 """Length of the way along a vector to either side, as a share of the weights' own length."""
 HALVINGS = 10
@@ -34,11 +35,13 @@ def natural_step(
     """
     weights = policy.parameters()
     every = torch.arange(len(experience.score_B), device=policy.model.device)
-    fisher = _Fisher(policy, experience.sequences, every[::FISHER_STRIDE], params)
+    some = every[:: max(1, len(every) // FISHER_RESPONSES)]
+    fisher = _Fisher(policy, experience.sequences, some, params)
 
     gradient = _objective_gradient(policy, experience, targets, params)
     direction = conjugate_gradient(fisher.product, gradient, params.conjugate_gradients)
-    curvature = float(direction @ fisher.product(direction))
+    # Damping is for the direction alone: it is no part of the KL.
+    curvature = float(direction @ (fisher.product(direction) - params.damping * direction))
     figures = {"policy_grad_norm": float(gradient.norm()), "accepted": 0.0, "approx_kl": 0.0}
     if curvature <= 0 or not math.isfinite(curvature):
         return figures
