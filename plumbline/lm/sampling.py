@@ -41,7 +41,7 @@ def sample(
     gives the same responses on the same machine. Raises UserError if the model's logits are not numbers.
     """
     ids_BT, mask_BT = (padded.to(model.device) for padded in left_pad(prompts, pad=0))
-    cache = DynamicCache(config=model.config)
+    cache = model.new_cache() if hasattr(model, "new_cache") else DynamicCache(config=model.config)
     ends = {stop} if isinstance(stop, int) else set(stop)
     responses: list[list[int]] = [[] for _ in prompts]
     log_probs: list[list[float]] = [[] for _ in prompts]

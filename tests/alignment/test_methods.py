@@ -98,7 +98,7 @@ LEARNING = {"updates": 12, "batch_size": 32, "micro_batch_size": 32, "epochs": 2
     ("ppo", {"trainable": "lora", "critic": "shared", "learning_rate": 1e-2}),
     ("a2c", {"epochs": 1, "minibatches": 4}),
     ("rloo", {"answers_per_prompt": 4}), ("grpo", {"answers_per_prompt": 4, "kl_in": "loss", "kl_estimator": "k3"}),
-    ("reinforce++", {}), ("nlpo", {}), ("trpo", {"trust_region": 0.1, "updates": 18})],
+    ("reinforce++", {}), ("nlpo", {"mask_top_p": 0.95}), ("trpo", {"trust_region": 0.1, "updates": 18})],
     ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())) or "plain")
 def test_each_method_learns(taught_lm, taught_folder, tokenizer, tmp_path, method, changed):
     RewardModel.from_policy(taught_folder, 64, seed=0).save(tmp_path / "reward")

@@ -84,7 +84,7 @@ def gather(
     """Score sampled responses with all models."""
     device = policy.model.device
     sequences = join(prompts, [response.ids for response in responses], device)
-    sequences = policy.prepared(sequences)
+    sequences = policy.masked(policy.prepared(sequences))
     empty_BR = torch.zeros(sequences.mask_BR.shape, device=device)
     old_BR, reference_BR = empty_BR, empty_BR.clone()
     values_BR = empty_BR.clone() if critic else None

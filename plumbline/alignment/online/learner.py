@@ -10,6 +10,7 @@ from plumbline.alignment.online.kl import KLController
 from plumbline.alignment.online.policies import Policy
 from plumbline.alignment.online.validation import Kept
 from plumbline.config import PpoParams
+from plumbline.config.methods import NlpoParams
 from plumbline.lm.optim import adamw
 
 Metrics = dict[str, float]
@@ -53,6 +54,11 @@ class Learner:
         if self.critic_optimizer:
             self.critic_optimizer.param_groups[0]["lr"] = params.value_learning_rate * left
 
+    def renew_mask(self, params: PpoParams) -> None:
+        """Let NLPO's masking policy become the policy of now, if it is the turn of it."""
+        if isinstance(params, NlpoParams) and self.policy.mask and self.update % params.mask_every == 0:
+            self.policy.mask.model.load_state_dict(self.policy.merged().state_dict())
+
     def state_dict(self) -> dict[str, Any]:
         """Return all state, torch's own random state included."""
         critic = {}
@@ -61,6 +67,7 @@ class Learner:
         return critic | {
             "policy": self.policy.weights(), "policy_optimizer": self.policy_optimizer.state_dict(),
             "warmed": self.warmed, "update": self.update, "history": self.history, "kept": vars(self.kept),
+            "mask": self.policy.mask.model.state_dict() if self.policy.mask else None,
             "queue": self.queue, "kl_coef": self.kl.coef, "generator": self.generator.get_state(),
             "torch": torch.get_rng_state()}
 
@@ -71,6 +78,8 @@ class Learner:
         if self.critic and self.critic_optimizer:
             self.critic.load(state["critic"])
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        if self.policy.mask:
+            self.policy.mask.model.load_state_dict(state["mask"])
         self.warmed, self.update, self.history = state["warmed"], state["update"], state["history"]
         self.kept = Kept(**state["kept"])
         self.queue, self.kl.coef = state["queue"], state["kl_coef"]

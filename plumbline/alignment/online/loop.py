@@ -82,7 +82,10 @@ class World:
         params = self.params
         asked = _next_prompts(learner, self.prompts, params.batch_size // params.answers_per_prompt)
         batch = [prompt for prompt in asked for _ in range(params.answers_per_prompt)]
-        responses = sample(self.sampler.renewed(), batch, max_response=params.max_response, stop=self.stop,
+        model = self.sampler.renewed()
+        if learner.policy.mask:
+            model = learner.policy.mask.over(model)
+        responses = sample(model, batch, max_response=params.max_response, stop=self.stop,
                            temperature=params.temperature, generator=learner.generator)
         return gather(batch, responses, learner.policy, learner.critic, self.reward,
                       missing_stop_deviations=params.missing_stop_deviations,
@@ -130,6 +133,7 @@ def train_online(
         metrics = _learn(learner, world)
         learner.update += 1
         learner.history.append(metrics)
+        learner.renew_mask(params)
         if validation and _due(learner.update, params):
             metrics = metrics | validation.measure(policy, world.sampler)
             learner.kept.consider(learner.update, metrics, policy, validation)

@@ -21,9 +21,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
+from plumbline.alignment.online.nucleus import NucleusMask
 from plumbline.alignment.online.trunk import require_layers, top_of, trunk_of
 from plumbline.alignment.sequences import Sequences, log_probs_by, response_logits
 from plumbline.config import PpoParams
+from plumbline.config.methods import NlpoParams
 from plumbline.lm.hidden import hidden_states
 from plumbline.lm.optim import autocast
 
@@ -68,12 +70,18 @@ class Policy(Learns):
     """The frozen layers below `body`, if it is not the whole."""
     adapted: PeftModel | None = None
     """The model with its adapters, if it has some."""
+    mask: NucleusMask | None = None
+    """NLPO's masking policy, if the method is that."""
     start: Weights = field(default_factory=dict)
     """The learnt weights as they were at first."""
 
     def prepared(self, sequences: Sequences) -> Sequences:
         """Return the sequences with what the frozen trunk makes of them, which every later pass reads."""
         return sequences if self.trunk is None else with_trunk(self.trunk, sequences, self.precision)
+
+    def masked(self, sequences: Sequences) -> Sequences:
+        """Return the sequences with the tokens that could be sampled, if the method masks the others."""
+        return sequences if self.mask is None else self.mask.marked(sequences)
 
     def log_probs(self, sequences: Sequences) -> torch.Tensor:
         """Return the log-probability [B, R], in nats, of each response token; 0 at padding."""
@@ -125,18 +133,21 @@ def make_policy(
     cannot be split.
     """
     model.eval()
+    mask = None
+    if isinstance(params, NlpoParams):
+        mask = NucleusMask(copy.deepcopy(model), params.mask_top_p, params.temperature, params.precision)
     if params.trainable == "lora":
         adapters = LoraConfig(r=params.lora_rank, lora_alpha=params.lora_alpha, target_modules="all-linear",
                               lora_dropout=0.0, task_type="CAUSAL_LM")
         adapted = get_peft_model(model, adapters)
         model.eval()
         policy = Policy(model, model.base_model, model, model.base_model, params.temperature,
-                        params.precision, adapted=adapted)
+                        params.precision, adapted=adapted, mask=mask)
         return replace(policy, start={name: weight.clone() for name, weight in policy.weights().items()})
 
     reference = load_reference().eval()
     policy = Policy(model, model.base_model, reference, reference.base_model, params.temperature,
-                    params.precision)
+                    params.precision, mask=mask)
     if params.trainable == "top":
         require_layers(model, params.top_layers)
         freeze_below(model, params.top_layers)
