@@ -30,7 +30,7 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
     from plumbline.alignment.reward import RewardModel, check_same_tokens, value_model
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
-    from plumbline.preferences.prepare.reader import prompts
+    from plumbline.preferences.prepare.reader import demonstrations, prompts
 
     require_passed(run.root / "reports/reward/gate.json")
     seed, data = run.params.seed, run.root / "data/prepared"
@@ -48,10 +48,11 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
         # The reference has fp32 weights, whatever the precision of the forward passes: weights rounded to
         # bf16 would be another model, and the KL of SFT to itself would not be 0.
         policy = make_policy(lm.model, lambda: LanguageModel.load(sft_folder).model, params)
-        critic, asked = make_critic(policy, reward, lambda: value_model(reward_folder), params)
+        critic, asked = make_critic(method, policy, reward, lambda: value_model(reward_folder), params)
         validation = Validation.prepare(lm, policy, asked, judge, prompts(data, "validation"), params, seed)
         metrics = train_online(method, lm, policy, critic, asked, prompts(data, "train"), params, seed,
-                               run.report, run.scratch(), validation)
+                               run.report, run.scratch(), validation,
+                               demonstrations(data, "train") if params.ptx_coef else ())
     run.finish(metrics | {"validation_judge": "second" if judge else "reward"})
 
 

@@ -46,8 +46,10 @@ def prepared(lm, reward, judge, prompts, params, seed):
     return Validation.prepare(lm, policy_of(lm.model, lm.model, params), reward, judge, prompts, params, seed)
 
 
-def train_policy(lm, reference, value, reward, prompts, params, seed, report, folder, validation=None, method="ppo"):
+def train_policy(lm, reference, value, reward, prompts, params, seed, report, folder, validation=None, method="ppo",
+                 demonstrations=()):
     """Train `lm` in place, held near `reference`; `value` becomes the critic."""
     policy = policy_of(lm.model, reference, params)
-    critic, reward = make_critic(policy, reward, lambda: value, params)
-    return train_online(method, lm, policy, critic, reward, prompts, params, seed, report, folder, validation)
+    critic, reward = make_critic(method, policy, reward, lambda: value, params)
+    return train_online(method, lm, policy, critic, reward, prompts, params, seed, report, folder, validation,
+                        demonstrations)

@@ -98,7 +98,7 @@ def ppo_params(**changed):
         "version": "1", "trainable": "all", "top_layers": 1, "lora_rank": 4, "lora_alpha": 8, "critic": "separate",
         "updates": 2, "value_warmup": 0, "batch_size": 6, "answers_per_prompt": 1, "epochs": 1, "minibatches": 1,
         "micro_batch_size": 6, "learning_rate": 1e-3, "value_learning_rate": 1e-3, "clip": 0.2, "value_clip": 0.2,
-        "max_step_kl": None, "whiten_rewards": False, "kl_in": "reward", "kl_estimator": "k1",
+        "ptx_coef": 0.0, "max_step_kl": None, "whiten_rewards": False, "kl_in": "reward", "kl_estimator": "k1",
         "gamma": 1.0, "gae_lambda": 0.95, "kl_coef": 0.05, "kl_target": None, "kl_horizon": 10000, "temperature": 1.0,
         "max_prompt": 64, "max_response": 8, "missing_stop_deviations": 0.5, "kl_limit": None, "evaluate_every": 1,
         "validation_prompts": 5, "max_grad_norm": 1e9,

@@ -162,27 +162,27 @@ def evaluate(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftParam
     """Return the mean negative log-likelihood, in nats, of a response token."""
     total = 0.0
     for start in range(0, len(rows), params.micro_batch_size):
-        total += float(_loss_sum(model, rows[start : start + params.micro_batch_size], params))
-    return total / _targets(rows)
+        total += float(loss_sum(model, rows[start : start + params.micro_batch_size], params.precision))
+    return total / targets(rows)
 
 
 def _accumulate_gradient(model: PreTrainedModel, batch: Sequence[PackedRow], params: SftParams) -> float:
     """Add the gradient of the batch's mean loss, however the batch is split. Returns that loss."""
-    tokens = _targets(batch)
+    tokens = targets(batch)
     total = 0.0
     for start in range(0, len(batch), params.micro_batch_size):
-        loss = _loss_sum(model, batch[start : start + params.micro_batch_size], params)
+        loss = loss_sum(model, batch[start : start + params.micro_batch_size], params.precision)
         (loss / tokens).backward()
         total += float(loss.detach())
     return total / tokens
 
 
-def _targets(rows: Sequence[PackedRow]) -> int:
+def targets(rows: Sequence[PackedRow]) -> int:
     """Return the number of tokens with a loss: all labels but a row's first, which no token predicts."""
     return sum(label != IGNORED for row in rows for label in row.labels[1:])
 
 
-def _loss_sum(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftParams) -> torch.Tensor:
+def loss_sum(model: PreTrainedModel, rows: Sequence[PackedRow], precision: str) -> torch.Tensor:
     """Return the sum of the losses, in nats, over the response tokens of the rows."""
     all_ids = [row.ids for row in rows]
     ids_BT, real_BT = (padded.to(model.device) for padded in right_pad(all_ids, 0))
@@ -192,7 +192,7 @@ def _loss_sum(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftPara
     # borders between demonstrations. Padding is on the right and has no label, so causal attention hides it
     # from all tokens.
     mask_BT = real_BT if rows[0].alone else None
-    with autocast(params.precision):
+    with autocast(precision):
         hidden_BTD = model.base_model(input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT,
                                       use_cache=False).last_hidden_state
         # Only positions whose next token has a loss pass through the output layer: N of them.

@@ -221,6 +221,9 @@ class PpoParams(VersionedBlock):
     value_clip: Positive | None
     """Range in which a value may move away from its value at sampling time, in standard deviations of the SFT
     policy's rewards; null is no limit."""
+    ptx_coef: NotNegative
+    """Weight, beside the policy's loss, of the mean loss a token of demonstrations (PPO-ptx: Ouyang et al.
+    2022, equation 2), as many in each minibatch as there are responses; 0 uses none."""
     max_step_kl: Positive | None
     """Mean KL, in nats a token, from the policy that sampled, beyond which the passes over a batch end."""
     whiten_rewards: bool

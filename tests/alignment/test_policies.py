@@ -43,7 +43,7 @@ def moved(policy):
 def test_before_the_first_step_the_kl_is_exactly_zero(taught_lm, reward, trainable, precision):
     params = ppo_params(trainable=trainable, precision=precision)
     policy = policy_of(copy_of(taught_lm).model, copy_of(taught_lm).model, params)
-    critic, asked = make_critic(policy, reward, lambda: deepcopy(reward.model), params)
+    critic, asked = make_critic("ppo", policy, reward, lambda: deepcopy(reward.model), params)
     found = gather(PROMPT_IDS, RESPONSES, policy, critic, asked, missing_stop_deviations=1.0, micro_batch_size=2)
     assert (found.kl_BR == 0).all()
     assert (gather(PROMPT_IDS, RESPONSES, moved(policy), critic, asked, missing_stop_deviations=1.0,
@@ -116,8 +116,8 @@ def test_a_shared_critic_starts_as_the_reward_model_and_leaves_it_alone(taught_l
     params = ppo_params(trainable=trainable, critic="shared")
     policy = policy_of(copy_of(taught_lm).model, copy_of(taught_lm).model, params)
     before = reward.score_sampled(PROMPT_IDS, RESPONSES, 1.0)
-    critic, asked = make_critic(policy, reward, lambda: value_model(tmp_path / "reward"), params)
-    separate, _ = make_critic(policy, reward, lambda: value_model(tmp_path / "reward"), ppo_params())
+    critic, asked = make_critic("ppo", policy, reward, lambda: value_model(tmp_path / "reward"), params)
+    separate, _ = make_critic("ppo", policy, reward, lambda: value_model(tmp_path / "reward"), ppo_params())
     with torch.no_grad():
         assert torch.equal(critic.values(policy.prepared(SEQUENCES)), separate.values(SEQUENCES))
         moved(critic)
@@ -132,10 +132,10 @@ def test_a_critic_cannot_share_a_trunk_that_the_reward_model_does_not_have(taugh
     params = ppo_params(trainable="top", critic="shared")
     policy = policy_of(copy_of(taught_lm).model, copy_of(taught_lm).model, params)
     with pytest.raises(UserError, match=r"layers\.0\.self_attn\.q_proj.*reward_model\.top_layers: 1"):
-        make_critic(policy, reward, lambda: other, params)
+        make_critic("ppo", policy, reward, lambda: other, params)
     whole = policy_of(copy_of(taught_lm).model, taught_lm.model)
     with pytest.raises(UserError, match=r"ppo\.trainable is all"):
-        make_critic(whole, reward, lambda: other, ppo_params(critic="shared"))
+        make_critic("ppo", whole, reward, lambda: other, ppo_params(critic="shared"))
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "olmo2", "phi3", "gpt_neox", "gemma3_text", "smollm3"])

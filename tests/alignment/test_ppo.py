@@ -12,7 +12,8 @@ from plumbline.alignment.online.figures import average
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import encode_prompt, stop_token
+from plumbline.lm.chat import encode_prompt, encode_response, stop_token
+from plumbline.preferences.types import Demonstration, Origin
 from testing.online import Scripted, train_policy
 from testing.tiny_models import PROMPTS, Steps, copy_of, ppo_params, prompt, small_model, small_tokenizer
 
@@ -40,7 +41,7 @@ def train(taught_lm, reward_folder, red, tmp_path):
     """Trains a copy of the taught model; returns (policy, value, reports, rewards asked, final metrics)."""
 
     def run(*, policy=None, reference=None, reward=None, prompts=PROMPTS, seed=0, folder=None, told=None,
-            stop_after=None, **changed):
+            stop_after=None, demonstrations=(), **changed):
         policy, reward, value = policy or copy_of(taught_lm), reward or Scripted(red), value_model(reward_folder)
         reference, reports = reference or deepcopy(policy.model), []
 
@@ -54,7 +55,8 @@ def train(taught_lm, reward_folder, red, tmp_path):
         last = None
         with suppress(Enough):
             last = train_policy(policy, reference, value, reward, prompts, ppo_params(**changed), seed, report,
-                                folder or tmp_path / f"run{len(list(tmp_path.iterdir()))}")
+                                folder or tmp_path / f"run{len(list(tmp_path.iterdir()))}",
+                                demonstrations=demonstrations)
         return policy, value, reports, reward, last
 
     return run
@@ -416,3 +418,32 @@ def test_what_an_update_could_not_measure_is_left_out_of_the_averages():
     found = average([{"kl": 1.0, "explained_variance": 0.5}, {"kl": 3.0}])
     assert found == {"kl": 2.0, "explained_variance": 0.5}
     assert average([{"kl": 1.0}]) == {"kl": 1.0}
+
+
+def test_beside_the_policy_the_demonstrations_are_learnt_with_their_weight(train, taught_lm):
+    """At the first step: the gradient of PPO alone, and that of the demonstrations' mean loss a token."""
+    shown = [Demonstration(PROMPTS[1], "green", Origin("test")), Demonstration(PROMPTS[0], "red red", Origin("test"))]
+    changed = {"updates": 1, "ptx_coef": 2.0, "micro_batch_size": 4}
+    with Steps() as alone:
+        train(updates=1)
+    with Steps() as beside:
+        metrics = train(demonstrations=shown, **changed)[2][0]
+    model = deepcopy(taught_lm.model).double()
+    gradient = (beside.gradients[0] - alone.gradients[0]) / 2
+
+    losses = []
+    for one in shown:
+        prompt = encode_prompt(taught_lm.tokenizer, one.prompt)
+        response = encode_response(taught_lm.tokenizer, one.response)
+        logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1:-1].log_softmax(-1)
+        losses.append((-logits[range(len(response)), response].sum(), len(response)))
+    found = []
+    for first in range(7):  # so many of six draws may be of the first
+        total = sum(n * count for (_, n), count in zip(losses, (first, 6 - first), strict=True))
+        loss = (losses[0][0] * first + losses[1][0] * (6 - first)) / total
+        flat = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)])
+        found.append((float((flat - gradient).norm()), float(loss.detach())))
+    distance, loss = min(found)
+    assert distance < 1e-3 and metrics["ptx_loss"] == pytest.approx(loss, abs=1e-4)
+    with pytest.raises(UserError, match=r"ppo\.ptx_coef = 2\.0 wants demonstrations"):
+        train(**changed)

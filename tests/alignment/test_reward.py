@@ -202,7 +202,7 @@ def test_the_value_of_a_state_is_the_reward_of_what_has_been_said_so_far(reward,
     prompts = [encode_prompt(reward.tokenizer, p) for p in PROMPTS[:3]]
     responses = [Response(encode_response(reward.tokenizer, text), True) for text in ("red green blue", "", "black")]
     params = ppo_params()
-    critic, _ = make_critic(policy_of(reward.model, reward.model), reward, lambda: value_model(tmp_path), params)
+    critic, _ = make_critic("ppo", policy_of(reward.model, reward.model), reward, lambda: value_model(tmp_path), params)
     with torch.no_grad():
         sequences = join(prompts, [one.ids for one in responses], torch.device("cpu"))
         values = critic.values(sequences)

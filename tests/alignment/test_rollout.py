@@ -44,7 +44,7 @@ def rolled(taught_lm, random_lm, reward, tmp_path):
     def run(precision="fp32", micro_batch_size=2, responses=RESPONSES, temperature=0.7):
         params = ppo_params(temperature=temperature, precision=precision)
         policy = policy_of(taught_lm.model, random_lm.model, params)
-        critic, _ = make_critic(policy, reward, lambda: value_model(tmp_path / "reward"), params)
+        critic, _ = make_critic("ppo", policy, reward, lambda: value_model(tmp_path / "reward"), params)
         return gather(PROMPT_IDS, responses, policy, critic, reward, missing_stop_deviations=3.5,
                       micro_batch_size=micro_batch_size)
 

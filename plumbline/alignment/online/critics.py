@@ -17,6 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
+from plumbline.alignment.online.methods import METHODS
 from plumbline.alignment.online.policies import Learns, Policy, freeze_below
 from plumbline.alignment.online.trunk import top_of, trunk_of
 from plumbline.alignment.reward import RewardModel, scores_of
@@ -77,13 +78,18 @@ class WithoutAdapters:
 
 
 def make_critic(
-    policy: Policy, reward: RewardModel, load_value: Callable[[], PreTrainedModel], params: PpoParams
-) -> "tuple[Critic, RewardModel | WithoutAdapters]":
+    method: str, policy: Policy, reward: RewardModel, load_value: Callable[[], PreTrainedModel],
+    params: PpoParams,
+) -> tuple[Critic | None, RewardModel | WithoutAdapters]:
     """Return the critic that `params.critic` names, and the reward model to ask from then on.
+
+    A method without a critic gets None.
 
     `load_value` gives another copy of the reward model, in fp32, where one is needed. Raises UserError where
     the critic cannot be shared.
     """
+    if not METHODS[method].has_critic:
+        return None, reward
     if params.critic == "shared" and policy.adapted:
         return _adapters_on(reward, params)
     model = load_value().eval()

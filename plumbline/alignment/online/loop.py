@@ -20,6 +20,7 @@ advantages would move the policy at random. One update:
             new         = log-probabilities under the policy of now       policies.py    log_probs
             policy loss = the method's, for PPO the clipped one           losses.py
             value loss  = squared error, the larger of free and clipped   losses.py      value_loss
+        with `ptx_coef`: the loss of some demonstrations                  rehearsal.py
         clip the gradient norms, step both optimizers                     _step
     beta       = steered towards the target KL, if there is one           kl.py          KLController
 
@@ -50,8 +51,10 @@ from plumbline.alignment.online.learner import Learner, Metrics
 from plumbline.alignment.online.losses import value_loss
 from plumbline.alignment.online.methods import Method, require_usable
 from plumbline.alignment.online.policies import Learns, Policy
+from plumbline.alignment.online.rehearsal import rehearse, rehearsed
 from plumbline.alignment.online.trust_region import natural_step
 from plumbline.alignment.online.validation import Validation
+from plumbline.alignment.sft import PackedRow
 from plumbline.config import PpoParams
 from plumbline.config.methods import TrpoParams
 from plumbline.errors import UserError
@@ -61,9 +64,9 @@ from plumbline.lm.checkpoint import Checkpoint, made_with
 from plumbline.lm.optim import ReportStep, require_finite
 from plumbline.lm.sampling import sample
 from plumbline.lm.template import rearranged
-from plumbline.preferences.types import Prompt
+from plumbline.preferences.types import Demonstration, Prompt
 
-GRAD_NORMS = ("policy_grad_norm", "value_grad_norm")
+STEP_MEANS = ("policy_grad_norm", "value_grad_norm", "ptx_loss")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class World:
     stop: Sequence[int]
     reward: Reward
     sampler: Sampler
+    rehearsed: Sequence[PackedRow]
+    """Demonstrations that are learnt beside, a row each; empty without `ptx_coef`."""
     params: PpoParams
 
     def experience(self, learner: Learner) -> Experience:
@@ -106,7 +111,7 @@ class Lesson:
 def train_online(
     name: str, lm: LanguageModel, policy: Policy, critic: Critic | None, reward: Reward,
     prompts: Sequence[Prompt], params: PpoParams, seed: int, report: ReportStep, checkpoint_folder: Path,
-    validation: Validation | None = None,
+    validation: Validation | None = None, demonstrations: Sequence[Demonstration] = (),
 ) -> Metrics:
     """Train `policy`, which is of `lm`, and `critic` by the method `name`, in place; resume from a checkpoint
     in `checkpoint_folder` if there is one.
@@ -119,8 +124,8 @@ def train_online(
     torch.manual_seed(seed)
     encoded = _encode(lm, prompts, params)
     world = World(require_usable(name, params), encoded, stop_tokens(lm.tokenizer, lm.model), reward,
-                  Sampler(policy), params)
-    learner = Learner.new(policy, critic if world.method.has_critic else None, params, seed)
+                  Sampler(policy), rehearsed(lm, demonstrations, params), params)
+    learner = Learner.new(policy, critic, params, seed)
     checkpoint = Checkpoint(checkpoint_folder, {"method": name, **made_with("ppo", params, seed, encoded)})
     if state := checkpoint.load():
         learner.load_state_dict(state)
@@ -194,7 +199,7 @@ def _learn(learner: Learner, world: World, critic_only: bool = False) -> Metrics
 
     metrics = {name: sums[name] / sums["tokens"] for name in TOKEN_MEANS if name in sums} | natural
     metrics |= describe(experience, rewards_BR, params) | {"kl": kl, "kl_coef": learner.kl.coef}
-    metrics |= {name: sums[name] / sums["steps"] for name in GRAD_NORMS if name in sums}
+    metrics |= {name: sums[name] / sums["steps"] for name in STEP_MEANS if name in sums}
     if not critic_only:
         learner.kl.update(kl, len(mask_BR))
     return metrics
@@ -245,6 +250,8 @@ def _step(
             (totals["value_loss"] / tokens).backward()
         for name, total in totals.items():
             sums[name] += float(total.detach())
+    if world.rehearsed and not lesson.critic_only:
+        sums["ptx_loss"] += rehearse(learner, world.rehearsed, len(minibatch), params)
     sums["last approx_kl"] = (sums["approx_kl"] - before) / float(tokens)
     sums["steps"] += 1
 

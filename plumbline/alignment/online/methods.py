@@ -58,6 +58,9 @@ def require_usable(name: str, params: PpoParams) -> Method:
     if method.one_epoch and params.epochs > 1:
         raise UserError(f"{name} may look at each batch once only, because its loss ignores how far the "
                         f"policy has moved, but ppo.epochs is {params.epochs}. Set it to 1.")
+    if method.natural_step and params.ptx_coef:
+        raise UserError(f"{name} makes one step on its own objective, to which nothing can be added. Set "
+                        "ppo.ptx_coef to 0.")
     if params.kl_in == "loss" and params.kl_estimator == "k1":
         raise UserError("ppo.kl_in: loss needs an estimator whose gradient is a KL's, which k1's is not: its "
                         "mean is 0. Set ppo.kl_estimator to k2 or k3.")
