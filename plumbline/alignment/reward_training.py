@@ -18,6 +18,7 @@ from torch.nn.functional import softplus
 
 from plumbline.alignment.reward import RewardModel, last_scores
 from plumbline.alignment.tokenized import TokenizedPreference, encode, endless_batches, micro_batches
+from plumbline.alignment.trunk import freeze_below, require_layers
 from plumbline.config import PpoParams, RewardModelParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
@@ -57,7 +58,11 @@ def train_reward_model(
         metrics["system_before_user"] = moved
 
     model = reward.model.eval()  # no dropout: a reward model compares, and noise on either side only blurs it
-    optimizer = adamw(model.parameters(), params.learning_rate)
+    if params.top_layers is not None:
+        require_layers(model, params.top_layers, "reward_model.top_layers")
+        freeze_below(model, params.top_layers)
+        model.score.requires_grad_(True)
+    optimizer = adamw((weight for weight in model.parameters() if weight.requires_grad), params.learning_rate)
     steps = max(1, round(params.epochs * -(-len(taught.elements) // params.batch_size)))
     checkpoint = Checkpoint(checkpoint_folder, made_with("reward_model", params, seed, taught.elements))
     resumable = Resumable(model, optimizer, checkpoint, params.checkpoint_every)

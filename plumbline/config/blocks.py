@@ -140,6 +140,9 @@ class RewardModelParams(VersionedBlock):
     """Share of the steps over which the learning rate rises."""
     max_length: Count
     """Longest prompt with response in tokens; pairs with a longer side are dropped and counted."""
+    top_layers: Count | None
+    """Last layers that learn, with those below as SFT left them, so that PPO's policy and critic can share
+    these (`ppo.trainable: top`); null lets all learn."""
     ranking_loss: Literal["pairs", "plackett_luce"]
     """Loss of a ranking: the mean over its pairs, or over the choices of the best among those that are left;
     a ranking with ties is always learnt from its pairs, and a comparison is the same in both."""

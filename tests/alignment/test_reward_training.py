@@ -317,3 +317,16 @@ def test_a_reward_model_that_diverges_stops_and_is_not_kept(reward, tmp_path):
     with pytest.raises(UserError, match="not kept"):
         reward.save(tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_with_top_layers_the_layers_below_stay_those_of_sft(taught_folder, tmp_path):
+    reward = RewardModel.from_policy(taught_folder, 64, seed=0)
+    before = deepcopy(reward.model.state_dict())
+    rows = [Comparison(PROMPTS[i % 5], ("red", "blue"), "A", Origin("test")) for i in range(16)]
+    found = reward_training.train_reward_model(reward, rows, rows, reward_params(top_layers=1), 0, silent, tmp_path)
+    changed = {name for name, weight in reward.model.state_dict().items()
+               if not torch.equal(weight, before[name])}
+    assert changed and all("layers.1." in name or name in ("score.weight", "model.norm.weight") for name in changed)
+    assert "score.weight" in changed and found["validation_accuracy"] == 1
+    with pytest.raises(UserError, match=r"reward_model\.top_layers = 2 leaves no layer frozen"):
+        reward_training.train_reward_model(reward, rows, rows, reward_params(top_layers=2), 0, silent, tmp_path)

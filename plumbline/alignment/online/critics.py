@@ -18,10 +18,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from plumbline.alignment.online.methods import METHODS
-from plumbline.alignment.online.policies import Learns, Policy, freeze_below
-from plumbline.alignment.online.trunk import top_of, trunk_of
+from plumbline.alignment.online.policies import Learns, Policy
 from plumbline.alignment.reward import RewardModel, scores_of
 from plumbline.alignment.sequences import Sequences
+from plumbline.alignment.trunk import freeze_below, top_of, trunk_of
 from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.hidden import hidden_states

@@ -22,8 +22,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from plumbline.alignment.online.nucleus import NucleusMask
-from plumbline.alignment.online.trunk import require_layers, top_of, trunk_of
 from plumbline.alignment.sequences import Sequences, log_probs_by, response_logits
+from plumbline.alignment.trunk import freeze_below, require_layers, top_of, trunk_of
 from plumbline.config import PpoParams
 from plumbline.config.methods import NlpoParams
 from plumbline.lm.hidden import hidden_states
@@ -149,26 +149,13 @@ def make_policy(
     policy = Policy(model, model.base_model, reference, reference.base_model, params.temperature,
                     params.precision, mask=mask)
     if params.trainable == "top":
-        require_layers(model, params.top_layers)
+        require_layers(model, params.top_layers, "ppo.top_layers")
         freeze_below(model, params.top_layers)
         policy = replace(
             policy, body=top_of(model, params.top_layers), trunk=trunk_of(model, params.top_layers),
             reference_body=top_of(reference, params.top_layers))
     return replace(policy, start={name: weight for name, weight in reference.named_parameters()
                                   if name in policy.weights()})
-
-
-def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
-    """Let the last layers, the last norm and an output layer of its own learn, and nothing else.
-
-    An output layer that shares its weights with the embeddings belongs to the trunk.
-    """
-    model.requires_grad_(False)
-    top_of(model, top_layers).requires_grad_(True)
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    embeddings.requires_grad_(False)
-    if head is not None and head.weight is not embeddings.weight:
-        head.requires_grad_(True)
 
 
 @torch.no_grad()

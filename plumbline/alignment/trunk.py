@@ -35,21 +35,36 @@ def top_of(model: PreTrainedModel, top_layers: int) -> PreTrainedModel:
     return _view(body, layers, slice(total - top_layers, total))
 
 
-def require_layers(model: PreTrainedModel, top_layers: int) -> None:
+def require_layers(model: PreTrainedModel, top_layers: int, parameter: str) -> None:
     """Raise UserError unless the model has more layers than `top_layers`, and can be split exactly.
+
+    `parameter` is where the number stands.
 
     The split is tried on a small twin of the model: GPT-2, for one, adds positions to whatever it reads.
     """
     layers = int(model.config.get_text_config().num_hidden_layers)
     if top_layers >= layers:
-        raise UserError(f"ppo.top_layers = {top_layers} leaves no layer frozen: the model has {layers}. "
-                        "Lower it, or set ppo.trainable: all.")
+        raise UserError(f"{parameter} = {top_layers} leaves no layer frozen: the model has {layers}. "
+                        "Lower it.")
     small = twin(model.config)
     lower = max(1, len(getattr(small.base_model, _parts(small.base_model)[0])) - 1)
     if not _exact(small, lower):
         raise UserError(f"The architecture {model.config.model_type} cannot be split into a frozen trunk and "
-                        "top layers: the halves give other values than the whole. Set ppo.trainable to all "
-                        "or lora.")
+                        "top layers: the halves give other values than the whole. Let all layers learn, or "
+                        "adapters (ppo.trainable: lora).")
+
+
+def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
+    """Let the last layers, the last norm and an output layer of its own learn, and nothing else.
+
+    An output layer that shares its weights with the embeddings belongs to the trunk.
+    """
+    model.requires_grad_(False)
+    top_of(model, top_layers).requires_grad_(True)
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embeddings.requires_grad_(False)
+    if head is not None and head.weight is not embeddings.weight:
+        head.requires_grad_(True)
 
 
 def _parts(body: PreTrainedModel) -> tuple[str, str]:
@@ -59,8 +74,8 @@ def _parts(body: PreTrainedModel) -> tuple[str, str]:
     norm = next((name for name, _ in reversed(children) if "norm" in name.lower() or name == "ln_f"), None)
     if layers is None or norm is None:
         raise UserError(f"The architecture {body.config.model_type} cannot be split into a frozen trunk and "
-                        "top layers: it has no list of layers with a norm after it. Set ppo.trainable to all "
-                        "or lora.")
+                        "top layers: it has no list of layers with a norm after it. Let all layers learn, "
+                        "or adapters (ppo.trainable: lora).")
     return layers, norm
 
 
