@@ -103,21 +103,21 @@ def test_from_nothing_to_a_champion_and_the_same_again(project: Path, databases:
 
 def test_candidates_stand_beside_ppo_judged_as_it_is(project: Path) -> None:
     made = run(project, "one")
-    found = run(project, "one", "near", "same", "--set", "candidates.near={method: ppo, learning_rate: 0.001}", "--set",
-                "candidates.same={method: ppo}", command="compare")
-    new = ["candidate@near", "candidate_eval@near", "candidate@same", "candidate_eval@same"]
+    found = run(project, "one", "dpo", "same", "--set", "candidates.same={method: ppo}", command="compare")
+    new = ["candidate@dpo", "candidate_eval@dpo", "candidate@same", "candidate_eval@same"]
     assert list(found["stages"]) == [*STAGES[:-1], *new], "nothing is promoted"
     assert [name for name, stage in found["stages"].items() if stage["status"] == "ran"] == new
 
     # The same parameters are the same policy, judged alike: a candidate is trained as the stage `ppo` trains.
     results = found["results"]
     assert results["models/candidates/same"] == results["models/policy"] == made["results"]["models/policy"]
-    assert results["models/candidates/near"] != results["models/policy"]
+    assert results["models/candidates/dpo"]["pairs"] > 0
     ours, theirs = results["reports/candidates/same"], results["reports/preference"]
     assert {key: theirs[key] for key in ours} == ours
     folder = project / "runs" / found["id"] / "comparison"
-    ppo, near, same = json.loads((folder / "comparison.json").read_text())["rows"]
-    assert [ppo["name"], near["name"], same["name"]] == ["ppo", "near", "same"]
+    assert json.loads((folder / "comparison.json").read_text()) == found["comparison"]
+    ppo, dpo, same = found["comparison"]["rows"]
+    assert [ppo["name"], dpo["name"], same["name"]] == ["ppo", "dpo", "same"]
     assert same["win_rates"] == ppo["win_rates"] and same["difference"]["value"] == 0.0
-    assert near["kl"] != ppo["kl"]
+    assert dpo["method"] == "dpo" and dpo["kl"] != ppo["kl"]
     assert (folder / "comparison.md").exists() and (folder / "comparison.png").stat().st_size > 1000

@@ -5,6 +5,7 @@ import gc
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -33,10 +34,12 @@ def run_pipeline(home: Home, request: Request, verbose: bool, as_json: bool) -> 
 
 
 def details(folder: Path) -> dict[str, object]:
-    """Return a run's record with its metrics, for `--json`."""
-    from plumbline.commands.summary import measured
+    """Return a run's record with its metrics, and the comparison of its candidates, for `--json`."""
+    from plumbline.commands.summary import comparison_of, measured
 
-    return {**read_record(folder).model_dump(), "results": measured(folder)}
+    found = comparison_of(folder)
+    return {**read_record(folder).model_dump(), "results": measured(folder),
+            **({"comparison": asdict(found)} if found else {})}
 
 
 def _run_flow(home: Home, request: Request, console: Console) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,6 +12,9 @@ from rich.table import Table
 
 from plumbline.project.home import COMPARISON
 from plumbline.project.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from plumbline.evaluation.comparing.comparison import PolicyComparison
 
 COLOURS = {"ran": "green", "reused": "cyan", "failed": "red"}
 Metrics = dict[str, object]
@@ -27,14 +31,20 @@ def show_run(console: Console, folder: Path, record: RunRecord) -> None:
     console.print(table)
     for line in results(folder, record):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if (folder / COMPARISON).is_dir():
-        _show_comparison(console, folder / COMPARISON)
+    if found := comparison_of(folder):
+        _show_comparison(console, found)
 
 
-def _show_comparison(console: Console, folder: Path) -> None:
+def comparison_of(folder: Path) -> "PolicyComparison | None":
+    """Return the comparison of a run's candidates; None if there is none."""
+    if not (folder / COMPARISON).is_dir():
+        return None
     from plumbline.evaluation.comparing.comparison import JSON, PolicyComparison
 
-    found = PolicyComparison.from_json((folder / JSON).read_text(encoding="utf-8"))
+    return PolicyComparison.from_json((folder / COMPARISON / JSON).read_text(encoding="utf-8"))
+
+
+def _show_comparison(console: Console, found: "PolicyComparison") -> None:
     header, *rows = found.cells()
     table = Table(*header, title=f"Candidates beside PPO, judged by {found.judge}", title_justify="left",
                   box=SIMPLE_HEAD)
@@ -81,7 +91,8 @@ def list_runs(console: Console, records: list[RunRecord], total: int) -> None:
     table.columns[0].no_wrap = True
     for record in records:
         count = Counter(outcome.status for outcome in record.stages.values())
-        given = [record.params_file] if record.params_file else []
+        given = [f"compare {' '.join(record.compare)}"] if record.compare else []
+        given += [record.params_file] if record.params_file else []
         table.add_row(record.id, record.status, str(count["ran"]), str(count["reused"]), record.trigger,
                       escape(" ".join([*given, *record.settings])))
     console.print(table)

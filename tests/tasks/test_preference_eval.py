@@ -14,6 +14,7 @@ from plumbline.preferences.types import Comparison, Demonstration, Origin, promp
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
 from plumbline.runs.stage_program import StageRun
+from tasks import candidate_eval
 from tasks.preference_eval import program
 from testing.tiny_models import WORDS, copy_of, prompt, small_model, small_tokenizer
 
@@ -75,6 +76,24 @@ def test_sft_against_itself_is_a_tie_and_at_no_distance(workspace: Path) -> None
         assert found[f"gain_{by}_policy"] == pytest.approx(0.0, abs=1e-9), "SFT gains nothing over itself"
     assert found["gain_own_best_of"] > 1, "the best of 8 by the reward that chose them"
     assert (workspace / "reports/preference/report/overoptimisation.png").stat().st_size > 1000
+
+
+def test_a_candidate_is_judged_as_the_policy_is_against_the_same_answers(workspace: Path, random_lm) -> None:
+    """Whatever pool of answers the over-optimisation of PPO is shown with, the best of 4 are the same four's."""
+    copy_of(random_lm).save(workspace / "models/policy/model")
+    copy_of(random_lm).save(workspace / "models/candidates/near/model")
+    policy = run_eval(workspace)
+    params = load_params(ROOT, None, list(SMALL))
+    stages = read_stages(ROOT, {"compare": {"near": "ppo"}})
+    candidate_eval.program(StageRun(workspace, Home(workspace, workspace / ".plumbline"),
+                                    stages["candidate_eval@near"], params, {}, "", None))
+    found = json.loads((workspace / "reports/candidates/near/metrics.json").read_text())
+    assert found == {name: policy[name] for name in found}
+    assert {"win_rate_vs_sft", "win_rate_vs_sft_greedy", "win_rate_vs_best_of_4", "kl_policy", "characters_policy",
+            "demonstration_loss_policy"} <= found.keys()
+    assert not any(name.startswith(("gain_", "parting_")) for name in found)
+    lines = (workspace / "reports/candidates/near/report/samples.jsonl").read_text()
+    assert lines == (workspace / "reports/preference/report/samples.jsonl").read_text()
 
 
 def test_a_policy_that_forgot_what_sft_knew_is_found_out(workspace: Path, random_lm) -> None:

@@ -63,6 +63,7 @@ class Row:
     characters: float
     """Mean length of an answer."""
     seconds: float | None
+    """Of training, by the process that ended it: after a kill not those before."""
     difference: Interval | None
     """Of its win rate against SFT to PPO's, over the same prompts; None for PPO itself."""
 

@@ -29,7 +29,8 @@ def _markdown(found: PolicyComparison) -> list[str]:
             *table(header, rows), f"![win rates]({PICTURE})", "",
             *(f"- {sentence}" for sentence in found.sentences()), "",
             "Who is better is said where the interval of the paired difference excludes 0, at 95 % for all "
-            "pairs together.", ""]
+            "pairs together. Intervals are over prompts and say nothing of other seeds: training again would "
+            "give other policies.", ""]
 
 
 def _draw(file: Path, found: PolicyComparison) -> None:
