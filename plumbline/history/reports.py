@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from plumbline.errors import UserError
 from plumbline.evaluation.comparing.comparison import JSON, PolicyComparison
 from plumbline.evaluation.samples import SAMPLES, Sample, read_samples
+from plumbline.history.facts import RECORD
 from plumbline.history.history import History, Run
 from plumbline.project.dvc_yaml import JOIN, read_stages
 from plumbline.project.home import COMPARISON, Home
@@ -97,7 +98,7 @@ class Reports:
 
     def of_comparison(self, run: Run, name: str) -> Path | None:
         """Return a file of the comparison of a run's candidates, or None."""
-        found = self._artifacts.file(run.mlflow_run, f"{COMPARISON}/{name}")
+        found = self._artifacts.file(run.mlflow_run, f"{RECORD}/{COMPARISON}/{name}")
         return found or (_inside(run.folder / COMPARISON, name) if run.folder else None)
 
     def receipt(self, run: Run, stage: str) -> Receipt | None:

@@ -19,7 +19,7 @@ API_URL, API_KEY = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
 """Variables that name Prefect's server and hold the key that it asks for."""
 RECORD_FILE = "run.json"
 COMPARISON = "comparison"
-"""The folder of a run, and of its MLflow run, with the table and the picture of its candidates."""
+"""The folder of a run, and of its record in MLflow, with the table and the picture of its candidates."""
 
 STARTUP_SECONDS = "60"
 """Prefect's server creates its database on the first start; on a busy machine its default of 20 s is

@@ -168,7 +168,7 @@ def _end(workspace: Workspace, parent: Recording, status: Status, message: str |
     record.save(workspace.folder)
     parent.tags({"status": status})
     for file in sorted((workspace.folder / COMPARISON).glob("*")):
-        parent.file(file, COMPARISON)
+        parent.file(file, f"{RECORD}/{COMPARISON}")
     _upload(workspace, parent, RECORD_FILE)
     parent.end(MLFLOW_STATUS[status])
     deliver(workspace.home)

@@ -21,7 +21,7 @@ from plumbline.errors import UserError
 from plumbline.project.digests import digest, require_inside
 from plumbline.project.dvc_objects import Storage
 from plumbline.project.dvc_yaml import LOCK, dependencies_of, is_code, outputs_of, read_lock
-from plumbline.project.home import RECORD_FILE, Home
+from plumbline.project.home import COMPARISON, RECORD_FILE, Home
 from plumbline.project.locks import GC_LOCK, file_lock
 from plumbline.project.run_record import read_record
 from plumbline.runs.run_files import CODE_ARCHIVE, Recorded, recorded
@@ -112,9 +112,9 @@ def _make(home: Home, found: Recorded, folder: Path) -> list[str]:
         for file in KEPT:
             shutil.copy(found.folder / file, draft / file)
         put_code(home, found, draft)
-        logs = found.folder / "logs"
-        if logs.is_dir():
-            shutil.copytree(logs, draft / "logs")
+        for kept in ("logs", COMPARISON):
+            if (found.folder / kept).is_dir():
+                shutil.copytree(found.folder / kept, draft / kept)
         init_dvc(draft, home)
         _check_out(draft)
         differing = _differing(draft)

@@ -1,6 +1,7 @@
 """`plumbline compare` through the real flow, with stages that take no time."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,14 @@ def test_each_candidate_is_made_once_and_the_ordinary_stages_never_again(project
     recorded = read_record(project / "runs" / str(again["id"])).mlflow_run
     assert recorded
     assert connect(home).get_run(recorded).data.tags["stage.candidate:near"] == "reused"
-    names = {file.path for file in connect(home).list_artifacts(recorded, "comparison")}
-    assert names == {f"comparison/comparison.{end}" for end in ("md", "json", "png")}
+    names = {file.path for file in connect(home).list_artifacts(recorded, "record/comparison")}
+    assert names == {f"record/comparison/comparison.{end}" for end in ("md", "json", "png")}
+
+    # On a machine that has no workspace of it the comparison comes back with the run.
+    shutil.rmtree(project / "runs" / str(again["id"]))
+    assert command(project, "restore", str(again["id"])).returncode == 0
+    assert "far" in command(project, "show", str(again["id"])).stdout
+    assert (project / "runs" / str(again["id"]) / "comparison/comparison.png").exists()
 
 
 def test_a_comparison_that_was_killed_goes_on_with_the_candidates_that_are_left(project: Path) -> None:
