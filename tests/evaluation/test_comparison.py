@@ -60,6 +60,14 @@ def test_all_pairs_together_hold_at_95_percent() -> None:
     assert (found[0].difference.low, found[0].difference.high) == pytest.approx((expected.low, expected.high))
 
 
+def test_a_few_prompts_tell_nobody_apart() -> None:
+    """Eight equal differences have a standard error of 0."""
+    few = {str(i): 0.5 for i in range(8)}
+    assert verdicts({"one": few, "other": dict.fromkeys(few, 0.25)}) == []
+    many = {str(i): 0.5 for i in range(30)}
+    assert len(verdicts({"one": many, "other": dict.fromkeys(many, 0.25)})) == 1
+
+
 def test_alike_policies_are_seldom_told_apart() -> None:
     """Six policies that are equally good: in 200 comparisons of all 15 pairs about 5 % may name one."""
     rng, named = np.random.default_rng(0), 0

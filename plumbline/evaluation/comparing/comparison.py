@@ -23,6 +23,8 @@ from plumbline.statistics import CONFIDENCE, Interval, mean
 PPO, SFT = "ppo", "sft"
 JSON = "comparison.json"
 BEST_OF = "best_of_"
+FEWEST_PROMPTS = 30
+"""With fewer nobody is said to be better: a few equal differences would have an interval of no width."""
 TITLES = {"sft": "against SFT", "sft_greedy": "against SFT, greedy"}
 
 
@@ -138,6 +140,8 @@ def verdicts(won: Mapping[str, Mapping[str, float]]) -> list[SurelyBetter]:
     found = []
     for one, other in pairs:
         difference = together(paired(won[one], won[other]), len(pairs))
+        if difference.prompts < FEWEST_PROMPTS:
+            continue
         if difference.low > 0:
             found.append(SurelyBetter(one, other, difference))
         elif difference.high < 0:
@@ -149,9 +153,7 @@ def verdicts(won: Mapping[str, Mapping[str, float]]) -> list[SurelyBetter]:
 
 def together(interval: Interval, intervals: int) -> Interval:
     """Widen Student's interval of a mean, so that `intervals` of them hold at 95 % together (Bonferroni)."""
-    freedom = interval.prompts - 1
-    if freedom < 1:
-        return Interval(interval.value, float("-inf"), float("inf"), interval.n, interval.prompts)
+    freedom = max(1, interval.prompts - 1)
     wider = stdtrit(freedom, 1 - (1 - CONFIDENCE) / (2 * intervals)) / stdtrit(freedom, (1 + CONFIDENCE) / 2)
     half = float(wider) * (interval.high - interval.value)
     return Interval(interval.value, interval.value - half, interval.value + half, interval.n,
