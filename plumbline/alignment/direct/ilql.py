@@ -38,11 +38,12 @@ from plumbline.alignment.sequences import join
 from plumbline.alignment.tokenized import micro_batches
 from plumbline.config.methods import IlqlParams
 from plumbline.errors import UserError
+from plumbline.lm.hidden import hidden_states
 from plumbline.lm.optim import autocast
-from plumbline.lm.sampling import positions
 
-INITIAL_STD = 0.02
-"""Of the weights of Q, which must differ, or both heads would learn the same; V begins at 0."""
+INITIAL_STD = 0.002
+"""Of the weights of Q, which must differ, or both heads would learn the same. It is small, because what they
+say of tokens that nobody took steers, too. V begins at 0."""
 
 
 class ActionValues(torch.nn.Module):
@@ -118,9 +119,7 @@ class Ilql:
         reward_B = torch.tensor([reward for one in part for reward in rewards(one)])
         mask_BR, taken_N = sequences.mask_BR.bool(), sequences.response_BR[sequences.mask_BR.bool()]
         with autocast(params.precision):
-            hidden_BTD = module.policy.base_model(
-                input_ids=sequences.ids_BT, attention_mask=sequences.mask_BT,
-                position_ids=positions(sequences.mask_BT), use_cache=False).last_hidden_state
+            hidden_BTD = hidden_states(module.policy.base_model, sequences.ids_BT, sequences.mask_BT)
             # A token is chosen in the state of the token before it.
             state_BRD = hidden_BTD[:, -mask_BR.shape[1] - 1 : -1]
             logits_NV = module.policy.get_output_embeddings()(state_BRD[mask_BR])
