@@ -172,8 +172,8 @@ def _contestant(
 
 def _kinds(run: StageRun, asked: "list[Prompt]") -> list[str]:
     """Return the kind of each prompt: the simulated world's, otherwise the source of its first row."""
-    from plumbline.evaluation.judging.names import safe_name
     from plumbline.evaluation.matches import OTHER
+    from plumbline.functions import safe_name
     from plumbline.preferences.batches.manifest import read_manifest
     from plumbline.preferences.prepare.reader import demonstrations, preferences
     from plumbline.preferences.simulated import kind_of

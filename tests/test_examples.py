@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from examples import film_reviews, hh_short
-from plumbline.evaluation.markdown import conversation
-from plumbline.preferences.types import Comparison, Demonstration, from_json
+from plumbline.preferences.types import Comparison, Demonstration, conversation, from_json
 
 LIKED = ["this film is a quiet joy from its first minute to the last .",
          "you will see it again , and this film has a warm heart to show .",

@@ -1,11 +1,10 @@
-"""Markdown of the reports: tables, quoted texts, conversations, shares.
+"""Markdown of the reports: tables, quoted texts, shares.
 
 Prompts and responses are untrusted: they are written as indented code, where nothing is markup.
 """
 
 from collections.abc import Iterable, Sequence
 
-from plumbline.preferences.types import Prompt
 from plumbline.statistics import Interval
 
 
@@ -25,13 +24,6 @@ def quoted(text: str, characters: int = 1500) -> list[str]:
     """Return the lines of `text` as indented code, cut after `characters`, and an empty line after them."""
     cut = text if len(text) <= characters else text[:characters] + " ..."
     return [*("    " + line for line in cut.splitlines() or ["(empty)"]), ""]
-
-
-def conversation(prompt: Prompt) -> str:
-    """Return the prompt as text: a single request by itself, several turns with their roles."""
-    if len(prompt) == 1:
-        return prompt[0].content
-    return "\n".join(f"{message.role}: {message.content}" for message in prompt)
 
 
 def percent(interval: Interval) -> str:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plumbline.evaluation.figures import BLUE, GREY, ORANGE, new_figure, save_figure
-from plumbline.evaluation.markdown import conversation, percent, quoted, table
+from plumbline.evaluation.markdown import percent, quoted, table
 from plumbline.evaluation.matches import GREEDY, Evaluation, Match
 from plumbline.evaluation.samples import SAMPLES, write_samples
+from plumbline.preferences.types import conversation
 from plumbline.statistics import Interval
 
 SAMPLES_SHOWN = 20

@@ -9,8 +9,9 @@ import numpy as np
 from plumbline.config import RewardEvalParams
 from plumbline.evaluation.examination import Bin, Examination, ScoredComparison
 from plumbline.evaluation.figures import BLUE, GREY, ORANGE, new_figure, save_figure
-from plumbline.evaluation.markdown import conversation, percent, quoted, table
+from plumbline.evaluation.markdown import percent, quoted, table
 from plumbline.evaluation.probes import Probe, failed
+from plumbline.preferences.types import conversation
 from plumbline.statistics import Interval
 
 HISTOGRAM_BINS = 40

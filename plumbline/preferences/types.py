@@ -34,6 +34,13 @@ class Message:
 Prompt = tuple[Message, ...]
 
 
+def conversation(prompt: Prompt) -> str:
+    """Return the prompt as text: a single request by itself, several turns with their roles."""
+    if len(prompt) == 1:
+        return prompt[0].content
+    return "\n".join(f"{message.role}: {message.content}" for message in prompt)
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a row came from; every field but `source` may be unknown."""

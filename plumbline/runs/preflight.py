@@ -16,7 +16,8 @@ from pathlib import Path
 from plumbline import __version__
 from plumbline.config import Params, PpoParams, candidate_params
 from plumbline.errors import UserError
-from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, find_module, kind_of_judge
+from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, kind_of_judge
+from plumbline.functions import find_module
 from plumbline.preferences.batches.arrivals import arrivals
 from plumbline.preferences.batches.batch import SIMULATED
 from plumbline.preferences.batches.snapshot import ADDED
@@ -70,7 +71,7 @@ def _judges(home: Home, params: Params) -> None:
                             f"only, but snapshot.sources has {', '.join(outside)}. Set "
                             "preference_eval.judges=[auto].")
         if kind == FUNCTION:
-            find_module(name, home.root)
+            find_module("judge", name, home.root, "preference_eval.judges")
 
 
 def _not_simulated(home: Home, params: Params) -> list[str]:

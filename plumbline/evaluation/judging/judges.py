@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from plumbline.errors import UserError
-from plumbline.evaluation.markdown import conversation
-from plumbline.preferences.types import Prompt
+from plumbline.preferences.types import Prompt, conversation
 
 NextTokenLogprobs = Callable[[Sequence[str], Sequence[str]], list[list[float]]]
 """For each text, the log-probability in nats that each option comes next."""

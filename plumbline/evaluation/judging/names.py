@@ -6,10 +6,6 @@ call that overoptimisation). Therefore `auto` is the gold reward on simulated da
 reward model, which learned from other prompts and which PPO never asked.
 """
 
-import importlib
-import importlib.machinery
-import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +20,12 @@ from plumbline.evaluation.judging.judges import (
     NamedJudge,
     ScoreJudge,
 )
-from plumbline.evaluation.markdown import conversation
-from plumbline.preferences.types import Prompt
+from plumbline.functions import FUNCTION_NAME, import_function, safe_name, short_label
+from plumbline.preferences.types import Prompt, conversation
 
 AUTO, GOLD, SECOND, REWARD = "auto", "gold", "second", "reward"
 BUILT_IN = (GOLD, SECOND, REWARD)
 FUNCTION, ENDPOINT, MODEL = "function", "endpoint", "model"
-FUNCTION_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 NO_JUDGE = "NONE"
 """The file that stage `judge` leaves in place of a model, with the reason."""
 
@@ -90,24 +85,9 @@ def labels_of_judges(kinds: Mapping[str, str]) -> dict[str, str]:
         if kind in BUILT_IN:
             labels[name] = kind
             continue
-        short = _short_label(name)
+        short = short_label(name)
         labels[name] = safe_name(name) if short in {*BUILT_IN, *labels.values()} else short
     return labels
-
-
-def _short_label(name: str) -> str:
-    """Return the end of a judge's name: the function, or the model."""
-    separator = "/"
-    if "#" in name:
-        separator = "#"
-    elif FUNCTION_NAME.fullmatch(name):
-        separator = ":"
-    return safe_name(name.rsplit(separator, 1)[-1])
-
-
-def safe_name(text: str) -> str:
-    """Return a text in the characters that the name of a metric may have."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_") or "unnamed"
 
 
 def scores_of_reward_model(folder: Path, settings: JudgeSettings) -> AnswerScores:
@@ -160,46 +140,9 @@ def _reward(_name: str, settings: JudgeSettings) -> Judge:
 
 
 def _function(name: str, settings: JudgeSettings) -> Judge:
-    function = _imported(name, settings.home_root)
-
-    def score(pairs: Sequence[tuple[Prompt, str]]) -> list[float]:
-        texts = [(conversation(prompt), response) for prompt, response in pairs]
-        try:
-            scores = [float(value) for value in function(texts)]
-        except Exception as error:
-            raise UserError(f"The judge {name} must give a number for each (prompt, response), but failed "
-                            f"with {type(error).__name__}: {error}") from error
-        if len(scores) != len(texts):
-            raise UserError(f"The judge {name} must give a score for each (prompt, response): it was asked "
-                            f"for {len(texts)} and gave {len(scores)}.")
-        return scores
-
-    return ScoreJudge.of_texts(score)
-
-
-def find_module(name: str, root: Path) -> None:
-    """Raise UserError unless the module of a `module:function` can be found, without importing it."""
-    package = name.partition(":")[0].split(".")[0]
-    if importlib.machinery.PathFinder.find_spec(package, [str(root), *sys.path]) is None:
-        raise UserError(f"There is no module `{package}` for the judge {name} of preference_eval.judges: "
-                        f"expected {package}.py or a package of that name in {root}.")
-
-
-def _imported(name: str, root: Path) -> Callable[[list[tuple[str, str]]], Sequence[float]]:
-    """Import the function `module:function`, the module from the project's root or from Python's path."""
-    module_name, _, function_name = name.partition(":")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the module does when it is imported
-        raise UserError(f"The judge {name} cannot be imported from {root}: {type(error).__name__}: "
-                        f"{error}") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise UserError(f"The module {module_name} ({module.__file__}) has no function `{function_name}`, "
-                        f"which preference_eval.judges names.")
-    return function  # type: ignore[no-any-return]
+    function = import_function("judge", name, settings.home_root, "preference_eval.judges")
+    return ScoreJudge.of_texts(
+        lambda pairs: function([(conversation(prompt), response) for prompt, response in pairs]))
 
 
 def _endpoint(name: str, settings: JudgeSettings) -> Judge:
