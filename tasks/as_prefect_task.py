@@ -22,6 +22,7 @@ from plumbline.project.home import API_URL
 from plumbline.project.run_record import Outcome
 from plumbline.project.watcher import Watcher, watcher
 from plumbline.runs import dvc_stage
+from plumbline.runs.curves import findings
 from plumbline.runs.outcome import describe
 from plumbline.runs.retry import OtherVersionParams, take_outputs
 from plumbline.runs.stage_process import Child, StageFailed
@@ -100,6 +101,9 @@ def _reproduce(stage: "Stage", workspace: Workspace) -> None:
     workspace.done(stage.name, outcome)
     watching.done(stage.name, outcome)
     log.info("%s %s in %.1f s: %s", stage.name, outcome.status, outcome.seconds, outcome.reason)
+    for finding in findings(workspace.folder).get(stage.name, ()) if outcome.status == "ran" else ():
+        log.warning("%s: %s", stage.name, finding)
+        watching.noticed(stage.name, str(finding))
 
 
 def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:

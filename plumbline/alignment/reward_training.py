@@ -79,8 +79,10 @@ def train_reward_model(
 
     if held.elements:
         found = evaluate(reward, held.elements, params)
-        metrics |= {f"validation_{name}": value for name, value in found.items()}
-        require_finite(metrics, "reward_model", "the end")
+        figures = {f"validation_{name}": value for name, value in found.items()}
+        require_finite(figures, "reward_model", "the end")
+        report(steps, steps, figures | {"validation_pairs": held.pairs})
+        metrics |= figures
     return metrics | {"steps": steps}
 
 

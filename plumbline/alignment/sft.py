@@ -27,6 +27,8 @@ from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Demonstration
 
 IGNORED = -100
+VALIDATIONS = 4
+"""Times that the validation loss is measured as training goes on, the last of them at its end."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def train_sft(
     checkpoint = Checkpoint(checkpoint_folder, made_with("sft", params, seed, examples))
     resumable = Resumable(model, optimizer, checkpoint, params.checkpoint_every)
     batches = _batches(examples, length, params.batch_size, seed)
+    between = {round(steps * part / VALIDATIONS) for part in range(1, VALIDATIONS)}
     for step, batch in islice(enumerate(batches), resumable.resume(), steps):
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
         loss = _accumulate_gradient(model, batch, params)
@@ -91,12 +94,16 @@ def train_sft(
         require_finite(measured, "sft", f"step {step + 1} of {steps}")
         optimizer.step()
         optimizer.zero_grad()
+        if held and step + 1 in between:
+            measured["validation_loss"] = evaluate(model, held, params)
         report(step + 1, steps, measured)
         resumable.keep(step + 1, steps)
 
     if held:
         metrics["validation_loss"] = evaluate(model, held, params)
     require_finite(metrics, "sft", "the end")
+    if held:
+        report(steps, steps, {"validation_loss": metrics["validation_loss"]})
     return metrics | {"steps": steps}
 
 

@@ -34,11 +34,13 @@ def run_pipeline(home: Home, request: Request, verbose: bool, as_json: bool) -> 
 
 
 def details(folder: Path) -> dict[str, object]:
-    """Return a run's record with its metrics, and the comparison of its candidates, for `--json`."""
+    """Return a run's record for `--json`: with metrics, what is wrong with its trainings, and comparison."""
     from plumbline.commands.summary import comparison_of, measured
+    from plumbline.runs.curves import findings
 
+    wrong = {stage: [asdict(one) for one in listed] for stage, listed in findings(folder).items() if listed}
     found = comparison_of(folder)
-    return {**read_record(folder).model_dump(), "results": measured(folder),
+    return {**read_record(folder).model_dump(), "results": measured(folder), "diagnosis": wrong,
             **({"comparison": asdict(found)} if found else {})}
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from plumbline.project.home import COMPARISON
 from plumbline.project.run_record import RunRecord
+from plumbline.runs.curves import findings
 
 if TYPE_CHECKING:
     from plumbline.evaluation.comparing.comparison import PolicyComparison
@@ -30,6 +31,8 @@ def show_run(console: Console, folder: Path, record: RunRecord) -> None:
         table.add_row(name, status, f"{outcome.seconds:.1f}", escape(reason))
     console.print(table)
     for line in results(folder, record):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in diagnoses(folder):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if found := comparison_of(folder):
         _show_comparison(console, found)
@@ -73,6 +76,12 @@ def results(folder: Path, record: RunRecord) -> list[str]:
         earlier = record.stages["promote"].made_by if record.stages["promote"].status == "reused" else None
         lines += _promotion(_read(folder / "reports/promote/decision.json"), earlier)
     return lines
+
+
+def diagnoses(folder: Path) -> list[str]:
+    """Return a line for each thing that is wrong with a training of the run."""
+    return [f"diagnosis of {stage}: {finding}" for stage, found in findings(folder).items()
+            for finding in found]
 
 
 def next_steps(folder: Path, tracking_uri: str) -> list[str]:

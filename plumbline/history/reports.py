@@ -21,6 +21,7 @@ from urllib.request import url2pathname
 
 from pydantic import ValidationError
 
+from plumbline.alignment.diagnosis import Finding, diagnose
 from plumbline.errors import UserError
 from plumbline.evaluation.comparing.comparison import JSON, PolicyComparison
 from plumbline.evaluation.samples import SAMPLES, Sample, read_samples
@@ -28,6 +29,7 @@ from plumbline.history.facts import RECORD
 from plumbline.history.history import History, Run
 from plumbline.project.dvc_yaml import JOIN, read_stages
 from plumbline.project.home import COMPARISON, Home
+from plumbline.runs.curves import read_points
 from plumbline.tracking.receipts import Receipt
 from plumbline.tracking.store import connect
 
@@ -82,6 +84,14 @@ class Reports:
         """Return the curves that a stage reported step by step."""
         file = self.file(run, stage, "curves.jsonl")
         return _curves(file, file.stat().st_mtime_ns) if file else ()
+
+    def findings(self, run: Run, stage: str) -> list[Finding]:
+        """Return what is wrong with a stage's training, by its curves."""
+        file = self.file(run, stage, "curves.jsonl")
+        if file is None:
+            return []
+        receipt = self.receipt(run, stage)
+        return diagnose(read_points(file), stage, receipt.params if receipt else {})
 
     def samples(self, run: Run, evaluation: str = "preference_eval") -> tuple[Sample, ...]:
         """Return the held-out prompts with the models' answers; none if the run kept none."""
@@ -202,16 +212,11 @@ def _stage_folder(workspace: Path, stage: str) -> str | None:
 @lru_cache(maxsize=64)
 def _curves(file: Path, _changed: int) -> tuple[Curve, ...]:
     found: dict[str, list[tuple[float, float]]] = {}
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            try:
-                point = json.loads(line)
-            except ValueError:
-                break  # a stage that is running has not finished its last line
-            step, what = float(point.pop("step")), point.pop("what", "")
-            for name, value in point.items():
-                if value is not None:
-                    found.setdefault(f"{what}/{name}" if what else name, []).append((step, float(value)))
+    for point in read_points(file):
+        step, what = point.pop("step"), point.pop("what", "")
+        for name, value in point.items():
+            if isinstance(step, int | float) and isinstance(value, int | float):
+                found.setdefault(f"{what}/{name}" if what else name, []).append((float(step), float(value)))
     return tuple(Curve(name, tuple(points)) for name, points in found.items())
 
 

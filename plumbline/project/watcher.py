@@ -22,6 +22,9 @@ class Watcher:
     def progress(self, stage: str, report: Report) -> None:
         """Take a progress report of a stage."""
 
+    def noticed(self, stage: str, finding: str) -> None:
+        """Take note of something wrong with the training of a stage."""
+
     def done(self, stage: str, outcome: Outcome) -> None:
         """Take note of the outcome of a stage."""
 

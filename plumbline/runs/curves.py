@@ -3,6 +3,9 @@
 A training that was killed goes on from its checkpoint, in a new process and perhaps another workspace, and
 reports only what comes after it. What was reported up to there is kept beside the checkpoints and put before
 that, so that a curve has no gap and no step twice.
+
+What the curves say of a training (`alignment/diagnosis.py`) is worked out wherever they are read, so it is
+never out of date, and no output of a stage.
 """
 
 import json
@@ -10,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from plumbline.alignment.diagnosis import Finding, diagnose
+from plumbline.project.dvc_yaml import read_stages
+from plumbline.tracking.receipts import read_receipt
 from plumbline.whole_file import write_whole
 
 
@@ -64,6 +70,29 @@ class Curves:
             _append(self._copy, text)
         self._earlier = []
         return added
+
+
+def read_points(file: Path) -> list[dict[str, object]]:
+    """Return the points of a file, one mapping a line, as far as they are written."""
+    points: list[dict[str, object]] = []
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                points.append(json.loads(line))
+            except ValueError:
+                break  # a stage that is running has not finished its last line
+    return points
+
+
+def findings(workspace: Path) -> dict[str, list[Finding]]:
+    """Return what is wrong with the training of each stage in a workspace that left, or leaves, curves."""
+    found = {}
+    for name, stage in read_stages(workspace).items():
+        file = stage.file("curves.jsonl")
+        if file and (workspace / file).exists():
+            receipt = read_receipt(workspace, stage)
+            found[name] = diagnose(read_points(workspace / file), name, receipt.params if receipt else {})
+    return found
 
 
 def _before(point: CurvePoint, earlier: list[CurvePoint]) -> list[CurvePoint]:

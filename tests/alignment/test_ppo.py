@@ -3,12 +3,15 @@
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
+from math import sqrt
+from statistics import pstdev
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from plumbline.alignment.online import experience, loop, methods
-from plumbline.alignment.online.figures import average
+from plumbline.alignment.online.figures import average, measured_kl
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
@@ -152,6 +155,7 @@ def test_an_update_is_that_of_a_float64_loop(train, taught_lm, random_lm, reward
     error = every["monte_carlo"] - every["values"]
     expected = {
         "kl": sum(float(kl.sum()) for kl in hand.kls) / 6, "kl_coef": 0.2, "value_loss": value_loss,
+        "kl_error": pstdev(float(kl.sum()) for kl in hand.kls) / sqrt(6),
         "reward": sum(hand.scores) / 6, "score": sum(hand.finished) / len(hand.finished),
         "entropy": -float(every["log_probs"].mean()), "stopped": sum(stopped) / 6,
         "length": sum(len(kl) for kl in hand.kls) / 6, "ratio": 1.0, "approx_kl": 0.0, "clip_fraction": 0.0,
@@ -314,6 +318,18 @@ def test_a_clearly_negative_kl_stops_the_run(train, taught_lm, random_lm, monkey
     monkeypatch.setattr(loop, "sample", lambda model, prompts, **options: sample(taught_lm.model, prompts, **options))
     with pytest.raises(UserError, match=r"KL .* cannot be negative"):
         train(policy=copy_of(random_lm), reference=taught_lm.model)
+
+
+@pytest.mark.parametrize(("responses", "kl", "stops"), [(64, -0.3, True), (64, -0.15, False), (4, -2.0, False),
+                                                        (4, -5.0, True), (4096, -0.05, False)])
+def test_a_negative_kl_that_may_be_chance_or_rounding_does_not_stop_the_run(responses, kl, stops):
+    """A policy that gives 15 % to an answer that SFT never gives has log(policy / SFT) = -0.16 for all others."""
+    experience = SimpleNamespace(kl_BR=torch.full((responses, 2), kl / 2))
+    if stops:
+        with pytest.raises(UserError, match=f"measured on {responses} responses"):
+            measured_kl(experience)
+    else:
+        assert measured_kl(experience) == pytest.approx({"kl": kl, "kl_error": 0.0})
 
 
 def test_the_adaptive_controller_counts_episodes_and_reaches_the_rewards(train):

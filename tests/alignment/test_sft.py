@@ -154,10 +154,13 @@ def test_a_taught_model_answers_as_shown_and_stops(taught_lm):
 
 
 def test_the_loss_falls_and_the_rate_ends_near_zero(random_lm):
-    losses = []
+    reported = []
     with Steps() as steps:
         metrics = sft.train_sft(copy_of(random_lm), demonstrations(40), demonstrations(10, seed=2), sft_params(), 0,
-                                lambda step, total, metrics, what="": losses.append(metrics["loss"]), NOWHERE)
+                                lambda step, total, metrics, what="": reported.append((step, metrics)), NOWHERE)
+    losses = [measured["loss"] for _, measured in reported if "loss" in measured]
+    held = {step: measured["validation_loss"] for step, measured in reported if "validation_loss" in measured}
+    assert held[len(losses)] == metrics["validation_loss"] and len(held) == 4, "at each quarter of the steps"
     assert metrics["validation_loss"] < 0.6 * metrics["validation_loss_before"]
     assert losses[-1] < 0.6 * losses[0]
     assert len(steps.rates) == metrics["steps"] == len(losses)

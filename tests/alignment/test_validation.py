@@ -1,6 +1,7 @@
 """PPO on validation prompts: what is measured there, and which policy is kept."""
 
 from copy import deepcopy
+from math import sqrt
 from statistics import fmean
 
 import pytest
@@ -64,8 +65,10 @@ def test_win_rate_rewards_and_kl_are_those_of_each_answer_by_itself(taught_lm, r
                 for p, a in zip(ids, answers, strict=True)]
 
     pairs = list(zip(scored(judge, ours), scored(judge, sft), strict=True))
+    wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs]
     expected = {
-        "validation_judge_win_rate": sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs) / 5,
+        "validation_judge_win_rate": sum(wins) / 5,
+        "validation_judge_win_rate_error": sqrt(sum((win - sum(wins) / 5) ** 2 for win in wins)) / 5,
         "validation_reward": fmean(scored(reward, ours)), "validation_judge_score": fmean(a for a, _ in pairs),
         "validation_kl": fmean(log_likelihood(random_lm, p, a.ids, 0.8) - log_likelihood(taught_lm, p, a.ids, 0.8)
                                for p, a in zip(ids, ours, strict=True)),

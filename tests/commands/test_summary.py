@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from plumbline.commands.summary import results
+from plumbline.commands.summary import diagnoses, results
 from plumbline.project.run_record import Outcome, RunRecord
+from testing.fake_project import CHECKOUT
 
 
 def test_what_is_done_differently_for_a_base_model_is_said_and_what_was_not_measured_is_not(tmp_path: Path) -> None:
@@ -41,3 +42,18 @@ def test_each_rule_of_promotion_is_printed(tmp_path: Path) -> None:
 def test_a_decision_of_before_there_were_rules_is_printed(tmp_path: Path) -> None:
     assert promotion_of(tmp_path, promoted=True, reasons=["it won", "twice"]) == [
         "promotion: version 4 became champion: it won; twice"]
+
+
+def test_what_is_wrong_with_a_training_is_printed(tmp_path: Path) -> None:
+    """By the curves that its stages left, with the parameters of their receipts."""
+    (tmp_path / "dvc.yaml").write_text((CHECKOUT / "dvc.yaml").read_text())
+    (tmp_path / "params.yaml").write_text("compare: {mine: ppo}\n")
+    lines = "".join(json.dumps({"what": "", "step": step, "reward": 0.1 * step, "kl": 0.2 * step, "entropy": 4 / step})
+                    + "\n" for step in range(1, 21))
+    for folder in ("policy", "candidates/mine"):
+        (tmp_path / "models" / folder).mkdir(parents=True)
+        (tmp_path / "models" / folder / "curves.jsonl").write_text(lines + '{"what": ')
+    told = diagnoses(tmp_path)
+    assert [line.split(":")[:2] for line in told] == [
+        ["diagnosis of ppo", " entropy collapses"], ["diagnosis of candidate@mine", " entropy collapses"]]
+    assert "Raise ppo.kl_coef" in told[0] and "Raise candidates.mine.kl_coef" in told[1]

@@ -1,6 +1,7 @@
 """The stage `ppo` by itself, with tiny models: which model is optimised against which, and on which prompts."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.types import prompt_json
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
+from plumbline.runs.curves import findings
 from plumbline.runs.stage_program import StageRun
 from tasks.ppo import program
 from testing.tiny_models import copy_of, prompt
@@ -110,3 +112,13 @@ def test_the_policy_that_is_saved_is_the_one_that_is_kept(workspace: Path, monke
     policy = LanguageModel.load(workspace / "models/policy/model").model.state_dict()
     assert metrics_of(workspace)["best_update"] == 2
     assert not all(torch.equal(weight, policy[name]) for name, weight in sft.items())
+
+
+def test_what_went_wrong_is_read_from_the_curves_that_the_stage_leaves(workspace: Path) -> None:
+    for file in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / file, workspace)
+    run_ppo(workspace, "ppo.updates=12", "ppo.learning_rate=1.0e-9")
+    (finding,) = [one for one in findings(workspace)["ppo"] if one.name == "nothing learnt"]
+    assert "Raise ppo.learning_rate" in finding.change
+    run_ppo(workspace, "ppo.updates=12", "ppo.learning_rate=0.3", "ppo.kl_coef=0.0")
+    assert {"KL runs away", "steps too large"} & {one.name for one in findings(workspace)["ppo"]}

@@ -1,5 +1,6 @@
 """The pages of runs: the list with its filters, and everything about one run."""
 
+import json
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from plumbline.history.history import Run
 from plumbline.project.home import Home
 from plumbline.web.views.live import LARGEST_TAIL, LAST_LINES, log_tail, logs_of
 from plumbline.web.views.run import chart_of, command_of, took
+from testing.fake_project import CHECKOUT
 from testing.hostile import TEXTS, active_in
 from testing.made_up import STAGES, fill, run, step, version, workspace
 from testing.sites import site_behind, visit
@@ -247,3 +249,39 @@ def test_every_real_run_has_a_page(client: TestClient) -> None:
         page = client.get(f"/runs/{id}")
         assert page.status_code == 200
         assert id in page.text
+
+
+class TestTraining:
+    """How the stages of a run learned."""
+
+    @pytest.fixture
+    def trained(self, tmp_path: Path) -> Run:
+        """A run whose policy and whose candidate lost their entropy, and whose SFT is well."""
+        online = [{"what": "", "step": i, "reward": 0.1 * i, "kl": 0.1 * i, "kl_error": 0.02, "entropy": 4 / i,
+                   "length": 30.0, "stopped": 1.0, "policy_loss": 0.1, "value_loss": 1 / i} for i in range(1, 31)]
+        for i in range(4, 30, 5):
+            online[i] |= {"validation_judge_win_rate": 0.6, "validation_judge_win_rate_error": 0.05,
+                          "validation_kl": 0.1 * i}
+        sft = [{"what": "", "step": i, "loss": 3 / i} for i in range(1, 31)]
+        files = {f"models/{name}/curves.jsonl": "".join(json.dumps(point) + "\n" for point in points)
+                 for name, points in (("policy", online), ("candidates/mine", online), ("sft", sft))}
+        folder = workspace(tmp_path / "run", {"dvc.yaml": (CHECKOUT / "dvc.yaml").read_text(), **files})
+        steps = {name: step(name, mlflow_run=None) for name in ("sft", "ppo", "candidate@mine")}
+        return run(folder=folder, steps=steps)
+
+    def test_curves_are_drawn_with_what_is_wrong_beside_them(self, anyone: TestClient, trained: Run) -> None:
+        page = show(anyone, trained)
+        for label in ("Reward", "KL to SFT, nats a response", "Entropy, nats a token", "Length, tokens",
+                      "Answers that stop", "Win rate against SFT, by the judge", "Policy loss", "Value loss"):
+            assert page.count(f"<figcaption>{label}</figcaption>") == 2, "of PPO and of the candidate"
+        assert page.count("<figcaption>Loss</figcaption>") == 1
+        assert page.count("Entropy collapses.") == 2
+        assert "Raise ppo.kl_coef" in page and "Raise candidates.mine.kl_coef" in page
+        assert page.index("Raise candidates.mine.kl_coef") < page.index("Raise ppo.kl_coef"), "policies first"
+
+    def test_the_model_page_says_it_too(self, anyone: TestClient, trained: Run) -> None:
+        fill(site_behind(anyone).history, [trained], [version(1, trained)])
+        assert anyone.get("/models/1?view=curves").text.count("Entropy collapses.") == 1
+
+    def test_a_run_without_curves_has_no_such_part(self, anyone: TestClient) -> None:
+        assert 'id="training"' not in show(anyone, run())

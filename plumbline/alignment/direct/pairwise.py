@@ -45,7 +45,8 @@ class Pairwise:
         """Return mean `loss` of an element, and means over pairs.
 
         `accuracy`: the better response's implicit reward is the larger, equal ones half; `margin`: by how
-        much; `better_log_ratio` and `worse_log_ratio`: of the policy to the reference, in nats a response.
+        much; `better_log_ratio` and `worse_log_ratio`: of the policy to the reference, in nats a response;
+        `better_length`: tokens of the better response.
         """
         kl, sums = self._kl(elements), defaultdict[str, float](float)
         for part in micro_batches(elements, self.params.micro_batch_size):
@@ -97,6 +98,7 @@ class Pairwise:
             ratio_N = policy_N.detach() - reference_N
             sums["better_log_ratio"] += float(ratio_N[better].sum())
             sums["worse_log_ratio"] += float(ratio_N[worse].sum())
+            sums["better_length"] += float(tokens_N[better].sum())
         return loss
 
     def _losses(

@@ -95,9 +95,11 @@ def train_direct(
                             {"method": method, **made_with("direct", params, seed, data)})
     steps = _learn(objective, examples, params, seed, report, checkpoint)
     if measured_on:
-        metrics |= {f"validation_{name}": value for name, value in objective.evaluate(measured_on).items()}
+        figures = {f"validation_{name}": value for name, value in objective.evaluate(measured_on).items()}
+        require_finite(figures, "direct", "the end")
+        report(steps, steps, figures | {"validation_pairs": sum(len(one.pairs) for one in measured_on)})
+        metrics |= figures
     objective.finish()
-    require_finite(metrics, "direct", "the end")
     return metrics | {"steps": steps}
 
 

@@ -12,6 +12,10 @@ from plumbline.errors import UserError
 Metrics = dict[str, float]
 TOKEN_MEANS = ("policy_loss", "clip_fraction", "approx_kl", "ratio", "value_loss")
 """Sums over the tokens of an update, shown as their means."""
+NEGATIVE_KL = 0.1
+"""Nats a response; less may be the rounding of bf16."""
+NEGATIVE_KL_SUM = 14.0
+"""Nats, over all responses of a batch: exp(-14) is about one in a million."""
 
 
 def describe(experience: Experience, rewards_BR: torch.Tensor, params: PpoParams) -> Metrics:
@@ -40,15 +44,22 @@ def describe(experience: Experience, rewards_BR: torch.Tensor, params: PpoParams
     return metrics
 
 
-def measured_kl(experience: Experience) -> float:
-    """Return the policy's KL to the reference in nats a response. Raises UserError if it is negative."""
-    kl = float(experience.kl_BR.sum(1).mean())
-    if kl < -1.0:
-        raise UserError(f"The KL of the policy to the reference is {kl:.2f} nats a response. A KL cannot be "
-                        "negative, so sampling and scoring disagree about the policy: is the reference the "
-                        "SFT model that the policy started from, and does ppo.temperature match the "
-                        "sampling?")
-    return kl
+def measured_kl(experience: Experience) -> Metrics:
+    """Return `kl`, the policy's to the reference in nats a response, and `kl_error`, its standard error.
+
+    Raises UserError if it is so negative as chance does not make it. Of a response that the policy sampled,
+    reference / policy is 1 on average (or less), so by Markov's inequality the sum of log(policy / reference)
+    over independent responses is below -s with a probability of at most exp(-s), however few they are.
+    """
+    kl_B = experience.kl_BR.sum(1)
+    kl, total = float(kl_B.mean()), float(kl_B.sum())
+    if kl < -NEGATIVE_KL and total < -NEGATIVE_KL_SUM:
+        raise UserError(f"The KL of the policy to the reference is {kl:.2f} nats a response, measured on "
+                        f"{len(kl_B)} responses. A KL cannot be negative, and chance makes it so less than "
+                        "once in a million batches: sampling and scoring disagree about the policy. Is the "
+                        "reference the SFT model that the policy started from, and does ppo.temperature "
+                        "match the sampling?")
+    return {"kl": kl, "kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5}
 
 
 def average(history: Sequence[Metrics]) -> Metrics:

@@ -172,8 +172,8 @@ def _learn(learner: Learner, world: World, critic_only: bool = False) -> Metrics
     params, std = world.params, world.reward.std
     experience = world.experience(learner)
     mask_BR = experience.sequences.mask_BR
-    kl = measured_kl(experience)
-    figures = {"reward": float(experience.score_B.mean()), "kl": kl}
+    moved = measured_kl(experience)
+    figures = {"reward": float(experience.score_B.mean()), **moved}
     if experience.values_BR is not None:
         figures["value"] = float(experience.values_BR.mean())
     require_finite(figures, "ppo", f"update {learner.update + 1} of {params.updates}")
@@ -198,10 +198,10 @@ def _learn(learner: Learner, world: World, critic_only: bool = False) -> Metrics
             break
 
     metrics = {name: sums[name] / sums["tokens"] for name in TOKEN_MEANS if name in sums} | natural
-    metrics |= describe(experience, rewards_BR, params) | {"kl": kl, "kl_coef": learner.kl.coef}
+    metrics |= describe(experience, rewards_BR, params) | moved | {"kl_coef": learner.kl.coef}
     metrics |= {name: sums[name] / sums["steps"] for name in STEP_MEANS if name in sums}
     if not critic_only:
-        learner.kl.update(kl, len(mask_BR))
+        learner.kl.update(moved["kl"], len(mask_BR))
     return metrics
 
 

@@ -10,6 +10,7 @@ within the limit is.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from statistics import pstdev
 
 import torch
 
@@ -65,8 +66,8 @@ class Validation:
         return cls(chosen, lm, reward, judge, params, seed, scores)
 
     def measure(self, policy: Policy, sampler: Sampler) -> dict[str, float]:
-        """Return the win rate against SFT, both rewards and the KL in nats a response, of one answer to each
-        prompt.
+        """Return the win rate against SFT with its standard error, both rewards and the KL in nats a
+        response, of one answer to each prompt.
         """
         params = self.params
         # Another seed than SFT's: with the same one, a policy that has hardly moved gives the same answers.
@@ -78,7 +79,8 @@ class Validation:
         kl = kl_estimates(policy, self.prompts, answers, params.micro_batch_size)
         outcomes = [(ours > theirs) + 0.5 * (ours == theirs)
                     for ours, theirs in zip(judged, self.sft_scores, strict=True)]
-        return {WIN_RATE: _mean(outcomes), "validation_reward": _mean(own),
+        return {WIN_RATE: _mean(outcomes), f"{WIN_RATE}_error": pstdev(outcomes) / len(outcomes) ** 0.5,
+                "validation_reward": _mean(own),
                 "validation_judge_score": _mean(judged), KL: _mean(kl),
                 "validation_stopped": _mean([float(answer.stopped) for answer in answers])}
 

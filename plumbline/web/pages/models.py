@@ -160,6 +160,7 @@ def model(request: Request, name: str, view: str = "about", at: int = 0, done: s
     elif found.run is not None and view == "curves":
         context["stages"] = {label: [_drawn(curve) for curve in _ordered(reports.curves(found.run, stage))]
                              for stage, label in TRAINED.items()}
+        context["findings"] = {label: reports.findings(found.run, stage) for stage, label in TRAINED.items()}
     elif found.run is not None and view == "reward":
         context = {"accuracies": _accuracies(found),
                    "report": _blocks(reports, found.run, "reward_eval", "report.md"),

@@ -10,6 +10,7 @@ from plumbline.web.views import run as run_view
 from plumbline.web.views.home import champion_of, differences, win_rates
 from plumbline.web.views.live import log_tail, logs_of, stage_progress
 from plumbline.web.views.people import people_of
+from plumbline.web.views.training import trainings
 
 router = APIRouter(include_in_schema=False)
 PAGE = 50
@@ -52,7 +53,7 @@ def run_page(request: Request, id: str, against: str = "", log: str = "", reload
                      figures=run_view.measured(run, other), gate=run_view.gate_of(site.reports, run),
                      decision=run_view.decision_of(site.reports, run), logs=logs, log=log,
                      comparison=site.reports.comparison(run) if run.compare else None,
-                     people=people_of(site.home, site.reports, run),
+                     people=people_of(site.home, site.reports, run), trainings=trainings(site.reports, run),
                      lines=log_tail(run, log), reload=reload and run.status == "running")
 
 

@@ -1,0 +1,77 @@
+"""How the stages of a run learned: their curves, and what is wrong with them in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from plumbline.alignment.diagnosis import Finding
+from plumbline.history.history import Run
+from plumbline.history.reports import Curve, Reports
+from plumbline.web.drawing.charts import Series, lines
+
+BAND = 2.0
+"""Standard errors either side of a curve that has them."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Curves that are drawn together, those of them that a stage has."""
+
+    label: str
+    curves: tuple[str, ...]
+    reference: float | None = None
+
+
+PLOTS = (
+    Plot("Reward", ("reward", "validation_reward")),
+    Plot("KL to SFT, nats a response", ("kl", "validation_kl")),
+    Plot("Win rate against SFT, by the judge", ("validation_judge_win_rate",), 0.5),
+    Plot("Entropy, nats a token", ("entropy",)),
+    Plot("Length, tokens", ("length",)),
+    Plot("Answers that stop", ("stopped", "validation_stopped")),
+    Plot("Loss", ("loss", "validation_loss")),
+    Plot("Policy loss", ("policy_loss",)),
+    Plot("Value loss", ("value_loss",)),
+    Plot("Variance that the critic explains", ("explained_variance",)),
+    Plot("Clipped tokens", ("clip_fraction",)),
+    Plot("Accuracy on pairs", ("accuracy", "validation_accuracy"), 0.5),
+    Plot("Margin", ("margin", "validation_margin")),
+    Plot("Log-ratio to SFT, nats a response", ("better_log_ratio", "worse_log_ratio")),
+)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training of one stage."""
+
+    stage: str
+    charts: Sequence[Markup]
+    findings: Sequence[Finding]
+
+
+def trainings(reports: Reports, run: Run) -> list[Training]:
+    """Return the trainings of a run that have left curves: policies first, the base model last."""
+    found = [Training(stage, drawn(reports.curves(run, stage)), reports.findings(run, stage))
+             for stage in reversed(list(run.steps))]
+    return [one for one in found if one.charts]
+
+
+def drawn(curves: Sequence[Curve]) -> list[Markup]:
+    """Draw the curves that one looks at first."""
+    known = {curve.name: curve.points for curve in curves}
+    return [_chart(plot, known) for plot in PLOTS if any(name in known for name in plot.curves)]
+
+
+def _chart(plot: Plot, known: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
+    series = [Series(name.replace("_", " "), known[name], _band(known[name], known.get(f"{name}_error", ())))
+              for name in plot.curves if name in known]
+    return lines(series, plot.label, "step", plot.reference)
+
+
+def _band(
+    points: Sequence[tuple[float, float]], errors: Sequence[tuple[float, float]]
+) -> list[tuple[float, float, float]]:
+    """Return where a curve is uncertain: step, low, high."""
+    error = dict(errors)
+    return [(x, y - BAND * error[x], y + BAND * error[x]) for x, y in points if x in error]
