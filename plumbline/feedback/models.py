@@ -17,7 +17,7 @@ from plumbline.errors import UserError
 from plumbline.feedback.contestants import Contestants
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, encode_prompt, stop_tokens
-from plumbline.lm.sampling import draw, sample_all
+from plumbline.lm.sampling import draw, require_sound, sample_all, sound, uniforms
 from plumbline.lm.source import context_of
 from plumbline.preferences.types import Prompt
 from plumbline.project.digests import cached_file, cached_listing
@@ -92,15 +92,17 @@ class LoadedModels:
     @torch.no_grad()
     def _tokens(self, lm: LanguageModel, prompt: list[int], seed: int) -> Iterator[int]:
         """Yield, one by one, the tokens that `plumbline.lm.sampling.sample` draws for this prompt alone."""
-        generator = torch.Generator().manual_seed(seed)
+        most = self.contestants.max_response
+        uniform_BR = uniforms(1, most, torch.Generator().manual_seed(seed))
         stop = stop_tokens(lm.tokenizer, lm.model)
         cache = DynamicCache(config=lm.model.config)
         inputs_BT = torch.tensor([prompt])
-        for _ in range(self.contestants.max_response):
+        for t in range(most):
             logits_BV = lm.model(
                 input_ids=inputs_BT.to(lm.model.device), past_key_values=cache, use_cache=True,
                 logits_to_keep=1).logits[:, -1].float().cpu()
-            token_B = draw(logits_BV, self.contestants.temperature, generator)
+            require_sound(sound(logits_BV))
+            token_B = draw(logits_BV, self.contestants.temperature, uniform_BR[:, t])[0]
             yield int(token_B)
             if int(token_B) in stop:
                 return

@@ -1,18 +1,24 @@
 """Sampling responses, a batch at a time.
 
 Departures from transformers' `generate`: the result is token ids, never text; positions are counted over real
-tokens, so that left padding changes nothing; and finished rows leave the batch, so that they cost nothing
-while longer ones go on. Sampling is from the full distribution at a temperature: with a truncated one (top-k,
-top-p) the log-probabilities that PPO computes would be wrong.
+tokens, so that left padding changes nothing; equal prompts are read once; finished rows leave the batch, so
+that they cost nothing while longer ones go on; and each row has random numbers of its own, one a token, so
+that a row's response does not depend on the others in its batch, but for the last digits of the logits.
+Sampling is from the full distribution at a temperature: with a truncated one (top-k, top-p) the
+log-probabilities that PPO computes would be wrong.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from plumbline.errors import UserError
+from plumbline.lm.cache import RoomyCache
+
+STEPS_UNSEEN = 8
+"""Tokens drawn on an accelerator before the host looks which rows have ended, for which it has to wait."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,6 @@ class Response:
     """Log-probability, in nats, of each id when it was drawn: 0 for greedy ones. Empty if not known."""
 
 
-@torch.no_grad()
 def sample(
     model: PreTrainedModel,
     prompts: Sequence[list[int]],
@@ -40,39 +45,8 @@ def sample(
     `stop` is the id, or all ids, at which a response ends. `generator` is a CPU generator: the same seed
     gives the same responses on the same machine. Raises UserError if the model's logits are not numbers.
     """
-    ids_BT, mask_BT = (padded.to(model.device) for padded in left_pad(prompts, pad=0))
-    cache = model.new_cache() if hasattr(model, "new_cache") else DynamicCache(config=model.config)
-    ends = {stop} if isinstance(stop, int) else set(stop)
-    responses: list[list[int]] = [[] for _ in prompts]
-    log_probs: list[list[float]] = [[] for _ in prompts]
-    active = list(range(len(prompts)))
-    inputs = {"input_ids": ids_BT, "position_ids": positions(mask_BT)}
-    for _ in range(max_response):
-        # One token for every row that has not ended.
-        logits_BV = model(**inputs, attention_mask=mask_BT, past_key_values=cache, use_cache=True,
-                          logits_to_keep=1).logits[:, -1].float().cpu()
-        token_B = draw(logits_BV, temperature, generator)
-        drawn = zip(active, token_B.tolist(), _log_probs(logits_BV, token_B, temperature), strict=True)
-        keep = []
-        for row, (index, token, log_prob) in enumerate(drawn):
-            responses[index].append(token)
-            log_probs[index].append(log_prob)
-            if token not in ends:
-                keep.append(row)
-        if not keep:
-            break
-
-        # The tokens just drawn are the next inputs; rows that ended leave the batch and the cache.
-        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(active), 1)], dim=1)
-        if len(keep) < len(active):
-            rows = torch.tensor(keep, device=model.device)
-            cache.reorder_cache(rows)  # unlike batch_select_indices, recurrent layers have it
-            mask_BT = mask_BT[rows]
-            token_B = token_B[keep]
-            active = [active[row] for row in keep]
-        inputs = {"input_ids": token_B[:, None].to(model.device),
-                  "position_ids": mask_BT.sum(1, keepdim=True) - 1}
-    return [Response(ids, ids[-1] in ends, each) for ids, each in zip(responses, log_probs, strict=True)]
+    uniform_BR = uniforms(len(prompts), max_response, generator)
+    return _sample(model, prompts, uniform_BR, stop, temperature)
 
 
 def sample_all(
@@ -89,14 +63,96 @@ def sample_all(
 
     Returns the responses in the order of the prompts.
     """
+    uniform_BR = uniforms(len(prompts), max_response, generator)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     found: dict[int, Response] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = sample(model, [prompts[i] for i in rows], max_response=max_response, stop=stop,
-                       temperature=temperature, generator=generator)
+        batch = _sample(model, [prompts[i] for i in rows], uniform_BR[rows], stop, temperature)
         found.update(zip(rows, batch, strict=True))
     return [found[i] for i in range(len(prompts))]
+
+
+@torch.no_grad()
+def _sample(
+    model: PreTrainedModel, prompts: Sequence[list[int]], uniform_BR: torch.Tensor,
+    stop: int | Collection[int], temperature: float,
+) -> list[Response]:
+    """Sample with the random numbers `uniform_BR`, one for each token."""
+    device, max_response = model.device, uniform_BR.shape[1]
+    ends = torch.tensor(sorted({stop} if isinstance(stop, int) else set(stop)), device=device)
+    mask_BT, cache, logits_BV = _read(model, prompts, max_response)
+    uniform_BR = uniform_BR.to(device)
+    token_BR = torch.zeros(len(prompts), max_response, dtype=torch.long, device=device)
+    log_prob_BR = torch.zeros(len(prompts), max_response, device=device)
+    # The rows that go on, by their place; they may change their order.
+    active = torch.arange(len(prompts), device=device)
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    all_sound = torch.tensor(True, device=device)
+    for t in range(max_response):
+        all_sound &= sound(logits_BV)
+        token_B, log_prob_B = draw(logits_BV, temperature, uniform_BR[active, t])
+        token_BR[active, t], log_prob_BR[active, t] = token_B, log_prob_B
+        ended |= torch.isin(token_B, ends)
+        if t + 1 == max_response:
+            break
+
+        # Rows that ended leave the batch and the cache; the tokens just drawn are the next inputs.
+        if device.type == "cpu" or (t + 1) % STEPS_UNSEEN == 0:
+            require_sound(all_sound)
+            rows = _closed_up(ended)
+            if len(rows) == 0:
+                break
+            if len(rows) < len(active):
+                cache.keep(rows)
+                active, token_B, mask_BT, ended = active[rows], token_B[rows], mask_BT[rows], ended[rows]
+        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(active), 1)], dim=1)
+        logits_BV = model(
+            input_ids=token_B[:, None], position_ids=mask_BT.sum(1, keepdim=True) - 1, attention_mask=mask_BT,
+            past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float()
+    require_sound(all_sound)
+    return _responses(token_BR, log_prob_BR, ends)
+
+
+def _read(
+    model: PreTrainedModel, prompts: Sequence[list[int]], max_response: int
+) -> tuple[torch.Tensor, RoomyCache, torch.Tensor]:
+    """Let the model read the prompts, equal ones once; return their mask [B, T], the cache of all, and the
+    logits [B, V] of the first token.
+    """
+    places: dict[tuple[int, ...], int] = {}
+    row_of = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
+    ids_BT, mask_BT = (padded.to(model.device) for padded in left_pad([list(ids) for ids in places], pad=0))
+    longest = ids_BT.shape[1] + max_response
+    cache = model.new_cache(longest) if hasattr(model, "new_cache") else RoomyCache(model.config, longest)
+    logits_BV = model(
+        input_ids=ids_BT, position_ids=positions(mask_BT), attention_mask=mask_BT, past_key_values=cache,
+        use_cache=True, logits_to_keep=1).logits[:, -1].float()
+    if len(places) < len(prompts):
+        rows = torch.tensor(row_of, device=model.device)
+        cache.keep(rows)
+        mask_BT, logits_BV = mask_BT[rows], logits_BV[rows]
+    return mask_BT, cache, logits_BV
+
+
+def _closed_up(ended: torch.Tensor) -> torch.Tensor:
+    """Return the rows that go on: in their places, but for those from the end that fill the gaps."""
+    left = int((~ended).sum())
+    rows = torch.arange(left, device=ended.device)
+    gaps, movers = ended[:left].nonzero()[:, 0], left + (~ended[left:]).nonzero()[:, 0]
+    rows[gaps] = movers
+    return rows
+
+
+def _responses(token_BR: torch.Tensor, log_prob_BR: torch.Tensor, ends: torch.Tensor) -> list[Response]:
+    """Return each row up to its first stop token."""
+    found = []
+    is_end_BR = torch.isin(token_BR, ends)
+    lengths = torch.where(is_end_BR.any(1), is_end_BR.long().argmax(1) + 1, token_BR.shape[1]).tolist()
+    rows = zip(token_BR.tolist(), log_prob_BR.tolist(), lengths, is_end_BR.any(1).tolist(), strict=True)
+    for ids, log_probs, length, stopped in rows:
+        found.append(Response(ids[:length], stopped, log_probs[:length]))
+    return found
 
 
 def left_pad(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,24 +183,40 @@ def positions(mask_BT: torch.Tensor) -> torch.Tensor:
     return (mask_BT.cumsum(1) - 1).clamp(min=0)
 
 
-def draw(logits_BV: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
-    """Draw a token [B] for each row of fp32 logits on the CPU; take the likeliest at temperature 0.
+def uniforms(rows: int, tokens: int, generator: torch.Generator) -> torch.Tensor:
+    """Return a random number from 0 to 1 for each token of each row; [rows, tokens], on the CPU."""
+    return torch.rand(rows, tokens, generator=generator)
 
-    Raises UserError if a row's largest logit is infinite or not a number.
+
+def sound(logits_BV: torch.Tensor) -> torch.Tensor:
+    """Return whether each row has a number as its largest logit, as one truth value on the device.
+
+    A logit of -inf is no fault, some models rule tokens out by it; a row of them is.
     """
-    # A logit of -inf is no fault, some models rule tokens out by it; a row of them is.
-    if not bool(logits_BV.amax(-1).isfinite().all()):
+    return logits_BV.amax(-1).isfinite().all()
+
+
+def require_sound(all_sound: torch.Tensor) -> None:
+    """Raise UserError if `sound` was not true."""
+    if not bool(all_sound):
         raise UserError("The model's logits are infinite or not a number, so there is nothing to sample "
                         "from: its training diverged. Lower the learning rate of the stage that made it, or "
                         "set precision: fp32 if it is bf16.")
-    if temperature == 0:
-        return logits_BV.argmax(-1)
-    return torch.multinomial((logits_BV / temperature).softmax(-1), 1, generator=generator).squeeze(1)
 
 
-def _log_probs(logits_BV: torch.Tensor, token_B: torch.Tensor, temperature: float) -> list[float]:
-    """Return the log-probability with which each token was drawn."""
+def draw(
+    logits_BV: torch.Tensor, temperature: float, uniform_B: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a token [B] for each row of fp32 logits, and the log-probability, in nats, of drawing it.
+
+    It is the first token at which the cumulated probability exceeds the row's uniform number; at temperature
+    0 it is the likeliest, with log-probability 0.
+    """
     if temperature == 0:
-        return [0.0] * len(token_B)
-    found: list[float] = (logits_BV / temperature).log_softmax(-1).gather(1, token_B[:, None])[:, 0].tolist()
-    return found
+        return logits_BV.argmax(-1), torch.zeros(len(logits_BV), device=logits_BV.device)
+    probability_BV = (logits_BV / temperature).softmax(-1)
+    cumulated_BV = probability_BV.cumsum(-1)
+    # To the right of equal ones: a token of probability 0 is never drawn.
+    wanted_B1 = uniform_B[:, None] * cumulated_BV[:, -1:]
+    token_B1 = torch.searchsorted(cumulated_BV, wanted_B1, right=True).clamp(max=logits_BV.shape[1] - 1)
+    return token_B1[:, 0], probability_BV.gather(1, token_B1)[:, 0].log()

@@ -140,7 +140,7 @@ class ByHand:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_an_update_is_that_of_a_float64_loop(train, taught_lm, random_lm, reward_folder, red, temperature):
-    changed = {"updates": 1, "temperature": temperature, "gamma": 0.97, "kl_coef": 0.2, "max_response": 3}
+    changed = {"updates": 1, "temperature": temperature, "gamma": 0.97, "kl_coef": 0.2, "max_response": 2}
     with Steps() as steps:
         _, _, (metrics,), reward, _ = train(reference=random_lm.model, reward=Scripted(red, std=1.7), **changed)
     tokenizer = taught_lm.tokenizer
@@ -306,8 +306,8 @@ def test_in_bf16_the_gap_between_sampler_and_policy_is_measured(train, taught_lm
             theirs = rounded(ids).logits[0].double().log_softmax(-1)
         gaps += [float((ours - theirs)[start + t - 1, token]) for t, token in enumerate(response.ids)]
     gaps = torch.tensor(gaps)
-    assert metrics["sampler_gap"] == pytest.approx(float(gaps.mean()), abs=2e-3)
-    assert metrics["sampler_gap_std"] == pytest.approx(float(gaps.std(correction=0)), abs=2e-3)
+    assert metrics["sampler_gap"] == pytest.approx(float(gaps.mean()), abs=4e-3)
+    assert metrics["sampler_gap_std"] == pytest.approx(float(gaps.std(correction=0)), abs=4e-3)
     assert gaps.std() > 5e-3, "rounding weights shows"
     assert "sampler_gap" not in train(updates=1)[2][0], "in fp32 the policy itself samples"
 

@@ -138,8 +138,39 @@ def test_finished_rows_leave_hybrid_and_sliding_caches_too(tokenizer, kind, more
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("damage", [float("nan"), float("inf")])
-def test_logits_that_are_no_numbers_are_not_sampled_from(temperature, damage):
+def test_logits_that_are_no_numbers_are_not_sampled_from(random_lm, temperature, damage):
+    model = deepcopy(random_lm.model)
+    with torch.no_grad():
+        model.lm_head.weight[7] = damage
     with pytest.raises(UserError, match="not a number"):
-        draw_one(torch.tensor([[0.0, 1.0], [damage, 1.0]]), temperature, torch.Generator())
-    ruled_out = draw_one(torch.tensor([[float("-inf"), 1.0]]), temperature, torch.Generator())
-    assert ruled_out.tolist() == [1], "a token may be ruled out"
+        draw(model, ROWS, temperature=temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_token_may_be_ruled_out(temperature):
+    assert draw_one(torch.tensor([[float("-inf"), 1.0]]), temperature, torch.zeros(1))[0].tolist() == [1]
+
+
+def test_the_first_token_beyond_the_uniform_number_is_drawn():
+    logits = torch.tensor([0.2, 0.0, 0.5, 0.3, 0.0]).log().expand(5, -1)
+    tokens, log_probs = draw_one(logits, 1.0, torch.tensor([0.0, 0.19, 0.21, 0.71, 0.9999999]))
+    assert tokens.tolist() == [0, 0, 2, 3, 3]
+    assert log_probs.exp().tolist() == pytest.approx([0.2, 0.2, 0.5, 0.3, 0.3])
+
+
+def test_a_row_is_what_it_is_alone_whatever_its_batch(random_lm, stop):
+    """Sorted by length, in batches of two or all at once, with equal prompts read once."""
+    rows = [*ROWS, ROWS[1], ROWS[1], ROWS[0]]
+    found = [sample_all(random_lm.model, rows, max_response=12, stop=stop, temperature=1.0,
+                        generator=torch.Generator().manual_seed(5), batch_size=size) for size in (1, 3, 8)]
+    assert found[0] == found[1] == found[2]
+    assert len({tuple(response.ids) for response in found[0][-3:-1] + found[0][1:2]}) > 1, "each its own"
+
+
+def test_equal_prompts_are_read_once(random_lm):
+    sizes = []
+    hook = random_lm.model.register_forward_pre_hook(lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])),
+                                                     with_kwargs=True)
+    draw(random_lm.model, [ROWS[0]] * 4 + [ROWS[1]] * 4, temperature=1.0, max_response=3)
+    hook.remove()
+    assert sizes == [2, 8, 8]

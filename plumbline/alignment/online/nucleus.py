@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from plumbline.alignment.sequences import Sequences, response_logits
+from plumbline.lm.cache import RoomyCache
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class MaskedModel(nn.Module):
         self.config: PretrainedConfig = model.config
         self.device = model.device
 
-    def new_cache(self) -> "PairOfCaches":
-        """Return empty caches for both."""
-        return PairOfCaches(DynamicCache(config=self.config), DynamicCache(config=self.mask.model.config))
+    def new_cache(self, longest: int) -> "PairOfCaches":
+        """Return empty caches for both, with room for so many tokens."""
+        return PairOfCaches(RoomyCache(self.config, longest), RoomyCache(self.mask.model.config, longest))
 
     def forward(self, *, past_key_values: "PairOfCaches", **inputs: Any) -> SimpleNamespace:  # noqa: ANN401
         """Return the masked logits, as a language model does."""
@@ -78,10 +79,10 @@ class MaskedModel(nn.Module):
 class PairOfCaches:
     """The caches of both models."""
 
-    own: DynamicCache
-    masking: DynamicCache
+    own: RoomyCache
+    masking: RoomyCache
 
-    def reorder_cache(self, rows: torch.Tensor) -> None:
-        """Keep these rows."""
-        self.own.reorder_cache(rows)
-        self.masking.reorder_cache(rows)
+    def keep(self, rows: torch.Tensor) -> None:
+        """Let row i become what row `rows[i]` was."""
+        self.own.keep(rows)
+        self.masking.keep(rows)
