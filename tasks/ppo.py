@@ -26,7 +26,9 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
     from plumbline.alignment.online.critics import make_critic
     from plumbline.alignment.online.loop import train_online
     from plumbline.alignment.online.policies import make_policy
+    from plumbline.alignment.online.rewards import make_rewards
     from plumbline.alignment.online.validation import Validation
+    from plumbline.alignment.own_answers import finished_answers
     from plumbline.alignment.reward import RewardModel, check_same_tokens, value_model
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
@@ -34,6 +36,8 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
 
     require_passed(run.root / "reports/reward/gate.json")
     seed, data = run.params.seed, run.root / "data/prepared"
+    train, held = prompts(data, "train"), prompts(data, "validation")
+    samples = run.params.reward_model.centering_samples
     sft_folder, reward_folder, judge_folder = (
         run.root / f"models/{name}/model" for name in ("sft", "reward", "judge"))
     lm = LanguageModel.load(sft_folder)
@@ -48,9 +52,11 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
         # The reference has fp32 weights, whatever the precision of the forward passes: weights rounded to
         # bf16 would be another model, and the KL of SFT to itself would not be 0.
         policy = make_policy(lm.model, lambda: LanguageModel.load(sft_folder).model, params)
-        critic, asked = make_critic(method, policy, reward, lambda: value_model(reward_folder), params)
-        validation = Validation.prepare(lm, policy, asked, judge, prompts(data, "validation"), params, seed)
-        metrics = train_online(method, lm, policy, critic, asked, prompts(data, "train"), params, seed,
+        critic, alone = make_critic(method, policy, reward, lambda: value_model(reward_folder), params)
+        asked = make_rewards(alone, lm, [*train, *held], params, run.home.root,
+                             lambda: finished_answers(lm, train, params, samples, seed))
+        validation = Validation.prepare(lm, policy, asked, judge, held, params, seed)
+        metrics = train_online(method, lm, policy, critic, asked, train, params, seed,
                                run.report, run.scratch(), validation,
                                demonstrations(data, "train") if params.ptx_coef else ())
     run.finish(metrics | {"validation_judge": "second" if judge else "reward"})

@@ -96,8 +96,10 @@ def reward_params(**changed):
 
 def ppo_params(**changed):
     return PpoParams(**{
-        "version": "1", "trainable": "all", "top_layers": 1, "lora_rank": 4, "lora_alpha": 8, "critic": "separate",
-        "updates": 2, "value_warmup": 0, "batch_size": 6, "answers_per_prompt": 1, "epochs": 1, "minibatches": 1,
+        "version": "1", "rewards": {"reward": 1.0}, "combine": "sum", "length_penalty": 0.0, "length_free": 0,
+        "repetition_penalty": 0.0, "trainable": "all", "top_layers": 1, "lora_rank": 4, "lora_alpha": 8,
+        "critic": "separate", "updates": 2, "value_warmup": 0,
+        "batch_size": 6, "answers_per_prompt": 1, "epochs": 1, "minibatches": 1,
         "micro_batch_size": 6, "learning_rate": 1e-3, "value_learning_rate": 1e-3, "clip": 0.2, "value_clip": 0.2,
         "ptx_coef": 0.0, "max_step_kl": None, "whiten_rewards": False, "kl_in": "reward", "kl_estimator": "k1",
         "gamma": 1.0, "gae_lambda": 0.95, "kl_coef": 0.05, "kl_target": None, "kl_horizon": 10000, "temperature": 1.0,

@@ -16,21 +16,18 @@ from pathlib import Path
 import torch
 from torch.nn.functional import softplus
 
+from plumbline.alignment.own_answers import finished_answers
 from plumbline.alignment.reward import RewardModel, last_scores
 from plumbline.alignment.tokenized import TokenizedPreference, encode, endless_batches, micro_batches
 from plumbline.alignment.trunk import freeze_below, require_layers
 from plumbline.config import PpoParams, RewardModelParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import encode_prompt, stop_tokens
 from plumbline.lm.checkpoint import Checkpoint, Resumable, made_with
 from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
-from plumbline.lm.sampling import sample_all
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Preference, Prompt
 
-CENTERING_BATCH = 64
-"""Answers that are sampled together."""
 SUMS = ("loss", "right", "decided")
 """Sums over micro-batches: the elements' losses, the pairs that were right, the pairs that are no ties."""
 
@@ -96,18 +93,8 @@ def centre(
     Returns `offset`, `std`, and the answers that were finished. Raises UserError if no prompt fits
     `ppo.max_prompt`, and if too few answers end.
     """
-    generator = torch.Generator().manual_seed(seed)
-    encoded = [ids for prompt in prompts
-               if len(ids := encode_prompt(sft.tokenizer, prompt)) <= answering.max_prompt]
-    if not encoded:
-        raise UserError(f"None of the {len(prompts)} prompts fits ppo.max_prompt = {answering.max_prompt} "
-                        "tokens. Raise it.")
-    order = torch.randperm(len(encoded), generator=generator).tolist()
-    asked = [encoded[order[i % len(order)]] for i in range(samples)]
-    answers = sample_all(sft.model, asked, max_response=answering.max_response,
-                         stop=stop_tokens(sft.tokenizer, sft.model), temperature=answering.temperature,
-                         generator=generator, batch_size=CENTERING_BATCH)
-    finished = [prompt + answer.ids for prompt, answer in zip(asked, answers, strict=True) if answer.stopped]
+    finished = [prompt + answer.ids
+                for prompt, answer in finished_answers(sft, prompts, answering, samples, seed)]
     reward.centre(finished)
     return {"offset": reward.model.config.reward_offset, "std": reward.std,
             "centering_finished": len(finished)}

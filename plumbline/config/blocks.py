@@ -191,6 +191,22 @@ class JudgeParams(VersionedBlock):
 class PpoParams(VersionedBlock):
     """Proximal policy optimisation against the reward model."""
 
+    rewards: Annotated[dict[str, Positive], Field(min_length=1)]
+    """What the reward is made of, and the weight of each, in standard deviations of the SFT policy's answers:
+    `reward` (the stage's reward model), a folder or hub name of another one (a sequence classifier of
+    transformers with one output, of any tokenizer), `module:function` from the project's root, which gets a
+    list of (prompt, response) and returns a number for each. Given anew, it replaces the whole. When what a
+    function does or a folder holds has changed, raise `version`."""
+    combine: Literal["sum", "min", "mean_minus_deviation"]
+    """What several of them give together: their sum, the lowest, or their mean less their standard deviation,
+    which trusts an ensemble as far as its members agree (Coste et al. 2023, arXiv 2310.02743)."""
+    length_penalty: NotNegative
+    """Standard deviations that each token beyond `length_free` costs an answer; 0 is none."""
+    length_free: CountOrNone
+    """Tokens that `length_penalty` leaves free."""
+    repetition_penalty: NotNegative
+    """Standard deviations that an answer costs of whose sequences of 4 tokens all were repeated, otherwise in
+    proportion to their share; 0 is none."""
     trainable: Literal["all", "top", "lora"]
     """Which weights learn: all, those of the last layers on frozen ones, or low-rank adapters."""
     top_layers: Count

@@ -22,6 +22,8 @@ RENAMED = {
 """What became of parameters that older files have."""
 FREE = ("candidates", "compare")
 """Blocks whose keys are not fixed."""
+WHOLE = "rewards"
+"""A mapping that is one value, in `ppo` and in a candidate: what is given replaces all of it."""
 
 
 def load_params(root: Path, file: Path | None = None, settings: Sequence[str] = ()) -> Params:
@@ -114,7 +116,7 @@ def _lay_over(
         if key not in values:
             raise UserError(f"{where}: there is no parameter `{dotted}`.{_closest(dotted)}")
         below = values[key]
-        if isinstance(below, dict):
+        if isinstance(below, dict) and key != WHOLE:
             if not isinstance(value, Mapping):
                 raise UserError(f"{where}: `{dotted}` is a block of parameters; found the value {value!r}. "
                                 f"Set one of its keys, such as {dotted}.{next(iter(below), 'NAME')}.")

@@ -16,8 +16,8 @@ from pathlib import Path
 from plumbline import __version__
 from plumbline.config import Params, PpoParams, candidate_params
 from plumbline.errors import UserError
-from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, kind_of_judge
-from plumbline.functions import find_module
+from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, REWARD, kind_of_judge
+from plumbline.functions import FUNCTION_NAME, find_module
 from plumbline.preferences.batches.arrivals import arrivals
 from plumbline.preferences.batches.batch import SIMULATED
 from plumbline.preferences.batches.snapshot import ADDED
@@ -34,10 +34,18 @@ EXAMINE = """
 import json, sys
 from pathlib import Path
 from plumbline.errors import UserError
-from plumbline.lm.examination import examine, require_judge
 try:
     role, name, root = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    found = require_judge(name, root) if role == "judge" else examine(name, root).context
+    found = None
+    if role == "function":
+        from plumbline.functions import import_function
+        import_function("reward", name, root, "ppo.rewards")
+    elif role == "reward":
+        from plumbline.alignment.classifier import require_classifier
+        require_classifier(name, root)
+    else:
+        from plumbline.lm.examination import examine, require_judge
+        found = require_judge(name, root) if role == "judge" else examine(name, root).context
 except UserError as error:
     sys.stderr.write(" ".join(str(error).split()))
     raise SystemExit(error.exit_code)
@@ -52,6 +60,7 @@ def preflight(home: Home, params: Params) -> None:
     _within_context(params, _context(home, params))
     _lengths_agree(params)
     _judge_models(home, params)
+    _rewards(home, params)
     _disk(home, params)
 
 
@@ -95,6 +104,15 @@ def _judge_models(home: Home, params: Params) -> None:
     for name in params.preference_eval.judges:
         if kind_of_judge(name, simulated=True) == MODEL:
             _examined(home, "judge", name)
+
+
+def _rewards(home: Home, params: Params) -> None:
+    """Raise UserError for a reward, of PPO or of a candidate, that cannot be loaded."""
+    for name in dict.fromkeys(name for values in _online(params).values() for name in values.rewards):
+        if FUNCTION_NAME.fullmatch(name):
+            _examine(home, "function", name)  # each time: it may have changed with what it imports
+        elif name != REWARD:
+            _examined(home, "reward", name)
 
 
 def _examined(home: Home, role: str, source: str) -> int | None:
@@ -146,12 +164,15 @@ def _asked_and_answered(params: Params) -> dict[str, int]:
 
 def _asked_of_candidates(params: Params) -> dict[str, int]:
     """Return the longest sequences, in tokens, that the candidates of a comparison learn from or sample."""
-    found = {}
-    for name in params.compare:
-        values = candidate_params(params, name)
-        if isinstance(values, PpoParams):
-            found[f"candidates.{name}, max_prompt + max_response"] = values.max_prompt + values.max_response
-    return found
+    return {f"{block}, max_prompt + max_response": values.max_prompt + values.max_response
+            for block, values in _online(params).items() if block != "ppo"}
+
+
+def _online(params: Params) -> dict[str, PpoParams]:
+    """Return the parameters of PPO and of the online candidates of a comparison, by where they stand."""
+    candidates = {f"candidates.{name}": candidate_params(params, name) for name in params.compare}
+    return {"ppo": params.ppo, **{block: values for block, values in candidates.items()
+                                  if isinstance(values, PpoParams)}}
 
 
 def _within_context(params: Params, context: int | None) -> None:

@@ -49,6 +49,9 @@ def test_the_default_passes_in_a_moment_and_leaves_nothing(tmp_path: Path) -> No
     (["candidates.long={method: ppo, max_response: 90}", "compare.long=ppo"],
      "candidates.long, max_prompt + max_response is 146"),
     (["base.source=missing/model.gguf"], "missing/model.gguf"),
+    (["ppo.rewards={'nowhere.rules:no_lists': 1.0}"], "The reward nowhere.rules:no_lists cannot be imported"),
+    (["ppo.rewards={reward: 1.0, 'json:no_lists': 1.0}"], "has no function `no_lists`, which ppo.rewards names"),
+    (["candidates.other={method: ppo, rewards: {./nowhere: 1.0}}", "compare.other=ppo"], "nowhere, which does not"),
 ])
 def test_what_cannot_work_is_named(tmp_path: Path, settings: list[str], words: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -88,6 +91,12 @@ def test_a_base_model_that_no_reward_model_can_be_made_of_is_refused_before_the_
     with pytest.raises(UserError, match="AutoModelForSequenceClassification") as caught:
         check(tmp_path, "base.source=model")
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_gives_no_rewards_is_found_before_the_run(tmp_path: Path, random_lm) -> None:
+    random_lm.save(tmp_path / "model")
+    with pytest.raises(UserError, match="sequence classifier with one output; found the type llama with 2"):
+        check(tmp_path, "ppo.rewards={reward: 1.0, model: 0.5}")
 
 
 def test_a_model_without_a_limit_has_no_context_to_exceed() -> None:

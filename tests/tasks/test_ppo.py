@@ -101,6 +101,34 @@ def test_a_note_in_place_of_a_second_reward_model_is_none(workspace: Path) -> No
     assert metrics_of(workspace)["validation_judge"] == "reward"
 
 
+RULE = "def reds(rows):\n    return [text.count('red') + 0.01 * len(text) for _, text in rows]\n"
+
+
+def test_a_function_and_another_reward_model_are_optimised_beside_the_own(workspace: Path) -> None:
+    """Each has a curve in its own unit, before the first update too; weights are of deviations."""
+    (workspace / "rules_of_stage.py").write_text(RULE)
+    RewardModel.from_policy(workspace / "models/sft/model", 128, seed=7).save(workspace / "theirs")
+    curve = run_ppo(workspace, "ppo.rewards={'rules_of_stage:reds': 1.0, reward: 1.0, theirs: 0.5}", "ppo.combine=min",
+                    "ppo.length_penalty=0.1")
+    assert {"reward_of_reds", "reward_of_reward", "reward_of_theirs", "length_penalty"} <= curve[0].keys()
+    assert "repetition_penalty" not in curve[0]
+    assert curve[0]["kl"] == 0, "what was measured on SFT's answers has not moved it"
+    assert metrics_of(workspace)["reward_of_theirs"] != metrics_of(workspace)["reward_of_reward"]
+    alone = run_ppo(workspace)
+    assert not [name for point in alone for name in point if name.startswith("reward_of_") or "penalty" in name]
+
+
+@pytest.mark.parametrize("trainable", ["top", "lora"])
+def test_a_function_is_a_reward_however_the_policy_learns(workspace: Path, trainable: str) -> None:
+    (workspace / "rules_of_stage.py").write_text(RULE)
+    settings = (f"ppo.trainable={trainable}", "ppo.top_layers=1", "ppo.lora_rank=4",
+                "ppo.critic=" + ("shared" if trainable == "lora" else "separate"))
+    first, *_ = run_ppo(workspace, "ppo.rewards={'rules_of_stage:reds': 1.0, reward: 1.0}", *settings)
+    plain, *_ = run_ppo(workspace, *settings)
+    assert first["kl"] == plain["kl"] == 0
+    assert first["reward_of_reward"] == pytest.approx(plain["score"], rel=0.5, abs=0.5)
+
+
 def test_the_policy_that_is_saved_is_the_one_that_is_kept(workspace: Path, monkeypatch) -> None:
     """SFT, if nothing stays within the KL limit."""
     run_ppo(workspace, "ppo.kl_limit=1.0e-6")

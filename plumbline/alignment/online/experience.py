@@ -6,33 +6,18 @@ first step: below fp32 the numerics of sampling and training differ, and PPO wou
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedModel
 
 from plumbline.alignment.online.critics import Critic
 from plumbline.alignment.online.policies import Policy
+from plumbline.alignment.online.rewards import CombinedReward, Reward
 from plumbline.alignment.sequences import Sequences, join
 from plumbline.errors import UserError
 from plumbline.lm.sampling import Response
-
-
-class Reward(Protocol):
-    """Whatever gives rewards."""
-
-    @property
-    def std(self) -> float:
-        """Return the standard deviation of the SFT policy's rewards, whose mean is 0."""
-        ...
-
-    def score_sampled(
-        self, prompts: Sequence[list[int]], responses: Sequence[Response], missing_stop_deviations: float
-    ) -> list[float]:
-        """Return the reward of each sampled response; see `RewardModel.score_sampled`."""
-        ...
 
 
 class Sampler:
@@ -69,6 +54,8 @@ class Experience:
     """None without a critic."""
     score_B: torch.Tensor
     stopped_B: torch.Tensor
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """What the scores were made of, where there is more than the reward model: means over the responses."""
 
     @property
     def kl_BR(self) -> torch.Tensor:
@@ -96,13 +83,17 @@ def gather(
         if critic and values_BR is not None:
             values_BR[rows, :width] = critic.values(part)
 
-    scores = reward.score_sampled(prompts, responses, missing_stop_deviations)
+    parts: dict[str, float] = {}
+    if isinstance(reward, CombinedReward):
+        scores, parts = reward.rewards_and_parts(prompts, responses, missing_stop_deviations)
+    else:
+        scores = reward.score_sampled(prompts, responses, missing_stop_deviations)
     sampled_BR = torch.zeros_like(old_BR)
     for row, response in enumerate(responses):
         sampled_BR[row, : len(response.log_probs)] = torch.tensor(response.log_probs)
     return Experience(
         sequences, sampled_BR, old_BR, reference_BR, values_BR, torch.tensor(scores, device=device),
-        torch.tensor([response.stopped for response in responses], device=device))
+        torch.tensor([response.stopped for response in responses], device=device), parts)
 
 
 @torch.no_grad()

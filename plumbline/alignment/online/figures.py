@@ -21,8 +21,9 @@ NEGATIVE_KL_SUM = 14.0
 def describe(experience: Experience, rewards_BR: torch.Tensor, params: PpoParams) -> Metrics:
     """Return means over the responses of this batch, and how well the values explain their returns.
 
-    `reward` is over all responses, and `score`, the reward model's own, over those that stopped. In bf16
-    another model samples than learns: `sampler_gap` is the mean of log(policy / sampler) over the tokens.
+    `reward` is over all responses, and `score`, the reward model's own, over those that stopped; where there
+    are other sources, what each gives and each penalty stand beside. In bf16 another model samples
+    than learns: `sampler_gap` is the mean of log(policy / sampler) over the tokens.
     """
     mask_BR = experience.sequences.mask_BR
     metrics = {
@@ -31,6 +32,7 @@ def describe(experience: Experience, rewards_BR: torch.Tensor, params: PpoParams
         "entropy": -float(masked_mean(experience.old_BR, mask_BR)),
         "length": float(mask_BR.sum(1).float().mean()),
         "stopped": float(experience.stopped_B.float().mean()),
+        **experience.parts,
     }
     if params.precision != "fp32":
         gap = (experience.old_BR - experience.sampled_BR)[mask_BR.bool()]

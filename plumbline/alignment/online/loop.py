@@ -45,13 +45,14 @@ import torch
 from plumbline.alignment.online import kl as kl_of
 from plumbline.alignment.online.advantages import Rewarded, Targets, token_rewards, whiten
 from plumbline.alignment.online.critics import Critic
-from plumbline.alignment.online.experience import Experience, Reward, Sampler, gather
+from plumbline.alignment.online.experience import Experience, Sampler, gather
 from plumbline.alignment.online.figures import TOKEN_MEANS, average, describe, measured_kl
 from plumbline.alignment.online.learner import Learner, Metrics
 from plumbline.alignment.online.losses import value_loss
 from plumbline.alignment.online.methods import Method, require_usable
 from plumbline.alignment.online.policies import Learns, Policy
 from plumbline.alignment.online.rehearsal import rehearse, rehearsed
+from plumbline.alignment.online.rewards import Reward
 from plumbline.alignment.online.trust_region import natural_step
 from plumbline.alignment.online.validation import Validation
 from plumbline.alignment.sft import PackedRow

@@ -14,8 +14,9 @@ from statistics import pstdev
 
 import torch
 
-from plumbline.alignment.online.experience import Reward, Sampler, kl_estimates
+from plumbline.alignment.online.experience import Sampler, kl_estimates
 from plumbline.alignment.online.policies import Policy, Weights
+from plumbline.alignment.online.rewards import Reward
 from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
