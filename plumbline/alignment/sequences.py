@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from plumbline.lm.hidden import hidden_states
+from plumbline.lm.log_probs import chosen_log_probs
 from plumbline.lm.optim import autocast
 from plumbline.lm.sampling import left_pad, right_pad
 
@@ -68,8 +69,14 @@ def log_probs_by(
     body: PreTrainedModel, head: nn.Module, sequences: Sequences, temperature: float, precision: str
 ) -> torch.Tensor:
     """Return the same by a body and its output layer; a body of top layers reads `trunk_BTD`."""
-    logits_BRV = response_logits(body, head, sequences, precision)
-    return token_log_probs(logits_BRV, sequences.response_BR, temperature) * sequences.mask_BR
+    if sequences.allowed_BRV is not None:
+        logits_BRV = response_logits(body, head, sequences, precision)
+        return token_log_probs(logits_BRV, sequences.response_BR, temperature) * sequences.mask_BR
+    real_BR = sequences.mask_BR.bool()
+    with autocast(precision):
+        hidden_BRD = _response_states(body, sequences)
+        found_N = chosen_log_probs(hidden_BRD[real_BR], head, sequences.response_BR[real_BR], temperature)
+    return found_N.new_zeros(real_BR.shape).masked_scatter(real_BR, found_N)
 
 
 def response_logits(
@@ -77,23 +84,28 @@ def response_logits(
 ) -> torch.Tensor:
     """Return the logits [B, R, V] from which each response token was chosen.
 
-    Only the response's positions pass through the output layer: position t predicts token t + 1. Tokens that
-    `allowed_BRV` rules out have the logit -inf.
+    Tokens that `allowed_BRV` rules out have the logit -inf.
     """
-    width = sequences.response_BR.shape[1]
     with autocast(precision):
-        hidden_BTD = hidden_states(body, sequences.ids_BT, sequences.mask_BT, sequences.trunk_BTD)
-        logits_BRV: torch.Tensor = head(hidden_BTD[:, -width - 1 : -1])
+        logits_BRV: torch.Tensor = head(_response_states(body, sequences))
     if sequences.allowed_BRV is not None:
         logits_BRV = logits_BRV.masked_fill(~sequences.allowed_BRV, float("-inf"))
     return logits_BRV
 
 
+def _response_states(body: PreTrainedModel, sequences: Sequences) -> torch.Tensor:
+    """Return the hidden states [B, R, D] from which the response tokens were chosen: position t predicts
+    token t + 1, and no other passes through the output layer.
+    """
+    width = sequences.response_BR.shape[1]
+    hidden_BTD = hidden_states(body, sequences.ids_BT, sequences.mask_BT, sequences.trunk_BTD)
+    return hidden_BTD[:, -width - 1 : -1]
+
+
 def token_log_probs(logits_BRV: torch.Tensor, ids_BR: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return the log-probability [B, R], in nats, of each token under the distribution it was sampled from.
 
-    The temperature belongs here as much as in sampling: without it the ratio compares two different policies
-    (Huang et al. 2023, "The N implementation details of RLHF with PPO", policy detail 1). Always in fp32.
+    Always in fp32; see `chosen_log_probs` for the temperature.
     """
     log_probs_BRV = (logits_BRV.float() / temperature).log_softmax(-1)
     return log_probs_BRV.gather(-1, ids_BR[..., None]).squeeze(-1)

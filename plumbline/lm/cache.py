@@ -56,8 +56,9 @@ class RoomyCache(DynamicCache):  # type: ignore[misc]
 
     def __init__(self, config: PretrainedConfig, longest: int) -> None:
         super().__init__(config=config)
-        layers: list[Any] = self.layers
-        self.layers = [RoomyLayer(longest) if type(layer) is DynamicLayer else layer for layer in layers]
+        for place, layer in enumerate(self.layers):
+            if type(layer) is DynamicLayer:
+                self.layers[place] = RoomyLayer(longest)
 
     def keep(self, rows: torch.Tensor) -> None:
         """Let row i become what row `rows[i]` was."""
