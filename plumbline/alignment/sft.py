@@ -86,7 +86,10 @@ def train_sft(
     resumable = Resumable(model, optimizer, checkpoint, params.checkpoint_every)
     batches = _batches(examples, length, params.batch_size, seed)
     between = {round(steps * part / VALIDATIONS) for part in range(1, VALIDATIONS)}
-    for step, batch in islice(enumerate(batches), resumable.resume(), steps):
+    begin = resumable.resume()
+    if held and not begin:
+        report(0, steps, {"validation_loss": metrics["validation_loss_before"]})
+    for step, batch in islice(enumerate(batches), begin, steps):
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
         loss = _accumulate_gradient(model, batch, params)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

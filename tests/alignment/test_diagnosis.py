@@ -20,7 +20,8 @@ def towards(start, end, noise=0.0, steps=STEPS, seed=0):
 ONLINE = {
     "reward": towards(0.0, 0.8, 0.12), "kl": towards(0.0, 2.4, 0.3), "kl_error": towards(0.1, 0.5),
     "entropy": towards(0.37, 0.25, 0.03), "length": towards(29, 20, 1.5), "stopped": towards(0.99, 1.0),
-    "clip_fraction": towards(0.03, 0.01, 0.004), "ratio": towards(1.0, 1.0, 0.01),
+    "clip_fraction": towards(0.03, 0.01, 0.004), "approx_kl": towards(0.02, 0.001, 0.001),
+    "ratio": towards(1.0, 1.0, 0.01),
     "explained_variance": towards(0.1, 0.5, 0.1), "policy_grad_norm": towards(0.4, 0.7, 0.1)}
 EVERY = 5
 VALIDATION = {
@@ -33,7 +34,7 @@ DPO = {**REWARD, "margin": towards(0, 0.7, 0.2), "better_log_ratio": towards(0, 
        "better_length": towards(26, 26, 2)}
 
 
-def points(figures, rare=None, last=None):
+def points(figures, rare=None, last=None, at_first=None):
     """The lines of curves.jsonl."""
     made = [{"what": "", "step": step + 1, **{name: values[step] for name, values in figures.items()}}
             for step in range(len(next(iter(figures.values()))))]
@@ -41,7 +42,8 @@ def points(figures, rare=None, last=None):
         for i, value in enumerate(values):
             made[(i + 1) * EVERY - 1][name] = value
     warm_up = {"what": "value warm-up", "step": 1, "kl": 900.0, "explained_variance": -5.0, "loss": 99.0}
-    return [warm_up, *made, *([{"what": "", "step": len(made), **last}] if last else [])]
+    begin = {"what": "", "step": 0, **(at_first or {})}
+    return [warm_up, begin, *made, *([{"what": "", "step": len(made), **last}] if last else [])]
 
 
 def names(*given, stage="ppo", params=PPO):
@@ -68,13 +70,14 @@ def test_a_training_that_has_just_begun_has_none(stage, figures, rare, last):
     ({"kl": towards(0.0, -0.4, 0.1), "kl_error": [0.1] * STEPS}, "negative KL", "ppo.precision"),
     ({"kl": towards(0.0, 40, 1)}, "KL runs away", "Raise ppo.kl_coef"),
     ({"entropy": towards(0.37, 0.02, 0.01)}, "entropy collapses", "Raise ppo.kl_coef"),
-    ({"length": towards(29, 90, 2)}, "lengths run away", "ppo.missing_stop_deviations"),
+    ({"length": towards(29, 72, 2)}, "lengths run away", "ppo.missing_stop_deviations"),
     ({"length": towards(29, 6, 2)}, "lengths collapse", "lower ppo.kl_coef"),
     ({"stopped": towards(0.99, 0.6, 0.03)}, "fewer answers stop", "Raise ppo.missing_stop_deviations"),
     ({"reward": towards(0.0, -2.0, 0.12)}, "reward falls", "Lower ppo.learning_rate"),
     ({"reward": towards(0.0, 0.0, 0.12), "kl": towards(0, 0.002, 0.001)}, "nothing learnt",
      "Raise ppo.learning_rate, or lower ppo.kl_coef"),
     ({"clip_fraction": towards(0.3, 0.5, 0.02)}, "steps too large", "Lower ppo.learning_rate"),
+    ({"approx_kl": [0.01, 4.6, *[0.0] * 38]}, "steps too large", "Lower ppo.learning_rate"),
     ({"ratio": towards(1.0, 1.4, 0.1)}, "steps too large", "Lower ppo.learning_rate"),
     ({"explained_variance": towards(-0.1, 0.0, 0.1)}, "critic does not learn", "Raise ppo.value_learning_rate"),
     ({"sampler_gap": [0.05] * STEPS, "sampler_gap_std": [0.1] * STEPS}, "sampler differs from policy",
@@ -86,10 +89,10 @@ def test_what_is_wrong_with_an_online_method(wrong, name, said):
     assert str(finding).startswith(f"{name}: ") and any(digit in finding.seen for digit in "0123456789")
 
 
-def test_the_figures_are_of_the_first_tenth_and_the_last_fifth():
+def test_the_figures_are_of_the_beginning_and_the_last_fifth():
     flat = {**ONLINE, "entropy": [0.4] * 4 + [0.2] * 28 + [0.04] * 8}
     (finding,) = diagnose(points(flat), "ppo", PPO)
-    assert "0.4 at steps 1 to 4, and 0.04 at steps 33 to 40" in finding.seen
+    assert "0.4 at steps 1 to 3, and 0.04 at steps 33 to 40" in finding.seen
 
 
 def test_over_optimisation_says_at_which_kl_reward_and_judge_part():
@@ -120,13 +123,22 @@ def test_the_limit_and_the_target_of_the_kl():
 
 
 def test_what_is_wrong_with_sft():
-    held = {"validation_loss": [1.1, 1.4, 1.6]}
-    (finding,) = diagnose(points(SFT, held, {"validation_loss": 1.7}), "sft", {})
+    held, before = {"validation_loss": [1.1, 1.4, 1.6]}, {"validation_loss": 3.0}
+    (finding,) = diagnose(points(SFT, held, {"validation_loss": 1.7}, before), "sft", {})
     assert finding.name == "validation loss rises"
     assert "was 1.1 at step 5, and is 1.7 at step 40" in finding.seen and "Lower sft.epochs" in finding.change
-    assert names(SFT, {"validation_loss": [1.1, 1.0, 1.005]}) == [], "which is no rise"
-    for loss in (towards(3, 3, 0.1), towards(1, 3, 0.1)):
-        assert names({**SFT, "loss": loss}, stage="sft") == ["loss does not fall"]
+    assert names(SFT, {"validation_loss": [1.1, 1.0, 1.005]}, None, before) == [], "which is no rise"
+    for held in ([3.0, 2.999, 2.998], [3.1, 3.5, 4.0]):
+        (finding,) = diagnose(points(SFT, {"validation_loss": held}, None, before), "sft", {})
+        assert finding.name == "loss does not fall" and f"was 3 at step 0, and is {held[-1]:g}" in finding.seen
+    assert names(SFT, {"validation_loss": [3.1, 3.2, 3.3]}, None, before, stage="candidate@best") == [], \
+        "rejection sampling learns from its own answers"
+
+
+def test_what_is_wrong_with_a_base_model_is_read_from_its_loss_alone():
+    for loss in (towards(3, 3, 0.001), towards(1, 3, 0.1)):
+        assert names({"loss": loss}, stage="base") == ["loss does not fall"]
+    assert names({"loss": towards(7, 0.5, 0.1)}, stage="base") == []
 
 
 def test_what_is_wrong_with_a_reward_model():

@@ -160,7 +160,8 @@ def test_the_loss_falls_and_the_rate_ends_near_zero(random_lm):
                                 lambda step, total, metrics, what="": reported.append((step, metrics)), NOWHERE)
     losses = [measured["loss"] for _, measured in reported if "loss" in measured]
     held = {step: measured["validation_loss"] for step, measured in reported if "validation_loss" in measured}
-    assert held[len(losses)] == metrics["validation_loss"] and len(held) == 4, "at each quarter of the steps"
+    assert held[len(losses)] == metrics["validation_loss"] and len(held) == 5, "at each quarter of the steps"
+    assert held[0] == metrics["validation_loss_before"]
     assert metrics["validation_loss"] < 0.6 * metrics["validation_loss_before"]
     assert losses[-1] < 0.6 * losses[0]
     assert len(steps.rates) == metrics["steps"] == len(losses)

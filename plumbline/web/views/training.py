@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from markupsafe import Markup
 
@@ -21,12 +22,14 @@ class Plot:
     label: str
     curves: tuple[str, ...]
     reference: float | None = None
+    share: bool = False
+    """True if it is between 0 and 1, and so is its uncertainty."""
 
 
 PLOTS = (
     Plot("Reward", ("reward", "validation_reward")),
     Plot("KL to SFT, nats a response", ("kl", "validation_kl")),
-    Plot("Win rate against SFT, by the judge", ("validation_judge_win_rate",), 0.5),
+    Plot("Win rate against SFT, by the judge", ("validation_judge_win_rate",), 0.5, share=True),
     Plot("Entropy, nats a token", ("entropy",)),
     Plot("Length, tokens", ("length",)),
     Plot("Answers that stop", ("stopped", "validation_stopped")),
@@ -64,14 +67,12 @@ def drawn(curves: Sequence[Curve]) -> list[Markup]:
 
 
 def _chart(plot: Plot, known: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
-    series = [Series(name.replace("_", " "), known[name], _band(known[name], known.get(f"{name}_error", ())))
-              for name in plot.curves if name in known]
+    low, high = (0.0, 1.0) if plot.share else (-inf, inf)
+    series = []
+    for name in plot.curves:
+        error = dict(known.get(f"{name}_error", ()))
+        band = [(x, max(low, y - BAND * error[x]), min(high, y + BAND * error[x]))
+                for x, y in known.get(name, ()) if x in error]
+        if name in known:
+            series.append(Series(name.replace("_", " "), known[name], band))
     return lines(series, plot.label, "step", plot.reference)
-
-
-def _band(
-    points: Sequence[tuple[float, float]], errors: Sequence[tuple[float, float]]
-) -> list[tuple[float, float, float]]:
-    """Return where a curve is uncertain: step, low, high."""
-    error = dict(errors)
-    return [(x, y - BAND * error[x], y + BAND * error[x]) for x, y in points if x in error]
