@@ -15,6 +15,7 @@ from plumbline.notify.prefect_events import (
 )
 from plumbline.project.home import Home
 from plumbline.project.locks import file_lock
+from plumbline.runs.curves import findings
 from plumbline.runs.workspace import Workspace
 from plumbline.tracking.registry import AWAITING, CHAMPION, Registry
 from plumbline.tracking.store import require_store
@@ -32,10 +33,19 @@ def run_ended(workspace: Workspace, error: BaseException | None) -> None:
         event = GATE_FAILED if isinstance(error, GateFailed) else RUN_FAILED
     stages = {name: outcome.status for name, outcome in record.stages.items()}
     payload = {"run": record.id, "status": record.status, "message": record.message,
-               "trigger": record.trigger, "host": record.host, "stages": stages}
+               "trigger": record.trigger, "host": record.host, "stages": stages,
+               "diagnosis": _diagnosis(workspace.folder)}
     notify(workspace.home, webhook, event, f"plumbline.run.{record.id}", payload)
     with contextlib.suppress(Exception):  # a store that does not answer has been reported by the run itself
         champion_changed(workspace.home, workspace.params.promote.model_name, webhook)
+
+
+def _diagnosis(workspace: Path) -> dict[str, list[str]]:
+    """Return what is wrong with the trainings of a run, a sentence each, by stage."""
+    with contextlib.suppress(Exception):  # of a run that failed before it had all its files
+        return {stage: [f"{one.name}: {one.seen}" for one in found]
+                for stage, found in findings(workspace).items() if found}
+    return {}
 
 
 def champion_changed(home: Home, model: str, webhook: str | None) -> None:

@@ -1,12 +1,15 @@
 """What is announced of the registry: another champion, and a version that awaits a person's approval, each once."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from plumbline.project.home import Home
 from plumbline.runs import announce
-from plumbline.runs.announce import champion_changed
+from plumbline.runs.announce import champion_changed, run_ended
 from plumbline.tracking.recording import Recording
 from plumbline.tracking.registry import Registry
 
@@ -45,3 +48,23 @@ def test_each_is_announced_once(recording_home: Home, told: Told) -> None:
     registry.make_awaiting(1, "better after all", "run 3")
     champion_changed(recording_home, "policy", None)
     assert told[3:] == [("plumbline.approval.awaited", 1, None)]
+
+
+def test_the_end_of_a_run_says_what_went_wrong_with_its_trainings(
+        home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a run whose workspace cannot be read is announced, too."""
+    payloads: list[Mapping[str, object]] = []
+    monkeypatch.setattr(announce, "notify", lambda *given: payloads.append(given[-1]))
+    (tmp_path / "models/sft").mkdir(parents=True)
+    (tmp_path / "models/sft/curves.jsonl").write_text("".join(
+        json.dumps({"what": "", "step": step, "loss": 1.0 + step}) + "\n" for step in range(20)))
+    record = SimpleNamespace(id="one", status="finished", message=None, trigger="", host="", stages={})
+    params = SimpleNamespace(retrain=SimpleNamespace(webhook=None), promote=SimpleNamespace(model_name="policy"))
+    workspace = SimpleNamespace(home=home, folder=tmp_path, record=record, params=params)
+    run_ended(workspace, None)  # type: ignore[arg-type]
+    (tmp_path / "dvc.yaml").write_text("stages: {sft: {cmd: none, outs: [models/sft/curves.jsonl, "
+                                       "models/sft/receipt.json]}}")
+    run_ended(workspace, None)  # type: ignore[arg-type]
+    assert payloads[0]["diagnosis"] == {}
+    assert payloads[1]["diagnosis"] == {"sft": ["loss does not fall: The loss is 2 at steps 0 to 2, and 18.5 at "
+                                                "steps 16 to 19."]}
