@@ -91,7 +91,8 @@ class Reports:
         if file is None:
             return []
         receipt = self.receipt(run, stage)
-        return diagnose(read_points(file), stage, receipt.params if receipt else {})
+        params = json.dumps(receipt.params if receipt else {})
+        return list(_findings(file, file.stat().st_mtime_ns, stage, params))
 
     def samples(self, run: Run, evaluation: str = "preference_eval") -> tuple[Sample, ...]:
         """Return the held-out prompts with the models' answers; none if the run kept none."""
@@ -218,6 +219,11 @@ def _curves(file: Path, _changed: int) -> tuple[Curve, ...]:
             if isinstance(step, int | float) and isinstance(value, int | float):
                 found.setdefault(f"{what}/{name}" if what else name, []).append((float(step), float(value)))
     return tuple(Curve(name, tuple(points)) for name, points in found.items())
+
+
+@lru_cache(maxsize=64)
+def _findings(file: Path, _changed: int, stage: str, params: str) -> tuple[Finding, ...]:
+    return tuple(diagnose(read_points(file), stage, json.loads(params)))
 
 
 @lru_cache(maxsize=16)

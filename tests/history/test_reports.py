@@ -1,5 +1,6 @@
 """A run's files are found in MLflow's artifacts or its workspace, and nothing else on the machine is."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from mlflow import MlflowClient
 from plumbline.history.history import History, Run, Step
 from plumbline.history.reports import LARGEST, ArtifactFiles, Curve, Reports
 from plumbline.project.home import Home
+from plumbline.tracking.receipts import Receipt
 from plumbline.tracking.store import connect
 
 RUN = "0" * 32
@@ -146,3 +148,16 @@ def test_the_data_report_of_a_workspace(home: Home, tmp_path: Path) -> None:
     assert Reports(History(home)).data_report(run) == {"snapshot": "abc"}
     (folder / "reports/data/report.json").write_text("[broken")
     assert Reports(History(home)).data_report(run) is None
+
+
+def test_what_is_wrong_with_a_training_is_read_from_mlflow_alone(home: Home, artifacts: Path) -> None:
+    """As on another machine: the curves and the receipt of the MLflow run, and no workspace."""
+    points = [{"what": "", "step": i, "reward": 0.1 * i, "kl": 0.5, "validation_kl": float(i)} for i in range(1, 13)]
+    (artifacts / "curves.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
+    run, reports = made(None, ppo=step("ppo", RUN, None)), Reports(History(home))
+    assert reports.findings(run, "ppo") == [] == reports.findings(run, "sft")
+    (artifacts / "receipt.json").write_text(Receipt(
+        stage="ppo", version="1", mlflow_run=RUN, pipeline_run=None, git_commit=None, git_dirty=None, inputs={},
+        outputs={}, code="", params={"ppo.kl_limit": 8.0}, seed=0, started="", seconds=1.0, host={}).model_dump_json())
+    (finding,) = reports.findings(run, "ppo")
+    assert finding.name == "KL beyond its limit" and "At update 9 " in finding.seen
