@@ -51,8 +51,10 @@ def _train_direct(run: StageRun, method: str, params: "DirectParams") -> None:
 
 
 def _train_rejection(run: StageRun, params: "RejectionParams") -> None:
-    """Fine-tune on those of SFT's own answers that the reward model likes best."""
+    """Fine-tune on those of SFT's own answers that have the highest reward."""
     from plumbline.alignment.direct.rejection import train_rejection
+    from plumbline.alignment.online.rewards import make_rewards
+    from plumbline.alignment.own_answers import finished_answers
     from plumbline.alignment.reward import RewardModel, check_same_tokens
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
@@ -61,11 +63,15 @@ def _train_rejection(run: StageRun, params: "RejectionParams") -> None:
 
     require_passed(run.root / "reports/reward/gate.json")
     data, lm = run.root / "data/prepared", LanguageModel.load(run.root / SFT)
-    reward = RewardModel.load(run.root / "models/reward/model", params.precision)
-    check_same_tokens(lm, reward)
+    model = RewardModel.load(run.root / "models/reward/model", params.precision)
+    check_same_tokens(lm, model)
+    seed, samples, train = run.params.seed, run.params.reward_model.centering_samples, prompts(data, "train")
+    reward = make_rewards(model, lm, train, params, run.home.root, params.precision, lambda: finished_answers(
+        lm, train, samples, seed, max_prompt=params.max_length - params.max_response,
+        max_response=params.max_response, temperature=params.temperature))
     with kept_policy(run, lm, run.params.ppo):
-        metrics = train_rejection(lm, reward, prompts(data, "train"), demonstrations(data, "validation"),
-                                  params, run.params.seed, run.report, run.scratch())
+        metrics = train_rejection(lm, reward, train, demonstrations(data, "validation"), params, seed,
+                                  run.report, run.scratch())
     run.finish(metrics)
 
 

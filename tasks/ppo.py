@@ -53,8 +53,10 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
         # bf16 would be another model, and the KL of SFT to itself would not be 0.
         policy = make_policy(lm.model, lambda: LanguageModel.load(sft_folder).model, params)
         critic, alone = make_critic(method, policy, reward, lambda: value_model(reward_folder), params)
-        asked = make_rewards(alone, lm, [*train, *held], params, run.home.root,
-                             lambda: finished_answers(lm, train, params, samples, seed))
+        asked = make_rewards(
+            alone, lm, [*train, *held], params, run.home.root, params.precision, lambda: finished_answers(
+                lm, train, samples, seed, max_prompt=params.max_prompt, max_response=params.max_response,
+                temperature=params.temperature))
         validation = Validation.prepare(lm, policy, asked, judge, held, params, seed)
         metrics = train_online(method, lm, policy, critic, asked, train, params, seed,
                                run.report, run.scratch(), validation,

@@ -94,7 +94,9 @@ def centre(
     `ppo.max_prompt`, and if too few answers end.
     """
     finished = [prompt + answer.ids
-                for prompt, answer in finished_answers(sft, prompts, answering, samples, seed)]
+                for prompt, answer in finished_answers(
+                    sft, prompts, samples, seed, max_prompt=answering.max_prompt,
+                    max_response=answering.max_response, temperature=answering.temperature)]
     reward.centre(finished)
     return {"offset": reward.model.config.reward_offset, "std": reward.std,
             "centering_finished": len(finished)}

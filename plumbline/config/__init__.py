@@ -16,6 +16,7 @@ from plumbline.config.blocks import (
     RetrainParams,
     RewardEvalParams,
     RewardModelParams,
+    RewardParts,
     SftParams,
     SnapshotParams,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "RetrainParams",
     "RewardEvalParams",
     "RewardModelParams",
+    "RewardParts",
     "SftParams",
     "SnapshotParams",
     "VersionedBlock",

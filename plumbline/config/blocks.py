@@ -188,8 +188,8 @@ class JudgeParams(VersionedBlock):
     `ingest.judge_fraction` keeps for it, from the next seed."""
 
 
-class PpoParams(VersionedBlock):
-    """Proximal policy optimisation against the reward model."""
+class RewardParts(ParamsBlock):
+    """What a policy is rewarded for."""
 
     rewards: Annotated[dict[str, Positive], Field(min_length=1)]
     """What the reward is made of, and the weight of each, in standard deviations of the SFT policy's answers:
@@ -207,6 +207,11 @@ class PpoParams(VersionedBlock):
     repetition_penalty: NotNegative
     """Standard deviations that an answer costs of whose sequences of 4 tokens all were repeated, otherwise in
     proportion to their share; 0 is none."""
+
+
+class PpoParams(RewardParts, VersionedBlock):
+    """Proximal policy optimisation against the reward model."""
+
     trainable: Literal["all", "top", "lora"]
     """Which weights learn: all, those of the last layers on frozen ones, or low-rank adapters."""
     top_layers: Count

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from plumbline.config.blocks import DirectParams, PpoParams, SftParams
+from plumbline.config.blocks import DirectParams, PpoParams, RewardParts, SftParams
 from plumbline.config.values import Count, Finite, Fraction, NotNegative, ParamsBlock, Positive, Share
 
 
@@ -102,9 +102,9 @@ class IlqlParams(DirectParams):
     """Weight of the values in the policy's logits, beta in the paper."""
 
 
-class RejectionParams(SftParams):
-    """Rejection-sampling fine-tuning: SFT on its own best answers by the reward model (Touvron et al. 2023,
-    arXiv 2307.09288, section 3.2.3)."""
+class RejectionParams(RewardParts, SftParams):
+    """Rejection-sampling fine-tuning: SFT on its own best answers by the reward (Touvron et al. 2023, arXiv
+    2307.09288, section 3.2.3)."""
 
     samples: Count
     """Answers sampled to each prompt, of which the best is learnt from."""

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from plumbline import __version__
-from plumbline.config import Params, PpoParams, candidate_params
+from plumbline.config import Params, PpoParams, RewardParts, candidate_params
 from plumbline.errors import UserError
 from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, REWARD, kind_of_judge
 from plumbline.functions import FUNCTION_NAME, find_module
@@ -108,7 +108,7 @@ def _judge_models(home: Home, params: Params) -> None:
 
 def _rewards(home: Home, params: Params) -> None:
     """Raise UserError for a reward, of PPO or of a candidate, that cannot be loaded."""
-    for name in dict.fromkeys(name for values in _online(params).values() for name in values.rewards):
+    for name in dict.fromkeys(name for values in _rewarded(params) for name in values.rewards):
         if FUNCTION_NAME.fullmatch(name):
             _examine(home, "function", name)  # each time: it may have changed with what it imports
         elif name != REWARD:
@@ -173,6 +173,12 @@ def _online(params: Params) -> dict[str, PpoParams]:
     candidates = {f"candidates.{name}": candidate_params(params, name) for name in params.compare}
     return {"ppo": params.ppo, **{block: values for block, values in candidates.items()
                                   if isinstance(values, PpoParams)}}
+
+
+def _rewarded(params: Params) -> list[RewardParts]:
+    """Return the parameters of PPO and of the candidates of a comparison that learn from rewards."""
+    candidates = [candidate_params(params, name) for name in params.compare]
+    return [params.ppo, *(values for values in candidates if isinstance(values, RewardParts))]
 
 
 def _within_context(params: Params, context: int | None) -> None:

@@ -69,7 +69,7 @@ def written(lm, texts=ANSWERS):
 
 def made(own, lm, root, answers=None, **changed):
     prompts, responses = written(lm)
-    return make_rewards(own, lm, PROMPTS, ppo_params(**changed), root,
+    return make_rewards(own, lm, PROMPTS, ppo_params(**changed), root, "fp32",
                         lambda: answers or list(zip(prompts, responses, strict=True)))
 
 
@@ -115,7 +115,7 @@ def test_a_single_function_keeps_its_order_and_gets_the_unit_of_the_reward_model
 def test_a_function_sees_prompts_and_answers_as_a_judge_does(own, taught_lm, rules, tmp_path):
     name = rules("seen = []\ndef note(rows):\n    seen.extend(rows)\n    return [len(text) for _, text in rows]")
     several = (Message("user", "colors"), Message("assistant", "red"), Message("user", "more"))
-    make_rewards(own, taught_lm, [several], ppo_params(rewards={f"{name}:note": 1.0}), tmp_path, lambda: [
+    make_rewards(own, taught_lm, [several], ppo_params(rewards={f"{name}:note": 1.0}), tmp_path, "fp32", lambda: [
         (encode_prompt(taught_lm.tokenizer, several), response) for response in written(taught_lm)[1]])
     seen = import_module(name).seen
     assert seen == [(conversation(several), text) for text in ANSWERS]
@@ -262,8 +262,8 @@ def test_a_policy_learns_what_a_function_likes(own, taught_lm, rules, tmp_path, 
     lm, reports = copy_of(taught_lm), []
     policy = policy_of(lm.model, taught_lm.model, params)
     critic, alone = make_critic(method, policy, own, lambda: deepcopy(own.model), params)
-    reward = make_rewards(alone, lm, PROMPTS, params, tmp_path,
-                          lambda: finished_answers(lm, PROMPTS, params, MEASURED, 0))
+    reward = make_rewards(alone, lm, PROMPTS, params, tmp_path, "fp32", lambda: finished_answers(
+        lm, PROMPTS, MEASURED, 0, max_prompt=64, max_response=8, temperature=1.0))
     train_online(method, lm, policy, critic, reward, PROMPTS, params, 0,
                  lambda step, total, metrics=None, what="": reports.append(metrics), NOWHERE)
     assert share_saying("red", lm) > share_saying("red", taught_lm) + 0.2

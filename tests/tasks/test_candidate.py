@@ -18,7 +18,7 @@ from plumbline.project.home import Home
 from plumbline.runs.stage_program import StageRun
 from tasks import ppo
 from tasks.candidate import program
-from testing.tiny_models import copy_of, prompt
+from testing.tiny_models import copy_of, prompt, share_saying
 
 ROOT = Path(__file__).resolve().parents[2]
 PEOPLE = Origin("people")
@@ -91,6 +91,15 @@ def test_methods_that_use_the_reward_model_ask_its_gate(workspace: Path) -> None
         with pytest.raises(GateFailed, match="accuracy is too low"):
             make(workspace, method)
     make(workspace, "dpo")
+
+
+def test_rejection_sampling_learns_what_a_function_likes(workspace: Path) -> None:
+    (workspace / "rules_of_candidate.py").write_text(
+        "def blues(rows):\n    return [text.count('blue') - 0.01 * len(text) for _, text in rows]\n")
+    more = METHODS["rejection"].replace("samples: 4, prompts: 6", "samples: 16, prompts: 12, epochs: 12")
+    taught = make(workspace, "rejection", f"candidates.rejection={more}",
+                  "candidates.rejection.rewards={'rules_of_candidate:blues': 1.0}")
+    assert share_saying("blue", taught) > share_saying("blue", LanguageModel.load(workspace / "models/sft/model")) + 0.2
 
 
 def test_a_name_that_dvc_yaml_does_not_declare_is_explained(workspace: Path) -> None:

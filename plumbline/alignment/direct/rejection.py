@@ -1,7 +1,7 @@
 """Rejection-sampling fine-tuning: the policy imitates the best of its own answers.
 
-The SFT policy gives `samples` answers to each of up to `prompts` training prompts, the reward model says
-which it likes best, and that one becomes a demonstration: the policy is fine-tuned on these (Touvron et al.
+The SFT policy gives `samples` answers to each of up to `prompts` training prompts, the reward says which
+is best, and that one becomes a demonstration: the policy is fine-tuned on these (Touvron et al.
 2023, arXiv 2307.09288, section 3.2.3). It is the evaluation's best of n, learnt. Only answers that ended by
 themselves can be the best, and a prompt that has none is left out. Answers are scored as the ids that were
 sampled, and learnt from as text, as any demonstration is.
@@ -13,7 +13,7 @@ from statistics import fmean
 
 import torch
 
-from plumbline.alignment.reward import RewardModel
+from plumbline.alignment.online.rewards import Reward
 from plumbline.alignment.sft import train_sft
 from plumbline.config.methods import RejectionParams
 from plumbline.errors import UserError
@@ -29,7 +29,7 @@ SOURCE = "rejection sampling"
 
 
 def train_rejection(
-    lm: LanguageModel, reward: RewardModel, prompts: Sequence[Prompt], validation: Sequence[Demonstration],
+    lm: LanguageModel, reward: Reward, prompts: Sequence[Prompt], validation: Sequence[Demonstration],
     params: RejectionParams, seed: int, report: ReportStep, checkpoint_folder: Path,
 ) -> dict[str, float]:
     """Fine-tune `lm`, the SFT policy, in place on the best of its answers to random prompts.
@@ -59,10 +59,10 @@ def train_rejection(
 
 
 def best_answers(
-    lm: LanguageModel, reward: RewardModel, prompts: Sequence[Prompt], params: RejectionParams,
+    lm: LanguageModel, reward: Reward, prompts: Sequence[Prompt], params: RejectionParams,
     generator: torch.Generator, report: ReportStep,
 ) -> tuple[list[Demonstration], dict[str, float]]:
-    """Return the finished answer to each prompt that the reward model likes best, the first of equals.
+    """Return the finished answer to each prompt that has the highest reward, the first of equals.
 
     Prompts without a finished answer are left out. The figures are the mean rewards of the finished answers
     and of the best ones, where there are any.
@@ -78,8 +78,8 @@ def best_answers(
         answers = sample_all(lm.model, encoded, max_response=params.max_response, stop=stop,
                              temperature=params.temperature, generator=generator, batch_size=len(encoded))
         finished = [i for i, answer in enumerate(answers) if answer.stopped]
-        scores = dict(zip(finished, reward.score_ids([encoded[i] + answers[i].ids for i in finished]),
-                          strict=True))
+        scores = dict(zip(finished, reward.score_sampled(
+            [encoded[i] for i in finished], [answers[i] for i in finished], 0.0), strict=True))
         all_rewards += scores.values()
         for place, prompt in enumerate(part):
             own = range(place * params.samples, (place + 1) * params.samples)

@@ -28,7 +28,7 @@ from typing import Protocol
 from plumbline.alignment.classifier import Classifier, require_classifier
 from plumbline.alignment.own_answers import Answered
 from plumbline.alignment.reward import LEAST_TO_CENTRE, RewardModel
-from plumbline.config import PpoParams
+from plumbline.config import Precision, RewardParts
 from plumbline.errors import UserError
 from plumbline.functions import FUNCTION_NAME, import_function, safe_name, short_label
 from plumbline.lm.base import LanguageModel
@@ -94,7 +94,7 @@ class CombinedReward:
     """Several sources as one reward, less the penalties."""
 
     sources: Sequence[RewardSource]
-    params: PpoParams
+    params: RewardParts
     std: float
     """The unit: the deviation of the SFT policy's rewards, without penalties."""
     mean: float = 0.0
@@ -163,14 +163,15 @@ class CombinedReward:
 
 
 def make_rewards(
-    reward: Reward, lm: LanguageModel, prompts: Sequence[Prompt], params: PpoParams, root: Path,
-    answers: Callable[[], Sequence[Answered]],
+    reward: Reward, lm: LanguageModel, prompts: Sequence[Prompt], params: RewardParts, root: Path,
+    precision: Precision, answers: Callable[[], Sequence[Answered]],
 ) -> Reward:
     """Return the reward that `params` names; `reward` itself, the stage's reward model, if there is no other
     and no penalty.
 
-    `prompts` are all that will be asked of `lm`, the policy; names start at `root`; `answers` gives finished
-    answers of SFT. Raises UserError for a source that cannot be used.
+    `prompts` are all that will be asked of `lm`, the policy; names start at `root`; `precision` is that of
+    other reward models; `answers` gives finished answers of SFT. Raises UserError for a source that cannot be
+    used.
     """
     alone = list(params.rewards) == [REWARD]
     if alone and not params.length_penalty and not params.repetition_penalty:
@@ -179,7 +180,7 @@ def make_rewards(
     labels = labels_of(params.rewards)
     sources = []
     for name, weight in params.rewards.items():
-        score: Score = _of(reward) if name == REWARD else _outside(name, lm, known, params, root)
+        score: Score = _of(reward) if name == REWARD else _outside(name, lm, known, root, precision)
         sources.append(RewardSource(name, labels[name], weight, score))
     if alone:  # it is centred already, and its config has its deviation
         own = replace(sources[0], weight=1.0, std=reward.std)
@@ -205,7 +206,7 @@ def _of(reward: Reward) -> Score:
 
 
 def _outside(
-    name: str, lm: LanguageModel, known: Mapping[tuple[int, ...], Prompt], params: PpoParams, root: Path
+    name: str, lm: LanguageModel, known: Mapping[tuple[int, ...], Prompt], root: Path, precision: Precision
 ) -> Score:
     """Return how a function or another reward model scores."""
 
@@ -218,8 +219,8 @@ def _outside(
         function = import_function("reward", name, root, "ppo.rewards")
         return by_text(lambda pairs: function([(conversation(prompt), text) for prompt, text in pairs]))
     if not hasattr(require_classifier(name, root), "reward_max_length"):  # it is none of ours
-        return by_text(Classifier.load(name, root, params.precision).score)
-    model = RewardModel.load(Path(Source.find(name, root).where), params.precision)
+        return by_text(Classifier.load(name, root, precision).score)
+    model = RewardModel.load(Path(Source.find(name, root).where), precision)
     return by_text(model.score) if differences(lm.tokenizer, model.tokenizer) else _of(model)
 
 

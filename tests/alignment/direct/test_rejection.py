@@ -29,13 +29,15 @@ from testing.tiny_models import (
 
 def params(**changed):
     return RejectionParams(**sft_params().model_dump() | {
-        "samples": 8, "prompts": 40, "temperature": 1.0, "max_response": 8} | changed)
+        "samples": 8, "prompts": 40, "temperature": 1.0, "max_response": 8, "rewards": {"reward": 1.0},
+        "combine": "sum", "length_penalty": 0.0, "length_free": 0, "repetition_penalty": 0.0} | changed)
 
 
 def likes_long(lm):
     """Rewards an answer by its tokens, whatever they are."""
     longest = max(len(encode_prompt(lm.tokenizer, one)) for one in PROMPTS)
-    return SimpleNamespace(score_ids=lambda rows: [len(row) / longest for row in rows])
+    return SimpleNamespace(score_sampled=lambda prompts, responses, missing_stop_deviations: [
+        len(prompt + response.ids) / longest for prompt, response in zip(prompts, responses, strict=True)])
 
 
 def test_the_best_of_the_finished_answers_becomes_the_demonstration(taught_lm):
