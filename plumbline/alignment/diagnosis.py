@@ -15,6 +15,8 @@ from itertools import chain
 from math import sqrt
 from statistics import fmean, median, stdev
 
+LARGEST = 1e30
+"""Beyond that nothing is a measurement."""
 LEAST = 10
 """Steps of a curve that can be judged."""
 SURE = 4.0
@@ -119,7 +121,7 @@ class Watched:
         """Return a whole curve; it has no values if nothing of that name was measured."""
         found = [(int(step), float(value)) for point in self.points if not point.get("what")
                  and isinstance(step := point.get("step"), int | float)
-                 and isinstance(value := point.get(name), int | float)]
+                 and isinstance(value := point.get(name), int | float) and abs(value) < LARGEST]
         return Part(tuple(step for step, _ in found), tuple(value for _, value in found))
 
     def ends(self, name: str) -> tuple[Part, Part] | None:
@@ -301,8 +303,9 @@ def nothing_learnt(watched: Watched) -> Iterator[Finding]:
     """A reward that stays, with a policy that stays."""
     ends, kl = watched.ends("reward"), watched.ends("kl")
     if ends and kl and not _surely_apart(*ends) and abs(kl[1].mean) < STILL:
-        yield Finding("nothing learnt", f"The reward is {ends[0]}, and {ends[1]}; the KL to SFT is {kl[1]} "
-                      "nats a response.", "the steps are too small, or the KL penalty outweighs the reward.",
+        yield Finding("nothing learnt", f"The reward is {ends[0]}, and {ends[1]}; the KL to SFT, in nats a "
+                      f"response, is {kl[1]}.",
+                      "the steps are too small, or the KL penalty outweighs the reward.",
                       f"Raise {watched.key('learning_rate')}, or lower {watched.key('kl_coef')}.")
 
 

@@ -214,7 +214,7 @@ def _stage_folder(workspace: Path, stage: str) -> str | None:
 def _curves(file: Path, _changed: int) -> tuple[Curve, ...]:
     found: dict[str, list[tuple[float, float]]] = {}
     for point in read_points(file):
-        step, what = point.pop("step"), point.pop("what", "")
+        step, what = point.pop("step", None), point.pop("what", "")
         for name, value in point.items():
             if isinstance(step, int | float) and isinstance(value, int | float):
                 found.setdefault(f"{what}/{name}" if what else name, []).append((float(step), float(value)))

@@ -78,9 +78,11 @@ def read_points(file: Path) -> list[dict[str, object]]:
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             try:
-                points.append(json.loads(line))
+                point = json.loads(line)
             except ValueError:
                 break  # a stage that is running has not finished its last line
+            if isinstance(point, dict):
+                points.append(point)
     return points
 
 

@@ -164,3 +164,6 @@ def test_what_is_wrong_with_a_direct_method(wrong, name, said):
 def test_a_measurement_that_was_no_number_is_passed_over():
     holes = [{**point, "entropy": None} if i % 3 else point for i, point in enumerate(points(ONLINE, VALIDATION))]
     assert diagnose(holes, "ppo", PPO) == []
+    broken = [{**point, "entropy": value, "step": step} for point, value, step in zip(
+        points(ONLINE), [float("inf"), float("nan"), 1e308, "text", [1]] * 9, [1, None, "x", 4.0] * 12, strict=False)]
+    assert all(isinstance(str(finding), str) for finding in diagnose(broken, "ppo", PPO))

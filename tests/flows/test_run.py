@@ -105,6 +105,22 @@ def test_a_parameter_a_file_of_code_and_force_rerun_their_stages_and_what_follow
 
 
 @pytest.mark.evidence
+def test_what_went_wrong_with_a_training_is_told_as_its_stage_ends(project: Path) -> None:
+    file = project / "tasks/base.py"
+    code = file.read_text()
+    file.write_text(code.replace("range(1, 2 + 1)", "range(1, 12 + 1)").replace('1.0 / step}, "training"', "1.0}"))
+    try:
+        done = plumbline(project, "run", "--until", "base")
+    finally:
+        file.write_text(code)
+    assert done.returncode == 0, done.stderr
+    told = "base: loss does not fall: The loss is 1 at steps 1 to 3, and 1 at steps 10 to 12."
+    assert f"\n{told}" in done.stdout and f"diagnosis of {told}" in done.stdout
+    shown = json.loads(plumbline(project, "show", "latest", "--json").stdout)
+    assert [finding["name"] for finding in shown["diagnosis"]["base"]] == ["loss does not fall"]
+
+
+@pytest.mark.evidence
 def test_going_back_reuses_what_the_first_run_made(project: Path) -> None:
     assert statuses(run(project, "--set", "ppo.clip=0.4"))["ppo"] == "ran"
     assert set(statuses(run(project)).values()) == {"reused"}
