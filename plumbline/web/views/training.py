@@ -11,6 +11,8 @@ from plumbline.history.history import Run
 from plumbline.history.reports import Curve, Reports
 from plumbline.web.drawing.charts import Series, lines
 
+SOURCE = "reward_of_"
+"""How the curves of a reward's sources begin."""
 BAND = 2.0
 """Standard errors either side of a curve that has them."""
 
@@ -28,6 +30,7 @@ class Plot:
 
 PLOTS = (
     Plot("Reward", ("reward", "validation_reward")),
+    Plot("Penalties, in deviations", ("length_penalty", "repetition_penalty")),
     Plot("KL to SFT, nats a response", ("kl", "validation_kl")),
     Plot("Win rate against SFT, by the judge", ("validation_judge_win_rate",), 0.5, share=True),
     Plot("Entropy, nats a token", ("entropy",)),
@@ -63,7 +66,10 @@ def trainings(reports: Reports, run: Run) -> list[Training]:
 def drawn(curves: Sequence[Curve]) -> list[Markup]:
     """Draw the curves that one looks at first."""
     known = {curve.name: curve.points for curve in curves}
-    return [_chart(plot, known) for plot in PLOTS if any(name in known for name in plot.curves)]
+    # What a reward is made of has names of the user's own, and units of its own.
+    sources = [Plot(f"Reward, {name.removeprefix(SOURCE)} alone", (name,)) for name in known
+               if name.startswith(SOURCE)]
+    return [_chart(plot, known) for plot in (*PLOTS, *sources) if any(name in known for name in plot.curves)]
 
 
 def _chart(plot: Plot, known: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
