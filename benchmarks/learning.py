@@ -5,7 +5,7 @@
 
 For machines that have no more than torch and transformers, and for comparing settings. Each seed has its own split of
 the prompts (`ingest.split_salt`), so that seeds share no held-out prompts but by chance. A stage that has finished in
-`out/SEED` is not repeated. It says how long each stage took.
+`out/SEED` is not repeated. It says how long each stage took, and what its curves say went wrong.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from plumbline.evaluation.gate import write_verdict
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
+from plumbline.runs.curves import findings
 from plumbline.runs.stage_program import run_unrecorded
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +74,8 @@ def run(root: Path, params: Params, until: str, base: Path | None) -> None:
             pass_gate(root / "reports/reward/gate.json")
         times_file.write_text(json.dumps(seconds))
         print(f"{root.name}: {name} {seconds[name]} s", flush=True)
+        for finding in findings(root).get(name, ()):
+            print(f"{root.name}: {name}: {finding}", flush=True)
 
 
 def pass_gate(file: Path) -> None:

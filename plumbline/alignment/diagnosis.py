@@ -44,8 +44,8 @@ RATIO = 0.1
 """Distance of the mean ratio from 1, its expectation."""
 LEAP = 0.2
 """KL between two policies an update apart, in nats a token, on average over its minibatches; 0.02 is much."""
-STILL = 0.05
-"""KL in nats a response: less is the policy that it was."""
+STILL, PATIENCE = 0.2, 20
+"""KL in nats a response, of which less is the policy that it was; and updates until that says something."""
 GAP, GAP_STD = 0.02, 0.2
 """Of log(policy / sampler), in nats a token: a biased sampler, and one that PPO's clip of 0.2 would take for
 another policy."""
@@ -302,7 +302,8 @@ def reward_falls(watched: Watched) -> Iterator[Finding]:
 def nothing_learnt(watched: Watched) -> Iterator[Finding]:
     """A reward that stays, with a policy that stays."""
     ends, kl = watched.ends("reward"), watched.ends("kl")
-    if ends and kl and not _surely_apart(*ends) and abs(kl[1].mean) < STILL:
+    patient = len(watched.curve("kl").steps) >= PATIENCE
+    if patient and ends and kl and not _surely_apart(*ends) and abs(kl[1].mean) < STILL:
         yield Finding("nothing learnt", f"The reward is {ends[0]}, and {ends[1]}; the KL to SFT, in nats a "
                       f"response, is {kl[1]}.",
                       "the steps are too small, or the KL penalty outweighs the reward.",

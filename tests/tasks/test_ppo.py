@@ -145,7 +145,7 @@ def test_the_policy_that_is_saved_is_the_one_that_is_kept(workspace: Path, monke
 def test_what_went_wrong_is_read_from_the_curves_that_the_stage_leaves(workspace: Path) -> None:
     for file in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / file, workspace)
-    run_ppo(workspace, "ppo.updates=12", "ppo.learning_rate=1.0e-9")
+    run_ppo(workspace, "ppo.updates=20", "ppo.learning_rate=1.0e-9")
     (finding,) = [one for one in findings(workspace)["ppo"] if one.name == "nothing learnt"]
     assert "Raise ppo.learning_rate" in finding.change
     run_ppo(workspace, "ppo.updates=12", "ppo.learning_rate=0.3", "ppo.kl_coef=0.0")
