@@ -336,7 +336,7 @@ def validation_loss_rises(watched: Watched) -> Iterator[Finding]:
     if len(held.values) < 2:
         return
     lowest = min(range(len(held.values)), key=held.values.__getitem__)
-    if lowest and held.values[-1] > (1 + LOSS_RISE) * held.values[lowest]:
+    if held.steps[lowest] and held.values[-1] > (1 + LOSS_RISE) * held.values[lowest]:
         yield Finding("validation loss rises", f"The validation loss was {held.values[lowest]:.3g} at step "
                       f"{held.steps[lowest]}, and is {held.values[-1]:.3g} at step {held.steps[-1]}.",
                       "the training learns its rows by heart.",
@@ -348,8 +348,9 @@ def loss_does_not_fall(watched: Watched) -> Iterator[Finding]:
     # A candidate learns from its own answers, and its validation rows are other people's.
     held = Part((), ()) if "@" in watched.stage else watched.curve("validation_loss")
     ends, seen = watched.ends("loss"), ""
-    if len(held.values) > 1 and min(held.values[1:]) > (1 - LOSS_FALL) * held.values[0]:
-        seen = (f"The validation loss was {held.values[0]:.4g} at step {held.steps[0]}, and is "
+    before = held.values[0] if held.steps[:1] == (0,) else None
+    if before is not None and len(held.values) > 1 and min(held.values[1:]) > (1 - LOSS_FALL) * before:
+        seen = (f"The validation loss was {before:.4g} at step 0, and is "
                 f"{held.values[-1]:.4g} at step {held.steps[-1]}.")
     elif len(held.values) <= 1 and ends and ends[1].mean > (1 - LOSS_FALL) * ends[0].mean:
         seen = f"The loss is {ends[0]}, and {ends[1]}."
