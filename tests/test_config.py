@@ -98,9 +98,9 @@ def test_a_candidate_takes_its_blocks_values_and_its_own() -> None:
     ("candidates.mine={method: magic}", "candidates.mine.method is 'magic', but must be one of ppo, a2c"),
     ("candidates.dpo.beta=-1.0", "candidates.dpo.beta (dpo): -1.0 cannot be used"),
     ("candidates.dpo.betta=1.0", "candidates.dpo.betta (dpo): there is no such parameter"),
-    ("compare.rlo=ppo", "compare.rlo is no candidate; `candidates` has dpo, ipo"),
+    ("compare.rlo=ppo", "compare.rlo is no candidate; `candidates` has a2c, rloo"),
     ("compare.dpo=ppo", "compare.dpo must be direct, found ppo"),
-    ("candidates=3", "Set one of its keys, such as candidates.dpo"),
+    ("candidates=3", "Set one of its keys, such as candidates.a2c"),
     ("compare=3", "Set one of its keys, such as compare.NAME")])
 def test_a_candidate_that_cannot_be_made_is_named(setting: str, said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):

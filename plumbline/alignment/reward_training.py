@@ -17,12 +17,13 @@ import torch
 from torch.nn.functional import softplus
 
 from plumbline.alignment.own_answers import finished_answers
-from plumbline.alignment.reward import RewardModel, last_scores
+from plumbline.alignment.reward import RewardModel, scores_of
 from plumbline.alignment.tokenized import TokenizedPreference, encode, endless_batches, micro_batches
 from plumbline.alignment.trunk import freeze_below, require_layers
 from plumbline.config import PpoParams, RewardModelParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
+from plumbline.lm.branches import answer_states
 from plumbline.lm.checkpoint import Checkpoint, Resumable, made_with
 from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
 from plumbline.lm.template import rearranged
@@ -165,10 +166,11 @@ def _loss_sum(
     sums: dict[str, float],
 ) -> torch.Tensor:
     """Return the sum of the losses of a micro-batch, with its graph. Adds its figures to `sums`."""
-    # All conversations of all elements in one pass.
-    rows = [row for element in batch for row in element.rows]
+    # All answers of all elements in one pass, each at its last token.
+    answers = [(element.prompt, element.responses) for element in batch]
     with autocast(params.precision):
-        scores_N = last_scores(reward.model, rows)
+        states = answer_states(reward.model, answers)
+        scores_N = scores_of(states.last_ND, reward.model.score.weight)
 
     loss = scores_N.new_zeros(())
     sizes = [len(element.responses) for element in batch]

@@ -1,5 +1,6 @@
 """The online methods: estimates by hand, contradictions by name, and each learns."""
 
+from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
@@ -9,11 +10,13 @@ from plumbline.alignment.online.advantages import Rewarded, leave_one_out, to_go
 from plumbline.alignment.online.kl import estimate
 from plumbline.alignment.online.methods import METHODS, require_usable
 from plumbline.alignment.reward import RewardModel, value_model
+from plumbline.config import candidate_params, load_params
 from plumbline.config.methods import METHODS as PARAMETERS
 from plumbline.errors import UserError
 from testing.online import Scripted, online_params, train_policy
 from testing.tiny_models import PROMPTS, copy_of
 
+ROOT = Path(__file__).resolve().parents[2]
 REWARDS = torch.tensor([[0.0, 1.0, 0.0], [-0.5, 0.0, 3.0], [2.0, 0.0, 0.0], [0.25, 0.25, 0.0]])
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 0]])
 TOTALS = [1.0, 2.5, 2.0, 0.5]
@@ -118,3 +121,12 @@ def reward_of(red, folder):
     scripted = Scripted(red)
     scripted.model = RewardModel.load(folder / "reward").model
     return scripted
+
+
+def test_the_candidates_that_ship_can_be_made():
+    params = load_params(ROOT)
+    for name, candidate in params.candidates.items():
+        values = candidate_params(params, name)
+        if candidate["method"] in METHODS:
+            require_usable(candidate["method"], values)
+    assert {candidate["method"] for candidate in params.candidates.values()} >= METHODS.keys()

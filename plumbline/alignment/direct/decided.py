@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
-from plumbline.alignment.sequences import join, response_log_probs
 from plumbline.alignment.tokenized import TokenizedPreference, micro_batches
 from plumbline.config import DirectParams
 from plumbline.config.methods import KtoParams
+from plumbline.lm.branches import answer_states
+from plumbline.lm.log_probs import chosen_log_probs
+from plumbline.lm.optim import autocast
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,11 @@ def summed_log_probs(
     Of a response that does not fit `max_length`, which only another prompt's does not, it is that of what
     fits: at least a token, because no prompt is that long.
     """
-    prompts = [one.prompt for one in elements for _ in one.responses]
-    responses = [response[: params.max_length - len(one.prompt)]
-                 for one in elements for response in one.responses]
-    sequences = join(prompts, responses, model.device)
-    return response_log_probs(model, sequences, 1.0, params.precision).sum(1)
+    answers = [(one.prompt, [response[: params.max_length - len(one.prompt)] for response in one.responses])
+               for one in elements]
+    with autocast(params.precision):
+        states = answer_states(model, answers)
+        real_NR = states.mask_NR.bool()
+        found = chosen_log_probs(
+            states.before_NRD[real_NR], model.get_output_embeddings(), states.ids_NR[real_NR], 1.0)
+    return found.new_zeros(real_NR.shape).masked_scatter(real_NR, found).sum(1)
