@@ -463,3 +463,20 @@ def test_beside_the_policy_the_demonstrations_are_learnt_with_their_weight(train
     assert distance < 1e-3 and metrics["ptx_loss"] == pytest.approx(loss, abs=1e-4)
     with pytest.raises(UserError, match=r"ppo\.ptx_coef = 2\.0 wants demonstrations"):
         train(**changed)
+
+
+def test_the_passes_over_a_batch_end_once_the_policy_has_moved_too_far(train):
+    changed = {"updates": 1, "epochs": 4, "minibatches": 1, "learning_rate": 1e-2}
+    with Steps() as all_of_them:
+        train(**changed)
+    with Steps() as fewer:
+        metrics = train(max_step_kl=1e-4, **changed)[2][0]
+    assert (len(all_of_them.rates), len(fewer.rates)) == (2 * 4, 2 * 2), "the second pass sees that the first moved it"
+    assert metrics["approx_kl"] > 1e-4 / 2
+
+
+def test_rewards_are_whitened_before_they_become_targets(train, random_lm):
+    """The critic learns what the policy learns from; the figures stay those of the rewards."""
+    plain, white = (train(reference=random_lm.model, updates=1, whiten_rewards=whiten)[2][0] for whiten in (False, True))
+    assert plain["reward"] == white["reward"] and plain["kl"] == white["kl"]
+    assert plain["value_loss"] != pytest.approx(white["value_loss"], rel=0.05)

@@ -227,7 +227,7 @@ def _minibatches(learner: Learner, responses: int, params: PpoParams) -> list[to
 def _moved_too_far(sums: dict[str, float], params: PpoParams) -> bool:
     """True if the policy's mean KL from the one that sampled is beyond `max_step_kl`, in nats a token."""
     limit = params.max_step_kl
-    return limit is not None and "approx_kl" in sums and sums["last approx_kl"] > limit
+    return limit is not None and sums.get("last approx_kl", 0.0) > limit
 
 
 def _step(
@@ -240,7 +240,7 @@ def _step(
     """
     params, sequences = world.params, lesson.experience.sequences
     tokens = sequences.mask_BR[minibatch].sum()
-    before = sums["approx_kl"]
+    before = sums.get("approx_kl", 0.0)
     for rows in sequences.micro_batches(minibatch, params.micro_batch_size):
         totals = {"tokens": sequences.mask_BR[rows].sum()}
         if not lesson.critic_only:
@@ -253,7 +253,8 @@ def _step(
             sums[name] += float(total.detach())
     if world.rehearsed and not lesson.critic_only:
         sums["ptx_loss"] += rehearse(learner, world.rehearsed, len(minibatch), params)
-    sums["last approx_kl"] = (sums["approx_kl"] - before) / float(tokens)
+    if not lesson.critic_only:
+        sums["last approx_kl"] = (sums["approx_kl"] - before) / float(tokens)
     sums["steps"] += 1
 
     learning: list[tuple[str, Learns, torch.optim.AdamW]] = []
