@@ -477,6 +477,7 @@ def test_the_passes_over_a_batch_end_once_the_policy_has_moved_too_far(train):
 
 def test_rewards_are_whitened_before_they_become_targets(train, random_lm):
     """The critic learns what the policy learns from; the figures stay those of the rewards."""
-    plain, white = (train(reference=random_lm.model, updates=1, whiten_rewards=whiten)[2][0] for whiten in (False, True))
+    plain, white = (train(reference=random_lm.model, updates=1, whiten_rewards=whiten)[2][0]
+                    for whiten in (False, True))
     assert plain["reward"] == white["reward"] and plain["kl"] == white["kl"]
     assert plain["value_loss"] != pytest.approx(white["value_loss"], rel=0.05)

@@ -67,6 +67,14 @@ def test_whitening_uses_the_mean_and_variance_of_real_tokens(rows):
     assert found.isfinite().all() and (found[mask == 0] == 0).all()
 
 
+def test_without_shifting_the_mean_stays():
+    values, mask = torch.tensor([[1.0, 3.0, 99.0], [5.0, 7.0, 9.0]]), torch.tensor([[1, 1, 0], [1, 1, 0]])
+    found = whiten(values, mask, shift=False)
+    real = found[mask.bool()]
+    assert float(real.mean()) == pytest.approx(4.0) and float(real.var(correction=0)) == pytest.approx(1.0)
+    assert (found[mask == 0] == 0).all()
+
+
 def test_whitening_one_token_gives_zero():
     assert whiten(torch.tensor([[3.0, GARBAGE]]), torch.tensor([[1, 0]])).tolist() == [[0, 0]]
 
