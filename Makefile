@@ -41,13 +41,14 @@ types: $(INSTALLED)  ## mypy
 seeds: $(INSTALLED)  ## learning evidence: the embedded default over seeds 0, 1, 2 (15 minutes)
 	@$(BIN)/python benchmarks/seeds.py 0 1 2
 
-bench: $(INSTALLED)  ## scale: a million comparisons, the pages over 1,000 runs, 500 verdicts a second, the idle service (an hour)
+bench: $(INSTALLED)  ## scale: a million comparisons, the pages over 1,000 runs, 500 verdicts a second, the idle service, PPO beside TRL (two hours)
 	@$(BIN)/python benchmarks/data_scale.py
 	@test -d .many/runs || $(BIN)/python benchmarks/many_runs.py .many 1000
 	@$(BIN)/python benchmarks/pages.py .many
 	@$(BIN)/python benchmarks/feedback_load.py
 	@$(BIN)/python benchmarks/idle.py
 	@$(BIN)/python benchmarks/overhead.py
+	@$(BIN)/python benchmarks/updates.py
 	@$(BIN)/python benchmarks/coverage.py
 
 chaos: $(INSTALLED)  ## kill each training 20 times; then kill, fill, lock and break the service, 100 rounds (hours); ROUNDS=10 for fewer
