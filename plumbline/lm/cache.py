@@ -37,6 +37,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no typ
 
     def keep(self, rows: torch.Tensor) -> None:
         """Let row i become what row `rows[i]` was; there may be fewer or more than before."""
+        if not self.is_initialized:  # as in transformers' own layers: one that shares another's has no keys
+            return
         there = self.keys.shape[0]
         if len(rows) > there:
             self.all_keys, self.all_values = self.all_keys[rows], self.all_values[rows]

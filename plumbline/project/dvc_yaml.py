@@ -83,8 +83,8 @@ class StageSpec:
 def read_stages(root: Path, params: Mapping[str, object] | None = None) -> dict[str, StageSpec]:
     """Return all stages of `root/dvc.yaml`, in the order of the file.
 
-    Those with `foreach` are as `params` say, or else `root/params.yaml`. Raises UserError for what neither
-    has.
+    Those with `foreach` are as `params` say, or else `root/params.yaml`. There are none where the file is
+    missing, or from before there was what they are of. Raises UserError for anything else that is not there.
     """
     declared = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     found = {}
@@ -92,7 +92,8 @@ def read_stages(root: Path, params: Mapping[str, object] | None = None) -> dict[
         if "foreach" not in stage:
             found[name] = _spec(name, stage)
             continue
-        params = read_yaml(root / "params.yaml") if params is None else params
+        if params is None:
+            params = read_yaml(root / "params.yaml") if (root / "params.yaml").exists() else {}
         for key, known in _items(stage["foreach"], params):
             found[f"{name}{JOIN}{key}"] = _spec(f"{name}{JOIN}{key}",
                                               cast(dict[str, Any], _filled_in(stage["do"], known)))
@@ -113,6 +114,9 @@ def _spec(name: str, stage: Mapping[str, Any]) -> StageSpec:
 
 def _items(foreach: object, params: Mapping[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield the key of each item, and all values that stand for something in its stage."""
+    named_block = INTERPOLATED.fullmatch(foreach) if isinstance(foreach, str) else None
+    if named_block and named_block[1].split(".")[0] not in params:
+        return
     block = _filled_in(foreach, params)
     if isinstance(block, Mapping):
         for key, item in block.items():

@@ -87,8 +87,13 @@ def read_points(file: Path) -> list[dict[str, object]]:
 
 
 def findings(workspace: Path) -> dict[str, list[Finding]]:
-    """Return what is wrong with the training of each stage in a workspace that left, or leaves, curves."""
-    found = {}
+    """Return what is wrong with the training of each stage in a workspace that left, or leaves, curves.
+
+    Nothing is known of one that has lost its dvc.yaml.
+    """
+    found: dict[str, list[Finding]] = {}
+    if not (workspace / "dvc.yaml").exists():
+        return found
     for name, stage in read_stages(workspace).items():
         file = stage.file("curves.jsonl")
         if file and (workspace / file).exists():

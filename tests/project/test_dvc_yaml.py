@@ -119,7 +119,16 @@ def test_nothing_to_compare_is_no_stage(tmp_path: Path) -> None:
     assert (folder / "data/first").read_text() == "first\n"
 
 
-@pytest.mark.parametrize("params", ["seed: 3\n", "seed: 3\ncompare: 5\n", "compare: {dpo: direct}\n"])
+@pytest.mark.parametrize("params", ["seed: 3\n", None])
+def test_without_the_block_there_are_no_stages_of_it(tmp_path: Path, params: str | None) -> None:
+    """As with the parameters of an older version, and in the folder of a run that was half deleted."""
+    folder = project(tmp_path, DVC_YAML.partition("  named:")[0], params or "")
+    if params is None:
+        (folder / "params.yaml").unlink()
+    assert list(read_stages(folder)) == ["first"]
+
+
+@pytest.mark.parametrize("params", ["seed: 3\ncompare: 5\n", "compare: {dpo: direct}\n"])
 def test_a_name_that_params_yaml_lacks_is_explained(tmp_path: Path, params: str) -> None:
     folder = project(tmp_path, DVC_YAML.partition("  named:")[0], params)
     with pytest.raises(UserError, match=r"params\.yaml"):
