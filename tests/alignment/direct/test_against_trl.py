@@ -58,16 +58,24 @@ def step(request):
     return Step(request.param)
 
 
-def gives(logits):
-    return lambda **_: SimpleNamespace(logits=logits.clone())
+class Gives(torch.nn.Module):
+    """A model that returns these logits, whatever it is asked. TRL looks whether a model is one of peft's."""
+
+    is_gradient_checkpointing = False
+
+    def __init__(self, logits=None):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, **_):
+        return SimpleNamespace(logits=self.logits.clone())
 
 
 def trainer(**more):
     """What the methods of a trainer read of it."""
-    policy = SimpleNamespace(training=True, is_gradient_checkpointing=False)
     accelerator = SimpleNamespace(device=torch.device("cpu"), gather=lambda x: x, gather_for_metrics=lambda x: x)
     return SimpleNamespace(**{
-        "model": policy, "accelerator": accelerator, "aux_loss_enabled": False, "_metrics": defaultdict(
+        "model": Gives(), "accelerator": accelerator, "aux_loss_enabled": False, "_metrics": defaultdict(
             lambda: defaultdict(list)), "_total_train_tokens": 0, "precompute_ref_logps": False,
         "args": SimpleNamespace(gradient_checkpointing_kwargs=None, gradient_checkpointing=False)} | more)
 
@@ -75,10 +83,10 @@ def trainer(**more):
 def dpo_of_trl(step, loss_type, beta, flipped=False):
     order = torch.arange(2 * PAIRS).roll(PAIRS if flipped else 0)
     given = trainer(ld_alpha=None, f_divergence_type="reverse_kl", loss_types=[loss_type], loss_weights=[1.0],
-                    beta=beta, label_smoothing=0.0, use_weighting=False, ref_model=gives(step.reference[order]))
+                    beta=beta, label_smoothing=0.0, use_weighting=False, ref_model=Gives(step.reference[order]))
     mask = step.mask[order]
     inputs = {"input_ids": step.ids[order], "completion_mask": mask, "attention_mask": torch.ones_like(mask)}
-    return dpo_trainer.DPOTrainer._compute_loss(given, gives(step.policy[order]), inputs, return_outputs=False)
+    return dpo_trainer.DPOTrainer._compute_loss(given, Gives(step.policy[order]), inputs, return_outputs=False)
 
 
 def same(ours, theirs, step):
@@ -106,7 +114,7 @@ def test_kto(step, sign):
     log_ratio = torch.cat(step.log_probs(step.other)) - torch.cat(step.log_probs(step.other_reference))
     kl = sign * log_ratio.abs()
     given = trainer(calculate_KL=True, loss_type="kto", beta=0.2, desirable_weight=1.3, undesirable_weight=0.7)
-    given.ref_model, policy = gives(step.reference), gives(step.policy)
+    given.ref_model, policy = Gives(step.reference), Gives(step.policy)
     given._compute_kl_logps = lambda model, batch: kl if model is policy else torch.zeros_like(kl)
     label = torch.arange(2 * PAIRS) < PAIRS
     inputs = {"input_ids": step.ids, "completion_mask": step.mask, "attention_mask": torch.ones_like(step.mask),
