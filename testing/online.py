@@ -6,6 +6,7 @@ from plumbline.alignment.online.critics import make_critic
 from plumbline.alignment.online.loop import train_online
 from plumbline.alignment.online.policies import make_policy
 from plumbline.alignment.online.validation import Validation
+from plumbline.alignment.sequences import log_probs_by
 from plumbline.config.methods import METHODS
 from testing.tiny_models import ppo_params
 
@@ -39,6 +40,11 @@ class Scripted:
 def policy_of(model, reference, params=None):
     """The policy `model`, held near `reference`."""
     return make_policy(model, lambda: reference, params or ppo_params())
+
+
+def response_log_probs(model, sequences, temperature, precision):
+    """Of a whole model."""
+    return log_probs_by(model.base_model, model.get_output_embeddings(), sequences, temperature, precision)
 
 
 def prepared(lm, reward, judge, prompts, params, seed):

@@ -58,17 +58,13 @@ def join(prompts: Sequence[list[int]], responses: Sequence[list[int]], device: t
     return Sequences(ids_BT.to(device), mask_BT.to(device), response_BR.to(device), mask_BR.to(device))
 
 
-def response_log_probs(
-    model: PreTrainedModel, sequences: Sequences, temperature: float, precision: str
-) -> torch.Tensor:
-    """Return the log-probability [B, R], in nats, of each response token; 0 at padding."""
-    return log_probs_by(model.base_model, model.get_output_embeddings(), sequences, temperature, precision)
-
-
 def log_probs_by(
     body: PreTrainedModel, head: nn.Module, sequences: Sequences, temperature: float, precision: str
 ) -> torch.Tensor:
-    """Return the same by a body and its output layer; a body of top layers reads `trunk_BTD`."""
+    """Return the log-probability [B, R], in nats, of each response token; 0 at padding.
+
+    `head` is the output layer; a body of top layers reads `trunk_BTD`.
+    """
     if sequences.allowed_BRV is not None:
         logits_BRV = response_logits(body, head, sequences, precision)
         return token_log_probs(logits_BRV, sequences.response_BR, temperature) * sequences.mask_BR

@@ -37,9 +37,12 @@ class AnswerStates:
 
 def answer_states(model: PreTrainedModel, elements: Sequence[Answers]) -> AnswerStates:
     """Return the states of all answers, in their order; a prompt is read once where that spares enough."""
-    if _saved(elements) >= LEAST_SAVED and _shares_prompts(model.config.to_json_string(), model.config):
-        return branched(model.base_model, elements)
-    return apart(model.base_model, elements)
+    if _saved(elements) < LEAST_SAVED:
+        return apart(model.base_model, elements)
+    key = model.config.to_json_string()
+    if key not in _tried:
+        _tried[key] = shares_prompts(model.config)
+    return (branched if _tried[key] else apart)(model.base_model, elements)
 
 
 def apart(body: PreTrainedModel, elements: Sequence[Answers]) -> AnswerStates:
@@ -67,18 +70,11 @@ def shares_prompts(config: PretrainedConfig) -> bool:
     return all(bool(one.abs().max() < 1e-3 * alone.last_ND.abs().mean()) for one in differences)
 
 
-def _shares_prompts(key: str, config: PretrainedConfig) -> bool:
-    """Return the same, tried once for each configuration."""
-    if key not in _tried:
-        _tried[key] = shares_prompts(config)
-    return _tried[key]
-
-
 def _saved(elements: Sequence[Answers]) -> float:
     """Return the share of the tokens that are spared when each prompt is read once."""
-    apart = sum(len(prompt) + len(answer) for prompt, answers in elements for answer in answers)
+    one_each = sum(len(prompt) + len(answer) for prompt, answers in elements for answer in answers)
     together = sum(len(prompt) + sum(map(len, answers)) for prompt, answers in elements)
-    return 1 - together / apart
+    return 1 - together / one_each
 
 
 def _states(body: PreTrainedModel, elements: Sequence[Answers], several: bool) -> AnswerStates:

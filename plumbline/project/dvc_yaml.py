@@ -45,8 +45,7 @@ class StageSpec:
 
     @property
     def item(self) -> str:
-        """What the stage is done for, such as `dpo` of `candidate@dpo`; empty for a stage without `foreach`.
-        """
+        """Return the name behind `@`, such as `dpo` of `candidate@dpo`; empty without `foreach`."""
         return self.name.partition(JOIN)[2]
 
     @property

@@ -9,11 +9,11 @@ from plumbline.alignment.online.critics import make_critic
 from plumbline.alignment.online.experience import Sampler, gather
 from plumbline.alignment.online.policies import make_policy
 from plumbline.alignment.reward import RewardModel, value_model
-from plumbline.alignment.sequences import join, response_log_probs
+from plumbline.alignment.sequences import join
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.sampling import Response
-from testing.online import policy_of, train_policy
+from testing.online import policy_of, response_log_probs, train_policy
 from testing.tiny_models import PROMPTS, copy_of, ppo_params, silent, small_causal, small_gpt2
 
 CPU = torch.device("cpu")

@@ -9,12 +9,12 @@ from plumbline.alignment.online.critics import make_critic
 from plumbline.alignment.online.experience import gather, kl_estimates
 from plumbline.alignment.online.losses import clipped_surrogate
 from plumbline.alignment.reward import RewardModel, value_model
-from plumbline.alignment.sequences import join, response_log_probs
+from plumbline.alignment.sequences import join
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response, stop_token
 from plumbline.lm.sampling import Response, sample
-from testing.online import policy_of
+from testing.online import policy_of, response_log_probs
 from testing.tiny_models import PROMPTS, copy_of, ppo_params, small_gpt2, small_model
 
 CPU = torch.device("cpu")

@@ -49,7 +49,7 @@ def by_critic(batch: Rewarded, params: PpoParams) -> Targets:
 def leave_one_out(batch: Rewarded, params: PpoParams) -> Targets:
     """Return each response's reward less the mean of the others to its prompt, at all of its tokens.
 
-    Ahmadian et al. 2024, arXiv 2402.14740, equation 7 (RLOO). The advantages of a group sum to 0.
+    Ahmadian et al. 2024, arXiv 2402.14740 (RLOO). The advantages of a group sum to 0.
     """
     size = params.answers_per_prompt
     total_GK = batch.rewards_BR.sum(1).reshape(-1, size)
@@ -61,7 +61,7 @@ def leave_one_out(batch: Rewarded, params: PpoParams) -> Targets:
 def within_group(batch: Rewarded, params: PpoParams) -> Targets:
     """Return each response's reward less the mean of its group, at all of its tokens.
 
-    It is divided by the group's standard deviation (Shao et al. 2024, arXiv 2402.03300, section 4.1.1; the
+    It is divided by the group's standard deviation (Shao et al. 2024, arXiv 2402.03300, section 4.1.2; the
     unbiased one, as in TRL), or, without `scale_by_deviation`, by that of the SFT policy's rewards, the same
     for all groups: divided by its own, a group whose answers hardly differ counts as much as any (Liu et al.
     2025, arXiv 2503.20783).

@@ -1,7 +1,8 @@
 """Critics: what a state is worth, before each token of a response.
 
-Each starts as the reward model, so that its values are rewards from the beginning (Stiennon et al. 2020,
-section 3.4; Huang et al. 2024, arXiv 2403.17031, report less reward for one that shares the policy's body):
+Each starts as the reward model, so that its values are rewards from the beginning, and shares nothing that
+the policy changes: at first its errors would spoil what the policy knows (Stiennon et al. 2020, section 3.4).
+
 
     separate    a copy of the reward model, all of which learns
     shared      with ppo.trainable: top, the reward model's top layers on the trunk that the policy has, which

@@ -183,8 +183,8 @@ def _learn(learner: Learner, world: World, critic_only: bool = False) -> Metrics
     rewards_BR = _rewards(experience, learner, params, std)
     targets = world.method.estimate(Rewarded(rewards_BR, mask_BR, experience.values_BR, std), params)
     # An untrained value may be anywhere, so before the first update nothing holds it back.
-    free = critic_only or params.value_clip is None
-    lesson = Lesson(experience, targets, critic_only, math.inf if free else (params.value_clip or 0) * std)
+    clip = math.inf if critic_only or params.value_clip is None else params.value_clip * std
+    lesson = Lesson(experience, targets, critic_only, clip)
 
     natural = {}
     if world.method.natural_step and not critic_only:

@@ -3,7 +3,8 @@
 All of them are one class. What differs is which body computes log-probabilities and what the reference is:
 
     all     every weight learns; the reference is a frozen copy of SFT
-    top     the last layers learn, on a frozen trunk that policy, reference and critic share (trunk.py)
+    top     the last layers learn, on a frozen trunk that policy, reference and critic share (trunk.py); the
+            reference is a copy of the last layers alone
     lora    low-rank adapters learn (Hu et al. 2022, arXiv 2106.09685); the reference is the same model with
             its adapters off: SFT itself, to the last bit
 
@@ -12,9 +13,10 @@ step.
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -62,8 +64,8 @@ class Policy(Learns):
     """The whole model, with the weights of now."""
     body: nn.Module
     """The part that computes log-probabilities, below the output layer."""
-    reference: PreTrainedModel
     reference_body: nn.Module
+    reference_head: nn.Module
     temperature: float
     precision: str
     trunk: nn.Module | None = None
@@ -97,15 +99,9 @@ class Policy(Learns):
     @torch.no_grad()
     def reference_log_probs(self, sequences: Sequences) -> torch.Tensor:
         """Return the same under the reference."""
-        head = self.reference.get_output_embeddings()
-        with self.as_reference():
-            return log_probs_by(self.reference_body, head, sequences, self.temperature, self.precision)
-
-    @contextmanager
-    def as_reference(self) -> Iterator[None]:
-        """Turn `reference` into the reference for a while, where both are one model."""
         with self.adapted.disable_adapter() if self.adapted else nullcontext():
-            yield
+            return log_probs_by(
+                self.reference_body, self.reference_head, sequences, self.temperature, self.precision)
 
     def merged(self) -> PreTrainedModel:
         """Return a model of its own without adapters, which gives the same answers."""
@@ -129,33 +125,35 @@ def make_policy(
 ) -> Policy:
     """Make the policy that `params.trainable` names of SFT's model.
 
-    `load_reference` gives another SFT model, where one is needed. Raises UserError for an architecture that
-    cannot be split.
+    `load_reference` gives another SFT model, which is needed where all weights learn. Raises UserError for an
+    architecture that cannot be split.
     """
     model.eval()
     mask = None
     if isinstance(params, NlpoParams):
         mask = NucleusMask(copy.deepcopy(model), params.mask_top_p, params.temperature, params.precision)
-    if params.trainable == "lora":
-        adapters = LoraConfig(r=params.lora_rank, lora_alpha=params.lora_alpha, target_modules="all-linear",
-                              lora_dropout=0.0, task_type="CAUSAL_LM")
-        adapted = get_peft_model(model, adapters)
-        model.eval()
-        policy = Policy(model, model.base_model, model, model.base_model, params.temperature,
-                        params.precision, adapted=adapted, mask=mask)
-        return replace(policy, start={name: weight.clone() for name, weight in policy.weights().items()})
+    head, made = model.get_output_embeddings(), partial(
+        Policy, model, temperature=params.temperature, precision=params.precision, mask=mask)
+    if params.trainable == "all":
+        reference = load_reference().eval()
+        return made(model.base_model, reference.base_model, reference.get_output_embeddings(),
+                    start=dict(reference.named_parameters()))
 
-    reference = load_reference().eval()
-    policy = Policy(model, model.base_model, reference, reference.base_model, params.temperature,
-                    params.precision, mask=mask)
-    if params.trainable == "top":
+    if params.trainable == "lora":
+        adapted = get_peft_model(model, LoraConfig(
+            r=params.lora_rank, lora_alpha=params.lora_alpha, target_modules="all-linear", lora_dropout=0.0,
+            task_type="CAUSAL_LM"))
+        model.eval()
+        policy = made(model.base_model, model.base_model, head, adapted=adapted)
+    else:
         require_layers(model, params.top_layers, "ppo.top_layers")
         freeze_below(model, params.top_layers)
-        policy = replace(
-            policy, body=top_of(model, params.top_layers), trunk=trunk_of(model, params.top_layers),
-            reference_body=top_of(reference, params.top_layers))
-    return replace(policy, start={name: weight for name, weight in reference.named_parameters()
-                                  if name in policy.weights()})
+        embeddings = model.get_input_embeddings()
+        frozen = {id(embeddings): embeddings, id(embeddings.weight): embeddings.weight}  # not copied
+        top, trunk = top_of(model, params.top_layers), trunk_of(model, params.top_layers)
+        reference_body, reference_head = copy.deepcopy((top, head), frozen)
+        policy = made(top, reference_body, reference_head, trunk=trunk)
+    return replace(policy, start={name: weight.clone() for name, weight in policy.weights().items()})
 
 
 @torch.no_grad()

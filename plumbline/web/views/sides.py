@@ -58,7 +58,7 @@ class Side:
 
     @property
     def contestant(self) -> str:
-        """What that evaluation calls it."""
+        """The name under which that evaluation kept its answers: `policy` for every candidate."""
         return POLICY if self.candidate else self.model
 
     @property
