@@ -3,7 +3,6 @@
 Each starts as the reward model, so that its values are rewards from the beginning, and shares nothing that
 the policy changes: at first its errors would spoil what the policy knows (Stiennon et al. 2020, section 3.4).
 
-
     separate    a copy of the reward model, all of which learns
     shared      with ppo.trainable: top, the reward model's top layers on the trunk that the policy has, which
                 is also the reward model's where `reward_model.top_layers` kept it; with lora, adapters on the
