@@ -71,7 +71,7 @@ STEP_MEANS = ("policy_grad_norm", "value_grad_norm", "ptx_loss")
 
 
 @dataclass(frozen=True)
-class World:
+class Setting:
     """What stays the same: the method, prompts, as ids, the stop tokens, and the reward."""
 
     method: Method
@@ -124,7 +124,7 @@ def train_online(
     """
     torch.manual_seed(seed)
     encoded = _encode(lm, prompts, params)
-    world = World(require_usable(name, params), encoded, stop_tokens(lm.tokenizer, lm.model), reward,
+    setting = Setting(require_usable(name, params), encoded, stop_tokens(lm.tokenizer, lm.model), reward,
                   Sampler(policy), rehearsed(lm, demonstrations, params), params)
     learner = Learner.new(policy, critic, params, seed)
     checkpoint = Checkpoint(checkpoint_folder, {"method": name, **made_with("ppo", params, seed, encoded)})
@@ -132,16 +132,16 @@ def train_online(
         learner.load_state_dict(state)
 
     if learner.critic and learner.warmed < params.value_warmup:
-        _warm_up(learner, world, report)
+        _warm_up(learner, setting, report)
         checkpoint.save(0, learner.state_dict())
     while learner.update < params.updates and not learner.kept.beyond_limit:
         learner.anneal(params)
-        metrics = _learn(learner, world)
+        metrics = _learn(learner, setting)
         learner.update += 1
         learner.history.append(metrics)
         learner.renew_mask(params)
         if validation and _due(learner.update, params):
-            metrics = metrics | validation.measure(policy, world.sampler)
+            metrics = metrics | validation.measure(policy, setting.sampler)
             learner.kept.consider(learner.update, metrics, policy, validation)
         report(learner.update, params.updates, metrics)
         if learner.update % params.checkpoint_every == 0 and learner.update < params.updates:
@@ -157,21 +157,21 @@ def train_online(
     return metrics | _counts(lm, prompts, encoded)
 
 
-def _warm_up(learner: Learner, world: World, report: ReportStep) -> None:
+def _warm_up(learner: Learner, setting: Setting, report: ReportStep) -> None:
     """Train the critic alone, on responses of the policy as it is."""
-    while learner.warmed < world.params.value_warmup:
-        metrics = _learn(learner, world, critic_only=True)
+    while learner.warmed < setting.params.value_warmup:
+        metrics = _learn(learner, setting, critic_only=True)
         learner.warmed += 1
-        report(learner.warmed, world.params.value_warmup, metrics, "value warm-up")
+        report(learner.warmed, setting.params.value_warmup, metrics, "value warm-up")
 
 
-def _learn(learner: Learner, world: World, critic_only: bool = False) -> Metrics:
+def _learn(learner: Learner, setting: Setting, critic_only: bool = False) -> Metrics:
     """Update policy, critic and KL weight, or the critic alone, from one batch of experience.
 
     Returns the update's metrics.
     """
-    params, std = world.params, world.reward.std
-    experience = world.experience(learner)
+    params, std = setting.params, setting.reward.std
+    experience = setting.experience(learner)
     mask_BR = experience.sequences.mask_BR
     moved = measured_kl(experience)
     figures = {"reward": float(experience.score_B.mean()), **moved}
@@ -181,20 +181,20 @@ def _learn(learner: Learner, world: World, critic_only: bool = False) -> Metrics
 
     # The targets of learning stay fixed for all epochs over this batch.
     rewards_BR = _rewards(experience, learner, params, std)
-    targets = world.method.estimate(Rewarded(rewards_BR, mask_BR, experience.values_BR, std), params)
+    targets = setting.method.estimate(Rewarded(rewards_BR, mask_BR, experience.values_BR, std), params)
     # An untrained value may be anywhere, so before the first update nothing holds it back.
     clip = math.inf if critic_only or params.value_clip is None else params.value_clip * std
     lesson = Lesson(experience, targets, critic_only, clip)
 
     natural = {}
-    if world.method.natural_step and not critic_only:
+    if setting.method.natural_step and not critic_only:
         assert isinstance(params, TrpoParams)
         natural = natural_step(learner.policy, experience, targets, params)
         require_finite(natural, "ppo", f"update {learner.update + 1} of {params.updates}")
         lesson = replace(lesson, critic_only=True)
     sums: dict[str, float] = defaultdict(float)
     for minibatch in _minibatches(learner, len(mask_BR), params):
-        _step(learner, lesson, minibatch, world, sums)
+        _step(learner, lesson, minibatch, setting, sums)
         if _moved_too_far(sums, params):
             break
 
@@ -231,28 +231,28 @@ def _moved_too_far(sums: dict[str, float], params: PpoParams) -> bool:
 
 
 def _step(
-    learner: Learner, lesson: Lesson, minibatch: torch.Tensor, world: World, sums: dict[str, float]
+    learner: Learner, lesson: Lesson, minibatch: torch.Tensor, setting: Setting, sums: dict[str, float]
 ) -> None:
     """Make one optimizer step of each model that learns, on the rows `minibatch` of the batch.
 
     Adds the step's figures to `sums`. The loss is a mean over the tokens of the whole minibatch, so its
     division into micro-batches changes nothing.
     """
-    params, sequences = world.params, lesson.experience.sequences
+    params, sequences = setting.params, lesson.experience.sequences
     tokens = sequences.mask_BR[minibatch].sum()
     before = sums.get("approx_kl", 0.0)
     for rows in sequences.micro_batches(minibatch, params.micro_batch_size):
         totals = {"tokens": sequences.mask_BR[rows].sum()}
         if not lesson.critic_only:
-            totals |= _policy_totals(learner, lesson, rows, world)
+            totals |= _policy_totals(learner, lesson, rows, setting)
             (totals["policy_loss"] / tokens).backward()
         if learner.critic:
             totals["value_loss"] = _value_loss(learner.critic, lesson, rows)
             (totals["value_loss"] / tokens).backward()
         for name, total in totals.items():
             sums[name] += float(total.detach())
-    if world.rehearsed and not lesson.critic_only:
-        sums["ptx_loss"] += rehearse(learner, world.rehearsed, len(minibatch), params)
+    if setting.rehearsed and not lesson.critic_only:
+        sums["ptx_loss"] += rehearse(learner, setting.rehearsed, len(minibatch), params)
     if not lesson.critic_only:
         sums["last approx_kl"] = (sums["approx_kl"] - before) / float(tokens)
     sums["steps"] += 1
@@ -271,15 +271,15 @@ def _step(
 
 
 def _policy_totals(
-    learner: Learner, lesson: Lesson, rows: torch.Tensor, world: World
+    learner: Learner, lesson: Lesson, rows: torch.Tensor, setting: Setting
 ) -> dict[str, torch.Tensor]:
     """Return the policy's loss on these rows, with its gradient, and its figures, summed over the tokens."""
-    experience, params = lesson.experience, world.params
+    experience, params = lesson.experience, setting.params
     sequences = experience.sequences.rows(rows)
     # The micro-batch has its own, smaller width: columns of padding alone are cut off.
     width = sequences.mask_BR.shape[1]
     new_BR = learner.policy.log_probs(sequences)
-    found = world.method.loss(new_BR, experience.old_BR[rows, :width],
+    found = setting.method.loss(new_BR, experience.old_BR[rows, :width],
                               lesson.targets.advantages_BR[rows, :width], sequences.mask_BR, params.clip)
     loss = found.loss
     if params.kl_in == "loss":

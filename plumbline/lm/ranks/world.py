@@ -1,0 +1,131 @@
+"""The ranks of a training: processes of `torchrun` that run the same program, each on its share of the rows.
+
+    torchrun --nproc-per-node 2 -m tasks.sft
+
+All ranks draw the same random numbers and make the same decisions; rows are shared out, and what came of them
+is gathered, so that code between the two reads as for one process. Without torchrun's variables, or with
+WORLD_SIZE=1, there is one rank and no process group, and everything here returns what it was given.
+
+A collective waits for all ranks. A rank that ends with an error does not hang the others: torchrun ends them.
+Where only some may meet an error, such as a damaged file, `together` raises it on all.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+from plumbline.errors import UserError, as_user_error
+
+T = TypeVar("T")
+WAIT = timedelta(minutes=30)
+"""How long a rank waits for the others, such as for the first one to write a checkpoint."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The place of this process among the ranks."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Return True on the rank that writes files."""
+        return self.rank == 0
+
+    def mine(self, rows: Sequence[T]) -> list[T]:
+        """Return every `size`-th of the rows, from the one of this rank's number on."""
+        return list(rows[self.rank :: self.size])
+
+    def gathered(self, mine: Sequence[T]) -> list[T]:
+        """Return the rows of all ranks in the order that they had before `mine`; they are plain objects, or
+        tensors on the CPU.
+        """
+        if self.size == 1:
+            return list(mine)
+        parts = self._from_all(list(mine))
+        return [parts[i % self.size][i // self.size] for i in range(sum(map(len, parts)))]
+
+    def summed(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Return the sums of the figures over the ranks, the same on all; a rank may lack some."""
+        if self.size == 1:
+            return dict(figures)
+        found: dict[str, float] = {}
+        for part in self._from_all(dict(figures)):
+            for name, value in part.items():
+                found[name] = found.get(name, 0.0) + value
+        return found
+
+    def passes(self, parts: Sequence[T], spare: T) -> Iterator[tuple[T, bool]]:
+        """Yield this rank's parts with True, then `spare` with False until all ranks have had equally many.
+
+        A pass through a sharded model gathers its weights, for which all ranks have to make it.
+        """
+        yield from ((part, True) for part in parts)
+        for _ in range(max(self._from_all(len(parts))) - len(parts)):
+            yield spare, False
+
+    def agreed(self, value: T, what: str) -> T:
+        """Return the value. Raises UserError if it is not the same on all ranks."""
+        found = self._from_all(value)
+        if different := [rank for rank, theirs in enumerate(found) if theirs != found[0]]:
+            raise UserError(f"All ranks must have the same {what}, but rank {different[0]} found "
+                            f"{found[different[0]]} where rank 0 found {found[0]}. Let all of them see the "
+                            "same files, in a folder that their machines share.")
+        return value
+
+    def together(self, compute: Callable[[], T]) -> T:
+        """Return what `compute` returns here. Raises UserError on all ranks if it does on one."""
+        if self.size == 1:
+            return compute()
+        try:
+            found = compute()
+        except Exception as error:
+            if problem := as_user_error(error):
+                self._from_all(str(problem))
+            raise
+        for theirs in self._from_all(""):
+            if theirs:
+                raise UserError(theirs)
+        return found
+
+    def _from_all(self, value: T) -> list[T]:
+        """Return the value of each rank."""
+        if self.size == 1:
+            return [value]
+        found: list[T | None] = [None] * self.size
+        distributed.all_gather_object(found, value)
+        return found  # type: ignore[return-value]  # all are filled
+
+
+def world() -> World:
+    """Return the place of this process."""
+    if distributed.is_available() and distributed.is_initialized():
+        return World(distributed.get_rank(), distributed.get_world_size())
+    return World()
+
+
+@contextmanager
+def started() -> Iterator[World]:
+    """Join the ranks that torchrun's variables name, on a device of this process's own, and leave them at the
+    end of the block; without such variables do nothing.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World()
+        return
+    if torch.cuda.is_available():
+        here = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(here)
+        # What is no tensor is gathered through the CPU.
+        distributed.init_process_group("cpu:gloo,cuda:nccl", timeout=WAIT, device_id=here)
+    else:
+        distributed.init_process_group("gloo", timeout=WAIT)
+    yield world()
+    # Not after an error: the others may wait in a collective, and leaving could wait for them.
+    distributed.destroy_process_group()

@@ -1,0 +1,36 @@
+"""What ranks do in tests; see on_ranks.py."""
+
+from plumbline.errors import DiskFull, UserError
+from plumbline.lm.ranks.world import world
+
+
+def sharing(_folder):
+    """What each method of World returns for rows that do not divide evenly."""
+    here, rows = world(), list("abcdefg")
+    mine = here.mine(rows)
+    return {"refused": refusing(), "world": (here.rank, here.size, here.first), "mine": mine,
+            "gathered": here.gathered([row.upper() for row in mine]), "nothing": here.gathered(here.mine([])),
+            "summed": here.summed({"a": 0.1 * (here.rank + 1), f"only {here.rank}": 1.0}),
+            "passes": list(here.passes(mine, "spare")), "agreed": here.agreed(rows, "rows")}
+
+
+def refusing():
+    """The message of the error that each rank gets when one of them has one, or what there is without one."""
+    here, found = world(), []
+
+    def damaged():
+        if here.rank == 1:
+            raise UserError("This file is damaged.")
+        return here.rank
+
+    def full():
+        if here.rank == 0:
+            raise DiskFull("a file")
+
+    for attempt in (lambda: here.together(damaged), lambda: here.together(full),
+                    lambda: here.agreed(here.rank // 2, "data"), lambda: here.together(lambda: here.rank)):
+        try:
+            found.append(attempt())
+        except UserError as error:
+            found.append(str(error))
+    return found
