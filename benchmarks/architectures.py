@@ -34,7 +34,7 @@ from plumbline.errors import UserError  # noqa: E402
 from plumbline.project.dvc_yaml import read_stages  # noqa: E402
 from plumbline.project.home import Home  # noqa: E402
 from plumbline.runs.preflight import preflight  # noqa: E402
-from plumbline.runs.stage_program import StageRun  # noqa: E402
+from plumbline.runs.stage_run import StageRun  # noqa: E402
 
 DATA_STAGES = ("snapshot", "ingest")
 STAGES = ("base", "sft", "reward_model", "reward_eval", "judge", "ppo", "preference_eval")

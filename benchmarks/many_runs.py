@@ -34,12 +34,9 @@ from plumbline.project.dvc_yaml import StageSpec, is_code  # noqa: E402
 from plumbline.project.home import find_home  # noqa: E402
 from plumbline.project.run_record import Outcome  # noqa: E402
 from plumbline.runs.pipeline import check_gate, pipeline_run  # noqa: E402
-from plumbline.runs.stage_program import (  # noqa: E402
-    StageRun,
-    host_facts,
-    run_stage,
-)
+from plumbline.runs.stage_program import host_facts, run_stage  # noqa: E402
 from plumbline.runs.stage_record import StageRecord  # noqa: E402
+from plumbline.runs.stage_run import StageRun  # noqa: E402
 from plumbline.runs.workspace import Request, Workspace  # noqa: E402
 from plumbline.tracking.registry import Registry  # noqa: E402
 

@@ -20,7 +20,7 @@ from plumbline.evaluation.matches import Contestant, evaluate
 from plumbline.evaluation.samples import SAMPLES, write_samples
 from plumbline.preferences.prepare import reader as prepared
 from plumbline.preferences.types import comparisons_of
-from plumbline.runs.stage_program import StageRun
+from plumbline.runs.stage_run import StageRun
 from tasks import champion, ingest, promote, snapshot
 
 WEIGHTS = "model.safetensors"

@@ -47,6 +47,14 @@ class Progress:
             sys.stdout.flush()
 
 
+def tell(line: Mapping[str, object]) -> None:
+    """Write a line for the flow, if there is one: an error, a measurement, whatever is no report of a step."""
+    file = os.environ.get(PROGRESS_FILE)
+    if file:
+        with Path(file).open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+
+
 def describe(
     stage: str, what: str, step: int, total: int, eta_s: float | None, metrics: Mapping[str, float]
 ) -> str:

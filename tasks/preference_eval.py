@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from plumbline.evaluation.matches import Contestant
     from plumbline.lm.base import LanguageModel
     from plumbline.preferences.types import Prompt
-    from plumbline.runs.stage_program import Measured
+    from plumbline.runs.stage_run import Measured
     from plumbline.statistics import Interval
 
     Models = dict[str, LanguageModel]

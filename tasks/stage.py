@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from plumbline.project.dvc_yaml import JOIN
-from plumbline.runs.stage_program import Program, StageRun, run_as_command
+from plumbline.runs.stage_program import run_as_command
+from plumbline.runs.stage_run import Program, StageRun
 from plumbline.runs.workspace import Workspace
 
 __all__ = ["Stage", "StageRun"]

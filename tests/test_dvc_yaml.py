@@ -10,8 +10,8 @@ from plumbline.project.dvc_yaml import JOIN, OUTPUT_ROOTS, producer_of, read_sta
 from testing.imports import ROOT, file_of, modules_imported
 
 STAGES = read_stages(ROOT, {**read_yaml(ROOT / "params.yaml"), "compare": {"dpo": "direct"}})
-MACHINERY = (*(f"plumbline/{room}/" for room in ("project", "notify", "tracking", "retraining", "runs", "storage",
-                                                 "lineage", "history", "data", "feedback")),
+MACHINERY = (*(f"plumbline/{room}/" for room in ("project", "compute", "notify", "tracking", "retraining", "runs",
+                                                 "storage", "lineage", "history", "data", "feedback")),
              "plumbline/__init__.py", "plumbline/config/", "plumbline/progress.py", "plumbline/errors.py",
              "plumbline/whole_file.py", "tasks/__init__.py", "tasks/stage.py", "tasks/as_prefect_task.py")
 """It runs and records a stage, but does not change its result."""

@@ -85,9 +85,8 @@ def read_stages(root: Path, params: Mapping[str, object] | None = None) -> dict[
     Those with `foreach` are as `params` say, or else `root/params.yaml`. There are none where the file is
     missing, or from before there was what they are of. Raises UserError for anything else that is not there.
     """
-    declared = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     found = {}
-    for name, stage in declared.items():
+    for name, stage in declared_stages(root).items():
         if "foreach" not in stage:
             found[name] = _spec(name, stage)
             continue
@@ -97,6 +96,13 @@ def read_stages(root: Path, params: Mapping[str, object] | None = None) -> dict[
             found[f"{name}{JOIN}{key}"] = _spec(f"{name}{JOIN}{key}",
                                               cast(dict[str, Any], _filled_in(stage["do"], known)))
     return found
+
+
+def declared_stages(root: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return what `root/dvc.yaml` says of each stage, by its name; one with `foreach` is one stage here."""
+    declared: Mapping[str, Mapping[str, Any]] = YAML(typ="safe").load(
+        (root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return declared
 
 
 def _spec(name: str, stage: Mapping[str, Any]) -> StageSpec:

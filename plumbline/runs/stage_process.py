@@ -13,14 +13,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+from plumbline.compute.rank import FLOW_PID
+from plumbline.compute.settings import compute_of
+from plumbline.compute.start import GRACE_SECONDS as RANKS_GRACE_SECONDS
 from plumbline.errors import NO_SPACE, DiskFull, GateFailed, UserError
 from plumbline.progress import PROGRESS_FILE
 from plumbline.project.dvc_yaml import StageSpec
 from plumbline.project.home import Home
 from plumbline.project.processes import end_group
-from plumbline.runs.stage_program import FLOW_PID, GIVEN
+from plumbline.runs.stage_program import GIVEN
 from plumbline.runs.stage_record import StageRecord
 
 GRACE_SECONDS = 5.0
@@ -60,6 +63,8 @@ class Child:
     def run(self) -> None:
         """Run to the end. Raises UserError for what the user can put right, StageFailed for the rest."""
         self.open_files()
+        here = compute_of(self.home.root, self.stage.name).here
+        grace = GRACE_SECONDS if here else RANKS_GRACE_SECONDS
         with (self.log.open("a", encoding="utf-8") as out,
               self.log.open(encoding="utf-8", errors="replace") as lines,
               self.progress_file.open(encoding="utf-8") as progress):
@@ -72,10 +77,9 @@ class Child:
                 while process.poll() is None:
                     self._follow(lines, progress)
                     time.sleep(LOOK_SECONDS)
-                self._follow(lines, progress)
-            except BaseException:
-                end_group(process, GRACE_SECONDS)
-                raise
+            finally:
+                end_group(process, grace)  # of one that was killed, too, what it had started is left
+            self._follow(lines, progress)
         if process.returncode:
             raise self._problem(process.returncode)
 
@@ -122,10 +126,10 @@ class Child:
         for line in _complete_lines(lines):
             self.on_line(line)
         for line in _complete_lines(progress):
-            report = json.loads(line)
+            report = _parsed(line)
             if "error" in report:
-                kind = GateFailed if report["exit_code"] == GateFailed.exit_code else UserError
-                self.error = kind(report["error"])
+                if not self.crashed:  # of several ranks, the first that failed has failed the stage
+                    self.error = self.error or _as_error(report)
             elif "crashed" in report:
                 self.crashed = True
             elif "mlflow_run" in report:
@@ -136,7 +140,7 @@ class Child:
                 self.record.recording.point(*report["point"])
             elif self.record and "tags" in report:
                 self.record.recording.tags(report["tags"])
-            else:
+            elif report:
                 self.on_progress(report)
 
     def _problem(self, code: int) -> Exception:
@@ -147,6 +151,20 @@ class Child:
             return DiskFull(f"a file of stage `{self.stage.name}`")
         return StageFailed(f"Stage `{self.stage.name}` failed with exit status {code}. Its whole log is "
                            f"{self.log}; it ends with:\n{last}", killed=not self.crashed)
+
+
+def _parsed(line: str) -> Mapping[str, Any]:
+    """Return a line of the progress file; nothing for one that ranks on two machines wrote into at once."""
+    try:
+        report: Mapping[str, Any] = json.loads(line)
+    except ValueError:
+        return {}
+    return report
+
+
+def _as_error(report: Mapping[str, Any]) -> UserError:
+    kind = GateFailed if report["exit_code"] == GateFailed.exit_code else UserError
+    return kind(report["error"])
 
 
 def _complete_lines(stream: TextIO) -> list[str]:

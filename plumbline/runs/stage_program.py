@@ -6,170 +6,84 @@ measures to the flow; by itself, as under `dvc repro`, it records what it did in
 """
 
 import json
-import math
 import os
 import platform
-import shutil
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
-from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from time import sleep
+from typing import TYPE_CHECKING
 
+from plumbline.compute.rank import compute_facts, end_with_who_started_this, rank, ranks, speak_as_rank
+from plumbline.compute.start import started_on_ranks
 from plumbline.config import Params, load_params
 from plumbline.errors import UserError, after, as_user_error
-from plumbline.progress import PROGRESS_FILE, Progress
-from plumbline.project.digests import combined, digests
-from plumbline.project.dvc_yaml import StageSpec, read_stages, stage_params
+from plumbline.progress import tell
+from plumbline.project.digests import digests
+from plumbline.project.dvc_yaml import StageSpec, read_stages
 from plumbline.project.home import Home, enter, find_home
-from plumbline.project.locks import try_lock
-from plumbline.project.processes import end_group_with
-from plumbline.project.run_record import DVC_REPRO
-from plumbline.runs.curves import CurvePoint, Curves
+from plumbline.runs.stage_run import Program, SilentRun, StageRun
 from plumbline.tracking.store import broken_store
 
 if TYPE_CHECKING:
     from plumbline.runs.stage_record import StageRecord
 
-Measured = float | int | str | bool | None
-FLOW_PID = "PLUMBLINE_FLOW_PID"
 GIVEN = "PLUMBLINE_STAGE_GIVEN"
 """Names the JSON file with the digests that the flow's process has computed already, and the run's id."""
+LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""How torch says that another rank has gone."""
+LOST_SECONDS = 3.0
+"""From another rank's end to that of this one, so that the other's is the first that the agent sees."""
 PACKAGES = ("plumbline", "torch", "transformers", "tokenizers", "safetensors", "mlflow", "dvc", "prefect",
             "numpy")
 
 
-class Measurements(Protocol):
-    """A sink for what a stage measures."""
-
-    def point(self, name: str, value: float, step: int) -> None:
-        """Add a point to a curve."""
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags of the stage's MLflow run."""
-
-
-class StageRun:
-    """One execution of a stage, as its program sees it."""
-
-    def __init__(self, root: Path, home: Home, stage: StageSpec, params: Params, inputs: Mapping[str, str],
-                 code: str, measurements: Measurements | None, pipeline_run: str = DVC_REPRO) -> None:
-        self.root = root
-        """The workspace, or the checkout under plain `dvc repro`: paths of dvc.yaml start here."""
-        self.home = home
-        """The project: its root, where relative paths that a user gave start, and its stores."""
-        self.params = params
-        """All parameters, resolved."""
-        self.pipeline_run = pipeline_run
-        """The run's id, or `dvc repro`."""
-        self.item = stage.item
-        """What the stage is done for, such as `dpo` of `candidate@dpo`; empty without `foreach`."""
-        self.folder = root / stage.folder
-        """Where metrics, samples and the receipt go, such as models/sft."""
-        self._stage = stage
-        self._inputs = inputs
-        self._code = code
-        self._measurements = measurements
-        self._progress = Progress(stage.name)
-        curves = stage.file("curves.jsonl")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._curves = Curves(root / curves) if curves else None
-        self._scratch: Path | None = None
-        self._held = ExitStack()
-
-    def report(self, step: int, total: int, metrics: Mapping[str, float] | None = None,
-               what: str = "") -> None:
-        """Report that `step` of `total` is done; metrics become points of the curves. Never pass timings."""
-        self._progress(step, total, metrics, what)
-        if not metrics:
-            return
-        values = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
-        point = CurvePoint(what, step, values)
-        for added in self._curves.add(point) if self._curves else [point]:
-            self._record(added)
-
-    def _record(self, point: CurvePoint) -> None:
-        for name, value in point.values.items():
-            if self._measurements and value is not None:
-                named = f"{point.what}/{name}" if point.what else name
-                self._measurements.point(named, value, point.step)
-
-    def finish(self, metrics: Mapping[str, Measured]) -> None:
-        """Write metrics.json and log the metrics; those that are None were not measured and are left out.
-
-        Raises UserError for a figure that is infinite or not a number: what it was measured on is of no use.
-        """
-        known = {name: value for name, value in metrics.items() if value is not None}
-        for name, value in known.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UserError(f"Stage `{self._stage.name}` measured {name} = {value:g} where a finite "
-                                "number was expected: a training before it diverged. Lower the learning "
-                                "rates, set precision: fp32 where it is bf16, and look for strange rows in "
-                                "the data's report.")
-        file = self._stage.file("metrics.json")
-        if file:
-            text = json.dumps(known, indent=1, sort_keys=True, allow_nan=False)
-            (self.root / file).write_text(text + "\n", encoding="utf-8")
-        if self._measurements:
-            for name, value in known.items():
-                if isinstance(value, str):
-                    self._measurements.tags({f"result.{name}": value})
-                else:
-                    self._measurements.point(name, float(value), 0)
-
-    def scratch(self) -> Path:
-        """Make and return the folder for resume checkpoints, the same one for equal inputs, parameters and
-        code; but no two processes have the same one at the same time.
-
-        Call it before the first report: what a killed process reported is there, too.
-        """
-        if self._scratch is None:
-            self._scratch = self._free_scratch()
-            if self._curves:
-                self._curves.keep_beside(self._scratch)
-        return self._scratch
-
-    def _free_scratch(self) -> Path:
-        """Make a folder for resume checkpoints, or take one that no other process holds, and hold it."""
-        params = json.dumps(stage_params(self.params, self._stage), sort_keys=True)
-        key = combined({**self._inputs, "params": params, "code": self._code})
-        for number in count(1):
-            name = f"{self._stage.name}-{key}" + (f"-{number}" if number > 1 else "")
-            if self._held.enter_context(try_lock(self.home.scratch / name / "lock")):
-                break
-        return self.home.scratch / name
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Give the folder for resume checkpoints back; without an error it has served its purpose."""
-        if self._scratch and error is None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-        self._held.close()
-
-
-Program = Callable[[StageRun], None]
-
-
 def run_as_command(name: str, program: Program) -> int:
-    """Run a stage in the current folder, as DVC does; return the exit status."""
-    _die_with_the_flow()
+    """Run a stage in the current folder, as DVC does; return the exit status.
+
+    Where compute.yaml asks for it, the stage runs on ranks instead, and they come back to here.
+    """
     try:
-        run_stage(Path.cwd(), name, program)
+        status = started_on_ranks(find_home(), name)
+        if status is not None:
+            return status
+        end_with_who_started_this()
+        speak_as_rank()
+        with _joined():
+            run_stage(Path.cwd(), name, program)
     except Exception as error:
-        problem = as_user_error(error) or broken_store(os.environ.get("MLFLOW_TRACKING_URI", ""), error)
-        if problem is None:
-            traceback.print_exc()
-            _send({"crashed": f"{type(error).__name__}: {error}"})
-            return 1
-        _send({"error": str(problem), "exit_code": problem.exit_code})
+        return _told(error)
+    return 0
+
+
+def _told(error: Exception) -> int:
+    """Tell the flow and the user what went wrong; return the exit status."""
+    problem = as_user_error(error) or broken_store(os.environ.get("MLFLOW_TRACKING_URI", ""), error)
+    if problem is not None:
+        tell({"error": str(problem), "exit_code": problem.exit_code})
         sys.stderr.write(f"\n{problem}\n")
         return problem.exit_code
-    return 0
+    traceback.print_exc()
+    if ranks() > 1 and any(text in str(error) for text in LOST):
+        sleep(LOST_SECONDS)  # whoever went has said why, or was killed
+    else:
+        tell({"crashed": f"{type(error).__name__}: {error}"})
+    return 1
+
+
+@contextmanager
+def _joined() -> Iterator[None]:
+    """Join the other ranks for a while, if there are any; a process that is alone does without torch."""
+    if ranks() == 1:
+        yield
+        return
+    from plumbline.lm.ranks.world import started
+
+    with started():
+        yield
 
 
 def run_stage(root: Path, name: str, program: Program) -> None:
@@ -182,7 +96,10 @@ def run_stage(root: Path, name: str, program: Program) -> None:
     stages, params = read_stages(root), load_params(root)
     if name not in stages:
         raise UserError(f"dvc.yaml in {root} declares no stage `{name}`; it has {', '.join(stages)}.")
-    if GIVEN in os.environ:
+    if rank():
+        with SilentRun(root, home, stages[name], params) as run:
+            program(run)
+    elif GIVEN in os.environ:
         _run_for_the_flow(root, home, stages[name], params, program)
     elif stages[name].receipt is None:
         run_unrecorded(root, home, stages[name], params, program)
@@ -200,7 +117,7 @@ def _run_for_the_flow(root: Path, home: Home, stage: StageSpec, params: Params, 
     with StageRun(root, home, stage, params, given["inputs"], given["code"], _ToTheFlow(),
                   given["pipeline_run"]) as run:
         program(run)
-        _send({"host": host_facts()})
+        tell({"host": host_facts()})
 
 
 def _run_recorded(root: Path, home: Home, stages: Mapping[str, StageSpec], name: str, params: Params,
@@ -229,15 +146,16 @@ class _ToTheFlow:
     """Sends what a stage measures to the flow, which records it."""
 
     def point(self, name: str, value: float, step: int) -> None:
-        _send({"point": [name, value, step]})
+        tell({"point": [name, value, step]})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        _send({"tags": dict(values)})
+        tell({"tags": dict(values)})
 
 
 def host_facts() -> dict[str, str]:
-    """Return Python, packages, threads and device of this process, for the receipt."""
-    facts = {"python": platform.python_version(), "machine": platform.machine(), "cpus": str(os.cpu_count())}
+    """Return Python, packages, threads, device and ranks of this process, for the receipt."""
+    facts = {"python": platform.python_version(), "machine": platform.machine(), "cpus": str(os.cpu_count()),
+             **compute_facts()}
     for package in PACKAGES:
         try:
             facts[package] = metadata.version(package)
@@ -248,18 +166,3 @@ def host_facts() -> dict[str, str]:
         facts["threads"] = str(torch.get_num_threads())
         facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return facts
-
-
-def _send(line: dict[str, object]) -> None:
-    """Write a line for the flow, if there is one."""
-    file = os.environ.get(PROGRESS_FILE)
-    if file:
-        with Path(file).open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
-
-
-def _die_with_the_flow() -> None:
-    """End this process group with the flow that started it: after `kill -9` of the flow nothing else does."""
-    flow = int(os.environ.get(FLOW_PID, "0"))
-    if flow:
-        end_group_with(flow)

@@ -22,7 +22,7 @@ from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 from plumbline.preferences.prepare.prepare import prepare
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.stage_program import StageRun
+from plumbline.runs.stage_run import StageRun
 from tasks.snapshot import program as take_snapshot
 from testing.verdict_makers import pair_number, say, verdict
 

@@ -17,8 +17,9 @@ from plumbline.project.digests import digest
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
 from plumbline.runs.stage_process import Child
-from plumbline.runs.stage_program import StageRun, run_as_command, run_stage
+from plumbline.runs.stage_program import run_as_command, run_stage
 from plumbline.runs.stage_record import StageRecord
+from plumbline.runs.stage_run import StageRun
 from plumbline.tracking.store import connect, experiment, prepare
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.stage_program import StageRun
+from plumbline.runs.stage_run import StageRun
 from tasks.base import program
 from testing.tiny_models import small_causal, small_tokenizer
 

@@ -13,7 +13,7 @@ from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.types import Comparison, Demonstration, Origin, prompt_json, to_json
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.stage_program import StageRun
+from plumbline.runs.stage_run import StageRun
 from tasks import candidate_eval
 from tasks.preference_eval import program
 from testing.tiny_models import WORDS, copy_of, prompt, small_model, small_tokenizer

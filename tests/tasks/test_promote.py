@@ -14,7 +14,7 @@ from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 from plumbline.project.digests import digest
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.stage_program import StageRun
+from plumbline.runs.stage_run import StageRun
 from plumbline.tracking.receipts import Output, Receipt
 from plumbline.tracking.recording import Recording
 from plumbline.tracking.registry import AWAITING, CHAMPION, Registry

@@ -14,7 +14,7 @@ from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.types import Comparison, Origin, to_json
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.stage_program import StageRun
+from plumbline.runs.stage_run import StageRun
 from tasks.reward_eval import program
 from testing.tiny_models import ASKED, NOWHERE, copy_of, prompt, reward_params
 

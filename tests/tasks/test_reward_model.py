@@ -19,7 +19,7 @@ from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.types import Comparison, Origin, prompt_json, to_json
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.stage_program import StageRun
+from plumbline.runs.stage_run import StageRun
 from tasks import judge, reward_model
 from testing.tiny_models import ASKED, copy_of, prompt
 
@@ -134,7 +134,7 @@ from pathlib import Path
 from plumbline.config import load_params
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.stage_program import StageRun
+from plumbline.runs.stage_run import StageRun
 from tasks.judge import program
 checkout, root = Path({str(ROOT)!r}), Path({str(workspace)!r})
 program(StageRun(root, Home(root, root / ".plumbline"), read_stages(checkout)["judge"], load_params(checkout), {{}}, "",

@@ -16,7 +16,8 @@ import pytest
 
 from plumbline.project.home import Home
 from plumbline.project.run_record import RunRecord
-from plumbline.runs.stage_program import StageRun, run_stage
+from plumbline.runs.stage_program import run_stage
+from plumbline.runs.stage_run import StageRun
 from plumbline.tracking.outbox import deliver, pending
 from plumbline.tracking.receipts import Receipt
 from plumbline.tracking.recording import Recording

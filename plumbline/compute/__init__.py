@@ -1,0 +1,1 @@
+"""Where a stage runs: on how many processes and machines, and who starts them."""

@@ -1,0 +1,149 @@
+"""`compute.yaml`: on how many processes and nodes a stage runs, and who starts them there.
+
+    ppo:
+      processes: 8          # on each node
+      nodes: 2
+      launcher: srun --nodes={nodes} --ntasks-per-node=1 --gpus-per-node={processes} --kill-on-bad-exit=1
+    candidate: {processes: 2}  # all candidates; `candidate@dpo` is one of them
+
+The file stands beside params.yaml and may be missing; a stage that it does not name is one process here. It
+is about machines and not about results: no digest, no parameter and no stage of dvc.yaml depends on it.
+"""
+
+import difflib
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from plumbline.config import ParamsBlock, read_yaml
+from plumbline.errors import UserError
+from plumbline.project.dvc_yaml import JOIN, declared_stages
+
+FILE = "compute.yaml"
+WITH_RANKS = ("sft", "reward_model", "judge", "ppo", "candidate")
+"""The stages whose training shares its work out to ranks."""
+INSIDE_THE_FLOW = ("snapshot", "champion", "promote")
+"""The stages that ask and tell stores, and have no process of their own that a launcher could start."""
+PLACES = ("{nodes}", "{processes}")
+"""What a launcher may hold in place of the numbers."""
+
+
+def _is_launcher(text: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"a command ({error})") from None
+    rest = text
+    for place in PLACES:
+        rest = rest.replace(place, "")
+    if not words or "{" in rest or "}" in rest:
+        raise ValueError("a command before the command, such as `srun --nodes={nodes}`, in which only "
+                         f"{' and '.join(PLACES)} stand in braces")
+    return text
+
+
+class StageCompute(ParamsBlock):
+    """Where one stage runs."""
+
+    processes: Annotated[int, Field(ge=1)] = 1
+    """Processes on each node: one a GPU, or a few on the cores of a machine without."""
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """Machines."""
+    launcher: Annotated[str, AfterValidator(_is_launcher)] | None = None
+    """The beginning of a command that runs the rest of it on the nodes; ARCHITECTURE.md has its contract."""
+
+    @model_validator(mode="after")
+    def _reaches_its_nodes(self) -> "StageCompute":
+        if self.nodes > 1 and self.launcher is None:
+            raise ValueError(f"with a `launcher` that starts the {self.nodes} nodes, such as "
+                             "`srun --nodes={nodes} --ntasks-per-node=1 --kill-on-bad-exit=1`")
+        return self
+
+    @property
+    def ranks(self) -> int:
+        """Return the number of processes on all nodes together."""
+        return self.processes * self.nodes
+
+    @property
+    def here(self) -> bool:
+        """Return True for a stage that is one process of this machine, as without the file."""
+        return self.ranks == 1 and self.launcher is None
+
+    def launch(self) -> list[str]:
+        """Return the words of the launcher, with the numbers in place; none without one."""
+        text = self.launcher or ""
+        for place, number in zip(PLACES, (self.nodes, self.processes), strict=True):
+            text = text.replace(place, str(number))
+        return shlex.split(text)
+
+
+def read_compute(root: Path) -> dict[str, StageCompute]:
+    """Return what `compute.yaml` in `root` says of stages, by their names; nothing without the file.
+
+    Raises UserError for a broken file, a stage that dvc.yaml does not have, and what a stage cannot have.
+    """
+    if not (root / FILE).exists():
+        return {}
+    known = declared_stages(root)
+    found = {}
+    for name, block in read_yaml(root / FILE).items():
+        group = name.partition(JOIN)[0]
+        if group not in known:
+            close = difflib.get_close_matches(group, known, n=1, cutoff=0.4)
+            hint = f" Did you mean `{close[0]}`?" if close else ""
+            raise UserError(f"{FILE} has `{name}`, but dvc.yaml has no such stage.{hint} The stages are "
+                            f"{', '.join(known)}.")
+        found[name] = _checked(name, group, block)
+    return found
+
+
+def compute_of(root: Path, stage: str) -> StageCompute:
+    """Return where a stage runs: what `compute.yaml` says of `candidate@dpo`, or else of all of its group."""
+    said = read_compute(root)
+    return said.get(stage) or said.get(stage.partition(JOIN)[0]) or StageCompute()
+
+
+def check_compute(root: Path, items: Mapping[str, object]) -> None:
+    """Raise UserError for the first mistake in `compute.yaml`: one that `read_compute` finds, a candidate
+    that is not among `items`, or a launcher that is no command of this machine.
+    """
+    for name, compute in read_compute(root).items():
+        group, join, item = name.partition(JOIN)
+        if join and item not in items:
+            raise UserError(f"{FILE} has `{name}`, but `candidates` of params.yaml has no `{item}`; it has "
+                            f"{', '.join(items) or 'none'}. `{group}` alone stands for all of them.")
+        if compute.launcher and shutil.which(compute.launch()[0]) is None:
+            raise UserError(f"The launcher of `{name}` in {FILE} begins with `{compute.launch()[0]}`, which is "
+                            "no command on this machine. Install it, or correct the line.")
+
+
+def _checked(name: str, group: str, block: object) -> StageCompute:
+    """Return one block of the file. Raises UserError, which names what cannot be used."""
+    if not isinstance(block, dict):
+        raise UserError(f"{FILE}: `{name}` must hold `processes`, `nodes` or `launcher`; found {block!r}.")
+    try:
+        compute = StageCompute.model_validate(block)
+    except ValidationError as error:
+        problems = [_in_words(name, problem["loc"], problem["msg"], problem["input"])
+                    for problem in error.errors()]
+        raise UserError(f"{FILE} cannot be used: {'; '.join(problems)}.") from None
+    if compute.ranks > 1 and group not in WITH_RANKS:
+        raise UserError(f"{FILE} asks for {compute.ranks} processes for `{name}`, which runs as one: it does "
+                        f"not share its work out. Those that do are {', '.join(WITH_RANKS)}; leave `processes` "
+                        f"and `nodes` of `{name}` out.")
+    if compute.launcher and group in INSIDE_THE_FLOW:
+        raise UserError(f"{FILE} has a launcher for `{name}`, which runs inside the flow's own process. "
+                        f"Leave `{name}` out.")
+    return compute
+
+
+def _in_words(name: str, location: tuple[int | str, ...], message: str, found: object) -> str:
+    where = ".".join([name, *map(str, location)])
+    if message.startswith("Extra inputs"):
+        return f"there is no `{where}`; a stage has {', '.join(StageCompute.model_fields)}"
+    must = message.removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid ")
+    return f"`{where}` is {found!r}, but must be {must}"
