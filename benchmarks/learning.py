@@ -20,8 +20,8 @@ from plumbline.evaluation.gate import write_verdict
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.curves import findings
 from plumbline.runs.stage_program import run_unrecorded
+from plumbline.tracking.curves import findings
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("ingest", "base", "sft", "reward_model", "reward_eval", "judge", "ppo", "preference_eval")

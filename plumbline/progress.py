@@ -48,7 +48,7 @@ class Progress:
 
 
 def tell(line: Mapping[str, object]) -> None:
-    """Write a line for the flow, if there is one: an error, a measurement, whatever is no report of a step."""
+    """Write a line for the flow, if there is one: an error, a measurement, whatever is no report."""
     file = os.environ.get(PROGRESS_FILE)
     if file:
         with Path(file).open("a", encoding="utf-8") as out:

@@ -22,13 +22,13 @@ from plumbline.project.home import API_URL
 from plumbline.project.run_record import Outcome
 from plumbline.project.watcher import Watcher, watcher
 from plumbline.runs import dvc_stage
-from plumbline.runs.curves import findings
 from plumbline.runs.outcome import describe
 from plumbline.runs.retry import OtherVersionParams, take_outputs
 from plumbline.runs.stage_process import Child, StageFailed
 from plumbline.runs.stage_program import run_in_this_process, run_unrecorded
 from plumbline.runs.stage_record import StageRecord
 from plumbline.runs.workspace import Workspace
+from plumbline.tracking.curves import findings
 from plumbline.tracking.outbox import close
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ def run_pipeline(home: Home, request: Request, verbose: bool, as_json: bool) -> 
 def details(folder: Path) -> dict[str, object]:
     """Return a run's record for `--json`: with metrics, what is wrong with its trainings, and comparison."""
     from plumbline.commands.summary import comparison_of, measured
-    from plumbline.runs.curves import findings
+    from plumbline.tracking.curves import findings
 
     wrong = {stage: [asdict(one) for one in listed] for stage, listed in findings(folder).items() if listed}
     found = comparison_of(folder)

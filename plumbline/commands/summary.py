@@ -12,7 +12,7 @@ from rich.table import Table
 
 from plumbline.project.home import COMPARISON
 from plumbline.project.run_record import RunRecord
-from plumbline.runs.curves import findings
+from plumbline.tracking.curves import findings
 
 if TYPE_CHECKING:
     from plumbline.evaluation.comparing.comparison import PolicyComparison

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline.compute.nodes import Node, this_node
+from plumbline.compute.nodes import ComputeNode, this_node
 from plumbline.compute.rank import AGENT_PID, end_with_who_started_this
 from plumbline.compute.start import SIGN_OF_LIFE, command_of
 from plumbline.errors import GateFailed, UserError
@@ -78,7 +78,7 @@ def _content(file: Path) -> str | None:
         return None
 
 
-def _run(stage: str, processes: int, nodes: int, node: Node | None, port: int) -> int:
+def _run(stage: str, processes: int, nodes: int, node: ComputeNode | None, port: int) -> int:
     _prepare_environment(processes)
     import torch
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -86,8 +86,9 @@ def _run(stage: str, processes: int, nodes: int, node: Node | None, port: int) -
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     if torch.cuda.is_available() and torch.cuda.device_count() < processes:
-        raise UserError(f"compute.yaml asks for {processes} processes of `{stage}` on a node, one a GPU; this "
-                        f"node has {torch.cuda.device_count()}. Lower `processes`, or ask the launcher for more.")
+        raise UserError(f"compute.yaml asks for {processes} processes of `{stage}` on a node, one a GPU; "
+                        f"this node has {torch.cuda.device_count()}. Lower `processes`, or ask the launcher "
+                        "for more.")
     meeting: dict[str, Any] = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "rdzv_configs": {}}
     if node:  # numbered by the launcher, so that rank 0 is on its first node
         meeting = {"rdzv_backend": "static", "rdzv_endpoint": f"{node.first}:{port}",

@@ -19,7 +19,7 @@ FIRST_NAME = re.compile(r"([^\s,\[]+)(?:\[(\d+)[^\]]*\]([^\s,]*))?")
 
 
 @dataclass(frozen=True)
-class Node:
+class ComputeNode:
     """One of the machines of a stage."""
 
     number: int
@@ -27,11 +27,11 @@ class Node:
     """The name or the address of number 0."""
 
 
-def this_node(variables: Mapping[str, str] = os.environ) -> Node:
+def this_node(variables: Mapping[str, str] = os.environ) -> ComputeNode:
     """Return which node this is. Raises UserError if the launcher does not say it."""
     for number, first in SAID:
         if number in variables and (named := FIRST_NAME.match(variables.get(first, ""))):
-            return Node(int(variables[number]), "".join(part or "" for part in named.groups()))
+            return ComputeNode(int(variables[number]), "".join(part or "" for part in named.groups()))
     raise UserError(f"The launcher started this node without saying which one it is: expected {NODE} (0 for "
-                    f"the first node) and {FIRST_NODE} (its name or address) in the environment, or what Slurm, "
-                    "SkyPilot or Kubeflow's Trainer set. docs/scale.md says what a launcher has to do.")
+                    f"the first node) and {FIRST_NODE} (its name or address) in the environment, or what "
+                    "Slurm, SkyPilot or Kubeflow's Trainer set. docs/scale.md says what launchers do.")

@@ -117,8 +117,8 @@ def check_compute(root: Path, items: Mapping[str, object]) -> None:
             raise UserError(f"{FILE} has `{name}`, but `candidates` of params.yaml has no `{item}`; it has "
                             f"{', '.join(items) or 'none'}. `{group}` alone stands for all of them.")
         if compute.launcher and shutil.which(compute.launch()[0]) is None:
-            raise UserError(f"The launcher of `{name}` in {FILE} begins with `{compute.launch()[0]}`, which is "
-                            "no command on this machine. Install it, or correct the line.")
+            raise UserError(f"The launcher of `{name}` in {FILE} begins with `{compute.launch()[0]}`, which "
+                            "is no command on this machine. Install it, or correct the line.")
 
 
 def _checked(name: str, group: str, block: object) -> StageCompute:
@@ -133,8 +133,8 @@ def _checked(name: str, group: str, block: object) -> StageCompute:
         raise UserError(f"{FILE} cannot be used: {'; '.join(problems)}.") from None
     if compute.ranks > 1 and group not in WITH_RANKS:
         raise UserError(f"{FILE} asks for {compute.ranks} processes for `{name}`, which runs as one: it does "
-                        f"not share its work out. Those that do are {', '.join(WITH_RANKS)}; leave `processes` "
-                        f"and `nodes` of `{name}` out.")
+                        f"not share its work out. Those that do are {', '.join(WITH_RANKS)}; leave "
+                        f"`processes` and `nodes` of `{name}` out.")
     if compute.launcher and group in INSIDE_THE_FLOW:
         raise UserError(f"{FILE} has a launcher for `{name}`, which runs inside the flow's own process. "
                         f"Leave `{name}` out.")

@@ -1,7 +1,7 @@
 """Start a stage on the processes that compute.yaml asks for.
 
 `python -m tasks.ppo` becomes the agent of this node, with the same process id, so that `dvc repro` and the
-flow need to know of nothing. With a launcher it stays, watches, and lets the launcher run the agent on each node.
+flow need to know of nothing. With a launcher it stays, watches, and lets that run the agent on each node.
 """
 
 import os
@@ -30,10 +30,10 @@ FIRST_PORT, PORTS = 29400, 2000
 
 
 def started_on_ranks(home: Home, stage: str) -> int | None:
-    """Run the stage on ranks if compute.yaml asks for it, and return the exit status of its launcher;
+    """Run the stage on ranks if compute.yaml asks for it, and return its launcher's exit status;
     without a launcher the call does not return.
 
-    None if the stage is to run in this process: it is a rank already, or one process is all that is asked for.
+    None if the stage is to run in this process: it is a rank already, or one process is all that is asked.
     Raises UserError for a mistake in compute.yaml.
     """
     if is_rank():

@@ -29,7 +29,7 @@ from plumbline.history.facts import RECORD
 from plumbline.history.history import History, Run
 from plumbline.project.dvc_yaml import JOIN, read_stages
 from plumbline.project.home import COMPARISON, Home
-from plumbline.runs.curves import read_points
+from plumbline.tracking.curves import read_points
 from plumbline.tracking.receipts import Receipt
 from plumbline.tracking.store import connect
 

@@ -15,8 +15,8 @@ from plumbline.notify.prefect_events import (
 )
 from plumbline.project.home import Home
 from plumbline.project.locks import file_lock
-from plumbline.runs.curves import findings
 from plumbline.runs.workspace import Workspace
+from plumbline.tracking.curves import findings
 from plumbline.tracking.registry import AWAITING, CHAMPION, Registry
 from plumbline.tracking.store import require_store
 from plumbline.whole_file import write_whole

@@ -23,7 +23,7 @@ from plumbline.project.dvc_yaml import StageSpec, stage_params
 from plumbline.project.home import Home
 from plumbline.project.locks import try_lock
 from plumbline.project.run_record import DVC_REPRO
-from plumbline.runs.curves import CurvePoint, Curves
+from plumbline.tracking.curves import CurvePoint, Curves
 
 Measured = float | int | str | bool | None
 

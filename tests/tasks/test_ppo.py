@@ -18,8 +18,8 @@ from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.types import prompt_json
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
-from plumbline.runs.curves import findings
 from plumbline.runs.stage_run import StageRun
+from plumbline.tracking.curves import findings
 from tasks.ppo import program
 from testing.tiny_models import copy_of, prompt
 
