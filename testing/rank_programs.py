@@ -2,6 +2,7 @@
 
 from plumbline.errors import DiskFull, UserError
 from plumbline.lm.ranks.world import world
+from testing.trainings import TRAININGS, run
 
 
 def sharing(_folder):
@@ -34,3 +35,28 @@ def refusing():
         except UserError as error:
             found.append(str(error))
     return found
+
+
+def trainings(folder):
+    """Every training: twice from its beginning, killed and resumed, killed for others to resume, resumed from one
+    that one process has left, and what is said of a damaged checkpoint.
+    """
+    return {name: training(name, folder / name) for name in TRAININGS}
+
+
+def training(name, folder):
+    found = {"whole": run(name, folder / "first"), "again": run(name, folder / "second")}
+    run(name, folder / "own", killed_after=3)
+    found["resumed"] = run(name, folder / "own")
+    run(name, folder / "two to one", killed_after=3)
+    found["from one"] = run(name, folder / "one to two")
+    try:
+        run(name, folder / "damaged")
+    except UserError as error:
+        found["refused"] = str(error)
+    return found
+
+
+def once(folder):
+    """Every training, once."""
+    return {name: run(name, folder / name) for name in TRAININGS}

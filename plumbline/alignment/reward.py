@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from plumbline.errors import UserError
-from plumbline.lm.base import DTYPES, LanguageModel
+from plumbline.lm.base import DTYPES, LanguageModel, save_pretrained
 from plumbline.lm.chat import differences, encode_prompt, encode_response
 from plumbline.lm.hidden import hidden_states
 from plumbline.lm.optim import device, require_finite_weights
@@ -61,11 +61,11 @@ class RewardModel:
     def save(self, folder: Path) -> None:
         """Write the model with its offset, as safetensors, and its tokenizer to `folder`.
 
-        Raises UserError, and writes nothing, if a weight is infinite or not a number.
+        All ranks have to call it, of which the first one writes. Raises UserError, and writes nothing, if a
+        weight is infinite or not a number.
         """
         require_finite_weights(self.model)
-        self.model.save_pretrained(folder, safe_serialization=True)
-        self.tokenizer.save_pretrained(folder)
+        save_pretrained(self.model, self.tokenizer, folder)
 
     @property
     def max_length(self) -> int:

@@ -22,6 +22,8 @@ from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.checkpoint import Checkpoint, Resumable, made_with
 from plumbline.lm.examination import packs
 from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
+from plumbline.lm.ranks.sharding import clip_grad_norm, fill, inside, sharded
+from plumbline.lm.ranks.world import world
 from plumbline.lm.sampling import right_pad
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Demonstration
@@ -66,17 +68,18 @@ def train_sft(
     training diverges.
     """
     torch.manual_seed(seed)
-    model = lm.model.eval()  # no dropout, and nothing else here depends on the mode
+    lm.model.eval()  # no dropout, and nothing else here depends on the mode
     examples = encode(lm, train, params.max_length)
     if train and not examples:
         raise UserError(f"No prompt of the {len(train)} demonstrations leaves room for a response within "
                         f"sft.max_length = {params.max_length} tokens. Raise it.")
-    length = params.max_length if packs(model.config) else None
+    length = params.max_length if packs(lm.model.config) else None
     held = pack(encode(lm, validation, params.max_length), length)
     metrics: dict[str, float] = {"examples": len(examples), "cut": sum(one.cut for one in examples),
                                  "dropped_too_long": len(train) - len(examples), "packed": length is not None}
     if moved := rearranged(lm.tokenizer, [shown.prompt for shown in train]):
         metrics["system_before_user"] = moved
+    model = sharded(lm.model)
     if held:
         metrics["validation_loss_before"] = evaluate(model, held, params)
 
@@ -92,8 +95,7 @@ def train_sft(
     for step, batch in islice(enumerate(batches), begin, steps):
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
         loss = _accumulate_gradient(model, batch, params)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        measured = {"loss": loss, "grad_norm": float(norm)}
+        measured = {"loss": loss, "grad_norm": clip_grad_norm(model.parameters(), 1.0)}
         require_finite(measured, "sft", f"step {step + 1} of {steps}")
         optimizer.step()
         optimizer.zero_grad()
@@ -104,6 +106,7 @@ def train_sft(
 
     if held:
         metrics["validation_loss"] = evaluate(model, held, params)
+    fill(lm.model, model)
     require_finite(metrics, "sft", "the end")
     if held:
         report(steps, steps, {"validation_loss": metrics["validation_loss"]})
@@ -171,20 +174,28 @@ def pack(examples: Sequence[TokenizedDemonstration], length: int | None) -> list
 def evaluate(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftParams) -> float:
     """Return the mean negative log-likelihood, in nats, of a response token."""
     total = 0.0
-    for start in range(0, len(rows), params.micro_batch_size):
-        total += float(loss_sum(model, rows[start : start + params.micro_batch_size], params.precision))
-    return total / targets(rows)
+    for part, counts in _passes(rows, params):
+        loss = float(loss_sum(model, part, params.precision))
+        total += loss if counts else 0.0
+    return world().summed({"loss": total})["loss"] / targets(rows)
 
 
 def _accumulate_gradient(model: PreTrainedModel, batch: Sequence[PackedRow], params: SftParams) -> float:
     """Add the gradient of the batch's mean loss, however the batch is split. Returns that loss."""
     tokens = targets(batch)
     total = 0.0
-    for start in range(0, len(batch), params.micro_batch_size):
-        loss = loss_sum(model, batch[start : start + params.micro_batch_size], params.precision)
-        (loss / tokens).backward()
-        total += float(loss.detach())
-    return total / tokens
+    for part, counts in _passes(batch, params):
+        loss = loss_sum(model, part, params.precision)
+        (loss / tokens if counts else 0.0 * loss).backward()
+        total += float(loss.detach()) if counts else 0.0
+    return world().summed({"loss": total})["loss"] / tokens
+
+
+def _passes(rows: Sequence[PackedRow], params: SftParams) -> Iterator[tuple[list[PackedRow], bool]]:
+    """Yield this rank's rows in micro-batches, and False with those that do not count."""
+    mine, size = world().mine(rows), params.micro_batch_size
+    parts = [mine[start : start + size] for start in range(0, len(mine), size)]
+    return world().passes(parts, [rows[0]])
 
 
 def targets(rows: Sequence[PackedRow]) -> int:
@@ -194,6 +205,10 @@ def targets(rows: Sequence[PackedRow]) -> int:
 
 def loss_sum(model: PreTrainedModel, rows: Sequence[PackedRow], precision: str) -> torch.Tensor:
     """Return the sum of the losses, in nats, over the response tokens of the rows."""
+    return inside(model, lambda: _loss_sum(model, rows, precision))
+
+
+def _loss_sum(model: PreTrainedModel, rows: Sequence[PackedRow], precision: str) -> torch.Tensor:
     all_ids = [row.ids for row in rows]
     ids_BT, real_BT = (padded.to(model.device) for padded in right_pad(all_ids, 0))
     labels_BT = right_pad([row.labels for row in rows], IGNORED)[0].to(model.device)

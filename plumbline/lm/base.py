@@ -19,6 +19,7 @@ from transformers import (
 from plumbline.errors import UserError
 from plumbline.lm.chat import stop_tokens
 from plumbline.lm.optim import device, require_finite_weights
+from plumbline.lm.ranks.world import world
 from plumbline.lm.source import Source
 from plumbline.lm.template import settle
 
@@ -51,11 +52,20 @@ class LanguageModel:
     def save(self, folder: Path) -> None:
         """Write the model as fp32 safetensors, its tokenizer and its chat template to `folder`.
 
-        Raises UserError, and writes nothing, if a weight is infinite or not a number.
+        All ranks have to call it, of which the first one writes. Raises UserError, and writes nothing, if a
+        weight is infinite or not a number.
         """
         require_finite_weights(self.model)
-        self.model.float().save_pretrained(folder, safe_serialization=True)
-        self.tokenizer.save_pretrained(folder)
+        save_pretrained(self.model.float(), self.tokenizer, folder)
+
+
+def save_pretrained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Let the first rank write model and tokenizer, and the others wait for it."""
+    def write() -> None:
+        model.save_pretrained(folder, safe_serialization=True)
+        tokenizer.save_pretrained(folder)
+
+    world().together(lambda: write() if world().first else None)
 
 
 def load_base(name: str, root: Path) -> LanguageModel:

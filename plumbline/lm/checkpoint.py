@@ -8,6 +8,9 @@ caller's: plain values and tensors, as `state_dict` methods return them.
 
 Saving needs no memory beyond the state, which is hashed while it goes to the disk. Loading maps the file's
 pages, which the system reads when they are used and may drop again, so its peak is one state, too.
+
+The file is the same whatever the number of ranks: the first one writes the whole state, and each takes its
+part of it, so a training may go on with more ranks or fewer. What one rank refuses, all refuse.
 """
 
 import hashlib
@@ -21,6 +24,8 @@ import torch
 
 from plumbline.config import ParamsBlock
 from plumbline.errors import UserError
+from plumbline.lm.ranks.sharding import load_optimizer, load_weights, whole_state
+from plumbline.lm.ranks.world import world
 from plumbline.whole_file import DRAFT, to_disk
 
 Made = Mapping[str, str | int | float | bool | None]
@@ -35,7 +40,11 @@ class Checkpoint:
         self.made_with = made_with
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after `step`, then delete older checkpoints."""
+        """Write the state after `step`, then delete older checkpoints. All ranks have to call it."""
+        whole = whole_state(state)
+        world().together(lambda: self._write(step, whole) if world().first else None)
+
+    def _write(self, step: int, state: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         # A kill can leave an unfinished draft, too.
         older = [*self.folder.glob("*.pt"), *self.folder.glob(f"{DRAFT}*")]
@@ -60,10 +69,12 @@ class Checkpoint:
 
         Raises UserError if the file is damaged, or of a training that was made with something else.
         """
-        files = sorted(self.folder.glob("*.pt"))
-        if not files:
+        newest = max((file.name for file in self.folder.glob("*.pt")), default="")
+        if not world().agreed(newest, f"resume checkpoint in {self.folder}"):
             return None
-        file = files[-1]
+        return world().together(lambda: self._read(self.folder / newest))
+
+    def _read(self, file: Path) -> dict[str, Any]:
         with file.open("rb") as content:
             found = _shortened(hashlib.file_digest(content, "sha256").hexdigest())
         if found != file.stem.partition("-")[2]:
@@ -106,8 +117,8 @@ class Resumable:
         state = self.checkpoint.load()
         if state is None:
             return 0
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_weights(self.model, state["model"])
+        load_optimizer(self.optimizer, state["optimizer"])
         torch.set_rng_state(state["torch"])
         return int(state["step"])
 

@@ -67,9 +67,9 @@ class World:
 
         A pass through a sharded model gathers its weights, for which all ranks have to make it.
         """
+        most = max(self._from_all(len(parts)))  # asked before the first pass, which others make meanwhile
         yield from ((part, True) for part in parts)
-        for _ in range(max(self._from_all(len(parts))) - len(parts)):
-            yield spare, False
+        yield from ((spare, False) for _ in range(most - len(parts)))
 
     def agreed(self, value: T, what: str) -> T:
         """Return the value. Raises UserError if it is not the same on all ranks."""

@@ -1,0 +1,99 @@
+"""Training on two ranks is training on one, but for the last digits; and it is itself again to the last one."""
+
+import re
+import shutil
+
+import pytest
+import torch
+
+from testing import rank_programs
+from testing.on_ranks import on_ranks
+from testing.trainings import TRAININGS, run
+
+CLOSE = 1e-5
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """Every training in this process."""
+    folder = tmp_path_factory.mktemp("one")
+    return {name: run(name, folder / name) for name in TRAININGS}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A folder with a checkpoint of one process, and a damaged one, for each training."""
+    folder = tmp_path_factory.mktemp("two")
+    for name in TRAININGS:
+        run(name, folder / name / "one to two", killed_after=3)
+        damaged = shutil.copytree(folder / name / "one to two", folder / name / "damaged")
+        for file in damaged.glob("*.pt"):
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(shared):
+    """What each rank of two has found."""
+    return on_ranks(rank_programs.trainings, shared)
+
+
+@pytest.fixture(params=TRAININGS)
+def name(request):
+    return request.param
+
+
+def same(found, expected):
+    """To the last digit."""
+    assert found[:2] == expected[:2]
+    assert all(torch.equal(found[2][key], weight) for key, weight in expected[2].items())
+
+
+def close(found, expected):
+    """Figures and weights, from the same step on."""
+    assert [where[:2] for where in found[0]] == [where[:2] for where in expected[0]]
+    for (*_, theirs), (*_, ours) in zip(found[0], expected[0], strict=True):
+        assert theirs == pytest.approx(ours, rel=CLOSE, abs=CLOSE)
+    assert found[1] == pytest.approx(expected[1], rel=CLOSE, abs=CLOSE)
+    for key, weight in expected[2].items():
+        torch.testing.assert_close(found[2][key], weight, rtol=CLOSE, atol=CLOSE)
+
+
+def after(found, done):
+    """What is reported of steps after those that are done; what is measured before the first step, only then."""
+    return [one for one in found[0] if one[1] > done], *found[1:]
+
+
+def test_two_ranks_learn_what_one_does(one, two, name):
+    for rank in two:
+        close(rank[name]["whole"], one[name])
+
+
+def test_both_ranks_have_the_whole_result_and_have_it_again(two, name):
+    for rank in two:
+        same(rank[name]["whole"], two[0][name]["whole"])
+        same(rank[name]["again"], two[0][name]["whole"])
+
+
+def test_killed_and_resumed_two_ranks_end_as_undisturbed_ones_do(two, name):
+    for rank in two:
+        same(rank[name]["resumed"], after(rank[name]["whole"], 2))
+
+
+def test_one_process_goes_on_from_two_ranks_and_two_from_one(one, two, shared, name):
+    close(run(name, shared / name / "two to one"), after(one[name], 2))
+    close(two[0][name]["from one"], after(one[name], 2))
+
+
+def test_a_damaged_checkpoint_is_refused_by_all_ranks(two, name):
+    for rank in two:
+        assert re.match(r"The resume checkpoint .*damaged.* is damaged", rank[name]["refused"])
+
+
+def test_two_machines_are_two_ranks(two, tmp_path):
+    for rank in on_ranks(rank_programs.once, tmp_path, nodes=2):
+        for name in TRAININGS:
+            same(rank[name], two[0][name]["whole"])
