@@ -138,6 +138,8 @@ def ours(shape: Shape, folder: Path, updates: int) -> None:
     from plumbline.alignment.reward import RewardModel, value_model
     from plumbline.config import load_params
     from plumbline.lm.base import LanguageModel
+    from plumbline.lm.chat import stop_tokens
+    from plumbline.lm.engines.own import OwnEngine
 
     torch.set_num_threads(THREADS)
     params = load_params(ROOT).ppo.model_copy(update={
@@ -154,7 +156,8 @@ def ours(shape: Shape, folder: Path, updates: int) -> None:
     loop.encode_prompt = lambda _tokenizer, ids: ids
     loop.rearranged = lambda _tokenizer, _prompts: 0
     with tempfile.TemporaryDirectory() as scratch:
-        loop.train_online("ppo", lm, policy, critic, asked, prompts_of(shape, updates * shape.batch), params, 0,
+        engine = OwnEngine(stop_tokens(lm.tokenizer, lm.model), params.temperature)
+        loop.train_online("ppo", lm, policy, critic, asked, engine, prompts_of(shape, updates * shape.batch), params, 0,
                           lambda *_: ends.append(time.perf_counter()), Path(scratch))
     tell([after - before for before, after in pairwise(ends[1:])])
 

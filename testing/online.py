@@ -8,6 +8,8 @@ from plumbline.alignment.online.policies import make_policy
 from plumbline.alignment.online.validation import Validation
 from plumbline.alignment.sequences import log_probs_by
 from plumbline.config.methods import METHODS
+from plumbline.lm.chat import stop_tokens
+from plumbline.lm.engines.own import OwnEngine
 from testing.tiny_models import ppo_params
 
 OWN = {"grpo": {"scale_by_deviation": True}, "nlpo": {"mask_top_p": 0.9, "mask_every": 4},
@@ -42,6 +44,25 @@ def policy_of(model, reference, params=None):
     return make_policy(model, lambda: reference, params or ppo_params())
 
 
+def own_engine(lm, params):
+    """Our own sampler, as the stage makes it."""
+    return OwnEngine(stop_tokens(lm.tokenizer, lm.model), params.temperature)
+
+
+@dataclass
+class Recorded:
+    """An engine, and a record of prompts and responses; the model `instead` answers in place of any other."""
+
+    engine: OwnEngine
+    instead: object = None
+    sampled: list = field(default_factory=list)
+
+    def sample(self, model, prompts, uniform_BR, batch_size=None):
+        found = self.engine.sample(self.instead or model, prompts, uniform_BR, batch_size)
+        self.sampled += zip(prompts, found, strict=True)
+        return found
+
+
 def response_log_probs(model, sequences, temperature, precision):
     """Of a whole model."""
     return log_probs_by(model.base_model, model.get_output_embeddings(), sequences, temperature, precision)
@@ -49,13 +70,14 @@ def response_log_probs(model, sequences, temperature, precision):
 
 def prepared(lm, reward, judge, prompts, params, seed):
     """A validation against the answers of `lm`."""
-    return Validation.prepare(lm, policy_of(lm.model, lm.model, params), reward, judge, prompts, params, seed)
+    policy = policy_of(lm.model, lm.model, params)
+    return Validation.prepare(lm, policy, own_engine(lm, params), reward, judge, prompts, params, seed)
 
 
 def train_policy(lm, reference, value, reward, prompts, params, seed, report, folder, validation=None, method="ppo",
-                 demonstrations=()):
+                 demonstrations=(), engine=None):
     """Train `lm` in place, held near `reference`; `value` becomes the critic."""
     policy = policy_of(lm.model, reference, params)
     critic, reward = make_critic(method, policy, reward, lambda: value, params)
-    return train_online(method, lm, policy, critic, reward, prompts, params, seed, report, folder, validation,
-                        demonstrations)
+    return train_online(method, lm, policy, critic, reward, engine or own_engine(lm, params), prompts, params, seed,
+                        report, folder, validation, demonstrations)

@@ -46,7 +46,7 @@ def sample(
     gives the same responses on the same machine. Raises UserError if the model's logits are not numbers.
     """
     uniform_BR = uniforms(len(prompts), max_response, generator)
-    return _sample(model, prompts, uniform_BR, stop, temperature)
+    return sample_with(model, prompts, uniform_BR, stop=stop, temperature=temperature)
 
 
 def sample_all(
@@ -64,6 +64,23 @@ def sample_all(
     Returns the responses in the order of the prompts.
     """
     uniform_BR = uniforms(len(prompts), max_response, generator)
+    return sample_with(model, prompts, uniform_BR, stop=stop, temperature=temperature, batch_size=batch_size)
+
+
+def sample_with(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    uniform_BR: torch.Tensor,
+    *,
+    stop: int | Collection[int],
+    temperature: float,
+    batch_size: int | None = None,
+) -> list[Response]:
+    """Sample as `sample_all` does, or as `sample` without a `batch_size`, with given random numbers, one for
+    each token.
+    """
+    if batch_size is None:
+        return _sample(model, prompts, uniform_BR, stop, temperature)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     found: dict[int, Response] = {}
     for start in range(0, len(order), batch_size):

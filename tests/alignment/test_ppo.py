@@ -17,7 +17,7 @@ from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response, stop_token
 from plumbline.preferences.types import Demonstration, Origin
-from testing.online import Scripted, train_policy
+from testing.online import Recorded, Scripted, own_engine, train_policy
 from testing.tiny_models import PROMPTS, Steps, copy_of, ppo_params, prompt, small_model, small_tokenizer
 
 
@@ -44,7 +44,7 @@ def train(taught_lm, reward_folder, red, tmp_path):
     """Trains a copy of the taught model; returns (policy, value, reports, rewards asked, final metrics)."""
 
     def run(*, policy=None, reference=None, reward=None, prompts=PROMPTS, seed=0, folder=None, told=None,
-            stop_after=None, demonstrations=(), **changed):
+            stop_after=None, demonstrations=(), engine=None, **changed):
         policy, reward, value = policy or copy_of(taught_lm), reward or Scripted(red), value_model(reward_folder)
         reference, reports = reference or deepcopy(policy.model), []
 
@@ -59,7 +59,7 @@ def train(taught_lm, reward_folder, red, tmp_path):
         with suppress(Enough):
             last = train_policy(policy, reference, value, reward, prompts, ppo_params(**changed), seed, report,
                                 folder or tmp_path / f"run{len(list(tmp_path.iterdir()))}",
-                                demonstrations=demonstrations)
+                                demonstrations=demonstrations, engine=engine)
         return policy, value, reports, reward, last
 
     return run
@@ -249,16 +249,15 @@ def test_gradients_of_both_models_are_clipped_once_a_step_and_logged_unclipped(t
         assert metrics[f"{name}_grad_norm"] == pytest.approx(float(before.norm()), rel=1e-4)
 
 
-def test_what_was_sampled_is_scored_id_by_id_and_ends_at_the_first_stop_token(train, taught_lm, random_lm, monkeypatch):
+def test_what_was_sampled_is_scored_id_by_id_and_ends_at_the_first_stop_token(train, taught_lm, random_lm):
     """Never decoded and encoded again: an untrained model says things that would come back as other ids."""
-    sampled, sample = [], loop.sample
-    monkeypatch.setattr(loop, "sample", lambda model, prompts, **options: [
-        sampled.append((p, r)) or r for p, r in zip(prompts, sample(model, prompts, **options), strict=True)])
-    reward = train(policy=copy_of(random_lm), temperature=2.0, max_response=12)[3]
-    assert reward.asked == [p + response.ids for p, response in sampled]
+    engine = Recorded(own_engine(random_lm, ppo_params(temperature=2.0)))
+    reward = train(policy=copy_of(random_lm), temperature=2.0, max_response=12, engine=engine)[3]
+    assert reward.asked == [p + response.ids for p, response in engine.sampled]
     tokenizer, stop = taught_lm.tokenizer, stop_token(taught_lm.tokenizer)
-    assert all(stop not in response.ids[:-1] for _, response in sampled)
-    assert any(tokenizer(tokenizer.decode(r.ids), add_special_tokens=False)["input_ids"] != r.ids for _, r in sampled)
+    assert all(stop not in response.ids[:-1] for _, response in engine.sampled)
+    assert any(tokenizer(tokenizer.decode(r.ids), add_special_tokens=False)["input_ids"] != r.ids
+               for _, r in engine.sampled)
 
 
 def test_the_stop_token_in_use_decides_what_counts_as_stopped_not_the_eos(train, red):
@@ -291,14 +290,12 @@ def test_a_policy_handed_over_in_training_mode_with_dropout_still_has_ratio_one(
     assert reports[0]["ratio"] == pytest.approx(1, abs=1e-6)
 
 
-def test_in_bf16_the_gap_between_sampler_and_policy_is_measured(train, taught_lm, monkeypatch):
+def test_in_bf16_the_gap_between_sampler_and_policy_is_measured(train, taught_lm):
     """Token by token, against the log-probabilities of a copy with weights in bf16."""
-    sampled, sample = [], loop.sample
-    monkeypatch.setattr(loop, "sample", lambda model, prompts, **options: [
-        sampled.append((p, r)) or r for p, r in zip(prompts, sample(model, prompts, **options), strict=True)])
-    (metrics,) = train(updates=1, precision="bf16")[2]
+    engine = Recorded(own_engine(taught_lm, ppo_params()))
+    (metrics,) = train(updates=1, precision="bf16", engine=engine)[2]
     rounded, gaps = deepcopy(taught_lm.model).to(torch.bfloat16), []
-    for prompt_ids, response in sampled:
+    for prompt_ids, response in engine.sampled:
         ids, start = torch.tensor([prompt_ids + response.ids]), len(prompt_ids)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             ours = taught_lm.model(ids).logits[0].double().log_softmax(-1)
@@ -312,12 +309,11 @@ def test_in_bf16_the_gap_between_sampler_and_policy_is_measured(train, taught_lm
     assert "sampler_gap" not in train(updates=1)[2][0], "in fp32 the policy itself samples"
 
 
-def test_a_clearly_negative_kl_stops_the_run(train, taught_lm, random_lm, monkeypatch):
+def test_a_clearly_negative_kl_stops_the_run(train, taught_lm, random_lm):
     """Responses that another model sampled are less probable under the policy than under that model."""
-    sample = loop.sample
-    monkeypatch.setattr(loop, "sample", lambda model, prompts, **options: sample(taught_lm.model, prompts, **options))
+    engine = Recorded(own_engine(taught_lm, ppo_params()), instead=taught_lm.model)
     with pytest.raises(UserError, match=r"KL .* cannot be negative"):
-        train(policy=copy_of(random_lm), reference=taught_lm.model)
+        train(policy=copy_of(random_lm), reference=taught_lm.model, engine=engine)
 
 
 @pytest.mark.parametrize(("responses", "kl", "stops"), [(64, -0.3, True), (64, -0.15, False), (4, -2.0, False),

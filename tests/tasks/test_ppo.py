@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from plumbline.alignment.online import loop as training
-from plumbline.alignment.online import validation
 from plumbline.alignment.reward import RewardModel
 from plumbline.config import load_params
 from plumbline.evaluation.gate import write_verdict
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt
+from plumbline.lm.engines.own import OwnEngine
 from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.types import prompt_json
 from plumbline.project.dvc_yaml import read_stages
@@ -72,11 +71,13 @@ def test_the_reference_is_the_model_that_the_policy_starts_from(workspace: Path,
 
 def test_only_prompts_of_train_are_learnt_from_and_of_validation_measured_on(
         workspace: Path, tokenizer, monkeypatch) -> None:
-    learnt, sample, measured, sample_all = [], training.sample, [], validation.sample_all
-    monkeypatch.setattr(training, "sample", lambda model, batch, **options: learnt.extend(batch) or sample(
-        model, batch, **options))
-    monkeypatch.setattr(validation, "sample_all", lambda model, batch, **options: measured.extend(batch) or sample_all(
-        model, batch, **options))
+    learnt, measured, sample = [], [], OwnEngine.sample
+
+    def sampled(engine, model, prompts, uniform_BR, batch_size=None):
+        (measured if batch_size else learnt).extend(prompts)
+        return sample(engine, model, prompts, uniform_BR, batch_size)
+
+    monkeypatch.setattr(OwnEngine, "sample", sampled)
     run_ppo(workspace)
     assert sorted(learnt) == sorted(ids_of(tokenizer, "train") * 6), "three batches of six, each prompt equally often"
     assert sorted(measured) == sorted(ids_of(tokenizer, "validation") * 2), "of SFT, and of the policy at the end"

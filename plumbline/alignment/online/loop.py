@@ -8,7 +8,7 @@ et al. 2022). A method says how rewards become advantages, and with which loss t
 advantages would move the policy at random. One update:
 
     prompts    = the next batch; each is used once before any again       _next_prompts
-    responses  = sample(policy, prompts)                                  sampling.py    sample
+    responses  = sample(policy, prompts)                                  lm/engines/    sample
     old, ref   = log-probabilities of the tokens, under policy and SFT    policies.py    log_probs
     values     = critic, just before each token                           critics.py     values
     score      = reward model, at the last token                          experience.py  gather
@@ -60,10 +60,11 @@ from plumbline.config import PpoParams
 from plumbline.config.methods import TrpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import encode_prompt, stop_tokens
+from plumbline.lm.chat import encode_prompt
 from plumbline.lm.checkpoint import Checkpoint, made_with
+from plumbline.lm.engines.engine import Engine
 from plumbline.lm.optim import ReportStep, require_finite
-from plumbline.lm.sampling import sample
+from plumbline.lm.sampling import uniforms
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Demonstration, Prompt
 
@@ -72,13 +73,13 @@ STEP_MEANS = ("policy_grad_norm", "value_grad_norm", "ptx_loss")
 
 @dataclass(frozen=True)
 class Setting:
-    """What stays the same: the method, prompts, as ids, the stop tokens, and the reward."""
+    """What stays the same: the method, prompts, as ids, the reward, and who samples."""
 
     method: Method
     prompts: Sequence[list[int]]
-    stop: Sequence[int]
     reward: Reward
     sampler: Sampler
+    engine: Engine
     rehearsed: Sequence[PackedRow]
     """Demonstrations that are learnt beside, a row each; empty without `ptx_coef`."""
     params: PpoParams
@@ -91,8 +92,8 @@ class Setting:
         model = self.sampler.renewed()
         if learner.policy.mask:
             model = learner.policy.mask.over(model)
-        responses = sample(model, batch, max_response=params.max_response, stop=self.stop,
-                           temperature=params.temperature, generator=learner.generator)
+        uniform_BR = uniforms(len(batch), params.max_response, learner.generator)
+        responses = self.engine.sample(model, batch, uniform_BR)
         return gather(batch, responses, learner.policy, learner.critic, self.reward,
                       missing_stop_deviations=params.missing_stop_deviations,
                       micro_batch_size=params.micro_batch_size)
@@ -111,11 +112,12 @@ class Lesson:
 
 def train_online(
     name: str, lm: LanguageModel, policy: Policy, critic: Critic | None, reward: Reward,
-    prompts: Sequence[Prompt], params: PpoParams, seed: int, report: ReportStep, checkpoint_folder: Path,
+    engine: Engine, prompts: Sequence[Prompt], params: PpoParams, seed: int, report: ReportStep,
+    checkpoint_folder: Path,
     validation: Validation | None = None, demonstrations: Sequence[Demonstration] = (),
 ) -> Metrics:
     """Train `policy`, which is of `lm`, and `critic` by the method `name`, in place; resume from a checkpoint
-    in `checkpoint_folder` if there is one.
+    in `checkpoint_folder` if there is one. `engine` samples the responses.
 
     The policy becomes the one that `validation` keeps, without it the last one. Returns the metrics of the
     last tenth of the updates, averaged, and the kept policy's on the validation prompts. Raises UserError if
@@ -124,8 +126,8 @@ def train_online(
     """
     torch.manual_seed(seed)
     encoded = _encode(lm, prompts, params)
-    setting = Setting(require_usable(name, params), encoded, stop_tokens(lm.tokenizer, lm.model), reward,
-                  Sampler(policy), rehearsed(lm, demonstrations, params), params)
+    setting = Setting(require_usable(name, params), encoded, reward, Sampler(policy), engine,
+                      rehearsed(lm, demonstrations, params), params)
     learner = Learner.new(policy, critic, params, seed)
     checkpoint = Checkpoint(checkpoint_folder, {"method": name, **made_with("ppo", params, seed, encoded)})
     if state := checkpoint.load():

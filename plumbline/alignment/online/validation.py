@@ -20,8 +20,9 @@ from plumbline.alignment.online.rewards import Reward
 from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import encode_prompt, stop_tokens
-from plumbline.lm.sampling import Response, sample_all
+from plumbline.lm.chat import encode_prompt
+from plumbline.lm.engines.engine import Engine
+from plumbline.lm.sampling import Response, uniforms
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Prompt
 
@@ -33,7 +34,7 @@ class Validation:
     """Validation prompts, as ids, with what the judge thinks of SFT's answers to them."""
 
     prompts: Sequence[list[int]]
-    lm: LanguageModel
+    engine: Engine
     reward: Reward
     judge: Reward | None
     """None if there is none but the reward model that is optimised."""
@@ -43,7 +44,7 @@ class Validation:
 
     @classmethod
     def prepare(
-        cls, lm: LanguageModel, policy: Policy, reward: Reward, judge: Reward | None,
+        cls, lm: LanguageModel, policy: Policy, engine: Engine, reward: Reward, judge: Reward | None,
         prompts: Sequence[Prompt], params: PpoParams, seed: int,
     ) -> "Validation | None":
         """Let the policy, which is SFT still, answer `validation_prompts` of the prompts.
@@ -62,9 +63,9 @@ class Validation:
                             "ingest.validation_fraction or ppo.max_prompt, or set ppo.kl_limit to null.")
         if not chosen:
             return None
-        sft = _answers(Sampler(policy), lm, chosen, params, seed)
+        sft = _answers(engine, Sampler(policy), chosen, params, seed)
         scores = (judge or reward).score_sampled(chosen, sft, params.missing_stop_deviations)
-        return cls(chosen, lm, reward, judge, params, seed, scores)
+        return cls(chosen, engine, reward, judge, params, seed, scores)
 
     def measure(self, policy: Policy, sampler: Sampler) -> dict[str, float]:
         """Return the win rate against SFT with its standard error, both rewards and the KL in nats a
@@ -72,7 +73,7 @@ class Validation:
         """
         params = self.params
         # Another seed than SFT's: with the same one, a policy that has hardly moved gives the same answers.
-        answers = _answers(sampler, self.lm, self.prompts, params, self.seed + 1)
+        answers = _answers(self.engine, sampler, self.prompts, params, self.seed + 1)
         own = self.reward.score_sampled(self.prompts, answers, params.missing_stop_deviations)
         judged = own
         if self.judge:
@@ -120,12 +121,10 @@ class Kept:
 
 
 def _answers(
-    sampler: Sampler, lm: LanguageModel, prompts: Sequence[list[int]], params: PpoParams, seed: int
+    engine: Engine, sampler: Sampler, prompts: Sequence[list[int]], params: PpoParams, seed: int
 ) -> list[Response]:
-    return sample_all(
-        sampler.renewed(), prompts, max_response=params.max_response,
-        stop=stop_tokens(lm.tokenizer, lm.model), temperature=params.temperature,
-        generator=torch.Generator().manual_seed(seed), batch_size=params.batch_size)
+    uniform_BR = uniforms(len(prompts), params.max_response, torch.Generator().manual_seed(seed))
+    return engine.sample(sampler.renewed(), prompts, uniform_BR, params.batch_size)
 
 
 def _mean(values: Sequence[float]) -> float:
