@@ -23,9 +23,7 @@ def program(run: StageRun) -> None:
         train_on(run, "judge", run.params.seed + 1)
         return
     _require_not_wanted(run)
-    folder = run.folder / "model"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / NONE).write_text(WHY_NONE, encoding="utf-8")
+    run.write(f"model/{NONE}", WHY_NONE)
     run.finish({"pairs": 0})
 
 

@@ -83,7 +83,7 @@ def kept_policy(run: StageRun, lm: "LanguageModel", params: "PpoParams") -> Iter
     yield
     lm.save(run.folder / "model")
     page = samples_page(shown, {"sft": before, "policy": answers()})
-    (run.folder / "samples.md").write_text(page, encoding="utf-8")
+    run.write("samples.md", page)
 
 
 ppo = Stage("ppo", program, retries=1, timeout_minutes=7 * 24 * 60)

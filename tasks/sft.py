@@ -21,7 +21,7 @@ def program(run: StageRun) -> None:
     lm.save(run.folder / "model")
     shown = prompts(data, "validation")[:SAMPLES]
     answers = respond(lm, shown, max_response=params.max_length // 2, temperature=1.0, seed=run.params.seed)
-    (run.folder / "samples.md").write_text(samples_page(shown, {"sft": answers}), encoding="utf-8")
+    run.write("samples.md", samples_page(shown, {"sft": answers}))
     run.finish(metrics)
 
 

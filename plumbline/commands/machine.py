@@ -17,6 +17,7 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
+from plumbline.compute.settings import FILE, check_compute, read_compute
 from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.project.home import API_URL, Home
@@ -68,8 +69,8 @@ def examine(home: Home) -> list[MachineCheck]:
     """Run all checks. Raises nothing and takes a few seconds at most."""
     return [MachineCheck("python", "ok" if platform.python_version_tuple() >= ("3", "11") else "broken",
                     f"{platform.python_version()} on {platform.machine()}"),
-            *map(_package, LIMITS), *_devices(), _disk(home), _git(home), _mlflow(home), _prefect(),
-            _clock(home), _cache(home), _hub()]
+            *map(_package, LIMITS), *_devices(), _compute(home), _disk(home), _git(home), _mlflow(home),
+            _prefect(), _clock(home), _cache(home), _hub()]
 
 
 def show_findings(console: Console, findings: list[MachineCheck]) -> None:
@@ -109,6 +110,15 @@ def _devices() -> Iterator[MachineCheck]:
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     yield MachineCheck("device", "ok", ", ".join(cuda) or "cpu")
     yield MachineCheck("threads", "ok", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
+
+
+def _compute(home: Home) -> MachineCheck:
+    try:
+        check_compute(home.root, load_params(home.root).candidates)
+        told = [f"{name} on {compute.described}" for name, compute in read_compute(home.root).items()]
+    except UserError as error:
+        return MachineCheck("compute", "broken", str(error))
+    return MachineCheck("compute", "ok", "; ".join(told) or f"no {FILE}: each stage is one process here")
 
 
 def _disk(home: Home) -> MachineCheck:

@@ -10,9 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from plumbline.compute.settings import describe_compute
+from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import COMPARISON
 from plumbline.project.run_record import RunRecord
 from plumbline.tracking.curves import findings
+from plumbline.tracking.receipts import read_receipt
 
 if TYPE_CHECKING:
     from plumbline.evaluation.comparing.comparison import PolicyComparison
@@ -31,6 +34,8 @@ def show_run(console: Console, folder: Path, record: RunRecord) -> None:
         table.add_row(name, status, f"{outcome.seconds:.1f}", escape(reason))
     console.print(table)
     for line in results(folder, record):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in places(folder, record):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for line in diagnoses(folder):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -75,6 +80,18 @@ def results(folder: Path, record: RunRecord) -> list[str]:
     if "promote" in record.stages:
         earlier = record.stages["promote"].made_by if record.stages["promote"].status == "reused" else None
         lines += _promotion(_read(folder / "reports/promote/decision.json"), earlier)
+    return lines
+
+
+def places(folder: Path, record: RunRecord) -> list[str]:
+    """Return a line for each stage that was made on several processes, or by a launcher."""
+    lines = []
+    for name, stage in read_stages(folder).items():
+        receipt = read_receipt(folder, stage) if name in record.stages else None
+        if receipt and "processes" in receipt.host:
+            host = receipt.host
+            where = describe_compute(int(host["processes"]), int(host["nodes"]), host.get("launcher"))
+            lines.append(f"{name} was made on {where}")
     return lines
 
 

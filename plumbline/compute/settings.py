@@ -73,12 +73,24 @@ class StageCompute(ParamsBlock):
         """Return True for a stage that is one process of this machine, as without the file."""
         return self.ranks == 1 and self.launcher is None
 
+    @property
+    def described(self) -> str:
+        """Return it in words: `2 processes`, `8 processes on each of 2 nodes, started by srun`."""
+        return describe_compute(self.processes, self.nodes, self.launcher)
+
     def launch(self) -> list[str]:
         """Return the words of the launcher, with the numbers in place; none without one."""
         text = self.launcher or ""
         for place, number in zip(PLACES, (self.nodes, self.processes), strict=True):
             text = text.replace(place, str(number))
         return shlex.split(text)
+
+
+def describe_compute(processes: int, nodes: int, launcher: str | None) -> str:
+    """Return where a stage runs, or ran, in words."""
+    each = f" on each of {nodes} nodes" if nodes > 1 else ""
+    by = f", started by {launcher.split()[0]}" if launcher else ""
+    return f"{processes} {'process' if processes == 1 else 'processes'}{each}{by}"
 
 
 def read_compute(root: Path) -> dict[str, StageCompute]:

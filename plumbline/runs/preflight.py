@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from plumbline import __version__
+from plumbline.compute.settings import check_compute
 from plumbline.config import Params, PpoParams, RewardParts, candidate_params
 from plumbline.errors import UserError
 from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, REWARD, kind_of_judge
@@ -55,6 +56,7 @@ print(json.dumps(found))
 
 def preflight(home: Home, params: Params) -> None:
     """Raise UserError for the first thing that would stop the run later."""
+    check_compute(home.root, params.candidates)
     _sources(home.root, params)
     _judges(home, params)
     _within_context(params, _context(home, params))

@@ -116,7 +116,9 @@ class StageRun:
 
     def write(self, name: str, text: str) -> None:
         """Write a file into the stage's folder."""
-        (self.folder / name).write_text(text, encoding="utf-8")
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
 
     def scratch(self) -> Path:
         """Make and return the folder for resume checkpoints, the same one for equal inputs, parameters and

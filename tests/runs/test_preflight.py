@@ -1,6 +1,7 @@
 """What is found out before anything is trained."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def test_the_default_passes_in_a_moment_and_leaves_nothing(tmp_path: Path) -> No
     check(tmp_path)
     assert time.monotonic() - started < 10  # no model is loaded for it
     assert list(tmp_path.rglob("*")) == [tmp_path / ".plumbline"]
+
+
+def test_a_mistake_in_compute_yaml_is_found_before_anything_starts(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    (tmp_path / "compute.yaml").write_text("ingest: {processes: 2}\n")
+    with pytest.raises(UserError, match=r"compute.yaml asks for 2 processes for `ingest`, which runs as one"):
+        check(tmp_path)
 
 
 @pytest.mark.parametrize(("settings", "words"), [
