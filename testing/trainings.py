@@ -1,8 +1,21 @@
 """Short trainings of tiny models, each made anew from seeds, as every process of a run makes them."""
 
+from functools import partial
+
+from plumbline.alignment.direct.training import train_direct
+from plumbline.alignment.reward import RewardModel
+from plumbline.alignment.reward_training import train_reward_model
 from plumbline.alignment.sft import train_sft
 from plumbline.lm.base import LanguageModel
-from testing.tiny_models import demonstrations, sft_params, small_model, small_tokenizer
+from testing.tiny_models import (
+    demonstrations,
+    direct_params,
+    prefers_red,
+    reward_params,
+    sft_params,
+    small_model,
+    small_tokenizer,
+)
 
 EVERY = 2
 """Steps between checkpoints."""
@@ -24,7 +37,31 @@ def sft(report, folder):
     return train_sft(lm, demonstrations(42), demonstrations(7, seed=2), params, 0, report, folder), lm.model
 
 
-TRAININGS = {"sft": sft}
+def fresh_reward_model(folder):
+    """With a head of its own, on a body as `language_model` has it."""
+    language_model().save(folder / "start")
+    return RewardModel.from_policy(folder / "start", 64, seed=0)
+
+
+def reward_model(report, folder, **changed):
+    """Batches of 5 comparisons; the last of an epoch has one."""
+    reward = fresh_reward_model(folder)
+    params = reward_params(epochs=2, batch_size=5, micro_batch_size=2, learning_rate=1e-3, checkpoint_every=EVERY,
+                           **changed)
+    return train_reward_model(reward, prefers_red(16), prefers_red(7, seed=1), params, 0, report, folder), reward.model
+
+
+def direct(method, report, folder):
+    """By pairs, in batches of 5; the last of an epoch has one."""
+    lm = language_model()
+    params = direct_params(method, epochs=2, batch_size=5, micro_batch_size=2, checkpoint_every=EVERY)
+    found = train_direct(lm, lm.model, prefers_red(16), prefers_red(7, seed=1), method, params, 0, report, folder)
+    return found, lm.model
+
+
+TRAININGS = {
+    "sft": sft, "reward model": reward_model, "reward model, top layers": partial(reward_model, top_layers=1),
+    "dpo": partial(direct, "dpo"), "kto": partial(direct, "kto"), "ilql": partial(direct, "ilql")}
 
 
 def run(name, folder, killed_after=None):

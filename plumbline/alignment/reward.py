@@ -26,6 +26,7 @@ from plumbline.lm.base import DTYPES, LanguageModel, save_pretrained
 from plumbline.lm.chat import differences, encode_prompt, encode_response
 from plumbline.lm.hidden import hidden_states
 from plumbline.lm.optim import device, require_finite_weights
+from plumbline.lm.ranks.world import world
 from plumbline.lm.sampling import Response, right_pad
 from plumbline.preferences.types import Prompt
 
@@ -106,9 +107,20 @@ class RewardModel:
     ) -> list[float]:
         """Return the reward of each sequence of ids, read at its last token.
 
-        `report` is called with the sequences done and their total. Raises UserError if a reward is infinite
-        or not a number.
+        The ranks share the rows. `report` is called with the sequences done here and their total. Raises
+        UserError if a reward is infinite or not a number.
         """
+        found = world().gathered(self._score_ids(world().mine(rows), batch_size, report))
+        broken = sum(not math.isfinite(score) for score in found)
+        if broken:
+            raise UserError(f"The reward model must score every response with a number, but {broken} of "
+                            f"{len(rows)} scores are infinite or not a number: its training diverged. Lower "
+                            "reward_model.learning_rate, or set precision: fp32 if it is bf16.")
+        return found
+
+    def _score_ids(
+        self, rows: Sequence[list[int]], batch_size: int, report: Callable[[int, int], None] | None
+    ) -> list[float]:
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         found: dict[int, float] = {}
         for start in range(0, len(order), batch_size):
@@ -117,11 +129,6 @@ class RewardModel:
             found.update(zip(batch, scores_B.tolist(), strict=True))
             if report:
                 report(start + len(batch), len(rows))
-        broken = sum(not math.isfinite(score) for score in found.values())
-        if broken:
-            raise UserError(f"The reward model must score every response with a number, but {broken} of "
-                            f"{len(rows)} scores are infinite or not a number: its training diverged. Lower "
-                            "reward_model.learning_rate, or set precision: fp32 if it is bf16.")
         return [found[i] for i in range(len(rows))]
 
     def score_sampled(

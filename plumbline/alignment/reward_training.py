@@ -10,6 +10,7 @@ softplus so that it stays finite. A tie counts as half a win for each side.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch.nn.functional import softplus
 
 from plumbline.alignment.own_answers import finished_answers
 from plumbline.alignment.reward import RewardModel, scores_of
-from plumbline.alignment.tokenized import TokenizedPreference, encode, endless_batches, micro_batches
+from plumbline.alignment.tokenized import TokenizedPreference, encode, endless_batches, passes
 from plumbline.alignment.trunk import freeze_below, require_layers
 from plumbline.config import PpoParams, RewardModelParams
 from plumbline.errors import UserError
@@ -26,6 +27,8 @@ from plumbline.lm.base import LanguageModel
 from plumbline.lm.branches import answer_states
 from plumbline.lm.checkpoint import Checkpoint, Resumable, made_with
 from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
+from plumbline.lm.ranks.sharding import clip_grad_norm, fill, inside, sharded
+from plumbline.lm.ranks.world import world
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Preference, Prompt
 
@@ -60,6 +63,8 @@ def train_reward_model(
         require_layers(model, params.top_layers, "reward_model.top_layers")
         freeze_below(model, params.top_layers)
         model.score.requires_grad_(True)
+    learning = replace(reward, model=sharded(model))
+    model = learning.model
     optimizer = adamw((weight for weight in model.parameters() if weight.requires_grad), params.learning_rate)
     steps = max(1, round(params.epochs * -(-len(taught.elements) // params.batch_size)))
     checkpoint = Checkpoint(checkpoint_folder, made_with("reward_model", params, seed, taught.elements))
@@ -67,8 +72,8 @@ def train_reward_model(
     batches = endless_batches(taught.elements, params.batch_size, seed)
     for step, batch in islice(enumerate(batches), resumable.resume(), steps):
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
-        measured = accumulate_gradient(reward, batch, params)
-        measured["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+        measured = accumulate_gradient(learning, batch, params)
+        measured["grad_norm"] = clip_grad_norm(model.parameters(), 1.0)
         require_finite(measured, "reward_model", f"step {step + 1} of {steps}")
         optimizer.step()
         optimizer.zero_grad()
@@ -76,11 +81,12 @@ def train_reward_model(
         resumable.keep(step + 1, steps)
 
     if held.elements:
-        found = evaluate(reward, held.elements, params)
+        found = evaluate(learning, held.elements, params)
         figures = {f"validation_{name}": value for name, value in found.items()}
         require_finite(figures, "reward_model", "the end")
         report(steps, steps, figures | {"validation_pairs": held.pairs})
         metrics |= figures
+    fill(reward.model, model)
     return metrics | {"steps": steps}
 
 
@@ -137,9 +143,9 @@ def evaluate(
     """
     plain = params.model_copy(update={"ranking_loss": "pairs", "margin_scale": 0.0, "label_smoothing": 0.0})
     sums = dict.fromkeys(SUMS, 0.0)
-    for part in micro_batches(elements, params.micro_batch_size):
-        _loss_sum(reward, part, plain, sums)
-    return _means(sums, len(elements))
+    for part, counts in passes(elements, params.micro_batch_size):
+        _loss_sum(reward, part, plain, sums if counts else sums.copy())
+    return _means(world().summed(sums), len(elements))
 
 
 def accumulate_gradient(
@@ -147,10 +153,10 @@ def accumulate_gradient(
 ) -> dict[str, float]:
     """Add the gradient of the batch's mean loss, however it is split. Return `loss` and `accuracy`."""
     sums = dict.fromkeys(SUMS, 0.0)
-    for part in micro_batches(batch, params.micro_batch_size):
-        loss = _loss_sum(reward, part, params, sums)
-        (loss / len(batch)).backward()
-    return _means(sums, len(batch))
+    for part, counts in passes(batch, params.micro_batch_size):
+        loss = _loss_sum(reward, part, params, sums if counts else sums.copy())
+        (loss / len(batch) if counts else 0.0 * loss).backward()
+    return _means(world().summed(sums), len(batch))
 
 
 def _means(sums: dict[str, float], elements: int) -> dict[str, float]:
@@ -166,12 +172,7 @@ def _loss_sum(
     sums: dict[str, float],
 ) -> torch.Tensor:
     """Return the sum of the losses of a micro-batch, with its graph. Adds its figures to `sums`."""
-    # All answers of all elements in one pass, each at its last token.
-    answers = [(element.prompt, element.responses) for element in batch]
-    with autocast(params.precision):
-        states = answer_states(reward.model, answers)
-        scores_N = scores_of(states.last_ND, reward.model.score.weight)
-
+    scores_N = inside(reward.model, lambda: _scores(reward, batch, params))
     loss = scores_N.new_zeros(())
     sizes = [len(element.responses) for element in batch]
     for element, scores_K in zip(batch, scores_N.split(sizes), strict=True):
@@ -190,3 +191,13 @@ def _loss_sum(
         sums["decided"] += float(decided_P.sum())
     sums["loss"] += float(loss.detach())
     return loss
+
+
+def _scores(
+    reward: RewardModel, batch: Sequence[TokenizedPreference], params: RewardModelParams
+) -> torch.Tensor:
+    """Return the scores [N] of all answers of all elements, each at its last token, in one pass."""
+    answers = [(element.prompt, element.responses) for element in batch]
+    with autocast(params.precision):
+        states = answer_states(reward.model, answers)
+        return scores_of(states.last_ND, reward.model.score.weight)

@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from plumbline.lm.chat import encode_prompt, encode_response
+from plumbline.lm.ranks.world import world
 from plumbline.preferences.types import Comparison, Preference, label_of
 
 STRETCH = 8
@@ -161,6 +162,12 @@ def shuffled_batches(
         stretch = sorted(order[start : start + STRETCH * size], key=longest)
         batches += [stretch[i : i + size] for i in range(0, len(stretch), size)]
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def passes(elements: Sequence[Element], comparisons: int) -> Iterator[tuple[list[Element], bool]]:
+    """Yield this rank's elements in micro-batches, and False with those that do not count: see World."""
+    parts = list(micro_batches(world().mine(elements), comparisons))
+    return world().passes(parts, list(elements[:1]))
 
 
 def micro_batches(elements: Sequence[Element], comparisons: int) -> Iterator[list[Element]]:

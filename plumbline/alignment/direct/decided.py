@@ -16,6 +16,8 @@ from plumbline.config.methods import KtoParams
 from plumbline.lm.branches import answer_states
 from plumbline.lm.log_probs import chosen_log_probs
 from plumbline.lm.optim import autocast
+from plumbline.lm.ranks.sharding import inside
+from plumbline.lm.ranks.world import world
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,15 @@ def decided(
 def all_log_probs(
     model: PreTrainedModel, elements: Sequence[TokenizedPreference], params: DirectParams
 ) -> list[list[float]]:
-    """Return the log-probability, in nats, of each response of each element."""
+    """Return the log-probability, in nats, of each response of each element, which the ranks share."""
     order = sorted(range(len(elements)), key=lambda i: max(map(len, elements[i].rows)))
+    mine = [elements[i] for i in world().mine(order)]
     found: list[float] = []
-    for part in micro_batches([elements[i] for i in order], params.micro_batch_size):
+    for part in micro_batches(mine, params.micro_batch_size):
         found += summed_log_probs(model, part, params).tolist()
     values = iter(found)
-    known = {i: [next(values) for _ in elements[i].responses] for i in order}
+    of_mine = [[next(values) for _ in element.responses] for element in mine]
+    known = dict(zip(order, world().gathered(of_mine), strict=True))
     return [known[i] for i in range(len(elements))]
 
 
@@ -86,6 +90,12 @@ def summed_log_probs(
     Of a response that does not fit `max_length`, which only another prompt's does not, it is that of what
     fits: at least a token, because no prompt is that long.
     """
+    return inside(model, lambda: _summed_log_probs(model, elements, params))
+
+
+def _summed_log_probs(
+    model: PreTrainedModel, elements: Sequence[TokenizedPreference], params: DirectParams
+) -> torch.Tensor:
     answers = [(one.prompt, [response[: params.max_length - len(one.prompt)] for response in one.responses])
                for one in elements]
     with autocast(params.precision):

@@ -35,11 +35,13 @@ from transformers import PreTrainedModel
 from plumbline.alignment.direct import losses
 from plumbline.alignment.direct.decided import DecidedPreference
 from plumbline.alignment.sequences import join
-from plumbline.alignment.tokenized import micro_batches
+from plumbline.alignment.tokenized import passes
 from plumbline.config.methods import IlqlParams
 from plumbline.errors import UserError
 from plumbline.lm.hidden import hidden_states
 from plumbline.lm.optim import autocast
+from plumbline.lm.ranks.sharding import fill, inside, sharded
+from plumbline.lm.ranks.world import world
 
 INITIAL_STD = 0.002
 """Of the weights of Q, which must differ, or both heads would learn the same. It is small, because what they
@@ -70,15 +72,17 @@ class Ilql:
     def __init__(self, policy: PreTrainedModel, params: IlqlParams, seed: int) -> None:
         """Put heads on the policy. Raises UserError if its output layer is not all there is above them."""
         _require_linear_output(policy)
-        self.module = ActionValues(policy.eval(), seed)
+        self.whole = ActionValues(policy.eval(), seed)
+        self.module = sharded(self.whole)
         self.params = params
 
     def accumulate(self, batch: Sequence[DecidedPreference]) -> dict[str, float]:
         """Add the gradient of the batch's mean loss a token, however it is split. Return the figures."""
         tokens, sums = _tokens(batch), defaultdict[str, float](float)
-        for part in micro_batches(batch, self.params.micro_batch_size):
-            (self._loss_sum(part, sums) / tokens).backward()
-        return _means(sums, tokens)
+        for part, counts in passes(batch, self.params.micro_batch_size):
+            loss = self._loss_sum(part, sums if counts else sums.copy())
+            (loss / tokens if counts else 0.0 * loss).backward()
+        return _means(world().summed(sums), tokens)
 
     @torch.no_grad()
     def evaluate(self, elements: Sequence[DecidedPreference]) -> dict[str, float]:
@@ -88,9 +92,9 @@ class Ilql:
         ones half, and by how much.
         """
         sums = defaultdict[str, float](float)
-        for part in micro_batches(elements, self.params.micro_batch_size):
-            self._loss_sum(part, sums)
-        return _means(sums, _tokens(elements))
+        for part, counts in passes(elements, self.params.micro_batch_size):
+            self._loss_sum(part, sums if counts else sums.copy())
+        return _means(world().summed(sums), _tokens(elements))
 
     @torch.no_grad()
     def stepped(self) -> None:
@@ -101,10 +105,12 @@ class Ilql:
     @torch.no_grad()
     def finish(self) -> None:
         """Fold the steering into an output layer of the policy's own, shared with no embedding."""
-        policy = self.module.policy
+        target_VD = inside(self.module, lambda: torch.stack(list(self.module.target)).mean(0))
+        fill(self.whole, self.module)
+        policy = self.whole.policy
         old = policy.get_output_embeddings()
         folded = torch.nn.Linear(old.in_features, old.out_features, bias=old.bias is not None)
-        folded.weight.copy_(old.weight + self.params.steering * torch.stack(list(self.module.target)).mean(0))
+        folded.weight.copy_(old.weight + self.params.steering * target_VD)
         if old.bias is not None:
             folded.bias.copy_(old.bias)
         policy.set_output_embeddings(folded.to(old.weight.device))
@@ -113,6 +119,9 @@ class Ilql:
 
     def _loss_sum(self, part: Sequence[DecidedPreference], sums: dict[str, float]) -> torch.Tensor:
         """Return the sum of the losses over the tokens of a micro-batch, with its graph. Adds to `sums`."""
+        return inside(self.module, lambda: self._whole_loss_sum(part, sums))
+
+    def _whole_loss_sum(self, part: Sequence[DecidedPreference], sums: dict[str, float]) -> torch.Tensor:
         params, module = self.params, self.module
         sequences = join([one.prompt for one in part for _ in one.responses],
                          [response for one in part for response in one.responses], module.policy.device)

@@ -18,9 +18,11 @@ from transformers import PreTrainedModel
 
 from plumbline.alignment.direct import losses
 from plumbline.alignment.direct.decided import DecidedPreference, summed_log_probs
-from plumbline.alignment.tokenized import micro_batches
+from plumbline.alignment.tokenized import passes
 from plumbline.config import DirectParams
 from plumbline.config.methods import DpoParams, IpoParams, KtoParams, OrpoParams, SimpoParams
+from plumbline.lm.ranks.sharding import fill, sharded
+from plumbline.lm.ranks.world import world
 
 Sums = dict[str, float]
 """Over the micro-batches of a batch: `loss` of its elements, `pairs`, and figures of the pairs."""
@@ -30,15 +32,18 @@ class Pairwise:
     """A policy that learns from decided pairs by one of the losses."""
 
     def __init__(self, policy: PreTrainedModel, params: DirectParams) -> None:
-        self.module = policy.eval()  # no dropout, so that the log-ratio of SFT to itself is 0
+        self.policy = policy.eval()  # no dropout, so that the log-ratio of SFT to itself is 0
+        self.module = sharded(policy)
         self.params = params
 
     def accumulate(self, batch: Sequence[DecidedPreference]) -> dict[str, float]:
         """Add the gradient of the batch's mean loss, however it is split. Return the batch's figures."""
         kl, sums = self._kl(batch), defaultdict[str, float](float)
-        for part in micro_batches(batch, self.params.micro_batch_size):
-            (self._loss_sum(part, kl, sums) / len(batch)).backward()
-        return _means(sums, len(batch)) | ({"kl": kl} if isinstance(self.params, KtoParams) else {})
+        for part, counts in passes(batch, self.params.micro_batch_size):
+            loss = self._loss_sum(part, kl, sums if counts else sums.copy())
+            (loss / len(batch) if counts else 0.0 * loss).backward()
+        figures = _means(world().summed(sums), len(batch))
+        return figures | ({"kl": kl} if isinstance(self.params, KtoParams) else {})
 
     @torch.no_grad()
     def evaluate(self, elements: Sequence[DecidedPreference]) -> dict[str, float]:
@@ -49,28 +54,31 @@ class Pairwise:
         `better_length`: tokens of the better response.
         """
         kl, sums = self._kl(elements), defaultdict[str, float](float)
-        for part in micro_batches(elements, self.params.micro_batch_size):
-            self._loss_sum(part, kl, sums)
-        return _means(sums, len(elements))
+        for part, counts in passes(elements, self.params.micro_batch_size):
+            self._loss_sum(part, kl, sums if counts else sums.copy())
+        return _means(world().summed(sums), len(elements))
 
     def stepped(self) -> None:
         """Do nothing: the policy is all there is to update."""
 
     def finish(self) -> None:
-        """Do nothing: the policy has learnt in place."""
+        """Give the policy what has been learnt."""
+        fill(self.policy, self.module)
 
     @torch.no_grad()
     def _kl(self, batch: Sequence[DecidedPreference]) -> float:
         """Return KTO's estimate of the KL, in nats a response, which is never negative; 0 for the others."""
         if not isinstance(self.params, KtoParams):
             return 0.0
-        total, answers = 0.0, 0
-        for part in micro_batches(batch, self.params.micro_batch_size):
+        sums = {"total": 0.0, "answers": 0.0}
+        for part, counts in passes(batch, self.params.micro_batch_size):
             policy_N = summed_log_probs(self.module, [one.mismatched for one in part], self.params)
             reference_N = policy_N.new_tensor([value for one in part for value in one.other_reference])
-            total += float((policy_N - reference_N).sum())
-            answers += len(policy_N)
-        return max(0.0, total / answers)
+            if counts:
+                sums["total"] += float((policy_N - reference_N).sum())
+                sums["answers"] += len(policy_N)
+        sums = world().summed(sums)
+        return max(0.0, sums["total"] / sums["answers"])
 
     def _loss_sum(self, part: Sequence[DecidedPreference], kl: float, sums: Sums) -> torch.Tensor:
         """Return the sum of the losses of a micro-batch, with its graph. Adds its figures to `sums`."""

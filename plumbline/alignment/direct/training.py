@@ -32,6 +32,7 @@ from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.checkpoint import Checkpoint, Resumable, made_with
 from plumbline.lm.optim import ReportStep, adamw, linear_schedule, require_finite
+from plumbline.lm.ranks.sharding import clip_grad_norm
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Preference
 
@@ -116,7 +117,7 @@ def _learn(
     for step, batch in islice(enumerate(batches), resumable.resume(), steps):
         optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
         measured = objective.accumulate(batch)
-        measured["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm))
+        measured["grad_norm"] = clip_grad_norm(weights, params.max_grad_norm)
         require_finite(measured, "direct", f"step {step + 1} of {steps}")
         optimizer.step()
         optimizer.zero_grad()
