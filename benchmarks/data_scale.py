@@ -1,20 +1,26 @@
 """How the data rooms carry a million comparisons of a kilobyte: seconds and peak memory of each step.
 
     python benchmarks/data_scale.py 100000 1000000      # or: make bench
+    python benchmarks/data_scale.py 1000000 --workers 1 2
 
-Each step runs in a process of its own, so that its peak memory is its own. Beside them stands the yardstick: pandas
-reading the same file and counting its distinct prompts.
+Each step runs in a process of its own, so that its peak memory is its own. Check and split is repeated with each
+number of --workers (by default as many as there are cores); its peak is that of its process and, for each worker,
+that of the largest one. Beside them stands the yardstick: pandas reading the same file and counting its distinct
+prompts.
 """
 
+import argparse
 import json
 import multiprocessing
 import random
 import resource
 import shutil
-import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+from plumbline.workers import cores
 
 SIZES = [100_000, 1_000_000]
 WORDS = [f"{a}{b}{c}" for a in ("ba", "ko", "li", "mu", "ne", "ra") for b in ("den", "fol", "gar", "sim", "tor", "vel")
@@ -66,12 +72,12 @@ def snapshot(folder):
     fix_snapshot(["added"], Simulation(0, 0, 0, 0), folders_in(folder), folder / "snapshot")
 
 
-def check_and_split(folder):
+def check_and_split(folder, workers):
     from plumbline.preferences.prepare.prepare import prepare
     from plumbline.preferences.prepare.writer import Splitting
     from plumbline.preferences.report.pages import write_report
 
-    counts, report = prepare(folder / "snapshot", folder / "prepared", Splitting(0.05, 0.05, True, 0.8))
+    counts, report = prepare(folder / "snapshot", folder / "prepared", Splitting(0.05, 0.05, True, 0.8), workers)
     write_report(report, folder / "report")
     assert counts["near_heldout"] > 0
     assert counts["rows_read"] == sum(counts[name] for name in
@@ -95,38 +101,52 @@ def folders_in(folder):
     return Folders(folder, folder / "home")
 
 
-def measured(step, folder):
-    """Run a step in a new process; its seconds and its peak memory in MiB."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(timed, (step, folder))
+def measured(step, folder, workers=0):
+    """Run a step in a new process; its seconds, those of processors, and its peak memory in MiB."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(timed, step, folder, workers).result()
 
 
-def timed(step, folder):
+def timed(step, folder, workers):
     started = time.perf_counter()
-    step(folder)
-    return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    step(*([folder, workers] if workers else [folder]))
+    seconds = time.perf_counter() - started
+    own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = sum(one.ru_utime + one.ru_stime for one in (own, others))
+    return seconds, busy, (own.ru_maxrss + (workers > 1) * workers * others.ru_maxrss) / 1024
 
 
-def main(sizes):
-    print("| rows | step | seconds | seconds a million rows | peak MiB |\n|---|---|---|---|---|")
-    for rows in sizes:
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="ROWS")
+    parser.add_argument("--workers", nargs="+", type=int, default=[cores()], metavar="N")
+    given = parser.parse_args()
+    print("| rows | step | seconds | seconds a million rows | of processors | peak MiB |\n|---|---|---|---|---|---|")
+    for rows in given.sizes:
         folder = Path(tempfile.mkdtemp(prefix="data-scale-"))
         try:
             generate(folder / "in.jsonl", rows)
-            for step in (pandas_pass, import_and_index, snapshot, check_and_split):
-                show(rows, step, *measured(step, folder))
+            for step in (pandas_pass, import_and_index, snapshot):
+                show(rows, name_of(step), *measured(step, folder))
+            for workers in given.workers:
+                name = f"{name_of(check_and_split)}, workers: {workers}"
+                show(rows, name, *measured(check_and_split, folder, workers))
             shutil.rmtree(folder / "prepared")
             generate(folder / "other.jsonl", rows, flipped=RELABELLED)
             measured(import_other, folder)
-            show(rows, diff, *measured(diff, folder))
+            show(rows, name_of(diff), *measured(diff, folder))
         finally:
             shutil.rmtree(folder)
 
 
-def show(rows, step, seconds, peak):
-    print(f"| {rows:,} | {step.__name__.replace('_', ' ')} | {seconds:.1f} | {seconds * 1e6 / rows:.1f} | {peak:.0f} |",
+def name_of(step):
+    return step.__name__.replace("_", " ")
+
+
+def show(rows, name, seconds, busy, peak):
+    print(f"| {rows:,} | {name} | {seconds:.1f} | {seconds * 1e6 / rows:.1f} | {busy * 1e6 / rows:.1f} | {peak:.0f} |",
           flush=True)
 
 
 if __name__ == "__main__":
-    main([int(size) for size in sys.argv[1:]] or SIZES)
+    main()

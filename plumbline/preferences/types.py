@@ -17,8 +17,8 @@ import orjson
 
 encode = json.JSONEncoder(ensure_ascii=False).encode
 """As `json.dumps` with that option, which would make an encoder each time."""
-PROMPT, END_OF_PROMPT = b'"prompt": ', b'"}], "'
-"""Where the prompt is in a line of a batch."""
+PROMPT, END_OF_PROMPT, ORIGIN = b'"prompt": ', b'"}], "', b', "source": '
+"""Where the prompt is in a line of a batch, and where what is known of its origin begins."""
 Label = Literal["A", "B", "tie"]
 Role = Literal["system", "user", "assistant"]
 
@@ -212,12 +212,25 @@ def prompt_from_json(turns: Iterable[MessageJson]) -> Prompt:
 
 
 def prompt_on(line: bytes) -> Prompt:
-    """Return the prompt of the row on a line that `to_line` wrote, without parsing the responses.
+    """Return the prompt of the row on a line that `to_line` wrote, without parsing the responses."""
+    return prompt_from_json(orjson.loads(prompt_part(line)))
+
+
+def prompt_part(line: bytes) -> bytes:
+    """Return the JSON of the prompt on a line that `to_line` wrote.
 
     A quote within a text is escaped, so the first `"}], "` ends the list of messages.
     """
-    start, end = line.index(PROMPT) + len(PROMPT), line.index(END_OF_PROMPT) + len('"}]')
-    return prompt_from_json(orjson.loads(line[start:end]))
+    return line[line.index(PROMPT) + len(PROMPT) : line.index(END_OF_PROMPT) + len('"}]')]
+
+
+def demonstration_line(line: bytes, response: str) -> bytes:
+    """Return the line of a demonstration with prompt and origin of the row on a line that `to_line` wrote.
+
+    The last `, "source": ` begins the origin, for the same reason.
+    """
+    return b"".join((b'{"kind": "demonstration", "prompt": ', prompt_part(line), b', "response": ',
+                     encode(response).encode(), line[line.rindex(ORIGIN) :]))
 
 
 def to_line(row: Row) -> str:

@@ -4,20 +4,24 @@ Two prompts are near-duplicates when the sets of their words and pairs of neighb
 similarity of at least the threshold. MinHash signatures (Broder 1997, "On the resemblance and containment of
 documents") find the candidates in bands (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets",
 section 3.4); what leaves a prompt out of training is decided on the texts themselves.
+
+Signatures and bands lie on the disk, 530 bytes a prompt; what is looked at in memory is a shard of one band.
 """
 
 import re
-from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
+from itertools import pairwise, product
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from plumbline.preferences.batches.index import Flags, Hashes
+from plumbline.preferences.shards import Hashes, Records, Shards, made_of, shards_for
 from plumbline.preferences.types import Prompt
+from plumbline.workers import Workers
 
 PERMUTATIONS, BANDS, SEED = 64, 16, 42
 """Sixteen bands of four: similar by 0.8 is found in 9,998 of 10,000 cases, similar by 0.7 in 98 of 100."""
@@ -25,12 +29,18 @@ ESTIMATE_ERROR = 0.2
 """Four standard deviations of the signatures' estimate at 0.8."""
 CANDIDATES = 16
 CHUNK = 8192
+KEPT = 1024
+"""Prompts that are looked at together, and whose words are kept: a few megabytes."""
 
 # Chinese, Japanese and Korean put no space between words: there each character counts as one.
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 
 Signatures = NDArray[np.uint32]
-Positions = NDArray[np.intp]
+Positions = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+TextOf = Callable[[int], str]
+"""Gives the text of the prompt with a number; processes can be handed it."""
+BAND = np.dtype([("key", np.uint64), ("number", np.int64), ("heldout", np.bool_)])
 
 
 @dataclass(frozen=True)
@@ -52,58 +62,97 @@ def prompt_text(prompt: Prompt) -> str:
     return "\n".join(message.content for message in prompt)
 
 
+def signatures_of(texts: Sequence[str]) -> Signatures:
+    """Return the (N, PERMUTATIONS) MinHash signatures of texts."""
+    parts = [np.zeros((0, PERMUTATIONS), np.uint32)]
+    for start in range(0, len(texts), CHUNK):
+        sets = [list(tokens(text)) for text in texts[start : start + CHUNK]]
+        parts.append(np.array(RMinHash.digests_from_token_sets(sets, PERMUTATIONS, SEED), np.uint32))
+    return np.concatenate(parts)
+
+
 class PromptSurvey:
-    """The distinct prompts of a data set, numbered from 0 as they come; 260 bytes each, whatever their
-    lengths."""
+    """The distinct prompts of a data set, numbered from 0 as they come, whose signatures lie in a folder.
 
-    def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
-        self._waiting: list[list[str]] = []
-        self._parts: list[Signatures] = []
-        self._heldout = array("b")
+    `most` is at least the number of prompts.
+    """
 
-    def add(self, text: str, heldout: bool) -> None:
-        """Take in the next prompt."""
-        self._waiting.append(list(tokens(text)))
-        self._heldout.append(heldout)
-        if len(self._waiting) == CHUNK:
-            self._sign()
+    def __init__(self, folder: Path, threshold: float, most: int) -> None:
+        self._threshold, self._signatures, self._size = threshold, folder / "signatures", 0
+        self._bands = [Shards(folder / f"band-{band:02d}", BAND, shards_for(most)) for band in range(BANDS)]
+        folder.mkdir(parents=True)
+        self._signatures.touch()
 
-    def repeats(self, text_of: Callable[[int], str]) -> dict[int, NearDuplicate]:
-        """Return the prompts outside of held-out that nearly repeat a held-out one, by number.
+    def add(self, signatures: Signatures, heldout: Flags) -> None:
+        """Take in the next prompts: (N, PERMUTATIONS) signatures, and whether each is held-out."""
+        with self._signatures.open("ab") as out:
+            signatures.tofile(out)
+        numbers = np.arange(self._size, self._size + len(signatures))
+        for band, keys in zip(self._bands, _keys(signatures), strict=True):
+            band.append(made_of(BAND, key=keys, number=numbers, heldout=heldout))
+        self._size += len(signatures)
 
-        `text_of` gives the text of the prompt with a number.
-        """
-        signatures, heldout = self._signatures(), np.frombuffer(self._heldout, np.int8).astype(bool)
+    def repeats(self, text_of: TextOf, workers: Workers) -> dict[int, NearDuplicate]:
+        """Return the prompts outside of held-out that nearly repeat a held-out one, by number."""
         found: dict[int, NearDuplicate] = {}
-        for one, other in _candidates(signatures, heldout, self.threshold - ESTIMATE_ERROR):
-            similarity = jaccard(tokens(text_of(one)), tokens(text_of(other)))
-            if similarity >= self.threshold and (one not in found or similarity > found[one].similarity):
-                found[one] = NearDuplicate(other, similarity)
+        tasks = [_Joined(*part, text_of) for part in self._parts()]
+        for pairs in workers.map(_near_heldout, tasks):
+            for one, other, similarity in pairs:
+                if one not in found or similarity > found[one].similarity:
+                    found[one] = NearDuplicate(other, similarity)
         return found
 
-    def near_duplicates(self) -> int:
+    def near_duplicates(self, workers: Workers) -> int:
         """Return how many prompts nearly repeat another one, estimated from the signatures."""
-        signatures = self._signatures()
-        flagged = np.zeros(len(signatures), bool)
-        for keys in _bands(signatures):
-            order = np.argsort(keys, kind="stable")
-            same = np.flatnonzero(keys[order][1:] == keys[order][:-1])
-            left, right = order[same], order[same + 1]
-            alike = _estimates(signatures, left, right) >= self.threshold
-            flagged[left[alike]] = flagged[right[alike]] = True
+        flagged = np.zeros(self._size, bool)
+        for numbers in workers.map(_near_any, [_Joined(*part, None) for part in self._parts()]):
+            flagged[numbers] = True
         return int(flagged.sum())
 
-    def _sign(self) -> None:
-        if self._waiting:
-            digests = RMinHash.digests_from_token_sets(self._waiting, PERMUTATIONS, SEED)
-            self._parts.append(np.array(digests, dtype=np.uint32))
-            self._waiting = []
+    def _parts(self) -> Iterator[tuple[Path, float, Shards, int]]:
+        """Yield every shard of every band, the bands in their order."""
+        for band, number in product(self._bands, range(self._bands[0].count)):
+            yield self._signatures, self._threshold, band, number
 
-    def _signatures(self) -> Signatures:
-        self._sign()
-        self._parts = [np.concatenate([np.zeros((0, PERMUTATIONS), np.uint32), *self._parts])]
-        return self._parts[0]
+
+@dataclass(frozen=True)
+class _Joined:
+    """A shard of a band, whose prompts are to be looked at beside each other."""
+
+    signatures: Path
+    threshold: float
+    band: Shards
+    number: int
+    text_of: TextOf | None
+
+    def alike(self, left: Positions, right: Positions, least: float) -> Flags:
+        """Return which pairs of prompts have an estimated similarity of at least `least`."""
+        if not len(left):
+            return np.zeros(0, bool)
+        known = np.memmap(self.signatures, np.uint32, "r").reshape(-1, PERMUTATIONS)
+        return _estimates(known, left, right) >= least
+
+
+def _near_heldout(part: _Joined) -> list[tuple[int, int, float]]:
+    """Return the prompts of a shard that nearly repeat a held-out one: both numbers, and the similarity."""
+    assert part.text_of is not None
+    text_of, found = part.text_of, []
+    known = lru_cache(KEPT)(lambda number: tokens(text_of(number)))
+    for one, other in _candidates(part, part.band.read(part.number)):
+        similarity = jaccard(known(one), known(other))
+        if similarity >= part.threshold:
+            found.append((one, other, similarity))
+    return found
+
+
+def _near_any(part: _Joined) -> Positions:
+    """Return the numbers of a shard's prompts that nearly repeat another one of their key."""
+    prompts = part.band.read(part.number)
+    prompts = prompts[np.argsort(prompts["key"], kind="stable")]
+    same = np.flatnonzero(prompts["key"][1:] == prompts["key"][:-1])
+    left, right = prompts["number"][same], prompts["number"][same + 1]
+    alike = part.alike(left, right, part.threshold)
+    return np.concatenate([left[alike], right[alike]])
 
 
 def jaccard(one: set[str], other: set[str]) -> float:
@@ -111,31 +160,29 @@ def jaccard(one: set[str], other: set[str]) -> float:
     return len(one & other) / len(one | other) if one or other else 1.0
 
 
-def _bands(signatures: Signatures) -> Iterator[Hashes]:
-    """Yield (P,) numbers for each band: prompts with the same number in any band are candidates."""
+def _keys(signatures: Signatures) -> Iterator[Hashes]:
+    """Yield (N,) numbers for each band: prompts with the same number in any band are candidates."""
     rows = PERMUTATIONS // BANDS
     for start in range(0, PERMUTATIONS, rows):
         pairs = np.ascontiguousarray(signatures[:, start : start + rows]).view(np.uint64)
         yield pairs[:, 0] * np.uint64(0x9E3779B97F4A7C15) ^ pairs[:, 1]  # Knuth's multiplicative hashing
 
 
-def _candidates(signatures: Signatures, heldout: Flags, least: float) -> Iterator[tuple[int, int]]:
-    """Yield pairs of a prompt and a held-out prompt with an estimated similarity of at least `least`.
+def _candidates(part: _Joined, prompts: Records) -> Iterator[tuple[int, int]]:
+    """Yield pairs of a prompt and a held-out prompt whose estimated similarity could be enough.
 
-    A pair can be yielded more than once.
+    All pairs of a prompt come one after the other.
     """
-    kept, others = np.flatnonzero(heldout), np.flatnonzero(~heldout)
-    for keys in _bands(signatures):
-        ordered = kept[np.argsort(keys[kept], kind="stable")]
-        first = np.searchsorted(keys[ordered], keys[others], "left")
-        last = np.searchsorted(keys[ordered], keys[others], "right")
-        for nth in range(CANDIDATES):
-            some = np.flatnonzero(first + nth < last)
-            if not len(some):
-                break
-            left, right = others[some], ordered[first[some] + nth]
-            alike = _estimates(signatures, left, right) >= least
-            yield from zip(left[alike].tolist(), right[alike].tolist(), strict=True)
+    kept, others = prompts[prompts["heldout"]], prompts[~prompts["heldout"]]
+    kept = kept[np.argsort(kept["key"], kind="stable")]
+    first = np.searchsorted(kept["key"], others["key"], "left")
+    last = np.searchsorted(kept["key"], others["key"], "right")
+    for start in range(0, len(others), KEPT):
+        some = slice(start, start + KEPT)
+        row, nth = np.nonzero(first[some, None] + np.arange(CANDIDATES) < last[some, None])
+        left, right = others["number"][some][row], kept["number"][first[some][row] + nth]
+        alike = part.alike(left, right, part.threshold - ESTIMATE_ERROR)
+        yield from zip(left[alike].tolist(), right[alike].tolist(), strict=True)
 
 
 def _estimates(signatures: Signatures, left: Positions, right: Positions) -> NDArray[np.float64]:

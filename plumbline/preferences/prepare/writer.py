@@ -1,16 +1,24 @@
-"""The parts of prepared data, written row by row: demonstrations, preferences and prompts, each by split."""
+"""The second reading of a snapshot: a part of its rows written row by row into a folder of its own.
 
-from array import array
-from collections import Counter
+What becomes of a row is decided (survey.py), so that any process can write any range; `gather.py` puts the
+folders together. A file is there only if something was written to it.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
+
+import numpy as np
+import orjson
 
 from plumbline.preferences.jsonl import jsonl
+from plumbline.preferences.prepare.ranges import Range, SnapshotLine, lines_at
 from plumbline.preferences.prepare.ratings import derive
-from plumbline.preferences.report.build import Reporter
+from plumbline.preferences.report.reporter import Reporter
+from plumbline.preferences.shards import Hashes
 from plumbline.preferences.splits import SPLITS, Split, prompt_key, split_of
 from plumbline.preferences.types import (
     Comparison,
@@ -18,16 +26,22 @@ from plumbline.preferences.types import (
     Preference,
     Ranking,
     Rating,
-    Row,
+    demonstration_line,
+    from_json,
     prompt_json,
+    prompt_part,
     row_id,
     to_line,
 )
 
-DEMONSTRATIONS, PREFERENCES, PROMPTS, CHOSEN = "demonstrations", "preferences", "prompts", ".chosen"
+DEMONSTRATIONS, PREFERENCES, PROMPTS, CHOSEN = "demonstrations", "preferences", "prompts", "chosen"
+PARTS = (DEMONSTRATIONS, PREFERENCES, PROMPTS)
 NEAR_HELDOUT = "near_heldout"
-ROWS_FILE = "rows.csv"
+ROWS_FILE, NEAR_FILE = "rows.csv", f"{NEAR_HELDOUT}.jsonl"
 SHORT = 16
+DUPLICATE, NEW_PROMPT, NEAR = 1, 2, 4
+"""Bits of what is decided of a row: an earlier row is the same; no earlier row has its prompt; its prompt
+nearly repeats a held-out one."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +63,6 @@ class Splitting:
 
 
 @dataclass(frozen=True)
-class SnapshotLine:
-    """One row of a snapshot, the line that it stands on, its prompt's key, and the batch that it came in."""
-
-    row: Row
-    text: bytes
-    key: str
-    batch: str
-
-
-@dataclass(frozen=True)
 class Repeat:
     """The held-out prompt that a prompt nearly repeats, and how similar they are."""
 
@@ -66,110 +70,164 @@ class Repeat:
     similarity: float
 
 
-class Parts:
-    """Writes each row where it belongs, and counts. Use it as a context: on leaving, the files are closed."""
+@dataclass(frozen=True)
+class RangeDecisions:
+    """A range of rows, and what is decided of each."""
 
-    def __init__(self, out: Path, splitting: Splitting, repeats: dict[str, Repeat]) -> None:
-        self._out, self._splitting, self._repeats = out, splitting, repeats
-        self._files: dict[tuple[str, Split], BinaryIO] = {}
-        self._seen: set[int] = set()
-        self._prompts: set[str] = set()
-        self._demonstrated: set[int] = set()
-        self._chosen_numbers, self._chosen_splits = array("q"), array("b")  # one entry a line of `.chosen`
-        self._ratings: list[Rating] = []
-        self.sizes: dict[str, dict[str, int]] = {}
-        self.counts = {"rows_accepted": 0, "duplicates": 0, NEAR_HELDOUT: 0}
-        self.kinds = Counter[str]()
-        self.reporter = Reporter()
+    range: Range
+    keys: Hashes
+    """The first 64 bits of the prompts' keys."""
+    decisions: "np.typing.NDArray[np.uint8]"
+    repeats: dict[int, Repeat]
+    """What is repeated by the prompts that are first on a row."""
 
-    def __enter__(self) -> "Parts":
-        with ExitStack() as stack:
-            for part in (DEMONSTRATIONS, PREFERENCES, PROMPTS):
-                (self._out / part).mkdir(parents=True)
-                self.sizes[part] = dict.fromkeys(SPLITS, 0)
-                for split in SPLITS:
-                    self._files[part,
-                                split] = stack.enter_context((self._out / part / f"{split}.jsonl").open("wb"))
-            self._chosen = stack.enter_context((self._out / CHOSEN).open("w+b"))
-            self._rows = stack.enter_context((self._out / ROWS_FILE).open("w", encoding="ascii"))
-            self._near = stack.enter_context((self._out / f"{NEAR_HELDOUT}.jsonl").open("wb"))
-            self._stack = stack.pop_all()
-        self._rows.write("row,batch,went_to\n")
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self._stack.close()
-        (self._out / CHOSEN).unlink()
+@dataclass
+class Written:
+    """What was written into a folder, and what of it has to be looked at together with the rest."""
 
-    def add(self, line: SnapshotLine) -> None:
-        """Write the next row of the snapshot to its files, and count it."""
-        name = row_id(line.text)
-        if (number := int(name, 16)) in self._seen:
-            self.counts["duplicates"] += 1
+    folder: Path
+    sizes: Counter[tuple[str, Split]] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    reporter: Reporter = field(default_factory=Reporter)
+    demonstrated: list[int] = field(default_factory=list)
+    """Hashes of prompt and response of each demonstration."""
+    chosen: list[int] = field(default_factory=list)
+    """The same of each line of the file CHOSEN, and the position of its split."""
+    chosen_splits: list[int] = field(default_factory=list)
+    rated: list[int] = field(default_factory=list)
+    """Hashes of prompt, source and annotator of each rating, and its place: the batch's number, and the
+    position of the line."""
+    rated_at: list[tuple[int, int]] = field(default_factory=list)
+
+
+class PartWriter:
+    """Finds for each row where it belongs, counts, and writes all of them in the end."""
+
+    def __init__(self, folder: Path, splitting: Splitting) -> None:
+        self.written = Written(folder)
+        self._splitting = splitting
+        self._texts = defaultdict[str, list[bytes]](list)
+
+    def add(self, line: SnapshotLine, key: int, decision: int, near: Repeat | None) -> None:
+        """Write a row to its files, and count it; `key` is the beginning of its prompt's key."""
+        if decision & DUPLICATE:
+            self.written.counts["duplicates"] += 1
             return
-        self._seen.add(number)
-        near = self._repeats.get(line.key)
-        split = self._splitting.split(line.key)
-        self._rows.write(f"{name},{line.batch[:SHORT]},{NEAR_HELDOUT if near else split}\n")
-        if near:
-            self._leave_out(line, near)
+        split = self._splitting.split(f"{key:016x}")
+        went_to = NEAR_HELDOUT if decision & NEAR else split
+        self._put(ROWS_FILE, f"{row_id(line.text)},{line.piece.batch[:SHORT]},{went_to}\n".encode())
+        row = from_json(orjson.loads(line.text))
+        if decision & NEAR:
+            self.written.counts[NEAR_HELDOUT] += 1
+            if near:
+                self._put(NEAR_FILE, jsonl([{"prompt": prompt_json(row.prompt), "repeats": near.of,
+                                             "similarity": round(near.similarity, 3)}]).encode())
             return
-        self.counts["rows_accepted"] += 1
-        self.kinds[type(line.row).__name__.lower()] += 1
-        self.reporter.add(line.row, line.key, split)
-        if self._is_new(line.key):
-            self._write(PROMPTS, split, jsonl([{"prompt": prompt_json(line.row.prompt)}]).encode())
-        self._place(line, split)
-
-    def finish(self) -> None:
-        """Write the preferences that ratings imply, then the demonstrations that chosen responses imply."""
-        for preference in derive(self._ratings).preferences:
-            key = prompt_key(preference.prompt)
-            self.reporter.derived(preference, key)
-            self._prefer(preference, key, self._splitting.split(key), to_line(preference).encode())
-        self._chosen.seek(0)
-        for text, number, split in zip(self._chosen, self._chosen_numbers, self._chosen_splits, strict=True):
-            if self._is_undemonstrated(number):
-                self._write(DEMONSTRATIONS, SPLITS[split], text)
-
-    def _place(self, line: SnapshotLine, split: Split) -> None:
-        match line.row:
+        self.written.counts["rows_accepted"] += 1
+        self.written.kinds[type(row).__name__.lower()] += 1
+        self.written.reporter.add(row, key, split)
+        if decision & NEW_PROMPT:
+            self._write(PROMPTS, split, b'{"prompt": %b}\n' % prompt_part(line.text))
+        match row:
             case Demonstration():
-                self._is_undemonstrated(hash((line.key, line.row.response)))
+                self.written.demonstrated.append(text_hash(key, row.response))
                 self._write(DEMONSTRATIONS, split, line.text)
             case Rating():
-                self._ratings.append(line.row)
+                self.written.rated.append(text_hash(key, repr((row.origin.source, row.origin.annotator))))
+                self.written.rated_at.append((line.piece.number, line.position))
             case Comparison() | Ranking():
-                self._prefer(line.row, line.key, split, line.text)
+                self._prefer(row, key, split, line.text)
 
-    def _prefer(self, preference: Preference, key: str, split: Split, text: bytes) -> None:
+    def derived(self, preference: Preference) -> None:
+        """Write a preference that ratings imply."""
+        key = int(prompt_key(preference.prompt)[:16], 16)
+        self.written.reporter.derived(preference, key)
+        self._prefer(preference, key, self._splitting.split(f"{key:016x}"), to_line(preference).encode())
+
+    def _prefer(self, preference: Preference, key: int, split: Split, text: bytes) -> None:
         self._write(PREFERENCES, split, text)
         if self._splitting.chosen_as_demonstrations and (best := _best(preference)) is not None:
-            self._chosen.write(to_line(Demonstration(preference.prompt, best, preference.origin)).encode())
-            self._chosen_numbers.append(hash((key, best)))
-            self._chosen_splits.append(SPLITS.index(split))
-
-    def _leave_out(self, line: SnapshotLine, near: Repeat) -> None:
-        self.counts[NEAR_HELDOUT] += 1
-        if self._is_new(line.key):
-            self._near.write(jsonl([{"prompt": prompt_json(line.row.prompt), "repeats": near.of,
-                                     "similarity": round(near.similarity, 3)}]).encode())
-
-    def _is_new(self, key: str) -> bool:
-        new = key not in self._prompts
-        self._prompts.add(key)
-        return new
-
-    def _is_undemonstrated(self, number: int) -> bool:
-        """True for the first demonstration with this hash of its prompt's key and its response."""
-        new = number not in self._demonstrated
-        self._demonstrated.add(number)
-        return new
+            self._put(CHOSEN, demonstration_line(text, best))
+            self.written.chosen.append(text_hash(key, best))
+            self.written.chosen_splits.append(SPLITS.index(split))
 
     def _write(self, part: str, split: Split, text: bytes) -> None:
-        self._files[part, split].write(text)
-        self.sizes[part][split] += 1
+        self._put(f"{part}/{split}.jsonl", text)
+        self.written.sizes[part, split] += 1
+
+    def _put(self, name: str, text: bytes) -> None:
+        self._texts[name].append(text)
+
+    def finish(self) -> Written:
+        """Write the files; return what was written."""
+        for name, texts in self._texts.items():
+            file = self.written.folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"".join(texts))
+        return self.written
+
+
+def write_range(asked: tuple[RangeDecisions, Splitting, Path]) -> Written:
+    """Write the rows of a range into a folder."""
+    given, splitting, folder = asked
+    rows = zip(given.range.lines(), given.keys.tolist(), given.decisions.tolist(), strict=True)
+    parts = PartWriter(folder, splitting)
+    for row, (line, key, decision) in enumerate(rows):
+        parts.add(line, key, decision, given.repeats.get(row))
+    return parts.finish()
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """Ratings of whole groups, by where their lines begin, whose preferences go into `folder`."""
+
+    files: Sequence[Path]
+    file: "np.typing.NDArray[np.int32]"
+    position: "np.typing.NDArray[np.int64]"
+    splitting: Splitting
+    folder: Path
+
+
+def write_derived(asked: Derivation) -> Written:
+    """Write the preferences that ratings imply."""
+    places = zip(asked.file.tolist(), asked.position.tolist(), strict=True)
+    ratings = (from_json(orjson.loads(line)) for line in lines_at(asked.files, places))
+    parts = PartWriter(asked.folder, asked.splitting)
+    for preference in derive(rating for rating in ratings if isinstance(rating, Rating)).preferences:
+        parts.derived(preference)
+    return parts.finish()
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Chosen responses as demonstrations, one a line of `file`; those that are kept go into `folder`."""
+
+    file: Path
+    splits: "np.typing.NDArray[np.int8]"
+    kept: "np.typing.NDArray[np.bool_]"
+    folder: Path
+
+
+def write_chosen(asked: Choices) -> Written:
+    """Write the chosen responses that are kept."""
+    written = Written(asked.folder)
+    with ExitStack() as stack, asked.file.open("rb") as lines:
+        (asked.folder / DEMONSTRATIONS).mkdir(parents=True)
+        files = [stack.enter_context((asked.folder / DEMONSTRATIONS / f"{split}.jsonl").open("wb"))
+                 for split in SPLITS]
+        for line, split, kept in zip(lines, asked.splits.tolist(), asked.kept.tolist(), strict=True):
+            if kept:
+                files[split].write(line)
+                written.sizes[DEMONSTRATIONS, SPLITS[split]] += 1
+    return written
+
+
+def text_hash(key: int, text: str) -> int:
+    """Return 64 bits of a hash of a prompt's key and a text, the same in every process."""
+    hashed = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=key.to_bytes(8, "big"))
+    return int.from_bytes(hashed.digest(), "big")
 
 
 def _best(preference: Preference) -> str | None:

@@ -14,6 +14,7 @@ Intervals of alpha come from a bootstrap over the pairs of responses, which are 
 whole.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict, cast
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from plumbline.preferences.report.intervals import Estimate, Ints, estimate
 from plumbline.preferences.report.judgements import NOBODY, Judgements
+from plumbline.preferences.sums import Summed
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
@@ -88,33 +90,60 @@ class _Shared:
     counts: Ints  # (pairs, 3): judgements of each pair by value
 
 
-def agreement(found: Judgements, names: list[str], most: int, most_in_pairs: int) -> MeasuredAgreement:
-    """Return the agreement overall, by annotator for the `most` busiest, and by pair for the `most_in_pairs`
-    busiest.
-    """
-    shared = _shared(found)
-    out: MeasuredAgreement = {"annotators": len(np.unique(shared.annotators)), "by_annotator": {},
-                              "by_pair": []}
-    if not len(shared.pairs):
+@dataclass(frozen=True)
+class SharedTally(Summed):
+    """What such judgements add up to: all of them, and (annotators, ...) each one's."""
+
+    units: Counter[tuple[int, int, int]]
+    """How many pairs have these counts of judgements by value."""
+    times: Ints
+    """Judgements."""
+    met: Floats
+    """Judgements of the same pairs by others, and how many of them are equal."""
+    equal: Floats
+    alike: Floats
+    """The share of equal preferences, over the pairs that an annotator and others decided, and how many."""
+    decided: Ints
+    tables: Floats
+    """(annotators, 3, 3) values met by others' values."""
+
+    def busiest(self, names: list[str], most: int) -> list[int]:
+        """Return the numbers of the annotators with most judgements."""
+        known = np.flatnonzero(self.times).tolist()
+        return sorted(known, key=lambda code: (-self.times[code], names[code]))[:most]
+
+
+def agreement(tally: SharedTally, names: list[str], most: int) -> MeasuredAgreement:
+    """Return the agreement overall, and by annotator for the `most` busiest."""
+    out: MeasuredAgreement = {"annotators": int((tally.times > 0).sum()), "by_annotator": {}, "by_pair": []}
+    if not tally.units:
         return out
-    judged = shared.counts.sum(axis=1)
-    met = int((judged * (judged - 1)).sum() // 2)
-    same = int((shared.counts * (shared.counts - 1)).sum() // 2)
-    out["overall"] = estimate(same, met, min(met, len(judged)))
-    if (alpha := _alpha_of_all(shared.counts)) is not None:
+    units, times = _kinds(tally)
+    judged = units.sum(axis=1)
+    met = int((times * judged * (judged - 1)).sum() // 2)
+    same = int((times[:, None] * units * (units - 1)).sum() // 2)
+    out["overall"] = estimate(same, met, min(met, int(times.sum())))
+    if (alpha := _alpha_of_all(units, times)) is not None:
         out["alpha"] = alpha
-    out["by_annotator"] = {names[code]: one for code, one in _with_others(shared, most).items()}
-    out["by_pair"] = _by_pair(shared, names, most_in_pairs)
+    out["by_annotator"] = {names[code]: one for code, one in _with_others(tally, most).items()}
     if (near := _near_chance(out["by_annotator"])) is not None:
         out["near_chance"] = near
     return out
 
 
-def coincidences(counts: Ints) -> Floats:
+def _kinds(tally: SharedTally) -> tuple[Ints, Ints]:
+    """Return (kinds, 3) distinct counts of pairs in their order, and how often each is there."""
+    kinds = sorted(tally.units)
+    return np.array(kinds), np.array([tally.units[kind] for kind in kinds])
+
+
+def coincidences(counts: Ints, times: Ints | None = None) -> Floats:
     """Return (V, V) coincidences of values within units, from (units, V) counts (Krippendorff 2011, step C).
+
+    Each unit counts (units,) `times`, by default once.
     """
-    counts = counts[counts.sum(axis=1) > 1]
-    weights = 1.0 / (counts.sum(axis=1) - 1)
+    judged = counts.sum(axis=1)
+    weights = (judged > 1) * (1 if times is None else times) / np.maximum(judged - 1, 1)
     met: Floats = (counts * weights[:, None]).T @ counts - np.diag(weights @ counts)
     return met
 
@@ -151,14 +180,13 @@ def _alpha(coincidence: Floats, n: int) -> Alpha | None:
     return None if value is None else {"value": value, "n": n}
 
 
-def _alpha_of_all(counts: Ints) -> Alpha | None:
+def _alpha_of_all(kinds: Ints, times: Ints) -> Alpha | None:
     """Return alpha over all pairs, with an interval by bootstrap.
 
     Pairs with the same counts are interchangeable, so a resample draws how many of each there are.
     """
-    alpha = _alpha(coincidences(counts), int(counts.sum()))
-    kinds, times = np.unique(counts, axis=0, return_counts=True)
-    if alpha is None or len(counts) < 2:
+    alpha = _alpha(coincidences(kinds, times), int(times @ kinds.sum(axis=1)))
+    if alpha is None or times.sum() < 2:
         return alpha
     each = np.stack([coincidences(kind[None, :]) for kind in kinds])
     rng = np.random.default_rng(0)
@@ -170,39 +198,47 @@ def _alpha_of_all(counts: Ints) -> Alpha | None:
     return alpha | {"low": min(float(low), alpha["value"]), "high": max(float(high), alpha["value"])}
 
 
-def _with_others(shared: _Shared, most: int) -> dict[int, WithOthers]:
-    """Return each annotator's agreement with all others on the same pairs, by the annotator's number."""
+def shared_tally(found: Judgements) -> SharedTally:
+    """Add up the judgements that several annotators made of the same pairs, each annotator's with others'."""
+    shared = _shared(found)
     judged = shared.counts.sum(axis=1)[shared.pairs]
     others = shared.counts[shared.pairs]
     others[np.arange(len(others)), shared.values] -= 1
     same = others[np.arange(len(others)), shared.values]
     opposite = np.where(shared.values == 1, 0, others[np.arange(len(others)), 2 - shared.values])
-    met, agreed = np.bincount(shared.annotators, judged - 1), np.bincount(shared.annotators, same)
-    shared_pairs = np.bincount(shared.annotators)
     decided = np.flatnonzero((shared.values != 1) & (same + opposite > 0))
-    size = len(met)
-    alike = np.bincount(shared.annotators[decided], same[decided] / (same + opposite)[decided], size)
-    decided_pairs = np.bincount(shared.annotators[decided], minlength=size)
-    table = np.stack([np.bincount(shared.annotators * 3 + shared.values, others[:, value] / (judged - 1),
-                                  3 * size)
-                      for value in range(3)], axis=1).reshape(size, 3, 3)
+    size = int(shared.annotators.max(initial=-1)) + 1
+    own = shared.annotators * 3 + shared.values
+    met = [_summed(own, others[:, value] / (judged - 1), 3 * size) for value in range(3)]
+    return SharedTally(
+        Counter(map(tuple, shared.counts.tolist())), np.bincount(shared.annotators, minlength=size),
+        _summed(shared.annotators, judged - 1, size), _summed(shared.annotators, same, size),
+        _summed(shared.annotators[decided], same[decided] / (same + opposite)[decided], size),
+        np.bincount(shared.annotators[decided], minlength=size), np.stack(met, axis=1).reshape(size, 3, 3))
+
+
+def _summed(groups: Ints, values: Ints | Floats, size: int) -> Floats:
+    """Return (size,) sums of the values of each group."""
+    return np.bincount(groups, values, size).astype(np.float64)
+
+
+def _with_others(tally: SharedTally, most: int) -> dict[int, WithOthers]:
+    """Return each annotator's agreement with all others on the same pairs, by the annotator's number."""
     out: dict[int, WithOthers] = {}
+    met, times = tally.met, tally.times
     for code in sorted(np.flatnonzero(met).tolist(), key=lambda code: -met[code])[:most]:
-        out[code] = cast(WithOthers, estimate(float(agreed[code]), int(met[code]), int(shared_pairs[code])))
-        if (alpha := _alpha(table[code] + table[code].T, int(shared_pairs[code]))) is not None:
+        out[code] = cast(WithOthers, estimate(float(tally.equal[code]), int(met[code]), int(times[code])))
+        if (alpha := _alpha(tally.tables[code] + tally.tables[code].T, int(times[code]))) is not None:
             out[code]["alpha"] = alpha
-        if decided_pairs[code]:
-            out[code]["decided"] = estimate(float(alike[code]), int(decided_pairs[code]))
+        if tally.decided[code]:
+            out[code]["decided"] = estimate(float(tally.alike[code]), int(tally.decided[code]))
     return out
 
 
-def _by_pair(shared: _Shared, names: list[str], most: int) -> list[PairOfAnnotators]:
-    """Return the agreement of each two of the `most` busiest annotators, the pairs with most judgements
-    first.
-    """
-    times = np.bincount(shared.annotators)
-    busiest = sorted(np.flatnonzero(times).tolist(), key=lambda code: (-times[code], names[code]))[:most]
-    place = np.full(len(times), NOBODY)
+def met_in_pairs(found: Judgements, busiest: list[int]) -> Floats:
+    """Return flat (B, B, 3, 3) counts of the values with which two of `busiest` annotators met."""
+    shared = _shared(found)
+    place = np.full(max(max(busiest, default=-1), int(shared.annotators.max(initial=-1))) + 1, NOBODY)
     place[busiest] = np.arange(len(busiest))
     kept = place[shared.annotators] != NOBODY
     pairs, annotators, values = shared.pairs[kept], place[shared.annotators[kept]], shared.values[kept]
@@ -214,6 +250,11 @@ def _by_pair(shared: _Shared, names: list[str], most: int) -> list[PairOfAnnotat
         there = here + step
         two = (annotators[here] * len(busiest) + annotators[there]) * 9 + values[here] * 3 + values[there]
         met += np.bincount(two, minlength=len(met))
+    return met
+
+
+def by_pair(met: Floats, busiest: list[int], names: list[str]) -> list[PairOfAnnotators]:
+    """Return the agreement of each two of the annotators `busiest`, the pairs with most judgements first."""
     tables = met.reshape(len(busiest), len(busiest), 3, 3)
     tables = tables + tables.transpose(1, 0, 3, 2)
     found = [_two((names[busiest[i]], names[busiest[j]]), tables[i, j])

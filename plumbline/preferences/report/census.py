@@ -1,22 +1,34 @@
 """Who and what is in the rows: counts, strata, lengths, machine labels, ratings, and splits that hold.
 
-One column entry a row; a million comparisons take about 30 MB.
+Each part of the rows is counted by itself. Counts are added; what has to be looked at by prompt lies in
+shards, 24 bytes a rating and 8 bytes a prompt.
 """
 
 from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.preferences.report.judgements import NOBODY, text_hash
+from plumbline.preferences.report.judgements import NOBODY, mixed, text_hash
+from plumbline.preferences.shards import Shards, made_of
 from plumbline.preferences.splits import SPLITS, Split
+from plumbline.preferences.sums import added
 from plumbline.preferences.types import Comparison, Demonstration, Ranking, Rating, Row
 
 KINDS = ("demonstration", "comparison", "ranking", "rating")
 _KIND = {Demonstration: 0, Comparison: 1, Ranking: 2, Rating: 3}
 _MACHINE: dict[bool | None, int] = {False: 0, True: 1, None: 2}
 _SPLIT = {split: i for i, split in enumerate(SPLITS)}
+_CELLS = (-1, len(KINDS), len(SPLITS))
+_SPLIT_BITS = np.uint64(0b11)
+PLACED = np.dtype([("key", np.uint64)])
+"""A prompt in a split: the split in two bits of the prompt's hash."""
+RATED = np.dtype([("key", np.uint64), ("by", np.uint64), ("response", np.uint64)])
+"""A rating: `by` is a hash of prompt, source and annotator."""
 
 Counts = dict[str, int]
 
@@ -69,107 +81,132 @@ class Leakage(TypedDict):
     prompts_in_two_splits: int
 
 
-class Census:
-    """Collects what is counted a row; sources and annotators are numbered."""
+class CensusColumns:
+    """One entry a row of some part of the rows; sources and annotators are numbered."""
 
     def __init__(self) -> None:
-        self._prompts, self._responses = array("Q"), array("i")
-        self._kinds, self._splits, self._machine = array("b"), array("b"), array("b")
-        self._sources, self._annotators, self._lengths = array("i"), array("i"), array("i")
-        self._rated = bytearray()
+        self.prompts, self.responses = array("Q"), array("i")
+        self.kinds, self.splits, self.machine = array("b"), array("b"), array("b")
+        self.sources, self.annotators, self.lengths = array("i"), array("i"), array("i")
+        self.rated = bytearray()
 
     def add(self, row: Row, prompt: int, source: int, annotator: int, split: Split) -> None:
-        """Count a row; `prompt` is 64 bits of the prompt's hash."""
-        self._prompts.append(prompt)
-        self._kinds.append(_KIND[type(row)])
-        self._splits.append(_SPLIT[split])
-        self._machine.append(_MACHINE[row.origin.machine])
-        self._sources.append(source)
-        self._annotators.append(annotator)
-        self._lengths.append(sum(len(message.content) for message in row.prompt))
+        """Add a row; `prompt` is 64 bits of the prompt's hash."""
+        self.prompts.append(prompt)
+        self.kinds.append(_KIND[type(row)])
+        self.splits.append(_SPLIT[split])
+        self.machine.append(_MACHINE[row.origin.machine])
+        self.sources.append(source)
+        self.annotators.append(annotator)
+        self.lengths.append(sum(len(message.content) for message in row.prompt))
         for response in responses_of(row):
-            self._responses.append(len(response))
+            self.responses.append(len(response))
         if isinstance(row, Rating):
-            self._rated += text_hash(row.response)
+            self.rated += text_hash(row.response)
+
+
+class Census:
+    """Adds up the parts."""
+
+    def __init__(self, folder: Path, shards: int) -> None:
+        self._cells = np.zeros(0, np.int64)  # by source, kind and split
+        self._labels = np.zeros(0, np.int64)  # judged rows by annotator, the unknown one first, and machine
+        self._prompt_lengths, self._response_lengths = Counter[int](), Counter[int]()
+        self._placed = Shards(folder / "placed", PLACED, shards)
+        self._rated = Shards(folder / "rated", RATED, shards)
+
+    def take(self, part: CensusColumns, sources: NDArray[np.int32], annotators: NDArray[np.int32]) -> None:
+        """Count a part; `sources` and `annotators` say which number each of its own numbers is here."""
+        kinds, splits = _view(part.kinds), _view(part.splits)
+        source, annotator = sources[_view(part.sources)], annotators[_view(part.annotators)]
+        cells = np.ravel_multi_index((source, kinds, splits), (source.max(initial=0) + 1, *_CELLS[1:]))
+        self._cells = added(self._cells, np.bincount(cells))
+        judged = kinds != _KIND[Demonstration]
+        labels = (annotator[judged].astype(np.int64) - NOBODY) * len(_MACHINE) + _view(part.machine)[judged]
+        self._labels = added(self._labels, np.bincount(labels))
+        self._prompt_lengths.update(counted(_view(part.lengths)))
+        self._response_lengths.update(counted(_view(part.responses)))
+        prompts = np.frombuffer(part.prompts, np.uint64)
+        self._placed.append(made_of(PLACED, key=np.unique(prompts & ~_SPLIT_BITS | splits.astype(np.uint64))))
+        rated = kinds == _KIND[Rating]
+        by = mixed(prompts[rated], source[rated].astype(np.uint64), annotator[rated].astype(np.uint64))
+        self._rated.append(made_of(RATED, key=prompts[rated], by=by,
+                                   response=np.frombuffer(part.rated, np.uint64)))
 
     def by_kind(self) -> Counts:
         """Return the number of rows of each kind."""
-        return _named(np.bincount(_view(self._kinds)), list(KINDS), len(KINDS))
+        return _named(self._by_source().sum(axis=(0, 2)), list(KINDS), len(KINDS))
 
     def by_source(self, sources: list[str], most: int) -> Counts:
         """Return the number of rows of each of the `most` largest sources."""
-        return _named(np.bincount(_view(self._sources)), sources, most)
+        return _named(self._by_source().sum(axis=(1, 2)), sources, most)
 
     def by_annotator(self, annotators: list[str], unknown: str, most: int) -> Counts:
         """Return the number of judged rows of each of the `most` busiest annotators, and of unknown ones."""
-        names = [unknown, *annotators]
-        return _named(np.bincount(_view(self._annotators)[self._judged()] - NOBODY), names, most)
+        return _named(self._by_annotator().sum(axis=1), [unknown, *annotators], most)
 
     def kinds_by_source(self, sources: list[str], most: int) -> dict[str, Counts]:
         """Return rows by kind for each source."""
-        return self._crossed(_view(self._sources), sources, _view(self._kinds), KINDS, most)
+        return _crossed(self._by_source().sum(axis=2), sources, KINDS, most)
 
     def splits_by_source(self, sources: list[str], most: int) -> dict[str, Counts]:
         """Return rows by split for each source."""
-        return self._crossed(_view(self._sources), sources, _view(self._splits), SPLITS, most)
+        return _crossed(self._by_source().sum(axis=1), sources, SPLITS, most)
 
     def splits_by_kind(self) -> dict[str, Counts]:
         """Return rows by split for each kind."""
-        return self._crossed(_view(self._kinds), list(KINDS), _view(self._splits), SPLITS, len(KINDS))
+        return _crossed(self._by_source().sum(axis=0), list(KINDS), SPLITS, len(KINDS))
 
     def prompt_lengths(self) -> Lengths | None:
         """Return the lengths of prompts, all turns together, in characters."""
-        return lengths(_view(self._lengths))
+        return lengths(self._prompt_lengths)
 
     def response_lengths(self) -> Lengths | None:
         """Return the lengths of responses in characters."""
-        return lengths(_view(self._responses))
+        return lengths(self._response_lengths)
 
     def labellers(self, annotators: list[str], unknown: str, most: int) -> Labellers | None:
         """Return labels by people and by machines; None without judged rows."""
-        rows = self._judged()
-        if not len(rows):
+        table, names = self._by_annotator(), [unknown, *annotators]
+        if not table.any():
             return None
-        machine, names = _view(self._machine)[rows], [unknown, *annotators]
-        human, by_machine, neither = np.bincount(machine, minlength=3).tolist()
+        human, by_machine, neither = table.sum(axis=0).tolist()
         found: Labellers = {"human": human, "machine": by_machine, "unknown": neither,
-                            "by_annotator": self._crossed(
-            _view(self._annotators)[rows] - NOBODY, names, machine, ("human", "machine", "unknown"), most)}
+                            "by_annotator": _crossed(table, names, ("human", "machine", "unknown"), most)}
         if human or by_machine:
-            found["share"] = by_machine / len(rows)
+            found["share"] = by_machine / int(table.sum())
         return found
 
     def ratings(self, derived: int) -> Ratings | None:
         """Return counts of ratings and of the `derived` preferences made of them; None without ratings."""
-        rows = np.flatnonzero(_view(self._kinds) == _KIND[Rating])
-        if not len(rows):
+        ratings = int(self._by_source()[:, _KIND[Rating]].sum())
+        if not ratings:
             return None
-        by = (self._prompts, self._sources, self._annotators)  # as ratings.derive has it
-        groups = np.stack([_view(column)[rows].astype(np.uint64) for column in by], axis=1)
-        _, group = np.unique(groups, axis=0, return_inverse=True)
-        responses = np.unique(np.frombuffer(self._rated, np.uint64), return_inverse=True)[1]
-        distinct = np.unique(np.stack([group, responses], axis=1), axis=0)[:, 0]
-        return {"ratings": len(rows), "derived": derived, "alone": int((np.bincount(distinct) == 1).sum()),
-                "replaced": len(rows) - len(distinct)}
+        alone = distinct = 0
+        for number in range(self._rated.count):
+            rated = self._rated.read(number)
+            once = np.unique(mixed(rated["by"], rated["response"]), return_index=True)[1]
+            alone += int((np.unique(rated["by"][once], return_counts=True)[1] == 1).sum())
+            distinct += len(once)
+        return {"ratings": ratings, "derived": derived, "alone": alone, "replaced": ratings - distinct}
 
     def leakage(self) -> Leakage:
-        """Return the number of prompts in more than one split, and of all, by 64 bits of their hash."""
-        prompts, prompt = np.unique(_view(self._prompts), return_inverse=True)
-        places = np.unique(prompt * len(SPLITS) + _view(self._splits))
-        return {"prompts": len(prompts),
-                "prompts_in_two_splits": int((np.bincount(places // len(SPLITS)) > 1).sum())}
+        """Return the number of prompts in more than one split, and of all, by 62 bits of their hash."""
+        prompts = leaked = 0
+        for number in range(self._placed.count):
+            places = np.unique(self._placed.read(number)["key"])
+            splits = np.unique(places & ~_SPLIT_BITS, return_counts=True)[1]
+            prompts += len(splits)
+            leaked += int((splits > 1).sum())
+        return {"prompts": prompts, "prompts_in_two_splits": leaked}
 
-    def _judged(self) -> NDArray[np.int64]:
-        return np.flatnonzero(_view(self._kinds) != _KIND[Demonstration])
+    def _by_source(self) -> NDArray[np.int64]:
+        """Return (sources, kinds, splits) numbers of rows."""
+        return _whole(self._cells, len(KINDS) * len(SPLITS)).reshape(_CELLS)
 
-    @staticmethod
-    def _crossed(rows: NDArray[np.integer], names: list[str], columns: NDArray[np.integer],
-                 column_names: tuple[str, ...], most: int) -> dict[str, Counts]:
-        width = len(column_names)
-        cells = rows.astype(np.int64) * width + columns
-        table = np.bincount(cells, minlength=len(names) * width).reshape(-1, width)
-        return {names[code]: dict(zip(column_names, table[code].tolist(), strict=True))
-                for code in _largest(table.sum(axis=1), names, most)}
+    def _by_annotator(self) -> NDArray[np.int64]:
+        """Return (annotators, 3) numbers of judged rows by `_MACHINE`, first of the unknown annotator."""
+        return _whole(self._labels, len(_MACHINE)).reshape(-1, len(_MACHINE))
 
 
 def responses_of(row: Row) -> tuple[str, ...]:
@@ -177,21 +214,40 @@ def responses_of(row: Row) -> tuple[str, ...]:
     return row.responses if isinstance(row, Comparison | Ranking) else (row.response,)
 
 
-def lengths(characters: NDArray[np.integer]) -> Lengths | None:
-    """Return the distribution of lengths in characters; None for an empty array."""
-    if not len(characters):
+def counted(characters: NDArray[np.integer]) -> dict[int, int]:
+    """Return how often each length is there."""
+    values, times = np.unique(characters, return_counts=True)
+    return dict(zip(values.tolist(), times.tolist(), strict=True))
+
+
+def lengths(found: Mapping[int, int]) -> Lengths | None:
+    """Return the distribution of lengths in characters, from how often each is there; None if none is."""
+    if not found:
         return None
-    ordered = np.sort(characters)
+    values = np.array(sorted(found))
+    upto = np.cumsum([found[value] for value in values.tolist()])  # how many are at most this long
+    n = int(upto[-1])
     edges = [0, *sorted({round(2 ** (half / 2)) for half in range(64)})]
-    below = np.searchsorted(ordered, edges, side="right")
-    used = int(np.searchsorted(below, len(ordered))) + 1
-    return {"median": int(ordered[len(ordered) // 2]), "p95": int(ordered[int(0.95 * (len(ordered) - 1))]),
-            "longest": int(ordered[-1]),
+    below = np.concatenate([[0], upto])[np.searchsorted(values, edges, side="right")]
+    used = int(np.searchsorted(below, n)) + 1
+    median, p95 = values[np.searchsorted(upto, [n // 2, int(0.95 * (n - 1))], side="right")].tolist()
+    return {"median": median, "p95": p95, "longest": int(values[-1]),
             "histogram": {"upto": edges[:used], "counts": np.diff(below[:used], prepend=0).tolist()}}
 
 
 def _view(column: "array[int]") -> NDArray[np.integer]:
     return np.frombuffer(column, np.dtype(column.typecode))
+
+
+def _whole(counts: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """Return the counts with zeros behind them, so that they fill rows of this width."""
+    return np.pad(counts, (0, -len(counts) % width))
+
+
+def _crossed(table: NDArray[np.int64], names: list[str], columns: Sequence[str],
+             most: int) -> dict[str, Counts]:
+    return {names[code]: dict(zip(columns, table[code].tolist(), strict=True))
+            for code in _largest(table.sum(axis=1), names, most)}
 
 
 def _named(counts: NDArray[np.int64], names: list[str], most: int) -> Counts:

@@ -27,14 +27,12 @@ class Cycles(TypedDict):
     with_cycle_of_one_annotator: int
 
 
-def cycles(found: Judgements) -> Cycles | None:
-    """Return the number of prompts with cycles; None if no prompt has three decided pairs."""
+def cycles(found: Judgements) -> Cycles:
+    """Return the number of prompts with cycles."""
     prompts, with_cycle = _count(found, found.prompts)
     known = found.annotators.astype(np.int64) - NOBODY
     own, own_cycles = _count(found,
                              np.where(known > 0, found.prompts * (known.max(initial=0) + 1) + known, -1))
-    if not prompts:
-        return None
     return {"prompts": prompts, "with_cycle": with_cycle, "prompts_of_one_annotator": own,
             "with_cycle_of_one_annotator": own_cycles}
 

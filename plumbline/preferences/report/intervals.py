@@ -4,11 +4,13 @@ Judgements of one prompt resemble each other, and the six pairs of one ranking o
 observations. The interval is that of plumbline/statistics.py, here for columns of a million judgements.
 """
 
+from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.preferences.sums import Summed
 from plumbline.statistics import independent, wilson
 
 Ints = NDArray[np.int64]
@@ -45,18 +47,51 @@ def shares_by_group(won: Flags, prompts: Ints, groups: Ints, most: int) -> dict[
 
     Groups without observations are absent.
     """
-    if not len(won):
-        return {}
-    n, wins = np.bincount(groups), np.bincount(groups, won)
-    share = wins / np.maximum(n, 1)
-    pairs, cluster = np.unique(groups * (prompts.max() + 1) + prompts, return_inverse=True)
-    group_of = pairs // (prompts.max() + 1)
-    sizes = np.bincount(cluster)
-    residual = np.bincount(cluster, won) - share[group_of] * sizes
-    squares = np.bincount(group_of, residual**2, len(n))
-    squared_sizes = np.bincount(group_of, sizes.astype(float) ** 2, len(n))
-    clusters = np.bincount(group_of, minlength=len(n))
-    largest = sorted(np.flatnonzero(n).tolist(), key=lambda group: -n[group])[:most]
-    worth = {group: independent(float(share[group]), int(n[group]), int(clusters[group]),
-                                float(squares[group]), float(squared_sizes[group])) for group in largest}
-    return {group: estimate(float(wins[group]), int(n[group]), worth[group]) for group in largest}
+    return clusters_of(won, prompts, groups).shares(most)
+
+
+@dataclass(frozen=True)
+class Clusters(Summed):
+    """Outcomes by group, (groups,) each, with prompts as clusters: all that shares and their intervals need.
+
+    Sums over parts of the data are right where no prompt is in two of them.
+    """
+
+    n: Ints
+    wins: Ints
+    clusters: Ints
+    """Prompts of the group."""
+    squared_wins: Ints
+    """Sum over prompts of wins squared."""
+    wins_by_size: Ints
+    """Sum over prompts of wins times outcomes."""
+    squared_sizes: Ints
+    """Sum over prompts of outcomes squared."""
+
+    def shares(self, most: int) -> dict[int, Estimate]:
+        """Return the share of wins for each of the `most` largest groups; empty ones are absent."""
+        largest = sorted(np.flatnonzero(self.n).tolist(), key=lambda group: -self.n[group])[:most]
+        return {group: self._share(group) for group in largest}
+
+    def _share(self, group: int) -> Estimate:
+        columns = (self.n, self.wins, self.clusters, self.squared_wins, self.wins_by_size, self.squared_sizes)
+        n, wins, clusters, squared_wins, wins_by_size, squared_sizes = (int(one[group]) for one in columns)
+        # Sum over prompts of (wins - share * outcomes)^2, in whole numbers: there is nothing to round before
+        # the end, and the order of parts does not matter.
+        squares = (n * n * squared_wins - 2 * wins * n * wins_by_size + wins * wins * squared_sizes) / (n * n)
+        return estimate(wins, n, independent(wins / n, n, clusters, squares, squared_sizes))
+
+
+def clusters_of(won: Flags, prompts: Ints, groups: Ints) -> Clusters:
+    """Return what (N,) outcomes add up to."""
+    size = int(groups.max(initial=-1)) + 1
+    width = int(prompts.max(initial=-1)) + 1
+    pairs, cluster = np.unique(groups * width + prompts, return_inverse=True)
+    group_of = pairs // max(width, 1)
+    sizes, wins = np.bincount(cluster), np.bincount(cluster[won], minlength=len(pairs))
+
+    def summed(values: Ints) -> Ints:
+        return np.bincount(group_of, values, size).astype(np.int64)  # exact: below 2**53
+
+    return Clusters(summed(sizes), summed(wins), np.bincount(group_of, minlength=size), summed(wins * wins),
+                    summed(wins * sizes), summed(sizes * sizes))

@@ -1,5 +1,4 @@
-"""All judgements of two responses as columns: a million comparisons in about 45 MB, and what they show
-together.
+"""All judgements of two responses as columns, 42 bytes each, and what they show together.
 
 A judgement is a pair of responses and which was preferred. A ranking counts as its pairs. The two responses
 are put into the order of their hashes, so that the same pair is found again however it was shown. Hashes have
@@ -15,10 +14,10 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.preferences.report.intervals import Estimate, Ints, estimate, share_by_prompt, shares_by_group
+from plumbline.preferences.report.intervals import Estimate, Ints, estimate
+from plumbline.preferences.shards import Hashes, Records, made_of
 from plumbline.preferences.types import Comparison, Preference
 
-Hashes = NDArray[np.uint64]
 NOBODY = -1
 NOT_SHOWN = 2
 """In the column `shown`: a ranking, or a comparison derived from ratings, has no first and second on the
@@ -42,6 +41,12 @@ class Names:
         return list(self._codes)
 
 
+JUDGEMENT = np.dtype([("key", np.uint64), ("first", np.uint64), ("second", np.uint64), ("label", np.int8),
+                      ("annotator", np.int32), ("source", np.int32), ("lengths", np.int32, (2,)),
+                      ("shown", np.int8)])
+"""`key` is 64 bits of the prompt's hash."""
+
+
 @dataclass(frozen=True)
 class Judgements:
     """Columns of N judgements: `prompts` and `pairs` number distinct ones from 0; `labels` 1 the first, -1, 0
@@ -62,7 +67,7 @@ class Judgements:
 
 
 class JudgementColumns:
-    """Collects judgements."""
+    """Collects the judgements of some part of the rows."""
 
     def __init__(self) -> None:
         self._prompts, self._hashes = array("Q"), bytearray()
@@ -99,30 +104,42 @@ class JudgementColumns:
         self._sources.append(source)
         self._annotators.append(annotator)
 
-    def table(self) -> Judgements:
-        """Return all judgements so far. None can be added afterwards, because the columns share memory."""
-        prompts = np.frombuffer(self._prompts, np.uint64)
+    def records(self, sources: NDArray[np.int32], annotators: NDArray[np.int32]) -> Records:
+        """Return the judgements; `sources` and `annotators` say which number each of their own numbers is
+        elsewhere.
+
+        None can be added afterwards, because the columns share memory.
+        """
         hashes = np.frombuffer(self._hashes, ">u8").reshape(-1, 2)
-        firsts, seconds = hashes[:, 0].astype(np.uint64), hashes[:, 1].astype(np.uint64)
-        pairs = prompts * _MIX[0] + firsts * _MIX[1] + seconds * _MIX[2]  # modulo 2**64
-        return Judgements(
-            np.unique(prompts, return_inverse=True)[1], np.unique(pairs, return_inverse=True)[1], firsts,
-            seconds, np.frombuffer(self._labels, np.int8), np.frombuffer(self._annotators, np.int32),
-            np.frombuffer(self._sources, np.int32), np.frombuffer(self._lengths, np.int32).reshape(-1, 2),
-            np.frombuffer(self._shown, np.int8))
+        return made_of(
+            JUDGEMENT, key=np.frombuffer(self._prompts, np.uint64), first=hashes[:, 0], second=hashes[:, 1],
+            label=np.frombuffer(self._labels, np.int8), shown=np.frombuffer(self._shown, np.int8),
+            annotator=annotators[np.frombuffer(self._annotators, np.int32)],
+            source=sources[np.frombuffer(self._sources, np.int32)],
+            lengths=np.frombuffer(self._lengths, np.int32).reshape(-1, 2))
+
+
+def table(records: Records) -> Judgements:
+    """Return judgements as columns."""
+    prompts, firsts, seconds = (np.ascontiguousarray(records[name]) for name in ("key", "first", "second"))
+    return Judgements(
+        np.unique(prompts, return_inverse=True)[1],
+        np.unique(mixed(prompts, firsts, seconds), return_inverse=True)[1], firsts, seconds,
+        *(np.ascontiguousarray(records[name])
+          for name in ("label", "annotator", "source", "lengths", "shown")))
+
+
+def mixed(*numbers: Hashes) -> Hashes:
+    """Return one hash for each (N,) tuple of up to three hashes, modulo 2**64."""
+    out = np.zeros(len(numbers[0]), np.uint64)
+    for column, factor in zip(numbers, _MIX, strict=False):
+        out += column * factor
+    return out
 
 
 def text_hash(text: str) -> bytes:
     """Return an eight-byte hash of a text, the same in every process."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
-class Bias(TypedDict):
-    """How often something that should not matter wins; half is fair."""
-
-    overall: Estimate
-    by_source: dict[str, Estimate]
-    by_annotator: dict[str, Estimate]
 
 
 class Contradictions(TypedDict):
@@ -136,43 +153,6 @@ class Contradictions(TypedDict):
     contradictions: int
     by_one_annotator: int
     between_annotators: int
-
-
-def ties(found: Judgements) -> Estimate | None:
-    """Return how often neither response was preferred."""
-    return share_by_prompt(found.labels == 0, found.prompts)
-
-
-def longer_wins(found: Judgements, sources: list[str], annotators: list[str], most: int) -> Bias | None:
-    """Return how often the longer response, in characters, won, among decided pairs of different lengths."""
-    longer = np.sign(found.lengths[:, 0] - found.lengths[:, 1]) * found.labels
-    return _bias(found, longer, np.flatnonzero(longer), sources, annotators, most)
-
-
-def first_shown_wins(found: Judgements, sources: list[str], annotators: list[str], most: int) -> Bias | None:
-    """Return how often the response shown first won.
-
-    Sources in which always the same side wins are left out: formats with `chosen` and `rejected` have no
-    order.
-    """
-    shown = np.abs(found.shown) == 1
-    wins = [np.bincount(found.sources[found.shown == side], minlength=len(sources)) for side in (1, -1)]
-    either = (wins[0] > 0) & (wins[1] > 0)
-    return _bias(found, found.shown, np.flatnonzero(shown & either[found.sources]), sources, annotators, most)
-
-
-def _bias(found: Judgements, won: NDArray[np.int8], rows: Ints, sources: list[str], annotators: list[str],
-          most: int) -> Bias | None:
-    overall = share_by_prompt(won[rows] > 0, found.prompts[rows])
-    if overall is None:
-        return None
-    known = rows[found.annotators[rows] != NOBODY]
-    by_source = shares_by_group(won[rows] > 0, found.prompts[rows], found.sources[rows].astype(np.int64),
-                                most)
-    by_annotator = shares_by_group(won[known] > 0, found.prompts[known],
-                                   found.annotators[known].astype(np.int64), most)
-    return {"overall": overall, "by_source": {sources[code]: share for code, share in by_source.items()},
-            "by_annotator": {annotators[code]: share for code, share in by_annotator.items()}}
 
 
 def contradictions(found: Judgements) -> Contradictions:

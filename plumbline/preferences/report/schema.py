@@ -3,10 +3,10 @@
 from typing import NotRequired, TypedDict
 
 from plumbline.preferences.report.agreement import MeasuredAgreement
+from plumbline.preferences.report.biases import Bias
 from plumbline.preferences.report.census import Labellers, Leakage, Lengths, Ratings
 from plumbline.preferences.report.cycles import Cycles
 from plumbline.preferences.report.intervals import Estimate
-from plumbline.preferences.report.judgements import Bias
 from plumbline.preferences.report.text_damage import DamageExample, Texts
 
 

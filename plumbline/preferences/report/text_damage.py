@@ -108,7 +108,29 @@ def script_of(text: str) -> str:
 
 
 class TextColumns:
-    """Counts texts by source; sources are numbered."""
+    """Counts the texts of some part of the rows by source; sources are numbered."""
+
+    def __init__(self) -> None:
+        self.trouble: Counter[tuple[int, Trouble]] = Counter()
+        self.scripts: Counter[tuple[int, str]] = Counter()
+        self.damaged: Counter[int] = Counter()
+        self.examples: dict[Trouble, tuple[int, str]] = {}
+
+    def add(self, source: int, text: str) -> None:
+        """Count one text."""
+        self.scripts[source, script_of(text)] += 1
+        damaged = False
+        for trouble, at in troubles_of(text):
+            self.trouble[source, trouble] += 1
+            damaged |= trouble in DAMAGE
+            if trouble not in self.examples:
+                self.examples[trouble] = source, text[max(0, at - CONTEXT) : at + CONTEXT]
+        if damaged:
+            self.damaged[source] += 1
+
+
+class TextCounts:
+    """Adds up the parts, in their order."""
 
     def __init__(self) -> None:
         self._trouble: Counter[tuple[int, Trouble]] = Counter()
@@ -116,16 +138,13 @@ class TextColumns:
         self._damaged: Counter[int] = Counter()
         self._examples: dict[Trouble, tuple[int, str]] = {}
 
-    def add(self, source: int, text: str) -> None:
-        """Count one text."""
-        self._scripts[source, script_of(text)] += 1
-        damaged = False
-        for trouble, at in troubles_of(text):
-            self._trouble[source, trouble] += 1
-            damaged |= trouble in DAMAGE
-            if trouble not in self._examples:
-                self._examples[trouble] = source, text[max(0, at - CONTEXT) : at + CONTEXT]
-        self._damaged[source] += damaged
+    def take(self, part: TextColumns, sources: list[int]) -> None:
+        """Add a part; `sources` says which number each of its own sources has here."""
+        self._trouble.update({(sources[source], kind): n for (source, kind), n in part.trouble.items()})
+        self._scripts.update({(sources[source], script): n for (source, script), n in part.scripts.items()})
+        self._damaged.update({sources[source]: n for source, n in part.damaged.items()})
+        for trouble, (source, around) in part.examples.items():
+            self._examples.setdefault(trouble, (sources[source], around))
 
     def by_source(self, sources: list[str], most: int) -> dict[str, Texts]:
         """Return counts of texts, trouble and scripts for each of the `most` largest sources."""

@@ -3,23 +3,31 @@
 import json
 import random
 
+import numpy as np
 import pytest
 
-from plumbline.preferences.prepare.near_duplicates import PromptSurvey, jaccard, tokens
+from plumbline.preferences import shards
+from plumbline.preferences.prepare.near_duplicates import PromptSurvey, jaccard, signatures_of, tokens
 from plumbline.preferences.prepare.prepare import prepare
 from plumbline.preferences.prepare.writer import Splitting
 from plumbline.preferences.simulated.world import requests
 from plumbline.preferences.splits import prompt_key, split_of
 from plumbline.preferences.types import Message
+from plumbline.workers import Workers
 from testing.preference_files import write_jsonl
 
 
-def survey_of(heldout, others, threshold=0.8):
-    texts = [*heldout, *others]
-    survey = PromptSurvey(threshold)
-    for number, text in enumerate(texts):
-        survey.add(text, number < len(heldout))
-    return survey.repeats(texts.__getitem__), survey
+@pytest.fixture
+def survey_of(tmp_path):
+    """What repeats which of the held-out texts, by number, and how many repeat any other."""
+
+    def compare(heldout, others):
+        texts = [*heldout, *others]
+        survey = PromptSurvey(tmp_path / f"{len(list(tmp_path.iterdir()))}", 0.8, len(texts))
+        survey.add(signatures_of(texts), np.arange(len(texts)) < len(heldout))
+        return survey.repeats(texts.__getitem__, Workers(1)), survey.near_duplicates(Workers(1))
+
+    return compare
 
 
 def prose(words, seed):
@@ -29,18 +37,19 @@ def prose(words, seed):
 @pytest.mark.parametrize(("other", "near"), [
     ("what is the capital of france", True), ("What is the capital of France ???", True),
     ("What is the capital of Spain?", False), ("Tell me a story.", False)])
-def test_case_and_punctuation_do_not_make_a_prompt_new_and_another_word_does(other, near):
+def test_case_and_punctuation_do_not_make_a_prompt_new_and_another_word_does(survey_of, other, near):
     assert bool(survey_of(["What is the capital of France?"], [other])[0]) == near
 
 
-def test_all_near_duplicates_among_thousands_are_found_and_no_other():
+def test_all_near_duplicates_among_thousands_are_found_and_no_other(survey_of, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_RECORDS", 400)
     held = [prose(60, seed) for seed in range(1500)]
     near = [[*words[:-1], "changed"] for words in held[:500]]
     far = [[*words[:30], *prose(30, 90_000 + seed)] for seed, words in enumerate(held[500:1000])]
-    found, survey = survey_of([" ".join(words) for words in held], [" ".join(words) for words in near + far])
+    found, near_any = survey_of([" ".join(words) for words in held], [" ".join(words) for words in near + far])
     assert sorted(found) == list(range(1500, 2000))
     assert all(repeat.of == number - 1500 for number, repeat in found.items())
-    assert survey.near_duplicates() == 1000
+    assert near_any == 1000
 
 
 def test_similarity_is_the_jaccard_index_of_words_and_pairs():
@@ -49,12 +58,11 @@ def test_similarity_is_the_jaccard_index_of_words_and_pairs():
     assert tokens("日本語") == {"日", "本", "語", "日 本", "本 語"}
 
 
-def test_no_prompts_is_no_trouble():
-    assert survey_of([], [])[0] == {}
-    assert PromptSurvey(0.8).near_duplicates() == 0
+def test_no_prompts_is_no_trouble(survey_of):
+    assert survey_of([], []) == ({}, 0)
 
 
-def test_the_simulated_world_has_none_at_the_default_threshold():
+def test_the_simulated_world_has_none_at_the_default_threshold(survey_of):
     splits = {text: split_of(prompt_key((Message("user", text),)), 0.05, 0.2) for text in requests()}
     held = [text for text, split in splits.items() if split == "heldout"]
     others = [text for text, split in splits.items() if split != "heldout"]
