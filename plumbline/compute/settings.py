@@ -28,8 +28,8 @@ WITH_RANKS = ("sft", "reward_model", "judge", "ppo", "candidate")
 """The stages whose training shares its work out to ranks."""
 INSIDE_THE_FLOW = ("snapshot", "champion", "promote")
 """The stages that ask and tell stores, and have no process of their own that a launcher could start."""
-PLACES = ("{nodes}", "{processes}")
-"""What a launcher may hold in place of the numbers."""
+PLACES = ("{nodes}", "{processes}", "{project}")
+"""What a launcher may hold in place of the numbers, and of the project's folder."""
 
 
 def _is_launcher(text: str) -> str:
@@ -42,7 +42,7 @@ def _is_launcher(text: str) -> str:
         rest = rest.replace(place, "")
     if not words or "{" in rest or "}" in rest:
         raise ValueError("a command before the command, such as `srun --nodes={nodes}`, in which only "
-                         f"{' and '.join(PLACES)} stand in braces")
+                         f"{', '.join(PLACES)} stand in braces")
     return text
 
 
@@ -78,11 +78,11 @@ class StageCompute(ParamsBlock):
         """Return it in words: `2 processes`, `8 processes on each of 2 nodes, started by srun`."""
         return describe_compute(self.processes, self.nodes, self.launcher)
 
-    def launch(self) -> list[str]:
-        """Return the words of the launcher, with the numbers in place; none without one."""
+    def launch(self, root: Path) -> list[str]:
+        """Return the words of the launcher for the project in `root`, all in place; none without one."""
         text = self.launcher or ""
-        for place, number in zip(PLACES, (self.nodes, self.processes), strict=True):
-            text = text.replace(place, str(number))
+        for place, value in zip(PLACES, (self.nodes, self.processes, shlex.quote(str(root))), strict=True):
+            text = text.replace(place, str(value))
         return shlex.split(text)
 
 
@@ -128,9 +128,9 @@ def check_compute(root: Path, items: Mapping[str, object]) -> None:
         if join and item not in items:
             raise UserError(f"{FILE} has `{name}`, but `candidates` of params.yaml has no `{item}`; it has "
                             f"{', '.join(items) or 'none'}. `{group}` alone stands for all of them.")
-        if compute.launcher and shutil.which(compute.launch()[0]) is None:
-            raise UserError(f"The launcher of `{name}` in {FILE} begins with `{compute.launch()[0]}`, which "
-                            "is no command on this machine. Install it, or correct the line.")
+        if compute.launcher and shutil.which(compute.launch(root)[0]) is None:
+            raise UserError(f"The launcher of `{name}` in {FILE} begins with `{compute.launch(root)[0]}`, "
+                            "which is no command on this machine. Install it, or correct the line.")
 
 
 def _checked(name: str, group: str, block: object) -> StageCompute:

@@ -72,7 +72,7 @@ def _launch(home: Home, stage: str, compute: StageCompute, command: list[str]) -
         sign.touch()
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         environment = {SIGN_OF_LIFE: str(sign), LAUNCHER: str(compute.launcher), "PATH": path}
-        process = start_bound([*compute.launch(), *command], environment, sys.stdout.buffer)
+        process = start_bound([*compute.launch(home.root), *command], environment, sys.stdout.buffer)
         try:
             while process.poll() is None and not (flow and flow.has_ended()):
                 _show(sign)

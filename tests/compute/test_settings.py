@@ -25,7 +25,7 @@ def test_what_it_says_of_a_stage(tmp_path: Path) -> None:
     root = written(tmp_path, "ppo: {processes: 8, nodes: 2, launcher: 'srun -N {nodes} --x=\"{processes} a\"'}\n"
                              "candidate: {processes: 2}\ncandidate@dpo: {processes: 3}\nreward_eval: {launcher: env}\n")
     ppo = compute_of(root, "ppo")
-    assert (ppo.ranks, ppo.here, ppo.launch()) == (16, False, ["srun", "-N", "2", "--x=8 a"])
+    assert (ppo.ranks, ppo.here, ppo.launch(root)) == (16, False, ["srun", "-N", "2", "--x=8 a"])
     assert compute_of(root, "candidate@dpo").processes == 3
     assert compute_of(root, "candidate@kto").processes == 2
     assert compute_of(root, "sft").here
@@ -39,7 +39,7 @@ def test_what_it_says_of_a_stage(tmp_path: Path) -> None:
     ("ppo: {gpus: 8}", "there is no `ppo.gpus`; a stage has processes, nodes, launcher"),
     ("ppo: 8", "`ppo` must hold `processes`, `nodes` or `launcher`; found 8"),
     ("ppo: {nodes: 2}", "must be with a `launcher` that starts the 2 nodes"),
-    ("ppo: {launcher: 'srun {gpus}'}", "in which only {nodes} and {processes} stand in braces"),
+    ("ppo: {launcher: 'srun {gpus}'}", "in which only {nodes}, {processes}, {project} stand in braces"),
     ("ppo: {launcher: ''}", "a command before the command"),
     ("ingest: {processes: 2}", "asks for 2 processes for `ingest`, which runs as one"),
     ("candidate_eval@dpo: {processes: 2}", "for `candidate_eval@dpo`, which runs as one"),

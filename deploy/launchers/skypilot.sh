@@ -1,0 +1,30 @@
+#!/bin/sh
+# A launcher for SkyPilot: a cluster for this stage alone, taken down at its end whatever ends it.
+#   launcher: sh {project}/deploy/launchers/skypilot.sh {nodes} {project}/deploy/launchers/skypilot.yaml
+# sky itself ends with 100 for a job that failed; what the stage says of it is in its progress file.
+nodes=$1 task=$2
+shift 2
+name=plumbline-$(date +%s)-$$
+
+quoted() {  # the words of a command as one line of a shell
+    for word; do
+        printf "'%s' " "$(printf %s "$word" | sed "s/'/'\\\\''/g")"
+    done
+}
+
+leave() {
+    trap '' TERM INT
+    kill "$launched" 2> /dev/null
+    sky down --yes "$name"
+    exit "$1"
+}
+trap 'leave 143' TERM
+trap 'leave 130' INT
+
+variables=$(env | grep -oE '^(PLUMBLINE_[A-Z_]+|PYTHON[A-Z_]+|HF_[A-Z_]+|NCCL_[A-Z_]+)=' | sed 's/=$//; s/^/--env /')
+# shellcheck disable=SC2086
+sky launch --yes --cluster "$name" --num-nodes "$nodes" $variables \
+    --env PLUMBLINE_FOLDER="$PWD" --env PLUMBLINE_COMMAND="$(quoted "$@")" "$task" < /dev/null &
+launched=$!
+wait "$launched"
+leave $?

@@ -1,0 +1,216 @@
+"""A launcher for Kubernetes: an Indexed Job, or a TrainJob where Kubeflow's Trainer is, of one pod a node.
+
+    launcher: >-
+      python -m plumbline.compute.kubernetes --nodes {nodes} {project}/deploy/launchers/kubernetes-job.yaml
+
+The template says which image, GPUs and volumes; the project's folder must be mounted there at its own path.
+Here it gets a name, the command and the number of pods. The log of the first pod is copied, the status is the
+job's, and the job is deleted at the end, whatever ended it. If this process is killed, the pods miss its
+signs of life and fail, and the job deletes itself later.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from plumbline.compute.nodes import FIRST_NODE, NODE
+from plumbline.errors import GateFailed, UserError
+
+Manifest = dict[str, Any]
+PASSED = ("PLUMBLINE_", "PYTHON", "HF_", "NCCL_", "TORCH_", "OMP_", "MLFLOW_TRACKING_URI")
+"""Beginnings of the names of variables that the pods get, too; keys belong into a Secret of the template."""
+INDEX = "batch.kubernetes.io/job-completion-index"
+LABELS = {"Job": "batch.kubernetes.io/job-name={}",
+          "TrainJob": "jobset.sigs.k8s.io/jobset-name={},jobset.sigs.k8s.io/replicatedjob-name=node"}
+LOOK_SECONDS = 2.0
+LOG_SECONDS = 5.0
+"""From the end of the job to that of its log."""
+DELETE_SECONDS = 35
+LAST_LINES = 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command on pods; return its status."""
+    parser = argparse.ArgumentParser(prog="plumbline.compute.kubernetes")
+    parser.add_argument("template", help="YAML of a Job or a TrainJob")
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    asked = parser.parse_args(arguments)
+    try:
+        template = read_template(Path(asked.template))
+        name = f"plumbline-{secrets.token_hex(4)}"
+        return PodJob(filled(template, name, asked.nodes, asked.command, os.environ, Path.cwd())).run()
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+def read_template(file: Path) -> Manifest:
+    """Return the template. Raises UserError for a file that is none."""
+    try:
+        template = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"The launcher's template {file} cannot be read: {said}") from None
+    if not isinstance(template, dict) or template.get("kind") not in LABELS:
+        raise UserError(f"The launcher's template {file} must be a Job or a TrainJob, such as "
+                        "deploy/launchers/kubernetes-job.yaml.")
+    return template
+
+
+def filled(template: Manifest, name: str, nodes: int, command: Sequence[str], variables: Mapping[str, str],
+           folder: Path) -> Manifest:
+    """Return the template with a name, the command in its folder, variables and the number of pods."""
+    manifest: Manifest = json.loads(json.dumps(template))
+    manifest.setdefault("metadata", {})["name"] = name
+    words = ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), *command]
+    env: list[Manifest] = [{"name": key, "value": value} for key, value in sorted(variables.items())
+                           if key.startswith(PASSED)]
+    spec = manifest["spec"]
+    if manifest["kind"] == "TrainJob":  # its runtime says which node a pod is
+        trainer = spec.setdefault("trainer", {})
+        trainer |= {"command": words, "args": [], "numNodes": nodes, "env": [*trainer.get("env", []), *env]}
+        return manifest
+    env += [{"name": NODE, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}},
+            {"name": FIRST_NODE, "value": f"{name}-0.{name}"}]
+    spec |= {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes, "backoffLimit": 0}
+    # One pod that fails, or is evicted, fails all: the stage goes on from its checkpoint in a new job.
+    spec["podFailurePolicy"] = {"rules": [
+        {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}},
+        {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]}
+    pod = spec["template"]["spec"]
+    pod |= {"restartPolicy": "Never", "subdomain": name}
+    container = pod["containers"][0]
+    container |= {"command": words, "args": [], "env": [*container.get("env", []), *env]}
+    return manifest
+
+
+def service_of(job: Manifest) -> Manifest:
+    """Return the service by which the pods of a created Job find each other; it is deleted with the Job."""
+    name, labels = job["metadata"]["name"], {"batch.kubernetes.io/job-name": job["metadata"]["name"]}
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "ownerReferences": [owner]},
+            "spec": {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": labels}}
+
+
+class PodJob:
+    """A job from its creation to its deletion."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._kind, self._name = manifest["kind"], manifest["metadata"]["name"]
+        space = manifest["metadata"].get("namespace")
+        self._space = ["--namespace", space] if space else []
+        self._log: subprocess.Popen[bytes] | None = None
+        self._logged = ""
+        """When the log was last followed anew."""
+
+    def run(self) -> int:
+        """Create the job, follow it to its end and delete it; return its status. Raises UserError if the
+        cluster refuses it.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _leave)
+        try:
+            created = self._create(self._manifest)
+            if self._kind == "Job":
+                self._create(service_of(created))
+            return self._follow()
+        finally:
+            if self._log:
+                self._log.terminate()
+                self._log.wait()
+            self._kubectl("delete", self._kind, self._name, "--ignore-not-found", "--cascade=foreground",
+                          f"--timeout={DELETE_SECONDS}s")
+
+    def _create(self, manifest: Manifest) -> Manifest:
+        done = self._kubectl("create", "--filename", "-", "--output", "json", given=json.dumps(manifest))
+        if done.returncode:
+            raise UserError(f"Kubernetes did not take the {manifest['kind']} {self._name}: "
+                            f"{done.stderr.strip()}")
+        created: Manifest = json.loads(done.stdout)
+        return created
+
+    def _follow(self) -> int:
+        while True:
+            succeeded = self._succeeded()
+            if self._log is None or (self._log.poll() is not None and succeeded is None):
+                self._follow_log()
+            if succeeded is not None:
+                break
+            time.sleep(LOOK_SECONDS)
+        if self._log:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._log.wait(LOG_SECONDS)
+        return 0 if succeeded else self._status()
+
+    def _succeeded(self) -> bool | None:
+        """Return how the job has ended; None while it goes on, or the cluster does not answer."""
+        found = self._kubectl("get", self._kind, self._name, "--ignore-not-found", "--output", "json")
+        if found.returncode:
+            return None
+        if not found.stdout.strip():
+            sys.stderr.write(f"The {self._kind} {self._name} was deleted by somebody else.\n")
+            return False
+        for condition in json.loads(found.stdout).get("status", {}).get("conditions", []):
+            if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
+                if condition["type"] == "Failed":
+                    sys.stderr.write(f"{self._kind} {self._name}: {condition.get('message', 'failed')}\n")
+                return bool(condition["type"] == "Complete")
+        return None
+
+    def _follow_log(self) -> None:
+        """Copy the log of the first pod once it has one; after a broken connection, go on from there."""
+        for pod in self._pods(f",{INDEX}=0"):
+            if pod["status"]["phase"] != "Pending":
+                since = [f"--since-time={self._logged}"] if self._logged else []
+                self._logged = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+                self._log = subprocess.Popen(["kubectl", *self._space, "logs", "--follow", *since,
+                                              pod["metadata"]["name"]], stdin=subprocess.DEVNULL)
+
+    def _status(self) -> int:
+        """Return the status of the pods that failed, and copy the end of the logs of all but the first."""
+        statuses = []
+        for pod in self._pods():
+            for one in pod["status"].get("containerStatuses", []):
+                statuses.append(one.get("state", {}).get("terminated", {}).get("exitCode", 0))
+            if pod["metadata"].get("labels", {}).get(INDEX) != "0":
+                last = self._kubectl("logs", f"--tail={LAST_LINES}", pod["metadata"]["name"])
+                lines = last.stdout.splitlines()
+                sys.stderr.write("".join(f"{pod['metadata']['name']}: {line}\n" for line in lines))
+        told = [status for status in statuses if status in (UserError.exit_code, GateFailed.exit_code)]
+        return told[0] if told else 1
+
+    def _pods(self, more: str = "") -> list[Manifest]:
+        selector = LABELS[self._kind].format(self._name) + more
+        found = self._kubectl("get", "pods", "--selector", selector, "--output", "json")
+        pods: list[Manifest] = json.loads(found.stdout)["items"] if found.returncode == 0 else []
+        return pods
+
+    def _kubectl(self, *words: str, given: str | None = None) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(["kubectl", *self._space, *words], input=given or "", capture_output=True,
+                              text=True, check=False)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    for again in (signal.SIGTERM, signal.SIGINT):  # once is enough: deleting must not be interrupted
+        signal.signal(again, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,64 @@
+"""What is sent to Kubernetes, against its own schemas, which are strict about fields that do not exist."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plumbline.compute.kubernetes import filled, main, read_template, service_of
+from plumbline.errors import UserError
+from testing.imports import ROOT
+
+kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="an optional dependency `dev` is not installed")
+trainer_models = pytest.importorskip("kubeflow_trainer_api.models")
+LAUNCHERS = ROOT / "deploy/launchers"
+VERSIONS = ("1.32", "1.37")
+COMMAND = ["python", "-m", "plumbline.compute.agent", "ppo", "--processes", "8"]
+VARIABLES = {"PLUMBLINE_HOME": "/plumbline/.plumbline", "PYTHONPATH": "/plumbline/runs/a", "HOME": "/root",
+             "AWS_SECRET_ACCESS_KEY": "secret"}
+FOLDER = Path("/plumbline/runs/a")
+
+
+def sent(template: str) -> dict:
+    return filled(read_template(LAUNCHERS / template), "plumbline-0a1b2c3d", 2, COMMAND, VARIABLES, FOLDER)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_job_and_its_service_are_valid(version: str) -> None:
+    job = sent("kubernetes-job.yaml")
+    kubernetes_validate.validate(job, version, strict=True)
+    created = {**job, "metadata": {**job["metadata"], "uid": "0123"}}
+    kubernetes_validate.validate(service_of(created), version, strict=True)
+    job["spec"]["template"]["spec"]["completions"] = 2
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(job, version, strict=True)
+
+
+def test_the_train_job_is_valid() -> None:
+    job = sent("kubernetes-trainjob.yaml")
+    parsed = trainer_models.TrainerV1alpha1TrainJob.from_dict(job)
+    assert json.loads(json.dumps(parsed.to_dict())) == json.loads(json.dumps(job)), "no field is unknown to it"
+
+
+@pytest.mark.parametrize("template", ["kubernetes-job.yaml", "kubernetes-trainjob.yaml"])
+def test_the_command_the_folder_and_our_variables_are_in_it_and_no_key(template: str) -> None:
+    text = json.dumps(sent(template))
+    assert json.dumps(["sh", "-c", 'cd "$0" && exec "$@"', str(FOLDER), *COMMAND]) in text
+    assert "PLUMBLINE_HOME" in text and "secret" not in text
+
+
+def test_one_pod_that_fails_fails_all() -> None:
+    spec = sent("kubernetes-job.yaml")["spec"]
+    assert (spec["backoffLimit"], spec["completions"], spec["parallelism"]) == (0, 2, 2)
+    assert {rule["action"] for rule in spec["podFailurePolicy"]["rules"]} == {"FailJob"}
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize(("text", "words"), [("kind: Pod", "must be a Job or a TrainJob"), ("a: [", "cannot be read")])
+def test_a_template_that_is_none(tmp_path: Path, text: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_template(file)
+    assert main([str(file), "true"]) == UserError.exit_code
+    assert words in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""A stage on two nodes, started by launchers: two agents with a real rendezvous, and a real gloo group."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from plumbline.compute.nodes import ComputeNode, this_node
+from plumbline.compute.start import GRACE_SECONDS
+from plumbline.errors import GateFailed, UserError
+from plumbline.project.home import Home
+from testing.fake_clusters import put_on_path
+from testing.imports import ROOT
+from testing.staged_project import child_of, none_left, staged
+
+DEPLOY = ROOT / "deploy/launchers"
+LAUNCHERS = {
+    "srun": "srun --nodes={nodes} --ntasks-per-node=1 --gpus-per-node={processes} --kill-on-bad-exit=1",
+    "job": f"python -m plumbline.compute.kubernetes --nodes {{nodes}} {DEPLOY}/kubernetes-job.yaml",
+    "trainjob": f"python -m plumbline.compute.kubernetes --nodes {{nodes}} {DEPLOY}/kubernetes-trainjob.yaml",
+    "sky": f"sh {DEPLOY}/skypilot.sh {{nodes}} {DEPLOY}/skypilot.yaml"}
+WORK = '''
+print("working")
+run.report(1, 1, {"loss": float(sum(world().gathered([rank(), 10 * rank()])))})
+run.write("model.txt", f"by {ranks()}: {world().gathered([os.environ['GROUP_RANK']])}")
+run.finish({"loss": 0.25})
+'''
+slow = pytest.mark.slow
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("commands") / "bin"
+    for name, value in put_on_path(folder).items():
+        monkeypatch.setenv(name, value)
+    return folder / "cluster"
+
+
+def on_two_nodes(home: Home, body: str, launcher: str) -> Home:
+    compute = {"ppo": {"nodes": 2, "launcher": LAUNCHERS[launcher]}}
+    return staged(home, body, json.dumps(compute))
+
+
+@slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_nodes_work_together_and_rank_0_is_on_the_first(recording_home: Home, cluster: Path, launcher: str) -> None:
+    home = on_two_nodes(recording_home, WORK, launcher)
+    child, lines = child_of(home)
+    child.run()
+    assert (home.root / "models/policy/model.txt").read_text() == "by 2: ['0', '1']"
+    assert json.loads((home.root / "models/policy/curves.jsonl").read_text())["loss"] == 11.0
+    assert "working" in lines
+    assert (child.host["processes"], child.host["nodes"]) == ("1", "2")
+    assert child.host["launcher"] == LAUNCHERS[launcher]
+    none_left(home.root)
+    assert list(cluster.iterdir()) == [], "what was made in the cluster is deleted"
+    assert list(home.scratch.iterdir()) == []
+
+
+@slow
+@pytest.mark.parametrize("launcher", ["srun", "job", "sky"])
+def test_cancelling_ends_everything(recording_home: Home, cluster: Path, launcher: str) -> None:
+    home = on_two_nodes(recording_home, "run.report(1, 2)\ntime.sleep(600)", launcher)
+    child, _ = child_of(home)
+
+    def cancel(_: Mapping[str, object]) -> None:
+        raise KeyboardInterrupt
+
+    child.on_progress = cancel
+    with pytest.raises(KeyboardInterrupt):
+        child.run()
+    started = time.monotonic()
+    none_left(home.root, 5)
+    assert list(cluster.iterdir()) == []
+    assert time.monotonic() - started < GRACE_SECONDS
+
+
+@slow
+@pytest.mark.parametrize("launcher", ["srun", "job"])
+def test_what_a_rank_on_another_node_says_reaches_the_flow(recording_home: Home, cluster: Path, launcher: str) -> None:
+    body = 'if rank() == 1: raise GateFailed("Not good enough.")\nworld().gathered([1])'
+    home = on_two_nodes(recording_home, body, launcher)
+    child, _ = child_of(home)
+    with pytest.raises(GateFailed, match=r"^Not good enough\.$"):
+        child.run()
+    none_left(home.root)
+    assert list(cluster.iterdir()) == []
+
+
+@pytest.mark.parametrize(("variables", "node"), [
+    ({"PLUMBLINE_NODE": "1", "PLUMBLINE_FIRST_NODE": "job-0.job", "SLURM_NODEID": "3"}, ComputeNode(1, "job-0.job")),
+    ({"SLURM_NODEID": "2", "SLURM_STEP_NODELIST": "gpu[07-09,12]"}, ComputeNode(2, "gpu07")),
+    ({"SLURM_NODEID": "0", "SLURM_STEP_NODELIST": "gpu[1,3]-ib,login"}, ComputeNode(0, "gpu1-ib")),
+    ({"SLURM_NODEID": "1", "SLURM_STEP_NODELIST": "a1,b2"}, ComputeNode(1, "a1")),
+    ({"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2"}, ComputeNode(1, "10.0.0.1")),
+    ({"PET_NODE_RANK": "0", "PET_MASTER_ADDR": "x-node-0-0.x"}, ComputeNode(0, "x-node-0-0.x"))])
+def test_which_node_this_is(variables: dict[str, str], node: ComputeNode) -> None:
+    assert this_node(variables) == node
+
+
+def test_a_launcher_that_does_not_say_which_node_this_is() -> None:
+    with pytest.raises(UserError, match=r"expected PLUMBLINE_NODE .* and PLUMBLINE_FIRST_NODE"):
+        this_node({"SLURM_NODEID": "0"})
