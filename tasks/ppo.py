@@ -32,8 +32,7 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
     from plumbline.alignment.reward import RewardModel, check_same_tokens, value_model
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
-    from plumbline.lm.chat import stop_tokens
-    from plumbline.lm.engines.own import OwnEngine
+    from plumbline.lm.engines.chosen import engine_for
     from plumbline.preferences.prepare.reader import demonstrations, prompts
 
     require_passed(run.root / "reports/reward/gate.json")
@@ -59,7 +58,7 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
             alone, lm, [*train, *held], params, run.home.root, params.precision, lambda: finished_answers(
                 lm, train, samples, seed, max_prompt=params.max_prompt, max_response=params.max_response,
                 temperature=params.temperature))
-        engine = OwnEngine(stop_tokens(lm.tokenizer, lm.model), params.temperature)
+        engine = engine_for(lm, params, run.scratch(), run.report)
         validation = Validation.prepare(lm, policy, engine, asked, judge, held, params, seed)
         metrics = train_online(method, lm, policy, critic, asked, engine, train, params, seed,
                                run.report, run.scratch(), validation,

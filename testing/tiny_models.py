@@ -104,7 +104,7 @@ def ppo_params(**changed):
         "ptx_coef": 0.0, "max_step_kl": None, "whiten_rewards": False, "kl_in": "reward", "kl_estimator": "k1",
         "gamma": 1.0, "gae_lambda": 0.95, "kl_coef": 0.05, "kl_target": None, "kl_horizon": 10000, "temperature": 1.0,
         "max_prompt": 64, "max_response": 8, "missing_stop_deviations": 0.5, "kl_limit": None, "evaluate_every": 1,
-        "validation_prompts": 5, "max_grad_norm": 1e9,
+        "validation_prompts": 5, "engine": "own", "rollout_correction": None, "max_grad_norm": 1e9,
         "precision": "fp32", "checkpoint_every": 100} | changed)
 
 

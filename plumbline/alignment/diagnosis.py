@@ -49,6 +49,9 @@ STILL, PATIENCE = 0.2, 20
 GAP, GAP_STD = 0.02, 0.2
 """Of log(policy / sampler), in nats a token: a biased sampler, and one that PPO's clip of 0.2 would take for
 another policy."""
+PROB_ERROR = 1.05
+"""Factor by which the probability of a token differs between what sampled it and the training, on average
+(lm/engines/agreement.py): a run by a vLLM server stops at 1.1."""
 CLIPPED_GRADIENT = 10.0
 """Times the largest gradient norm allowed, at the median: of each gradient the length is lost. A few times is
 usual, and costs nothing with Adam."""
@@ -319,6 +322,20 @@ def sampler_differs(watched: Watched) -> Iterator[Finding]:
                       f"Set {watched.key('precision')} to fp32.")
 
 
+def engine_differs(watched: Watched) -> Iterator[Finding]:
+    """An engine whose tokens are not the policy's."""
+    errors = watched.curve("prob_error")
+    if errors.values and max(errors.values) > PROB_ERROR:
+        place = errors.values.index(max(errors.values))
+        yield Finding("engine differs from policy", f"At update {errors.steps[place]} the probabilities of "
+                      f"the sampled tokens differed by a factor of {errors.values[place]:.3g} on average "
+                      "between the engine that sampled them and the training.",
+                      "the engine's arithmetic is too coarse, or it has other settings than the training.",
+                      f"Set {watched.key('rollout_correction')} to 2.0, which weighs it out, or "
+                      f"{watched.key('precision')} to fp32; a vLLM server must be started as docs/scale.md "
+                      "says.")
+
+
 def gradients_clipped(watched: Watched) -> Iterator[Finding]:
     """Gradients whose length is always cut."""
     largest = watched.set_to("max_grad_norm") or 1.0
@@ -418,6 +435,7 @@ def _surely_apart(one: Part, other: Part) -> bool:
 Check = Callable[[Watched], Iterator[Finding]]
 ONLINE: tuple[Check, ...] = (
     negative_kl, steps_too_large, far_from_sft, entropy_collapses, lengths_change, fewer_stop, over_optimised,
-    reward_falls, nothing_learnt, critic_does_not_learn, sampler_differs, gradients_clipped)
+    reward_falls, nothing_learnt, critic_does_not_learn, sampler_differs, engine_differs,
+    gradients_clipped)
 PAIRS: tuple[Check, ...] = (at_chance, overfitted, preferred_unlikelier, margins_saturate, gradients_clipped)
 LIKELIHOOD: tuple[Check, ...] = (validation_loss_rises, loss_does_not_fall, gradients_clipped)

@@ -285,6 +285,13 @@ class PpoParams(RewardParts, VersionedBlock):
     """Updates between measurements on validation prompts, from which the policy to keep is chosen."""
     validation_prompts: Count
     """Validation prompts that the policy answers each time, at most."""
+    engine: Literal["own", "vllm"]
+    """What samples the responses: our own sampler, or the vLLM server whose address is in the environment
+    variable PLUMBLINE_VLLM_URL (docs/scale.md)."""
+    rollout_correction: Annotated[float, Field(ge=1)] | None
+    """Largest weight of a token in the policy's loss, which is its probability by the training over that by
+    the engine that sampled it (truncated importance sampling: Yao et al. 2025, "Your efficient RL framework
+    secretly brings you off-policy RL training"); null weighs all tokens alike."""
     max_grad_norm: Positive
     """Gradient norm at which policy and value gradients are clipped."""
     precision: Precision

@@ -19,6 +19,7 @@ from plumbline.config import Params, PpoParams, RewardParts, candidate_params
 from plumbline.errors import UserError
 from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, REWARD, kind_of_judge
 from plumbline.functions import FUNCTION_NAME, find_module
+from plumbline.lm.engines.address import vllm_addresses
 from plumbline.preferences.batches.arrivals import arrivals
 from plumbline.preferences.batches.batch import SIMULATED
 from plumbline.preferences.batches.snapshot import ADDED
@@ -63,6 +64,7 @@ def preflight(home: Home, params: Params) -> None:
     _lengths_agree(params)
     _judge_models(home, params)
     _rewards(home, params)
+    _engines(params)
     _disk(home, params)
 
 
@@ -115,6 +117,12 @@ def _rewards(home: Home, params: Params) -> None:
             _examine(home, "function", name)  # each time: it may have changed with what it imports
         elif name != REWARD:
             _examined(home, "reward", name)
+
+
+def _engines(params: Params) -> None:
+    """Raise UserError if responses are to be sampled by a server whose address nobody has given."""
+    if any(values.engine == "vllm" for values in _online(params).values()):
+        vllm_addresses()
 
 
 def _examined(home: Home, role: str, source: str) -> int | None:

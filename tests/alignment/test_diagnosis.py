@@ -82,6 +82,7 @@ def test_a_training_that_has_just_begun_has_none(stage, figures, rare, last):
     ({"explained_variance": towards(-0.1, 0.0, 0.1)}, "critic does not learn", "Raise ppo.value_learning_rate"),
     ({"sampler_gap": [0.05] * STEPS, "sampler_gap_std": [0.1] * STEPS}, "sampler differs from policy",
      "ppo.precision to fp32"),
+    ({"prob_error": [1.01] * 20 + [1.08] * 20}, "engine differs from policy", "ppo.rollout_correction to 2.0"),
     ({"policy_grad_norm": towards(5, 60, 5)}, "gradients clipped always", "Lower ppo.learning_rate")])
 def test_what_is_wrong_with_an_online_method(wrong, name, said):
     (finding,) = diagnose(points(ONLINE | wrong, VALIDATION), "ppo", PPO)

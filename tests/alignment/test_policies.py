@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from plumbline.alignment.online.critics import make_critic
-from plumbline.alignment.online.experience import Sampler, gather
+from plumbline.alignment.online.experience import Sampler, gather, in_bf16
 from plumbline.alignment.online.policies import make_policy
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.alignment.sequences import join
@@ -152,3 +152,12 @@ def test_what_cannot_be_split_is_refused(tokenizer, taught_lm):
         make_policy(small_gpt2(tokenizer), lambda: small_gpt2(tokenizer), ppo_params(trainable="top"))
     with pytest.raises(UserError, match="leaves no layer frozen: the model has 2"):
         make_policy(copy_of(taught_lm).model, lambda: taught_lm.model, ppo_params(trainable="top", top_layers=2))
+
+
+def test_rounded_to_bf16_the_model_is_what_it_is_when_loaded_in_bf16(taught_lm, taught_folder):
+    """With its frequencies of rotary positions: rounded, they would put a late token somewhere else."""
+    ids = torch.arange(100)[None]
+    with torch.no_grad():
+        found = in_bf16(copy_of(taught_lm).model)(ids).logits
+        assert torch.equal(found, LanguageModel.load(taught_folder, "bf16").model(ids).logits)
+        assert not torch.equal(found, copy_of(taught_lm).model.to(torch.bfloat16)(ids).logits)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from plumbline.alignment.online import experience, loop, methods
+from plumbline.alignment.online.experience import in_bf16
 from plumbline.alignment.online.figures import average, measured_kl
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.errors import UserError
@@ -160,6 +161,7 @@ def test_an_update_is_that_of_a_float64_loop(train, taught_lm, random_lm, reward
         "entropy": -float(every["log_probs"].mean()), "stopped": sum(stopped) / 6,
         "length": sum(len(kl) for kl in hand.kls) / 6, "ratio": 1.0, "approx_kl": 0.0, "clip_fraction": 0.0,
         "policy_loss": 0.0, "policy_grad_norm": float(steps.gradients[0].norm()),
+            "engine_gap": 0.0, "prob_error": 1.0,
         "value_grad_norm": float(steps.gradients[1].norm()),
         "explained_variance": float(1 - error.var(correction=0) / every["monte_carlo"].var(correction=0))}
     assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-4)
@@ -294,7 +296,7 @@ def test_in_bf16_the_gap_between_sampler_and_policy_is_measured(train, taught_lm
     """Token by token, against the log-probabilities of a copy with weights in bf16."""
     engine = Recorded(own_engine(taught_lm, ppo_params()))
     (metrics,) = train(updates=1, precision="bf16", engine=engine)[2]
-    rounded, gaps = deepcopy(taught_lm.model).to(torch.bfloat16), []
+    rounded, gaps = in_bf16(deepcopy(taught_lm.model)), []
     for prompt_ids, response in engine.sampled:
         ids, start = torch.tensor([prompt_ids + response.ids]), len(prompt_ids)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

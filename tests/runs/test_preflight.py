@@ -56,6 +56,7 @@ def test_a_mistake_in_compute_yaml_is_found_before_anything_starts(tmp_path: Pat
     (["preference_eval.max_response=71"], "preference_eval.max_response is 71, but ppo.max_response is 72"),
     (["candidates.long={method: ppo, max_response: 90}", "compare.long=ppo"],
      "candidates.long, max_prompt + max_response is 146"),
+    (["ppo.engine=vllm"], "wants the address of a vLLM server in the environment variable PLUMBLINE_VLLM_URL"),
     (["base.source=missing/model.gguf"], "missing/model.gguf"),
     (["ppo.rewards={'nowhere.rules:no_lists': 1.0}"], "The reward nowhere.rules:no_lists cannot be imported"),
     (["ppo.rewards={reward: 1.0, 'json:no_lists': 1.0}"], "has no function `no_lists`, which ppo.rewards names"),

@@ -9,6 +9,7 @@ import torch
 
 from plumbline.alignment.reward import RewardModel
 from plumbline.config import load_params
+from plumbline.errors import UserError
 from plumbline.evaluation.gate import write_verdict
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt
@@ -21,6 +22,7 @@ from plumbline.runs.stage_run import StageRun
 from plumbline.tracking.curves import findings
 from tasks.ppo import program
 from testing.tiny_models import copy_of, prompt
+from testing.vllm_server import FakeVllm
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = {"train": ["name some colors", "colors", "say it"], "validation": ["which ones?", "a few"],
@@ -151,3 +153,18 @@ def test_what_went_wrong_is_read_from_the_curves_that_the_stage_leaves(workspace
     assert "Raise ppo.learning_rate" in finding.change
     run_ppo(workspace, "ppo.updates=12", "ppo.learning_rate=0.3", "ppo.kl_coef=0.0")
     assert {"KL runs away", "steps too large"} & {one.name for one in findings(workspace)["ppo"]}
+
+
+def test_a_server_samples_where_the_parameters_say_so(workspace: Path, monkeypatch) -> None:
+    """Validation, too: SFT's answers and the policy's; nothing of the weights is left behind."""
+    with FakeVllm(workspace / "models/base/model") as fake:
+        monkeypatch.setenv("PLUMBLINE_VLLM_URL", fake.url)
+        curve = run_ppo(workspace, "ppo.engine=vllm", "ppo.rollout_correction=2.0")
+    assert len(fake.loads) == 1 + 1 + 2 + 1, "SFT's answers, warm-up, two updates, the policy's answers"
+    assert all(0 <= point["engine_gap"] < 1e-4 for point in curve)
+    assert not list((workspace / ".plumbline").rglob("*.safetensors"))
+
+
+def test_without_the_address_of_a_server_nothing_is_sampled(workspace: Path) -> None:
+    with pytest.raises(UserError, match=r"PLUMBLINE_VLLM_URL.*found none"):
+        run_ppo(workspace, "ppo.engine=vllm")

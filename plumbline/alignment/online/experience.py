@@ -7,11 +7,12 @@ first step: below fp32 the numerics of sampling and training differ, and PPO wou
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from transformers import PreTrainedModel
 
+from plumbline.alignment.online.advantages import Targets
 from plumbline.alignment.online.critics import Critic
 from plumbline.alignment.online.policies import Policy
 from plumbline.alignment.online.rewards import CombinedReward, Reward
@@ -27,17 +28,26 @@ class Sampler:
         self.policy = policy
         self._copy = None
         if policy.precision != "fp32" and not policy.adapted:
-            self._copy = copy.deepcopy(policy.model).to(torch.bfloat16)
+            self._copy = in_bf16(copy.deepcopy(policy.model))
 
     def renewed(self) -> PreTrainedModel:
         """Return it with the policy's weights of now."""
         if self.policy.adapted:
-            dtype = torch.float32 if self.policy.precision == "fp32" else torch.bfloat16
-            return self.policy.merged().to(dtype)
+            merged = self.policy.merged()
+            return merged if self.policy.precision == "fp32" else in_bf16(merged)
         if self._copy is None:
             return self.policy.model
         self._copy.load_state_dict(self.policy.model.state_dict())
         return self._copy
+
+
+def in_bf16(model: PreTrainedModel) -> PreTrainedModel:
+    """Round the weights of the model, in place, and not its buffers: with the frequencies of rotary positions
+    rounded, the thousandth token would stand somewhere else.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.to(torch.bfloat16)
+    return model
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,17 @@ def gather(
     return Experience(
         sequences, sampled_BR, old_BR, reference_BR, values_BR, torch.tensor(scores, device=device),
         torch.tensor([response.stopped for response in responses], device=device), parts)
+
+
+def corrected(targets: Targets, experience: Experience, cap: float) -> Targets:
+    """Return the targets with each token's advantage times min(policy / engine, cap), its weight in the
+    policy's loss: the tokens are the engine's, and the loss is of the policy's.
+
+    Weights are never negative, so this is the weight of the clipped objective, too. The critic's targets and
+    a KL in the loss stay as they are.
+    """
+    weight_BR = (experience.old_BR - experience.sampled_BR).exp().clamp(max=cap)
+    return replace(targets, advantages_BR=targets.advantages_BR * weight_BR)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from plumbline.alignment.online.advantages import explained_variance, masked_mea
 from plumbline.alignment.online.experience import Experience
 from plumbline.config import PpoParams
 from plumbline.errors import UserError
+from plumbline.lm.engines.agreement import prob_error
 
 Metrics = dict[str, float]
 TOKEN_MEANS = ("policy_loss", "clip_fraction", "approx_kl", "ratio", "value_loss")
@@ -44,6 +45,15 @@ def describe(experience: Experience, rewards_BR: torch.Tensor, params: PpoParams
         if explained is not None:
             metrics["explained_variance"] = explained
     return metrics
+
+
+def engine_gap(experience: Experience) -> Metrics:
+    """Return how far the engine that sampled and the forward pass of training agree about the tokens.
+
+    `engine_gap` is the mean of |log(policy / engine)|, in nats a token; see agreement.py for `prob_error`.
+    """
+    gap_N = (experience.old_BR - experience.sampled_BR)[experience.sequences.mask_BR.bool()]
+    return {"engine_gap": float(gap_N.abs().mean()), "prob_error": prob_error(gap_N)}
 
 
 def measured_kl(experience: Experience) -> Metrics:

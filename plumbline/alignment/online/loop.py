@@ -45,8 +45,8 @@ import torch
 from plumbline.alignment.online import kl as kl_of
 from plumbline.alignment.online.advantages import Rewarded, Targets, token_rewards, whiten
 from plumbline.alignment.online.critics import Critic
-from plumbline.alignment.online.experience import Experience, Sampler, gather
-from plumbline.alignment.online.figures import TOKEN_MEANS, average, describe, measured_kl
+from plumbline.alignment.online.experience import Experience, Sampler, corrected, gather
+from plumbline.alignment.online.figures import TOKEN_MEANS, average, describe, engine_gap, measured_kl
 from plumbline.alignment.online.learner import Learner, Metrics
 from plumbline.alignment.online.losses import value_loss
 from plumbline.alignment.online.methods import Method, require_usable
@@ -62,6 +62,7 @@ from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt
 from plumbline.lm.checkpoint import Checkpoint, made_with
+from plumbline.lm.engines.agreement import require_agreement
 from plumbline.lm.engines.engine import Engine
 from plumbline.lm.optim import ReportStep, require_finite
 from plumbline.lm.sampling import uniforms
@@ -179,11 +180,17 @@ def _learn(learner: Learner, setting: Setting, critic_only: bool = False) -> Met
     figures = {"reward": float(experience.score_B.mean()), **moved}
     if experience.values_BR is not None:
         figures["value"] = float(experience.values_BR.mean())
-    require_finite(figures, "ppo", f"update {learner.update + 1} of {params.updates}")
+    when = f"update {learner.update + 1} of {params.updates}"
+    require_finite(figures, "ppo", when)
+    gap = engine_gap(experience)
+    if params.engine != "own":
+        require_agreement(gap["prob_error"], params.precision, when)
 
     # The targets of learning stay fixed for all epochs over this batch.
     rewards_BR = _rewards(experience, learner, params, std)
     targets = setting.method.estimate(Rewarded(rewards_BR, mask_BR, experience.values_BR, std), params)
+    if params.rollout_correction is not None:
+        targets = corrected(targets, experience, params.rollout_correction)
     # An untrained value may be anywhere, so before the first update nothing holds it back.
     clip = math.inf if critic_only or params.value_clip is None else params.value_clip * std
     lesson = Lesson(experience, targets, critic_only, clip)
@@ -192,7 +199,7 @@ def _learn(learner: Learner, setting: Setting, critic_only: bool = False) -> Met
     if setting.method.natural_step and not critic_only:
         assert isinstance(params, TrpoParams)
         natural = natural_step(learner.policy, experience, targets, params)
-        require_finite(natural, "ppo", f"update {learner.update + 1} of {params.updates}")
+        require_finite(natural, "ppo", when)
         lesson = replace(lesson, critic_only=True)
     sums: dict[str, float] = defaultdict(float)
     for minibatch in _minibatches(learner, len(mask_BR), params):
@@ -201,7 +208,7 @@ def _learn(learner: Learner, setting: Setting, critic_only: bool = False) -> Met
             break
 
     metrics = {name: sums[name] / sums["tokens"] for name in TOKEN_MEANS if name in sums} | natural
-    metrics |= describe(experience, rewards_BR, params) | moved | {"kl_coef": learner.kl.coef}
+    metrics |= describe(experience, rewards_BR, params) | moved | gap | {"kl_coef": learner.kl.coef}
     metrics |= {name: sums[name] / sums["steps"] for name in STEP_MEANS if name in sums}
     if not critic_only:
         learner.kl.update(moved["kl"], len(mask_BR))

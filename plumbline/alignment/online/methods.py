@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from plumbline.alignment.online.advantages import Estimator, by_critic, leave_one_out, to_go, within_group
 from plumbline.alignment.online.losses import Loss, clipped_surrogate, policy_gradient
 from plumbline.config import PpoParams
+from plumbline.config.methods import NlpoParams
 from plumbline.errors import UserError
 
 
@@ -61,6 +62,9 @@ def require_usable(name: str, params: PpoParams) -> Method:
     if method.natural_step and params.ptx_coef:
         raise UserError(f"{name} makes one step on its own objective, to which nothing can be added. Set "
                         "ppo.ptx_coef to 0.")
+    if isinstance(params, NlpoParams) and params.engine != "own":
+        raise UserError(f"{name} samples what an older policy finds likely, which no server does. Set "
+                        "ppo.engine to own.")
     if params.kl_in == "loss" and params.kl_estimator == "k1":
         raise UserError("ppo.kl_in: loss needs an estimator whose gradient is a KL's, which k1's is not: its "
                         "mean is 0. Set ppo.kl_estimator to k2 or k3.")

@@ -1,0 +1,140 @@
+"""Requests to a vLLM server: what each route is asked, and what to do while nobody answers.
+
+The routes that load weights exist if the server was started with VLLM_SERVER_DEV_MODE=1, and let whoever
+reaches it run code there: keep it on this machine, or on a network of your own.
+"""
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from plumbline.errors import UserError
+from plumbline.lm.optim import ReportStep
+
+T = TypeVar("T")
+Json = dict[str, object]
+AWAY = {502, 503, 504}
+"""HTTP statuses of a server that is starting or ending, or of a proxy before one."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+"""Seconds between two looks whether a server is back; each pause is twice the one before."""
+PATIENCE = 900.0
+"""Seconds for which a server may be away. A large model takes minutes to start."""
+FAILURES = 3
+"""Times that a server may fail (HTTP 500) at the same work; one whose engine has died does, and ends."""
+LOOK_SECONDS, ANSWER_SECONDS = 10.0, 1800.0
+# Straight to the server: a proxy of this environment would not know its address.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class ServerAway(Exception):
+    """Nobody answers, or an answer broke off."""
+
+
+class ServerFailed(Exception):
+    """The server met an error of its own (HTTP 500)."""
+
+
+@dataclass(frozen=True)
+class VllmServer:
+    """A server at an address such as `http://127.0.0.1:8000`."""
+
+    url: str
+    report: ReportStep
+    patience: float = PATIENCE
+
+    def version(self) -> str:
+        """Return vLLM's version."""
+        return str(self._get("/version")["version"])
+
+    def load(self, folder: str) -> None:
+        """Let the server finish what it does, and sample with the weights in `folder` from then on."""
+        self._post("/pause?mode=wait")
+        try:
+            self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}})
+        finally:
+            self._post("/resume")
+
+    def generate(self, ids: list[int], sampling: Mapping[str, object]) -> tuple[list[int], list[float]]:
+        """Return the ids of a response, and their log-probabilities."""
+        answer = self._post("/inference/v1/generate", {"token_ids": ids, "sampling_params": sampling})
+        try:
+            choice = answer["choices"][0]  # type: ignore[index]
+            return choice["token_ids"], [one["logprob"] for one in choice["logprobs"]["content"]]
+        except (KeyError, IndexError, TypeError):
+            raise UserError(f"The vLLM server at {self.url} answered a request for tokens with something "
+                            f"else ({str(answer)[:200]}). Expected choices with token_ids and logprobs: use "
+                            "a release of vLLM that docs/scale.md names.") from None
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns. If the server goes away meanwhile, wait until it is back, and do the
+        work again from its beginning.
+
+        Raises UserError if the server stays away, or fails again and again.
+        """
+        failures = 0
+        while True:
+            try:
+                return work()
+            except ServerAway as error:
+                problem = str(error)
+            except ServerFailed as error:
+                problem, failures = str(error), failures + 1
+                if failures == FAILURES:
+                    raise UserError(f"The vLLM server at {self.url} failed {failures} times: "
+                                    f"{problem}. Its log says more.") from None
+            self._wait(problem)
+
+    def _wait(self, problem: str) -> None:
+        """Return when the server answers. Raises UserError if it does not for `patience` seconds."""
+        began, pause = time.monotonic(), FIRST_PAUSE
+        while (waited := time.monotonic() - began) < self.patience:
+            self.report(int(waited), int(self.patience), None, "waiting for the vLLM server")
+            time.sleep(min(pause, self.patience - waited))
+            pause = min(2 * pause, LONGEST_PAUSE)
+            try:
+                self._get("/health")
+                return
+            except (ServerAway, ServerFailed) as error:
+                problem = str(error)
+        raise UserError(f"The vLLM server at {self.url} has not answered for {self.patience:.0f} seconds "
+                        f"({problem}). Start it, or put its address right in PLUMBLINE_VLLM_URL, and run "
+                        "again: the training goes on from its last checkpoint. docs/scale.md says how to "
+                        "start it.")
+
+    def _get(self, route: str) -> Json:
+        return self._answer(urllib.request.Request(self.url + route), LOOK_SECONDS)
+
+    def _post(self, route: str, body: Mapping[str, object] | None = None) -> Json:
+        headers = {"Content-Type": "application/json"}
+        return self._answer(urllib.request.Request(
+            self.url + route, json.dumps(body or {}).encode(), headers, method="POST"), ANSWER_SECONDS)
+
+    def _answer(self, request: urllib.request.Request, seconds: float) -> Json:
+        """Return what the server answers. Raises ServerAway, ServerFailed, or UserError for a request that
+        it refuses."""
+        try:
+            with OPENER.open(request, timeout=seconds) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            said = " ".join(error.read(500).decode("utf-8", "replace").split())
+            raise self._refused(request, error.code, said) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerAway(f"{type(error).__name__}: {error}") from None
+        found: Json = json.loads(text) if text.strip() else {}
+        return found
+
+    def _refused(self, request: urllib.request.Request, status: int, said: str) -> Exception:
+        if status in AWAY:
+            return ServerAway(f"HTTP {status}")
+        if status >= 500:
+            return ServerFailed(f"HTTP {status} {said}")
+        if status == 404:
+            return UserError(f"The server at {self.url} has no {request.selector}. Expected vLLM, started "
+                             "with VLLM_SERVER_DEV_MODE=1 so that weights can be handed over: see "
+                             "docs/scale.md.")
+        return UserError(f"The vLLM server at {self.url} refuses {request.selector} (HTTP {status}): {said}")
