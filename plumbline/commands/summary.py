@@ -86,7 +86,8 @@ def results(folder: Path, record: RunRecord) -> list[str]:
 def places(folder: Path, record: RunRecord) -> list[str]:
     """Return a line for each stage that was made on several processes, or by a launcher."""
     lines = []
-    for name, stage in read_stages(folder).items():
+    known = read_stages(folder) if (folder / "dvc.yaml").exists() else {}
+    for name, stage in known.items():
         receipt = read_receipt(folder, stage) if name in record.stages else None
         if receipt and "processes" in receipt.host:
             host = receipt.host

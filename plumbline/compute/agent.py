@@ -55,27 +55,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def end_without_sign(sign: Path, seconds: float) -> None:
-    """Kill this process when the file has not changed for `seconds`, or is gone; returns at once.
+    """Kill this process when the file has not changed for `seconds`, or is deleted; returns at once.
 
     Its ranks end by themselves then.
     """
     def watch() -> None:
-        seen, since = None, time.monotonic()
+        seen, since = "", time.monotonic()
         while time.monotonic() - since < seconds:
-            now = _content(sign)
-            if now is not None and now != seen:
+            try:
+                now = sign.read_text()
+            except FileNotFoundError:  # the launcher has ended
+                break
+            except OSError:  # a shared folder that is away for a moment
+                now = seen
+            if now != seen:
                 seen, since = now, time.monotonic()
             time.sleep(LOOK_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _content(file: Path) -> str | None:
-    try:
-        return file.read_text()
-    except OSError:
-        return None
 
 
 def _run(stage: str, processes: int, nodes: int, node: ComputeNode | None, port: int) -> int:
@@ -99,6 +97,12 @@ def _run(stage: str, processes: int, nodes: int, node: ComputeNode | None, port:
         elastic_launch(config, entrypoint=sys.executable)("-u", *command_of(stage))
     except ChildFailedError as error:
         return _status(list(error.failures.values()))
+    except torch.distributed.DistNetworkError as error:
+        if not node or "trying to connect" not in str(error):
+            raise  # another node has gone
+        raise UserError(f"Node {node.number} of `{stage}` did not reach the first one, {node.first} port "
+                        f"{port}, within {MEETING_SECONDS // 60} minutes. Look whether that one was started, "
+                        "and whether the port is open between the nodes.") from None
     except SignalException as error:
         return 128 + error.sigval.value
     return 0

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 GIVEN = "PLUMBLINE_STAGE_GIVEN"
 """Names the JSON file with the digests that the flow's process has computed already, and the run's id."""
-LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Broken pipe",
+        "Connection was likely closed", "remote process exit")
 """How torch says that another rank has gone."""
 LOST_SECONDS = 3.0
 """From another rank's end to that of this one, so that the other's is the first that the agent sees."""

@@ -1,6 +1,8 @@
 """A stage on two nodes, started by launchers: two agents with a real rendezvous, and a real gloo group."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +13,10 @@ from plumbline.compute.nodes import ComputeNode, this_node
 from plumbline.compute.start import GRACE_SECONDS
 from plumbline.errors import GateFailed, UserError
 from plumbline.project.home import Home
+from plumbline.runs.stage_process import StageFailed
 from testing.fake_clusters import put_on_path
 from testing.imports import ROOT
-from testing.staged_project import child_of, none_left, staged
+from testing.staged_project import alive, child_of, none_left, staged
 
 DEPLOY = ROOT / "deploy/launchers"
 LAUNCHERS = {
@@ -75,6 +78,34 @@ def test_cancelling_ends_everything(recording_home: Home, cluster: Path, launche
     none_left(home.root, 5)
     assert list(cluster.iterdir()) == []
     assert time.monotonic() - started < GRACE_SECONDS
+
+
+@slow
+@pytest.mark.parametrize("victim", ["-m tasks.ppo", "fake_clusters.py srun"])
+def test_a_kill_of_the_launcher_or_of_who_started_it_ends_everything(recording_home: Home, cluster: Path,
+                                                                    victim: str) -> None:
+    home = on_two_nodes(recording_home, "run.report(1, 2)\ntime.sleep(600)", "srun")
+    child, _ = child_of(home)
+
+    def kill(_: Mapping[str, object]) -> None:
+        found = min(pid for pid, line in alive(home.root).items() if victim in line and "/bin/sh" not in line)
+        os.kill(found, signal.SIGKILL)
+
+    child.on_progress = kill
+    with pytest.raises(StageFailed) as caught:
+        child.run()
+    assert caught.value.killed
+    none_left(home.root, 20)
+
+
+@slow
+def test_one_process_elsewhere_is_alone(recording_home: Home, cluster: Path) -> None:
+    body = 'run.report(1, 1)\nrun.write("model.txt", str((ranks(), world().size)))\nrun.finish({})'
+    launcher = LAUNCHERS["srun"].replace("{processes}", "1")
+    child, _ = child_of(staged(recording_home, body, json.dumps({"ppo": {"launcher": launcher}})))
+    child.run()
+    assert (recording_home.root / "models/policy/model.txt").read_text() == "(1, 1)"
+    assert (child.host["processes"], child.host["nodes"], child.host["launcher"]) == ("1", "1", launcher)
 
 
 @slow
