@@ -15,7 +15,7 @@ HOUSE = {
     "alignment": "SFT, reward model, PPO",
     "evaluation": "examinations, judges, gates, reports",
     "project": "where files are; locks, digests, processes, the record of a run",
-    "compute": "on how many processes and machines a stage runs",
+    "compute": "on how many processes and machines a stage runs, and what it needs there",
     "notify": "events and webhooks",
     "tracking": "MLflow: what is written, what waits, the registry, receipts",
     "retraining": "when the next run is due",

@@ -1,1 +1,1 @@
-"""Where a stage runs: on how many processes and machines, and who starts them."""
+"""Where a stage runs, on how many processes and machines, who starts them, and what it needs there."""

@@ -10,11 +10,15 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from plumbline import __version__
-from plumbline.compute.settings import check_compute
+from plumbline.compute.footprint import ModelSize
+from plumbline.compute.memory import described, require_room, room_here
+from plumbline.compute.settings import StageCompute, check_compute, compute_of
 from plumbline.config import Params, PpoParams, RewardParts, candidate_params
 from plumbline.errors import UserError
 from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, REWARD, kind_of_judge
@@ -25,6 +29,7 @@ from plumbline.preferences.batches.batch import SIMULATED
 from plumbline.preferences.batches.snapshot import ADDED
 from plumbline.preferences.reading.source_files import place_of
 from plumbline.project.home import Home
+from plumbline.project.watcher import watcher
 from plumbline.whole_file import write_whole
 
 PRETRAIN = "pretrain"
@@ -38,16 +43,20 @@ from pathlib import Path
 from plumbline.errors import UserError
 try:
     role, name, root = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    found = None
+    found = {"context": None, "size": None}
     if role == "function":
         from plumbline.functions import import_function
         import_function("reward", name, root, "ppo.rewards")
     elif role == "reward":
         from plumbline.alignment.classifier import require_classifier
         require_classifier(name, root)
+    elif role == "judge":
+        from plumbline.lm.examination import require_judge
+        require_judge(name, root)
     else:
-        from plumbline.lm.examination import examine, require_judge
-        found = require_judge(name, root) if role == "judge" else examine(name, root).context
+        from plumbline.compute.model_size import measure_source
+        from plumbline.lm.examination import examine
+        found = {"context": examine(name, root).context, "size": measure_source(name, root)}
 except UserError as error:
     sys.stderr.write(" ".join(str(error).split()))
     raise SystemExit(error.exit_code)
@@ -55,17 +64,30 @@ print(json.dumps(found))
 """
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What the examination of a model found."""
+
+    context: int | None
+    """The longest sequence in tokens; None for a model without a limit."""
+    size: dict[str, Any] | None
+    """Of a base model its `ModelSize`, as plain values; None where it cannot be measured."""
+
+
 def preflight(home: Home, params: Params) -> None:
     """Raise UserError for the first thing that would stop the run later."""
     check_compute(home.root, params.candidates)
     _sources(home.root, params)
     _judges(home, params)
-    _within_context(params, _context(home, params))
+    base = None if params.base.source == PRETRAIN else _examined(home, "base", params.base.source)
+    _within_context(params, base.context if base else params.base.context)
     _lengths_agree(params)
     _judge_models(home, params)
     _rewards(home, params)
     _engines(params)
     _disk(home, params)
+    if base and base.size:
+        _memory(home, params, ModelSize.read(base.size))
 
 
 def _sources(root: Path, params: Params) -> None:
@@ -97,13 +119,6 @@ def _not_simulated(home: Home, params: Params) -> list[str]:
     return outside
 
 
-def _context(home: Home, params: Params) -> int | None:
-    """Return the longest sequence of the base model in tokens, None for one without a limit."""
-    if params.base.source == PRETRAIN:
-        return params.base.context
-    return _examined(home, "base", params.base.source)
-
-
 def _judge_models(home: Home, params: Params) -> None:
     for name in params.preference_eval.judges:
         if kind_of_judge(name, simulated=True) == MODEL:
@@ -125,8 +140,8 @@ def _engines(params: Params) -> None:
         vllm_addresses()
 
 
-def _examined(home: Home, role: str, source: str) -> int | None:
-    """Examine a model, and return its context. Raises UserError for one that cannot be used in this role.
+def _examined(home: Home, role: str, source: str) -> Examined:
+    """Examine a model. Raises UserError for one that cannot be used in this role.
 
     Asked in a child process, because this one must never import torch; and once for each model, because that
     takes seconds which an unchanged pipeline should not wait for. Each answer has a file of its own, so that
@@ -138,15 +153,15 @@ def _examined(home: Home, role: str, source: str) -> int | None:
     kept_in = home.folder / "examined" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     try:
         kept = json.loads(kept_in.read_text(encoding="utf-8"))
-        return None if kept["context"] is None else int(kept["context"])
+        return Examined(kept["context"], kept["size"])
     except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
-        context = _examine(home, role, source)
+        found = _examine(home, role, source)
     kept_in.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(kept_in, json.dumps({"examined": key, "context": context}, indent=1) + "\n")
-    return context
+    write_whole(kept_in, json.dumps({"examined": key, **asdict(found)}, indent=1) + "\n")
+    return found
 
 
-def _examine(home: Home, role: str, source: str) -> int | None:
+def _examine(home: Home, role: str, source: str) -> Examined:
     command = [sys.executable, "-c", EXAMINE, role, source, str(home.root)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
@@ -155,8 +170,7 @@ def _examine(home: Home, role: str, source: str) -> int | None:
         raise UserError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
         raise UserError(f"The model {source} cannot be examined: {done.stderr.strip()[-500:]}")
-    context: int | None = json.loads(done.stdout.splitlines()[-1])
-    return context
+    return Examined(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def _newest(path: Path) -> int:
@@ -228,3 +242,14 @@ def _disk(home: Home, params: Params) -> None:
         raise UserError(f"The disk of {home.root} has {free / 1e9:.1f} GB free; a run with these parameters "
                         f"wants at least {needed / 1e9:.1f} GB. See `plumbline gc --dry-run`, or free space "
                         "elsewhere.")
+
+
+def _memory(home: Home, params: Params, size: ModelSize) -> None:
+    """Tell what each stage needs. Raises UserError for what cannot fit into the memory of this machine."""
+    room, judge = room_here(), bool(_not_simulated(home, params)) and params.ingest.judge_fraction > 0
+
+    def where(stage: str) -> StageCompute:
+        return compute_of(home.root, stage)
+
+    for one in require_room(params, size, where, judge, room):
+        watcher.get().noticed(one.stage, described(one, room, where(one.stage)))

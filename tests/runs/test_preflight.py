@@ -1,6 +1,7 @@
 """What is found out before anything is trained."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.project.home import Home
+from plumbline.project.watcher import Watcher
 from plumbline.runs.preflight import _within_context, preflight
 from testing.tiny_models import small_causal
 
@@ -106,6 +108,26 @@ def test_a_model_that_gives_no_rewards_is_found_before_the_run(tmp_path: Path, r
     random_lm.save(tmp_path / "model")
     with pytest.raises(UserError, match="sequence classifier with one output; found the type llama with 2"):
         check(tmp_path, "ppo.rewards={reward: 1.0, model: 0.5}")
+
+
+def test_what_a_model_needs_is_told_and_one_too_large_is_refused_before_the_run(
+        tmp_path: Path, random_lm, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(Watcher, "noticed", lambda _, stage, said: told.append((stage, said)))
+    lengths = ["sft.max_length=128", "reward_model.max_length=128"]
+    random_lm.save(tmp_path / "small")
+    check(tmp_path, "base.source=small", *lengths)
+    assert [stage for stage, _ in told] == ["sft", "reward_model", "ppo"]
+    assert all(re.search(r"needs about 0\.\d GB, of .* GB of .*, and \S+ TFLOP", said) for _, said in told)
+
+    shutil.copytree(tmp_path / "small", tmp_path / "large")
+    (tmp_path / "large/model.safetensors").unlink()  # a model is measured by its configuration
+    config = json.loads((tmp_path / "small/config.json").read_text()) | {
+        "hidden_size": 16384, "intermediate_size": 53248, "num_hidden_layers": 126, "num_attention_heads": 128,
+        "num_key_value_heads": 8, "head_dim": 128}
+    (tmp_path / "large/config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"Stage `sft` needs about \d{4}\.\d GB, .* which is too much"):
+        check(tmp_path, "base.source=large", *lengths)
 
 
 def test_a_model_without_a_limit_has_no_context_to_exceed() -> None:

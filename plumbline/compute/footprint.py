@@ -1,0 +1,202 @@
+"""How much memory and work a configuration asks for, stage by stage, before anything starts.
+
+What one of R processes holds while a model with N weights learns, in bytes:
+
+    states    fp32 weights, gradient and Adam's two moments of what learns, 16 a weight, in shards of 1/R
+    copies    models that each process has whole: reference, reward, judge, what samples, the best so far
+    moment    the larger of what a micro-batch's forward pass keeps for its gradient, and the cache of the
+              answers that are sampled at once
+
+OVERHEAD, what Python and torch take themselves, comes on top. Left out are the gaps of the allocator and,
+with several processes, the layers that are gathered one at a time. The module knows no torch: the model's
+size has been measured elsewhere (model_size.py).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from plumbline.config import Params, PpoParams, SftParams, candidate_params
+from plumbline.config.blocks import DirectParams
+from plumbline.config.methods import METHODS, NlpoParams
+
+OVERHEAD = 600_000_000
+"""Bytes of a process that has loaded torch and transformers."""
+STATES, FP32, BF16 = 16, 4, 2
+LOGITS = 3 * FP32
+"""Bytes of a logit in SFT: itself, its softmax, its gradient."""
+PROBABILITIES = 2**26 * FP32
+"""The most that the log-probabilities of a micro-batch keep, see lm/log_probs.py."""
+SIDES = 2
+"""Answers of a comparison."""
+WITH_CRITIC = {"ppo", "a2c", "trpo", "nlpo"}
+
+Ranks = Callable[[str], int]
+"""Gives the processes of a stage, on all nodes together."""
+
+
+@dataclass(frozen=True)
+class KeptBytes:
+    """Bytes that a forward pass of the body keeps for its gradient, weights apart."""
+
+    fixed: int
+    """However many tokens there are: in bf16, the weights' copies."""
+    per_token: float
+    per_pair: float
+    """A pair of tokens of one row: a mask."""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What a model takes."""
+
+    weights: int
+    """Weights, those that are tied counted once."""
+    head: int
+    """Weights of the output layer among them; 0 where it is the embedding."""
+    in_layers: int
+    """Weights of all decoder layers among them."""
+    layers: int
+    vocabulary: int
+    kept_fp32: KeptBytes
+    kept_bf16: KeptBytes
+    cache_per_token: int
+    """Bytes that the cache holds of a token in fp32."""
+    flops_per_token: float
+    """FLOPs of a forward pass, a token."""
+    flops_per_pair: float
+    """FLOPs on top, a pair of tokens of one row."""
+
+    @classmethod
+    def read(cls, plain: dict[str, Any]) -> Self:
+        """Return the size that `asdict` made plain values of."""
+        return cls(**{**plain, **{name: KeptBytes(**plain[name]) for name in ("kept_fp32", "kept_bf16")}})
+
+    @property
+    def body(self) -> int:
+        """Return the weights without the output layer: those of a reward model, but for its small head."""
+        return self.weights - self.head
+
+    def flops(self, tokens: int) -> float:
+        """Return the FLOPs of a forward pass over a row of so many tokens."""
+        return tokens * (self.flops_per_token + self.flops_per_pair * tokens)
+
+    def kept(self, rows: int, tokens: int, precision: str) -> int:
+        """Return the bytes that a forward pass over rows of so many tokens keeps in `precision`."""
+        kept = self.kept_bf16 if precision == "bf16" else self.kept_fp32
+        return round(kept.fixed + rows * tokens * (kept.per_token + kept.per_pair * tokens))
+
+    def top(self, layers: int) -> int:
+        """Return the weights of the last layers, all taken as alike."""
+        return self.in_layers * min(layers, self.layers) // self.layers
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one process of a stage needs."""
+
+    stage: str
+    states: int
+    copies: int
+    moment: int
+    flops: float
+    """Of an optimizer step, or of a whole update of an online method, on all processes together."""
+
+    @property
+    def bytes(self) -> int:
+        """Return the bytes of one process."""
+        return OVERHEAD + self.states + self.copies + self.moment
+
+
+def footprints(params: Params, size: ModelSize, ranks: Ranks, judge: bool) -> list[Footprint]:
+    """Return what each stage that trains needs, candidates of a comparison included.
+
+    `judge` says whether there is a second reward model.
+    """
+    found = [_sft("sft", params.sft, size, ranks("sft")), _reward_model(params, size, ranks("reward_model")),
+             _online("ppo", "ppo", params.ppo, size, ranks("ppo"), judge)]
+    for name in params.compare:
+        stage, method = f"candidate@{name}", params.candidates[name]["method"]
+        found.append(_candidate(stage, method, candidate_params(params, name), size, ranks(stage), judge))
+    return found
+
+
+def _candidate(
+    stage: str, method: str, values: object, size: ModelSize, ranks: int, judge: bool
+) -> Footprint:
+    if isinstance(values, PpoParams):
+        return _online(stage, method, values, size, ranks, judge)
+    if isinstance(values, SftParams):
+        return _sft(stage, values, size, ranks)
+    assert isinstance(values, DirectParams), f"{method} is one of {', '.join(METHODS)}"
+    return _direct(stage, values, size, ranks)
+
+
+def _sft(stage: str, sft: SftParams, size: ModelSize, ranks: int) -> Footprint:
+    rows = min(sft.micro_batch_size, _share(sft.batch_size, ranks))
+    moment = size.kept(rows, sft.max_length, sft.precision) + rows * sft.max_length * size.vocabulary * LOGITS
+    flops = 3 * sft.batch_size * size.flops(sft.max_length)
+    return Footprint(stage, STATES * size.weights // ranks, 0, moment, flops)
+
+
+def _reward_model(params: Params, size: ModelSize, ranks: int) -> Footprint:
+    reward = params.reward_model
+    learns = size.body if reward.top_layers is None else size.top(reward.top_layers)
+    rows = SIDES * min(reward.micro_batch_size, _share(reward.batch_size, ranks))
+    flops = 3 * SIDES * reward.batch_size * size.flops(reward.max_length)
+    return Footprint("reward_model", _states(size.body, learns, ranks), 0,
+                     size.kept(rows, reward.max_length, reward.precision), flops)
+
+
+def _direct(stage: str, direct: DirectParams, size: ModelSize, ranks: int) -> Footprint:
+    rows = SIDES * min(direct.micro_batch_size, _share(direct.batch_size, ranks))
+    moment = (size.kept(rows, direct.max_length, direct.precision)
+              + _probabilities(rows * direct.max_length, size))
+    flops = 3 * SIDES * direct.batch_size * size.flops(direct.max_length)
+    return Footprint(stage, STATES * size.weights // ranks, 0, moment, flops)
+
+
+def _online(
+    stage: str, method: str, ppo: PpoParams, size: ModelSize, ranks: int, judge: bool
+) -> Footprint:
+    stored = BF16 if ppo.precision == "bf16" else FP32
+    states, copies = _policy(ppo, size, stored, ranks)
+    passes = 1 + 2 + 1 + 3 * ppo.epochs  # sampling; policy and reference; reward; with gradients
+    if method in WITH_CRITIC:
+        passes += 1 + 3 * ppo.epochs
+        if ppo.critic == "separate":
+            states += _states(size.body, size.body, ranks)
+        elif ppo.trainable == "top":
+            states += _states(size.body, size.top(ppo.top_layers), ranks)
+    copies += stored * size.body * (2 if judge else 1)
+    if isinstance(ppo, NlpoParams):
+        copies += FP32 * size.weights
+
+    length, share = ppo.max_prompt + ppo.max_response, _share(ppo.batch_size, ranks)
+    rows = min(ppo.micro_batch_size, _share(ppo.batch_size // ppo.minibatches, ranks))
+    with_gradient = size.kept(rows, length, ppo.precision) + _probabilities(rows * ppo.max_response, size)
+    cache = share * length * size.cache_per_token * stored // FP32
+    return Footprint(stage, states, copies, max(with_gradient, cache),
+                     passes * ppo.batch_size * size.flops(length))
+
+
+def _policy(ppo: PpoParams, size: ModelSize, stored: int, ranks: int) -> tuple[int, int]:
+    """Return the bytes of the policy's states, and of the copies of SFT and of the policy beside it."""
+    if ppo.trainable == "lora":  # the reference is the policy without its adapters; a merged copy samples
+        return FP32 * size.weights // ranks, stored * size.weights
+    learns = size.weights if ppo.trainable == "all" else size.top(ppo.top_layers) + size.head
+    sampling = stored * size.weights if ranks > 1 or ppo.precision == "bf16" else 0
+    best_so_far, reference = FP32 * learns, FP32 * learns
+    return _states(size.weights, learns, ranks), sampling + reference + best_so_far
+
+
+def _states(weights: int, learns: int, ranks: int) -> int:
+    return (FP32 * weights + (STATES - FP32) * learns) // ranks
+
+
+def _probabilities(tokens: int, size: ModelSize) -> int:
+    return min(PROBABILITIES, tokens * size.vocabulary * FP32)
+
+
+def _share(rows: int, ranks: int) -> int:
+    return -(-rows // ranks)
