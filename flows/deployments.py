@@ -109,7 +109,11 @@ def _job(pool: str) -> dict[str, object]:
     names = ("PLUMBLINE_HOME", "MLFLOW_TRACKING_URI")
     environment = {name: f"{{{{ ${name} }}}}" for name in names}
     job: dict[str, object] = {"image": "{{ $PLUMBLINE_IMAGE }}", "env": environment}
-    return {**job, "volumes": ["plumbline:/data"], "auto_remove": True} if pool == "docker" else job
+    if pool == "docker":  # the volumes of deploy/compose.yaml: a job's container goes, what it made stays
+        kept = {"data": "data", "runs": "runs", "home": ".plumbline"}
+        job["volumes"] = [f"plumbline_{volume}:/plumbline/{folder}" for volume, folder in kept.items()]
+        job["auto_remove"] = True
+    return job
 
 
 def main() -> None:
