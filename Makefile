@@ -27,13 +27,13 @@ test: $(INSTALLED)  ## lint, types, and the tests (20 minutes on two cores)
 	@$(BIN)/pytest $(PARALLEL) -m "not evidence and not vllm" --durations=60
 
 test-all: test  ## the same, and the slow evidence that repeats it: every property in depth, ten runs at once
-	@$(BIN)/pytest $(PARALLEL) -m "(evidence or hypothesis) and not vllm" --hypothesis-profile full --durations=20
+	@$(BIN)/pytest $(PARALLEL) -m "evidence or hypothesis" --hypothesis-profile full --durations=20
 
 test-fast: $(INSTALLED)  ## the tests that need no server
 	@$(BIN)/pytest $(PARALLEL) -m "not slow and not evidence and not vllm"
 
 test-vllm: $(INSTALLED) .vllm/.installed  ## a real vLLM server samples (3.4 GB in .vllm; minutes)
-	@$(BIN)/pytest -m vllm -rs
+	@$(BIN)/pytest -m vllm tests/lm/engines -rs
 
 # A build for CPUs, for tests alone. What it pulls in from torchvision on are builds for CUDA, which do not load.
 .vllm/.installed:
