@@ -27,7 +27,8 @@ def processes_of(root: Path) -> list[psutil.Process]:
 
 def running_in(stage: str, root: Path) -> list[Path]:
     """Return the workspaces of a project's runs that are going on and in which a stage has reported a step."""
-    found = [file.parents[1] for file in root.glob(f"runs/*/logs/{stage}.progress.jsonl") if file.stat().st_size]
+    found = [file.parents[1] for file in root.glob(f"runs/*/logs/{stage}.progress.jsonl")
+             if '"step"' in file.read_text()]
     return [folder for folder in found if read_record(folder).status == "running"]
 
 
