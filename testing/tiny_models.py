@@ -1,6 +1,9 @@
 """Two-layer models with a tokenizer trained on a few sentences, and parameter blocks of the size to train them."""
 
+import atexit
 import random
+import shutil
+import tempfile
 from copy import deepcopy
 from pathlib import Path
 
@@ -138,8 +141,9 @@ def silent(step, total, metrics=None, what=""):
     """A report that nobody reads."""
 
 
-NOWHERE = Path("/dev/null/checkpoints")
-"""For a training that is too short for a checkpoint."""
+NOWHERE = Path(tempfile.mkdtemp(prefix="plumbline-nowhere-"))
+"""For a training that is too short for a checkpoint; its tokens go here."""
+atexit.register(shutil.rmtree, NOWHERE, ignore_errors=True)
 
 
 class Steps:

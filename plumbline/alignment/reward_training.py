@@ -29,7 +29,6 @@ from plumbline.lm.checkpoint import Checkpoint, Resumable, made_with
 from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
 from plumbline.lm.ranks.sharding import clip_grad_norm, fill, inside, sharded
 from plumbline.lm.ranks.world import world
-from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Preference, Prompt
 
 SUMS = ("loss", "right", "decided")
@@ -47,7 +46,8 @@ def train_reward_model(
     pair is left to learn from, and if the training diverges.
     """
     torch.manual_seed(seed)
-    taught, held = (encode(reward.tokenizer, rows, reward.max_length) for rows in (train, validation))
+    taught, held = (encode(reward.tokenizer, rows, reward.max_length, checkpoint_folder / name)
+                    for name, rows in (("train", train), ("validation", validation)))
     if not taught.elements:
         raise UserError(f"None of the pairs in {len(train)} comparisons and rankings can be learnt from: of "
                         f"{taught.too_long} a side is longer than reward_model.max_length = "
@@ -55,8 +55,8 @@ def train_reward_model(
                         "reward_model.max_length, or add shorter responses.")
     metrics: dict[str, float] = {"pairs": taught.pairs, "dropped_too_long": taught.too_long,
                                  "dropped_identical": taught.identical}
-    if moved := rearranged(reward.tokenizer, [row.prompt for row in train]):
-        metrics["system_before_user"] = moved
+    if taught.rearranged:
+        metrics["system_before_user"] = taught.rearranged
 
     model = reward.model.eval()  # no dropout: a reward model compares, and noise on either side only blurs it
     if params.top_layers is not None:
@@ -67,7 +67,8 @@ def train_reward_model(
     model = learning.model
     optimizer = adamw((weight for weight in model.parameters() if weight.requires_grad), params.learning_rate)
     steps = max(1, round(params.epochs * -(-len(taught.elements) // params.batch_size)))
-    checkpoint = Checkpoint(checkpoint_folder, made_with("reward_model", params, seed, taught.elements))
+    data = [taught.elements.digest]
+    checkpoint = Checkpoint(checkpoint_folder, made_with("reward_model", params, seed, data))
     resumable = Resumable(model, optimizer, checkpoint, params.checkpoint_every)
     batches = endless_batches(taught.elements, params.batch_size, seed)
     for step, batch in islice(enumerate(batches), resumable.resume(), steps):

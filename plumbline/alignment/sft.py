@@ -8,13 +8,15 @@ a row of its own, with a mask.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
+from plumbline.alignment.packing import IGNORED, Packed, PackedRow, TokenizedDemonstration
+from plumbline.alignment.token_store import Encoded, Flat, StoredRows, stored
 from plumbline.config import SftParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
@@ -28,30 +30,8 @@ from plumbline.lm.sampling import right_pad
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Demonstration
 
-IGNORED = -100
 VALIDATIONS = 4
 """Times that the validation loss is measured as training goes on, the last of them at its end."""
-
-
-@dataclass(frozen=True)
-class TokenizedDemonstration:
-    """A demonstration as ids; the response, on which the loss is, begins at `start`."""
-
-    ids: list[int]
-    start: int
-    cut: bool
-    """True if its end, with the stop token, is beyond the longest length."""
-
-
-@dataclass(frozen=True)
-class PackedRow:
-    """One or more demonstrations: labels are IGNORED at prompts, positions start at 0 with each of them."""
-
-    ids: list[int]
-    labels: list[int]
-    positions: list[int]
-    alone: bool
-    """True if each row holds one demonstration, so that a mask can mark the padding."""
 
 
 def train_sft(
@@ -69,23 +49,25 @@ def train_sft(
     """
     torch.manual_seed(seed)
     lm.model.eval()  # no dropout, and nothing else here depends on the mode
-    examples = encode(lm, train, params.max_length)
+    encoding = partial(_encode, lm, params.max_length)
+    examples, measured_on = (stored(checkpoint_folder / name, rows, encoding, _decode)
+                             for name, rows in (("train", train), ("validation", validation)))
     if train and not examples:
         raise UserError(f"No prompt of the {len(train)} demonstrations leaves room for a response within "
                         f"sft.max_length = {params.max_length} tokens. Raise it.")
     length = params.max_length if packs(lm.model.config) else None
-    held = pack(encode(lm, validation, params.max_length), length)
-    metrics: dict[str, float] = {"examples": len(examples), "cut": sum(one.cut for one in examples),
+    held = Packed(measured_on, measured_on.lengths(), length)
+    metrics: dict[str, float] = {"examples": len(examples), "cut": examples.counts["cut"],
                                  "dropped_too_long": len(train) - len(examples), "packed": length is not None}
-    if moved := rearranged(lm.tokenizer, [shown.prompt for shown in train]):
+    if moved := examples.counts["rearranged"]:
         metrics["system_before_user"] = moved
     model = sharded(lm.model)
     if held:
         metrics["validation_loss_before"] = evaluate(model, held, params)
 
-    steps = _steps(len(pack(examples, length)), params)
+    steps = _steps(len(Packed(examples, examples.lengths(), length)), params)
     optimizer = adamw(model.parameters(), params.learning_rate)
-    checkpoint = Checkpoint(checkpoint_folder, made_with("sft", params, seed, examples))
+    checkpoint = Checkpoint(checkpoint_folder, made_with("sft", params, seed, [examples.digest]))
     resumable = Resumable(model, optimizer, checkpoint, params.checkpoint_every)
     batches = _batches(examples, length, params.batch_size, seed)
     between = {round(steps * part / VALIDATIONS) for part in range(1, VALIDATIONS)}
@@ -124,19 +106,23 @@ def _steps(rows_an_epoch: int, params: SftParams) -> int:
 
 
 def _batches(
-    examples: Sequence[TokenizedDemonstration], length: int | None, size: int, seed: int
+    examples: StoredRows[TokenizedDemonstration], length: int | None, size: int, seed: int
 ) -> Iterator[list[PackedRow]]:
     """Yield batches of at most `size` rows, without end."""
-    generator = torch.Generator().manual_seed(seed)
-    rows_an_epoch = len(pack(examples, length))
-    queue: list[PackedRow] = []
+    generator, lengths = torch.Generator().manual_seed(seed), examples.lengths()
+    enough = min(size, len(Packed(examples, lengths, length)))
+    over: list[PackedRow] = []
     while True:
         # A new epoch: shuffle and pack again. Rows left over from the last one come first.
-        if len(queue) < min(size, rows_an_epoch):
-            order = torch.randperm(len(examples), generator=generator).tolist()
-            queue += pack([examples[i] for i in order], length)
-        yield queue[:size]
-        queue = queue[size:]
+        order = torch.randperm(len(examples), generator=generator).numpy()
+        packed = Packed(examples, lengths, length, order)
+        rows, left = chain(over, packed), len(over) + len(packed)
+        while True:
+            yield list(islice(rows, size))
+            left = max(0, left - size)
+            if left < enough:
+                break
+        over = list(rows)
 
 
 def encode(
@@ -146,28 +132,23 @@ def encode(
 
     Demonstrations whose prompt alone is that long are left out.
     """
-    found = []
-    for shown in demonstrations:
-        prompt = encode_prompt(lm.tokenizer, shown.prompt)
-        if len(prompt) < max_length:
-            ids = prompt + encode_response(lm.tokenizer, shown.response)
-            found.append(TokenizedDemonstration(ids[:max_length], len(prompt), len(ids) > max_length))
-    return found
+    rows = (_encode(lm, max_length, shown).row for shown in demonstrations)
+    return [_decode(row) for row in rows if row is not None]
 
 
-def pack(examples: Sequence[TokenizedDemonstration], length: int | None) -> list[PackedRow]:
-    """Pack demonstrations into rows of at most `length` tokens, greedily and in order; none is split.
+def _encode(lm: LanguageModel, max_length: int, shown: Demonstration) -> Encoded:
+    prompt = encode_prompt(lm.tokenizer, shown.prompt)
+    counts = {"rearranged": rearranged(lm.tokenizer, [shown.prompt])}
+    if len(prompt) >= max_length:
+        return Encoded(None, counts)
+    ids = prompt + encode_response(lm.tokenizer, shown.response)
+    cut = len(ids) > max_length
+    return Encoded(Flat(ids[:max_length], [len(prompt), cut]), counts | {"cut": cut})
 
-    If `length` is None, each demonstration gets a row of its own.
-    """
-    rows: list[PackedRow] = []
-    for example in examples:
-        if not rows or length is None or len(rows[-1].ids) + len(example.ids) > length:
-            rows.append(PackedRow([], [], [], length is None))
-        rows[-1].ids.extend(example.ids)
-        rows[-1].labels.extend([IGNORED] * example.start + example.ids[example.start :])
-        rows[-1].positions.extend(range(len(example.ids)))
-    return rows
+
+def _decode(row: Flat) -> TokenizedDemonstration:
+    start, cut = row.shape
+    return TokenizedDemonstration(row.ids, start, bool(cut))
 
 
 @torch.no_grad()
@@ -193,9 +174,10 @@ def _accumulate_gradient(model: PreTrainedModel, batch: Sequence[PackedRow], par
 
 def _passes(rows: Sequence[PackedRow], params: SftParams) -> Iterator[tuple[list[PackedRow], bool]]:
     """Yield this rank's rows in micro-batches, and False with those that do not count."""
-    mine, size = world().mine(rows), params.micro_batch_size
+    mine, size = world().mine(range(len(rows))), params.micro_batch_size
     parts = [mine[start : start + size] for start in range(0, len(mine), size)]
-    return world().passes(parts, [rows[0]])
+    for part, counts in world().passes(parts, [0]):
+        yield [rows[i] for i in part], counts
 
 
 def targets(rows: Sequence[PackedRow]) -> int:

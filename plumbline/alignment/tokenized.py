@@ -7,18 +7,23 @@ teach that an answer may end there, so what does not fit is dropped and counted,
 tokens, which teach nothing.
 """
 
-from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import accumulate, chain, combinations, pairwise
+from math import nan
+from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from plumbline.alignment.token_store import Encoded, Flat, StoredRows, stored
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.ranks.world import world
+from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Comparison, Preference, label_of
 
 STRETCH = 8
@@ -54,6 +59,7 @@ class TokenizedPreference:
         return [self.prompt + response for response in self.responses]
 
 
+T = TypeVar("T")
 Element = TypeVar("Element", bound=TokenizedPreference)
 
 
@@ -61,40 +67,58 @@ Element = TypeVar("Element", bound=TokenizedPreference)
 class TokenizedPreferences:
     """Preferences as ids, and the pairs that are left out."""
 
-    elements: list[TokenizedPreference]
+    elements: StoredRows[TokenizedPreference]
+    pairs: int
+    """That are learnt from."""
     too_long: int
     """Pairs of which a side does not fit `max_length`."""
     identical: int
     """Pairs whose sides are the same tokens."""
-
-    @property
-    def pairs(self) -> int:
-        """Return the number of pairs that are learnt from."""
-        return sum(len(element.pairs) for element in self.elements)
+    rearranged: int
+    """Preferences, those left out included, whose system message goes into the first user's text."""
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, preferences: Sequence[Preference], max_length: int
+    tokenizer: PreTrainedTokenizerBase, preferences: Sequence[Preference], max_length: int, folder: Path
 ) -> TokenizedPreferences:
-    """Encode comparisons and rankings whole.
+    """Encode comparisons and rankings whole, into files in `folder`.
 
     A response that does not fit `max_length` with its prompt leaves its ranking, and with it its pairs; see
     the class for what is counted.
     """
-    elements, too_long, identical = [], 0, 0
     strengths = relative_strengths(preferences)
-    for preference, strength in zip(preferences, strengths, strict=True):
-        prompt = encode_prompt(tokenizer, preference.prompt)
-        responses = [encode_response(tokenizer, response) for response in preference.responses]
-        kept = [place for place, ids in enumerate(responses) if len(prompt) + len(ids) <= max_length]
-        too_long += (len(responses) * (len(responses) - 1) - len(kept) * (len(kept) - 1)) // 2
-        ranks = _ranks(preference)
-        element = _element(prompt, [responses[place] for place in kept], [ranks[place] for place in kept],
-                           strength)
-        identical += len(kept) * (len(kept) - 1) // 2 - len(element.pairs)
-        if element.pairs:
-            elements.append(element)
-    return TokenizedPreferences(elements, too_long, identical)
+
+    def encoded(number: int) -> Encoded:
+        return _encoded(tokenizer, max_length, preferences[number], float(strengths[number]))
+
+    elements = stored(folder, range(len(preferences)), encoded, _decoded)
+    counts = elements.counts
+    return TokenizedPreferences(elements, counts["pairs"], counts["too_long"], counts["identical"],
+                                counts["rearranged"])
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, max_length: int, preference: Preference, strength: float
+) -> Encoded:
+    prompt = encode_prompt(tokenizer, preference.prompt)
+    responses = [encode_response(tokenizer, response) for response in preference.responses]
+    kept = [place for place, ids in enumerate(responses) if len(prompt) + len(ids) <= max_length]
+    ranks, fitting = _ranks(preference), [responses[place] for place in kept]
+    row = Flat([*prompt, *chain.from_iterable(fitting)],
+               [len(prompt), *map(len, fitting), *(ranks[place] for place in kept)], strength)
+    pairs, of_fitting = len(_decoded(row).pairs), len(kept) * (len(kept) - 1) // 2
+    counts = {"pairs": pairs, "identical": of_fitting - pairs,
+              "too_long": len(responses) * (len(responses) - 1) // 2 - of_fitting,
+              "rearranged": rearranged(tokenizer, [preference.prompt])}
+    return Encoded(row if pairs else None, counts)
+
+
+def _decoded(row: Flat) -> TokenizedPreference:
+    """Return the element; its `shape` has the lengths of prompt and responses, then the responses' ranks."""
+    size = len(row.shape) // 2
+    prompt, *ends = accumulate(row.shape[: size + 1])
+    responses = [row.ids[start:end] for start, end in pairwise([prompt, *ends])]
+    return _element(row.ids[:prompt], responses, row.shape[size + 1 :], row.value)
 
 
 def _ranks(preference: Preference) -> Sequence[int]:
@@ -115,70 +139,75 @@ def _element(
     return TokenizedPreference(prompt, responses, pairs, best_first)
 
 
-def relative_strengths(preferences: Sequence[Preference]) -> list[float]:
+def relative_strengths(preferences: Sequence[Preference]) -> NDArray[np.float64]:
     """Return of each preference the share of its source's strengths that are smaller; 0 if it has none.
 
     Each source has a scale of its own, and only the order of its strengths is to be believed. Three equally
     frequent grades become 0, 1/3 and 2/3, as Llama 2's smaller margins (Touvron et al. 2023, arXiv
     2307.09288, table 27).
     """
-    strengths = [abs(row.strength) if isinstance(row, Comparison) and row.strength is not None else None
-                 for row in preferences]
-    known: dict[str, list[float]] = defaultdict(list)
-    for row, strength in zip(preferences, strengths, strict=True):
-        if strength is not None:
-            known[row.origin.source].append(strength)
-    for of_source in known.values():
-        of_source.sort()
-    found = []
-    for row, strength in zip(preferences, strengths, strict=True):
-        of_source = known[row.origin.source]
-        found.append(0.0 if strength is None else bisect_left(of_source, strength) / len(of_source))
+    strengths, sources, numbers = array("d"), array("i"), dict[str, int]()
+    for row in preferences:
+        known = row.strength if isinstance(row, Comparison) else None
+        strengths.append(nan if known is None else abs(known))
+        sources.append(numbers.setdefault(row.origin.source, len(numbers)))
+    values, of, found = np.array(strengths), np.array(sources), np.zeros(len(strengths))
+    graded = np.flatnonzero(~np.isnan(values))
+    ordered = graded[np.lexsort((values[graded], of[graded]))]
+    for here in np.split(ordered, np.flatnonzero(np.diff(of[ordered])) + 1):
+        found[here] = np.searchsorted(values[here], values[here], "left") / max(1, len(here))
     return found
 
 
 def endless_batches(elements: Sequence[Element], size: int, seed: int) -> Iterator[list[Element]]:
     """Yield batches without end; each epoch is shuffled anew."""
     generator = torch.Generator().manual_seed(seed)
+    longest = np.array([len(one.prompt) + max(map(len, one.responses)) for one in elements], np.int32)
     while True:
-        for batch in reversed(shuffled_batches(elements, size, generator)):
+        for batch in shuffled_batches(longest, size, generator):
             yield [elements[i] for i in batch]
 
 
 def shuffled_batches(
-    elements: Sequence[TokenizedPreference], size: int, generator: torch.Generator
-) -> list[list[int]]:
-    """Divide the indices of all elements into random batches of at most `size` elements of similar length.
+    longest: NDArray[np.int32], size: int, generator: torch.Generator
+) -> Iterator[list[int]]:
+    """Divide elements into random batches of at most `size` elements of similar length, and yield their
+    numbers; `longest` has the length of each element's longest conversation.
 
     They are sorted by length within random stretches of `STRETCH` batches, which halves the padding, and the
     batches are shuffled again.
     """
-    def longest(i: int) -> int:
-        return len(elements[i].prompt) + max(map(len, elements[i].responses))
-
-    order = torch.randperm(len(elements), generator=generator).tolist()
-    batches = []
+    order = torch.randperm(len(longest), generator=generator).numpy()
     for start in range(0, len(order), STRETCH * size):
-        stretch = sorted(order[start : start + STRETCH * size], key=longest)
-        batches += [stretch[i : i + size] for i in range(0, len(stretch), size)]
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+        stretch = order[start : start + STRETCH * size]
+        order[start : start + STRETCH * size] = stretch[np.argsort(longest[stretch], kind="stable")]
+    batches = torch.randperm(-(-len(order) // size), generator=generator)
+    for batch in batches.flip(0).tolist():
+        yield order[batch * size : (batch + 1) * size].tolist()
 
 
 def passes(elements: Sequence[Element], comparisons: int) -> Iterator[tuple[list[Element], bool]]:
     """Yield this rank's elements in micro-batches, and False with those that do not count: see World."""
-    parts = list(micro_batches(world().mine(elements), comparisons))
-    return world().passes(parts, list(elements[:1]))
+    mine = world().mine(range(len(elements)))
+    parts = list(_parts(((i, len(elements[i].responses)) for i in mine), comparisons))
+    for part, counts in world().passes(parts, [0]):
+        yield [elements[i] for i in part], counts
 
 
-def micro_batches(elements: Sequence[Element], comparisons: int) -> Iterator[list[Element]]:
+def micro_batches(elements: Iterable[Element], comparisons: int) -> Iterator[list[Element]]:
     """Yield parts with at most as many responses as so many comparisons have, but no ranking is split."""
-    part: list[Element] = []
+    return _parts(((element, len(element.responses)) for element in elements), comparisons)
+
+
+def _parts(sized: Iterable[tuple[T, int]], comparisons: int) -> Iterator[list[T]]:
+    """Yield parts of what stands for elements, each with its number of responses."""
+    part: list[T] = []
     rows = 0
-    for element in elements:
-        if part and rows + len(element.responses) > 2 * comparisons:
+    for one, responses in sized:
+        if part and rows + responses > 2 * comparisons:
             yield part
             part, rows = [], 0
-        part.append(element)
-        rows += len(element.responses)
+        part.append(one)
+        rows += responses
     if part:
         yield part

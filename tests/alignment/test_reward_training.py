@@ -28,7 +28,7 @@ def train(reward, comparisons, held=(), **params):
 
 
 def encoded(reward, rows):
-    return tokenized.encode(reward.tokenizer, rows, reward.max_length)
+    return tokenized.encode(reward.tokenizer, rows, reward.max_length, NOWHERE)
 
 
 @pytest.mark.parametrize("difference", [-1e4, -100.0, -89.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 89.0, 100.0, 1e4])
@@ -239,7 +239,7 @@ def test_validation_measures_the_same_loss_whatever_is_trained(taught_folder):
 def test_a_ranking_is_never_split_and_counts_by_its_responses(reward):
     elements = encoded(reward, [*RANKED, *prefers_red(4)]).elements
     parts = list(tokenized.micro_batches(elements, 2))
-    assert [one for part in parts for one in part] == elements
+    assert [one for part in parts for one in part] == list(elements)
     assert [sum(len(one.rows) for one in part) for part in parts] == [4, 3, 4, 4, 2]
 
 

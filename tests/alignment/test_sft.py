@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from plumbline.alignment import sft
+from plumbline.alignment import packing, sft
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, encode_prompt, encode_response, stop_token
@@ -47,7 +47,7 @@ def first_gradient(lm, shown, **params):
 
 def test_packed_rows_give_the_logits_of_separate_ones(random_lm):
     examples = sft.encode(random_lm, demonstrations(9), 64)
-    rows = sft.pack(examples, 64)
+    rows = packing.pack(examples, 64)
     assert len(rows) < len(examples)
     ids, at = (torch.tensor([getattr(row, field) + [0] * (64 - len(row.ids)) for row in rows])
                for field in ("ids", "positions"))
@@ -68,7 +68,7 @@ def test_the_validation_loss_is_that_of_each_response_alone(random_lm):
 
 def test_no_demonstration_is_split_lost_or_too_long_for_its_row(random_lm):
     examples = sft.encode(random_lm, demonstrations(40), 64)
-    rows = sft.pack(examples, 64)
+    rows = packing.pack(examples, 64)
     assert all(len(row.ids) == len(row.labels) == len(row.positions) <= 64 for row in rows)
     found = []
     for row in rows:
@@ -81,8 +81,8 @@ def test_no_demonstration_is_split_lost_or_too_long_for_its_row(random_lm):
 
 def test_the_loss_is_on_the_response_and_its_stop_token_only(random_lm):
     shown = demonstrations(3)
-    row, = sft.pack(sft.encode(random_lm, shown, 128), 128)
-    labels = [label for label in row.labels if label != sft.IGNORED]
+    row, = packing.pack(sft.encode(random_lm, shown, 128), 128)
+    labels = [label for label in row.labels if label != packing.IGNORED]
     assert labels == [i for row in shown for i in encode_response(random_lm.tokenizer, row.response)]
     assert labels.count(stop_token(random_lm.tokenizer)) == 3
 

@@ -4,13 +4,17 @@ A ranking is all its pairs, which share its weight (`tokenized.py`). A pair of e
 better one to raise, so ties are left out, and counted.
 """
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from plumbline.alignment.tokenized import TokenizedPreference, micro_batches
+from plumbline.alignment.tokenized import TokenizedPair, TokenizedPreference, micro_batches
 from plumbline.config import DirectParams
 from plumbline.config.methods import KtoParams
 from plumbline.lm.branches import answer_states
@@ -44,42 +48,90 @@ class DecidedPreference(TokenizedPreference):
                 for pair in self.pairs]
 
 
+class DecidedPreferences(Sequence[DecidedPreference]):
+    """Elements without their ties, each made when it is asked for."""
+
+    def __init__(self, elements: Sequence[TokenizedPreference], generator: torch.Generator) -> None:
+        self._elements = elements
+        self._kept = np.array([i for i, one in enumerate(elements) if _decided_pairs(one)], np.int64)
+        # The other prompt is that of the element before it in a random order.
+        order = torch.randperm(len(self._kept), generator=generator).numpy()
+        self._before = np.zeros_like(order)
+        self._before[order] = np.roll(order, 1)
+        self.own, self.other = _NOT_ASKED, _NOT_ASKED
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @overload
+    def __getitem__(self, index: int) -> DecidedPreference: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[DecidedPreference]: ...
+    def __getitem__(self, index: int | slice) -> DecidedPreference | list[DecidedPreference]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        one, other = (self._elements[self._kept[i]] for i in (number, self._before[number]))
+        return DecidedPreference(one.prompt, one.responses, _decided_pairs(one), one.best_first,
+                                 self.own.at(number), other.prompt, self.other.at(number))
+
+
+@dataclass(frozen=True)
+class _LogProbs:
+    """What a reference says of the responses, one element after the other; nothing if it is not asked."""
+
+    values: NDArray[np.float64]
+    starts: NDArray[np.int64] | None
+
+    def at(self, number: int) -> list[float]:
+        if self.starts is None:
+            return []
+        found: list[float] = self.values[self.starts[number] : self.starts[number + 1]].tolist()
+        return found
+
+
+_NOT_ASKED = _LogProbs(np.zeros(0), None)
+
+
 def decided(
     elements: Sequence[TokenizedPreference], reference: PreTrainedModel | None, params: DirectParams,
     generator: torch.Generator,
-) -> list[DecidedPreference]:
+) -> DecidedPreferences:
     """Return the elements without their ties, and with what the reference, if there is one, says of them."""
-    kept = [replace(one, pairs=pairs) for one in elements
-            if (pairs := [pair for pair in one.pairs if pair.first_wins != 0.5])]
-    # The other prompt is that of the element before it in a random order.
-    order = torch.randperm(len(kept), generator=generator).tolist()
-    before = dict(zip(order, [*order[-1:], *order[:-1]], strict=True))
-    found = [DecidedPreference(**vars(one), reference=[], other_prompt=kept[before[i]].prompt,
-                               other_reference=[]) for i, one in enumerate(kept)]
-    if reference is None:
-        return found
-    own = all_log_probs(reference, found, params)
-    other: list[list[float]] = [[] for _ in found]
-    if isinstance(params, KtoParams):
-        other = all_log_probs(reference, [one.mismatched for one in found], params)
-    return [replace(one, reference=values, other_reference=there)
-            for one, values, there in zip(found, own, other, strict=True)]
+    found = DecidedPreferences(elements, generator)
+    if reference is not None:
+        own = _all_log_probs(reference, found, params, lambda one: one)
+        if isinstance(params, KtoParams):
+            found.other = _all_log_probs(reference, found, params, lambda one: one.mismatched)
+        found.own = own
+    return found
+
+
+def _decided_pairs(element: TokenizedPreference) -> list[TokenizedPair]:
+    return [pair for pair in element.pairs if pair.first_wins != 0.5]
 
 
 @torch.no_grad()
-def all_log_probs(
-    model: PreTrainedModel, elements: Sequence[TokenizedPreference], params: DirectParams
-) -> list[list[float]]:
+def _all_log_probs(
+    model: PreTrainedModel, elements: DecidedPreferences, params: DirectParams,
+    asked: Callable[[DecidedPreference], TokenizedPreference],
+) -> _LogProbs:
     """Return the log-probability, in nats, of each response of each element, which the ranks share."""
-    order = sorted(range(len(elements)), key=lambda i: max(map(len, elements[i].rows)))
-    mine = [elements[i] for i in world().mine(order)]
-    found: list[float] = []
-    for part in micro_batches(mine, params.micro_batch_size):
+    longest, sizes = array("q"), array("q")
+    for one in elements:
+        longest.append(max(map(len, asked(one).rows)))
+        sizes.append(len(one.responses))
+    order = np.argsort(np.array(longest), kind="stable")
+    mine, found = world().mine(order.tolist()), list[float]()
+    for part in micro_batches((asked(elements[i]) for i in mine), params.micro_batch_size):
         found += summed_log_probs(model, part, params).tolist()
     values = iter(found)
-    of_mine = [[next(values) for _ in element.responses] for element in mine]
-    known = dict(zip(order, world().gathered(of_mine), strict=True))
-    return [known[i] for i in range(len(elements))]
+    known = world().gathered([[next(values) for _ in range(sizes[i])] for i in mine])
+    starts = np.cumsum([0, *sizes])
+    out = np.zeros(starts[-1])
+    for number, of_one in zip(order.tolist(), known, strict=True):
+        out[starts[number] : starts[number + 1]] = of_one
+    return _LogProbs(out, starts)
 
 
 def summed_log_probs(

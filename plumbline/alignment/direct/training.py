@@ -33,7 +33,6 @@ from plumbline.lm.base import LanguageModel
 from plumbline.lm.checkpoint import Checkpoint, Resumable, made_with
 from plumbline.lm.optim import ReportStep, adamw, linear_schedule, require_finite
 from plumbline.lm.ranks.sharding import clip_grad_norm
-from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Preference
 
 WITH_REFERENCE = (DpoParams, IpoParams, KtoParams)
@@ -72,7 +71,8 @@ def train_direct(
     left out. Raises UserError if no pair is left to learn from, and if the training diverges.
     """
     torch.manual_seed(seed)
-    taught, held = (encode(lm.tokenizer, rows, params.max_length) for rows in (train, validation))
+    taught, held = (encode(lm.tokenizer, rows, params.max_length, checkpoint_folder / name)
+                    for name, rows in (("train", train), ("validation", validation)))
     generator = torch.Generator().manual_seed(seed)
     learnt_from = reference if isinstance(params, WITH_REFERENCE) else None
     examples = decided(taught.elements, learnt_from, params, generator)
@@ -83,17 +83,16 @@ def train_direct(
                         f"{taught.too_long} a side is longer than direct.max_length = {params.max_length} "
                         f"tokens, {taught.identical} have two equal sides, and {metrics['dropped_ties']:g} "
                         "are ties. Raise direct.max_length, or add judgements that prefer a response.")
-    if moved := rearranged(lm.tokenizer, [row.prompt for row in train]):
-        metrics["system_before_user"] = moved
+    if taught.rearranged:
+        metrics["system_before_user"] = taught.rearranged
 
     objective: Objective = (Ilql(lm.model, params, seed) if isinstance(params, IlqlParams)
                             else Pairwise(lm.model, params))
     if measured_on:
         metrics |= {f"validation_{name}_before": value
                     for name, value in objective.evaluate(measured_on).items()}
-    data = [(one.prompt, one.responses, one.pairs) for one in examples]
     checkpoint = Checkpoint(checkpoint_folder,
-                            {"method": method, **made_with("direct", params, seed, data)})
+                            {"method": method, **made_with("direct", params, seed, [taught.elements.digest])})
     steps = _learn(objective, examples, params, seed, report, checkpoint)
     if measured_on:
         figures = {f"validation_{name}": value for name, value in objective.evaluate(measured_on).items()}

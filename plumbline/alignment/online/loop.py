@@ -55,7 +55,7 @@ from plumbline.alignment.online.rehearsal import rehearse, rehearsed
 from plumbline.alignment.online.rewards import Reward
 from plumbline.alignment.online.trust_region import natural_step
 from plumbline.alignment.online.validation import Validation
-from plumbline.alignment.sft import PackedRow
+from plumbline.alignment.packing import PackedRow
 from plumbline.config import PpoParams
 from plumbline.config.methods import TrpoParams
 from plumbline.errors import UserError

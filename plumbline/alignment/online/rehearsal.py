@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from plumbline.alignment.online.learner import Learner
-from plumbline.alignment.sft import PackedRow, encode, loss_sum, pack, targets
+from plumbline.alignment.packing import PackedRow, pack
+from plumbline.alignment.sft import encode, loss_sum, targets
 from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel

@@ -1,47 +1,71 @@
-"""Readers of prepared data: what the stages after `ingest` learn from and are measured on."""
+"""Readers of prepared data: what the stages after `ingest` learn from and are measured on.
+
+Rows are read when they are asked for: of a million of them memory holds their places, eight megabytes.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar, cast, overload
+
+import numpy as np
 
 from plumbline.errors import UserError
 from plumbline.preferences.splits import Split
-from plumbline.preferences.types import (
-    Comparison,
-    Demonstration,
-    Preference,
-    Prompt,
-    Ranking,
-    RowJson,
-    from_json,
-    prompt_from_json,
-)
+from plumbline.preferences.types import Demonstration, Preference, Prompt, from_json, prompt_from_json
+
+Read = TypeVar("Read", covariant=True)
+BLOCK = 1 << 24
+NEWLINE = 10
 
 
-def demonstrations(folder: Path, split: Split) -> list[Demonstration]:
+class RowFile(Sequence[Read], Generic[Read]):
+    """The rows of a file of JSON lines, which stays as it is."""
+
+    def __init__(self, file: Path, parse: Callable[[bytes], Read]) -> None:
+        """Find where the rows begin. Raises UserError if there is no such file."""
+        if not file.is_file():
+            raise UserError(f"There is no prepared data at {file}: run the ingest stage first, for instance "
+                            "with `plumbline run --until ingest`.")
+        self._parse, ends, size = parse, [np.zeros(1, np.int64)], 0
+        with file.open("rb") as opened:
+            while block := opened.read(BLOCK):
+                ends.append(size + 1 + np.flatnonzero(np.frombuffer(block, np.uint8) == NEWLINE))
+                size += len(block)
+        self._places = np.concatenate(ends)
+        self._lines = file.open("rb")
+
+    def __len__(self) -> int:
+        return len(self._places) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Read: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Read]: ...
+    def __getitem__(self, index: int | slice) -> Read | list[Read]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        self._lines.seek(int(self._places[number]))
+        return self._parse(self._lines.readline())
+
+
+def demonstrations(folder: Path, split: Split) -> Sequence[Demonstration]:
     """Return the demonstrations of a split of the prepared data in `folder`.
 
     Raises UserError if it is missing.
     """
-    rows = [from_json(values) for values in _read(folder / "demonstrations" / f"{split}.jsonl")]
-    return [row for row in rows if isinstance(row, Demonstration)]
+    return RowFile(folder / "demonstrations" / f"{split}.jsonl",
+                   lambda line: cast(Demonstration, from_json(json.loads(line))))
 
 
-def preferences(folder: Path, split: Split) -> list[Preference]:
+def preferences(folder: Path, split: Split) -> Sequence[Preference]:
     """Return the comparisons and rankings of a split, ties included. Raises UserError if it is missing."""
-    rows = [from_json(values) for values in _read(folder / "preferences" / f"{split}.jsonl")]
-    return [row for row in rows if isinstance(row, Comparison | Ranking)]
+    return RowFile(folder / "preferences" / f"{split}.jsonl",
+                   lambda line: cast(Preference, from_json(json.loads(line))))
 
 
-def prompts(folder: Path, split: Split) -> list[Prompt]:
+def prompts(folder: Path, split: Split) -> Sequence[Prompt]:
     """Return the distinct prompts of a split, of rows of every kind. Raises UserError if it is missing."""
-    return [prompt_from_json(values["prompt"]) for values in _read(folder / "prompts" / f"{split}.jsonl")]
-
-
-def _read(file: Path) -> Iterator[RowJson]:
-    if not file.is_file():
-        raise UserError(f"There is no prepared data at {file}: run the ingest stage first, for instance with "
-                        "`plumbline run --until ingest`.")
-    with file.open(encoding="utf-8", newline="\n") as lines:
-        for line in lines:
-            yield json.loads(line)
+    return RowFile(folder / "prompts" / f"{split}.jsonl",
+                   lambda line: prompt_from_json(json.loads(line)["prompt"]))

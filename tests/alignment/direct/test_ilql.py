@@ -12,7 +12,7 @@ from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.preferences.types import Comparison, Origin, Ranking
-from testing.tiny_models import PROMPTS, copy_of, direct_params, small_causal, small_gpt2, small_model
+from testing.tiny_models import NOWHERE, PROMPTS, copy_of, direct_params, small_causal, small_gpt2, small_model
 
 ROWS = [Ranking(PROMPTS[1], ("red", "blue", "green red", "black"), (2, 1, 3, 2), Origin("test")),
         Comparison(PROMPTS[2], ("red blue", "green"), "B", Origin("test")),
@@ -23,7 +23,7 @@ PARAMS = direct_params("ilql", expectile=0.8, gamma=0.9, conservatism=0.3, likel
 
 
 def elements_of(lm):
-    return decided(encode(lm.tokenizer, ROWS, 64).elements, None, PARAMS, torch.Generator())
+    return decided(encode(lm.tokenizer, ROWS, 64, NOWHERE).elements, None, PARAMS, torch.Generator())
 
 
 def spread(objective):

@@ -14,7 +14,17 @@ from plumbline.alignment.tokenized import encode
 from plumbline.errors import UserError
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.preferences.types import Comparison, Origin, Ranking
-from testing.tiny_models import DIRECT, PROMPTS, Steps, copy_of, direct_params, prefers_red, share_saying, silent
+from testing.tiny_models import (
+    DIRECT,
+    NOWHERE,
+    PROMPTS,
+    Steps,
+    copy_of,
+    direct_params,
+    prefers_red,
+    share_saying,
+    silent,
+)
 
 RANKING = Ranking(PROMPTS[1], ("red", "blue", "green red", "black"), (3, 1, 2, 3), Origin("test"))
 """Five decided pairs and a tie."""
@@ -243,7 +253,7 @@ def test_a_policy_that_learns_from_who_likes_red_says_red_more_often(train, taug
 
 def test_equal_rewards_are_half_right(taught_lm):
     params, lm = direct_params("dpo"), copy_of(taught_lm)
-    elements = encode(lm.tokenizer, prefers_red(7), 64).elements
+    elements = encode(lm.tokenizer, prefers_red(7), 64, NOWHERE).elements
     found = Pairwise(lm.model, params).evaluate(decided(elements, lm.model, params, torch.Generator()))
     assert (found["accuracy"], found["margin"]) == (0.5, 0)
     assert found["loss"] == pytest.approx(math.log(2))
