@@ -12,7 +12,7 @@ from plumbline.preferences.prepare import reader as prepared
 from plumbline.preferences.prepare.prepare import prepare
 from plumbline.preferences.prepare.writer import Splitting
 from plumbline.preferences.splits import SPLITS, prompt_key
-from plumbline.preferences.types import Comparison, Message, Origin, Ranking, to_json
+from plumbline.preferences.types import Comparison, Message, Origin, Ranking, from_json, to_json
 from testing.preference_files import demonstrations, pairs, write_jsonl
 
 SPLITTING = Splitting(0.1, 0.3, chosen_as_demonstrations=False, near_duplicate=0.8)
@@ -124,6 +124,18 @@ def test_a_missing_kind_of_data_is_named_with_what_to_do(tmp_path, snapshot, rec
 def test_fractions_that_leave_nothing_to_train_on_are_refused(tmp_path, snapshot):
     with pytest.raises(UserError, match=r"ingest\.validation_fraction \(0\.5\)"):
         prepare(snapshot("simulated")[1], tmp_path / "prepared", Splitting(0.5, 0.5, False, None))
+
+
+def test_rows_are_read_at_any_place_as_often_as_wanted(prepared_from, monkeypatch):
+    _, _, folder = prepared_from()
+    expected = [from_json(json.loads(line)) for line in (folder / "preferences/train.jsonl").read_text().splitlines()]
+    monkeypatch.setattr(prepared, "BLOCK", 7)
+    rows = prepared.preferences(folder, "train")
+    assert list(rows) == list(rows) == expected
+    assert (len(rows), rows[-1], rows[2:4], rows[3]) == (len(expected), expected[-1], expected[2:4], expected[3])
+    with pytest.raises(IndexError):
+        rows[len(expected)]
+    assert not prepared.preferences(folder, "judge")
 
 
 def test_reading_before_ingest_says_which_stage_is_missing(tmp_path):
