@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.answer({"/health": {}, "/version": {"version": "0.0.0"}}.get(self.path))
+        self.answer({"/health": {}}.get(self.path))
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "{}")

@@ -112,7 +112,7 @@ def test_each_method_learns(taught_lm, taught_folder, tokenizer, tmp_path, metho
                  lambda step, total, metrics=None, what="": reports.append(metrics), tmp_path / "run", method=method)
     assert reports[0]["kl"] == 0, "at first the policy is the reference"
     rewards = [metrics["reward"] for metrics in reports]
-    assert fmean(rewards[-3:]) > fmean(rewards[:2]) + 0.25
+    assert fmean(rewards[-3:]) > fmean(rewards[:2]) + 0.2  # which is 0.05 and less
     assert reports[-1]["kl"] > 0.1
 
 

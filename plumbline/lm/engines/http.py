@@ -47,10 +47,6 @@ class VllmServer:
     report: ReportStep
     patience: float = PATIENCE
 
-    def version(self) -> str:
-        """Return vLLM's version."""
-        return str(self._get("/version")["version"])
-
     def load(self, folder: str) -> None:
         """Let the server finish what it does, and sample with the weights in `folder` from then on."""
         self._post("/pause?mode=wait")
