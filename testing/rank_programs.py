@@ -2,7 +2,7 @@
 
 from plumbline.errors import DiskFull, UserError
 from plumbline.lm.ranks.world import world
-from testing.trainings import TRAININGS, run
+from testing.trainings import RESUMED, TRAININGS, run
 
 
 def sharing(_folder):
@@ -38,14 +38,18 @@ def refusing():
 
 
 def trainings(folder):
-    """Every training: twice from its beginning, killed and resumed, killed for others to resume, resumed from one
-    that one process has left, and what is said of a damaged checkpoint.
+    """What every training comes to; some are killed and resumed, too."""
+    found = {name: {"whole": run(name, folder / name / "whole")} for name in TRAININGS}
+    for name in RESUMED:
+        found[name] |= resumed(name, folder / name)
+    return found
+
+
+def resumed(name, folder):
+    """Killed and resumed, killed for others to resume, resumed from what one process has left, and what is said of a
+    damaged checkpoint.
     """
-    return {name: training(name, folder / name) for name in TRAININGS}
-
-
-def training(name, folder):
-    found = {"whole": run(name, folder / "first"), "again": run(name, folder / "second")}
+    found = {}
     run(name, folder / "own", killed_after=3)
     found["resumed"] = run(name, folder / "own")
     run(name, folder / "two to one", killed_after=3)
@@ -58,5 +62,5 @@ def training(name, folder):
 
 
 def once(folder):
-    """Every training, once."""
-    return {name: run(name, folder / name) for name in TRAININGS}
+    """What some trainings come to."""
+    return {name: run(name, folder / name) for name in RESUMED}

@@ -1,13 +1,19 @@
 """Short trainings of tiny models, each made anew from seeds, as every process of a run makes them."""
 
-from functools import partial
+from functools import cache, partial
+
+import torch
 
 from plumbline.alignment.direct.training import train_direct
 from plumbline.alignment.reward import RewardModel
 from plumbline.alignment.reward_training import train_reward_model
 from plumbline.alignment.sft import train_sft
 from plumbline.lm.base import LanguageModel
+from plumbline.lm.chat import encode_prompt, encode_response
+from testing.online import online_params, prepared, train_policy
 from testing.tiny_models import (
+    PROMPTS,
+    copy_of,
     demonstrations,
     direct_params,
     prefers_red,
@@ -30,6 +36,25 @@ def language_model(**config):
     return LanguageModel(small_model(tokenizer, **config), tokenizer)
 
 
+@cache
+def _taught():
+    lm, demonstrated = language_model(), demonstrations(32)
+    rows = [encode_prompt(lm.tokenizer, one.prompt) + encode_response(lm.tokenizer, one.response)
+            for one in demonstrated]
+    optimizer = torch.optim.Adam(lm.model.parameters(), 5e-3)
+    for row in rows:
+        ids = torch.tensor([row])
+        lm.model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return lm
+
+
+def taught():
+    """A model whose answers often end, made by each process alone."""
+    return copy_of(_taught())
+
+
 def sft(report, folder):
     """Batches of 5 rows, of which the last of an epoch has one: a rank of two has none then."""
     lm = language_model()
@@ -38,8 +63,8 @@ def sft(report, folder):
 
 
 def fresh_reward_model(folder):
-    """With a head of its own, on a body as `language_model` has it."""
-    language_model().save(folder / "start")
+    """With a head of its own, on a body as `taught` has it."""
+    taught().save(folder / "start")
     return RewardModel.from_policy(folder / "start", 64, seed=0)
 
 
@@ -53,15 +78,35 @@ def reward_model(report, folder, **changed):
 
 def direct(method, report, folder):
     """By pairs, in batches of 5; the last of an epoch has one."""
-    lm = language_model()
+    lm = taught()
     params = direct_params(method, epochs=2, batch_size=5, micro_batch_size=2, checkpoint_every=EVERY)
     found = train_direct(lm, lm.model, prefers_red(16), prefers_red(7, seed=1), method, params, 0, report, folder)
     return found, lm.model
 
 
+def online(method, report, folder, judged=False, **changed):
+    """Minibatches of 5 responses in micro-batches of 2: of two ranks one has 3, the other 2, in 2 passes or 1."""
+    torch.manual_seed(0)  # from which adapters are drawn
+    lm, reward = taught(), fresh_reward_model(folder)
+    judge = RewardModel.from_policy(folder / "start", 64, seed=1) if judged else None
+    params = online_params(method, updates=4, batch_size=10, micro_batch_size=2, minibatches=2, epochs=2,
+                           value_warmup=1, evaluate_every=2, checkpoint_every=EVERY, **changed)
+    validation = prepared(taught(), fresh_reward_model(folder), judge, PROMPTS, params, 0)
+    metrics = train_policy(lm, taught().model, fresh_reward_model(folder).model, reward, PROMPTS, params, 0, report,
+                           folder, validation, method, demonstrations(8))
+    return metrics, lm.model
+
+
 TRAININGS = {
     "sft": sft, "reward model": reward_model, "reward model, top layers": partial(reward_model, top_layers=1),
-    "dpo": partial(direct, "dpo"), "kto": partial(direct, "kto"), "ilql": partial(direct, "ilql")}
+    "dpo": partial(direct, "dpo"), "kto": partial(direct, "kto"), "ilql": partial(direct, "ilql"),
+    "ppo": partial(online, "ppo", ptx_coef=0.1), "rloo": partial(online, "rloo", answers_per_prompt=2),
+    "ppo, top layers": partial(online, "ppo", trainable="top", critic="shared"),
+    "ppo, adapters": partial(online, "ppo", trainable="lora", critic="shared"),
+    "nlpo": partial(online, "nlpo", judged=True, mask_every=1)}
+
+RESUMED = ("sft", "ppo")
+"""Those that are killed and resumed, too: the others keep their state by the same code."""
 
 
 def run(name, folder, killed_after=None):

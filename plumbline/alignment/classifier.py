@@ -25,6 +25,7 @@ from transformers import (
 from plumbline.errors import UserError
 from plumbline.lm.base import DTYPES
 from plumbline.lm.optim import device
+from plumbline.lm.ranks.world import world
 from plumbline.lm.source import Source, context_of
 from plumbline.lm.template import arranged, settled
 from plumbline.preferences.types import Message, Prompt, conversation
@@ -69,7 +70,12 @@ class Classifier:
 
     @torch.no_grad()
     def score(self, conversations: Sequence[tuple[Prompt, str]]) -> list[float]:
-        """Return the model's output for each (prompt, response); what is beyond its context is cut."""
+        """Return the model's output for each (prompt, response), which the ranks share; what is beyond its
+        context is cut.
+        """
+        return world().gathered(self._scores(world().mine(conversations)))
+
+    def _scores(self, conversations: Sequence[tuple[Prompt, str]]) -> list[float]:
         rows = [self._encode(prompt, response) for prompt, response in conversations]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
         # A causal model finds its last token by the padding's id, and without one takes no batches.

@@ -144,8 +144,8 @@ def evaluate(
     """
     plain = params.model_copy(update={"ranking_loss": "pairs", "margin_scale": 0.0, "label_smoothing": 0.0})
     sums = dict.fromkeys(SUMS, 0.0)
-    for part, counts in passes(elements, params.micro_batch_size):
-        _loss_sum(reward, part, plain, sums if counts else sums.copy())
+    for part, weight in passes(elements, params.micro_batch_size):
+        _loss_sum(reward, part, plain, sums if weight else sums.copy())
     return _means(world().summed(sums), len(elements))
 
 
@@ -154,9 +154,9 @@ def accumulate_gradient(
 ) -> dict[str, float]:
     """Add the gradient of the batch's mean loss, however it is split. Return `loss` and `accuracy`."""
     sums = dict.fromkeys(SUMS, 0.0)
-    for part, counts in passes(batch, params.micro_batch_size):
-        loss = _loss_sum(reward, part, params, sums if counts else sums.copy())
-        (loss / len(batch) if counts else 0.0 * loss).backward()
+    for part, weight in passes(batch, params.micro_batch_size):
+        loss = _loss_sum(reward, part, params, sums if weight else sums.copy())
+        (weight * loss / len(batch)).backward()
     return _means(world().summed(sums), len(batch))
 
 

@@ -155,9 +155,8 @@ def _decode(row: Flat) -> TokenizedDemonstration:
 def evaluate(model: PreTrainedModel, rows: Sequence[PackedRow], params: SftParams) -> float:
     """Return the mean negative log-likelihood, in nats, of a response token."""
     total = 0.0
-    for part, counts in _passes(rows, params):
-        loss = float(loss_sum(model, part, params.precision))
-        total += loss if counts else 0.0
+    for part, weight in passes(rows, params.micro_batch_size):
+        total += weight * float(loss_sum(model, part, params.precision))
     return world().summed({"loss": total})["loss"] / targets(rows)
 
 
@@ -165,19 +164,19 @@ def _accumulate_gradient(model: PreTrainedModel, batch: Sequence[PackedRow], par
     """Add the gradient of the batch's mean loss, however the batch is split. Returns that loss."""
     tokens = targets(batch)
     total = 0.0
-    for part, counts in _passes(batch, params):
+    for part, weight in passes(batch, params.micro_batch_size):
         loss = loss_sum(model, part, params.precision)
-        (loss / tokens if counts else 0.0 * loss).backward()
-        total += float(loss.detach()) if counts else 0.0
+        (weight * loss / tokens).backward()
+        total += weight * float(loss.detach())
     return world().summed({"loss": total})["loss"] / tokens
 
 
-def _passes(rows: Sequence[PackedRow], params: SftParams) -> Iterator[tuple[list[PackedRow], bool]]:
-    """Yield this rank's rows in micro-batches, and False with those that do not count."""
-    mine, size = world().mine(range(len(rows))), params.micro_batch_size
+def passes(rows: Sequence[PackedRow], size: int) -> Iterator[tuple[list[PackedRow], float]]:
+    """Yield this rank's rows in micro-batches, with their weight; see `World.passes`."""
+    mine = world().mine(range(len(rows)))
     parts = [mine[start : start + size] for start in range(0, len(mine), size)]
-    for part, counts in world().passes(parts, [0]):
-        yield [rows[i] for i in part], counts
+    for part, weight in world().passes(parts, [0]):
+        yield [rows[i] for i in part], weight
 
 
 def targets(rows: Sequence[PackedRow]) -> int:

@@ -186,12 +186,12 @@ def shuffled_batches(
         yield order[batch * size : (batch + 1) * size].tolist()
 
 
-def passes(elements: Sequence[Element], comparisons: int) -> Iterator[tuple[list[Element], bool]]:
-    """Yield this rank's elements in micro-batches, and False with those that do not count: see World."""
+def passes(elements: Sequence[Element], comparisons: int) -> Iterator[tuple[list[Element], float]]:
+    """Yield this rank's elements in micro-batches, with their weight; see `World.passes`."""
     mine = world().mine(range(len(elements)))
     parts = list(_parts(((i, len(elements[i].responses)) for i in mine), comparisons))
-    for part, counts in world().passes(parts, [0]):
-        yield [elements[i] for i in part], counts
+    for part, weight in world().passes(parts, [0]):
+        yield [elements[i] for i in part], weight
 
 
 def micro_batches(elements: Iterable[Element], comparisons: int) -> Iterator[list[Element]]:

@@ -8,14 +8,16 @@ Sampling is from the full distribution at a temperature: with a truncated one (t
 log-probabilities that PPO computes would be wrong.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel
 
 from plumbline.errors import UserError
 from plumbline.lm.cache import RoomyCache
+from plumbline.lm.ranks.world import world
 
 STEPS_UNSEEN = 8
 """Tokens drawn on an accelerator before the host looks which rows have ended, for which it has to wait."""
@@ -46,7 +48,7 @@ def sample(
     gives the same responses on the same machine. Raises UserError if the model's logits are not numbers.
     """
     uniform_BR = uniforms(len(prompts), max_response, generator)
-    return sample_with(model, prompts, uniform_BR, stop=stop, temperature=temperature)
+    return shared(prompts, uniform_BR, partial(sample_with, model, stop=stop, temperature=temperature))
 
 
 def sample_all(
@@ -64,7 +66,21 @@ def sample_all(
     Returns the responses in the order of the prompts.
     """
     uniform_BR = uniforms(len(prompts), max_response, generator)
-    return sample_with(model, prompts, uniform_BR, stop=stop, temperature=temperature, batch_size=batch_size)
+    return shared(prompts, uniform_BR, partial(
+        sample_with, model, stop=stop, temperature=temperature, batch_size=batch_size))
+
+
+def shared(
+    prompts: Sequence[list[int]], uniform_BR: torch.Tensor,
+    sample_mine: Callable[[list[list[int]], torch.Tensor], list[Response]],
+) -> list[Response]:
+    """Return the responses to all prompts, of which each rank samples some with their random numbers.
+
+    All ranks have to call it, and a model that samples is whole on each.
+    """
+    here = world()
+    mine = here.mine(prompts)
+    return here.gathered(sample_mine(mine, uniform_BR[here.share]) if mine else [])
 
 
 def sample_with(
@@ -77,7 +93,7 @@ def sample_with(
     batch_size: int | None = None,
 ) -> list[Response]:
     """Sample as `sample_all` does, or as `sample` without a `batch_size`, with given random numbers, one for
-    each token.
+    each token; but all prompts on this rank.
     """
     if batch_size is None:
         return _sample(model, prompts, uniform_BR, stop, temperature)

@@ -8,7 +8,7 @@ import torch
 
 from testing import rank_programs
 from testing.on_ranks import on_ranks
-from testing.trainings import TRAININGS, run
+from testing.trainings import RESUMED, TRAININGS, run
 
 CLOSE = 1e-5
 pytestmark = pytest.mark.slow
@@ -23,9 +23,9 @@ def one(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A folder with a checkpoint of one process, and a damaged one, for each training."""
+    """A folder with a checkpoint of one process, and a damaged one, for some trainings."""
     folder = tmp_path_factory.mktemp("two")
-    for name in TRAININGS:
+    for name in RESUMED:
         run(name, folder / name / "one to two", killed_after=3)
         damaged = shutil.copytree(folder / name / "one to two", folder / name / "damaged")
         for file in damaged.glob("*.pt"):
@@ -39,11 +39,6 @@ def shared(tmp_path_factory):
 def two(shared):
     """What each rank of two has found."""
     return on_ranks(rank_programs.trainings, shared)
-
-
-@pytest.fixture(params=TRAININGS)
-def name(request):
-    return request.param
 
 
 def same(found, expected):
@@ -67,33 +62,31 @@ def after(found, done):
     return [one for one in found[0] if one[1] > done], *found[1:]
 
 
-def test_two_ranks_learn_what_one_does(one, two, name):
-    for rank in two:
-        close(rank[name]["whole"], one[name])
+@pytest.mark.parametrize("name", TRAININGS)
+def test_two_ranks_learn_what_one_does_and_each_has_all_of_it(one, two, name):
+    close(two[0][name]["whole"], one[name])
+    same(two[1][name]["whole"], two[0][name]["whole"])
 
 
-def test_both_ranks_have_the_whole_result_and_have_it_again(two, name):
-    for rank in two:
-        same(rank[name]["whole"], two[0][name]["whole"])
-        same(rank[name]["again"], two[0][name]["whole"])
-
-
+@pytest.mark.parametrize("name", RESUMED)
 def test_killed_and_resumed_two_ranks_end_as_undisturbed_ones_do(two, name):
     for rank in two:
         same(rank[name]["resumed"], after(rank[name]["whole"], 2))
 
 
+@pytest.mark.parametrize("name", RESUMED)
 def test_one_process_goes_on_from_two_ranks_and_two_from_one(one, two, shared, name):
     close(run(name, shared / name / "two to one"), after(one[name], 2))
     close(two[0][name]["from one"], after(one[name], 2))
 
 
+@pytest.mark.parametrize("name", RESUMED)
 def test_a_damaged_checkpoint_is_refused_by_all_ranks(two, name):
     for rank in two:
         assert re.match(r"The resume checkpoint .*damaged.* is damaged", rank[name]["refused"])
 
 
-def test_two_machines_are_two_ranks(two, tmp_path):
+def test_two_machines_do_again_what_two_ranks_of_one_did(two, tmp_path):
     for rank in on_ranks(rank_programs.once, tmp_path, nodes=2):
-        for name in TRAININGS:
+        for name in RESUMED:
             same(rank[name], two[0][name]["whole"])

@@ -79,9 +79,9 @@ class Ilql:
     def accumulate(self, batch: Sequence[DecidedPreference]) -> dict[str, float]:
         """Add the gradient of the batch's mean loss a token, however it is split. Return the figures."""
         tokens, sums = _tokens(batch), defaultdict[str, float](float)
-        for part, counts in passes(batch, self.params.micro_batch_size):
-            loss = self._loss_sum(part, sums if counts else sums.copy())
-            (loss / tokens if counts else 0.0 * loss).backward()
+        for part, weight in passes(batch, self.params.micro_batch_size):
+            loss = self._loss_sum(part, sums if weight else sums.copy())
+            (weight * loss / tokens).backward()
         return _means(world().summed(sums), tokens)
 
     @torch.no_grad()
@@ -92,8 +92,8 @@ class Ilql:
         ones half, and by how much.
         """
         sums = defaultdict[str, float](float)
-        for part, counts in passes(elements, self.params.micro_batch_size):
-            self._loss_sum(part, sums if counts else sums.copy())
+        for part, weight in passes(elements, self.params.micro_batch_size):
+            self._loss_sum(part, sums if weight else sums.copy())
         return _means(world().summed(sums), _tokens(elements))
 
     @torch.no_grad()

@@ -39,9 +39,9 @@ class Pairwise:
     def accumulate(self, batch: Sequence[DecidedPreference]) -> dict[str, float]:
         """Add the gradient of the batch's mean loss, however it is split. Return the batch's figures."""
         kl, sums = self._kl(batch), defaultdict[str, float](float)
-        for part, counts in passes(batch, self.params.micro_batch_size):
-            loss = self._loss_sum(part, kl, sums if counts else sums.copy())
-            (loss / len(batch) if counts else 0.0 * loss).backward()
+        for part, weight in passes(batch, self.params.micro_batch_size):
+            loss = self._loss_sum(part, kl, sums if weight else sums.copy())
+            (weight * loss / len(batch)).backward()
         figures = _means(world().summed(sums), len(batch))
         return figures | ({"kl": kl} if isinstance(self.params, KtoParams) else {})
 
@@ -54,8 +54,8 @@ class Pairwise:
         `better_length`: tokens of the better response.
         """
         kl, sums = self._kl(elements), defaultdict[str, float](float)
-        for part, counts in passes(elements, self.params.micro_batch_size):
-            self._loss_sum(part, kl, sums if counts else sums.copy())
+        for part, weight in passes(elements, self.params.micro_batch_size):
+            self._loss_sum(part, kl, sums if weight else sums.copy())
         return _means(world().summed(sums), len(elements))
 
     def stepped(self) -> None:
@@ -71,12 +71,11 @@ class Pairwise:
         if not isinstance(self.params, KtoParams):
             return 0.0
         sums = {"total": 0.0, "answers": 0.0}
-        for part, counts in passes(batch, self.params.micro_batch_size):
+        for part, weight in passes(batch, self.params.micro_batch_size):
             policy_N = summed_log_probs(self.module, [one.mismatched for one in part], self.params)
             reference_N = policy_N.new_tensor([value for one in part for value in one.other_reference])
-            if counts:
-                sums["total"] += float((policy_N - reference_N).sum())
-                sums["answers"] += len(policy_N)
+            sums["total"] += weight * float((policy_N - reference_N).sum())
+            sums["answers"] += weight * len(policy_N)
         sums = world().summed(sums)
         return max(0.0, sums["total"] / sums["answers"])
 

@@ -9,8 +9,9 @@ the policy changes: at first its errors would spoil what the policy knows (Stien
                 reward model itself, which reads with its adapters off
 """
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -26,6 +27,7 @@ from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.hidden import hidden_states
 from plumbline.lm.optim import autocast
+from plumbline.lm.ranks.sharding import inside, sharded_with
 from plumbline.lm.sampling import Response
 
 
@@ -35,26 +37,34 @@ class Critic(Learns):
 
     model: PreTrainedModel
     body: nn.Module
-    head: nn.Parameter
-    """[1, D]."""
+    head: nn.Linear
+    """A linear layer in the model, whose weight is [1, D]."""
     precision: str
+
+    def sharded(self) -> "Critic":
+        """Return a critic in parts, one on each rank, to learn; itself with one rank."""
+        model, body, head = sharded_with(self.model, self.body, self.head)
+        return self if model is self.model else replace(self, model=model, body=body, head=head)
 
     def values(self, sequences: Sequences) -> torch.Tensor:
         """Return the value [B, R] of the state in which each response token was chosen; 0 at padding.
 
         Values are centred as rewards are.
         """
-        width = sequences.response_BR.shape[1]
-        with autocast(self.precision):
-            hidden_BTD = hidden_states(self.body, sequences.ids_BT, sequences.mask_BT, sequences.trunk_BTD)
-            values_BR = scores_of(hidden_BTD[:, -width - 1 : -1], self.head)
+        values_BR = inside(self.model, lambda: self._values(sequences))
         centred_BR: torch.Tensor = (values_BR - self.model.config.reward_offset) * sequences.mask_BR
         return centred_BR
 
+    def _values(self, sequences: Sequences) -> torch.Tensor:
+        """Return the values as the head gives them."""
+        width = sequences.response_BR.shape[1]
+        with autocast(self.precision):
+            hidden_BTD = hidden_states(self.body, sequences.ids_BT, sequences.mask_BT, sequences.trunk_BTD)
+            return scores_of(hidden_BTD[:, -width - 1 : -1], self.head.weight)
+
     def learnt(self) -> dict[str, nn.Parameter]:
         """Return the weights that learn, by name."""
-        learnt = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
-        return learnt if self.head is self.model.score.weight else learnt | {"value head": self.head}
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ def make_critic(
     model = load_value().eval()
     if params.critic == "shared":
         return _on_trunk(model, policy, params), reward
-    return Critic(model, model.base_model, model.score.weight, params.precision), reward
+    return Critic(model, model.base_model, model.score, params.precision), reward
 
 
 def _on_trunk(model: PreTrainedModel, policy: Policy, params: PpoParams) -> Critic:
@@ -112,15 +122,16 @@ def _on_trunk(model: PreTrainedModel, policy: Policy, params: PpoParams) -> Crit
                         "separate.")
     freeze_below(model, params.top_layers)
     model.score.requires_grad_(True)
-    return Critic(model, top_of(model, params.top_layers), model.score.weight, params.precision)
+    return Critic(model, top_of(model, params.top_layers), model.score, params.precision)
 
 
 def _adapters_on(reward: RewardModel, params: PpoParams) -> tuple[Critic, WithoutAdapters]:
     """Return adapters on the reward model, with a head of their own, and the reward model without them."""
     model = reward.model
-    head = nn.Parameter(model.score.weight.detach().float().clone())
+    head = copy.deepcopy(model.score).float()
     adapted = get_peft_model(model, LoraConfig(
         r=params.lora_rank, lora_alpha=params.lora_alpha, lora_dropout=0.0, target_modules="all-linear",
         exclude_modules=["score"]))
+    model.value_head = head.requires_grad_(True)
     model.eval()
     return Critic(model, model.base_model, head, params.precision), WithoutAdapters(reward, adapted)

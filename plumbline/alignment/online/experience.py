@@ -18,6 +18,8 @@ from plumbline.alignment.online.policies import Policy
 from plumbline.alignment.online.rewards import CombinedReward, Reward
 from plumbline.alignment.sequences import Sequences, join
 from plumbline.errors import UserError
+from plumbline.lm.ranks.sharding import fill
+from plumbline.lm.ranks.world import world
 from plumbline.lm.sampling import Response
 
 
@@ -28,17 +30,18 @@ class Sampler:
         self.policy = policy
         self._copy = None
         if policy.precision != "fp32" and not policy.adapted:
-            self._copy = in_bf16(copy.deepcopy(policy.model))
+            self._copy = in_bf16(copy.deepcopy((policy.replica or policy).model))
 
     def renewed(self) -> PreTrainedModel:
-        """Return it with the policy's weights of now."""
-        if self.policy.adapted:
-            merged = self.policy.merged()
-            return merged if self.policy.precision == "fp32" else in_bf16(merged)
-        if self._copy is None:
-            return self.policy.model
-        self._copy.load_state_dict(self.policy.model.state_dict())
-        return self._copy
+        """Return it with the policy's weights of now, all of them on each rank."""
+        if self._copy is not None:
+            fill(self._copy, self.policy.model)
+            return self._copy
+        policy = self.policy.whole()
+        if not policy.adapted:
+            return policy.model
+        merged = policy.merged()
+        return merged if policy.precision == "fp32" else in_bf16(merged)
 
 
 def in_bf16(model: PreTrainedModel) -> PreTrainedModel:
@@ -78,32 +81,75 @@ def gather(
     prompts: Sequence[list[int]], responses: Sequence[Response], policy: Policy, critic: Critic | None,
     reward: Reward, *, missing_stop_deviations: float, micro_batch_size: int,
 ) -> Experience:
-    """Score sampled responses with all models."""
+    """Score sampled responses with all models; the ranks share them, and each has all that is found."""
+    device = policy.model.device
+    read = _read_by_all(prompts, responses, policy, critic, micro_batch_size)
+    parts: dict[str, float] = {}
+    if isinstance(reward, CombinedReward):
+        scores, parts = reward.rewards_and_parts(prompts, responses, missing_stop_deviations)
+    else:
+        scores = reward.score_sampled(prompts, responses, missing_stop_deviations)
+    sampled_BR = torch.zeros_like(read.old_BR)
+    for row, response in enumerate(responses):
+        sampled_BR[row, : len(response.log_probs)] = torch.tensor(response.log_probs)
+    return Experience(
+        read.sequences, sampled_BR, read.old_BR, read.reference_BR, read.values_BR,
+        torch.tensor(scores, device=device),
+        torch.tensor([response.stopped for response in responses], device=device), parts)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What policy, reference and critic say of sequences; see `Experience`."""
+
+    sequences: Sequences
+    old_BR: torch.Tensor
+    reference_BR: torch.Tensor
+    values_BR: torch.Tensor | None
+
+
+def _read_by_all(
+    prompts: Sequence[list[int]], responses: Sequence[Response], policy: Policy, critic: Critic | None,
+    micro_batch_size: int,
+) -> _Read:
+    """Let each rank read its rows, and put what they found together.
+
+    What `Policy.prepared` and `masked` add to sequences is too large to be sent around: passes over rows of
+    other ranks find it themselves.
+    """
+    here = world()
+    found = _read(here.mine(prompts), here.mine(responses), policy, critic, micro_batch_size)
+    if here.size == 1:
+        return found
+    sequences = join(prompts, [response.ids for response in responses], policy.model.device)
+    tables = [found.old_BR, found.reference_BR, *([] if found.values_BR is None else [found.values_BR])]
+    whole_BCR = tables[0].new_zeros(len(prompts), len(tables), sequences.mask_BR.shape[1])
+    for row, own_CR in enumerate(here.gathered(list(torch.stack(tables, 1).cpu()))):
+        whole_BCR[row, :, : own_CR.shape[1]] = own_CR
+    old_BR, reference_BR, *values = whole_BCR.unbind(1)
+    return _Read(sequences, old_BR, reference_BR, values[0] if values else None)
+
+
+def _read(
+    prompts: Sequence[list[int]], responses: Sequence[Response], policy: Policy, critic: Critic | None,
+    micro_batch_size: int,
+) -> _Read:
     device = policy.model.device
     sequences = join(prompts, [response.ids for response in responses], device)
     sequences = policy.masked(policy.prepared(sequences))
     empty_BR = torch.zeros(sequences.mask_BR.shape, device=device)
     old_BR, reference_BR = empty_BR, empty_BR.clone()
     values_BR = empty_BR.clone() if critic else None
-    for rows in sequences.micro_batches(torch.arange(len(prompts), device=device), micro_batch_size):
+    every = torch.arange(len(prompts), device=device)
+    # A pass that does not count writes again what is there.
+    for rows, _ in world().passes(sequences.micro_batches(every, micro_batch_size), every[:1]):
         part = sequences.rows(rows)
         width = part.mask_BR.shape[1]
         old_BR[rows, :width] = policy.log_probs(part)
         reference_BR[rows, :width] = policy.reference_log_probs(part)
         if critic and values_BR is not None:
             values_BR[rows, :width] = critic.values(part)
-
-    parts: dict[str, float] = {}
-    if isinstance(reward, CombinedReward):
-        scores, parts = reward.rewards_and_parts(prompts, responses, missing_stop_deviations)
-    else:
-        scores = reward.score_sampled(prompts, responses, missing_stop_deviations)
-    sampled_BR = torch.zeros_like(old_BR)
-    for row, response in enumerate(responses):
-        sampled_BR[row, : len(response.log_probs)] = torch.tensor(response.log_probs)
-    return Experience(
-        sequences, sampled_BR, old_BR, reference_BR, values_BR, torch.tensor(scores, device=device),
-        torch.tensor([response.stopped for response in responses], device=device), parts)
+    return _Read(sequences, old_BR, reference_BR, values_BR)
 
 
 def corrected(targets: Targets, experience: Experience, cap: float) -> Targets:
@@ -121,16 +167,21 @@ def corrected(targets: Targets, experience: Experience, cap: float) -> Targets:
 def kl_estimates(
     policy: Policy, prompts: Sequence[list[int]], responses: Sequence[Response], batch_size: int = 32
 ) -> list[float]:
-    """Return a single-sample estimate of KL(policy, reference), in nats, from each sampled response.
+    """Return a single-sample estimate of KL(policy, reference), in nats, from each sampled response, which
+    the ranks share.
 
     Raises UserError if one is infinite or not a number.
     """
-    found: list[float] = []
-    for start in range(0, len(prompts), batch_size):
-        rows = slice(start, start + batch_size)
+    here, found = world(), list[float]()
+    rows = [(prompt, response.ids) for prompt, response in zip(prompts, responses, strict=True)]
+    mine = here.mine(rows)
+    parts = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
+    for part, weight in here.passes(parts, rows[:1]):
         sequences = policy.prepared(
-            join(prompts[rows], [response.ids for response in responses[rows]], policy.model.device))
-        found += (policy.log_probs(sequences) - policy.reference_log_probs(sequences)).sum(1).tolist()
+            join([prompt for prompt, _ in part], [ids for _, ids in part], policy.model.device))
+        kl_B = (policy.log_probs(sequences) - policy.reference_log_probs(sequences)).sum(1)
+        found += kl_B.tolist() if weight else []
+    found = here.gathered(found)
     if broken := sum(not math.isfinite(value) for value in found):
         raise UserError(f"The KL of the policy to its reference is infinite or not a number on {broken} of "
                         f"{len(found)} responses: a training diverged. Lower ppo.learning_rate, or set "

@@ -12,6 +12,7 @@ from plumbline.alignment.online.validation import Kept
 from plumbline.config import PpoParams
 from plumbline.config.methods import NlpoParams
 from plumbline.lm.optim import adamw
+from plumbline.lm.ranks.sharding import load_optimizer
 
 Metrics = dict[str, float]
 
@@ -57,7 +58,7 @@ class Learner:
     def renew_mask(self, params: PpoParams) -> None:
         """Let NLPO's masking policy become the policy of now, if it is the turn of it."""
         if isinstance(params, NlpoParams) and self.policy.mask and self.update % params.mask_every == 0:
-            self.policy.mask.model.load_state_dict(self.policy.merged().state_dict())
+            self.policy.mask.model.load_state_dict(self.policy.whole().merged().state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Return all state, torch's own random state included."""
@@ -74,10 +75,10 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state that `state_dict` returned, torch's own random state included."""
         self.policy.load(state["policy"])
-        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        load_optimizer(self.policy_optimizer, state["policy_optimizer"])
         if self.critic and self.critic_optimizer:
             self.critic.load(state["critic"])
-            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+            load_optimizer(self.critic_optimizer, state["critic_optimizer"])
         if self.policy.mask:
             self.policy.mask.model.load_state_dict(state["mask"])
         self.warmed, self.update, self.history = state["warmed"], state["update"], state["history"]

@@ -26,6 +26,10 @@ advantages would move the policy at random. One update:
 
 Every few updates the policy is measured on validation prompts, and the best one is kept: validation.py.
 
+On several ranks (lm/ranks/) policy and critic are in parts, and all else is on each rank. All draw the same
+prompts and random numbers; responses are shared out to be sampled, scored and read, and gathered, so that a
+batch's figures and targets are worked out as on one rank; and so is each minibatch, to be learnt from.
+
 Departures from the textbook: rewards are not clipped, because the reward model is centred; a response that
 does not stop gets a fixed reward instead of the model's; dropout is off everywhere, so that the ratio is
 exactly 1 before the first step. A reward has no unit of its own, so beta, the range of a value and the reward
@@ -38,6 +42,8 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -56,6 +62,7 @@ from plumbline.alignment.online.rewards import Reward
 from plumbline.alignment.online.trust_region import natural_step
 from plumbline.alignment.online.validation import Validation
 from plumbline.alignment.packing import PackedRow
+from plumbline.alignment.sequences import Sequences
 from plumbline.config import PpoParams
 from plumbline.config.methods import TrpoParams
 from plumbline.errors import UserError
@@ -65,7 +72,9 @@ from plumbline.lm.checkpoint import Checkpoint, made_with
 from plumbline.lm.engines.agreement import require_agreement
 from plumbline.lm.engines.engine import Engine
 from plumbline.lm.optim import ReportStep, require_finite
-from plumbline.lm.sampling import uniforms
+from plumbline.lm.ranks.sharding import clip_grad_norm
+from plumbline.lm.ranks.world import world
+from plumbline.lm.sampling import shared, uniforms
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Demonstration, Prompt
 
@@ -94,7 +103,7 @@ class Setting:
         if learner.policy.mask:
             model = learner.policy.mask.over(model)
         uniform_BR = uniforms(len(batch), params.max_response, learner.generator)
-        responses = self.engine.sample(model, batch, uniform_BR)
+        responses = shared(batch, uniform_BR, partial(self.engine.sample, model))
         return gather(batch, responses, learner.policy, learner.critic, self.reward,
                       missing_stop_deviations=params.missing_stop_deviations,
                       micro_batch_size=params.micro_batch_size)
@@ -126,8 +135,9 @@ def train_online(
     to the reference is clearly negative, which can only be a fault in the log-probabilities.
     """
     torch.manual_seed(seed)
-    encoded = _encode(lm, prompts, params)
-    setting = Setting(require_usable(name, params), encoded, reward, Sampler(policy), engine,
+    encoded, method = _encode(lm, prompts, params), require_usable(name, params)
+    policy, critic = policy.sharded(), critic.sharded() if critic else None
+    setting = Setting(method, encoded, reward, Sampler(policy), engine,
                       rehearsed(lm, demonstrations, params), params)
     learner = Learner.new(policy, critic, params, seed)
     checkpoint = Checkpoint(checkpoint_folder, {"method": name, **made_with("ppo", params, seed, encoded)})
@@ -156,7 +166,7 @@ def train_online(
         metrics |= learner.kept.put_into(policy)
     if learner.kept.beyond_limit:
         metrics["stopped_early"] = learner.update
-    policy.end()
+    policy.whole().end()
     return metrics | _counts(lm, prompts, encoded)
 
 
@@ -247,19 +257,24 @@ def _step(
     Adds the step's figures to `sums`. The loss is a mean over the tokens of the whole minibatch, so its
     division into micro-batches changes nothing.
     """
-    params, sequences = setting.params, lesson.experience.sequences
+    params, sequences, here = setting.params, lesson.experience.sequences, world()
     tokens = sequences.mask_BR[minibatch].sum()
     before = sums.get("approx_kl", 0.0)
-    for rows in sequences.micro_batches(minibatch, params.micro_batch_size):
-        totals = {"tokens": sequences.mask_BR[rows].sum()}
+    found: list[dict[str, float]] = []
+    mine = sequences.micro_batches(minibatch[here.share], params.micro_batch_size)
+    for rows, weight in here.passes(mine, minibatch[:1]):
+        part = learner.policy.masked(learner.policy.prepared(sequences.rows(rows)))
+        totals = {"tokens": part.mask_BR.sum()}
         if not lesson.critic_only:
-            totals |= _policy_totals(learner, lesson, rows, setting)
-            (totals["policy_loss"] / tokens).backward()
+            totals |= _policy_totals(learner, lesson, rows, part, setting)
+            (weight * totals["policy_loss"] / tokens).backward()
         if learner.critic:
-            totals["value_loss"] = _value_loss(learner.critic, lesson, rows)
-            (totals["value_loss"] / tokens).backward()
-        for name, total in totals.items():
-            sums[name] += float(total.detach())
+            totals["value_loss"] = _value_loss(learner.critic, lesson, rows, part)
+            (weight * totals["value_loss"] / tokens).backward()
+        found += [{name: float(total.detach()) for name, total in totals.items()}] if weight else []
+    for totals_of in chain.from_iterable(here.from_all(found)):
+        for name, value in totals_of.items():
+            sums[name] += value
     if setting.rehearsed and not lesson.critic_only:
         sums["ptx_loss"] += rehearse(learner, setting.rehearsed, len(minibatch), params)
     if not lesson.critic_only:
@@ -272,7 +287,7 @@ def _step(
     if learner.critic and learner.critic_optimizer:
         learning.append(("value_grad_norm", learner.critic, learner.critic_optimizer))
     for name, model, _ in learning:
-        sums[name] += float(torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm))
+        sums[name] += clip_grad_norm(model.parameters(), params.max_grad_norm)
     require_finite(sums, "ppo", f"update {learner.update + 1} of {params.updates}")
     for _, _, optimizer in learning:
         optimizer.step()
@@ -280,11 +295,10 @@ def _step(
 
 
 def _policy_totals(
-    learner: Learner, lesson: Lesson, rows: torch.Tensor, setting: Setting
+    learner: Learner, lesson: Lesson, rows: torch.Tensor, sequences: Sequences, setting: Setting
 ) -> dict[str, torch.Tensor]:
     """Return the policy's loss on these rows, with its gradient, and its figures, summed over the tokens."""
     experience, params = lesson.experience, setting.params
-    sequences = experience.sequences.rows(rows)
     # The micro-batch has its own, smaller width: columns of padding alone are cut off.
     width = sequences.mask_BR.shape[1]
     new_BR = learner.policy.log_probs(sequences)
@@ -298,9 +312,10 @@ def _policy_totals(
             "ratio": found.ratio}
 
 
-def _value_loss(critic: Critic, lesson: Lesson, rows: torch.Tensor) -> torch.Tensor:
+def _value_loss(
+    critic: Critic, lesson: Lesson, rows: torch.Tensor, sequences: Sequences
+) -> torch.Tensor:
     """Return the critic's loss on these rows, with its gradient, summed over the tokens."""
-    sequences = lesson.experience.sequences.rows(rows)
     width = sequences.mask_BR.shape[1]
     old_BR, returns_BR = lesson.experience.values_BR, lesson.targets.returns_BR
     assert old_BR is not None and returns_BR is not None

@@ -16,6 +16,7 @@ from plumbline.alignment.online.losses import Loss, clipped_surrogate, policy_gr
 from plumbline.config import PpoParams
 from plumbline.config.methods import NlpoParams
 from plumbline.errors import UserError
+from plumbline.lm.ranks.world import world
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,17 @@ METHODS = {
 
 def require_usable(name: str, params: PpoParams) -> Method:
     """Return the method. Raises UserError for values that contradict it or each other."""
-    method = METHODS[name]
+    method, ranks = METHODS[name], world().size
     if params.minibatches > params.batch_size:
         raise UserError(f"ppo.minibatches = {params.minibatches} leaves some without a response: "
                         f"ppo.batch_size is {params.batch_size}. Lower the one or raise the other.")
+    if params.batch_size // params.minibatches < ranks:
+        raise UserError(f"ppo.batch_size = {params.batch_size} in ppo.minibatches = {params.minibatches} "
+                        f"leaves some of {ranks} processes without a response. Raise the one, or lower the "
+                        "other or the number of processes.")
+    if ranks > 1 and method.natural_step:
+        raise UserError(f"{name} makes its step on all weights at once, which none of several processes has, "
+                        f"and here are {ranks}. Give this stage one process, or choose another method.")
     if params.batch_size % params.answers_per_prompt:
         raise UserError(f"ppo.batch_size = {params.batch_size} responses cannot be divided into groups of "
                         f"ppo.answers_per_prompt = {params.answers_per_prompt}. Change either.")

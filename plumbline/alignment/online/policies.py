@@ -14,7 +14,6 @@ step.
 
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -30,6 +29,7 @@ from plumbline.config import PpoParams
 from plumbline.config.methods import NlpoParams
 from plumbline.lm.hidden import hidden_states
 from plumbline.lm.optim import autocast
+from plumbline.lm.ranks.sharding import fill, inside, put, sharded_with
 
 Weights = dict[str, torch.Tensor]
 
@@ -53,7 +53,7 @@ class Learns:
     def load(self, weights: Weights) -> None:
         """Take over the weights that `weights` returned."""
         for name, weight in self.learnt().items():
-            weight.copy_(weights[name])
+            put(weight, weights[name])
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,41 @@ class Policy(Learns):
     """NLPO's masking policy, if the method is that."""
     start: Weights = field(default_factory=dict)
     """The learnt weights as they were at first."""
+    replica: "Policy | None" = None
+    """Where this policy is in parts: one with whole weights, as they were when it was last asked for."""
+
+    def sharded(self) -> "Policy":
+        """Return a policy in parts, one on each rank, to learn; itself with one rank."""
+        model, body, trunk, adapted = sharded_with(self.model, self.body, self.trunk, self.adapted)
+        if model is self.model:
+            return self
+        return replace(self, model=model, body=body, trunk=trunk, adapted=adapted, replica=self)
+
+    def whole(self) -> "Policy":
+        """Return the policy with all of its weights of now on this rank; all ranks have to call it."""
+        if self.replica is None:
+            return self
+        fill(self.replica.model, self.model)
+        return self.replica
 
     def prepared(self, sequences: Sequences) -> Sequences:
         """Return the sequences with what the frozen trunk makes of them, which every later pass reads."""
-        return sequences if self.trunk is None else with_trunk(self.trunk, sequences, self.precision)
+        if self.trunk is None or sequences.trunk_BTD is not None:
+            return sequences
+        trunk = self.trunk
+        return replace(sequences, trunk_BTD=inside(
+            self.model, lambda: below(trunk, sequences, self.precision)))
 
     def masked(self, sequences: Sequences) -> Sequences:
         """Return the sequences with the tokens that could be sampled, if the method masks the others."""
-        return sequences if self.mask is None else self.mask.marked(sequences)
+        if self.mask is None or sequences.allowed_BRV is not None:
+            return sequences
+        return self.mask.marked(sequences)
 
     def log_probs(self, sequences: Sequences) -> torch.Tensor:
         """Return the log-probability [B, R], in nats, of each response token; 0 at padding."""
-        head = self.model.get_output_embeddings()
-        return log_probs_by(self.body, head, sequences, self.temperature, self.precision)
+        return inside(self.model, lambda: log_probs_by(
+            self.body, self.model.get_output_embeddings(), sequences, self.temperature, self.precision))
 
     def distributions(self, sequences: Sequences) -> torch.Tensor:
         """Return the log-probability [B, R, V] of each token of the vocabulary, in nats and fp32."""
@@ -99,9 +121,11 @@ class Policy(Learns):
     @torch.no_grad()
     def reference_log_probs(self, sequences: Sequences) -> torch.Tensor:
         """Return the same under the reference."""
-        with self.adapted.disable_adapter() if self.adapted else nullcontext():
-            return log_probs_by(
-                self.reference_body, self.reference_head, sequences, self.temperature, self.precision)
+        if self.adapted:
+            with self.adapted.disable_adapter():
+                return self.log_probs(sequences)
+        return log_probs_by(
+            self.reference_body, self.reference_head, sequences, self.temperature, self.precision)
 
     def merged(self) -> PreTrainedModel:
         """Return a model of its own without adapters, which gives the same answers."""
@@ -157,8 +181,7 @@ def make_policy(
 
 
 @torch.no_grad()
-def with_trunk(trunk: nn.Module, sequences: Sequences, precision: str) -> Sequences:
-    """Return the sequences with what the trunk makes of each token."""
+def below(trunk: nn.Module, sequences: Sequences, precision: str) -> torch.Tensor:
+    """Return what the trunk makes of each token, [B, T, D]."""
     with autocast(precision):
-        found_BTD = hidden_states(trunk, sequences.ids_BT, sequences.mask_BT)
-    return replace(sequences, trunk_BTD=found_BTD)
+        return hidden_states(trunk, sequences.ids_BT, sequences.mask_BT)

@@ -8,10 +8,11 @@ import torch
 
 from plumbline.alignment.online.learner import Learner
 from plumbline.alignment.packing import PackedRow, pack
-from plumbline.alignment.sft import encode, loss_sum, targets
+from plumbline.alignment.sft import encode, loss_sum, passes, targets
 from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
+from plumbline.lm.ranks.world import world
 from plumbline.preferences.types import Demonstration
 
 
@@ -40,9 +41,8 @@ def rehearse(learner: Learner, rows: Sequence[PackedRow], count: int, params: Pp
     drawn = torch.randint(len(rows), (count,), generator=learner.generator).tolist()
     chosen = sorted((rows[i] for i in drawn), key=lambda row: len(row.ids))
     tokens, mean = targets(chosen), 0.0
-    for start in range(0, count, params.micro_batch_size):
-        part = chosen[start : start + params.micro_batch_size]
-        loss = loss_sum(learner.policy.model, part, params.precision) / tokens
+    for part, weight in passes(chosen, params.micro_batch_size):
+        loss = weight * loss_sum(learner.policy.model, part, params.precision) / tokens
         (params.ptx_coef * loss).backward()
         mean += float(loss.detach())
-    return mean
+    return world().summed({"loss": mean})["loss"]

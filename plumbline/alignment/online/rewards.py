@@ -33,6 +33,7 @@ from plumbline.errors import UserError
 from plumbline.functions import FUNCTION_NAME, import_function, safe_name, short_label
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, differences, encode_prompt
+from plumbline.lm.ranks.world import world
 from plumbline.lm.sampling import Response
 from plumbline.lm.source import Source
 from plumbline.preferences.types import Prompt, conversation
@@ -217,7 +218,8 @@ def _outside(
 
     if FUNCTION_NAME.fullmatch(name):
         function = import_function("reward", name, root, "ppo.rewards")
-        return by_text(lambda pairs: function([(conversation(prompt), text) for prompt, text in pairs]))
+        return by_text(lambda pairs: world().gathered(
+            function([(conversation(prompt), text) for prompt, text in world().mine(pairs)])))
     if not hasattr(require_classifier(name, root), "reward_max_length"):  # it is none of ours
         return by_text(Classifier.load(name, root, precision).score)
     model = RewardModel.load(Path(Source.find(name, root).where), precision)

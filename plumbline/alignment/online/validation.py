@@ -9,6 +9,7 @@ within the limit is.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from statistics import pstdev
 
@@ -22,7 +23,7 @@ from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt
 from plumbline.lm.engines.engine import Engine
-from plumbline.lm.sampling import Response, uniforms
+from plumbline.lm.sampling import Response, shared, uniforms
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Prompt
 
@@ -124,7 +125,8 @@ def _answers(
     engine: Engine, sampler: Sampler, prompts: Sequence[list[int]], params: PpoParams, seed: int
 ) -> list[Response]:
     uniform_BR = uniforms(len(prompts), params.max_response, torch.Generator().manual_seed(seed))
-    return engine.sample(sampler.renewed(), prompts, uniform_BR, params.batch_size)
+    ask = partial(engine.sample, sampler.renewed(), batch_size=params.batch_size)
+    return shared(prompts, uniform_BR, ask)
 
 
 def _mean(values: Sequence[float]) -> float:

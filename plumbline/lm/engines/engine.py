@@ -22,4 +22,6 @@ class Engine(Protocol):
         Row i of `uniform_BR` (see `sampling.uniforms`) alone decides what is drawn for prompt i, whichever
         other rows there are. `batch_size` is how many are sampled together, in the order of their lengths, by
         an engine that has to be told; None is all, in the order in which they came.
+
+        Each of several ranks has an engine, and asks it for its own rows (`sampling.shared`).
         """

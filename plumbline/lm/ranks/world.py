@@ -39,41 +39,50 @@ class World:
         """Return True on the rank that writes files."""
         return self.rank == 0
 
+    @property
+    def share(self) -> slice:
+        """Return which rows are this rank's: every `size`-th, from the one of its number on."""
+        return slice(self.rank, None, self.size)
+
     def mine(self, rows: Sequence[T]) -> list[T]:
-        """Return every `size`-th of the rows, from the one of this rank's number on."""
-        return list(rows[self.rank :: self.size])
+        """Return this rank's share of the rows."""
+        return list(rows[self.share])
 
     def gathered(self, mine: Sequence[T]) -> list[T]:
-        """Return the rows of all ranks in the order that they had before `mine`; they are plain objects, or
-        tensors on the CPU.
-        """
-        if self.size == 1:
-            return list(mine)
-        parts = self._from_all(list(mine))
+        """Return the rows of all ranks in the order that they had before `mine`."""
+        parts = self.from_all(list(mine))
         return [parts[i % self.size][i // self.size] for i in range(sum(map(len, parts)))]
+
+    def from_all(self, value: T) -> list[T]:
+        """Return the values of all ranks, in their order: plain objects, or tensors on the CPU."""
+        if self.size == 1:
+            return [value]
+        found: list[T | None] = [None] * self.size
+        distributed.all_gather_object(found, value)
+        return found  # type: ignore[return-value]  # all are filled
 
     def summed(self, figures: Mapping[str, float]) -> dict[str, float]:
         """Return the sums of the figures over the ranks, the same on all; a rank may lack some."""
         if self.size == 1:
             return dict(figures)
         found: dict[str, float] = {}
-        for part in self._from_all(dict(figures)):
+        for part in self.from_all(dict(figures)):
             for name, value in part.items():
                 found[name] = found.get(name, 0.0) + value
         return found
 
-    def passes(self, parts: Sequence[T], spare: T) -> Iterator[tuple[T, bool]]:
-        """Yield this rank's parts with True, then `spare` with False until all ranks have had equally many.
+    def passes(self, parts: Sequence[T], spare: T) -> Iterator[tuple[T, float]]:
+        """Yield this rank's parts with the weight 1, then `spare` with 0 until all ranks have had as many.
 
         A pass through a sharded model gathers its weights, for which all ranks have to make it.
         """
-        most = max(self._from_all(len(parts)))  # asked before the first pass, which others make meanwhile
-        yield from ((part, True) for part in parts)
-        yield from ((spare, False) for _ in range(most - len(parts)))
+        most = max(self.from_all(len(parts)))  # asked before the first pass, which others make meanwhile
+        yield from ((part, 1.0) for part in parts)
+        yield from ((spare, 0.0) for _ in range(most - len(parts)))
 
     def agreed(self, value: T, what: str) -> T:
         """Return the value. Raises UserError if it is not the same on all ranks."""
-        found = self._from_all(value)
+        found = self.from_all(value)
         if different := [rank for rank, theirs in enumerate(found) if theirs != found[0]]:
             raise UserError(f"All ranks must have the same {what}, but rank {different[0]} found "
                             f"{found[different[0]]} where rank 0 found {found[0]}. Let all of them see the "
@@ -88,20 +97,12 @@ class World:
             found = compute()
         except Exception as error:
             if problem := as_user_error(error):
-                self._from_all(str(problem))
+                self.from_all(str(problem))
             raise
-        for theirs in self._from_all(""):
+        for theirs in self.from_all(""):
             if theirs:
                 raise UserError(theirs)
         return found
-
-    def _from_all(self, value: T) -> list[T]:
-        """Return the value of each rank."""
-        if self.size == 1:
-            return [value]
-        found: list[T | None] = [None] * self.size
-        distributed.all_gather_object(found, value)
-        return found  # type: ignore[return-value]  # all are filled
 
 
 def world() -> World:

@@ -23,8 +23,8 @@ def test_rows_are_shared_out_and_gathered_in_their_order(found):
         assert one["summed"] == pytest.approx({"a": 0.6, "only 0": 1.0, "only 1": 1.0, "only 2": 1.0})
         assert one["summed"] == found[0]["summed"], "to the last bit"
         assert one["agreed"] == list("abcdefg")
-    assert found[0]["passes"] == [("a", True), ("d", True), ("g", True)]
-    assert found[2]["passes"] == [("c", True), ("f", True), ("spare", False)]
+    assert found[0]["passes"] == [("a", 1.0), ("d", 1.0), ("g", 1.0)]
+    assert found[2]["passes"] == [("c", 1.0), ("f", 1.0), ("spare", 0.0)]
 
 
 @pytest.mark.slow
@@ -44,7 +44,7 @@ def test_one_process_is_one_rank_without_a_group(monkeypatch):
     assert (here.rank, here.size, here.first) == (0, 1, True)
     assert here.gathered(here.mine("abc")) == ["a", "b", "c"]
     assert here.summed({"a": 0.1}) == {"a": 0.1}
-    assert list(here.passes(["a"], "spare")) == [("a", True)]
+    assert list(here.passes(["a"], "spare")) == [("a", 1.0)]
     assert here.agreed(3, "number") == 3
 
     def refused():
