@@ -46,7 +46,7 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
     check_same_tokens(lm, reward)
     judge = None
     if (judge_folder / "config.json").exists():  # otherwise a file in it says why there is none
-        judge = RewardModel.load(judge_folder, params.precision)
+        judge = RewardModel.load(judge_folder, params.precision).sharded()
         check_same_tokens(lm, judge)
 
     with kept_policy(run, lm, params):

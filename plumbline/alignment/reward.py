@@ -9,7 +9,8 @@ average (ibid.). Their mean and standard deviation are kept in the model's confi
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -26,10 +27,13 @@ from plumbline.lm.base import DTYPES, LanguageModel, save_pretrained
 from plumbline.lm.chat import differences, encode_prompt, encode_response
 from plumbline.lm.hidden import hidden_states
 from plumbline.lm.optim import device, require_finite_weights
+from plumbline.lm.ranks.sharding import inside, sharded
 from plumbline.lm.ranks.world import world
 from plumbline.lm.sampling import Response, right_pad
 from plumbline.preferences.types import Prompt
 
+SPARE = [[0]]
+"""What a rank reads that has no row left, while others have."""
 LEAST_TO_CENTRE = 8
 """Finished answers without which a mean and a standard deviation would say nothing."""
 
@@ -58,6 +62,13 @@ class RewardModel:
     def load(cls, folder: Path, precision: str = "fp32") -> "RewardModel":
         """Load the model that `save` wrote to `folder`, with the weights in `precision`."""
         return cls(_load(folder, precision), AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+
+    def sharded(self) -> "RewardModel":
+        """Return the model in parts, one on each rank, to be asked and not trained; itself with one rank.
+
+        With several, this one has no weights any more.
+        """
+        return replace(self, model=sharded(self.model))
 
     def save(self, folder: Path) -> None:
         """Write the model with its offset, as safetensors, and its tokenizer to `folder`.
@@ -122,13 +133,15 @@ class RewardModel:
         self, rows: Sequence[list[int]], batch_size: int, report: Callable[[int, int], None] | None
     ) -> list[float]:
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         found: dict[int, float] = {}
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            scores_B = last_scores(self.model, [rows[i] for i in batch]) - self.model.config.reward_offset
-            found.update(zip(batch, scores_B.tolist(), strict=True))
-            if report:
-                report(start + len(batch), len(rows))
+        for batch, weight in world().passes(batches, []):
+            read = [rows[i] for i in batch] or SPARE
+            scores_B = inside(self.model, partial(last_scores, self.model, read))
+            scores_B = scores_B - self.model.config.reward_offset
+            found.update(zip(batch, scores_B.tolist(), strict=False))
+            if report and weight:
+                report(len(found), len(rows))
         return [found[i] for i in range(len(rows))]
 
     def score_sampled(

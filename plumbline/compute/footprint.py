@@ -3,7 +3,8 @@
 What one of R processes holds while a model with N weights learns, in bytes:
 
     states    fp32 weights, gradient and Adam's two moments of what learns, 16 a weight, in shards of 1/R
-    copies    models that each process has whole: reference, reward, judge, what samples, the best so far
+    copies    models that do not learn: reference, reward model, judge, the best policy so far, in shards,
+              too; and what samples, which each process has whole
     moment    the larger of what a micro-batch's forward pass keeps for its gradient, and the cache of the
               answers that are sampled at once
 
@@ -168,26 +169,35 @@ def _online(
             states += _states(size.body, size.body, ranks)
         elif ppo.trainable == "top":
             states += _states(size.body, size.top(ppo.top_layers), ranks)
-    copies += stored * size.body * (2 if judge else 1)
+    whole = FP32 * size.weights
     if isinstance(ppo, NlpoParams):
-        copies += FP32 * size.weights
+        copies += whole
+    scoring = stored * size.body * (2 if judge else 1)
+    # A reward model that carries the critic's adapters is not taken apart.
+    copies += scoring if ppo.trainable == "lora" and ppo.critic == "shared" else scoring // ranks
 
     length, share = ppo.max_prompt + ppo.max_response, _share(ppo.batch_size, ranks)
     rows = min(ppo.micro_batch_size, _share(ppo.batch_size // ppo.minibatches, ranks))
     with_gradient = size.kept(rows, length, ppo.precision) + _probabilities(rows * ppo.max_response, size)
     cache = share * length * size.cache_per_token * stored // FP32
-    return Footprint(stage, states, copies, max(with_gradient, cache),
+    # To be saved the policy is put together again, once gradients and moments are gone.
+    at_the_end = whole - (STATES - FP32) * states // STATES if ranks > 1 and ppo.trainable == "all" else 0
+    return Footprint(stage, states, copies, max(with_gradient, cache, at_the_end),
                      passes * ppo.batch_size * size.flops(length))
 
 
 def _policy(ppo: PpoParams, size: ModelSize, stored: int, ranks: int) -> tuple[int, int]:
     """Return the bytes of the policy's states, and of the copies of SFT and of the policy beside it."""
+    whole = FP32 * size.weights
     if ppo.trainable == "lora":  # the reference is the policy without its adapters; a merged copy samples
-        return FP32 * size.weights // ranks, stored * size.weights
-    learns = size.weights if ppo.trainable == "all" else size.top(ppo.top_layers) + size.head
+        return whole // ranks, stored * size.weights + (whole if ranks > 1 else 0)
     sampling = stored * size.weights if ranks > 1 or ppo.precision == "bf16" else 0
-    best_so_far, reference = FP32 * learns, FP32 * learns
-    return _states(size.weights, learns, ranks), sampling + reference + best_so_far
+    if ppo.trainable == "all":  # the reference, and the best policy so far
+        return STATES * size.weights // ranks, sampling + 2 * whole // ranks
+    learns = size.top(ppo.top_layers) + size.head
+    frozen_below = FP32 * (size.weights - learns) if ranks > 1 else 0
+    reference, best_so_far = FP32 * learns, FP32 * learns // ranks
+    return _states(size.weights, learns, ranks), sampling + frozen_below + reference + best_so_far
 
 
 def _states(weights: int, learns: int, ranks: int) -> int:

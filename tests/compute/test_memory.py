@@ -48,11 +48,19 @@ def test_states_and_copies_of_ppo_add_up(sizes) -> None:
     assert need(sizes["small"], "ppo", "ppo.trainable=lora", "ppo.critic=shared").states == 4 * weights
 
 
-def test_states_are_shared_out_and_copies_are_not(sizes) -> None:
+def test_all_is_shared_out_but_what_samples(sizes) -> None:
     one, eight = (need(sizes["large"], "ppo", "ppo.precision=bf16", ranks=ranks) for ranks in (1, 8))
+    sampling = 2 * 8_030_261_248
     assert eight.states == pytest.approx(one.states / 8)
-    assert eight.copies == one.copies
+    assert eight.copies == pytest.approx((one.copies - sampling) / 8 + sampling)
     assert eight.flops == one.flops
+
+
+def test_ppo_of_an_8b_model_fits_eight_cards_of_80_gb(sizes) -> None:
+    settings = "ppo.precision=bf16", "ppo.batch_size=64", "ppo.micro_batch_size=1", "ppo.max_prompt=256"
+    card = Room(80 * GIGABYTE, gpu=True)
+    assert card.fits(need(sizes["large"], "ppo", *settings, ranks=8), 8)
+    assert not card.fits(need(sizes["large"], "ppo", *settings, ranks=4), 4)
 
 
 def test_work_grows_with_epochs_and_shrinks_without_a_critic(sizes) -> None:

@@ -91,7 +91,8 @@ def make_critic(
     method: str, policy: Policy, reward: RewardModel, load_value: Callable[[], PreTrainedModel],
     params: PpoParams,
 ) -> tuple[Critic | None, RewardModel | WithoutAdapters]:
-    """Return the critic that `params.critic` names, and the reward model to ask from then on.
+    """Return the critic that `params.critic` names, and the reward model to ask from then on, which the ranks
+    share unless it carries the critic's adapters.
 
     A method without a critic gets None.
 
@@ -99,13 +100,13 @@ def make_critic(
     the critic cannot be shared.
     """
     if not METHODS[method].has_critic:
-        return None, reward
+        return None, reward.sharded()
     if params.critic == "shared" and policy.adapted:
         return _adapters_on(reward, params)
     model = load_value().eval()
     if params.critic == "shared":
-        return _on_trunk(model, policy, params), reward
-    return Critic(model, model.base_model, model.score, params.precision), reward
+        return _on_trunk(model, policy, params), reward.sharded()
+    return Critic(model, model.base_model, model.score, params.precision), reward.sharded()
 
 
 def _on_trunk(model: PreTrainedModel, policy: Policy, params: PpoParams) -> Critic:

@@ -166,6 +166,7 @@ def train_online(
         metrics |= learner.kept.put_into(policy)
     if learner.kept.beyond_limit:
         metrics["stopped_early"] = learner.update
+    del learner  # whose gradients and optimizers take more than a whole policy
     policy.whole().end()
     return metrics | _counts(lm, prompts, encoded)
 

@@ -76,6 +76,8 @@ class Policy(Learns):
     """NLPO's masking policy, if the method is that."""
     start: Weights = field(default_factory=dict)
     """The learnt weights as they were at first."""
+    reference: PreTrainedModel | None = None
+    """The model that the reference is part of, if it is one of its own."""
     replica: "Policy | None" = None
     """Where this policy is in parts: one with whole weights, as they were when it was last asked for."""
 
@@ -84,7 +86,12 @@ class Policy(Learns):
         model, body, trunk, adapted = sharded_with(self.model, self.body, self.trunk, self.adapted)
         if model is self.model:
             return self
-        return replace(self, model=model, body=body, trunk=trunk, adapted=adapted, replica=self)
+        found = replace(self, model=model, body=body, trunk=trunk, adapted=adapted, replica=self)
+        if self.reference is None:
+            return found
+        reference, body, head = sharded_with(self.reference, self.reference_body, self.reference_head)
+        return replace(found, reference=reference, reference_body=body, reference_head=head,
+                       start=dict(reference.named_parameters()))
 
     def whole(self) -> "Policy":
         """Return the policy with all of its weights of now on this rank; all ranks have to call it."""
@@ -124,8 +131,8 @@ class Policy(Learns):
         if self.adapted:
             with self.adapted.disable_adapter():
                 return self.log_probs(sequences)
-        return log_probs_by(
-            self.reference_body, self.reference_head, sequences, self.temperature, self.precision)
+        return inside(self.reference, lambda: log_probs_by(
+            self.reference_body, self.reference_head, sequences, self.temperature, self.precision))
 
     def merged(self) -> PreTrainedModel:
         """Return a model of its own without adapters, which gives the same answers."""
@@ -161,7 +168,7 @@ def make_policy(
     if params.trainable == "all":
         reference = load_reference().eval()
         return made(model.base_model, reference.base_model, reference.get_output_embeddings(),
-                    start=dict(reference.named_parameters()))
+                    start=dict(reference.named_parameters()), reference=reference)
 
     if params.trainable == "lora":
         adapted = get_peft_model(model, LoraConfig(

@@ -64,7 +64,7 @@ def sharded_with(model: nn.Module, *views: Any) -> tuple[Any, ...]:  # noqa: ANN
     return parts, *copies
 
 
-def inside(model: nn.Module, compute: Callable[[], T]) -> T:
+def inside(model: nn.Module | None, compute: Callable[[], T]) -> T:
     """Return what `compute` returns, for which the weights of `model` are whole.
 
     Needed wherever something other than the model itself is called, such as its body, or a weight is looked
