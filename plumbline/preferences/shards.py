@@ -16,9 +16,9 @@ Records = NDArray[np.void]
 Hashes = NDArray[np.uint64]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-SHARD_RECORDS = 500_000
-"""So many records of evenly spread keys are one shard: some ten to twenty megabytes, and a few times that
-while they are sorted."""
+SHARD_RECORDS = 200_000
+"""So many records of evenly spread keys are one shard: up to nine megabytes, and several times that while
+they are sorted."""
 MOST_SHARDS = 1024
 HALF = np.uint64(32)
 

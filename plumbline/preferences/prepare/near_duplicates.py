@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from io import FileIO
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -127,10 +128,12 @@ class _Joined:
 
     def alike(self, left: Positions, right: Positions, least: float) -> Flags:
         """Return which pairs of prompts have an estimated similarity of at least `least`."""
-        if not len(left):
-            return np.zeros(0, bool)
-        known = np.memmap(self.signatures, np.uint32, "r").reshape(-1, PERMUTATIONS)
-        return _estimates(known, left, right) >= least
+        parts = [np.zeros(0, bool)]
+        with self.signatures.open("rb", buffering=0) as file:
+            for start in range(0, len(left), KEPT):
+                one, other = (_signatures(file, numbers[start : start + KEPT]) for numbers in (left, right))
+                parts.append((one == other).mean(axis=1) >= least)  # estimates of the Jaccard similarity
+        return np.concatenate(parts)
 
 
 def _near_heldout(part: _Joined) -> list[tuple[int, int, float]]:
@@ -185,8 +188,10 @@ def _candidates(part: _Joined, prompts: Records) -> Iterator[tuple[int, int]]:
         yield from zip(left[alike].tolist(), right[alike].tolist(), strict=True)
 
 
-def _estimates(signatures: Signatures, left: Positions, right: Positions) -> NDArray[np.float64]:
-    """Return the share of equal entries of each pair of signatures: an estimate of the Jaccard similarity."""
-    parts = [(signatures[left[i : i + CHUNK]] == signatures[right[i : i + CHUNK]]).mean(axis=1)
-             for i in range(0, len(left), CHUNK)]
-    return np.concatenate(parts) if parts else np.zeros(0)
+def _signatures(file: FileIO, numbers: Positions) -> Signatures:
+    """Return the signatures of prompts, read one by one: pages of a mapped file would count as our memory."""
+    found, size = np.zeros((len(numbers), PERMUTATIONS), np.uint32), 4 * PERMUTATIONS
+    for signature, number in zip(found, numbers.tolist(), strict=True):
+        file.seek(number * size)
+        file.readinto(signature.data)
+    return found
