@@ -60,6 +60,7 @@ bench: $(INSTALLED)  ## scale: a million comparisons, the pages over 1,000 runs,
 	@$(BIN)/python benchmarks/overhead.py
 	@$(BIN)/python benchmarks/updates.py
 	@$(BIN)/python benchmarks/coverage.py
+	@$(BIN)/python benchmarks/footprint.py
 
 chaos: $(INSTALLED)  ## kill each training 20 times; then kill, fill, lock and break the service, 100 rounds (hours); ROUNDS=10 for fewer
 	@$(BIN)/python benchmarks/kills.py

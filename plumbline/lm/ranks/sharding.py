@@ -10,8 +10,8 @@ everything here does nothing.
 
 Departures from the usual: gradients are added up over the ranks, not averaged, because losses are divided by
 the tokens of the whole minibatch. No mixed precision of FSDP: the passes run under autocast on any number of
-ranks, so that the reference, which is no part of it, computes the very same, and SFT's KL to itself is 0. It
-costs twice the traffic of weights gathered in bf16. Weights are let go after each pass, those outside of the
+ranks, so that all of them compute what one process does. It costs twice the traffic of weights gathered in
+bf16. Weights are let go after each pass, those outside of the
 layers, too: one that is kept would not notice that it has been loaded anew.
 """
 
