@@ -12,7 +12,7 @@ from selenium.webdriver.support.ui import Select
 from plumbline.evaluation.comparing.comparison import PolicyComparison, Row, SurelyBetter
 from plumbline.evaluation.comparing.report import write_comparison_report
 from plumbline.evaluation.samples import Sample, SampleAnswer, write_samples
-from plumbline.lineage.records import Run
+from plumbline.lineage.records import RegisteredVersion, Run
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.preferences.types import Message
 from plumbline.project.home import Home
@@ -46,8 +46,17 @@ def test_answers_and_settings_of_two_versions(client: TestClient) -> None:
     assert "Parameters" in settings and ("Row by row" in settings or "same batches" in settings)
 
 
+def won_and_lost(client: TestClient) -> RegisteredVersion:
+    """A version that is better than the other one on some prompts, and worse on others."""
+    for one in site_behind(client).history.versions.values():
+        base = f"/compare?a={one.number}&b={one.compared_with}&better="
+        if one.compared_with and all(f"{side.upper()}: better" in client.get(base + side).text for side in "ab"):
+            return one
+    raise AssertionError("no two versions of the project have won and lost against each other")
+
+
 def test_the_filters_are_in_the_address(client: TestClient) -> None:
-    a = next(one for one in site_behind(client).history.versions.values() if one.compared_with)
+    a = won_and_lost(client)
     base = f"/compare?a={a.number}&b={a.compared_with}"
     wins, losses = (client.get(f"{base}&better={side}").text for side in "ab")
     assert "A: better" in wins and "B: better" not in wins
@@ -156,7 +165,7 @@ def test_the_candidates_in_the_browser(empty: Home, tmp_path: Path, browser: Chr
 
 @pytest.mark.slow
 def test_in_the_browser(server, client: TestClient, browser: Chrome) -> None:
-    a = next(one for one in site_behind(client).history.versions.values() if one.compared_with)
+    a = won_and_lost(client)
     for width in (1280, 390):
         emulate(browser, width == 390, width, 900)
         for view in ("answers", "settings"):
