@@ -53,7 +53,7 @@ def own_engine(lm, params):
 
 
 @dataclass
-class Recorded:
+class RecordedEngine:
     """An engine, and a record of prompts and responses; the model `instead` answers in place of any other."""
 
     engine: OwnEngine

@@ -2,11 +2,11 @@
 
 from plumbline.errors import DiskFull, UserError
 from plumbline.lm.ranks.world import world
-from testing.trainings import RESUMED, TRAININGS, run
+from testing.trainings import RESUMED, TRAININGS, run, sampled
 
 
 def sharing(_folder):
-    """What each method of World returns for rows that do not divide evenly."""
+    """Call each method of World with rows that do not divide evenly; return what each rank gets."""
     here, rows = world(), list("abcdefg")
     mine = here.mine(rows)
     return {"refused": refusing(), "world": (here.rank, here.size, here.first), "mine": mine,
@@ -16,7 +16,7 @@ def sharing(_folder):
 
 
 def refusing():
-    """The message of the error that each rank gets when one of them has one, or what there is without one."""
+    """Let one of the ranks meet an error, in several ways; return the message that each rank gets."""
     here, found = world(), []
 
     def damaged():
@@ -38,16 +38,18 @@ def refusing():
 
 
 def trainings(folder):
-    """What every training comes to; some are killed and resumed, too."""
+    """Run every training to its end, and kill and resume some; return their reports, metrics and weights, and what a
+    PPO training samples.
+    """
     found = {name: {"whole": run(name, folder / name / "whole")} for name in TRAININGS}
     for name in RESUMED:
         found[name] |= resumed(name, folder / name)
-    return found
+    return found | {"sampled": sampled(folder / "sampled")}
 
 
 def resumed(name, folder):
-    """Killed and resumed, killed for others to resume, resumed from what one process has left, and what is said of a
-    damaged checkpoint.
+    """Kill a training and resume it; kill it for one process to resume; resume what one process has left, and a
+    damaged checkpoint. Return how each ends.
     """
     found = {}
     run(name, folder / "own", killed_after=3)
@@ -62,5 +64,5 @@ def resumed(name, folder):
 
 
 def once(folder):
-    """What some trainings come to."""
+    """Run the trainings that others kill and resume to their ends, once; return how they end."""
     return {name: run(name, folder / name) for name in RESUMED}

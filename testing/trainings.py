@@ -10,7 +10,7 @@ from plumbline.alignment.reward_training import train_reward_model
 from plumbline.alignment.sft import train_sft
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response
-from testing.online import online_params, prepared, train_policy
+from testing.online import RecordedEngine, online_params, own_engine, prepared, train_policy
 from testing.tiny_models import (
     PROMPTS,
     copy_of,
@@ -19,6 +19,7 @@ from testing.tiny_models import (
     prefers_red,
     reward_params,
     sft_params,
+    silent,
     small_model,
     small_tokenizer,
 )
@@ -95,6 +96,16 @@ def online(method, report, folder, judged=False, **changed):
     metrics = train_policy(lm, taught().model, fresh_reward_model(folder).model, reward, PROMPTS, params, 0, report,
                            folder, validation, method, demonstrations(8))
     return metrics, lm.model
+
+
+def sampled(folder):
+    """Return the prompts and responses of a PPO training that were sampled here, in batches of 10."""
+    lm = taught()
+    params = online_params("ppo", updates=4, batch_size=10, micro_batch_size=2, value_warmup=0, learning_rate=1e-2)
+    engine = RecordedEngine(own_engine(lm, params))
+    train_policy(lm, taught().model, fresh_reward_model(folder).model, fresh_reward_model(folder), PROMPTS, params, 0,
+                 silent, folder, engine=engine)
+    return [(prompt, response.ids) for prompt, response in engine.sampled]
 
 
 TRAININGS = {

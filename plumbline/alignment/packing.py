@@ -6,10 +6,11 @@ A row is made when it is asked for: what is kept is which demonstrations are in 
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from plumbline.preferences.lazy_rows import LazyRows
 
 IGNORED = -100
 
@@ -43,7 +44,7 @@ def pack(examples: Sequence[TokenizedDemonstration], length: int | None) -> list
     return list(Packed(examples, np.array([len(example.ids) for example in examples], np.int32), length))
 
 
-class Packed(Sequence[PackedRow]):
+class Packed(LazyRows[PackedRow]):
     """Demonstrations of these lengths, in some order, packed as `pack` says; a row is made when asked for."""
 
     def __init__(self, examples: Sequence[TokenizedDemonstration], lengths: NDArray[np.int32],
@@ -55,14 +56,9 @@ class Packed(Sequence[PackedRow]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> PackedRow: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[PackedRow]: ...
-    def __getitem__(self, index: int | slice) -> PackedRow | list[PackedRow]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number, row = range(len(self))[index], PackedRow([], [], [], self._alone)
+    def row(self, number: int) -> PackedRow:
+        """Pack a row."""
+        row = PackedRow([], [], [], self._alone)
         for place in self._order[self._starts[number] : self._starts[number + 1]].tolist():
             example = self._examples[place]
             row.ids.extend(example.ids)

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar, overload
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from plumbline.lm.ranks.world import world
 from plumbline.preferences.jsonl import file_sha256
+from plumbline.preferences.lazy_rows import LazyRows
 from plumbline.whole_file import whole_file
 
 Source = TypeVar("Source")
@@ -57,7 +58,7 @@ class Encoded:
     counts: Mapping[str, int]
 
 
-class StoredRows(Sequence[Row], Generic[Row]):
+class StoredRows(LazyRows[Row]):
     """The rows of Arrow files, in order, decoded as they are asked for."""
 
     def __init__(self, files: Sequence[Path], decode: Callable[[Flat], Row], digest: str) -> None:
@@ -73,14 +74,8 @@ class StoredRows(Sequence[Row], Generic[Row]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
+    def row(self, number: int) -> Row:
+        """Decode a row."""
         chunk = bisect_right(self._starts, number) - 1
         return self._decode(self._chunks[chunk].row(number - self._starts[chunk]))
 

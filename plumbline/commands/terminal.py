@@ -42,6 +42,10 @@ class Bars(Watcher):
         self.live.update(self._tasks[stage], completed=full, total=1,
                          note=f"{MARKS[outcome.status]} {outcome.seconds:.1f} s  [dim]{_escape(reason)}[/]")
 
+    def planned(self, stage: str, needs: str) -> None:
+        """Print it above the bars."""
+        self.live.console.print(f"[dim]{stage} {_escape(needs)}[/]", highlight=False, soft_wrap=True)
+
     def noticed(self, stage: str, finding: str) -> None:
         """Print it above the bars."""
         self.live.console.print(f"[yellow]{stage}:[/] {_escape(finding)}", highlight=False, soft_wrap=True)
@@ -68,6 +72,10 @@ class Lines(Watcher):
         """Print what happened."""
         reason = outcome.reason.splitlines()[0] if outcome.reason else ""
         self._print(f"{stage} {outcome.status} in {outcome.seconds:.1f} s: {reason}")
+
+    def planned(self, stage: str, needs: str) -> None:
+        """Print it."""
+        self._print(f"{stage} {needs}")
 
     def noticed(self, stage: str, finding: str) -> None:
         """Print it."""

@@ -22,6 +22,9 @@ class Watcher:
     def progress(self, stage: str, report: Report) -> None:
         """Take a progress report of a stage."""
 
+    def planned(self, stage: str, needs: str) -> None:
+        """Take note of what a stage will need, before anything starts."""
+
     def noticed(self, stage: str, finding: str) -> None:
         """Take note of something wrong with the training of a stage."""
 

@@ -252,4 +252,4 @@ def _memory(home: Home, params: Params, size: ModelSize) -> None:
         return compute_of(home.root, stage)
 
     for one in require_room(params, size, where, judge, room):
-        watcher.get().noticed(one.stage, described(one, room, where(one.stage)))
+        watcher.get().planned(one.stage, described(one, room, where(one.stage)))

@@ -18,7 +18,7 @@ from plumbline.lm.engines.http import VllmServer
 from plumbline.lm.engines.own import OwnEngine
 from plumbline.lm.engines.vllm import VllmEngine
 from plumbline.lm.engines.weights import write_untied
-from testing.online import Recorded, Scripted, online_params, own_engine, prepared, train_policy
+from testing.online import RecordedEngine, Scripted, online_params, own_engine, prepared, train_policy
 from testing.tiny_models import PROMPTS, Steps, copy_of, ppo_params, silent
 from testing.vllm_server import DrawsAsOurs, FakeVllm
 
@@ -51,7 +51,7 @@ def train(taught_lm, taught_folder, tokenizer, tmp_path):
 
     def run(sampling, report=silent, **changed):
         params = ppo_params(**{"engine": "vllm", **CHANGED, **changed})
-        lm, reports, recorded = copy_of(taught_lm), [], Recorded(sampling)
+        lm, reports, recorded = copy_of(taught_lm), [], RecordedEngine(sampling)
 
         def told(step, total, metrics=None, what=""):
             reports.append(metrics)

@@ -8,7 +8,7 @@ import torch
 
 from testing import rank_programs
 from testing.on_ranks import on_ranks
-from testing.trainings import RESUMED, TRAININGS, run
+from testing.trainings import RESUMED, TRAININGS, run, sampled
 
 CLOSE = 1e-5
 pytestmark = pytest.mark.slow
@@ -66,6 +66,13 @@ def after(found, done):
 def test_two_ranks_learn_what_one_does_and_each_has_all_of_it(one, two, name):
     close(two[0][name]["whole"], one[name])
     same(two[1][name]["whole"], two[0][name]["whole"])
+
+
+def test_two_ranks_sample_the_tokens_of_one_each_half_of_a_batch(two, tmp_path):
+    alone = sampled(tmp_path)
+    assert len(alone) == 4 * 10 and len({tuple(ids) for _, ids in alone}) > 5, "the policy says several things"
+    assert two[0]["sampled"] == alone[::2]
+    assert two[1]["sampled"] == alone[1::2]
 
 
 @pytest.mark.parametrize("name", RESUMED)

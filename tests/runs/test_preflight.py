@@ -113,7 +113,7 @@ def test_a_model_that_gives_no_rewards_is_found_before_the_run(tmp_path: Path, r
 def test_what_a_model_needs_is_told_and_one_too_large_is_refused_before_the_run(
         tmp_path: Path, random_lm, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, str]] = []
-    monkeypatch.setattr(Watcher, "noticed", lambda _, stage, said: told.append((stage, said)))
+    monkeypatch.setattr(Watcher, "planned", lambda _, stage, said: told.append((stage, said)))
     lengths = ["sft.max_length=128", "reward_model.max_length=128"]
     random_lm.save(tmp_path / "small")
     check(tmp_path, "base.source=small", *lengths)

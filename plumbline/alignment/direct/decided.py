@@ -7,7 +7,6 @@ better one to raise, so ties are left out, and counted.
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from plumbline.lm.log_probs import chosen_log_probs
 from plumbline.lm.optim import autocast
 from plumbline.lm.ranks.sharding import inside
 from plumbline.lm.ranks.world import world
+from plumbline.preferences.lazy_rows import LazyRows
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class DecidedPreference(TokenizedPreference):
                 for pair in self.pairs]
 
 
-class DecidedPreferences(Sequence[DecidedPreference]):
+class DecidedPreferences(LazyRows[DecidedPreference]):
     """Elements without their ties, each made when it is asked for."""
 
     def __init__(self, elements: Sequence[TokenizedPreference], generator: torch.Generator) -> None:
@@ -63,14 +63,8 @@ class DecidedPreferences(Sequence[DecidedPreference]):
     def __len__(self) -> int:
         return len(self._kept)
 
-    @overload
-    def __getitem__(self, index: int) -> DecidedPreference: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[DecidedPreference]: ...
-    def __getitem__(self, index: int | slice) -> DecidedPreference | list[DecidedPreference]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
+    def row(self, number: int) -> DecidedPreference:
+        """Make an element."""
         one, other = (self._elements[self._kept[i]] for i in (number, self._before[number]))
         return DecidedPreference(one.prompt, one.responses, _decided_pairs(one), one.best_first,
                                  self.own.at(number), other.prompt, self.other.at(number))

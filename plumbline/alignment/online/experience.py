@@ -99,7 +99,7 @@ def gather(
 
 
 @dataclass(frozen=True)
-class _Read:
+class _Readings:
     """What policy, reference and critic say of sequences; see `Experience`."""
 
     sequences: Sequences
@@ -111,7 +111,7 @@ class _Read:
 def _read_by_all(
     prompts: Sequence[list[int]], responses: Sequence[Response], policy: Policy, critic: Critic | None,
     micro_batch_size: int,
-) -> _Read:
+) -> _Readings:
     """Let each rank read its rows, and put what they found together.
 
     What `Policy.prepared` and `masked` add to sequences is too large to be sent around: passes over rows of
@@ -127,13 +127,13 @@ def _read_by_all(
     for row, own_CR in enumerate(here.gathered(list(torch.stack(tables, 1).cpu()))):
         whole_BCR[row, :, : own_CR.shape[1]] = own_CR
     old_BR, reference_BR, *values = whole_BCR.unbind(1)
-    return _Read(sequences, old_BR, reference_BR, values[0] if values else None)
+    return _Readings(sequences, old_BR, reference_BR, values[0] if values else None)
 
 
 def _read(
     prompts: Sequence[list[int]], responses: Sequence[Response], policy: Policy, critic: Critic | None,
     micro_batch_size: int,
-) -> _Read:
+) -> _Readings:
     device = policy.model.device
     sequences = join(prompts, [response.ids for response in responses], device)
     sequences = policy.masked(policy.prepared(sequences))
@@ -149,7 +149,7 @@ def _read(
         reference_BR[rows, :width] = policy.reference_log_probs(part)
         if critic and values_BR is not None:
             values_BR[rows, :width] = critic.values(part)
-    return _Read(sequences, old_BR, reference_BR, values_BR)
+    return _Readings(sequences, old_BR, reference_BR, values_BR)
 
 
 def corrected(targets: Targets, experience: Experience, cap: float) -> Targets:

@@ -1,8 +1,8 @@
 """A model in parts, of which each rank has one: FSDP2 (`torch.distributed.fsdp.fully_shard`).
 
 A training gets an ordinary model and leaves it an ordinary one. In between `sharded` gives it a copy in
-parts, which learns, and `fill` gives the weights back. With one rank the copy is the model itself, and
-everything here does nothing.
+parts, and `fill` gives back the weights that learnt; models that are only asked are taken apart for good.
+With one rank the copy is the model itself, and everything here does nothing.
 
     learning = sharded(model)
     loss = inside(learning, lambda: loss_of(learning, rows))     # weights are gathered layer by layer
@@ -11,8 +11,8 @@ everything here does nothing.
 Departures from the usual: gradients are added up over the ranks, not averaged, because losses are divided by
 the tokens of the whole minibatch. No mixed precision of FSDP: the passes run under autocast on any number of
 ranks, so that all of them compute what one process does. It costs twice the traffic of weights gathered in
-bf16. Weights are let go after each pass, those outside of the
-layers, too: one that is kept would not notice that it has been loaded anew.
+bf16. Weights are let go after each pass, those outside of the layers, too: one that is kept would not notice
+that it has been loaded anew.
 """
 
 import copy
@@ -39,7 +39,9 @@ def sharded(model: Model) -> Model:
 
 
 @torch.no_grad()
-def sharded_with(model: nn.Module, *views: Any) -> tuple[Any, ...]:  # noqa: ANN401 - transformers has no types
+def sharded_with(
+    model: nn.Module, *views: Any  # noqa: ANN401 - transformers has no types
+) -> tuple[Any, ...]:
     """Return a copy of the model in parts, and of its `views`, modules which share its layers, or None.
 
     Until `fill` the model itself lacks the weights that learn: it would hold memory for nothing. Raises

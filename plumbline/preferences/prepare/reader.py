@@ -6,23 +6,24 @@ Rows are read when they are asked for: of a million of them memory holds their p
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar, cast, overload
+from typing import TypeVar, cast
 
 import numpy as np
 
 from plumbline.errors import UserError
+from plumbline.preferences.lazy_rows import LazyRows
 from plumbline.preferences.splits import Split
 from plumbline.preferences.types import Demonstration, Preference, Prompt, from_json, prompt_from_json
 
-Read = TypeVar("Read", covariant=True)
+Row = TypeVar("Row", covariant=True)
 BLOCK = 1 << 24
 NEWLINE = 10
 
 
-class RowFile(Sequence[Read], Generic[Read]):
+class RowFile(LazyRows[Row]):
     """The rows of a file of JSON lines, which stays as it is."""
 
-    def __init__(self, file: Path, parse: Callable[[bytes], Read]) -> None:
+    def __init__(self, file: Path, parse: Callable[[bytes], Row]) -> None:
         """Find where the rows begin. Raises UserError if there is no such file."""
         if not file.is_file():
             raise UserError(f"There is no prepared data at {file}: run the ingest stage first, for instance "
@@ -38,14 +39,8 @@ class RowFile(Sequence[Read], Generic[Read]):
     def __len__(self) -> int:
         return len(self._places) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> Read: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Read]: ...
-    def __getitem__(self, index: int | slice) -> Read | list[Read]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
+    def row(self, number: int) -> Row:
+        """Read a row."""
         self._lines.seek(int(self._places[number]))
         return self._parse(self._lines.readline())
 

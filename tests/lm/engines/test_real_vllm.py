@@ -13,7 +13,7 @@ from plumbline.lm.engines.http import VllmServer
 from plumbline.lm.engines.vllm import VllmEngine, log_probs
 from plumbline.lm.engines.weights import write_untied
 from plumbline.lm.sampling import uniforms
-from testing.online import Recorded, Scripted, train_policy
+from testing.online import RecordedEngine, Scripted, train_policy
 from testing.real_vllm import PYTHON, STARTS_WITHIN, RealVllm
 from testing.tiny_models import PROMPTS, copy_of, ppo_params, silent, small_model
 
@@ -88,7 +88,7 @@ def test_a_ppo_run_is_the_same_with_the_server_killed_in_mid_update(engine, vllm
     red = tokenizer(" red", add_special_tokens=False)["input_ids"][0]
 
     def train(name, server):
-        policy, reports, recorded = copy_of(lm), [], Recorded(engine(server, temperature=1.0))
+        policy, reports, recorded = copy_of(lm), [], RecordedEngine(engine(server, temperature=1.0))
         train_policy(policy, deepcopy(lm.model), value_model(tmp_path / "reward"), Scripted(red), PROMPTS, params, 0,
                      lambda step, total, metrics=None, what="": reports.append(metrics), tmp_path / name,
                      engine=recorded)

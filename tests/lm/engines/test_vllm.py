@@ -79,16 +79,21 @@ def test_each_row_has_a_seed_of_its_own(engine, taught_lm, asked):
 def test_the_weights_of_now_are_sampled_from(engine, taught_lm, asked):
     later = moved(taught_lm.model, 0.1)
     for model in (taught_lm.model, later):
-        for prompt, response in zip(asked[0], engine.sample(model, *asked), strict=True):
-            ours = log_probs(deepcopy(model).double(), prompt, [response], TEMPERATURE)
-            assert response.log_probs == pytest.approx(ours.tolist(), abs=1e-4)
+        same_log_probs(model, asked[0], engine.sample(model, *asked))
+
+
+def same_log_probs(model, prompts, responses):
+    """What was drawn has the log-probabilities that the model gives it in float64."""
+    for prompt, response in zip(prompts, responses, strict=True):
+        ours = log_probs(deepcopy(model).double(), prompt, [response], TEMPERATURE)
+        assert response.log_probs == pytest.approx(ours.tolist(), abs=1e-4)
 
 
 def test_of_tied_embeddings_both_ends_arrive(engine, tokenizer, asked):
     """A server that reloads a tied model keeps its old output layer, as vLLM does."""
     tied = small_model(tokenizer, tie_word_embeddings=True)
-    engine.sample(tied, *asked)
-    engine.sample(moved(tied, 0.1), *asked)
+    for model in (tied, moved(tied, 0.1)):
+        same_log_probs(model, asked[0], engine.sample(model, *asked))
 
 
 @pytest.mark.parametrize("size", [0.1, 1e-4])
