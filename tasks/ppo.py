@@ -22,7 +22,10 @@ def program(run: StageRun) -> None:
 
 
 def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
-    """Train SFT by an online method, and write model and samples to the stage's folder."""
+    """Train SFT by an online method, and write model and samples to the stage's folder.
+
+    Raises UserError for parameters that contradict each other.
+    """
     from plumbline.alignment.online.critics import make_critic
     from plumbline.alignment.online.loop import train_online
     from plumbline.alignment.online.policies import make_policy
@@ -30,11 +33,14 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
     from plumbline.alignment.online.validation import Validation
     from plumbline.alignment.own_answers import finished_answers
     from plumbline.alignment.reward import RewardModel, check_same_tokens, value_model
+    from plumbline.config.online import require_usable
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
     from plumbline.lm.engines.chosen import engine_for
+    from plumbline.lm.ranks.world import world
     from plumbline.preferences.prepare.reader import demonstrations, prompts
 
+    require_usable(method, params, world().size, f"candidates.{run.item}" if run.item else "ppo")
     require_passed(run.root / "reports/reward/gate.json")
     seed, data = run.params.seed, run.root / "data/prepared"
     train, held = prompts(data, "train"), prompts(data, "validation")

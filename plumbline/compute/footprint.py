@@ -20,6 +20,7 @@ from typing import Any, Self
 from plumbline.config import Params, PpoParams, SftParams, candidate_params
 from plumbline.config.blocks import DirectParams
 from plumbline.config.methods import METHODS, NlpoParams
+from plumbline.config.online import WITH_CRITIC
 
 OVERHEAD = 600_000_000
 """Bytes of a process that has loaded torch and transformers."""
@@ -30,7 +31,6 @@ PROBABILITIES = 2**26 * FP32
 """The most that the log-probabilities of a micro-batch keep, see lm/log_probs.py."""
 SIDES = 2
 """Answers of a comparison."""
-WITH_CRITIC = {"ppo", "a2c", "trpo", "nlpo"}
 
 Ranks = Callable[[str], int]
 """Gives the processes of a stage, on all nodes together."""

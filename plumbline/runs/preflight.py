@@ -20,6 +20,7 @@ from plumbline.compute.footprint import ModelSize
 from plumbline.compute.memory import described, require_room, room_here
 from plumbline.compute.settings import StageCompute, check_compute, compute_of
 from plumbline.config import Params, PpoParams, RewardParts, candidate_params
+from plumbline.config.online import WITH_CRITIC, require_usable
 from plumbline.errors import UserError
 from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, REWARD, kind_of_judge
 from plumbline.functions import FUNCTION_NAME, find_module
@@ -82,6 +83,7 @@ def preflight(home: Home, params: Params) -> None:
     base = None if params.base.source == PRETRAIN else _examined(home, "base", params.base.source)
     _within_context(params, base.context if base else params.base.context)
     _lengths_agree(params)
+    _methods(home, params)
     _judge_models(home, params)
     _rewards(home, params)
     _engines(params)
@@ -132,6 +134,21 @@ def _rewards(home: Home, params: Params) -> None:
             _examine(home, "function", name)  # each time: it may have changed with what it imports
         elif name != REWARD:
             _examined(home, "reward", name)
+
+
+def _methods(home: Home, params: Params) -> None:
+    """Raise UserError for values of an online method that contradict it, others, or its stage's processes."""
+    for block, values in _online(params).items():
+        name = block.partition(".")[2]
+        method, stage = (params.candidates[name]["method"], f"candidate@{name}") if name else ("ppo", "ppo")
+        require_usable(method, values, compute_of(home.root, stage).ranks, block)
+        learns = params.reward_model.top_layers
+        if method in WITH_CRITIC and values.critic == "shared" and values.trainable == "top" \
+                and (learns is None or learns > values.top_layers):
+            raise UserError(f"With {block}.critic: shared, the critic starts as the reward model on the "
+                            f"policy's frozen layers, but reward_model.top_layers = {json.dumps(learns)} "
+                            f"changes some of them. Set it to {values.top_layers}, or {block}.critic to "
+                            "separate.")
 
 
 def _engines(params: Params) -> None:

@@ -9,7 +9,6 @@ import torch
 
 from plumbline.alignment.online.advantages import Targets
 from plumbline.alignment.online.experience import Experience, corrected
-from plumbline.alignment.online.methods import require_usable
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.alignment.sequences import join
 from plumbline.errors import UserError
@@ -18,7 +17,7 @@ from plumbline.lm.engines.http import VllmServer
 from plumbline.lm.engines.own import OwnEngine
 from plumbline.lm.engines.vllm import VllmEngine
 from plumbline.lm.engines.weights import write_untied
-from testing.online import RecordedEngine, Scripted, online_params, own_engine, prepared, train_policy
+from testing.online import RecordedEngine, Scripted, own_engine, prepared, train_policy
 from testing.tiny_models import PROMPTS, Steps, copy_of, ppo_params, silent
 from testing.vllm_server import DrawsAsOurs, FakeVllm
 
@@ -134,9 +133,3 @@ def test_the_correction_weighs_the_gradient_of_the_policy_alone(train, taught_lm
         train(Boasts(engine.stop, 1.0), rollout_correction=2.0, **changed)
     assert torch.allclose(weighed.gradients[0], exp(-0.3) * plain.gradients[0], rtol=1e-3, atol=1e-6)
     assert torch.equal(weighed.gradients[1], plain.gradients[1])
-
-
-def test_nlpo_has_no_server():
-    params = online_params("nlpo", engine="vllm")
-    with pytest.raises(UserError, match=r"Set ppo\.engine to own"):
-        require_usable("nlpo", params)

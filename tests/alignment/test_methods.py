@@ -8,10 +8,11 @@ import torch
 
 from plumbline.alignment.online.advantages import Rewarded, leave_one_out, to_go, whiten, within_group
 from plumbline.alignment.online.kl import estimate
-from plumbline.alignment.online.methods import METHODS, require_usable
+from plumbline.alignment.online.methods import METHODS
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.config import candidate_params, load_params
 from plumbline.config.methods import METHODS as PARAMETERS
+from plumbline.config.online import require_usable
 from plumbline.errors import UserError
 from testing.online import Scripted, online_params, train_policy
 from testing.tiny_models import PROMPTS, copy_of
@@ -81,10 +82,22 @@ def test_estimators_of_the_kl():
     ("ppo", {"batch_size": 6, "answers_per_prompt": 4}, r"groups of ppo\.answers_per_prompt = 4"),
     ("a2c", {"epochs": 2}, r"a2c may look at each batch once.*ppo\.epochs is 2"),
     ("ppo", {"kl_in": "loss"}, r"ppo\.kl_estimator to k2 or k3"),
+    ("ppo", {"critic": "shared"}, r"ppo\.critic: shared needs .*ppo\.trainable is all"),
+    ("nlpo", {"engine": "vllm"}, r"Set ppo\.engine to own"),
+    ("trpo", {"ptx_coef": 0.1}, r"Set ppo\.ptx_coef to 0"),
     ("ppo", {"batch_size": 2, "minibatches": 3}, r"ppo\.minibatches = 3")])
 def test_values_that_contradict_each_other(method, changed, said):
     with pytest.raises(UserError, match=said):
         require_usable(method, online_params(method, **changed))
+
+
+def test_values_that_contradict_the_number_of_processes():
+    params = online_params("trpo", batch_size=8, minibatches=4)
+    require_usable("trpo", params)
+    with pytest.raises(UserError, match=r"candidates\.a\.batch_size = 8 in candidates\.a\.minibatches = 4 leaves"):
+        require_usable("ppo", params, 3, "candidates.a")
+    with pytest.raises(UserError, match="here are 2"):
+        require_usable("trpo", params, 2)
 
 
 def test_every_online_method_has_its_parameters():

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig
 
-from plumbline.alignment.online.methods import METHODS
-from plumbline.compute.footprint import WITH_CRITIC, Footprint, footprints
+from plumbline.compute.footprint import Footprint, footprints
 from plumbline.compute.memory import Room, described, require_room, room_here
 from plumbline.compute.model_size import measure
 from plumbline.compute.settings import StageCompute
@@ -33,10 +32,6 @@ def params(*settings: str) -> Params:
 
 def need(size: object, stage: str, *settings: str, ranks: int = 1, judge: bool = True) -> Footprint:
     return next(one for one in footprints(params(*settings), size, lambda _: ranks, judge) if one.stage == stage)
-
-
-def test_the_methods_with_a_critic_are_those_of_the_learner() -> None:
-    assert {name for name, method in METHODS.items() if method.has_critic} == WITH_CRITIC
 
 
 def test_states_and_copies_of_ppo_add_up(sizes) -> None:

@@ -39,6 +39,14 @@ def test_a_mistake_in_compute_yaml_is_found_before_anything_starts(tmp_path: Pat
         check(tmp_path)
 
 
+def test_a_method_that_cannot_share_its_work_out_is_found_before_anything_starts(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    (tmp_path / "compute.yaml").write_text("candidate: {processes: 2}\n")
+    check(tmp_path, "compare.ppo-top=ppo")
+    with pytest.raises(UserError, match=r"trpo makes its step on all weights at once, .* here are 2"):
+        check(tmp_path, "compare.trpo=ppo")
+
+
 @pytest.mark.parametrize(("settings", "words"), [
     (["snapshot.sources=[here.jsonl]"], "here.jsonl does not exist"),
     (["base.context=100", "sft.max_length=101", "reward_model.max_length=100", "ppo.max_prompt=50",
@@ -58,6 +66,9 @@ def test_a_mistake_in_compute_yaml_is_found_before_anything_starts(tmp_path: Pat
     (["preference_eval.max_response=71"], "preference_eval.max_response is 71, but ppo.max_response is 72"),
     (["candidates.long={method: ppo, max_response: 90}", "compare.long=ppo"],
      "candidates.long, max_prompt + max_response is 146"),
+    (["ppo.batch_size=10", "ppo.answers_per_prompt=4"], "ppo.batch_size = 10 responses cannot be divided into groups"),
+    (["candidates.fast={method: a2c, epochs: 3}", "compare.fast=ppo"], "but candidates.fast.epochs is 3"),
+    (["ppo.trainable=top", "ppo.critic=shared"], "reward_model.top_layers = null changes some of them. Set it to 2"),
     (["ppo.engine=vllm"], "wants the address of a vLLM server in the environment variable PLUMBLINE_VLLM_URL"),
     (["base.source=missing/model.gguf"], "missing/model.gguf"),
     (["ppo.rewards={'nowhere.rules:no_lists': 1.0}"], "The reward nowhere.rules:no_lists cannot be imported"),

@@ -18,12 +18,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from plumbline.alignment.online.methods import METHODS
 from plumbline.alignment.online.policies import Learns, Policy
 from plumbline.alignment.reward import RewardModel, scores_of
 from plumbline.alignment.sequences import Sequences
 from plumbline.alignment.trunk import freeze_below, top_of, trunk_of
 from plumbline.config import PpoParams
+from plumbline.config.online import WITH_CRITIC
 from plumbline.errors import UserError
 from plumbline.lm.hidden import hidden_states
 from plumbline.lm.optim import autocast
@@ -96,10 +96,10 @@ def make_critic(
 
     A method without a critic gets None.
 
-    `load_value` gives another copy of the reward model, in fp32, where one is needed. Raises UserError where
-    the critic cannot be shared.
+    `load_value` gives another copy of the reward model, in fp32, where one is needed. Raises UserError for a
+    critic that is to share layers which the reward model does not have.
     """
-    if not METHODS[method].has_critic:
+    if method not in WITH_CRITIC:
         return None, reward.sharded()
     if params.critic == "shared" and policy.adapted:
         return _adapters_on(reward, params)
@@ -111,9 +111,7 @@ def make_critic(
 
 def _on_trunk(model: PreTrainedModel, policy: Policy, params: PpoParams) -> Critic:
     """Return the top layers of `model`, a copy of the reward model, on the policy's trunk."""
-    if policy.trunk is None:
-        raise UserError("ppo.critic: shared needs weights that the policy does not change, but "
-                        "ppo.trainable is all. Set ppo.trainable to top or lora, or ppo.critic to separate.")
+    assert policy.trunk is not None, "see require_usable"
     theirs = dict(trunk_of(model, params.top_layers).named_parameters())
     ours = dict(policy.trunk.named_parameters())
     if different := [name for name, weight in theirs.items() if not torch.equal(weight, ours[name])]:

@@ -55,7 +55,7 @@ from plumbline.alignment.online.experience import Experience, Sampler, corrected
 from plumbline.alignment.online.figures import TOKEN_MEANS, average, describe, engine_gap, measured_kl
 from plumbline.alignment.online.learner import Learner, Metrics
 from plumbline.alignment.online.losses import value_loss
-from plumbline.alignment.online.methods import Method, require_usable
+from plumbline.alignment.online.methods import METHODS, Method
 from plumbline.alignment.online.policies import Learns, Policy
 from plumbline.alignment.online.rehearsal import rehearse, rehearsed
 from plumbline.alignment.online.rewards import Reward
@@ -131,13 +131,14 @@ def train_online(
 
     The policy becomes the one that `validation` keeps, without it the last one. Returns the metrics of the
     last tenth of the updates, averaged, and the kept policy's on the validation prompts. Raises UserError if
-    no prompt fits `max_prompt`, if parameters contradict each other, if the training diverges, and if the KL
-    to the reference is clearly negative, which can only be a fault in the log-probabilities.
+    no prompt fits `max_prompt`, if the training diverges, and if the KL to the reference is clearly negative,
+    which can only be a fault in the log-probabilities. The caller has asked `config.online.require_usable`
+    whether the parameters agree with each other.
     """
     torch.manual_seed(seed)
-    encoded, method = _encode(lm, prompts, params), require_usable(name, params)
+    encoded = _encode(lm, prompts, params)
     policy, critic = policy.sharded(), critic.sharded() if critic else None
-    setting = Setting(method, encoded, reward, Sampler(policy), engine,
+    setting = Setting(METHODS[name], encoded, reward, Sampler(policy), engine,
                       rehearsed(lm, demonstrations, params), params)
     learner = Learner.new(policy, critic, params, seed)
     checkpoint = Checkpoint(checkpoint_folder, {"method": name, **made_with("ppo", params, seed, encoded)})
