@@ -65,11 +65,12 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
                 lm, train, samples, seed, max_prompt=params.max_prompt, max_response=params.max_response,
                 temperature=params.temperature))
         engine = engine_for(lm, params, run.scratch(), run.report)
+        engine_name = engine.name()
         validation = Validation.prepare(lm, policy, engine, asked, judge, held, params, seed)
         metrics = train_online(method, lm, policy, critic, asked, engine, train, params, seed,
                                run.report, run.scratch(), validation,
                                demonstrations(data, "train") if params.ptx_coef else ())
-    run.finish(metrics | {"validation_judge": "second" if judge else "reward"})
+    run.finish(metrics | {"validation_judge": "second" if judge else "reward", "engine": engine_name})
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM
 from plumbline.lm.engines.vllm import VllmEngine, seed_of
 from plumbline.lm.sampling import sample_with, uniforms
 
+VERSION = "0.32.0"
+
 
 class FakeVllm:
     """Serves the model in a folder; entered, it listens. What it does wrong is set by its fields.
@@ -123,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.answer({"/health": {}}.get(self.path))
+        self.answer({"/health": {}, "/version": {"version": VERSION}}.get(self.path))
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "{}")

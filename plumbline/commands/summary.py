@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from plumbline.compute.settings import describe_compute
+from plumbline.compute.settings import described_host
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import COMPARISON
 from plumbline.project.run_record import RunRecord
@@ -89,9 +89,7 @@ def places(folder: Path, record: RunRecord) -> list[str]:
     known = read_stages(folder) if (folder / "dvc.yaml").exists() else {}
     for name, stage in known.items():
         receipt = read_receipt(folder, stage) if name in record.stages else None
-        if receipt and "processes" in receipt.host:
-            host = receipt.host
-            where = describe_compute(int(host["processes"]), int(host["nodes"]), host.get("launcher"))
+        if receipt and (where := described_host(receipt.host)):
             lines.append(f"{name} was made on {where}")
     return lines
 

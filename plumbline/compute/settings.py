@@ -93,6 +93,13 @@ def describe_compute(processes: int, nodes: int, launcher: str | None) -> str:
     return f"{processes} {'process' if processes == 1 else 'processes'}{each}{by}"
 
 
+def described_host(host: Mapping[str, str]) -> str | None:
+    """Return on what a stage was made, in words, by its receipt's host; None for one process there."""
+    if "processes" not in host:
+        return None
+    return describe_compute(int(host["processes"]), int(host["nodes"]), host.get("launcher"))
+
+
 def read_compute(root: Path) -> dict[str, StageCompute]:
     """Return what `compute.yaml` in `root` says of stages, by their names; nothing without the file.
 

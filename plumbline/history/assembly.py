@@ -99,7 +99,7 @@ def _of(made: StageFacts, name: str, status: StepStatus, reason: str, seconds: f
     return Step(stage=name, status=status, reason=reason, seconds=seconds,
                 started=iso(made.started) if started else None, version=_version(made, name),
                 mlflow_run=made.run_id, made_by=made.pipeline_run, params=made.params, metrics=made.metrics,
-                facts=made.facts, inputs=made.inputs, outputs=made.outputs, code=made.code)
+                facts=made.facts, inputs=made.inputs, outputs=made.outputs, code=made.code, host=made.host)
 
 
 def _version(made: StageFacts, name: str) -> str | None:

@@ -65,6 +65,7 @@ class StageFacts:
     inputs: dict[str, str]
     outputs: dict[str, str]
     code: str | None
+    host: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def stage_facts(run: "MlflowRun", artifacts: RunArtifacts) -> StageFacts:
         metrics={name: value for name, value in run.data.metrics.items() if math.isfinite(value)} | measured,
         facts=_beginning(tags, "result."), inputs=receipt.inputs if receipt else data,
         outputs=left,
-        code=receipt.code if receipt else None)
+        code=receipt.code if receipt else None, host=receipt.host if receipt else {})
 
 
 def pipeline_facts(run: "MlflowRun", home: Home,

@@ -18,7 +18,7 @@ import orjson
 from plumbline.history.facts import ManifestFacts, PipelineFacts, StageFacts
 
 FILE = "history.db"
-VERSION = 4
+VERSION = 5
 """Raise it when what is kept changes."""
 TABLES = """
 DROP TABLE IF EXISTS facts;

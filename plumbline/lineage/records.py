@@ -1,7 +1,7 @@
 """What the pages read: runs, their stages, the versions of the policy and the moves of its aliases."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +42,8 @@ class Step:
     """DVC's digest of each output, by path."""
     code: str | None = None
     """Digest of the code that it depends on."""
+    host: Mapping[str, str] = field(default_factory=dict)
+    """Machine, packages and processes that made it, as its receipt has them."""
 
 
 @dataclass(frozen=True)

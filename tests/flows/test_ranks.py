@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from plumbline.history.history import History
 from plumbline.project.digests import digest
+from plumbline.project.home import Home
 from testing.fake_project import newest, plumbline
 from testing.staged_project import none_left
 
@@ -40,6 +42,9 @@ def test_what_one_process_made_is_reused_by_two_and_the_other_way_round(project:
     none_left(newest(project))
     shown = plumbline(project, "show", "latest").stdout
     assert "ppo was made on 2 processes" in shown and "sft was made" not in shown
+    history = History(Home(project, project / ".plumbline"))
+    history.refresh()
+    assert history.runs[newest(project).name].steps["ppo"].host == receipt["host"]
     compute.unlink()
     assert set(run(project, *OTHER).values()) == {"reused"}
     assert run(project, *OTHER, "--force", "ppo")["ppo"] == "ran"

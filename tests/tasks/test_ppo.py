@@ -162,6 +162,7 @@ def test_a_server_samples_where_the_parameters_say_so(workspace: Path, monkeypat
         curve = run_ppo(workspace, "ppo.engine=vllm", "ppo.rollout_correction=2.0")
     assert len(fake.loads) == 1 + 1 + 2 + 1, "SFT's answers, warm-up, two updates, the policy's answers"
     assert all(0 <= point["engine_gap"] < 1e-4 for point in curve)
+    assert metrics_of(workspace)["engine"] == "vllm 0.32.0"
     assert not list((workspace / ".plumbline").rglob("*.safetensors"))
 
 

@@ -87,6 +87,12 @@ def test_what_ran_and_what_was_reused_with_the_reason(anyone: TestClient) -> Non
     assert "1 min 30 s" in page
 
 
+def test_on_how_many_processes_a_stage_was_made(anyone: TestClient) -> None:
+    host = {"machine": "x86_64", "processes": "4", "nodes": "2", "launcher": "srun --nodes=2"}
+    page = show(anyone, run(steps={"sft": step("sft", host={"machine": "x86_64"}), "ppo": step("ppo", host=host)}))
+    assert page.count("on 4 processes on each of 2 nodes, started by srun") == 1
+
+
 def test_parameters_and_figures_against_the_run_before(anyone: TestClient) -> None:
     before = run("20261119-100000-000000", params={"seed": "0", "ppo.clip": "0.1", "gone": "1"},
                  steps={"ppo": step("ppo", metrics={"kl": 3.0})})

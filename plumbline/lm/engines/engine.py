@@ -25,3 +25,6 @@ class Engine(Protocol):
 
         Each of several ranks has an engine, and asks it for its own rows (`sampling.shared`).
         """
+
+    def name(self) -> str:
+        """Return what samples, with its version if it is not ours."""

@@ -66,6 +66,10 @@ class VllmServer:
                             f"else ({str(answer)[:200]}). Expected choices with token_ids and logprobs: use "
                             "a release of vLLM that docs/scale.md names.") from None
 
+    def version(self) -> str:
+        """Return the server's version of vLLM."""
+        return str(self._get("/version").get("version", "of an unknown version"))
+
     def patiently(self, work: Callable[[], T]) -> T:
         """Return what `work` returns. If the server goes away meanwhile, wait until it is back, and do the
         work again from its beginning.

@@ -26,3 +26,7 @@ class OwnEngine:
         """
         return sample_with(model, prompts, uniform_BR, stop=self.stop, temperature=self.temperature,
                            batch_size=batch_size)
+
+    def name(self) -> str:
+        """Return the parameter's word for it."""
+        return "own"

@@ -82,6 +82,10 @@ class VllmEngine:
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)  # it may lie in memory
 
+    def name(self) -> str:
+        """Return `vllm` and the server's version; see `Engine`. Raises UserError if the server stays away."""
+        return f"vllm {self.server.patiently(self.server.version)}"
+
     def _verify(self, model: PreTrainedModel, tokens: int) -> None:
         """Raise UserError if the server does not sample with the weights of `model`."""
         responses = self._ask([self.probing] * PROBES, list(range(PROBES)), tokens)

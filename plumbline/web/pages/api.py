@@ -44,6 +44,7 @@ class StepOut(Plain):
     facts: dict[str, str] = Field(description="Results that are words")
     inputs: dict[str, str] = Field(description="DVC's digest of each input, by path")
     outputs: dict[str, str] = Field(description="DVC's digest of each output, by path")
+    host: dict[str, str] = Field(description="Machine, packages and processes that made it")
 
 
 class BatchOut(Plain):

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from plumbline.compute.settings import described_host
 from plumbline.history.history import Run
 from plumbline.lineage.graph import BY_STAGE
 from plumbline.web.site import not_found, site_of, url
@@ -49,6 +50,7 @@ def run_page(request: Request, id: str, against: str = "", log: str = "", reload
     log = log if log in logs else _interesting(run, logs)
     return site.page("run.html", run=run, other=other, champion=champion, view=run_view,
                      progress=stage_progress(run), lineage=lineage, versions=versions,
+                     made_on=described_host,
                      params=differences(other.params, run.params) if other else [],
                      figures=run_view.measured(run, other), gate=run_view.gate_of(site.reports, run),
                      decision=run_view.decision_of(site.reports, run), logs=logs, log=log,
