@@ -85,6 +85,24 @@ def test_sft_has_a_kl_of_zero_to_itself(taught_lm, reward, precision):
     assert found.measure(policy, Sampler(policy))["validation_kl"] == 0
 
 
+class Uneven:
+    """A judge whose scores of one answer differ from call to call, as they do by the rounding of another batch."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def score_sampled(self, prompts, responses, missing_stop_deviations):
+        self.calls += 1
+        return [self.calls * 1e-6] * len(responses)
+
+
+def test_the_same_answer_is_a_tie_whatever_rounding_makes_of_its_scores(taught_lm, reward):
+    params = ppo_params(temperature=1e-3)  # all but greedy
+    found = prepared(taught_lm, reward, Uneven(), PROMPTS, params, seed=0)
+    policy = policy_of(copy_of(taught_lm).model, taught_lm.model, params)
+    assert found.measure(policy, Sampler(policy))["validation_judge_win_rate"] == 0.5
+
+
 def test_the_prompts_are_a_sample_that_more_data_adds_to(taught_lm, reward):
     params = ppo_params(validation_prompts=3, max_prompt=30)
     asked = [prompt(f"color {i}") for i in range(20)]

@@ -41,6 +41,7 @@ class Validation:
     """None if there is none but the reward model that is optimised."""
     params: PpoParams
     seed: int
+    sft_answers: Sequence[Response]
     sft_scores: Sequence[float]
 
     @classmethod
@@ -66,7 +67,7 @@ class Validation:
             return None
         sft = _answers(engine, Sampler(policy), chosen, params, seed)
         scores = (judge or reward).score_sampled(chosen, sft, params.missing_stop_deviations)
-        return cls(chosen, engine, reward, judge, params, seed, scores)
+        return cls(chosen, engine, reward, judge, params, seed, sft, scores)
 
     def measure(self, policy: Policy, sampler: Sampler) -> dict[str, float]:
         """Return the win rate against SFT with its standard error, both rewards and the KL in nats a
@@ -80,12 +81,20 @@ class Validation:
         if self.judge:
             judged = self.judge.score_sampled(self.prompts, answers, params.missing_stop_deviations)
         kl = kl_estimates(policy, self.prompts, answers, params.micro_batch_size)
-        outcomes = [(ours > theirs) + 0.5 * (ours == theirs)
-                    for ours, theirs in zip(judged, self.sft_scores, strict=True)]
+        outcomes = self._outcomes(answers, judged)
         return {WIN_RATE: _mean(outcomes), f"{WIN_RATE}_error": pstdev(outcomes) / len(outcomes) ** 0.5,
                 "validation_reward": _mean(own),
                 "validation_judge_score": _mean(judged), KL: _mean(kl),
                 "validation_stopped": _mean([float(answer.stopped) for answer in answers])}
+
+    def _outcomes(self, answers: Sequence[Response], scores: Sequence[float]) -> list[float]:
+        """Return 1 for each answer that wins against SFT's, 0 for one that loses, one half for a tie.
+
+        The same answer is a tie whatever its scores are: beside other rows they differ in the last digits.
+        """
+        same = [ours.ids == theirs.ids for ours, theirs in zip(answers, self.sft_answers, strict=True)]
+        return [0.5 if tied or ours == theirs else float(ours > theirs)
+                for tied, ours, theirs in zip(same, scores, self.sft_scores, strict=True)]
 
 
 @dataclass
