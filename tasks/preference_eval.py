@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from plumbline.evaluation.answers import Answers
     from plumbline.evaluation.judging.judges import ModelAnswer, ScoreJudge
     from plumbline.evaluation.judging.names import JudgeSettings
+    from plumbline.evaluation.kept_answers import SftAnswers
     from plumbline.evaluation.matches import Contestant
     from plumbline.lm.base import LanguageModel
     from plumbline.preferences.types import Prompt
@@ -51,8 +52,8 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
     models = {name: LanguageModel.load(folder, chosen.precision)
               for name, folder in folders.items() if folder.exists()}  # without a champion at first
     asked, too_long = _asked(run, models["policy"])
-    pool = _pool(run, models["sft"], asked, chosen.bon_pool if overoptimisation else 0)
-    contestants = _contestants(run, models, asked, scorers.own, pool)
+    sft = _sft_answers(run, models["sft"], asked, scorers.own, chosen.bon_pool if overoptimisation else 0)
+    contestants = _contestants(run, models, asked, scorers.own, sft)
     run.report(0, 1, what="judging")
     found = evaluate(asked, contestants, judges, _kinds(run, asked))
     price = _price(run, models)
@@ -61,7 +62,8 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
     sections = price_section(*price)
     optimised = None
     if overoptimisation:
-        whole = [given[: chosen.bon_pool] for given in pool[: chosen.bon_prompts]] if chosen.bon_pool else []
+        first = sft.pool[: chosen.bon_prompts] if chosen.bon_pool else []
+        whole = [given[: chosen.bon_pool] for given in first]
         optimised = over.overoptimisation(run.root / "models", asked, contestants, whole, scorers)
         sections = [*over.overoptimisation_section(optimised), *sections]
         metrics |= optimised.metrics()
@@ -104,30 +106,62 @@ def _asked(run: StageRun, policy: "LanguageModel") -> "tuple[list[Prompt], int]"
 
 
 def _contestants(
-    run: StageRun, models: "Models", asked: "list[Prompt]", reward: "ScoreJudge", pool: "Answers"
+    run: StageRun, models: "Models", asked: "list[Prompt]", reward: "ScoreJudge", sft: "SftAnswers"
 ) -> "list[Contestant]":
-    """Let each model answer, sampled and greedy, and SFT with the best of its pool by the reward model."""
-    from plumbline.evaluation.answers import answer_all, best_of, scored
-
-    chosen, seed = run.params.preference_eval, run.params.seed
-    found = []
+    """Let each model answer, sampled and greedy; what SFT answered is there, the best of its pool, too."""
+    sampled_and_greedy = {"sft": sft.contestants[:2]}
     for name, lm in models.items():
-        for label, temperature, count in ((name, chosen.temperature, chosen.answers_per_prompt),
-                                          (f"{name}_greedy", 0.0, 1)):
-            run.report(0, 1, what=f"{label} answers")
-            answers = answer_all(
-                lm, asked, [count] * len(asked), max_response=chosen.max_response, temperature=temperature,
-                seed=seed, keep_ids=_same_tokens(lm, models["sft"]))
-            found.append(_contestant(run, label, lm, models["sft"], asked, answers, temperature, reward))
-    if chosen.best_of:
-        first = [given[: chosen.best_of] for given in pool]
-        answers = best_of(scored(reward, asked, first), first, chosen.best_of)
-        found.append(_contestant(run, f"sft_best_of_{chosen.best_of}", models["sft"], models["sft"], asked,
-                                 answers, 0.0, reward))
+        if name not in sampled_and_greedy:
+            sampled_and_greedy[name] = _sampled_and_greedy(run, name, lm, models["sft"], asked, reward)
+    return [*(one for name in models for one in sampled_and_greedy[name]), *sft.contestants[2:]]
+
+
+def _sampled_and_greedy(
+    run: StageRun, name: str, lm: "LanguageModel", sft: "LanguageModel", asked: "list[Prompt]",
+    reward: "ScoreJudge",
+) -> "list[Contestant]":
+    from plumbline.evaluation.answers import answer_all
+
+    chosen, found = run.params.preference_eval, []
+    for label, temperature, count in ((name, chosen.temperature, chosen.answers_per_prompt),
+                                      (f"{name}_greedy", 0.0, 1)):
+        run.report(0, 1, what=f"{label} answers")
+        answers = answer_all(
+            lm, asked, [count] * len(asked), max_response=chosen.max_response, temperature=temperature,
+            seed=run.params.seed, keep_ids=_same_tokens(lm, sft))
+        found.append(_contestant(run, label, lm, sft, asked, answers, temperature, reward))
     return found
 
 
-def _pool(run: StageRun, sft: "LanguageModel", asked: "list[Prompt]", more: int) -> "Answers":
+def _sft_answers(
+    run: StageRun, sft: "LanguageModel", asked: "list[Prompt]", reward: "ScoreJudge", more: int
+) -> "SftAnswers":
+    """Let SFT answer, sampled and greedy, and with the best of its pool by the reward model; or take what it
+    answered for another policy. `more` answers are in the pool of some prompts, see `_pool`.
+    """
+    from plumbline.evaluation.answers import best_of, scored
+    from plumbline.evaluation.kept_answers import SftAnswers, kept_answers
+    from plumbline.preferences.splits import prompt_key
+
+    def made() -> SftAnswers:
+        chosen, found = run.params.preference_eval, _sampled_and_greedy(run, "sft", sft, sft, asked, reward)
+        pool = _pool(run, sft, asked, more)
+        if chosen.best_of:
+            first = [given[: chosen.best_of] for given in pool]
+            answers = best_of(scored(reward, asked, first), first, chosen.best_of)
+            found.append(_contestant(run, f"sft_best_of_{chosen.best_of}", sft, sft, asked, answers, 0.0,
+                                     reward))
+        return SftAnswers(found, pool)
+
+    # Which prompts fit depends on the policy's tokenizer.
+    others = {"asked": " ".join(map(prompt_key, asked)), "more": str(more)}
+    inputs = ("models/sft/model", "models/reward/model", "data/prepared")
+    return kept_answers(run.shared_file("answers", inputs, others), made)
+
+
+def _pool(
+    run: StageRun, sft: "LanguageModel", asked: "list[Prompt]", more: int
+) -> "list[list[ModelAnswer]]":
     """Sample answers of SFT of which the best are taken: `best_of`, and to the first prompts `more` in all.
 
     The first `best_of` are the same whatever `more` is, so that every policy meets the same best ones.

@@ -96,6 +96,7 @@ def test_from_nothing_to_a_champion_and_the_same_again(project: Path, databases:
     metrics = json.loads((folder / "reports/preference/metrics.json").read_text())
     shutil.rmtree(folder)
     shutil.rmtree(project / "one/cache")
+    shutil.rmtree(project / "one/answers")
     python(project, "one", "plumbline", "restore", first["id"])
     python(project, "one", "dvc", "repro", "--single-item", "--force", "preference_eval", cwd=folder)
     assert json.loads((folder / "reports/preference/metrics.json").read_text()) == metrics

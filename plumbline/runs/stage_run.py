@@ -8,7 +8,7 @@ the others have a `SilentRun`.
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -132,6 +132,19 @@ class StageRun:
             if self._curves:
                 self._curves.keep_beside(self._scratch)
         return self._scratch
+
+    def shared_file(self, kind: str, inputs: Sequence[str], others: Mapping[str, str]) -> Path | None:
+        """Return the file, be it there or not, for what stages of the same code and parameters share if these
+        `inputs` and `others` are the same.
+
+        None for a program that was started without a digest of its code: nobody could tell what it makes.
+        """
+        if not self._code:
+            return None
+        params = json.dumps(stage_params(self.params, self._stage), sort_keys=True)
+        key = combined({**others, **{path: self._inputs[path] for path in inputs}, "params": params,
+                        "code": self._code})
+        return self.home.folder / kind / f"{key}.json"
 
     def _free_scratch(self) -> Path:
         """Make a folder for resume checkpoints, or take one that no other process holds, and hold it."""

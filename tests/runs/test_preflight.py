@@ -134,8 +134,8 @@ def test_what_a_model_needs_is_told_and_one_too_large_is_refused_before_the_run(
     shutil.copytree(tmp_path / "small", tmp_path / "large")
     (tmp_path / "large/model.safetensors").unlink()  # a model is measured by its configuration
     config = json.loads((tmp_path / "small/config.json").read_text()) | {
-        "hidden_size": 16384, "intermediate_size": 53248, "num_hidden_layers": 126, "num_attention_heads": 128,
-        "num_key_value_heads": 8, "head_dim": 128}
+        "hidden_size": 1024, "intermediate_size": 20_000_000, "num_attention_heads": 8, "num_key_value_heads": 8,
+        "head_dim": 128}
     (tmp_path / "large/config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"Stage `sft` needs about \d{4}\.\d GB, .* which is too much"):
         check(tmp_path, "base.source=large", *lengths)

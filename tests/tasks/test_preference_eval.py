@@ -8,6 +8,7 @@ import pytest
 from plumbline.alignment.reward import RewardModel
 from plumbline.config import load_params
 from plumbline.errors import UserError
+from plumbline.evaluation import answers
 from plumbline.lm.base import LanguageModel
 from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.types import Comparison, Demonstration, Origin, prompt_json, to_json
@@ -94,6 +95,45 @@ def test_a_candidate_is_judged_as_the_policy_is_against_the_same_answers(workspa
     assert not any(name.startswith(("gain_", "parting_")) for name in found)
     lines = (workspace / "reports/candidates/near/report/samples.jsonl").read_text()
     assert lines == (workspace / "reports/preference/report/samples.jsonl").read_text()
+
+
+def test_sft_answers_once_for_all_candidates(workspace: Path, random_lm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again for another reward model, other prompts, or other code."""
+    asked: list[object] = []
+
+    def answer_all(lm, *arguments, **more):
+        asked.append(lm)
+        return sampled(lm, *arguments, **more)
+
+    sampled = answers.answer_all
+    monkeypatch.setattr(answers, "answer_all", answer_all)
+    inputs = {"models/sft/model": "s", "models/reward/model": "r", "data/prepared": "d"}
+
+    def judge(name: str, *settings: str, code: str = "c", **changed: str) -> int:
+        """Judge a candidate; how often a model was asked for answers."""
+        asked.clear()
+        params = load_params(ROOT, None, [*SMALL, *settings])
+        stage = read_stages(ROOT, {"compare": {name: "ppo"}})[f"candidate_eval@{name}"]
+        candidate_eval.program(StageRun(workspace, Home(workspace, workspace / ".plumbline"), stage, params,
+                                        inputs | changed, code, None))
+        return len(asked)
+
+    copy_of(random_lm).save(workspace / "models/candidates/far/model")
+    copy_of(random_lm).save(workspace / "models/candidates/near/model")
+    assert judge("far") == 5, "both sampled and greedy, and a pool"
+    assert judge("near") == 2
+    reports = [workspace / f"reports/candidates/{name}" for name in ("far", "near")]
+    for file in ("metrics.json", "report/samples.jsonl", "report/report.md"):
+        assert (reports[0] / file).read_text() == (reports[1] / file).read_text()
+    assert judge("near", **{"models/reward/model": "another"}) == 5
+    assert judge("near", "preference_eval.prompts=20") == 5
+    assert judge("near", code="other") == 5
+    assert judge("near", code="") == 5 == judge("near", code=""), "nobody knows which code it was"
+    kept = sorted((workspace / ".plumbline/answers").iterdir())
+    assert len(kept) == 4
+    kept[0].write_text("{")
+    assert sorted([judge("near"), judge("near", code="other"), judge("near", "preference_eval.prompts=20"),
+                   judge("near", **{"models/reward/model": "another"})]) == [2, 2, 2, 5]
 
 
 def test_a_policy_that_forgot_what_sft_knew_is_found_out(workspace: Path, random_lm) -> None:
