@@ -58,6 +58,7 @@ bench: $(INSTALLED)  ## scale: a million comparisons, the pages over 1,000 runs,
 	@$(BIN)/python benchmarks/feedback_load.py
 	@$(BIN)/python benchmarks/idle.py
 	@$(BIN)/python benchmarks/overhead.py
+	@$(BIN)/python benchmarks/busy.py
 	@$(BIN)/python benchmarks/updates.py
 	@$(BIN)/python benchmarks/coverage.py
 	@$(BIN)/python benchmarks/footprint.py
