@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from plumbline.evaluation.answers import Answers
+    from plumbline.evaluation.answers import Answers, SftAnswers
     from plumbline.evaluation.judging.judges import ModelAnswer, ScoreJudge
     from plumbline.evaluation.judging.names import JudgeSettings
-    from plumbline.evaluation.kept_answers import SftAnswers
     from plumbline.evaluation.matches import Contestant
     from plumbline.lm.base import LanguageModel
     from plumbline.preferences.types import Prompt
@@ -40,7 +39,8 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
     """
     from plumbline.evaluation import overoptimisation as over
     from plumbline.evaluation.judging.names import REWARD, make_judges
-    from plumbline.evaluation.matches import evaluate
+    from plumbline.evaluation.matches import evaluate, with_ends
+    from plumbline.evaluation.own_pairs import reward_accuracy, reward_accuracy_section
     from plumbline.evaluation.preference_report import write_report
     from plumbline.evaluation.price import price_metrics, price_section
     from plumbline.lm.base import LanguageModel
@@ -60,6 +60,9 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
     metrics: dict[str, Measured] = {**found.metrics(), **price_metrics(*price), "prompts": len(asked),
                                     "prompts_too_long": too_long}
     sections = price_section(*price)
+    if right := reward_accuracy(asked, sft.contestants[0], judges[0]):
+        metrics |= with_ends("reward_accuracy_on_sft", right)
+        sections = [*reward_accuracy_section(right, judges[0].name), *sections]
     optimised = None
     if overoptimisation:
         first = sft.pool[: chosen.bon_prompts] if chosen.bon_pool else []
@@ -139,8 +142,7 @@ def _sft_answers(
     """Let SFT answer, sampled and greedy, and with the best of its pool by the reward model; or take what it
     answered for another policy. `more` answers are in the pool of some prompts, see `_pool`.
     """
-    from plumbline.evaluation.answers import best_of, scored
-    from plumbline.evaluation.kept_answers import SftAnswers, kept_answers
+    from plumbline.evaluation.answers import SftAnswers, best_of, kept_answers, scored
     from plumbline.preferences.splits import prompt_key
 
     def made() -> SftAnswers:

@@ -1,21 +1,32 @@
 """The contestants' answers: sampled or greedy, the best of n by the reward model, and what is measured on
 each.
+
+SFT's are kept for the next policy that meets them. The candidates of a comparison have the same SFT, and most
+of what is sampled and scored to judge one of them is SFT's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from plumbline.evaluation.judging.judges import ModelAnswer, ScoreJudge
+from plumbline.evaluation.matches import Contestant
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, differences, encode_prompt, stop_tokens
 from plumbline.lm.likelihood import sampled_log_likelihoods
 from plumbline.lm.sampling import sample_all
 from plumbline.preferences.simulated import gold_parts, gold_reward
 from plumbline.preferences.types import Prompt
+from plumbline.whole_file import write_whole
 
 BATCH = 128
 """Answers sampled at once."""
+MOST_KEPT = 16
+"""Files that are kept, of some megabytes each; the oldest go."""
 
 Answers = Sequence[Sequence[ModelAnswer]]
 """By prompt, then by answer."""
@@ -94,6 +105,37 @@ def likelihood_figures(
         if lm is not sft:
             found["kl"] = [one - other for one, other in zip(own, reference, strict=True)]
     return {what: _shaped(values, answers) for what, values in found.items()}
+
+
+@dataclass(frozen=True)
+class SftAnswers:
+    """SFT's answers to the prompts of one evaluation."""
+
+    contestants: list[Contestant]
+    """Sampled, greedy and, if it is wanted, the best of the pool, with what was measured on each."""
+    pool: list[list[ModelAnswer]]
+    """By prompt, then by answer: those of which the best are taken."""
+
+
+FORM = TypeAdapter(SftAnswers)
+
+
+def kept_answers(file: Path | None, make: Callable[[], SftAnswers]) -> SftAnswers:
+    """Return the answers in `file`; where there is none, those that `make` returns, and keep them there.
+
+    None keeps nothing. The name of the file has to stand for all that the answers depend on.
+    """
+    if file is None:
+        return make()
+    with suppress(FileNotFoundError, ValidationError):
+        return FORM.validate_json(file.read_bytes())
+    made = make()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, FORM.dump_json(made).decode())
+    by_age = sorted(file.parent.glob("*.json"), key=lambda one: one.stat().st_mtime)
+    for old in by_age[:-MOST_KEPT]:
+        old.unlink(missing_ok=True)
+    return made
 
 
 def _shaped(values: Sequence[float], answers: Answers) -> list[list[float]]:
