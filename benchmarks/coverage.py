@@ -9,17 +9,20 @@ prompts, and several outcomes of each that resemble each other, as a real one do
 
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plumbline import statistics
+from plumbline.evaluation.matches import length_controlled
 from plumbline.preferences.report.intervals import share_by_prompt
 
 WANTED = (0.93, 0.97)
-Draw = Callable[[np.random.Generator], tuple[list[float], list[int]]]
+Draw = Callable[[np.random.Generator], tuple[list[Any], list[int]]]
 """Returns values, and the prompt of each."""
-Ends = Callable[[list[float], list[int]], tuple[float, float]]
+Ends = Callable[[list[Any], list[int]], tuple[float, float]]
+ANSWERS = 4
 
 
 def share(values: list[float], prompts: list[int]) -> tuple[float, float]:
@@ -45,6 +48,12 @@ def over_seeds(values: list[float], _prompts: list[int]) -> tuple[float, float]:
     """The interval over training runs."""
     found = statistics.over_seeds(values)
     return found.low, found.high
+
+
+def at_equal_length(values: list[tuple[float, float]], prompts: list[int]) -> tuple[float, float]:
+    """The interval of length-controlled win rates, of outcomes with how much longer the policy's answer is."""
+    found = length_controlled(*map(list, zip(*values, strict=True)), [str(prompt) for prompt in prompts])
+    return (found.low, found.high) if found else (0.0, 1.0)
 
 
 def one_each(prompts: int, truth: float) -> Draw:
@@ -91,6 +100,22 @@ def paired_truth(better: float) -> float:
     return statistics.NormalDist(0.0, 3.0**0.5).cdf(better)
 
 
+def by_length(prompts: int, truth: float, weight: float) -> Draw:
+    """Four outcomes of each prompt that depend on lengths, logit P(win) = logit(truth) + weight tanh(d / std(d)).
+
+    A policy's answers are longer by half a deviation. Half of the lengths' variance is the prompt's, and half of the
+    answers have the prompt's luck in common; that leaves each answer's own chance as it is.
+    """
+    def draw(rng: np.random.Generator) -> tuple[list[tuple[float, float]], list[int]]:
+        shape = (prompts, ANSWERS)
+        longer = 0.5 + (rng.normal(0, 1, (prompts, 1)) + rng.normal(0, 1, shape)) / 2**0.5
+        chance = 1 / (1 + np.exp(-(np.log(truth / (1 - truth)) + weight * np.tanh(longer))))
+        luck = np.where(rng.random(shape) < 0.5, rng.random((prompts, 1)), rng.random(shape))
+        outcomes = (luck < chance).astype(float)
+        return list(zip(outcomes.ravel(), longer.ravel(), strict=True)), np.repeat(np.arange(prompts), ANSWERS).tolist()
+    return draw
+
+
 def normal(prompts: int, most: int) -> Draw:
     """1 to `most` values of each prompt: half of the variance is the prompt's. Mean 0."""
     def draw(rng: np.random.Generator) -> tuple[list[float], list[int]]:
@@ -120,7 +145,12 @@ def situations() -> Iterator[tuple[str, str, Ends, Draw, float]]:
     for prompts in (50, 193):
         for better in (0.0, 1.0):
             what = f"{prompts} prompts, two policies, four answers each, {paired_truth(better):.3f}"
-            yield "win rate", what, share, paired(prompts, better, 4), paired_truth(better)
+            yield "win rate", what, share, paired(prompts, better, ANSWERS), paired_truth(better)
+    for prompts in (50, 193):
+        for truth in (0.5, 0.8):
+            for weight in (0.0, 1.5):
+                what = f"{prompts} prompts, four answers each, {truth} at equal length, weight of length {weight}"
+                yield "length-controlled", what, at_equal_length, by_length(prompts, truth, weight), truth
     yield "data report", "500 prompts, 0.8, 1 to 6", of_report, alike(500, 0.8, 6, 0.3), 0.8
     for prompts in (10, 30, 193):
         yield "mean", f"{prompts} prompts, 1 to 4 normal values", mean, normal(prompts, 4), 0.0
