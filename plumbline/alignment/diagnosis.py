@@ -49,9 +49,10 @@ STILL, PATIENCE = 0.2, 20
 GAP, GAP_STD = 0.02, 0.2
 """Of log(policy / sampler), in nats a token: a biased sampler, and one that PPO's clip of 0.2 would take for
 another policy."""
-PROB_ERROR = 1.05
+PROB_ERROR = 1.07
 """Factor by which the probability of a token differs between what sampled it and the training, on average
-(lm/engines/agreement.py): a run by a vLLM server stops at 1.1."""
+(lm/engines/agreement.py). Rounding to bf16 makes 1.04 to 1.055 of SmolLM2-135M; a run by a vLLM server stops
+at 1.1."""
 CLIPPED_GRADIENT = 10.0
 """Times the largest gradient norm allowed, at the median: of each gradient the length is lost. A few times is
 usual, and costs nothing with Adam."""
@@ -324,11 +325,10 @@ def sampler_differs(watched: Watched) -> Iterator[Finding]:
 
 def engine_differs(watched: Watched) -> Iterator[Finding]:
     """An engine whose tokens are not the policy's."""
-    errors = watched.curve("prob_error")
-    if errors.values and max(errors.values) > PROB_ERROR:
-        place = errors.values.index(max(errors.values))
-        yield Finding("engine differs from policy", f"At update {errors.steps[place]} the probabilities of "
-                      f"the sampled tokens differed by a factor of {errors.values[place]:.3g} on average "
+    errors = watched.last_half("prob_error")
+    if errors and median(errors.values) > PROB_ERROR:
+        yield Finding("engine differs from policy", "In the last half of the updates the probabilities of "
+                      f"the sampled tokens differed by a factor of {median(errors.values):.3g} on average "
                       "between the engine that sampled them and the training.",
                       "the engine's arithmetic is too coarse, or it has other settings than the training.",
                       f"Set {watched.key('rollout_correction')} to 2.0, which weighs it out, or "
