@@ -18,7 +18,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hub,s3,postgres]'
 	@touch $@
 
-demo: $(INSTALLED)  ## the whole pipeline on the embedded default, about 15 minutes on two cores
+demo: $(INSTALLED)  ## the whole pipeline on the embedded default, about 6 minutes on two quiet cores
 	@$(BIN)/plumbline run
 
 test: $(INSTALLED)  ## lint, types, and the tests (20 minutes on two cores)
