@@ -1,11 +1,12 @@
-"""What a training loses to another one on the same cores, by how long its threads spin while they wait.
+"""What a training loses to other work on the same cores, by how long its threads spin while they wait.
 
-    python benchmarks/busy.py [STEPS]      # 30 steps each; a minute or two; part of `make bench`
+    python benchmarks/busy.py [STEPS]      # 20 steps each; some minutes; part of `make bench`
 
 Between two operations the threads of OpenMP wait for each other. They spin, because that is quicker than to
 sleep and be woken; but where another process wants the core, a thread spins in the place of the one that it
 waits for. `plumbline/__init__.py` sets how often. Each figure is the median of a step of the embedded default's
-pretraining, with as many threads as there are cores, alone and beside another training of the same kind.
+pretraining, with as many threads as there are cores: alone, beside another training of the same kind, and
+beside large matrix products, as a larger model has them.
 """
 
 import os
@@ -20,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SPINS = {"libgomp's default": "300000", "Plumbline's": "1000", "none": "0"}
 TIMES = 2
+HEAD_START = 12.0
+"""Seconds for the other work to load torch."""
 
 
 def main() -> None:
@@ -27,21 +30,39 @@ def main() -> None:
     if sys.argv[1:2] == ["--train"]:
         print(train(int(sys.argv[2])))
         return
-    steps = int(sys.argv[1]) if sys.argv[1:] else 30
-    print("| spins | alone, ms a step | beside another, ms a step | times slower |\n|---|---|---|---|")
+    if sys.argv[1:2] == ["--multiply"]:
+        multiply()
+    steps = int(sys.argv[1]) if sys.argv[1:] else 20
+    print("| spins | alone, ms a step | beside its like | beside large products |\n|---|---|---|---|")
     for name, spins in [*SPINS.items()] * TIMES:
-        alone, (one, other) = together(spins, steps, 1)[0], together(spins, steps, 2)
-        beside = (one + other) / 2
-        print(f"| {name}, {spins} | {alone:.0f} | {beside:.0f} | {beside / alone:.1f} |", flush=True)
+        alone = beside(spins, steps)
+        others = [beside(spins, steps, *work) for work in (("--train", "1000000"), ("--multiply",))]
+        cells = [f"{other:.0f} ({other / alone:.1f} times)" for other in others]
+        print(f"| {name}, {spins} | {alone:.0f} | {' | '.join(cells)} |", flush=True)
 
 
-def together(spins: str, steps: int, trainings: int) -> list[float]:
-    """Train several models at once; returns the milliseconds of a step of each."""
-    command = [sys.executable, __file__, "--train", str(steps)]
+def beside(spins: str, steps: int, *work: str) -> float:
+    """Train beside some work, or alone; returns the milliseconds of a step."""
     environment = {**os.environ, "GOMP_SPINCOUNT": spins}
-    processes = [subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-                 for _ in range(trainings)]
-    return [float(process.communicate()[0].splitlines()[-1]) for process in processes]
+    other = subprocess.Popen([sys.executable, __file__, *work], env=environment, cwd=ROOT) if work else None
+    try:
+        time.sleep(HEAD_START if work else 0)
+        done = subprocess.run([sys.executable, __file__, "--train", str(steps)], env=environment, cwd=ROOT,
+                              capture_output=True, text=True, check=True)
+    finally:
+        if other:
+            other.kill()
+            other.wait()
+    return float(done.stdout.splitlines()[-1])
+
+
+def multiply() -> None:
+    """Multiply matrices of 2048 x 2048 until the process is killed."""
+    import torch
+
+    one = torch.randn(2048, 2048)
+    while True:
+        one @ one
 
 
 def train(steps: int) -> float:

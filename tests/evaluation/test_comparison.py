@@ -89,6 +89,8 @@ def test_the_table_says_what_was_measured_and_nothing_that_was_not(tmp_path: Pat
     text = (tmp_path / "comparison.md").read_text()
     assert "against SFT, best of 8" in text and "ipo is better than ppo" in text
     assert "dpo is better" not in text and "ppo is better" not in text
+    (said,) = found.sentences()
+    assert said.startswith("ipo is better than ppo by +") and "], dpo by +" in said
     assert (tmp_path / "comparison.png").stat().st_size > 1000
     assert json.loads((tmp_path / "comparison.json").read_text())["rows"][2]["seconds"] is None
 

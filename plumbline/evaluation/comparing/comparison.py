@@ -107,11 +107,14 @@ class PolicyComparison:
         return [header, *(_cells(row, self.opponents) for row in self.rows)]
 
     def sentences(self) -> list[str]:
-        """Return who is surely better than whom, or that nobody is."""
+        """Return who is surely better than whom, a sentence for each who is, or that nobody is."""
         if not self.verdicts:
             return ["No policy is surely better than another on these prompts."]
-        return [f"{one.better} is better than {one.worse}: its win rate against SFT is higher by "
-                f"{_points(one.difference)}." for one in self.verdicts]
+        worse: dict[str, list[str]] = {}
+        for one in self.verdicts:
+            worse.setdefault(one.better, []).append(f"{one.worse} by {_points(one.difference)}")
+        return [f"{better} is better than {', '.join(than)} points of the win rate against SFT."
+                for better, than in worse.items()]
 
 
 def compare(policies: Sequence[Evaluated]) -> PolicyComparison:
