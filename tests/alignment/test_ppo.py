@@ -228,11 +228,6 @@ def test_warming_up_moves_no_policy_and_explains_more(train):
     assert warm["explained_variance"] > cold["explained_variance"] + 1
 
 
-def test_more_minibatches_than_responses_are_refused(train):
-    with pytest.raises(UserError, match=r"ppo\.minibatches"):
-        train(batch_size=2, minibatches=3)
-
-
 def test_both_rates_fall_linearly_over_the_updates(train):
     with Steps() as steps:
         train(updates=4, learning_rate=1e-3, value_learning_rate=8e-3)
