@@ -73,6 +73,12 @@ def same(one: LanguageModel, other: LanguageModel) -> bool:
     return all(torch.equal(weight, weights[name]) for name, weight in one.model.state_dict().items())
 
 
+def test_values_that_contradict_each_other_are_named_where_they_stand(workspace: Path) -> None:
+    alone = "candidates.alone={method: rloo, answers_per_prompt: 1}"
+    with pytest.raises(UserError, match=r"candidates\.alone\.answers_per_prompt must be at least 2"):
+        program(stage_run(workspace, "candidate@alone", alone))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_leaves_another_policy_with_its_records(workspace: Path, method: str) -> None:
     assert not same(make(workspace, method), LanguageModel.load(workspace / "models/sft/model"))
