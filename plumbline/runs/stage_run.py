@@ -141,15 +141,17 @@ class StageRun:
         """
         if not self._code:
             return None
-        params = json.dumps(stage_params(self.params, self._stage), sort_keys=True)
-        key = combined({**others, **{path: self._inputs[path] for path in inputs}, "params": params,
-                        "code": self._code})
+        key = self._key({**others, **{path: self._inputs[path] for path in inputs}})
         return self.home.folder / kind / f"{key}.json"
+
+    def _key(self, depends_on: Mapping[str, str]) -> str:
+        """Return a name that stands for the stage's code and parameters and for these digests."""
+        params = json.dumps(stage_params(self.params, self._stage), sort_keys=True)
+        return combined({**depends_on, "params": params, "code": self._code})
 
     def _free_scratch(self) -> Path:
         """Make a folder for resume checkpoints, or take one that no other process holds, and hold it."""
-        params = json.dumps(stage_params(self.params, self._stage), sort_keys=True)
-        key = combined({**self._inputs, "params": params, "code": self._code})
+        key = self._key(self._inputs)
         for number in count(1):
             name = f"{self._stage.name}-{key}" + (f"-{number}" if number > 1 else "")
             if self._held.enter_context(try_lock(self.home.scratch / name / "lock")):

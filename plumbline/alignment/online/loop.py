@@ -208,8 +208,7 @@ def _learn(learner: Learner, setting: Setting, critic_only: bool = False) -> Met
     lesson = Lesson(experience, targets, critic_only, clip)
 
     natural = {}
-    if setting.method.natural_step and not critic_only:
-        assert isinstance(params, TrpoParams)
+    if isinstance(params, TrpoParams) and not critic_only:
         natural = natural_step(learner.policy, experience, targets, params)
         require_finite(natural, "ppo", when)
         lesson = replace(lesson, critic_only=True)

@@ -5,7 +5,8 @@
     rloo          Ahmadian et al. 2024, arXiv 2402.14740
     grpo          Shao et al. 2024, arXiv 2402.03300
     reinforce++   Hu 2025, arXiv 2501.03262
-    trpo          Schulman et al. 2015, arXiv 1502.05477: one natural-gradient step in place of the others
+    trpo          Schulman et al. 2015, arXiv 1502.05477: one natural-gradient step of the policy
+                  (trust_region.py); Adam moves the critic alone
     nlpo          Ramamurthy et al. 2023, arXiv 2210.01241: PPO that samples what an older policy finds likely
 
 Which of them have a critic, and what they ask of their parameters, stands in config/online.py.
@@ -23,9 +24,6 @@ class Method:
 
     estimate: Estimator
     loss: Loss
-    natural_step: bool = False
-    """True if the policy makes one step within a trust region (trust_region.py) and Adam moves the critic
-    alone."""
 
 
 METHODS = {
@@ -34,6 +32,6 @@ METHODS = {
     "rloo": Method(leave_one_out, clipped_surrogate),
     "grpo": Method(within_group, clipped_surrogate),
     "reinforce++": Method(to_go, clipped_surrogate),
-    "trpo": Method(by_critic, clipped_surrogate, natural_step=True),
+    "trpo": Method(by_critic, clipped_surrogate),
     "nlpo": Method(by_critic, clipped_surrogate),
 }
