@@ -9,6 +9,10 @@ periodic samples, no saving. Random weights hardly ever end a response, so all h
 ended rows saves is not in these figures. TRL is installed into a folder of its own beside the checkout (`.trl`),
 seen by its process alone. Each measurement is a process; the first update, which warms up, is left out. The rounds
 alternate, so that a busy minute meets both.
+
+The utilisation is the share of the machine's rate of matrix products, measured in the same rounds, that an update
+reaches with the floating-point operations it cannot do without: the models' matrix products, a pass with gradients
+counted three times, the output layer where there is an answer.
 """
 
 import argparse
@@ -47,6 +51,17 @@ class Shape:
     precision: str
     tied: bool
 
+    def flops(self) -> float:
+        """Return the floating-point operations that an update needs."""
+        tokens = self.prompt + self.response
+        head_width = self.width // self.heads
+        layer = self.width * (2 * self.width + 2 * self.key_value_heads * head_width + 3 * self.feed_forward)
+        attention = 2 * self.width * tokens / 2  # products with the keys and the values of the tokens before
+        body = 2 * self.layers * tokens * (layer + attention)
+        output = 2 * self.response * self.width * self.vocabulary
+        # Sampling, the old policy and the reference; the critic and the reward model; both that learn.
+        return self.batch * (3 * (body + output) + 2 * body + 3 * EPOCHS * (2 * body + output))
+
 
 SHAPES = {
     "small": Shape(2048, 256, 4, 4, 4, 688, 32, 48, 64, "fp32", tied=False),
@@ -65,18 +80,19 @@ def main() -> None:
     given = parser.parse_args()
     if given.one:
         whose, shape, folder = given.one
-        {"ours": ours, "trl": theirs, "rollouts": rollouts}[whose](SHAPES[shape], Path(folder), given.updates)
+        measure = {"ours": ours, "trl": theirs, "rollouts": rollouts, "rate": rate}[whose]
+        measure(SHAPES[shape], Path(folder), given.updates)
         return
     install()
     found = []
     for name in given.shapes:
         with tempfile.TemporaryDirectory() as folder:
             make_models(SHAPES[name], Path(folder))
-            measured: dict[str, list[dict[str, list[float]]]] = {"ours": [], "trl": [], "rollouts": []}
+            measured: dict[str, list[dict[str, list[float]]]] = {"ours": [], "trl": [], "rollouts": [], "rate": []}
             for _ in range(given.rounds):
                 for whose, kept in measured.items():
                     kept.append(run(whose, name, folder, given.updates))
-        found.append({"shape": name} | summary(measured))
+        found.append({"shape": name} | summary(measured, SHAPES[name].flops()))
     print(table(found))
     print(json.dumps(found))
 
@@ -232,31 +248,49 @@ def rollouts(shape: Shape, folder: Path, updates: int) -> None:
     print(json.dumps(seconds))
 
 
+def rate(shape: Shape, _folder: Path, _updates: int) -> None:
+    """Print the rate of products of large square matrices in the shape's precision, in FLOPs a second."""
+    import torch
+
+    torch.set_num_threads(THREADS)
+    size = 2048
+    one, other = torch.randn(2, size, size, dtype=torch.bfloat16 if shape.precision == "bf16" else torch.float32)
+    rates = []
+    for _ in range(20):
+        started = time.perf_counter()
+        one @ other
+        rates.append(2 * size**3 / (time.perf_counter() - started))
+    print(json.dumps({"rate": [statistics.median(rates)]}))
+
+
 def tell(seconds: list[float]) -> None:
     """Print what was measured, for the parent."""
     print(json.dumps({"seconds": seconds, "gib": [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]}))
 
 
-def summary(measured: dict[str, list[dict[str, list[float]]]]) -> dict[str, float]:
-    """Return medians, and TRL's over ours."""
+def summary(measured: dict[str, list[dict[str, list[float]]]], flops: float) -> dict[str, float]:
+    """Return medians, TRL's over ours, and the utilisation."""
     def median(whose: str, what: str) -> float:
         return statistics.median(value for one in measured[whose] for value in one[what])
 
     found = {f"{what}_{whose}": median(whose, what) for what in ("seconds", "gib") for whose in ("ours", "trl")}
     sampled = {f"rollout_seconds_{name}": median("rollouts", name) for name in ("ours", "generate")}
+    least = flops / median("rate", "rate")
     return found | sampled | {
+        "utilisation_ours": least / found["seconds_ours"], "utilisation_trl": least / found["seconds_trl"],
         "faster": found["seconds_trl"] / found["seconds_ours"], "memory": found["gib_ours"] / found["gib_trl"],
         "rollouts_faster": sampled["rollout_seconds_generate"] / sampled["rollout_seconds_ours"]}
 
 
 def table(found: list[dict[str, float]]) -> str:
     """Return a line a shape."""
-    lines = ["| shape | update, s: Plumbline | TRL | times faster | memory, of TRL's | rollout, s: Plumbline "
-             "| generate | times faster |", "|---" * 8 + "|"]
+    lines = ["| shape | update, s: Plumbline | TRL | times as fast | memory, of TRL's | utilisation "
+             "| TRL's | rollout, s: Plumbline | generate | times as fast |", "|---" * 10 + "|"]
     for one in found:
         lines.append(
             f"| {one['shape']} | {one['seconds_ours']:.2f} | {one['seconds_trl']:.2f} | {one['faster']:.2f} | "
-            f"{one['memory']:.2f} | {one['rollout_seconds_ours']:.2f} | {one['rollout_seconds_generate']:.2f} | "
+            f"{one['memory']:.2f} | {one['utilisation_ours']:.2f} | {one['utilisation_trl']:.2f} | "
+            f"{one['rollout_seconds_ours']:.2f} | {one['rollout_seconds_generate']:.2f} | "
             f"{one['rollouts_faster']:.2f} |")
     return "\n".join(lines)
 

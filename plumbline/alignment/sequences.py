@@ -95,7 +95,8 @@ def _response_states(body: PreTrainedModel, sequences: Sequences) -> torch.Tenso
     """
     width = sequences.response_BR.shape[1]
     hidden_BTD = hidden_states(body, sequences.ids_BT, sequences.mask_BT, sequences.trunk_BTD)
-    return hidden_BTD[:, -width - 1 : -1]
+    # Of a view the output layer's product would copy weights that do not learn once a row.
+    return hidden_BTD[:, -width - 1 : -1].contiguous()
 
 
 def token_log_probs(logits_BRV: torch.Tensor, ids_BR: torch.Tensor, temperature: float) -> torch.Tensor:

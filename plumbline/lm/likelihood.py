@@ -8,7 +8,7 @@ import torch
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response
-from plumbline.lm.sampling import left_pad, positions, right_pad
+from plumbline.lm.sampling import last_places, left_pad, positions, right_pad
 from plumbline.preferences.types import Message, Prompt
 
 TOKENS_A_BATCH = 2048
@@ -78,7 +78,7 @@ def _batch(
     mask_BT = torch.cat([prompt_mask_BP, mask_BR], 1).to(lm.model.device)
     logits_BRV = lm.model(
         input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions(mask_BT), use_cache=False,
-        logits_to_keep=response_BR.shape[1] + 1).logits[:, :-1]
+        logits_to_keep=last_places(ids_BT, response_BR.shape[1] + 1)).logits[:, :-1]
     totals = []
     for logits_RV, (_, response) in zip(logits_BRV, rows, strict=True):
         # A row at a time: in fp32 all rows would not fit.

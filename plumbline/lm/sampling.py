@@ -160,7 +160,7 @@ def _read(
     cache = model.new_cache(longest) if hasattr(model, "new_cache") else RoomyCache(model.config, longest)
     logits_BV = model(
         input_ids=ids_BT, position_ids=positions(mask_BT), attention_mask=mask_BT, past_key_values=cache,
-        use_cache=True, logits_to_keep=1).logits[:, -1].float()
+        use_cache=True, logits_to_keep=last_places(ids_BT, 1)).logits[:, -1].float()
     if len(places) < len(prompts):
         rows = torch.tensor(row_of, device=model.device)
         cache.keep(rows)
@@ -214,6 +214,16 @@ def right_pad(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.
 def positions(mask_BT: torch.Tensor) -> torch.Tensor:
     """Return positions [B, T] counted over real tokens only, so that padding does not move them."""
     return (mask_BT.cumsum(1) - 1).clamp(min=0)
+
+
+def last_places(ids_BT: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the last `count` places of the rows, for the `logits_to_keep` of a model's forward pass.
+
+    Given as a number they become a view, whose product with an output layer that does not learn copies the
+    layer's weights once a row: 3.6 GB and nine seconds for 64 rows of SmolLM2-135M in bf16.
+    """
+    length = ids_BT.shape[1]
+    return torch.arange(length - count, length, device=ids_BT.device)
 
 
 def uniforms(rows: int, tokens: int, generator: torch.Generator) -> torch.Tensor:
