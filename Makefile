@@ -51,7 +51,7 @@ types: $(INSTALLED)  ## mypy
 seeds: $(INSTALLED)  ## learning evidence: the embedded default over seeds 0, 1, 2 (15 minutes)
 	@$(BIN)/python benchmarks/seeds.py 0 1 2
 
-bench: $(INSTALLED)  ## scale: a million comparisons, the pages over 1,000 runs, 500 verdicts a second, the idle service, PPO beside TRL (two hours)
+bench: $(INSTALLED)  ## scale: a million comparisons, the pages over 1,000 runs, 500 verdicts a second, the idle service, PPO, reward model and DPO beside TRL (hours)
 	@$(BIN)/python benchmarks/data_scale.py
 	@test -d .many/runs || $(BIN)/python benchmarks/many_runs.py .many 1000
 	@$(BIN)/python benchmarks/pages.py .many
@@ -60,6 +60,7 @@ bench: $(INSTALLED)  ## scale: a million comparisons, the pages over 1,000 runs,
 	@$(BIN)/python benchmarks/overhead.py
 	@$(BIN)/python benchmarks/busy.py
 	@$(BIN)/python benchmarks/updates.py
+	@$(BIN)/python benchmarks/trainers.py
 	@$(BIN)/python benchmarks/coverage.py
 	@$(BIN)/python benchmarks/footprint.py
 
