@@ -4,10 +4,10 @@
     python benchmarks/time_to_reward.py out --seeds 0 1 2 --ours ppo a2c ppo-top --picture time-to-reward.png
 
 `out` holds the default's SFT and reward models, made by the first line. Each training is a process of its own, from
-the same weights and training prompts. Every few updates the policy answers 200 held-out prompts at temperature 1, with
-the same random numbers, and the gold reward judges; the clock stands still meanwhile. A training has arrived when the
-gold reward has made 90 % of the way from SFT to where Plumbline's `ppo` ends, and stays there on average: its curve
-is a mean of three neighbours.
+the same weights and training prompts. Every few updates the policy answers up to 200 held-out prompts at temperature
+1, with the same random numbers, and the gold reward judges; the clock stands still meanwhile. A training has arrived
+when the gold reward has first made 90 % of the way from SFT to where Plumbline's `ppo` ends, in curves of which each
+value is the mean of itself and its neighbours. (That is the end, and not the top: a training may fall again.)
 
 TRL gets the same batch, epochs, minibatches, lengths, learning rate, clipping and discounts, `kl_coef` and the penalty
 of an answer without an end in the reward's own units, and `gradient_accumulation_steps=1`; its other settings are its
@@ -16,15 +16,14 @@ own. Plumbline's value warm-up is on its clock.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
-from updates import ROOT, THREADS, TRL, install
+from updates import ROOT, THREADS, at_each_step, in_own_process, install
 
 sys.path.insert(0, str(ROOT))
 PROMPTS = 200
@@ -41,12 +40,11 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--ours", nargs="+", default=[BASELINE], help="`ppo` and candidates of params.yaml")
     parser.add_argument("--every", type=int, default=5, help="updates between measurements")
-    parser.add_argument("--trl-updates", type=int, help="as many as ours, if not given")
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--one", metavar="NAME", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        train(given.out, given.one, given.every, given.trl_updates)
+        train(given.out, given.one, given.every)
         return
     install()
     names = [*dict.fromkeys([BASELINE, *given.ours]), "trl"]
@@ -60,21 +58,14 @@ def main() -> None:
 
 def measured(root: Path, name: str, given: argparse.Namespace) -> Curve:
     """Train in a process of its own; return the curve."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "TRL_EXPERIMENTAL_SILENCE": "1",
-                   "PYTHONPATH": os.pathsep.join([str(ROOT), *([str(TRL)] if name == "trl" else [])])}
-    command = [sys.executable, __file__, str(root), "--one", name, "--every", str(given.every)]
-    if given.trl_updates:
-        command += ["--trl-updates", str(given.trl_updates)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{name} of {root} failed:\n{done.stderr[-3000:]}")
-    curve: Curve = json.loads(done.stdout.splitlines()[-1])
+    curve: Curve = in_own_process(
+        __file__, [str(root), "--one", name, "--every", str(given.every)], trl=name == "trl")
     print(f"{root.name}: {name}: {curve[-1][0]:.0f} s of training, gold {curve[0][1]:.3f} to {curve[-1][1]:.3f}",
           flush=True)
     return curve
 
 
-def train(root: Path, name: str, every: int, trl_updates: int | None) -> None:
+def train(root: Path, name: str, every: int) -> None:
     """Train by one method; print the curve."""
     import torch
 
@@ -85,10 +76,9 @@ def train(root: Path, name: str, every: int, trl_updates: int | None) -> None:
     torch.set_num_threads(THREADS)
     params = load_params(root)
     lm = LanguageModel.load(root / "models/sft/model")
-    clock = Clock(lm, prompts(root / "data/prepared", "heldout")[:PROMPTS], every)
+    clock = Clock(lm, prompts(root / "data/prepared", "heldout")[:PROMPTS], params.ppo.max_response, every)
     if name == "trl":
-        updates = trl_updates or params.ppo.updates
-        theirs(root, params.ppo.model_copy(update={"updates": updates}), params.seed, lm, clock)
+        theirs(root, params.ppo, params.seed, lm, clock)
     else:
         block = params.ppo if name == BASELINE else candidate_params(params, name)
         method = BASELINE if name == BASELINE else params.candidates[name]["method"]
@@ -99,11 +89,8 @@ def train(root: Path, name: str, every: int, trl_updates: int | None) -> None:
 class Clock:
     """Measures a policy while it is trained, off the clock."""
 
-    def __init__(self, lm, prompts, every: int) -> None:
-        from plumbline.lm.chat import stop_tokens
-
-        self.lm, self.prompts, self.every = lm, prompts, every
-        self.stop = stop_tokens(lm.tokenizer, lm.model)  # before TRL takes them away
+    def __init__(self, lm, prompts, max_response: int, every: int) -> None:
+        self.lm, self.prompts, self.max_response, self.every = lm, prompts, max_response, every
         self.curve: Curve = []
         self.started = self.away = 0.0
 
@@ -122,18 +109,10 @@ class Clock:
 
     def gold(self) -> float:
         """Return the mean gold reward of the policy's answers."""
-        import torch
-
-        from plumbline.lm.chat import decode_response, encode_prompt
-        from plumbline.lm.sampling import sample_all
+        from plumbline.lm.sample_page import respond
         from plumbline.preferences.simulated.gold import gold_reward
 
-        state = torch.get_rng_state()
-        answers = sample_all(
-            self.lm.model, [encode_prompt(self.lm.tokenizer, prompt) for prompt in self.prompts], max_response=72,
-            stop=self.stop, temperature=1.0, generator=torch.Generator().manual_seed(0), batch_size=64)
-        torch.set_rng_state(state)
-        texts = [decode_response(self.lm.tokenizer, answer.ids) for answer in answers]
+        texts = respond(self.lm, self.prompts, max_response=self.max_response, temperature=1.0, seed=0)
         return sum(map(gold_reward, self.prompts, texts)) / len(texts)
 
 
@@ -169,28 +148,15 @@ def theirs(root: Path, params, seed: int, lm, clock: Clock) -> None:
     """Train with TRL's PPOTrainer."""
     import torch
     from datasets import Dataset
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        TrainerCallback,
-    )
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     from plumbline.alignment.reward import RewardModel
     from plumbline.lm.chat import encode_prompt, stop_token
     from plumbline.preferences.prepare.reader import prompts
 
-    class Measure(TrainerCallback):
-        updates = 0
-
-        def on_train_begin(self, *_: object, **__: object) -> None:
-            clock.start()
-
-        def on_step_end(self, *_: object, **__: object) -> None:
-            self.updates += 1
-            clock.after(self.updates, params.updates)
-
+    update = count(1)
+    measure = at_each_step(clock.start, lambda: clock.after(next(update), params.updates))
     sft, rewards = root / "models/sft/model", root / "models/reward/model"
     deviation = RewardModel.load(rewards, "fp32").std
     args = PPOConfig(
@@ -212,7 +178,7 @@ def theirs(root: Path, params, seed: int, lm, clock: Clock) -> None:
     fitting = [prompt for prompt in ids if len(prompt) <= params.max_prompt]
     trainer = PPOTrainer(
         args=args, processing_class=tokenizer, model=lm.model, ref_model=reference, reward_model=reward,
-        value_model=value, train_dataset=Dataset.from_dict({"input_ids": fitting}), callbacks=[Measure()])
+        value_model=value, train_dataset=Dataset.from_dict({"input_ids": fitting}), callbacks=[measure])
     trainer.train()
 
 

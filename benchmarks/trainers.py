@@ -7,23 +7,22 @@ Same weights, pairs, batch size, learning rate and precision; the shapes are tho
 quarter of `response` tokens up to all of it, because people's answers differ in length. A token is one of a prompt or
 an answer, each side of a pair counted with its prompt, as a trainer has to learn from it; padding counts for nothing.
 DPO's time includes the reference's, which Plumbline asks before the first step and TRL in each. TRL's settings are
-its own but for those named. Each measurement is a process; the first step, which warms up, is left out. The rounds
+its own but for those named and `gradient_checkpointing`, which is off. Each measurement is a process; a step that
+warms up is left out. The rounds
 alternate, so that a busy minute meets both.
 """
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from functools import partial
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
-from updates import ROOT, SHAPES, THREADS, TRL, install, make_models, tell
+from updates import ROOT, SHAPES, THREADS, at_each_step, in_own_process, install, make_models, tell
 
 sys.path.insert(0, str(ROOT))
 PAIRS = {"small": 16, "wide": 8, "smollm2": 8}
@@ -39,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="of a process; the first is left out")
+    parser.add_argument("--steps", type=int, default=8, help="of a process")
     parser.add_argument("--one", nargs=4, metavar=("WHOSE", "WHAT", "SHAPE", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -57,22 +56,11 @@ def main() -> None:
                 measured: dict[str, list[dict[str, list[float]]]] = {"ours": [], "trl": []}
                 for _ in range(given.rounds):
                     for whose, kept in measured.items():
-                        kept.append(run(whose, what, name, folder, given.steps))
+                        arguments = ["--one", whose, what, name, folder, "--steps", str(given.steps)]
+                        kept.append(in_own_process(__file__, arguments, trl=whose == "trl"))
                 found.append({"shape": name, "training": what} | summary(measured, tokens))
     print(table(found))
     print(json.dumps(found))
-
-
-def run(whose: str, what: str, shape: str, folder: str, steps: int) -> dict[str, list[float]]:
-    """Measure in a process of its own; return what its last line says."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS),
-                   "PYTHONPATH": os.pathsep.join([str(ROOT), *([str(TRL)] if whose == "trl" else [])])}
-    command = [sys.executable, __file__, "--one", whose, what, shape, folder, "--steps", str(steps)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{whose}: {what} on {shape} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def pairs_of(name: str, steps: int) -> list[Pair]:
@@ -127,7 +115,8 @@ def ours(what: str, name: str, pairs: list[Pair], folder: Path) -> None:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = adamw(weights, LEARNING_RATE)
     ends = [time.perf_counter()]
-    for batch in islice(endless_batches(examples, size, 0), len(elements) // size):
+    # The first warms up, and is none of those that are counted: batches are of similar lengths, and so differ.
+    for batch in chain([list(islice(examples, size))], islice(endless_batches(examples, size, 0), len(pairs) // size)):
         accumulate(batch)
         clip_grad_norm(weights, 1.0)
         optimizer.step()
@@ -140,45 +129,36 @@ def theirs(what: str, name: str, pairs: list[Pair], folder: Path) -> None:
     """Train with TRL's trainer; print the same."""
     import torch
     from datasets import Dataset
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        TrainerCallback,
-    )
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
     from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
     torch.set_num_threads(THREADS)
     shape, ends = SHAPES[name], list[float]()
 
-    class Clock(TrainerCallback):
-        def on_train_begin(self, *_: object, **__: object) -> None:
-            ends.append(time.perf_counter())
-
-        def on_step_end(self, *_: object, **__: object) -> None:
-            ends.append(time.perf_counter())
+    def note() -> None:
+        ends.append(time.perf_counter())
 
     same = {
         "output_dir": str(folder / "trl"), "per_device_train_batch_size": PAIRS[name],
         "gradient_accumulation_steps": 1, "num_train_epochs": 1, "learning_rate": LEARNING_RATE, "report_to": "none",
         "save_strategy": "no", "use_cpu": not torch.cuda.is_available(), "bf16": shape.precision == "bf16",
         "fp16": False, "gradient_checkpointing": False, "max_length": shape.prompt + shape.response}
-    tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
+    tokenizer, steps = AutoTokenizer.from_pretrained(folder / "policy"), at_each_step(note, note)
     if what == "reward":
         model = AutoModelForSequenceClassification.from_pretrained(folder / "reward", num_labels=1, dtype=torch.float32)
         rows = {"chosen_ids": [prompt + better for prompt, better, _ in pairs],
                 "rejected_ids": [prompt + worse for prompt, _, worse in pairs]}
         trainer = RewardTrainer(model=model, args=RewardConfig(**same), train_dataset=Dataset.from_dict(rows),
-                                processing_class=tokenizer, callbacks=[Clock()])
+                                processing_class=tokenizer, callbacks=[steps])
     else:
-        # Of text, because it tokenizes itself; the ids are put in its place, which only spares it that.
+        # It would tokenize texts; here are their ids.
         model, reference = (AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
                             for _ in range(2))
         rows = {"prompt_ids": [prompt for prompt, _, _ in pairs], "chosen_ids": [better for _, better, _ in pairs],
                 "rejected_ids": [worse for _, _, worse in pairs]}
         DPOTrainer._prepare_dataset = lambda _self, dataset, *_: dataset
         trainer = DPOTrainer(model=model, ref_model=reference, args=DPOConfig(beta=BETA, **same),
-                             train_dataset=Dataset.from_dict(rows), processing_class=tokenizer, callbacks=[Clock()])
+                             train_dataset=Dataset.from_dict(rows), processing_class=tokenizer, callbacks=[steps])
     trainer.train()
     tell([end - start for start, end in pairwise(ends[1:])])
 

@@ -24,9 +24,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -106,14 +108,34 @@ def install() -> None:
 
 def run(whose: str, shape: str, folder: str, updates: int) -> dict[str, list[float]]:
     """Measure in a process of its own; return what its last line says."""
+    return in_own_process(__file__, ["--one", whose, shape, folder, "--updates", str(updates)], trl=whose == "trl")
+
+
+def in_own_process(program: str, arguments: Sequence[str], *, trl: bool) -> dict[str, Any] | list[Any]:
+    """Run a benchmark's program, which sees TRL or not; return what its last line says.
+
+    Ends this program if that one fails.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "TRL_EXPERIMENTAL_SILENCE": "1",
-                   "PYTHONPATH": os.pathsep.join([str(ROOT), *([str(TRL)] if whose == "trl" else [])])}
-    command = [sys.executable, __file__, "--one", whose, shape, folder, "--updates", str(updates)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+                   "PYTHONPATH": os.pathsep.join([str(ROOT), *([str(TRL)] if trl else [])])}
+    done = subprocess.run([sys.executable, program, *arguments], env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{whose} on {shape} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        raise SystemExit(f"{program} {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def at_each_step(start: Callable[[], None], after: Callable[[], None]) -> object:
+    """Return a callback for a trainer: `start` is called before the first step, `after` after each."""
+    from transformers import TrainerCallback
+
+    class Steps(TrainerCallback):
+        def on_train_begin(self, *_: object, **__: object) -> None:
+            start()
+
+        def on_step_end(self, *_: object, **__: object) -> None:
+            after()
+
+    return Steps()
 
 
 def make_models(shape: Shape, folder: Path) -> None:
@@ -182,23 +204,14 @@ def theirs(shape: Shape, folder: Path, updates: int) -> None:
     """Train with TRL's PPOTrainer; print the same."""
     import torch
     from datasets import Dataset
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        TrainerCallback,
-    )
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     torch.set_num_threads(THREADS)
     ends: list[float] = []
 
-    class Clock(TrainerCallback):
-        def on_train_begin(self, *_: object, **__: object) -> None:
-            ends.append(time.perf_counter())
-
-        def on_step_end(self, *_: object, **__: object) -> None:
-            ends.append(time.perf_counter())
+    def note() -> None:
+        ends.append(time.perf_counter())
 
     args = PPOConfig(
         output_dir=str(folder / "trl"), per_device_train_batch_size=shape.batch, gradient_accumulation_steps=1,
@@ -214,7 +227,7 @@ def theirs(shape: Shape, folder: Path, updates: int) -> None:
     data = Dataset.from_dict({"input_ids": prompts_of(shape, updates * shape.batch)})
     trainer = PPOTrainer(
         args=args, processing_class=tokenizer, model=policy, ref_model=reference, reward_model=reward,
-        value_model=value, train_dataset=data, callbacks=[Clock()])
+        value_model=value, train_dataset=data, callbacks=[at_each_step(note, note)])
     trainer.train()
     tell([after - before for before, after in pairwise(ends[1:])])
 
