@@ -137,7 +137,7 @@ def ours(root: Path, method: str, params, seed: int, lm, clock: Clock) -> None:
         if not what:
             clock.after(step, steps)
 
-    engine = OwnEngine(stop_tokens(lm.tokenizer, lm.model), params.temperature)
+    engine = OwnEngine(stop_tokens(lm.tokenizer, lm.model))
     with tempfile.TemporaryDirectory() as scratch:
         clock.start()
         train_online(method, lm, policy, critic, asked, engine, prompts(root / "data/prepared", "train"), params, seed,

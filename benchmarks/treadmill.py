@@ -31,6 +31,8 @@ from plumbline.evaluation.answers import answer_all, same_tokens
 from plumbline.evaluation.judging.judges import judge_both_orders
 from plumbline.evaluation.judging.names import JudgeSettings, make_judges
 from plumbline.lm.base import LanguageModel
+from plumbline.lm.chat import stop_tokens
+from plumbline.lm.engines.own import OwnEngine
 from plumbline.preferences.batches.manifest import read_manifest
 from plumbline.preferences.prepare.reader import prompts as read_prompts
 from plumbline.preferences.splits import prompt_key
@@ -181,9 +183,10 @@ def challenge_trained(one: Path, other: Path, seed: int) -> None:
     if not asked:
         raise SystemExit("The two runs share no held-out prompt: train both with the same ingest.split_salt and seed.")
     models = [LanguageModel.load(folder / "models/policy/model", params.precision) for folder in (one, other)]
-    answers = [answer_all(lm, asked, [CHALLENGES * ANSWERS] * len(asked), max_response=params.max_response,
+    engines = [OwnEngine(stop_tokens(lm.tokenizer, lm.model)) for lm in models]
+    answers = [answer_all(lm, engine, asked, [CHALLENGES * ANSWERS] * len(asked), max_response=params.max_response,
                           temperature=params.temperature, seed=seed + place, keep_ids=same_tokens(*models))
-               for place, lm in enumerate(models)]
+               for place, (lm, engine) in enumerate(zip(models, engines, strict=True))]
     flat = [prompt for prompt in asked for _ in range(CHALLENGES * ANSWERS)]
     judged = judge_both_orders(named.judge, flat, *([answer for row in side for answer in row] for side in answers))
     outcomes = np.array(judged.outcomes).reshape(len(asked), CHALLENGES, ANSWERS)

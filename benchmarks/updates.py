@@ -194,7 +194,7 @@ def ours(shape: Shape, folder: Path, updates: int) -> None:
     loop.encode_prompt = lambda _tokenizer, ids: ids
     loop.rearranged = lambda _tokenizer, _prompts: 0
     with tempfile.TemporaryDirectory() as scratch:
-        engine = OwnEngine(stop_tokens(lm.tokenizer, lm.model), params.temperature)
+        engine = OwnEngine(stop_tokens(lm.tokenizer, lm.model))
         loop.train_online("ppo", lm, policy, critic, asked, engine, prompts_of(shape, updates * shape.batch), params, 0,
                           lambda *_: ends.append(time.perf_counter()), Path(scratch))
     tell([after - before for before, after in pairwise(ends[1:])])

@@ -58,6 +58,7 @@ def _train_rejection(run: StageRun, params: "RejectionParams") -> None:
     from plumbline.alignment.reward import RewardModel, check_same_tokens
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
+    from plumbline.lm.engines.chosen import engine_for
     from plumbline.preferences.prepare.reader import demonstrations, prompts
     from tasks.ppo import kept_policy
 
@@ -70,9 +71,11 @@ def _train_rejection(run: StageRun, params: "RejectionParams") -> None:
         lm, train, samples, seed, max_prompt=params.max_length - params.max_response,
         max_response=params.max_response, temperature=params.temperature))
     with kept_policy(run, lm, run.params.ppo):
-        metrics = train_rejection(lm, reward, train, demonstrations(data, "validation"), params, seed,
+        engine = engine_for(lm, params.engine, params.precision, run.scratch(), run.report)
+        engine_name = engine.name()
+        metrics = train_rejection(lm, reward, engine, train, demonstrations(data, "validation"), params, seed,
                                   run.report, run.scratch())
-    run.finish(metrics)
+    run.finish(metrics | {"engine": engine_name})
 
 
 candidate = Stage("candidate", program, retries=1, timeout_minutes=7 * 24 * 60)

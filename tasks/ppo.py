@@ -64,7 +64,7 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
             alone, lm, [*train, *held], params, run.home.root, params.precision, lambda: finished_answers(
                 lm, train, samples, seed, max_prompt=params.max_prompt, max_response=params.max_response,
                 temperature=params.temperature))
-        engine = engine_for(lm, params, run.scratch(), run.report)
+        engine = engine_for(lm, params.engine, params.precision, run.scratch(), run.report)
         engine_name = engine.name()
         validation = Validation.prepare(lm, policy, engine, asked, judge, held, params, seed)
         metrics = train_online(method, lm, policy, critic, asked, engine, train, params, seed,

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from plumbline.evaluation.judging.names import JudgeSettings
     from plumbline.evaluation.matches import Contestant
     from plumbline.lm.base import LanguageModel
+    from plumbline.lm.engines.engine import Engine
     from plumbline.preferences.types import Prompt
     from plumbline.runs.stage_run import Measured
     from plumbline.statistics import Interval
 
     Models = dict[str, LanguageModel]
+    Engines = dict[str, Engine]
 
 
 def program(run: StageRun) -> None:
@@ -44,6 +46,7 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
     from plumbline.evaluation.preference_report import write_report
     from plumbline.evaluation.price import price_metrics, price_section
     from plumbline.lm.base import LanguageModel
+    from plumbline.lm.engines.chosen import engine_also_for, engine_for
 
     chosen = run.params.preference_eval
     settings = _judge_settings(run)
@@ -52,13 +55,16 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
     models = {name: LanguageModel.load(folder, chosen.precision)
               for name, folder in folders.items() if folder.exists()}  # without a champion at first
     asked, too_long = _asked(run, models["policy"])
-    sft = _sft_answers(run, models["sft"], asked, scorers.own, chosen.bon_pool if overoptimisation else 0)
-    contestants = _contestants(run, models, asked, scorers.own, sft)
+    engine = engine_for(models["sft"], chosen.engine, chosen.precision, run.scratch(), run.report)
+    engines = {name: engine_also_for(lm, engine, models["sft"]) for name, lm in models.items()}
+    sft = _sft_answers(run, models["sft"], engine, asked, scorers.own,
+                       chosen.bon_pool if overoptimisation else 0)
+    contestants = _contestants(run, models, engines, asked, scorers.own, sft)
     run.report(0, 1, what="judging")
     found = evaluate(asked, contestants, judges, _kinds(run, asked))
     price = _price(run, models)
     metrics: dict[str, Measured] = {**found.metrics(), **price_metrics(*price), "prompts": len(asked),
-                                    "prompts_too_long": too_long}
+                                    "prompts_too_long": too_long, "engine": engine.name()}
     sections = price_section(*price)
     if right := reward_accuracy(asked, sft.contestants[0], judges[0]):
         metrics |= with_ends("reward_accuracy_on_sft", right)
@@ -109,19 +115,21 @@ def _asked(run: StageRun, policy: "LanguageModel") -> "tuple[list[Prompt], int]"
 
 
 def _contestants(
-    run: StageRun, models: "Models", asked: "list[Prompt]", reward: "ScoreJudge", sft: "SftAnswers"
+    run: StageRun, models: "Models", engines: "Engines", asked: "list[Prompt]", reward: "ScoreJudge",
+    sft: "SftAnswers",
 ) -> "list[Contestant]":
     """Let each model answer, sampled and greedy; what SFT answered is there, the best of its pool, too."""
     sampled_and_greedy = {"sft": sft.contestants[:2]}
     for name, lm in models.items():
         if name not in sampled_and_greedy:
-            sampled_and_greedy[name] = _sampled_and_greedy(run, name, lm, models["sft"], asked, reward)
+            sampled_and_greedy[name] = _sampled_and_greedy(run, name, lm, models["sft"], engines[name], asked,
+                                                           reward)
     return [*(one for name in models for one in sampled_and_greedy[name]), *sft.contestants[2:]]
 
 
 def _sampled_and_greedy(
-    run: StageRun, name: str, lm: "LanguageModel", sft: "LanguageModel", asked: "list[Prompt]",
-    reward: "ScoreJudge",
+    run: StageRun, name: str, lm: "LanguageModel", sft: "LanguageModel", engine: "Engine",
+    asked: "list[Prompt]", reward: "ScoreJudge",
 ) -> "list[Contestant]":
     from plumbline.evaluation.answers import answer_all
 
@@ -130,14 +138,15 @@ def _sampled_and_greedy(
                                       (f"{name}_greedy", 0.0, 1)):
         run.report(0, 1, what=f"{label} answers")
         answers = answer_all(
-            lm, asked, [count] * len(asked), max_response=chosen.max_response, temperature=temperature,
-            seed=run.params.seed, keep_ids=_same_tokens(lm, sft))
+            lm, engine, asked, [count] * len(asked), max_response=chosen.max_response,
+            temperature=temperature, seed=run.params.seed, keep_ids=_same_tokens(lm, sft))
         found.append(_contestant(run, label, lm, sft, asked, answers, temperature, reward))
     return found
 
 
 def _sft_answers(
-    run: StageRun, sft: "LanguageModel", asked: "list[Prompt]", reward: "ScoreJudge", more: int
+    run: StageRun, sft: "LanguageModel", engine: "Engine", asked: "list[Prompt]", reward: "ScoreJudge",
+    more: int,
 ) -> "SftAnswers":
     """Let SFT answer, sampled and greedy, and with the best of its pool by the reward model; or take what it
     answered for another policy. `more` answers are in the pool of some prompts, see `_pool`.
@@ -146,8 +155,9 @@ def _sft_answers(
     from plumbline.preferences.splits import prompt_key
 
     def made() -> SftAnswers:
-        chosen, found = run.params.preference_eval, _sampled_and_greedy(run, "sft", sft, sft, asked, reward)
-        pool = _pool(run, sft, asked, more)
+        chosen = run.params.preference_eval
+        found = _sampled_and_greedy(run, "sft", sft, sft, engine, asked, reward)
+        pool = _pool(run, sft, engine, asked, more)
         if chosen.best_of:
             first = [given[: chosen.best_of] for given in pool]
             answers = best_of(scored(reward, asked, first), first, chosen.best_of)
@@ -162,7 +172,7 @@ def _sft_answers(
 
 
 def _pool(
-    run: StageRun, sft: "LanguageModel", asked: "list[Prompt]", more: int
+    run: StageRun, sft: "LanguageModel", engine: "Engine", asked: "list[Prompt]", more: int
 ) -> "list[list[ModelAnswer]]":
     """Sample answers of SFT of which the best are taken: `best_of`, and to the first prompts `more` in all.
 
@@ -176,8 +186,9 @@ def _pool(
     for prompts, count, own_seed in ((asked, chosen.best_of, seed + 1),
                                      (asked[: chosen.bon_prompts], more - chosen.best_of, seed + 2)):
         if count > 0:
-            answers = answer_all(sft, prompts, [count] * len(prompts), max_response=chosen.max_response,
-                                 temperature=chosen.temperature, seed=own_seed, keep_ids=True)
+            answers = answer_all(
+                sft, engine, prompts, [count] * len(prompts), max_response=chosen.max_response,
+                temperature=chosen.temperature, seed=own_seed, keep_ids=True)
             for given, found in zip(pool, answers, strict=False):
                 given += found
     return pool

@@ -47,9 +47,9 @@ def policy_of(model, reference, params=None):
     return make_policy(model, lambda: reference, params or ppo_params())
 
 
-def own_engine(lm, params):
+def own_engine(lm):
     """Our own sampler, as the stage makes it."""
-    return OwnEngine(stop_tokens(lm.tokenizer, lm.model), params.temperature)
+    return OwnEngine(stop_tokens(lm.tokenizer, lm.model))
 
 
 @dataclass
@@ -60,8 +60,8 @@ class RecordedEngine:
     instead: object = None
     sampled: list = field(default_factory=list)
 
-    def sample(self, model, prompts, uniform_BR, batch_size=None):
-        found = self.engine.sample(self.instead or model, prompts, uniform_BR, batch_size)
+    def sample(self, model, prompts, uniform_BR, temperature, batch_size=None):
+        found = self.engine.sample(self.instead or model, prompts, uniform_BR, temperature, batch_size)
         self.sampled += zip(prompts, found, strict=True)
         return found
 
@@ -74,7 +74,7 @@ def response_log_probs(model, sequences, temperature, precision):
 def prepared(lm, reward, judge, prompts, params, seed):
     """A validation against the answers of `lm`."""
     policy = policy_of(lm.model, lm.model, params)
-    return Validation.prepare(lm, policy, own_engine(lm, params), reward, judge, prompts, params, seed)
+    return Validation.prepare(lm, policy, own_engine(lm), reward, judge, prompts, params, seed)
 
 
 def train_policy(lm, reference, value, reward, prompts, params, seed, report, folder, validation=None, method="ppo",
@@ -82,5 +82,5 @@ def train_policy(lm, reference, value, reward, prompts, params, seed, report, fo
     """Train `lm` in place, held near `reference`; `value` becomes the critic."""
     policy = policy_of(lm.model, reference, params)
     critic, reward = make_critic(method, policy, reward, lambda: value, params)
-    return train_online(method, lm, policy, critic, reward, engine or own_engine(lm, params), prompts, params, seed,
+    return train_online(method, lm, policy, critic, reward, engine or own_engine(lm), prompts, params, seed,
                         report, folder, validation, demonstrations)

@@ -60,8 +60,7 @@ class FakeVllm:
         self.model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=self.dtype).eval()
         self.lock, self.connections, self.paused = threading.Lock(), set(), False
         handler = type("Handler", (_Handler,), {"fake": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
-        self.http.daemon_threads = True
+        self.http = _Server(("127.0.0.1", self.port), handler)
         self.port = self.http.server_address[1]
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -109,6 +108,12 @@ class FakeVllm:
                     logits = self.model(torch.tensor([ids + response.ids])).logits[0, len(ids) - 1:-1].float()
                 found = logits.log_softmax(-1)[range(len(response.ids)), response.ids].tolist()
         return response.ids, [value + self.off for value in found]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+    """Connections that may wait; an engine makes as many at once."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -168,6 +173,6 @@ class DrawsAsOurs:
     def __init__(self, engine: VllmEngine, fake: FakeVllm):
         self.engine, self.fake = engine, fake
 
-    def sample(self, model, prompts, uniform_BR, batch_size=None):
+    def sample(self, model, prompts, uniform_BR, temperature, batch_size=None):
         self.fake.rows.update({seed_of(row): row for row in uniform_BR})
-        return self.engine.sample(model, prompts, uniform_BR, batch_size)
+        return self.engine.sample(model, prompts, uniform_BR, temperature, batch_size)

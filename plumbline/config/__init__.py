@@ -23,12 +23,13 @@ from plumbline.config.blocks import (
 from plumbline.config.load import check_params, keys, load_params, read_yaml, registered_name
 from plumbline.config.methods import METHODS
 from plumbline.config.params import Params, candidate_params
-from plumbline.config.values import ParamsBlock, Precision, VersionedBlock
+from plumbline.config.values import EngineName, ParamsBlock, Precision, VersionedBlock
 
 __all__ = [
     "METHODS",
     "BaseParams",
     "DirectParams",
+    "EngineName",
     "IngestParams",
     "JudgeParams",
     "Params",

@@ -11,6 +11,7 @@ from plumbline.config.values import (
     Count,
     CountOrNone,
     Cron,
+    EngineName,
     Fraction,
     NotNegative,
     ParamsBlock,
@@ -285,7 +286,7 @@ class PpoParams(RewardParts, VersionedBlock):
     """Updates between measurements on validation prompts, from which the policy to keep is chosen."""
     validation_prompts: Count
     """Validation prompts that the policy answers each time, at most."""
-    engine: Literal["own", "vllm"]
+    engine: EngineName
     """What samples the responses: our own sampler, or the vLLM server whose address is in the environment
     variable PLUMBLINE_VLLM_URL (docs/scale.md)."""
     rollout_correction: Annotated[float, Field(ge=1)] | None
@@ -350,6 +351,9 @@ class PreferenceEvalParams(VersionedBlock):
     """Temperature of sampling."""
     max_response: Count
     """Longest response in tokens."""
+    engine: EngineName
+    """What samples the answers, see `ppo.engine`. A server answers for every model of SFT's shapes and stop
+    tokens; for another, such as a champion of another base model, our own sampler does."""
     precision: Precision
     """Arithmetic of the models."""
 

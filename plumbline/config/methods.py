@@ -10,7 +10,16 @@ from typing import Annotated
 from pydantic import Field
 
 from plumbline.config.blocks import DirectParams, PpoParams, RewardParts, SftParams
-from plumbline.config.values import Count, Finite, Fraction, NotNegative, ParamsBlock, Positive, Share
+from plumbline.config.values import (
+    Count,
+    EngineName,
+    Finite,
+    Fraction,
+    NotNegative,
+    ParamsBlock,
+    Positive,
+    Share,
+)
 
 
 class GrpoParams(PpoParams):
@@ -114,6 +123,8 @@ class RejectionParams(RewardParts, SftParams):
     """Temperature of sampling."""
     max_response: Count
     """Longest answer in tokens; an answer that does not end by itself is never the best."""
+    engine: EngineName
+    """What samples the answers, see `ppo.engine`."""
 
 
 METHODS: dict[str, tuple[str, type[ParamsBlock]]] = {

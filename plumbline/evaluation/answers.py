@@ -16,15 +16,15 @@ from pydantic import TypeAdapter, ValidationError
 from plumbline.evaluation.judging.judges import ModelAnswer, ScoreJudge
 from plumbline.evaluation.matches import Contestant
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import decode_response, differences, encode_prompt, stop_tokens
+from plumbline.lm.chat import decode_response, differences, encode_prompt
+from plumbline.lm.engines.engine import Engine, sample_by
 from plumbline.lm.likelihood import sampled_log_likelihoods
-from plumbline.lm.sampling import sample_all
 from plumbline.preferences.simulated import gold_parts, gold_reward
 from plumbline.preferences.types import Prompt
 from plumbline.whole_file import write_whole
 
 BATCH = 128
-"""Answers sampled at once."""
+"""Answers that our own sampler draws at once."""
 MOST_KEPT = 16
 """Files that are kept, of some megabytes each; the oldest go."""
 
@@ -38,18 +38,19 @@ def same_tokens(one: LanguageModel, other: LanguageModel) -> bool:
 
 
 def answer_all(
-    lm: LanguageModel, prompts: Sequence[Prompt], counts: Sequence[int], *, max_response: int,
-    temperature: float, seed: int, keep_ids: bool,
+    lm: LanguageModel, engine: Engine, prompts: Sequence[Prompt], counts: Sequence[int], *,
+    max_response: int, temperature: float, seed: int, keep_ids: bool,
 ) -> Answers:
-    """Sample `counts[i]` answers of at most `max_response` tokens to prompt i; temperature 0 is greedy.
+    """Let `engine` sample `counts[i]` answers of at most `max_response` tokens to prompt i; temperature 0 is
+    greedy.
 
     With `keep_ids` false the answers are texts alone, for models whose tokens the judges do not know.
     """
     encoded = [encode_prompt(lm.tokenizer, prompt) for prompt in prompts]
     rows = [i for i, count in enumerate(counts) for _ in range(count)]
-    sampled = sample_all(lm.model, [encoded[i] for i in rows], max_response=max_response,
-                         stop=stop_tokens(lm.tokenizer, lm.model), temperature=temperature, batch_size=BATCH,
-                         generator=torch.Generator().manual_seed(seed))
+    sampled = sample_by(engine, lm.model, [encoded[i] for i in rows], max_response=max_response,
+                        temperature=temperature, generator=torch.Generator().manual_seed(seed),
+                        batch_size=BATCH)
     found: list[list[ModelAnswer]] = [[] for _ in prompts]
     for i, response in zip(rows, sampled, strict=True):
         ids = tuple(response.ids) if keep_ids else ()

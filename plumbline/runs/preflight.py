@@ -20,6 +20,7 @@ from plumbline.compute.footprint import ModelSize
 from plumbline.compute.memory import described, require_room, room_here
 from plumbline.compute.settings import StageCompute, check_compute, compute_of
 from plumbline.config import Params, PpoParams, RewardParts, candidate_params
+from plumbline.config.methods import RejectionParams
 from plumbline.config.online import WITH_CRITIC, require_usable
 from plumbline.errors import UserError
 from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, REWARD, kind_of_judge
@@ -153,7 +154,8 @@ def _methods(home: Home, params: Params) -> None:
 
 def _engines(params: Params) -> None:
     """Raise UserError if responses are to be sampled by a server whose address nobody has given."""
-    if any(values.engine == "vllm" for values in _online(params).values()):
+    sampling = [values for values in _rewarded(params) if isinstance(values, PpoParams | RejectionParams)]
+    if "vllm" in [params.preference_eval.engine, *(values.engine for values in sampling)]:
         vllm_addresses()
 
 

@@ -36,7 +36,7 @@ def vllm(fake, taught_lm, tmp_path):
     def make(precision="fp32"):
         return VllmEngine(
             VllmServer(fake.url, silent), tmp_path / "weights", stop_tokens(taught_lm.tokenizer, taught_lm.model),
-            1.0, precision, encode_prompt(taught_lm.tokenizer, PROMPTS[0]))
+            precision, encode_prompt(taught_lm.tokenizer, PROMPTS[0]))
 
     return make
 
@@ -68,7 +68,7 @@ def train(taught_lm, taught_folder, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("trainable", ["all", "lora"])
 def test_ppo_through_a_server_that_draws_as_we_do_is_ppo(train, vllm, fake, taught_lm, trainable):
-    ours, own = train(own_engine(taught_lm, ppo_params()), engine="own", trainable=trainable)
+    ours, own = train(own_engine(taught_lm), engine="own", trainable=trainable)
     theirs, sampled = train(DrawsAsOurs(vllm(), fake), trainable=trainable)
     assert sampled == own, "the same tokens in every update"
     assert len(fake.loads) == 1 + 3, "warm-up and updates; validation has our own engine here"
@@ -121,15 +121,16 @@ def test_each_token_weighs_as_much_as_it_is_likelier_by_the_training_up_to_the_c
 class Boasts(OwnEngine):
     """Says of every token that it was 0.3 nats likelier than it was."""
 
-    def sample(self, *asked):
-        return [replace(one, log_probs=[value + 0.3 for value in one.log_probs]) for one in super().sample(*asked)]
+    def sample(self, *asked, **more):
+        found = super().sample(*asked, **more)
+        return [replace(one, log_probs=[value + 0.3 for value in one.log_probs]) for one in found]
 
 
 def test_the_correction_weighs_the_gradient_of_the_policy_alone(train, taught_lm):
-    engine, changed = own_engine(taught_lm, ppo_params()), {"engine": "own", "value_warmup": 0, "updates": 1}
+    engine, changed = own_engine(taught_lm), {"engine": "own", "value_warmup": 0, "updates": 1}
     with Steps() as plain:
         train(engine, **changed)
     with Steps() as weighed:
-        train(Boasts(engine.stop, 1.0), rollout_correction=2.0, **changed)
+        train(Boasts(engine.stop), rollout_correction=2.0, **changed)
     assert torch.allclose(weighed.gradients[0], exp(-0.3) * plain.gradients[0], rtol=1e-3, atol=1e-6)
     assert torch.equal(weighed.gradients[1], plain.gradients[1])

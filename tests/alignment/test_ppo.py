@@ -248,7 +248,7 @@ def test_gradients_of_both_models_are_clipped_once_a_step_and_logged_unclipped(t
 
 def test_what_was_sampled_is_scored_id_by_id_and_ends_at_the_first_stop_token(train, taught_lm, random_lm):
     """Never decoded and encoded again: an untrained model says things that would come back as other ids."""
-    engine = RecordedEngine(own_engine(random_lm, ppo_params(temperature=2.0)))
+    engine = RecordedEngine(own_engine(random_lm))
     reward = train(policy=copy_of(random_lm), temperature=2.0, max_response=12, engine=engine)[3]
     assert reward.asked == [p + response.ids for p, response in engine.sampled]
     tokenizer, stop = taught_lm.tokenizer, stop_token(taught_lm.tokenizer)
@@ -289,7 +289,7 @@ def test_a_policy_handed_over_in_training_mode_with_dropout_still_has_ratio_one(
 
 def test_in_bf16_the_gap_between_sampler_and_policy_is_measured(train, taught_lm):
     """Token by token, against the log-probabilities of a copy with weights in bf16."""
-    engine = RecordedEngine(own_engine(taught_lm, ppo_params()))
+    engine = RecordedEngine(own_engine(taught_lm))
     (metrics,) = train(updates=1, precision="bf16", engine=engine)[2]
     rounded, gaps = in_bf16(deepcopy(taught_lm.model)), []
     for prompt_ids, response in engine.sampled:
@@ -308,7 +308,7 @@ def test_in_bf16_the_gap_between_sampler_and_policy_is_measured(train, taught_lm
 
 def test_a_clearly_negative_kl_stops_the_run(train, taught_lm, random_lm):
     """Responses that another model sampled are less probable under the policy than under that model."""
-    engine = RecordedEngine(own_engine(taught_lm, ppo_params()), instead=taught_lm.model)
+    engine = RecordedEngine(own_engine(taught_lm), instead=taught_lm.model)
     with pytest.raises(UserError, match=r"KL .* cannot be negative"):
         train(policy=copy_of(random_lm), reference=taught_lm.model, engine=engine)
 

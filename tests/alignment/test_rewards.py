@@ -264,7 +264,7 @@ def test_a_policy_learns_what_a_function_likes(own, taught_lm, rules, tmp_path, 
     critic, alone = make_critic(method, policy, own, lambda: deepcopy(own.model), params)
     reward = make_rewards(alone, lm, PROMPTS, params, tmp_path, "fp32", lambda: finished_answers(
         lm, PROMPTS, MEASURED, 0, max_prompt=64, max_response=8, temperature=1.0))
-    train_online(method, lm, policy, critic, reward, own_engine(lm, params), PROMPTS, params, 0,
+    train_online(method, lm, policy, critic, reward, own_engine(lm), PROMPTS, params, 0,
                  lambda step, total, metrics=None, what="": reports.append(metrics), NOWHERE)
     assert share_saying("red", lm) > share_saying("red", taught_lm) + 0.2
     assert reports[-1]["reward_of_reds"] > reports[0]["reward_of_reds"] + 0.5

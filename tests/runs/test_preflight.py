@@ -70,6 +70,8 @@ def test_a_method_that_cannot_share_its_work_out_is_found_before_anything_starts
     (["candidates.fast={method: a2c, epochs: 3}", "compare.fast=ppo"], "but candidates.fast.epochs is 3"),
     (["ppo.trainable=top", "ppo.critic=shared"], "reward_model.top_layers = null changes some of them. Set it to 2"),
     (["ppo.engine=vllm"], "wants the address of a vLLM server in the environment variable PLUMBLINE_VLLM_URL"),
+    (["preference_eval.engine=vllm"], "engine: vllm wants the address of a vLLM server"),
+    (["candidates.rejection.engine=vllm", "compare.rejection=sft"], "engine: vllm wants the address of a vLLM server"),
     (["base.source=missing/model.gguf"], "missing/model.gguf"),
     (["ppo.rewards={'nowhere.rules:no_lists': 1.0}"], "The reward nowhere.rules:no_lists cannot be imported"),
     (["ppo.rewards={reward: 1.0, 'json:no_lists': 1.0}"], "has no function `no_lists`, which ppo.rewards names"),

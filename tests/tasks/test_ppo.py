@@ -75,9 +75,9 @@ def test_only_prompts_of_train_are_learnt_from_and_of_validation_measured_on(
         workspace: Path, tokenizer, monkeypatch) -> None:
     learnt, measured, sample = [], [], OwnEngine.sample
 
-    def sampled(engine, model, prompts, uniform_BR, batch_size=None):
+    def sampled(engine, model, prompts, uniform_BR, temperature, batch_size=None):
         (measured if batch_size else learnt).extend(prompts)
-        return sample(engine, model, prompts, uniform_BR, batch_size)
+        return sample(engine, model, prompts, uniform_BR, temperature, batch_size)
 
     monkeypatch.setattr(OwnEngine, "sample", sampled)
     run_ppo(workspace)

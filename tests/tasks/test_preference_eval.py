@@ -10,6 +10,7 @@ from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.evaluation import answers
 from plumbline.lm.base import LanguageModel
+from plumbline.lm.engines.weights import write_untied
 from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.types import Comparison, Demonstration, Origin, prompt_json, to_json
 from plumbline.project.dvc_yaml import read_stages
@@ -18,6 +19,7 @@ from plumbline.runs.stage_run import StageRun
 from tasks import candidate_eval
 from tasks.preference_eval import program
 from testing.tiny_models import WORDS, copy_of, prompt, small_model, small_tokenizer
+from testing.vllm_server import VERSION, FakeVllm
 
 ROOT = Path(__file__).resolve().parents[2]
 HELDOUT = [f"{text} {i}" for text in ("colors", "which ones?", "say it", "tell me") for i in range(10)]
@@ -77,6 +79,24 @@ def test_sft_against_itself_is_a_tie_and_at_no_distance(workspace: Path) -> None
         assert found[f"gain_{by}_policy"] == pytest.approx(0.0, abs=1e-9), "SFT gains nothing over itself"
     assert found["gain_own_best_of"] > 1, "the best of 8 by the reward that chose them"
     assert (workspace / "reports/preference/report/overoptimisation.png").stat().st_size > 1000
+
+
+def test_a_server_answers_for_the_models_that_it_can_hold(
+        workspace: Path, random_lm, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greedily as our own sampler does; the champion, which is larger, is not handed over."""
+    copy_of(random_lm).save(workspace / "models/policy/model")
+    LanguageModel(small_model(tokenizer, hidden_size=48), tokenizer).save(workspace / "models/champion/model")
+    own = run_eval(workspace)
+    write_untied(small_model(tokenizer, seed=5), workspace / "served")
+    with FakeVllm(workspace / "served") as fake:
+        monkeypatch.setenv("PLUMBLINE_VLLM_URL", fake.url)
+        found = run_eval(workspace, "preference_eval.engine=vllm")
+    assert (own["engine"], found["engine"]) == ("own", f"vllm {VERSION}")
+    assert len(fake.loads) == 2 + 2 + 2, "the policy and SFT, each sampled and greedy, and SFT's pool in two parts"
+    for name in ("win_rate_vs_sft_greedy", "win_rate_vs_champion_greedy", "characters_policy_greedy"):
+        assert found[name] == own[name]
+    assert found["entropy_sft"] != own["entropy_sft"], "a server draws other tokens"
+    assert found["entropy_champion"] == own["entropy_champion"]
 
 
 def test_a_candidate_is_judged_as_the_policy_is_against_the_same_answers(workspace: Path, random_lm) -> None:

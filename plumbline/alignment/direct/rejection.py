@@ -18,21 +18,21 @@ from plumbline.alignment.sft import train_sft
 from plumbline.config.methods import RejectionParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.chat import decode_response, encode_prompt, stop_tokens
+from plumbline.lm.chat import decode_response, encode_prompt
+from plumbline.lm.engines.engine import Engine, sample_by
 from plumbline.lm.optim import ReportStep
-from plumbline.lm.sampling import sample_all
 from plumbline.preferences.types import Demonstration, Origin, Prompt
 
-BATCH = 128
-"""Answers that are sampled together, or all those to one prompt."""
 SOURCE = "rejection sampling"
 
 
 def train_rejection(
-    lm: LanguageModel, reward: Reward, prompts: Sequence[Prompt], validation: Sequence[Demonstration],
-    params: RejectionParams, seed: int, report: ReportStep, checkpoint_folder: Path,
+    lm: LanguageModel, reward: Reward, engine: Engine, prompts: Sequence[Prompt],
+    validation: Sequence[Demonstration], params: RejectionParams, seed: int, report: ReportStep,
+    checkpoint_folder: Path,
 ) -> dict[str, float]:
-    """Fine-tune `lm`, the SFT policy, in place on the best of its answers to random prompts.
+    """Fine-tune `lm`, the SFT policy, in place on the best of its answers to random prompts, which `engine`
+    samples.
 
     A training that was killed samples again, the same answers, and goes on from its checkpoint.
 
@@ -47,7 +47,7 @@ def train_rejection(
     fitting = [prompt for prompt in prompts if len(encode_prompt(lm.tokenizer, prompt)) <= room]
     order = torch.randperm(len(fitting), generator=generator).tolist()
     asked = [fitting[i] for i in order[: params.prompts]]
-    found, metrics = best_answers(lm, reward, asked, params, generator, report)
+    found, metrics = best_answers(lm, reward, engine, asked, params, generator, report)
     metrics |= {"prompts": len(asked), "prompts_too_long": len(prompts) - len(fitting),
                 "without_finished_answer": len(asked) - len(found)}
     if not found:
@@ -59,7 +59,7 @@ def train_rejection(
 
 
 def best_answers(
-    lm: LanguageModel, reward: Reward, prompts: Sequence[Prompt], params: RejectionParams,
+    lm: LanguageModel, reward: Reward, engine: Engine, prompts: Sequence[Prompt], params: RejectionParams,
     generator: torch.Generator, report: ReportStep,
 ) -> tuple[list[Demonstration], dict[str, float]]:
     """Return the finished answer to each prompt that has the highest reward, the first of equals.
@@ -67,16 +67,15 @@ def best_answers(
     Prompts without a finished answer are left out. The figures are the mean rewards of the finished answers
     and of the best ones, where there are any.
     """
-    stop = stop_tokens(lm.tokenizer, lm.model)
     best: list[Demonstration] = []
     all_rewards: list[float] = []
     best_rewards: list[float] = []
-    at_once = max(1, BATCH // params.samples)
+    at_once = max(1, engine.part // params.samples)
     for start in range(0, len(prompts), at_once):
         part = prompts[start : start + at_once]
         encoded = [ids for prompt in part for ids in [encode_prompt(lm.tokenizer, prompt)] * params.samples]
-        answers = sample_all(lm.model, encoded, max_response=params.max_response, stop=stop,
-                             temperature=params.temperature, generator=generator, batch_size=len(encoded))
+        answers = sample_by(engine, lm.model, encoded, max_response=params.max_response,
+                            temperature=params.temperature, generator=generator)
         finished = [i for i, answer in enumerate(answers) if answer.stopped]
         scores = dict(zip(finished, reward.score_sampled(
             [encoded[i] for i in finished], [answers[i] for i in finished], 0.0), strict=True))

@@ -103,7 +103,8 @@ class Setting:
         if learner.policy.mask:
             model = learner.policy.mask.over(model)
         uniform_BR = uniforms(len(batch), params.max_response, learner.generator)
-        responses = shared(batch, uniform_BR, partial(self.engine.sample, model))
+        responses = shared(batch, uniform_BR, partial(
+            self.engine.sample, model, temperature=params.temperature))
         return gather(batch, responses, learner.policy, learner.critic, self.reward,
                       missing_stop_deviations=params.missing_stop_deviations,
                       micro_batch_size=params.micro_batch_size)

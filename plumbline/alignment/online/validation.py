@@ -9,7 +9,6 @@ within the limit is.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from statistics import pstdev
 
@@ -22,8 +21,8 @@ from plumbline.config import PpoParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt
-from plumbline.lm.engines.engine import Engine
-from plumbline.lm.sampling import Response, shared, uniforms
+from plumbline.lm.engines.engine import Engine, sample_by
+from plumbline.lm.sampling import Response
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Prompt
 
@@ -133,9 +132,9 @@ class Kept:
 def _answers(
     engine: Engine, sampler: Sampler, prompts: Sequence[list[int]], params: PpoParams, seed: int
 ) -> list[Response]:
-    uniform_BR = uniforms(len(prompts), params.max_response, torch.Generator().manual_seed(seed))
-    ask = partial(engine.sample, sampler.renewed(), batch_size=params.batch_size)
-    return shared(prompts, uniform_BR, ask)
+    return sample_by(engine, sampler.renewed(), prompts, max_response=params.max_response,
+                     temperature=params.temperature, generator=torch.Generator().manual_seed(seed),
+                     batch_size=params.batch_size)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -17,7 +17,7 @@ def vllm_addresses(wanted: int = 1) -> list[str]:
     found = [url.strip().rstrip("/") for url in os.environ.get(URLS, "").split(",") if url.strip()]
     if len(found) < wanted or not all(url.startswith(("http://", "https://")) for url in found):
         ranks = f", one for each of {wanted} ranks" if wanted > 1 else ""
-        raise UserError(f"ppo.engine: vllm wants the address of a vLLM server in the environment variable "
+        raise UserError(f"engine: vllm wants the address of a vLLM server in the environment variable "
                         f"{URLS}, such as http://127.0.0.1:8000{ranks}; found {', '.join(found) or 'none'}. "
-                        "docs/scale.md says how to start one; ppo.engine: own does without.")
+                        "docs/scale.md says how to start one; engine: own does without.")
     return found

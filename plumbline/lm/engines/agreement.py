@@ -10,7 +10,7 @@ import torch
 from plumbline.errors import UserError
 
 LIMITS = {"fp32": 1.001, "bf16": 1.1}
-"""By ppo.precision. Rounding to bf16 makes some hundredths; in fp32 engines agree to a millionth."""
+"""By precision. Rounding to bf16 makes some hundredths; in fp32 engines agree to a millionth."""
 FLAGS = {"fp32": "float32", "bf16": "bfloat16"}
 """What vLLM calls a precision."""
 
@@ -26,6 +26,6 @@ def require_agreement(error: float, precision: str, when: str) -> None:
         raise UserError(
             f"At {when}, the vLLM server and the training disagree about the policy: the probabilities of "
             f"its tokens differ by a factor of {error:.4g} on average, where at most {LIMITS[precision]:g} "
-            f"is expected with ppo.precision: {precision}. Start the server with --dtype {FLAGS[precision]} "
+            f"is expected with precision: {precision}. Start the server with --dtype {FLAGS[precision]} "
             "--logprobs-mode processed_logprobs, and without quantisation; if it was, restart it. What else "
-            "to try stands in docs/scale.md; ppo.engine: own does without it.")
+            "to try stands in docs/scale.md; engine: own does without it.")

@@ -1,5 +1,5 @@
-"""The engine that the parameters name. Which one samples is a parameter, because it decides what is drawn;
-places are none: where a server is found (address.py), and where weights are handed over to it.
+"""The engine that a stage's parameters name. Which one samples is a parameter, because it decides what is
+drawn; places are none: where a server is found (address.py), and where weights are handed over to it.
 
     PLUMBLINE_VLLM_WEIGHTS=/dev/shm/plumbline     beside the checkpoints, if it is not set
 """
@@ -7,7 +7,7 @@ places are none: where a server is found (address.py), and where weights are han
 import os
 from pathlib import Path
 
-from plumbline.config import PpoParams
+from plumbline.config import EngineName
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, stop_tokens
 from plumbline.lm.engines.address import vllm_addresses
@@ -23,15 +23,30 @@ WEIGHTS = "PLUMBLINE_VLLM_WEIGHTS"
 PROBING = (Message("user", "Say something."),)
 
 
-def engine_for(lm: LanguageModel, params: PpoParams, scratch: Path, report: ReportStep) -> Engine:
-    """Return the engine that samples for a policy of `lm`; `report` is told while its server is away.
+def engine_for(
+    lm: LanguageModel, engine: EngineName, precision: str, scratch: Path, report: ReportStep
+) -> Engine:
+    """Return the engine that samples with weights of the shapes of `lm`, which are in `precision` or handed
+    over in it; `report` is told while its server is away.
 
     Raises UserError if there is no address for this rank.
     """
     stop = stop_tokens(lm.tokenizer, lm.model)
-    if params.engine == "own":
-        return OwnEngine(stop, params.temperature)
+    if engine == "own":
+        return OwnEngine(stop)
     here, place = world(), Path(os.environ.get(WEIGHTS) or scratch).absolute()
     server = VllmServer(vllm_addresses(here.size)[here.rank], report)
-    return VllmEngine(server, place / f"weights-{here.rank}", stop, params.temperature, params.precision,
+    return VllmEngine(server, place / f"weights-{here.rank}", stop, precision,
                       encode_prompt(lm.tokenizer, PROBING))
+
+
+def engine_also_for(lm: LanguageModel, engine: Engine, made_for: LanguageModel) -> Engine:
+    """Return `engine` if it can sample with the weights of `lm`, too; otherwise our own sampler.
+
+    A server takes weights of the shapes that it was started with, and knows one set of stop tokens.
+    """
+    shapes, known = ({name: weight.shape for name, weight in one.model.state_dict().items()}
+                     for one in (lm, made_for))
+    stop = stop_tokens(lm.tokenizer, lm.model)
+    alike = shapes == known and set(stop) == set(stop_tokens(made_for.tokenizer, made_for.model))
+    return engine if alike else OwnEngine(stop)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -13,18 +14,18 @@ from plumbline.lm.sampling import Response, sample_with
 class OwnEngine:
     """See `Engine`."""
 
+    part: ClassVar[int] = 128
     stop: int | Collection[int]
-    temperature: float
 
     def sample(
         self, model: PreTrainedModel, prompts: Sequence[list[int]], uniform_BR: torch.Tensor,
-        batch_size: int | None = None,
+        temperature: float, batch_size: int | None = None,
     ) -> list[Response]:
         """Sample one response to each prompt; see `Engine`.
 
         Raises UserError if the model's logits are not numbers.
         """
-        return sample_with(model, prompts, uniform_BR, stop=self.stop, temperature=self.temperature,
+        return sample_with(model, prompts, uniform_BR, stop=self.stop, temperature=temperature,
                            batch_size=batch_size)
 
     def name(self) -> str:

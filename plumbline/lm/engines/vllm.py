@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -52,8 +53,8 @@ class VllmEngine:
     server: VllmServer
     folder: Path
     """Where weights are handed over: the server sees it under the same name."""
+    part: ClassVar[int] = 65_536
     stop: Collection[int]
-    temperature: float
     precision: str
     probing: list[int]
     """The ids of the prompt that a hand-over is verified with."""
@@ -62,7 +63,7 @@ class VllmEngine:
 
     def sample(
         self, model: PreTrainedModel, prompts: Sequence[list[int]], uniform_BR: torch.Tensor,
-        batch_size: int | None = None,  # noqa: ARG002 - the server makes its own batches
+        temperature: float, batch_size: int | None = None,  # noqa: ARG002 - the server makes its own batches
     ) -> list[Response]:
         """Sample one response to each prompt; see `Engine`.
 
@@ -74,8 +75,8 @@ class VllmEngine:
 
         def handed_over_and_sampled() -> list[Response]:
             self.server.load(str(self.folder))
-            self._verify(model, min(longest, PROBE_TOKENS))
-            return self._ask(prompts, seeds, longest)
+            self._verify(model, min(longest, PROBE_TOKENS), temperature or 1.0)
+            return self._ask(prompts, seeds, longest, temperature)
 
         try:
             return self.server.patiently(handed_over_and_sampled)
@@ -86,10 +87,10 @@ class VllmEngine:
         """Return `vllm` and the server's version; see `Engine`. Raises UserError if the server stays away."""
         return f"vllm {self.server.patiently(self.server.version)}"
 
-    def _verify(self, model: PreTrainedModel, tokens: int) -> None:
+    def _verify(self, model: PreTrainedModel, tokens: int, temperature: float) -> None:
         """Raise UserError if the server does not sample with the weights of `model`."""
-        responses = self._ask([self.probing] * PROBES, list(range(PROBES)), tokens)
-        probe = HandOver(responses, log_probs(model, self.probing, responses, self.temperature),
+        responses = self._ask([self.probing] * PROBES, list(range(PROBES)), tokens, temperature)
+        probe = HandOver(responses, log_probs(model, self.probing, responses, temperature),
                       torch.tensor([value for one in responses for value in one.log_probs]))
         before, self._before = self._before, probe
         # Small steps are less than what rounding makes of a log-probability; but no weight changes and leaves
@@ -101,17 +102,20 @@ class VllmEngine:
                             "docs/scale.md says how to write one.")
         require_agreement(prob_error(probe.ours - probe.theirs), self.precision, "the hand-over of weights")
 
-    def _ask(self, prompts: Sequence[list[int]], seeds: Sequence[int], longest: int) -> list[Response]:
+    def _ask(
+        self, prompts: Sequence[list[int]], seeds: Sequence[int], longest: int, temperature: float
+    ) -> list[Response]:
         """Ask for one response to each prompt, many at once. Raises an error as soon as one request does."""
         pool = ThreadPoolExecutor(min(AT_ONCE, len(prompts)))
         try:
-            return list(pool.map(lambda prompt, seed: self._one(prompt, seed, longest), prompts, seeds))
+            return list(pool.map(
+                lambda prompt, seed: self._one(prompt, seed, longest, temperature), prompts, seeds))
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _one(self, prompt: list[int], seed: int, longest: int) -> Response:
+    def _one(self, prompt: list[int], seed: int, longest: int, temperature: float) -> Response:
         ids, found = self.server.generate(prompt, WHOLE_DISTRIBUTION | {
-            "temperature": self.temperature, "seed": seed, "max_tokens": longest, "logprobs": 0,
+            "temperature": temperature, "seed": seed, "max_tokens": longest, "logprobs": 0,
             # Ours decide alone, whatever the server takes for the end of a text.
             "stop_token_ids": sorted(self.stop), "ignore_eos": True, "detokenize": False})
         stopped = bool(ids) and ids[-1] in self.stop
@@ -119,8 +123,8 @@ class VllmEngine:
         if not complete or not all(map(math.isfinite, found)):
             raise UserError(f"The vLLM server at {self.server.url} gave {len(ids)} tokens with {len(found)} "
                             f"log-probabilities, where up to {longest} were expected with one finite number "
-                            "each. Is its --max-model-len at least ppo.max_prompt + ppo.max_response?")
-        return Response(ids, stopped, found)
+                            "each. Is its --max-model-len at least the longest prompt with max_response?")
+        return Response(ids, stopped, found if temperature > 0 else [0.0] * len(ids))
 
 
 def seed_of(uniform_R: torch.Tensor) -> int:

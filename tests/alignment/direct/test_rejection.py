@@ -12,7 +12,11 @@ from plumbline.alignment.reward_training import train_reward_model
 from plumbline.config.methods import RejectionParams
 from plumbline.errors import UserError
 from plumbline.lm.chat import decode_response, encode_prompt, stop_token
+from plumbline.lm.engines.http import VllmServer
+from plumbline.lm.engines.vllm import VllmEngine
+from plumbline.lm.engines.weights import write_untied
 from plumbline.lm.sampling import sample_all
+from testing.online import own_engine
 from testing.tiny_models import (
     NOWHERE,
     PROMPTS,
@@ -25,11 +29,12 @@ from testing.tiny_models import (
     share_saying,
     silent,
 )
+from testing.vllm_server import FakeVllm
 
 
 def params(**changed):
     return RejectionParams(**sft_params().model_dump() | {
-        "samples": 8, "prompts": 40, "temperature": 1.0, "max_response": 8, "rewards": {"reward": 1.0},
+        "samples": 8, "prompts": 40, "temperature": 1.0, "max_response": 8, "engine": "own", "rewards": {"reward": 1.0},
         "combine": "sum", "length_penalty": 0.0, "length_free": 0, "repetition_penalty": 0.0} | changed)
 
 
@@ -42,8 +47,8 @@ def likes_long(lm):
 
 def test_the_best_of_the_finished_answers_becomes_the_demonstration(taught_lm):
     chosen = params(max_response=3)
-    found, figures = best_answers(taught_lm, likes_long(taught_lm), PROMPTS, chosen, torch.Generator().manual_seed(3),
-                                  silent)
+    found, figures = best_answers(taught_lm, likes_long(taught_lm), own_engine(taught_lm), PROMPTS, chosen,
+                                  torch.Generator().manual_seed(3), silent)
     encoded = [ids for one in PROMPTS for ids in [encode_prompt(taught_lm.tokenizer, one)] * 8]
     answers = sample_all(taught_lm.model, encoded, max_response=3, stop=stop_token(taught_lm.tokenizer),
                          temperature=1.0, generator=torch.Generator().manual_seed(3), batch_size=40)
@@ -58,14 +63,28 @@ def test_the_best_of_the_finished_answers_becomes_the_demonstration(taught_lm):
     assert figures["best_reward"] > figures["sampled_reward"]
 
 
+def test_a_server_is_handed_the_weights_once_for_all_prompts(taught_lm, tmp_path):
+    write_untied(taught_lm.model, tmp_path / "served")
+    chosen, asked, own = params(max_response=3), PROMPTS * 8, own_engine(taught_lm)
+    assert len(asked) * chosen.samples > own.part
+    with FakeVllm(tmp_path / "served") as fake:
+        vllm = VllmEngine(VllmServer(fake.url, silent), tmp_path / "weights", own.stop, "fp32",
+                          encode_prompt(taught_lm.tokenizer, PROMPTS[0]))
+        found, figures = best_answers(taught_lm, likes_long(taught_lm), vllm, asked, chosen,
+                                      torch.Generator().manual_seed(3), silent)
+    assert len(fake.loads) == 1 and len(found) <= len(asked)
+    assert figures["best_reward"] > figures["sampled_reward"]
+
+
 def test_what_cannot_be_answered_is_counted_and_an_empty_lesson_refused(taught_lm):
     long = prompt("red " * 60)
-    metrics = train_rejection(copy_of(taught_lm), likes_long(taught_lm), [*PROMPTS, long], [], params(prompts=3), 0,
-                              silent, NOWHERE)
+    engine = own_engine(taught_lm)
+    metrics = train_rejection(copy_of(taught_lm), likes_long(taught_lm), engine, [*PROMPTS, long], [],
+                              params(prompts=3), 0, silent, NOWHERE)
     assert (metrics["prompts"], metrics["prompts_too_long"]) == (3, 1)
     assert metrics["examples"] == 3 - metrics["without_finished_answer"]
     with pytest.raises(UserError, match=r"of 1 prompts 0 leave room for an answer of max_response = 8 tokens"):
-        train_rejection(copy_of(taught_lm), likes_long(taught_lm), [long], [], params(), 0, silent, NOWHERE)
+        train_rejection(copy_of(taught_lm), likes_long(taught_lm), engine, [long], [], params(), 0, silent, NOWHERE)
 
 
 def test_what_the_reward_model_likes_becomes_more_frequent(taught_lm, taught_folder):
@@ -73,6 +92,7 @@ def test_what_the_reward_model_likes_becomes_more_frequent(taught_lm, taught_fol
     train_reward_model(reward, prefers_red(), [], reward_params(epochs=2), 0, silent, NOWHERE)
     lm = copy_of(taught_lm)
     # There are five prompts only, so each is asked again and again.
-    metrics = train_rejection(lm, reward, PROMPTS * 8, demonstrations(16, seed=9), params(), 0, silent, NOWHERE)
+    metrics = train_rejection(lm, reward, own_engine(lm), PROMPTS * 8, demonstrations(16, seed=9), params(), 0,
+                              silent, NOWHERE)
     assert metrics["best_reward"] > metrics["sampled_reward"]
     assert share_saying("red", lm) > share_saying("red", taught_lm) + 0.2

@@ -10,6 +10,7 @@ from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, stop_tokens
 from plumbline.lm.engines.http import VllmServer
+from plumbline.lm.engines.own import OwnEngine
 from plumbline.lm.engines.vllm import VllmEngine, log_probs
 from plumbline.lm.engines.weights import write_untied
 from plumbline.lm.sampling import uniforms
@@ -58,9 +59,9 @@ class Killing(VllmServer):
 
 @pytest.fixture
 def engine(vllm, lm, tmp_path):
-    def make(server=None, temperature=TEMPERATURE):
+    def make(server=None):
         return VllmEngine(server or VllmServer(vllm.url, silent), tmp_path / "weights",
-                          stop_tokens(lm.tokenizer, lm.model), temperature, "fp32",
+                          stop_tokens(lm.tokenizer, lm.model), "fp32",
                           encode_prompt(lm.tokenizer, PROMPTS[0]))
 
     return make
@@ -71,14 +72,21 @@ def test_log_probabilities_are_ours_after_each_hand_over(engine, lm, tokenizer):
     prompts = [encode_prompt(tokenizer, PROMPTS[i % len(PROMPTS)]) for i in range(48)]
     uniform_BR, sampler = uniforms(48, R, torch.Generator().manual_seed(0)), engine()
     for model in (lm.model, small_model(tokenizer, seed=3, **SIZE)):
-        found, double = sampler.sample(model, prompts, uniform_BR), deepcopy(model).double()
+        found, double = sampler.sample(model, prompts, uniform_BR, TEMPERATURE), deepcopy(model).double()
         theirs = torch.tensor([value for one in found for value in one.log_probs])
         ours = torch.cat([log_probs(double, prompt, [one], TEMPERATURE)
                           for prompt, one in zip(prompts, found, strict=True)])
         gap = (ours - theirs).abs()
         print(f"{len(gap)} tokens, |gap| at most {float(gap.max()):.2g}, mean {float(gap.mean()):.2g}")
         assert gap.max() < 1e-5
-        assert sampler.sample(model, prompts[5:9], uniform_BR[5:9]) == found[5:9]
+        assert sampler.sample(model, prompts[5:9], uniform_BR[5:9], TEMPERATURE) == found[5:9]
+
+
+def test_greedy_responses_are_ours(engine, lm, tokenizer):
+    prompts, zeros_BR = [encode_prompt(tokenizer, prompt) for prompt in PROMPTS], torch.zeros(len(PROMPTS), R)
+    sampler = engine()
+    own, found = (one.sample(lm.model, prompts, zeros_BR, 0.0) for one in (OwnEngine(sampler.stop), sampler))
+    assert found == own
 
 
 def test_a_ppo_run_is_the_same_with_the_server_killed_in_mid_update(engine, vllm, lm, tokenizer, tmp_path):
@@ -88,7 +96,7 @@ def test_a_ppo_run_is_the_same_with_the_server_killed_in_mid_update(engine, vllm
     red = tokenizer(" red", add_special_tokens=False)["input_ids"][0]
 
     def train(name, server):
-        policy, reports, recorded = copy_of(lm), [], RecordedEngine(engine(server, temperature=1.0))
+        policy, reports, recorded = copy_of(lm), [], RecordedEngine(engine(server))
         train_policy(policy, deepcopy(lm.model), value_model(tmp_path / "reward"), Scripted(red), PROMPTS, params, 0,
                      lambda step, total, metrics=None, what="": reports.append(metrics), tmp_path / name,
                      engine=recorded)

@@ -40,14 +40,14 @@ def told():
 @pytest.fixture
 def engine(fake, taught_lm, tmp_path, told):
     server = VllmServer(fake.url, lambda step, total, metrics=None, what="": told.append((step, total, what)), 20.0)
-    return VllmEngine(server, tmp_path / "weights", stop_tokens(taught_lm.tokenizer, taught_lm.model), TEMPERATURE,
-                      "fp32", encode_prompt(taught_lm.tokenizer, PROMPTS[0]))
+    return VllmEngine(server, tmp_path / "weights", stop_tokens(taught_lm.tokenizer, taught_lm.model), "fp32",
+                      encode_prompt(taught_lm.tokenizer, PROMPTS[0]))
 
 
 @pytest.fixture
 def asked(taught_lm):
     prompts = [encode_prompt(taught_lm.tokenizer, PROMPTS[i % len(PROMPTS)]) for i in range(10)]
-    return prompts, uniforms(10, R, torch.Generator().manual_seed(3))
+    return prompts, uniforms(10, R, torch.Generator().manual_seed(3)), TEMPERATURE
 
 
 def moved(model, size):
@@ -60,7 +60,7 @@ def moved(model, size):
 
 
 def test_a_server_that_draws_as_we_do_gives_our_own_responses(engine, fake, taught_lm, asked):
-    own = OwnEngine(engine.stop, TEMPERATURE).sample(taught_lm.model, *asked)
+    own = OwnEngine(engine.stop).sample(taught_lm.model, *asked)
     found = DrawsAsOurs(engine, fake).sample(taught_lm.model, *asked)
     assert found == own, "with the learnt weights, not those that the server was started with"
     assert len({one.stopped for one in found}) == 2, "some end and some are cut"
@@ -69,11 +69,18 @@ def test_a_server_that_draws_as_we_do_gives_our_own_responses(engine, fake, taug
 
 
 def test_each_row_has_a_seed_of_its_own(engine, taught_lm, asked):
-    prompts, uniform_BR = asked
-    found = engine.sample(taught_lm.model, prompts, uniform_BR)
-    assert engine.sample(taught_lm.model, prompts[::-1], uniform_BR.flip(0)) == found[::-1]
-    assert engine.sample(taught_lm.model, prompts[3:5], uniform_BR[3:5]) == found[3:5]
+    prompts, uniform_BR, _ = asked
+    found = engine.sample(taught_lm.model, *asked)
+    assert engine.sample(taught_lm.model, prompts[::-1], uniform_BR.flip(0), TEMPERATURE) == found[::-1]
+    assert engine.sample(taught_lm.model, prompts[3:5], uniform_BR[3:5], TEMPERATURE) == found[3:5]
     assert len({seed_of(row) for row in uniform_BR}) == 10
+
+
+def test_greedy_responses_are_ours_too(engine, taught_lm, asked):
+    prompts, uniform_BR, _ = asked
+    own, found = (one.sample(taught_lm.model, prompts, uniform_BR, 0.0) for one in (OwnEngine(engine.stop), engine))
+    assert found == own
+    assert all(one.log_probs == [0.0] * len(one.ids) for one in found)
 
 
 def test_the_weights_of_now_are_sampled_from(engine, taught_lm, asked):
