@@ -7,10 +7,12 @@ equation 1); `tokenized.py` says why, and what is dropped.
 
 which for K = 2 is the Bradley-Terry loss (Christiano et al. 2017, arXiv 1706.03741, equation 1), computed as
 softplus so that it stays finite. A tie counts as half a win for each side.
+
+Preferences of some sources may be learnt first, as a lesson of their own (preference-model pretraining).
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +21,13 @@ from torch.nn.functional import softplus
 
 from plumbline.alignment.own_answers import finished_answers
 from plumbline.alignment.reward import RewardModel, scores_of
-from plumbline.alignment.tokenized import TokenizedPreference, encode, endless_batches, passes
+from plumbline.alignment.tokenized import (
+    TokenizedPreference,
+    TokenizedPreferences,
+    encode,
+    endless_batches,
+    passes,
+)
 from plumbline.alignment.trunk import freeze_below, require_layers
 from plumbline.config import PpoParams, RewardModelParams
 from plumbline.errors import UserError
@@ -29,6 +37,7 @@ from plumbline.lm.checkpoint import Checkpoint, Resumable, made_with
 from plumbline.lm.optim import ReportStep, adamw, autocast, linear_schedule, require_finite
 from plumbline.lm.ranks.sharding import clip_grad_norm, fill, inside, sharded
 from plumbline.lm.ranks.world import world
+from plumbline.preferences.lazy_rows import parted
 from plumbline.preferences.types import Preference, Prompt
 
 SUMS = ("loss", "right", "decided")
@@ -46,17 +55,10 @@ def train_reward_model(
     pair is left to learn from, and if the training diverges.
     """
     torch.manual_seed(seed)
-    taught, held = (encode(reward.tokenizer, rows, reward.max_length, checkpoint_folder / name)
-                    for name, rows in (("train", train), ("validation", validation)))
-    if not taught.elements:
-        raise UserError(f"None of the pairs in {len(train)} comparisons and rankings can be learnt from: of "
-                        f"{taught.too_long} a side is longer than reward_model.max_length = "
-                        f"{params.max_length} tokens, and {taught.identical} have two equal sides. Raise "
-                        "reward_model.max_length, or add shorter responses.")
-    metrics: dict[str, float] = {"pairs": taught.pairs, "dropped_too_long": taught.too_long,
-                                 "dropped_identical": taught.identical}
-    if taught.rearranged:
-        metrics["system_before_user"] = taught.rearranged
+    lessons, metrics = _lessons(reward, train, params, checkpoint_folder)
+    if params.pretrain_on:
+        _, validation = _by_source(validation, params)
+    held = encode(reward.tokenizer, validation, reward.max_length, checkpoint_folder / "validation")
 
     model = reward.model.eval()  # no dropout: a reward model compares, and noise on either side only blurs it
     if params.top_layers is not None:
@@ -66,13 +68,13 @@ def train_reward_model(
     learning = replace(reward, model=sharded(model))
     model = learning.model
     optimizer = adamw((weight for weight in model.parameters() if weight.requires_grad), params.learning_rate)
-    steps = max(1, round(params.epochs * -(-len(taught.elements) // params.batch_size)))
-    data = [taught.elements.digest]
+    steps = sum(lesson.steps for lesson in lessons)
+    data = [lesson.taught.elements.digest for lesson in lessons]
     checkpoint = Checkpoint(checkpoint_folder, made_with("reward_model", params, seed, data))
     resumable = Resumable(model, optimizer, checkpoint, params.checkpoint_every)
-    batches = endless_batches(taught.elements, params.batch_size, seed)
-    for step, batch in islice(enumerate(batches), resumable.resume(), steps):
-        optimizer.param_groups[0]["lr"] = params.learning_rate * linear_schedule(step, steps, params.warmup)
+    plan = (planned for lesson in lessons for planned in lesson.plan(params, seed))
+    for step, (learning_rate, batch) in islice(enumerate(plan), resumable.resume(), None):
+        optimizer.param_groups[0]["lr"] = learning_rate
         measured = accumulate_gradient(learning, batch, params)
         measured["grad_norm"] = clip_grad_norm(model.parameters(), 1.0)
         require_finite(measured, "reward_model", f"step {step + 1} of {steps}")
@@ -89,6 +91,72 @@ def train_reward_model(
         metrics |= figures
     fill(reward.model, model)
     return metrics | {"steps": steps}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Preferences that are learnt from by themselves, in so many steps."""
+
+    taught: TokenizedPreferences
+    steps: int
+
+    def plan(
+        self, params: RewardModelParams, seed: int
+    ) -> Iterator[tuple[float, list[TokenizedPreference]]]:
+        """Yield the learning rate and the batch of each step."""
+        batches = endless_batches(self.taught.elements, params.batch_size, seed)
+        for step, batch in enumerate(islice(batches, self.steps)):
+            yield params.learning_rate * linear_schedule(step, self.steps, params.warmup), batch
+
+
+def _lessons(
+    reward: RewardModel, train: Sequence[Preference], params: RewardModelParams, folder: Path
+) -> tuple[list[Lesson], dict[str, float]]:
+    """Encode what is learnt from: the sources that are pretrained on, if there are any, and the others.
+
+    Returns the pairs used and dropped, too. Raises UserError if a lesson has no pair.
+    """
+    parts = {"": train}
+    if params.pretrain_on:
+        first, others = _by_source(train, params)
+        parts = {"pretraining_": first, "": others}
+    lessons, metrics = [], dict[str, float]()
+    for name, rows in parts.items():
+        taught = encode(reward.tokenizer, rows, reward.max_length, folder / f"{name}train")
+        if not taught.elements:
+            raise UserError(_nothing_to_learn(rows, taught, params, pretraining=bool(name)))
+        epochs = params.pretrain_epochs if name else params.epochs
+        steps = max(1, round(epochs * -(-len(taught.elements) // params.batch_size)))
+        lessons.append(Lesson(taught, steps))
+        metrics |= {f"{name}pairs": taught.pairs, f"{name}dropped_too_long": taught.too_long,
+                    f"{name}dropped_identical": taught.identical}
+        if taught.rearranged:
+            metrics[f"{name}system_before_user"] = taught.rearranged
+    return lessons, metrics
+
+
+def _by_source(
+    rows: Sequence[Preference], params: RewardModelParams
+) -> tuple[Sequence[Preference], Sequence[Preference]]:
+    """Return the preferences of the sources that are pretrained on, and all others."""
+    return parted(rows, lambda row: row.origin.source in params.pretrain_on)
+
+
+def _nothing_to_learn(
+    rows: Sequence[Preference], taught: TokenizedPreferences, params: RewardModelParams, *, pretraining: bool
+) -> str:
+    """Return what to say of rows without a pair to learn from."""
+    if not rows and params.pretrain_on:
+        named = f"reward_model.pretrain_on = {', '.join(params.pretrain_on)}"
+        if pretraining:
+            return (f"No comparison or ranking to learn from comes from {named}. `plumbline data show` tells "
+                    "the names of the sources.")
+        return (f"All comparisons and rankings to learn from come from {named}, so that none is left to "
+                "learn after them. Take a source out.")
+    return (f"None of the pairs in {len(rows)} comparisons and rankings can be learnt from: of "
+            f"{taught.too_long} a side is longer than reward_model.max_length = {params.max_length} tokens, "
+            f"and {taught.identical} have two equal sides. Raise reward_model.max_length, or add shorter "
+            "responses.")
 
 
 def centre(

@@ -131,6 +131,12 @@ class RewardModelParams(VersionedBlock):
 
     epochs: Positive
     """Passes over the preferences."""
+    pretrain_on: list[str]
+    """Sources whose preferences are learnt first, by themselves, before those of all others: large public
+    ones before the few of one's own (preference-model pretraining: Askell et al. 2021, arXiv 2112.00861,
+    section 4). Only the others' are validated on."""
+    pretrain_epochs: Positive
+    """Passes over the preferences of `pretrain_on`; the learning rate rises and falls over them, too."""
     batch_size: Count
     """Comparisons and rankings an optimizer step."""
     micro_batch_size: Count

@@ -19,6 +19,7 @@ BASE = BaseParams(version="1", source="pretrain", hidden_size=32, layers=2, head
                   tokens=1408, batch_size=4, learning_rate=1e-2, checkpoint_every=EVERY)
 SFT = sft_params(epochs=2.75, batch_size=3, micro_batch_size=2, checkpoint_every=EVERY)
 REWARD = reward_params(epochs=2.75, batch_size=5, micro_batch_size=2, checkpoint_every=EVERY)
+PRETRAINED = REWARD.model_copy(update={"pretrain_on": ["forum"], "pretrain_epochs": 5, "epochs": 2})
 STEPS = 11
 """Of each; the epochs end between checkpoints, and the last one ends early."""
 
@@ -35,8 +36,8 @@ def texts():
 
 def comparisons(count=20):
     rng = random.Random(0)
-    return [Comparison(rng.choice(PROMPTS), (f"red {rng.choice(WORDS)}", rng.choice(WORDS)), "A", Origin("test"))
-            for _ in range(count)]
+    return [Comparison(rng.choice(PROMPTS), (f"red {rng.choice(WORDS)}", rng.choice(WORDS)), "A",
+                       Origin("people" if i % 4 else "forum")) for i in range(count)]
 
 
 @pytest.fixture
@@ -60,10 +61,11 @@ def trainings(random_lm, taught_folder):
         taught = comparisons()[1 if changed else 0 :]
         return train_reward_model(reward, taught, comparisons(8), params, seed, report, folder), reward.model
 
-    return {"base": (base, BASE), "sft": (sft, SFT), "reward_model": (reward_model, REWARD)}
+    return {"base": (base, BASE), "sft": (sft, SFT), "reward_model": (reward_model, REWARD),
+            "pretrained reward model": (reward_model, PRETRAINED)}
 
 
-@pytest.fixture(params=["base", "sft", "reward_model"])
+@pytest.fixture(params=["base", "sft", "reward_model", "pretrained reward model"])
 def train(request, trainings, tmp_path):
     """One process's part of a training: metrics and weights, both None if it is killed, and its reports."""
     program, settings = trainings[request.param]

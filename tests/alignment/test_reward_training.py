@@ -73,6 +73,32 @@ def test_the_last_step_has_hardly_any_rate_left_and_one_epoch_is_one_pass(reward
     assert steps.rates == pytest.approx([3e-3 * (10 - i) / 10 for i in range(10)])
 
 
+def test_sources_to_pretrain_on_are_learnt_first_and_the_others_last_and_validated_on(reward):
+    """The forum likes the opposite: whoever is learnt last is right."""
+    forum = [Comparison(c.prompt, c.responses[::-1], c.label, Origin("forum")) for c in prefers_red(160, seed=2)]
+    mixed = [row for pair in zip(forum, prefers_red(160), strict=True) for row in pair]
+    held = [*forum[:40], *prefers_red(60, seed=1)]
+    with Steps() as steps:
+        metrics = train(reward, mixed, held, pretrain_on=["forum", "nowhere"], pretrain_epochs=0.5, epochs=2,
+                        warmup=0.0)
+    assert (metrics["pretraining_pairs"], metrics["pairs"], metrics["steps"]) == (160, 160, 10 + 40)
+    assert steps.rates == pytest.approx([3e-3 * (n - i) / n for n in (10, 40) for i in range(n)])
+    assert metrics["validation_accuracy"] >= 0.95
+    assert reward.score([(PROMPTS[0], "red blue")]) > reward.score([(PROMPTS[0], "blue green")])
+
+
+@pytest.mark.parametrize(("sources", "words"), [
+    (["forum"], r"No comparison or ranking to learn from comes from reward_model\.pretrain_on = forum"),
+    (["forum", "test"], r"All comparisons and rankings to learn from come from .* = forum, test"),
+])
+def test_a_lesson_without_rows_is_refused(reward, sources, words):
+    rows = prefers_red(8)
+    if "test" in sources:
+        rows += [Comparison(row.prompt, row.responses, row.label, Origin("forum")) for row in rows]
+    with pytest.raises(UserError, match=words):
+        train(reward, rows, pretrain_on=sources)
+
+
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 3])
 def test_the_split_into_micro_batches_changes_neither_gradient_nor_metrics(taught_folder, micro_batch_size):
     data = [*prefers_red(6), *prefers_red(2, seed=4, label="tie")]
