@@ -113,6 +113,8 @@ def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:
         if not (stage.kept_by_retry and workspace.record.retry_of and take_outputs(workspace, name)):
             run_unrecorded(folder, workspace.home, workspace.stages[name], _params_here(workspace),
                            stage.program)
+        elif stage.check_kept:
+            stage.check_kept(workspace)
     else:
         if name in workspace.record.force:
             why = "forced"

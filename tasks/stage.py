@@ -34,6 +34,8 @@ class Stage:
     """
     kept_by_retry: bool = False
     """A retry takes what the retried run left instead of running the stage."""
+    check_kept: Callable[[Workspace], None] | None = None
+    """Called when a retry has taken that; raises UserError if the retry may not go on with it."""
     still_done: Callable[[Workspace], bool] | None = None
     """For a stage with an effect outside of its files: True if that still holds when they come from the
     cache.

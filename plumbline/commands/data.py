@@ -82,7 +82,7 @@ def supersede(source: Source, format_: Format = None, columns: Columns = None, l
               question: Question = None, batch: ReplacedBatch = None, reason: Reason = "",
               dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Import a correction: its rows replace earlier judgements of the same responses by the same
-    annotator.
+    annotator. Rows of it that were removed come back.
     """
     from plumbline.data import changes
 
@@ -98,10 +98,13 @@ def remove(row: RowIds = None, annotator: OfAnnotator = None, source: OfSource =
            dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Take rows out of every later snapshot, and list the registered models that learned from them."""
     from plumbline.data import changes
+    from plumbline.feedback.collect import collect
 
     if bool(row) == bool(annotator or source):
         raise UserError("Say which rows to remove: --row ID, or --annotator NAME and --source NAME.")
     home = entered_home()
+    if not dry_run:
+        collect(home)  # a verdict that waits in the feedback store would arrive later, and stay
     changed = changes.remove(home, row or [], annotator, source, reason, dry_run)
     _show_change(changed, as_json, _learners(home, changed))
 
@@ -275,6 +278,8 @@ def _show_change(changed: "DataChange", as_json: bool, affected: "Sequence[Learn
         typer.echo(f"Already there: {changed.known:,} rows of earlier batches")
     if changed.removed_before:
         typer.echo(f"Stay out: {changed.removed_before:,} rows that were removed before")
+    if changed.come_back:
+        typer.echo(f"Come back: {changed.come_back:,} rows that were removed or corrected before")
     if arrival.removes:
         typer.echo(f"Takes away: {arrival.removes:,} rows")
     _show_next_run(changed)
@@ -291,7 +296,8 @@ def _show_next_run(changed: "DataChange") -> None:
     prompts = ", ".join(f"{count:,} {split}" for split, count in changed.new_prompts.items())
     removes = changed.arrival.removes
     less = f", {removes:,} rows less" if removes else ""
-    typer.echo(f"The next run: {changed.new:,} rows more, {sum(changed.new_prompts.values()):,} new prompts "
+    more = changed.new + changed.come_back
+    typer.echo(f"The next run: {more:,} rows more, {sum(changed.new_prompts.values()):,} new prompts "
                f"({prompts}){less}")
     if not changed.learned_from and changed.arrival.action != "remove":
         typer.echo("But snapshot.sources in params.yaml does not name `added`: runs do not learn from added "

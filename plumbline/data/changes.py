@@ -4,7 +4,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,8 @@ from plumbline.preferences.batches.arrivals import (
     find_arrival,
     readable_arrivals,
     removed_rows,
+    require_all_here,
+    time_of_next,
 )
 from plumbline.preferences.batches.batch import QUARANTINE, ROWS
 from plumbline.preferences.batches.index import NOBODY, BatchIndex, Hashes, index_of, index_of_rows
@@ -54,6 +55,8 @@ class DataChange:
     """Rows that an earlier batch holds too."""
     removed_before: int
     """Rows that were removed before, and stay out."""
+    come_back: int
+    """Rows that were removed or corrected before, and that this correction brings back."""
     new: int
     """Rows that the next run sees for the first time."""
     new_prompts: dict[str, int]
@@ -77,8 +80,8 @@ def add(home: Home, source: str, how: Reading, dry_run: bool = False) -> DataCha
         if known.content == content and known.action == "add":
             # An import that was killed after its batch appeared is finished here.
             not_announced = None if dry_run else announce_once(home, known)
-            there = DataChange(known, True, False, 0, 0, 0, {}, [], [], _is_learned_from(home), not_announced,
-                               None)
+            there = DataChange(known, True, False, 0, 0, 0, 0, {}, [], [], _is_learned_from(home),
+                               not_announced, None)
             return _tracked(home, there, dry_run)
     changed = _change(home, source, read(), "add", content, lambda _: NO_ROWS, "", dry_run)
     return _tracked(home, changed, dry_run)
@@ -89,7 +92,8 @@ def supersede(home: Home, source: str, how: Reading, reason: str, batch: str | N
     """Import a correction: its rows take the place of earlier judgements of the same by the same annotator.
 
     Judgements that their annotators have taken back go without a replacement. With `batch` the rows take the
-    place of that whole batch. Raises UserError like `add`.
+    place of that whole batch. Rows that were removed before and that the correction holds come back. Raises
+    UserError like `add`.
     """
     content, read = _open(source, how)
     taken_back: list[Row] = []
@@ -111,8 +115,9 @@ def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str |
            dry_run: bool = False) -> DataChange:
     """Take rows out of every later snapshot: those named, or all of an annotator, of a source, or of both.
 
-    Raises UserError when there is no such row.
+    Raises UserError when there is no such row, and when an arrival is not here, which may hold others.
     """
+    require_all_here(home.preferences)
     found = [_named(index, rows) if rows else index.row[chosen_rows(index, source, annotator)]
              for index in _present(home)]
     gone = np.unique(np.concatenate([NO_ROWS, *found]))
@@ -153,10 +158,12 @@ def alike(home: Home, rows: Hashes) -> Hashes:
 def _change(home: Home, source: str, read: Read, action: Action, content: str,
             removes: Callable[[Draft], Hashes], reason: str, dry_run: bool = False,
             beside: Mapping[str, str] | None = None) -> DataChange:
-    folders, now = home.preferences, datetime.now(UTC).isoformat(timespec="microseconds")
+    folders = home.preferences
     with draft(folders, source, read) as drafted:
         gone = removes(drafted)
-        effects = _effects(home, drafted, readable_arrivals(folders)[0])
+        known = readable_arrivals(folders)[0]
+        now = time_of_next(known)
+        effects = _effects(home, drafted, known, action)
         reasons = _reasons(lines(drafted.folder / QUARANTINE))
         if dry_run:
             arrival = Arrival(drafted.batch.digest, action, now, content, len(gone), reason, drafted.batch)
@@ -192,7 +199,9 @@ def _noting(read: Read, taken_back: list[Row]) -> Read:
             raise
 
 
-def _effects(home: Home, drafted: Draft, before: Sequence[Arrival]) -> tuple[int, int, int, dict[str, int]]:
+def _effects(home: Home, drafted: Draft, before: Sequence[Arrival],
+             action: Action) -> tuple[int, int, int, int, dict[str, int]]:
+    """Return the numbers of rows that are known, stay out, come back and are new, and of new prompts."""
     folders, index = home.preferences, drafted.index
     earlier = [arrival_index(folders, arrival) for arrival in before]
     rows, first = np.unique(index.row, return_index=True)
@@ -203,8 +212,9 @@ def _effects(home: Home, drafted: Draft, before: Sequence[Arrival]) -> tuple[int
     chosen = load_params(home.root).ingest
     splits = Counter(split_of(f"{prompt:016x}", chosen.validation_fraction, chosen.heldout_fraction,
                               chosen.judge_fraction, chosen.split_salt) for prompt in prompts.tolist())
-    new = ~known & ~out
-    return int(known.sum()), int(out.sum()), int(new.sum()), {name: splits[name] for name in SPLITS}
+    stay_out, come_back = (0, int(out.sum())) if action == "supersede" else (int(out.sum()), 0)
+    return (int(known.sum()), stay_out, come_back, int((~known & ~out).sum()),
+            {name: splits[name] for name in SPLITS})
 
 
 def _present(home: Home) -> list[BatchIndex]:
@@ -220,7 +230,10 @@ def _present(home: Home) -> list[BatchIndex]:
 
 
 def judged_before(home: Home, index: BatchIndex) -> Hashes:
-    """Return the rows in which the annotators of `index` have judged the same responses before."""
+    """Return the rows in which the annotators of `index` have judged the same responses before.
+
+    Preferences are judged before by preferences, ratings by ratings, demonstrations by demonstrations.
+    """
     annotators = index.annotators[index.annotator].tolist()
     return _judging(home, set(zip(index.item.tolist(), annotators, strict=True)))
 

@@ -5,7 +5,8 @@ end in the same event. What they promise, from any number of threads and process
 
 - The batch appears whole or not at all, and is on the disk before the call returns. A kill at any moment
   leaves nothing that counts, or the whole batch.
-- The same content arrives once: a repeated call finds the batch that is there.
+- The same content arrives once: a repeated call finds the batch that is there, and so does a file under
+  another name, which is the source of rows that name none.
 - No lock is waited for: see arrive.py.
 """
 
@@ -14,15 +15,19 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
-from plumbline.data.arrive import arrive
+import orjson
+
+from plumbline.data.arrive import announce_once, arrive
 from plumbline.errors import UserError
-from plumbline.preferences.batches.arrivals import Arrival, draft
-from plumbline.preferences.jsonl import file_sha256
+from plumbline.preferences.batches.arrivals import Arrival, draft, folder_of, readable_arrivals
+from plumbline.preferences.batches.batch import QUARANTINE
+from plumbline.preferences.jsonl import file_sha256, lines
 from plumbline.preferences.reading.formats import RECOGNISED, Reading
 from plumbline.preferences.reading.read import read_file
-from plumbline.preferences.reading.results import Quarantined, Read, Unread
+from plumbline.preferences.reading.results import Quarantined, Read, Unread, shown_name
 from plumbline.preferences.types import Row, to_line
 from plumbline.project.home import Home
 
@@ -77,7 +82,18 @@ def take_in_file(home: Home, file: Path, name: str, how: Reading = RECOGNISED) -
 
     Raises NothingUsable, or UserError if it is unreadable.
     """
-    return _take_in(home, name, read_file(file, name, how), content_digest([file_sha256(file)], how))
+    name, content = shown_name(name), content_digest([file_sha256(file)], how)
+    for known in readable_arrivals(home.preferences)[0]:
+        if known.content == content and known.action == "add":
+            # An import that was killed after its batch appeared is finished here.
+            return Taken(known, True, _quarantined_in(home, known), announce_once(home, known))
+    return _take_in(home, name, read_file(file, name, how), content)
+
+
+def _quarantined_in(home: Home, arrival: Arrival) -> list[Quarantined]:
+    """Return the first quarantined rows of an arrival."""
+    kept = lines(folder_of(home.preferences, arrival) / QUARANTINE)
+    return [Quarantined(**orjson.loads(line)) for line in islice(kept, MOST_QUARANTINED)]
 
 
 def take_in_rows(home: Home, rows: Sequence[Row], name: str) -> Taken:

@@ -23,6 +23,7 @@ from plumbline.preferences.batches.arrivals import (
     Arrival,
     arrivals,
     folder_of,
+    not_here,
     readable_arrivals,
     removed_rows,
 )
@@ -98,9 +99,8 @@ class KnownData:
         return found
 
     def not_here(self) -> list[str]:
-        """Return the names of batches that DVC knows of and this machine does not hold."""
-        folder = self.home.preferences.arrived
-        return sorted(file.stem for file in folder.glob("*.dvc") if not file.with_suffix("").is_dir())
+        """Return the names of batches that DVC knows of and this machine does not hold whole."""
+        return not_here(self.home.preferences)
 
     def snapshots(self) -> list[KnownSnapshot]:
         """Return every snapshot that a run learned from, the latest first."""

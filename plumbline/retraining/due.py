@@ -1,7 +1,8 @@
 """Decide whether a retraining is due: count the judgements that arrived since the champion's snapshot.
 
 Pages and the command line ask this all the time, so only names of batches are looked at and no rows are
-opened: batches never change, and neither does the snapshot of a run.
+opened: batches never change, and neither does the snapshot of a run. Only where rows were removed, indexes
+are read, once for each new arrival.
 """
 
 import contextlib
@@ -18,12 +19,18 @@ import numpy as np
 
 from plumbline.config import Params, load_params
 from plumbline.errors import UserError
-from plumbline.preferences.batches.arrivals import arrival_index, arrivals, read_arrival, removed_rows
+from plumbline.preferences.batches.arrivals import (
+    arrival_index,
+    arrivals,
+    read_arrival,
+    removed_rows,
+    require_all_here,
+)
 from plumbline.preferences.batches.batch import SIMULATED
 from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.index import KINDS
 from plumbline.preferences.batches.manifest import MANIFEST, manifest_in
-from plumbline.preferences.batches.snapshot import ADDED, HUB
+from plumbline.preferences.batches.snapshot import ADDED, HUB, removed_since
 from plumbline.project.digests import cached_file, cached_listing
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.run_record import RunRecord, read_record, workspace_of
@@ -34,6 +41,7 @@ ALIAS = "champion"
 FRESH_SECONDS = 5.0
 """For how long the champion of a store that is no file is believed."""
 DEMONSTRATION = "demonstration"
+SNAPSHOT = "data/snapshot"
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Arrived:
     """Digest of its rows: snapshots name rows, and not the correction that brought them."""
     judgements: int
     added: str
+    is_removal: bool
 
 
 @dataclass(frozen=True)
@@ -76,25 +85,29 @@ class RunData:
 def due(home: Home) -> Due:
     """Compare what has arrived with the champion's snapshot.
 
-    Raises UserError for broken parameters, and StoreGone where MLflow's store is away.
+    Raises UserError for broken parameters and for an arrival that is not here, and StoreGone where MLflow's
+    store is away.
     """
+    require_all_here(home.preferences)
     params = _params(home.root, _changed(home.root / "params.yaml"))
     champion, last = _champion(home, params.promote.model_name), _last_conclusive(home)
-    batches = _arrived(home) if ADDED in params.snapshot.sources else {}
+    arrived = _arrived(home)
+    batches = arrived if ADDED in params.snapshot.sources else {}
     new = _count(home, batches, champion)
     unseen = _count(home, batches, last) if last else new
-    enough, why = _verdict(params, new, unseen, champion, last, _changed_source(home, params, last))
+    at_once = _at_once(home, params, arrived, last)
+    enough, why = _verdict(params, new, unseen, champion, last, at_once)
     return Due(new, params.retrain.min_new_comparisons, champion.run if champion else None,
                next_scheduled(home, params.retrain), enough, why)
 
 
 def _verdict(params: Params, new: int, unseen: int, champion: RunData | None, last: RunData | None,
-             changed: str | None) -> tuple[bool, str]:
+             at_once: str | None) -> tuple[bool, str]:
     needed = params.retrain.min_new_comparisons
     if champion is None and last is None:
         return True, "there is no champion yet"
-    if changed:
-        return True, f"the source {changed} has changed since run {last.run if last else ''}".rstrip()
+    if at_once:
+        return True, at_once
     if last and not unseen:
         return False, f"nothing new since run {last.run}, which had the same data"
     if last and unseen < min(needed, new):
@@ -105,6 +118,23 @@ def _verdict(params: Params, new: int, unseen: int, champion: RunData | None, la
     if champion:
         since = f"since the champion's snapshot (run {champion.run})"
     return new >= needed, f"{new:,} new comparisons {since}; {needed:,} are needed"
+
+
+def _at_once(home: Home, params: Params, arrived: Mapping[str, Arrived], last: RunData | None) -> str | None:
+    """Return why a run is due however few judgements arrived: a source changed, or rows were removed."""
+    changed = _changed_source(home, params, last)
+    if changed:
+        return f"the source {changed} has changed since run {last.run if last else ''}".rstrip()
+    if last and any(batch.is_removal for batch in arrived.values()):
+        removed = _removed_since(home.preferences, home.runs / last.run / SNAPSHOT, frozenset(arrived))
+        if removed:
+            return f"{removed:,} rows that run {last.run} learned from were removed since"
+    return None
+
+
+@lru_cache(maxsize=4)
+def _removed_since(folders: Folders, snapshot: Path, _arrivals: frozenset[str]) -> int:
+    return removed_since(folders, snapshot)
 
 
 def _count(home: Home, batches: Mapping[str, Arrived], learned: RunData | None) -> int:
@@ -150,7 +180,7 @@ def _arrived(home: Home) -> Mapping[str, Arrived]:
             arrival = read_arrival(folder / name)
             batch = arrival.batch
             judgements = sum(batch.kinds.values()) - batch.kinds.get(DEMONSTRATION, 0)
-            known[name] = Arrived(batch.digest, judgements, arrival.added)
+            known[name] = Arrived(batch.digest, judgements, arrival.added, arrival.action == "remove")
     for name in known.keys() - names:
         del known[name]
     return known
@@ -208,7 +238,7 @@ def _conclusive(folder: Path, _when: int) -> bool:
         record = read_record(folder)
     except UserError:  # it tells nothing
         return False
-    if record.settings or record.params_file or record.until:  # somebody's experiment
+    if record.settings or record.params_file or record.until or record.compare:  # somebody's experiment
         return False
     return record.status == "finished" or refused(folder, record)
 
@@ -227,7 +257,7 @@ def refused(folder: Path, record: RunRecord) -> bool:
 @lru_cache(maxsize=64)
 def _learned(home: Home, run: str) -> RunData | None:
     folder = workspace_of(home, run)
-    manifest = folder / "data/snapshot" / MANIFEST if folder else None
+    manifest = folder / SNAPSHOT / MANIFEST if folder else None
     if folder is None or manifest is None or not manifest.exists():
         return None
     try:
@@ -251,15 +281,24 @@ def _batches_in(manifest: Path | None) -> frozenset[str] | None:
 
 
 def _changed_source(home: Home, params: Params, last: RunData | None) -> str | None:
-    """Return the first source, a file or folder, that is newer than the last run."""
+    """Return the first source, a file or folder, that is newer than the last run.
+
+    What `mv`, `cp -p` or `rsync -t` put there keeps the time at which it was written: when it came there is
+    the time of the last change of its inode.
+    """
     since = datetime.fromisoformat(last.created).timestamp() if last else 0.0
     for source in params.snapshot.sources:
         if source in (ADDED, SIMULATED) or source.startswith(HUB):
             continue
         path = home.root / Path(source).expanduser()
-        if any(one.exists() and one.stat().st_mtime > since for one in (path, *path.rglob("*"))):
+        if any(one.exists() and _last_change(one) > since for one in (path, *path.rglob("*"))):
             return source
     return None
+
+
+def _last_change(path: Path) -> float:
+    times = path.stat()
+    return max(times.st_mtime, times.st_ctime)
 
 
 @lru_cache(maxsize=4)

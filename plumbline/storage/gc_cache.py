@@ -20,6 +20,7 @@ from plumbline.project.digests import cached_file, cached_listing
 from plumbline.project.dvc_yaml import outputs_of
 from plumbline.project.home import Home
 from plumbline.project.run_record import raw_record, run_folders
+from plumbline.storage.gc_needed import Tracked
 
 TRASH = "trash"
 PORTION = 1000
@@ -36,19 +37,22 @@ def unneeded(home: Home, digests: set[str]) -> dict[str, int]:
 def sweep(home: Home, needed: Callable[[], set[str]]) -> None:
     """Delete the files of the cache that `needed()` does not name.
 
-    Raises UserError when a run does not give its lock back in time; the rest is left for the next gc.
+    What DVC tracks in the checkout or a run has committed since `needed()` was asked stays, too. Raises
+    UserError when a run does not give its lock back in time; the rest is left for the next gc.
     """
     trash = home.folder / TRASH
     shutil.rmtree(trash, ignore_errors=True)  # of a sweep that was killed
     trash.mkdir(parents=True)
     ended = set(run_folders(home)) - set(_in_use(home))
-    live = needed()
+    live, tracked = needed(), Tracked(home)
+    tracked.digests()  # under the locks only what has changed since is read
     waiting = iter(list(unneeded(home, live)))
     while portion := list(islice(waiting, PORTION)):
         with _locked(home):
             # Runs that were running at any time since the sweep began, even if they have ended by now.
-            since = [home.root, *(folder for folder in run_folders(home) if folder not in ended)]
-            spared = _with_files(home, {md5 for folder in since for md5 in outputs_of(folder).values()})
+            since = [folder for folder in run_folders(home) if folder not in ended]
+            committed = {md5 for folder in since for md5 in outputs_of(folder).values()}
+            spared = _with_files(home, committed | tracked.digests())
             for digest in portion:
                 if digest not in spared:
                     with contextlib.suppress(FileNotFoundError):

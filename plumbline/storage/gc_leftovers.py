@@ -11,6 +11,7 @@ from plumbline.preferences.batches.arrivals import readable_arrivals
 from plumbline.preferences.batches.batch import BATCH
 from plumbline.preferences.batches.manifest import read_manifest
 from plumbline.project.home import RECORD_FILE, Home
+from plumbline.project.run_record import RUN_ID
 from plumbline.storage.gc_needed import Needed
 
 DAY_SECONDS = 86_400.0
@@ -53,7 +54,8 @@ def _drafts(home: Home) -> Iterator[Path]:
             yield from folder.glob(pattern)
     yield from home.folder.glob("now")
     for folder in home.runs.glob("[!.]*"):
-        if not (folder / RECORD_FILE).exists():  # killed while it was made
+        # Killed while it was made; what else people keep there is theirs.
+        if RUN_ID.fullmatch(folder.name) and folder.is_dir() and not (folder / RECORD_FILE).exists():
             yield folder
     for lock in home.waiting.glob("*.lock"):
         if not lock.with_suffix("").exists():

@@ -38,7 +38,7 @@ class Needed:
 def needed(home: Home, newest: int, keep: Sequence[str]) -> Needed:
     """Collect what must stay. Raises UserError if MLflow is away, or for an unknown run in `keep`."""
     runs = _kept_runs(home, newest, keep)
-    digests = _tracked(home)
+    digests = Tracked(home).digests()
     others: dict[str, str] = {}
     for number, run, aliases, md5 in _versions(home):
         if not aliases:
@@ -99,19 +99,41 @@ def _versions(home: Home) -> list[tuple[int, str, tuple[str, ...], str]]:
                         "an alias. Nothing was deleted.") from error
 
 
-def _tracked(home: Home) -> set[str]:
-    """Return the digests that DVC tracks in the checkout: batches, files, pipelines in any folder."""
-    found = set()
-    for place, folders, files in os.walk(home.root):
-        folder = Path(place)
-        folders[:] = [name for name in folders if not name.startswith(".") and folder / name != home.runs]
-        found |= set(outputs_of(folder).values())
-        for file in (folder / name for name in files if name.endswith(".dvc")):
-            try:
-                outs = YAML(typ="safe").load(file.read_text(encoding="utf-8"))["outs"]
-                found |= {str(out["md5"]) for out in outs if "md5" in out}
-            except (YAMLError, KeyError, TypeError):
-                raise UserError(f"{file} is no file of DVC's that can be read, so nobody knows what it "
-                                "needs. Nothing was deleted. Repair it (`git checkout` knows an older one), "
-                                "or delete it.") from None
-    return found
+class Tracked:
+    """What DVC tracks in the checkout: batches, files, pipelines in any folder."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._known: dict[tuple[Path, int, int], set[str]] = {}
+
+    def digests(self) -> set[str]:
+        """Return the digests that are tracked now. Only `.dvc` files that are new or changed are read again.
+
+        Raises UserError for a `.dvc` file that cannot be read.
+        """
+        found = set()
+        for place, folders, files in os.walk(self._home.root):
+            folder = Path(place)
+            folders[:] = [name for name in folders
+                          if not name.startswith(".") and folder / name != self._home.runs]
+            found |= set(outputs_of(folder).values())
+            for file in (folder / name for name in files if name.endswith(".dvc")):
+                found |= self._named_in(file)
+        return found
+
+    def _named_in(self, file: Path) -> set[str]:
+        about = file.stat()
+        version = (file, about.st_mtime_ns, about.st_size)
+        if version not in self._known:
+            self._known[version] = _outputs_in(file)
+        return self._known[version]
+
+
+def _outputs_in(file: Path) -> set[str]:
+    try:
+        outs = YAML(typ="safe").load(file.read_text(encoding="utf-8"))["outs"]
+        return {str(out["md5"]) for out in outs if "md5" in out}
+    except (YAMLError, KeyError, TypeError):
+        raise UserError(f"{file} is no file of DVC's that can be read, so nobody knows what it needs. "
+                        "Nothing more was deleted. Repair it (`git checkout` knows an older one), or delete "
+                        "it.") from None

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.feedback.store import FeedbackStore
+from plumbline.project.home import Home
 from testing.in_process import command
+from testing.verdict_makers import pair_number, say, verdict
 
 ROOT = Path(__file__).parents[2]
 PAIRS = [{"prompt": f"Question {n}", "chosen": f"Good answer {n}", "rejected": "Bad",
@@ -139,6 +142,31 @@ def test_removing_an_annotator_and_correcting_labels_show_in_the_next_version(pr
     assert place["batches"][0]["digest"] == batch
 
 
+def test_a_correction_says_which_removed_rows_it_brings_back(project):
+    data(project, "add", "given.jsonl")
+    data(project, "remove", "--annotator", "ben")
+    flipped = {**PAIRS[1], "chosen": PAIRS[1]["rejected"], "rejected": PAIRS[1]["chosen"]}
+    (project / "given.jsonl").write_text(json.dumps(PAIRS[0]) + "\n" + json.dumps(flipped) + "\n")
+    added = data(project, "add", "given.jsonl", "--dry-run")
+    assert "Stay out: 1 rows" in added and "Come back" not in added and "The next run: 1 rows more" in added
+    corrected = data(project, "supersede", "given.jsonl")
+    assert "Come back: 1 rows that were removed or corrected before" in corrected and "Stay out" not in corrected
+    assert "The next run: 2 rows more" in corrected
+    assert data(project, "show", "now", "--json")["by_source"]["given"] == 16
+
+
+def test_a_removal_takes_verdicts_that_wait_in_the_feedback_store_too(project):
+    offered = pair_number(0)
+    store = FeedbackStore.open(Home(project, project / ".plumbline"))
+    store.add_pairs([offered])
+    say(store, verdict(offered, "A", annotator="quentin"))
+    store.close()
+    assert "no such row" in data(project, "remove", "--annotator", "quentin", "--dry-run", status=2)
+    assert data(project, "list", "--json") == []
+    assert len(data(project, "remove", "--annotator", "quentin", "--json")["gone"]) == 1
+    assert [one["action"] for one in data(project, "list", "--json")] == ["add", "remove"]
+
+
 def test_what_is_exported_comes_in_again_as_the_same_rows(project):
     batch = data(project, "add", "given.jsonl", "--json")["arrival"]["digest"]
     for form in ("trl", "hh", "jsonl", "parquet"):
@@ -156,6 +184,7 @@ def test_batches_travel_by_git_and_a_dvc_remote(project, tmp_path):
     git(tmp_path, "clone", "-q", str(project), "other")
     other = tmp_path / "other"
     assert data(other, "list", "--json") == []
+    assert "plumbline pull" in data(other, "remove", "--annotator", "ben", status=2)
     dvc(other, "pull", f"data/batches/{batch[:16]}.dvc")
     assert data(other, "list", "--json") == data(project, "list", "--json")
     assert data(other, "diff", batch, "now", "--json")["unchanged"] == 30

@@ -1,12 +1,14 @@
 """A folder means the same to `plumbline data add` and to `snapshot.sources`: the same files, rows and quarantine."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from plumbline.data import changes as data_changes
+from plumbline.data.intake import take_in_file
 from plumbline.errors import UserError
 from plumbline.preferences.batches.arrivals import folder_of
 from plumbline.preferences.batches.batch import QUARANTINE, ROWS
@@ -159,3 +161,20 @@ def test_other_files_in_a_folder_without_data_are_named(home: Home, monkeypatch:
     given(home, monkeypatch, book_dot_xlsx="x", rows_dot_pkl="x")
     with pytest.raises(UserError, match=r"found book\.xlsx, rows\.pkl"):
         added(home)
+
+
+def test_a_file_whose_name_is_not_utf_8_is_read_under_a_name_that_can_be_shown_both_ways(
+        home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(home, monkeypatch, good_dot_jsonl=pairs(1))
+    file = home.root / "given" / os.fsdecode(b"pr\xe9f.jsonl")
+    file.write_text(pairs(2) + "not json\n")
+    file.with_name(f"link-{file.name}").symlink_to("nowhere")
+    rows, quarantined = added(home)
+    assert (rows, quarantined) == taken(home)
+    assert [json.loads(row)["source"] for row in rows] == ["good", "pr\ufffdf"]
+    assert [(row["file"], row["line"]) for row in map(json.loads, quarantined)] == [
+        ("given/link-pr\ufffdf.jsonl", 0), ("given/pr\ufffdf.jsonl", 2)]
+    by_program = take_in_file(home, file, file.name)
+    assert (by_program.arrival.batch.source, by_program.quarantined[0].file) == ("pr\ufffdf.jsonl", "pr\ufffdf.jsonl")
+    file.write_text("")
+    assert "given/pr\ufffdf.jsonl is empty" in taken(home)[1][1]

@@ -50,6 +50,15 @@ def test_the_same_content_arrives_once(home: Home) -> None:
     assert stored(home) == ["Question 1"]
 
 
+def test_the_same_file_under_another_name_is_there_already_with_what_was_wrong_in_it(home: Home) -> None:
+    first = take_in(home, pairs(1) + b"not json\n", "monday.jsonl")
+    again = take_in(home, pairs(1) + b"not json\n", "tuesday.jsonl")
+    assert (again.arrival, again.already_there, again.quarantined) == (first.arrival, True, first.quarantined)
+    assert [row.line for row in again.quarantined] == [2]
+    read_otherwise = Reading(None, {"prompt": "prompt", "chosen": "rejected", "rejected": "chosen"})
+    assert not take_in(home, pairs(1) + b"not json\n", "monday.jsonl", read_otherwise).already_there
+
+
 def test_csv_and_mapped_columns_come_in_like_with_data_add(home: Home) -> None:
     take_in(home, b"question,best,worst\nWhy?,Because,No\n", "table.csv",
             Reading(None, {"prompt": "question", "chosen": "best", "rejected": "worst"}))

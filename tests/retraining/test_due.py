@@ -122,8 +122,8 @@ def test_a_run_without_a_champion_does_not_make_every_judgement_start_one(home: 
 
 
 @pytest.mark.parametrize("more", [{"status": "killed"}, {"status": "failed"}, {"settings": ["ppo.clip=0.3"]},
-                                  {"until": "sft"}, {"params_file": "params/smollm2.yaml"}])
-def test_a_run_that_did_not_come_to_its_end_settles_nothing(home: Home, run: Run, more: dict[str, object]) -> None:
+                                  {"until": "sft"}, {"params_file": "params/smollm2.yaml"}, {"compare": ["dpo"]}])
+def test_a_run_that_could_not_promote_settles_nothing(home: Home, run: Run, more: dict[str, object]) -> None:
     take_in_rows(home, rows(0), "first")
     run()
     take_in_rows(home, rows(10), "second")
@@ -151,6 +151,32 @@ def test_a_batch_of_which_nothing_is_left_is_not_new(home: Home, run: Run) -> No
         remove(home, [], f"annotator {number}", None, "withdrawn")
     run()
     assert (due(home).new_comparisons, due(home).enough) == (0, False)
+
+
+def test_rows_that_were_removed_since_the_last_run_make_one_due(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    champion = run()
+    for number in (0, 3):
+        remove(home, [], f"annotator {number}", None, "withdrew consent")
+    found = due(home)
+    assert (found.new_comparisons, found.enough) == (0, True)
+    assert found.why == f"2 rows that run {champion} learned from were removed since"
+    last = run(champion=False)
+    assert due(home).why == f"nothing new since run {last}, which had the same data"
+
+
+def test_a_removal_that_was_made_elsewhere_before_the_last_run_and_came_later_counts(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    removal = home.preferences.arrived / remove(home, [], "annotator 0", None, "withdrew").arrival.digest[:16]
+    tracked = removal.with_suffix(".dvc").rename(home.root / "elsewhere.dvc")
+    elsewhere = removal.rename(home.root / "elsewhere")
+    last = run()
+    assert not due(home).enough
+    tracked.rename(removal.with_suffix(".dvc"))  # `git pull`
+    with pytest.raises(UserError, match=f"{removal.name}.*`plumbline pull` brings them"):
+        due(home)
+    elsewhere.rename(removal)
+    assert due(home).why == f"1 rows that run {last} learned from were removed since"
 
 
 def test_a_correction_that_was_learned_from_is_not_new(home: Home, run: Run) -> None:
@@ -190,6 +216,18 @@ def test_a_source_that_changed(home: Home, run: Run) -> None:
     time.sleep(0.01)
     (home.root / "more.jsonl").write_text("{}")
     assert due(home).enough
+    assert "the source more.jsonl has changed since run" in due(home).why
+
+
+def test_a_source_that_a_file_of_before_the_run_was_moved_onto(home: Home, run: Run) -> None:
+    change(home, "snapshot", sources=["added", "more.jsonl"])
+    for name in ("more.jsonl", "staged.jsonl"):
+        (home.root / name).write_text("{}")
+    take_in_rows(home, rows(0), "first")
+    run()
+    assert not due(home).enough
+    time.sleep(0.01)
+    (home.root / "staged.jsonl").rename(home.root / "more.jsonl")
     assert "the source more.jsonl has changed since run" in due(home).why
 
 

@@ -1,7 +1,6 @@
 """Watched files are added once, when they have settled, and never touched."""
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -77,13 +76,19 @@ def test_a_file_that_is_being_written_waits(home: Home) -> None:
     assert batches(home) == [12]
 
 
-def test_a_copy_makes_nothing(home: Home) -> None:
-    write(home, "first.jsonl", 0)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_copy_makes_nothing(home: Home, named: bool) -> None:
+    first = write(home, "first.jsonl", 0)
+    if not named:
+        first.write_text("".join(json.dumps({"prompt": f"Question {n}?", "chosen": "yes", "rejected": "no"}) + "\n"
+                                 for n in range(3)))
     watch = Watch(home, "drop", SETTLE)
     look(watch)
-    write(home, "copy.jsonl", 0)
-    os.rename(home.root / "drop/first.jsonl", home.root / "drop/renamed.jsonl")  # noqa: PTH104
-    look(watch)
+    shutil.copy(first, first.with_name("copy.jsonl"))
+    first.rename(first.with_name("renamed.jsonl"))
+    said = look(watch)
+    assert [line.partition(":")[0] for line in said] == [str(first.with_name(name)) for name in (
+        "copy.jsonl", "renamed.jsonl")]
     assert batches(home) == [3]
 
 

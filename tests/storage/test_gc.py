@@ -219,6 +219,26 @@ def test_what_a_run_commits_during_the_sweep_is_spared(project: Home, runs: Runs
     assert Storage(project).lacking([coming]) == set()
 
 
+def test_what_is_tracked_during_the_sweep_is_spared(project: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, changed, goes = (keep_folder(project, text) for text in ("a batch", "changed by hand", "of no use"))
+    by_hand = project.root / "corpora/prefs.dvc"
+    by_hand.parent.mkdir()
+    by_hand.write_text("outs: []\n")
+    unneeded = gc_cache.unneeded
+
+    def meanwhile(home: Home, digests: set[str]) -> dict[str, int]:
+        # The pages' housekeeping lets DVC track a batch, and a person a file, after gc has looked.
+        project.preferences.arrived.mkdir(parents=True)
+        for file, digest in ((project.preferences.arrived / "0123456789abcdef.dvc", batch), (by_hand, changed)):
+            file.write_text(f"outs:\n- md5: {digest}\n  path: something\n")
+        return unneeded(home, digests)
+
+    monkeypatch.setattr(gc_cache, "unneeded", meanwhile)
+    gc_cache.sweep(project, set)
+    assert Storage(project).lacking([batch, changed]) == set()
+    assert goes not in cached(project)
+
+
 def test_what_people_track_with_dvc_stays(project: Home, runs: Runs) -> None:
     added, made = keep_folder(project, "added by hand"), keep_folder(project, "made by a pipeline of their own")
     (project.root / "corpora").mkdir()
@@ -237,18 +257,20 @@ def test_leftovers_go_when_they_are_old(project: Home, runs: Runs) -> None:
     old = [project.scratch / "ppo-123/resume", project.preferences.arrived / ".new-abc/rows.jsonl",
            project.preferences.indexes / "0123.npz", project.runs / ".new-half/models/x",
            project.runs / "20250101-000000-aaaaaa/dvc.yaml"]
+    theirs = [project.runs / "notes.md", project.runs / "my plots/loss.png", project.runs / "20250101-000000-bbbbbb"]
     young, batch = project.scratch / "ppo-456/resume", project.preferences.arrived / "0123456789abcdef/rows.jsonl"
-    for file in (*old, young, batch):
+    for file in (*old, *theirs, young, batch):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("left")
     then = time.time() - DAYS_AGO
-    for file in (*old, batch):
+    for file in (*old, *theirs, batch):
         os.utime(file, (then, then))
         os.utime(file.parent, (then, then))
         os.utime(file.parent.parent, (then, then))
     collect(project, newest=1)
     assert [file for file in old if file.exists()] == []
     assert young.exists() and batch.exists()  # arrived data is never deleted
+    assert all(file.exists() for file in theirs)
 
 
 @pytest.mark.parametrize("spoil", ["", '{"id": "2026'])

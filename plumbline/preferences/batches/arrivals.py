@@ -4,14 +4,15 @@ Each arrival is a folder in `data/batches/` that never changes: a batch's files,
 the rows that it takes away, and `batch.json` with when, from what, and why. Nothing is edited in place, so
 the history of the data can always be read, and two people who add batches on two branches have nothing to
 merge. What holds now follows from all of them in order: a row is out if something took it away and no later
-correction brought it back.
+correction brought it back. All of them have to be here: a removal that is not cannot be honoured.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,7 @@ Action = Literal["add", "supersede", "remove"]
 REMOVED = "removed.txt"
 NAME_DIGITS = 16
 NO_ROWS = np.zeros(0, np.uint64)
+SHOWN_NAMES = 6
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,40 @@ def readable_arrivals(folders: Folders) -> tuple[list[Arrival], dict[str, str]]:
     return sorted(found, key=lambda arrival: (arrival.added, arrival.digest)), damaged
 
 
+def not_here(folders: Folders) -> list[str]:
+    """Return the names of arrivals that DVC knows of and this machine does not hold whole."""
+    return sorted(file.stem for file in folders.arrived.glob("*.dvc")
+                  if not (file.with_suffix("") / BATCH).is_file())
+
+
+def require_all_here(folders: Folders) -> None:
+    """Raise UserError if an arrival is not here: rows that it takes away would be learned from."""
+    missing = not_here(folders)
+    if not missing:
+        return
+    shown = ", ".join(missing[:SHOWN_NAMES])
+    more = f" and {len(missing) - SHOWN_NAMES} more" if len(missing) > SHOWN_NAMES else ""
+    halves = [name for name in missing if (folders.arrived / name).exists()]
+    advice = "`plumbline pull` brings them."
+    if halves:  # pull leaves a folder that is there as it is
+        advice = f"Delete what there is of {', '.join(halves[:SHOWN_NAMES])}; then {advice}"
+    raise UserError(f"Of the arrivals in {folders.arrived} that have a .dvc file, {len(missing)} are not on "
+                    f"this machine: {shown}{more}. They may take away rows that would be learned from "
+                    f"without them. {advice}")
+
+
+def time_of_next(known: Iterable[Arrival]) -> str:
+    """Return the time of an arrival that is made now: later than all known ones, whatever the clock says.
+
+    Their order decides what holds, and a clock can be put back.
+    """
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    newest = max((arrival.added for arrival in known), default="")
+    if newest < now:
+        return now
+    return (datetime.fromisoformat(newest) + timedelta(microseconds=1)).isoformat(timespec="microseconds")
+
+
 def read_arrival(folder: Path) -> Arrival:
     """Return the arrival in a folder of `data/batches/`.
 
@@ -178,11 +214,12 @@ def arrival_index(folders: Folders, arrival: Arrival) -> BatchIndex:
     return index_of(folder_of(folders, arrival) / ROWS, arrival.batch.digest, folders.indexes)
 
 
-def removed_rows(folders: Folders, known: Iterable[Arrival]) -> Hashes:
-    """Return the ids of all rows that are removed or superseded now."""
+def removed_rows(folders: Folders, known: Iterable[Arrival],
+                 by: Collection[Action] = ("remove", "supersede")) -> Hashes:
+    """Return the ids of all rows that are out now because arrivals of these actions took them away."""
     out = NO_ROWS
     for arrival in known:
-        if arrival.removes:
+        if arrival.removes and arrival.action in by:
             out = np.union1d(out, taken_away(folders, arrival))
         if arrival.action == "supersede":
             out = np.setdiff1d(out, arrival_index(folders, arrival).row)

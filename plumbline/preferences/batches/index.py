@@ -38,7 +38,7 @@ Flags = NDArray[np.bool_]
 Names = NDArray[np.str_]
 KINDS = ("demonstration", "comparison", "ranking", "rating")
 NOBODY = ""
-VERSION = "version_2"
+VERSION = "version_3"
 """Stands in the kept file; raised when a column gets another meaning. The name stays the digest, which gc
 looks for."""
 
@@ -52,7 +52,8 @@ class BatchIndex:
     prompt: Hashes
     """The beginning of the prompt's key, which decides the split."""
     item: Hashes
-    """What was judged: the prompt and the set of responses, in whatever order they were shown."""
+    """What was judged: the prompt and the set of responses, in whatever order they were shown. A preference
+    (a comparison or a ranking), a rating and a demonstration are about different items."""
     verdict: Numbers
     """What was said of it: equal verdicts on equal items agree, whatever the order."""
     start: Numbers
@@ -170,7 +171,8 @@ def prompt_hash(prompt: Prompt) -> int:
 
 
 def _item(row: Row, prompt: int) -> int:
-    return _hash([f"{prompt:x}", *sorted(_responses(row))])
+    sort = "preference" if isinstance(row, Comparison | Ranking) else type(row).__name__
+    return _hash([f"{prompt:x}", sort, *sorted(_responses(row))])
 
 
 def _responses(row: Row) -> Sequence[str]:
@@ -183,6 +185,8 @@ def _verdict(row: Row) -> int:
             if row.label == "tie":
                 return 0
             return 1 if (row.label == "A") == (row.responses[0] <= row.responses[1]) else -1
+        case Ranking() if len(row.responses) == 2:
+            return _verdict(row.comparisons()[0])
         case Ranking():
             ranks = sorted(zip(row.responses, row.ranks, strict=True))
             # 1, 1, 3 is 1, 1, 2.

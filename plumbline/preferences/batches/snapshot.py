@@ -19,11 +19,18 @@ import numpy as np
 
 from plumbline.config import Params
 from plumbline.errors import UserError
-from plumbline.preferences.batches.arrivals import Arrival, arrivals, folder_of, removed_rows
+from plumbline.preferences.batches.arrivals import (
+    NO_ROWS,
+    Arrival,
+    arrivals,
+    folder_of,
+    removed_rows,
+    require_all_here,
+)
 from plumbline.preferences.batches.batch import QUARANTINE, ROWS, SIMULATED, keep
 from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.index import KINDS, Flags, Hashes, index_of
-from plumbline.preferences.batches.manifest import MANIFEST, Batch, Manifest
+from plumbline.preferences.batches.manifest import MANIFEST, Batch, Manifest, read_manifest
 from plumbline.preferences.batches.whole_batch import DamagedBatch, verified_lines
 from plumbline.preferences.reading.results import Read
 from plumbline.preferences.reading.sources import HUB, open_source, refuse
@@ -61,8 +68,8 @@ class Simulation:
 def fix_snapshot(sources: Sequence[str], simulation: Simulation, folders: Folders, out: Path) -> Manifest:
     """Resolve `sources` to batches and leave them in `out`, which is emptied first.
 
-    Raises UserError for a source that is missing, unreadable, or holds nothing usable, and for an added batch
-    that is damaged: a run that left it out would have learned from other data than it says.
+    Raises UserError for a source that is missing, unreadable, or holds nothing usable, and for an arrival
+    that is damaged or not here: a run that left it out would have learned from other data than it says.
     """
     return with_imports_made_again(folders, lambda: _take(sources, simulation, folders, out))
 
@@ -81,6 +88,7 @@ def with_imports_made_again(folders: Folders, act: Callable[[], Done]) -> Done:
 
 
 def _take(sources: Sequence[str], simulation: Simulation, folders: Folders, out: Path) -> Manifest:
+    require_all_here(folders)
     known = arrivals(folders)
     found = resolve_sources(sources, simulation, folders, known)
     gone = removed_rows(folders, known)
@@ -96,6 +104,20 @@ def _take(sources: Sequence[str], simulation: Simulation, folders: Folders, out:
     text = json.dumps({"digest": digest, "batches": [asdict(batch) for batch in manifest.batches]}, indent=2)
     (out / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return manifest
+
+
+def removed_since(folders: Folders, snapshot: Path) -> int:
+    """Count the rows of the snapshot in a folder that were removed after it was taken.
+
+    Rows that a correction superseded do not count. Raises UserError like `fix_snapshot`.
+    """
+    require_all_here(folders)
+    gone = removed_rows(folders, arrivals(folders), by=["remove"])
+    if not len(gone):
+        return 0
+    held = [index_of(snapshot / f"{batch.digest}.jsonl", batch.digest, folders.indexes).row
+            for batch in read_manifest(snapshot).batches if batch.rows]
+    return len(np.intersect1d(np.concatenate([NO_ROWS, *held]), gone))
 
 
 def resolve_sources(sources: Sequence[str], simulation: Simulation, folders: Folders,

@@ -62,6 +62,7 @@ class Gathered:
         self.sizes: dict[str, dict[str, int]] = {part: dict.fromkeys(SPLITS, 0) for part in PARTS}
         self.counts = {"rows_accepted": 0, "duplicates": 0, NEAR_HELDOUT: 0}
         self.kinds = dict.fromkeys(("demonstration", "comparison", "ranking", "rating"), 0)
+        self.near_kinds = dict.fromkeys(self.kinds, 0)
         self.report = ReportBuilder(folder / "report", most)
 
     def __enter__(self) -> "Gathered":
@@ -87,7 +88,8 @@ class Gathered:
         self._append(part.folder)
         for (name, split), size in part.sizes.items():
             self.sizes[name][split] += size
-        for counted, more in ((self.counts, part.counts), (self.kinds, part.kinds)):
+        for counted, more in ((self.counts, part.counts), (self.kinds, part.kinds),
+                              (self.near_kinds, part.near_kinds)):
             for name, n in more.items():
                 counted[name] += n
         self.report.take(part.reporter)

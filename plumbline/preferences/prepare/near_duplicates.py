@@ -1,9 +1,11 @@
 """Near-duplicates among prompts: which training prompts nearly repeat a held-out one.
 
 Two prompts are near-duplicates when the sets of their words and pairs of neighbouring words have a Jaccard
-similarity of at least the threshold. MinHash signatures (Broder 1997, "On the resemblance and containment of
-documents") find the candidates in bands (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets",
-section 3.4); what leaves a prompt out of training is decided on the texts themselves.
+similarity of at least the threshold, both those of all turns and those of the turns without the system
+message: neither a system prompt that all share nor one question about many documents makes prompts alike.
+MinHash signatures (Broder 1997, "On the resemblance and containment of documents") find the candidates in
+bands (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4); what leaves a prompt out of
+training is decided on the texts themselves.
 
 Signatures and bands lie on the disk, 530 bytes a prompt; what is looked at in memory is a shard of one band.
 """
@@ -39,8 +41,8 @@ WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\
 Signatures = NDArray[np.uint32]
 Positions = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-TextOf = Callable[[int], str]
-"""Gives the text of the prompt with a number; processes can be handed it."""
+PromptOf = Callable[[int], Prompt]
+"""Gives the prompt with a number; processes can be handed it."""
 BAND = np.dtype([("key", np.uint64), ("number", np.int64), ("heldout", np.bool_)])
 
 
@@ -63,13 +65,37 @@ def prompt_text(prompt: Prompt) -> str:
     return "\n".join(message.content for message in prompt)
 
 
-def signatures_of(texts: Sequence[str]) -> Signatures:
-    """Return the (N, PERMUTATIONS) MinHash signatures of texts."""
+def asked_text(prompt: Prompt) -> str:
+    """Return the turns of a prompt without the system message as one text."""
+    return "\n".join(message.content for message in prompt if message.role != "system")
+
+
+def has_system(prompt: Prompt) -> bool:
+    """Return whether a prompt has a system message."""
+    return any(message.role == "system" for message in prompt)
+
+
+def signatures_of(prompts: Sequence[Prompt]) -> Signatures:
+    """Return the (N, PERMUTATIONS) MinHash signatures of prompts.
+
+    They are of the turns without the system message. Of a prompt that has one, every second number is of all
+    turns: where thousands ask one question about different documents, candidates have to be alike in both.
+    """
     parts = [np.zeros((0, PERMUTATIONS), np.uint32)]
-    for start in range(0, len(texts), CHUNK):
-        sets = [list(tokens(text)) for text in texts[start : start + CHUNK]]
-        parts.append(np.array(RMinHash.digests_from_token_sets(sets, PERMUTATIONS, SEED), np.uint32))
+    for start in range(0, len(prompts), CHUNK):
+        some = prompts[start : start + CHUNK]
+        signatures = _min_hashes([asked_text(prompt) for prompt in some])
+        instructed = [number for number, prompt in enumerate(some) if has_system(prompt)]
+        if instructed:
+            whole = _min_hashes([prompt_text(some[number]) for number in instructed])
+            signatures[instructed, 1::2] = whole[:, 1::2]
+        parts.append(signatures)
     return np.concatenate(parts)
+
+
+def _min_hashes(texts: Sequence[str]) -> Signatures:
+    sets = [list(tokens(text)) for text in texts]
+    return np.array(RMinHash.digests_from_token_sets(sets, PERMUTATIONS, SEED), np.uint32)
 
 
 class PromptSurvey:
@@ -93,10 +119,10 @@ class PromptSurvey:
             band.append(made_of(BAND, key=keys, number=numbers, heldout=heldout))
         self._size += len(signatures)
 
-    def repeats(self, text_of: TextOf, workers: Workers) -> dict[int, NearDuplicate]:
+    def repeats(self, prompt_of: PromptOf, workers: Workers) -> dict[int, NearDuplicate]:
         """Return the prompts outside of held-out that nearly repeat a held-out one, by number."""
         found: dict[int, NearDuplicate] = {}
-        tasks = [_Joined(*part, text_of) for part in self._parts()]
+        tasks = [_Joined(*part, prompt_of) for part in self._parts()]
         for pairs in workers.map(_near_heldout, tasks):
             for one, other, similarity in pairs:
                 if one not in found or similarity > found[one].similarity:
@@ -124,7 +150,7 @@ class _Joined:
     threshold: float
     band: Shards
     number: int
-    text_of: TextOf | None
+    prompt_of: PromptOf | None
 
     def alike(self, left: Positions, right: Positions, least: float) -> Flags:
         """Return which pairs of prompts have an estimated similarity of at least `least`."""
@@ -138,11 +164,11 @@ class _Joined:
 
 def _near_heldout(part: _Joined) -> list[tuple[int, int, float]]:
     """Return the prompts of a shard that nearly repeat a held-out one: both numbers, and the similarity."""
-    assert part.text_of is not None
-    text_of, found = part.text_of, []
-    known = lru_cache(KEPT)(lambda number: tokens(text_of(number)))
+    assert part.prompt_of is not None
+    prompt_of, found = part.prompt_of, []
+    known = lru_cache(KEPT)(lambda number: words_of(prompt_of(number)))
     for one, other in _candidates(part, part.band.read(part.number)):
-        similarity = jaccard(known(one), known(other))
+        similarity = similarity_of(known(one), known(other))
         if similarity >= part.threshold:
             found.append((one, other, similarity))
     return found
@@ -156,6 +182,29 @@ def _near_any(part: _Joined) -> Positions:
     left, right = prompts["number"][same], prompts["number"][same + 1]
     alike = part.alike(left, right, part.threshold)
     return np.concatenate([left[alike], right[alike]])
+
+
+@dataclass(frozen=True)
+class PromptWords:
+    """The tokens of a prompt: of the turns without the system message, and of all turns. Without such a
+    message they are the same set."""
+
+    asked: set[str]
+    whole: set[str]
+
+
+def words_of(prompt: Prompt) -> PromptWords:
+    """Return the tokens of a prompt."""
+    asked = tokens(asked_text(prompt))
+    return PromptWords(asked, tokens(prompt_text(prompt)) if has_system(prompt) else asked)
+
+
+def similarity_of(one: PromptWords, other: PromptWords) -> float:
+    """Return how similar two prompts are: without their system messages or with them, whichever is less."""
+    asked = jaccard(one.asked, other.asked)
+    if one.whole is one.asked and other.whole is other.asked:
+        return asked
+    return min(asked, jaccard(one.whole, other.whole))
 
 
 def jaccard(one: set[str], other: set[str]) -> float:

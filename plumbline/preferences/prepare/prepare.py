@@ -32,7 +32,7 @@ from plumbline.preferences.jsonl import lines
 from plumbline.preferences.prepare.gather import Gathered
 from plumbline.preferences.prepare.ranges import Range, batch_files, ranges
 from plumbline.preferences.prepare.survey import Survey
-from plumbline.preferences.prepare.writer import RangeDecisions, Splitting, write_range
+from plumbline.preferences.prepare.writer import NEAR_HELDOUT, RangeDecisions, Splitting, write_range
 from plumbline.preferences.report.schema import DataReport
 from plumbline.preferences.splits import Split
 from plumbline.workers import Workers, cores
@@ -80,9 +80,9 @@ def _prepare(snapshot: Path, manifest: Manifest, parts: Sequence[Range], out: Pa
         for written in workers.map(write_range, tasks):
             gathered.take(written)
         gathered.finish()
-    _require(gathered, splitting)
-    shutil.copyfile(snapshot / MANIFEST, out / MANIFEST)
     quarantined = _gather_quarantine(snapshot, manifest, out)
+    _require(gathered, splitting, most + quarantined)
+    shutil.copyfile(snapshot / MANIFEST, out / MANIFEST)
     counts = {"rows_read": most + quarantined, **gathered.counts,
               "quarantined": quarantined, "removed": sum(batch.removed for batch in manifest.batches),
               "near_duplicate_prompts": survey.near_duplicates}
@@ -94,16 +94,21 @@ def _prepare(snapshot: Path, manifest: Manifest, parts: Sequence[Range], out: Pa
                      for split, size in sizes.items()}, report
 
 
-def _require(parts: Gathered, splitting: Splitting) -> None:
-    kinds = parts.kinds
+def _require(parts: Gathered, splitting: Splitting, rows_read: int) -> None:
+    kinds, near = parts.kinds, parts.near_kinds
     found = (f"the snapshot holds {kinds['demonstration']} demonstrations, {kinds['comparison']} "
              f"comparisons, {kinds['ranking']} rankings and {kinds['rating']} ratings")
+    near_preferences = near["comparison"] + near["ranking"] + near["rating"]
     if not parts.sizes["demonstrations"]["train"]:
+        if near["demonstration"] or (splitting.chosen_as_demonstrations and near_preferences):
+            raise _all_near("demonstrations to train on", parts, splitting, rows_read)
         choice = ""
         if not splitting.chosen_as_demonstrations:
             choice = ", or set ingest.chosen_as_demonstrations=true to imitate the chosen responses"
         raise UserError(f"There are no demonstrations to train on: {found}. Add a source of demonstrations "
                         f"to snapshot.sources{choice}.")
+    if not parts.sizes["preferences"]["train"] and near_preferences:
+        raise _all_near("preferences to train the reward model on", parts, splitting, rows_read)
     uses: dict[Split, str] = {"train": "to train the reward model on",
                               "heldout": "to examine the reward model on"}
     for split, use in uses.items():
@@ -111,6 +116,14 @@ def _require(parts: Gathered, splitting: Splitting) -> None:
             raise UserError(f"There are no preferences {use}: {found}, and none of their prompts fell into "
                             f"the split `{split}`. Add a source of preferences to snapshot.sources, or "
                             f"change ingest.heldout_fraction ({splitting.heldout_fraction}).")
+
+
+def _all_near(what: str, parts: Gathered, splitting: Splitting, rows_read: int) -> UserError:
+    return UserError(f"There are no {what}: of the {rows_read:,} rows read, "
+                     f"{parts.counts[NEAR_HELDOUT]:,} were left out because their prompts nearly repeat a "
+                     "held-out one. If these prompts ask for different things, raise ingest.near_duplicate "
+                     f"({splitting.near_duplicate}), or set it to null to compare none; if not, add sources "
+                     "with other prompts to snapshot.sources.")
 
 
 def _gather_quarantine(snapshot: Path, manifest: Manifest, out: Path) -> int:

@@ -23,7 +23,7 @@ from plumbline.preferences.prepare.ranges import Range, lines_at
 from plumbline.preferences.prepare.writer import DUPLICATE, NEAR, NEW_PROMPT, Repeat, Splitting
 from plumbline.preferences.shards import Column, Hashes, Shards, made_of, shards_for
 from plumbline.preferences.splits import prompt_key
-from plumbline.preferences.types import prompt_on, row_id
+from plumbline.preferences.types import Prompt, prompt_on, row_id
 from plumbline.workers import Workers
 
 SEEN = np.dtype([("key", np.uint64), ("id", np.uint64), ("row", np.int64)])
@@ -50,16 +50,16 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class PromptTexts:
-    """The texts of the prompts, by their numbers."""
+class Prompts:
+    """The prompts, by their numbers."""
 
     files: Sequence[Path]
     places: Column[np.void]
 
-    def __call__(self, number: int) -> str:
-        """Return the text of a prompt, from the first row that has it."""
+    def __call__(self, number: int) -> Prompt:
+        """Return a prompt, from the first row that has it."""
         place = self.places.read(number, 1)[0]
-        return prompt_text(prompt_on(next(lines_at(self.files, [(place["file"], int(place["position"]))]))))
+        return prompt_on(next(lines_at(self.files, [(place["file"], int(place["position"]))])))
 
 
 class Survey:
@@ -78,7 +78,7 @@ class Survey:
         self.near_duplicates = 0
         """How many prompts nearly repeat any other."""
         self._near_rows, self._near = np.zeros(0, np.int64), list[tuple[int, float]]()
-        self._prompts = PromptTexts(files, Column(folder / "prompts", PLACE))
+        self._prompts = Prompts(files, Column(folder / "prompts", PLACE))
         signed = Column(folder / "signed", SIGNED)
         self._read(ranges, splitting, signed, workers)
         self._decisions = np.zeros(self.starts[-1], np.uint8)
@@ -92,7 +92,7 @@ class Survey:
     def decided(self, start: int, end: int) -> tuple[Hashes, Decisions, dict[int, Repeat]]:
         """Return what is decided of the rows `start` to `end`, as `RangeDecisions` has it."""
         first, last = np.searchsorted(self._near_rows, [start, end]).tolist()
-        repeats = {int(self._near_rows[i]) - start: Repeat(self._prompts(of), similarity)
+        repeats = {int(self._near_rows[i]) - start: Repeat(prompt_text(self._prompts(of)), similarity)
                    for i, (of, similarity) in enumerate(self._near[first:last], first)}
         return self._keys.read(start, end - start), self._decisions[start:end], repeats
 
@@ -137,7 +137,7 @@ class Survey:
 def _see(asked: tuple[Range, Splitting]) -> _Seen:
     """Read a range; its prompts are signed if they are to be compared."""
     part, splitting = asked
-    keys, ids, known, texts = list[int](), list[int](), set[str](), list[str]()
+    keys, ids, known, prompts = list[int](), list[int](), set[str](), list[Prompt]()
     places, heldout = list[tuple[int, int, int]](), list[bool]()
     for row, line in enumerate(part.lines()):
         prompt = prompt_on(line.text)
@@ -146,10 +146,10 @@ def _see(asked: tuple[Range, Splitting]) -> _Seen:
         ids.append(int(row_id(line.text), 16))
         if key not in known:
             known.add(key)
-            texts.append(prompt_text(prompt))
+            prompts.append(prompt)
             places.append((row, line.piece.number, line.position))
             heldout.append(splitting.split(key) == "heldout")
-    signatures = signatures_of(texts if splitting.near_duplicate is not None else [])
+    signatures = signatures_of(prompts if splitting.near_duplicate is not None else [])
     rows, files, positions = np.array(places, np.int64).reshape(-1, 3).T
     return _Seen(np.array(keys, np.uint64), np.array(ids, np.uint64), rows, files, positions,
                  np.array(heldout, bool), signatures)

@@ -26,6 +26,7 @@ from plumbline.preferences.types import (
     Preference,
     Ranking,
     Rating,
+    Row,
     demonstration_line,
     from_json,
     prompt_json,
@@ -90,6 +91,8 @@ class Written:
     sizes: Counter[tuple[str, Split]] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
+    near_kinds: Counter[str] = field(default_factory=Counter)
+    """The kinds of the rows that would have been trained on but for a held-out prompt that they repeat."""
     reporter: Reporter = field(default_factory=Reporter)
     demonstrated: list[int] = field(default_factory=list)
     """Hashes of prompt and response of each demonstration."""
@@ -121,12 +124,14 @@ class PartWriter:
         row = from_json(orjson.loads(line.text))
         if decision & NEAR:
             self.written.counts[NEAR_HELDOUT] += 1
+            if split == "train":
+                self.written.near_kinds[_kind(row)] += 1
             if near:
                 self._put(NEAR_FILE, jsonl([{"prompt": prompt_json(row.prompt), "repeats": near.of,
                                              "similarity": round(near.similarity, 3)}]).encode())
             return
         self.written.counts["rows_accepted"] += 1
-        self.written.kinds[type(row).__name__.lower()] += 1
+        self.written.kinds[_kind(row)] += 1
         self.written.reporter.add(row, key, split)
         if decision & NEW_PROMPT:
             self._write(PROMPTS, split, b'{"prompt": %b}\n' % prompt_part(line.text))
@@ -228,6 +233,10 @@ def text_hash(key: int, text: str) -> int:
     """Return 64 bits of a hash of a prompt's key and a text, the same in every process."""
     hashed = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=key.to_bytes(8, "big"))
     return int.from_bytes(hashed.digest(), "big")
+
+
+def _kind(row: Row) -> str:
+    return type(row).__name__.lower()
 
 
 def _best(preference: Preference) -> str | None:

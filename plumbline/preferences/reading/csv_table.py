@@ -31,7 +31,8 @@ Line = tuple[int, bytes | Unusable]
 def csv_records(lines: Iterable[Line], delimiter: str, longest: int) -> Iterator[tuple[int, object]]:
     """Yield records, or what is wrong with them, each with the number of its last line.
 
-    `longest` is the maximum number of characters of a cell.
+    Instead of a record that a broken line belongs to stands what is wrong with that line. `longest` is the
+    maximum number of characters of a cell.
     """
     csv.field_size_limit(longest)
     broken: list[tuple[int, Unusable]] = []
@@ -42,13 +43,17 @@ def csv_records(lines: Iterable[Line], delimiter: str, longest: int) -> Iterator
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield reader.line_num, Unusable("-", f"not valid CSV: {error}")
-            continue
-        yield from broken
-        if cells is None or (header is None and broken):  # without its header nothing of a table can be read
+            if not broken:
+                yield reader.line_num, Unusable("-", f"not valid CSV: {error}")
+                continue
+        if broken:
+            yield broken[-1]  # the last, which may say that nothing more is read
+            if header is None:  # without its header nothing of a table can be read
+                return
+            broken.clear()
+        elif cells is None:
             return
-        broken.clear()
-        if header is None:
+        elif header is None:
             if not cells:
                 continue
             header = cells
@@ -92,20 +97,20 @@ def _no_header(header: list[str]) -> Unusable | None:
 
 
 def _texts(lines: Iterable[Line], broken: list[tuple[int, Unusable]]) -> Iterator[str]:
-    """Yield the lines as text. A broken line goes to `broken`, and is yielded empty so that line numbers
-    hold.
+    """Yield the lines as text. What is wrong with a broken line goes to `broken`; it is yielded, too, as far
+    as it can be read, so that its quotes open and close cells and line numbers hold.
     """
     for number, line in lines:
+        if isinstance(line, Unusable):
+            broken.append((number, line))
+            yield "\n"
+            continue
         try:
-            if isinstance(line, Unusable):
-                broken.append((number, line))
-                yield "\n"
-            else:
-                yield line.decode()
+            yield line.decode()
         except UnicodeDecodeError as error:
             broken.append((number, Unusable("-", f"not UTF-8: {error.reason} at byte {error.start} of the "
                                                  "line")))
-            yield "\n"
+            yield line.decode(errors="replace")
 
 
 def _cell(cell: str) -> object:

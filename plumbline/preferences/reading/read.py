@@ -13,7 +13,7 @@ from plumbline.preferences.reading.conversations import Undecidable, Unusable
 from plumbline.preferences.reading.file_records import read_records
 from plumbline.preferences.reading.formats import EXPECTED, RECOGNISED, Reading, closest, parse
 from plumbline.preferences.reading.formats.fields import TakenBack
-from plumbline.preferences.reading.results import Quarantined, Unread
+from plumbline.preferences.reading.results import Quarantined, Unread, shown_name
 from plumbline.preferences.types import Row
 
 __all__ = ["Reading", "UndecidableFile", "import_records", "read_file"]
@@ -35,11 +35,13 @@ def read_file(file: Path, name: str, how: Reading = RECOGNISED) -> Iterator[Row 
 
     Raises UserError for a file that cannot be read, or in which nothing is usable.
     """
+    name = shown_name(name)
     source = Path(name).name.split(".")[0] or name
     try:
         yield from import_records(read_records(file), name, source, how)
     except OSError as error:
-        raise UserError(f"The preference file {file} cannot be read: {error.strerror or error}.") from None
+        raise UserError(f"The preference file {shown_name(str(file))} cannot be read: "
+                        f"{error.strerror or error}.") from None
 
 
 def import_records(records: Iterable[tuple[int, object]], name: str, source: str,

@@ -1,10 +1,13 @@
 """What reading a source gives: rows, what was set aside and why, and what was not read."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from plumbline.preferences.types import Row
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -31,3 +34,8 @@ class Unread:
 
 Read = Iterable[Row | Quarantined | Unread]
 """What a source holds, in its order; what was not read of a file, or was taken back, follows its rows."""
+
+
+def shown_name(name: str) -> str:
+    """Return the name of a file as text: what is not UTF-8 in it is replaced."""
+    return SURROGATE.sub("\ufffd", name)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plumbline.errors import UserError
-from plumbline.preferences.reading.results import Quarantined
+from plumbline.preferences.reading.results import Quarantined, shown_name
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 ARROW, STATE = ".arrow", "state.json"
@@ -36,11 +36,11 @@ def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantin
     """
     path = place_of(source, root)
     if path.is_file():
-        yield path, source
+        yield path, shown_name(source)
         return
     found = sorted(_walk(path))
     if not found:
-        others = sorted(file.name for file in path.iterdir())
+        others = sorted(shown_name(file.name) for file in path.iterdir())
         held = f", found {', '.join(others[:SHOWN_NAMES])}" if others else ""
         if any(name.endswith(TRACKED) for name in others):
             held += "; `dvc pull` fetches what a .dvc file stands for"
@@ -49,7 +49,7 @@ def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantin
                         "snapshot.sources.")
     inside = path.resolve()
     for file in found:
-        name = f"{source.rstrip('/')}/{file.relative_to(path).as_posix()}"
+        name = shown_name(f"{source.rstrip('/')}/{file.relative_to(path).as_posix()}")
         try:
             target = file.resolve()
         except (OSError, RuntimeError):  # a link to itself, which older Pythons raise RuntimeError for

@@ -1,16 +1,27 @@
 """What arrives stays, corrections and removals hold from then on, and an import leaves the whole batch or nothing."""
 
 import hashlib
+import shutil
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
 from plumbline.errors import UserError
-from plumbline.preferences.batches.arrivals import NO_ROWS, arrivals, draft, find_arrival, folder_of, publish
-from plumbline.preferences.batches.batch import ROWS
+from plumbline.preferences.batches.arrivals import (
+    NO_ROWS,
+    arrivals,
+    draft,
+    find_arrival,
+    folder_of,
+    not_here,
+    publish,
+    time_of_next,
+)
+from plumbline.preferences.batches.batch import BATCH, ROWS
 from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.index import COLUMNS, make_index
-from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
+from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot, removed_since
 from plumbline.preferences.reading.read import read_file
 from testing.preference_files import demonstrations, pairs, write_jsonl
 
@@ -77,6 +88,50 @@ def test_when_everything_is_removed_the_snapshot_is_empty(folders):
     _, rows = arrive(folders, pairs(2))
     arrive(folders, [], "remove", "2026-01-02", rows)
     assert in_snapshot(folders)[1].batches == ()
+
+
+def test_no_snapshot_goes_without_an_arrival_that_was_not_pulled(folders):
+    _, rows = arrive(folders, pairs(3))
+    removal = folder_of(folders, arrive(folders, [], "remove", "2026-01-02", rows[:1], "withdrew consent")[0])
+    removal.with_suffix(".dvc").write_text("outs: []\n")
+    assert in_snapshot(folders)[0] == set(rows[1:].tolist())
+    shutil.rmtree(removal)  # as in a checkout between `git pull` and `plumbline pull`
+    assert not_here(folders) == [removal.name]
+    with pytest.raises(UserError, match=rf"1 are not on this machine: {removal.name}\. .* `plumbline pull` brings"):
+        in_snapshot(folders)
+
+
+def test_half_an_arrival_is_not_here_and_has_to_go_before_it_is_pulled(folders):
+    folder = folder_of(folders, arrive(folders, pairs(3))[0])
+    folder.with_suffix(".dvc").write_text("outs: []\n")
+    (folder / BATCH).unlink()
+    with pytest.raises(UserError, match=rf"Delete what there is of {folder.name}; then `plumbline pull`"):
+        in_snapshot(folders)
+
+
+@pytest.mark.parametrize(("newest", "next_time"), [
+    ("2999-01-01T00:00:00.000009+00:00", "2999-01-01T00:00:00.000010+00:00"),
+    ("2999-01-01T00:00:00.999999Z", "2999-01-01T00:00:01.000000+00:00")])
+def test_what_arrives_comes_after_all_that_is_known_though_the_clock_was_put_back(folders, newest, next_time):
+    old, new = arrive(folders, pairs(1))[0], arrive(folders, pairs(2), added=newest)[0]
+    assert time_of_next([new, old]) == next_time
+    before = datetime.now(UTC)
+    assert before <= datetime.fromisoformat(time_of_next([old])) <= datetime.now(UTC)
+
+
+def test_rows_that_were_removed_after_a_snapshot_are_counted_and_corrected_ones_are_not(folders):
+    snapshot = folders.root / "snapshot"
+    _, rows = arrive(folders, pairs(4))
+    arrive(folders, [], "remove", "2026-01-02", rows[:1])
+    in_snapshot(folders)
+    assert removed_since(folders, snapshot) == 0
+    flipped = [{"prompt": "Question 1", "chosen": "Bad", "rejected": "Good answer 1"}]
+    arrive(folders, flipped, "supersede", "2026-01-03", rows[1:2])
+    assert removed_since(folders, snapshot) == 0
+    arrive(folders, [], "remove", "2026-01-04", rows[2:])
+    assert removed_since(folders, snapshot) == 2
+    arrive(folders, pairs(3), "supersede", "2026-01-05")
+    assert removed_since(folders, snapshot) == 1, "the correction brought one of the two back"
 
 
 def test_an_import_that_is_interrupted_leaves_nothing(folders):

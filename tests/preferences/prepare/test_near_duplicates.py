@@ -6,28 +6,38 @@ import random
 import numpy as np
 import pytest
 
+from plumbline.errors import UserError
 from plumbline.preferences import shards
-from plumbline.preferences.prepare.near_duplicates import PromptSurvey, jaccard, signatures_of, tokens
+from plumbline.preferences.prepare.near_duplicates import NearDuplicate, PromptSurvey, jaccard, signatures_of, tokens
 from plumbline.preferences.prepare.prepare import prepare
 from plumbline.preferences.prepare.writer import Splitting
 from plumbline.preferences.simulated.world import requests
 from plumbline.preferences.splits import prompt_key, split_of
 from plumbline.preferences.types import Message
 from plumbline.workers import Workers
-from testing.preference_files import write_jsonl
+from testing.preference_files import demonstrations, pairs, write_jsonl
 
 
 @pytest.fixture
 def survey_of(tmp_path):
-    """What repeats which of the held-out texts, by number, and how many repeat any other."""
+    """What repeats which of the held-out prompts, by number, and how many repeat any other.
+
+    A text is a prompt of one turn; two are a system message and what the user asks.
+    """
 
     def compare(heldout, others):
-        texts = [*heldout, *others]
-        survey = PromptSurvey(tmp_path / f"{len(list(tmp_path.iterdir()))}", 0.8, len(texts))
-        survey.add(signatures_of(texts), np.arange(len(texts)) < len(heldout))
-        return survey.repeats(texts.__getitem__, Workers(1)), survey.near_duplicates(Workers(1))
+        prompts = [prompt_of(given) for given in (*heldout, *others)]
+        survey = PromptSurvey(tmp_path / f"{len(list(tmp_path.iterdir()))}", 0.8, len(prompts))
+        survey.add(signatures_of(prompts), np.arange(len(prompts)) < len(heldout))
+        return survey.repeats(prompts.__getitem__, Workers(1)), survey.near_duplicates(Workers(1))
 
     return compare
+
+
+def prompt_of(given):
+    if isinstance(given, str):
+        return (Message("user", given),)
+    return (Message("system", given[0]), Message("user", given[1]))
 
 
 def prose(words, seed):
@@ -58,6 +68,34 @@ def test_similarity_is_the_jaccard_index_of_words_and_pairs():
     assert tokens("日本語") == {"日", "本", "語", "日 本", "本 語"}
 
 
+def test_a_system_prompt_that_all_share_makes_no_prompt_a_repeat(survey_of):
+    rules = " ".join(prose(150, 1))
+    asked = [" ".join(prose(6, 100 + seed)) for seed in range(300)]
+    held, others = asked[:100], [*asked[100:], asked[7] + " ?!"]
+    assert survey_of([(rules, text) for text in held], [(rules, text) for text in others])[0] == {
+        300: NearDuplicate(7, 1.0)}
+
+
+def test_one_question_about_many_documents_makes_no_prompt_a_repeat(survey_of):
+    documents = [" ".join(prose(60, seed)) for seed in range(300)]
+    ask = "Summarise the document in one sentence, please."
+    held, others = documents[:100], [*documents[100:], documents[77].upper()]
+    found, near_any = survey_of([(text, ask) for text in held], [(text, ask) for text in others])
+    assert found == {300: NearDuplicate(77, 1.0)}
+    assert near_any == 2
+
+
+@pytest.mark.parametrize(("held", "other", "similarity"), [
+    # a b c d e has 9 words and pairs, with "f" 11, with "f g" 13. System messages bring v w x y z, one more pair.
+    (("v w x y z", "a b c d e"), ("v w x y z", "a b c d e f"), 9 / 11),
+    (("v w x y z", "a b c d e"), ("v w x y z", "a b c d e f g"), None),  # 9 / 13, though 19 / 23 with all turns
+    (("v w", "a b c d e"), ("v q", "a b c d e"), None),  # 1, but 11 / 15 with all turns
+    (("v", "a b c d e"), "a b c d e", 9 / 11)])
+def test_the_similarity_of_prompts_with_system_messages_is_the_smaller_of_two(survey_of, held, other, similarity):
+    found, _ = survey_of([held], [other])
+    assert found == ({} if similarity is None else {1: NearDuplicate(0, similarity)})
+
+
 def test_no_prompts_is_no_trouble(survey_of):
     assert survey_of([], []) == ({}, 0)
 
@@ -86,3 +124,39 @@ def test_what_is_left_out_of_training_is_counted_and_said(tmp_path, snapshot):
     rows = (tmp_path / "out/rows.csv").read_text().splitlines()[1:]
     assert sum(row.endswith(",near_heldout") for row in rows) == counts["near_heldout"]
     assert report["counts"]["near_heldout"] == counts["near_heldout"]
+
+
+def test_rows_with_one_system_prompt_and_unrelated_questions_are_all_learnt_from(tmp_path, snapshot):
+    system = {"role": "system", "content": " ".join(prose(150, 1))}
+    asked = [" ".join(prose(6, 100 + seed)) for seed in range(60)]
+    write_jsonl(tmp_path / "a.jsonl", [
+        {"prompt": [system, {"role": "user", "content": text}], "chosen": "Good", "rejected": "Bad"} for text in asked])
+    counts, _ = prepare(snapshot("a.jsonl")[1], tmp_path / "out", Splitting(0.1, 0.3, True, 0.8))
+    assert (counts["rows_accepted"], counts["near_heldout"], counts["near_duplicate_prompts"]) == (60, 0, 0)
+
+
+def alike(count, records):
+    """Records whose prompts are 25 words of 26 the same."""
+    return [record | {"prompt": f"{' '.join(prose(25, 1))} {number}"} for number, record in enumerate(records(count))]
+
+
+@pytest.mark.parametrize(("records", "chosen_too", "nothing"), [
+    ([*alike(40, demonstrations), *pairs(40)], False, "no demonstrations to train on"),
+    ([*demonstrations(40), *alike(40, pairs)], False, "no preferences to train the reward model on"),
+    (alike(40, pairs), True, "no demonstrations to train on")])
+def test_where_nothing_is_left_to_train_on_the_setting_that_left_it_out_is_named(tmp_path, snapshot, records,
+                                                                                 chosen_too, nothing):
+    write_jsonl(tmp_path / "a.jsonl", [*records, {"colour": "blue"}])
+    left_out = sum(split_of(prompt_key((Message("user", row["prompt"]),)), 0.1, 0.3) != "heldout"
+                   for row in alike(40, pairs))
+    with pytest.raises(UserError, match=nothing) as caught:
+        prepare(snapshot("a.jsonl")[1], tmp_path / "out", Splitting(0.1, 0.3, chosen_too, 0.8))
+    assert f"of the {len(records) + 1} rows read, {left_out} were left out" in str(caught.value)
+    assert "ingest.near_duplicate (0.8)" in str(caught.value)
+
+
+def test_a_kind_of_data_that_nobody_gave_is_not_said_to_be_left_out(tmp_path, snapshot):
+    write_jsonl(tmp_path / "a.jsonl", [*alike(40, pairs), *pairs(40)])
+    with pytest.raises(UserError, match="no demonstrations to train on: the snapshot holds 0 demonstrations") as caught:
+        prepare(snapshot("a.jsonl")[1], tmp_path / "out", Splitting(0.1, 0.3, False, 0.8))
+    assert "near_duplicate" not in str(caught.value)

@@ -8,6 +8,7 @@ import lzma
 import pytest
 
 from plumbline.errors import UserError
+from plumbline.preferences.reading import file_records
 from plumbline.preferences.reading.file_records import LINE_LIMIT
 from plumbline.preferences.reading.formats import RECOGNISED
 from plumbline.preferences.reading.read import Reading, import_records, read_file
@@ -150,6 +151,28 @@ def test_a_csv_line_that_is_not_utf_8_is_quarantined_and_the_numbers_stay_right(
     rows, quarantined = read(tmp_path / "latin.csv", b"prompt,chosen,rejected\nQ,yes,no\nQ,\xff,no\nQ,yes\nQ,yes,no\n")
     assert len(rows) == 2
     assert [row.line for row in quarantined] == [3, 4]
+
+
+BROKEN_CELL = b'Q1,"First line.\nNever take more than 3 at 37\xb0C.\nThird line.",no\n'
+OPENED_BY_IT = b'Q1,"At 37\xb0C\nask ""why"", and wait, or not.\n",no\n'
+TWICE_BROKEN = b'Q1,"At 37\xb0C\n and 38\xb0C\n",no\n'
+NEVER_CLOSED = b'Q1,"At 37\xb0C'
+
+
+@pytest.mark.parametrize(("record", "line"), [
+    (BROKEN_CELL, 3), (OPENED_BY_IT, 2), (TWICE_BROKEN, 3), (b'Q1,"one\n' + b"x" * 200 + b'\nthree",no\n', 3)])
+def test_a_csv_record_with_a_broken_line_is_quarantined_once_and_the_others_are_read(tmp_path, monkeypatch, record,
+                                                                                     line):
+    monkeypatch.setattr(file_records, "LINE_LIMIT", 100)
+    good = b'Q%d,"yes,\nplease",no\n'
+    rows, quarantined = read(tmp_path / "cells.csv", b"prompt,chosen,rejected\n" + record + good % 2 + good % 3)
+    assert [(row.prompt[0].content, row.chosen) for row in rows] == [("Q2", "yes,\nplease"), ("Q3", "yes,\nplease")]
+    assert [row.line for row in quarantined] == [line]
+
+
+def test_a_csv_cell_with_a_broken_line_that_nothing_closes_is_quarantined_once(tmp_path):
+    rows, quarantined = read(tmp_path / "cells.csv", b"prompt,chosen,rejected\nQ,yes,no\n" + NEVER_CLOSED)
+    assert (len(rows), [(row.line, row.reason.split(":")[0]) for row in quarantined]) == (1, [(3, "not UTF-8")])
 
 
 def test_a_deeply_nested_line_is_quarantined_and_not_a_crash(tmp_path):

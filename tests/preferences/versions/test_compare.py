@@ -5,7 +5,7 @@ import pytest
 
 from plumbline.preferences.batches.index import COLUMNS, index_of, make_index
 from plumbline.preferences.jsonl import file_sha256
-from plumbline.preferences.types import Comparison, Message, Origin, Ranking, row_id, to_json
+from plumbline.preferences.types import Comparison, Demonstration, Message, Origin, Ranking, Rating, row_id, to_json
 from plumbline.preferences.versions.compare import DataVersion, chosen_rows, compare, describe
 from testing.preference_files import write_jsonl
 
@@ -60,13 +60,29 @@ def test_rankings_with_other_numbers_in_the_same_order_agree(tmp_path):
     assert len(set(same)) == 3
 
 
-def test_an_index_that_was_kept_before_verdicts_changed_is_made_again_under_its_name(tmp_path):
+def test_a_comparison_and_a_ranking_of_two_are_the_same_judgement(tmp_path, version):
+    two = [to_json(Ranking((Message("user", f"Question {n}"),), ("two", "one"), ranks, Origin("house", "ada")))
+           for n, ranks in enumerate([(2, 1), (1, 2), (4, 4)])]
+    before, after = version("before", *map(judged, range(3))), version("after", *two)
+    found = compare(before, after, tmp_path / "index")
+    assert (found.relabelled.rows, found.relabelled.flip_rate) == (2, 2 / 3)
+
+
+def test_a_demonstration_is_not_judged_anew_by_a_rating_of_its_response(tmp_path, version):
+    prompt, origin = (Message("user", "Question"),), Origin("house", "ada")
+    shown, rated = Demonstration(prompt, "one", origin), Rating(prompt, "one", 1.0, origin)
+    found = compare(version("before", to_json(shown)), version("after", to_json(rated)), tmp_path / "index")
+    assert (found.added.rows, found.removed.rows, found.relabelled.rows) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("marks", [{}, {"version_2": np.zeros(0, bool)}])
+def test_an_index_that_was_kept_before_verdicts_changed_is_made_again_under_its_name(tmp_path, marks):
     file = write_jsonl(tmp_path / "a.jsonl", [judged(1), judged(2)])
     digest = file_sha256(file)
     fresh, store = make_index(file, digest), tmp_path / "index"
     store.mkdir()
     columns = {name: getattr(fresh, name) for name in COLUMNS}
-    np.savez(store / f"{digest}.npz", **columns | {"verdict": fresh.verdict + 1})
+    np.savez(store / f"{digest}.npz", **columns | {"verdict": fresh.verdict + 1} | marks)
     assert index_of(file, digest, store).verdict.tolist() == fresh.verdict.tolist()
     assert [kept.name for kept in store.iterdir()] == [f"{digest}.npz"]  # gc knows the digest from the name
     written = (store / f"{digest}.npz").stat().st_mtime_ns
