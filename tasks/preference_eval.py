@@ -40,7 +40,7 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
     the reward model was optimised.
     """
     from plumbline.evaluation import overoptimisation as over
-    from plumbline.evaluation.judging.names import REWARD, make_judges
+    from plumbline.evaluation.judging.names import REWARD, make_judges, optimised_judges
     from plumbline.evaluation.matches import evaluate, with_ends
     from plumbline.evaluation.own_pairs import reward_accuracy, reward_accuracy_section
     from plumbline.evaluation.preference_report import write_report
@@ -51,10 +51,13 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
     chosen = run.params.preference_eval
     settings = _judge_settings(run)
     judges = make_judges(chosen.judges, settings)
-    scorers = over.scorers_among([*make_judges([REWARD], settings), *judges])
+    optimised = optimised_judges(chosen.judges, _rewards(run), settings.simulated)
+    independent = [judge for judge in judges if judge.name not in optimised]
+    scorers = over.scorers_among([*make_judges([REWARD], settings), *independent])
     models = {name: LanguageModel.load(folder, chosen.precision)
               for name, folder in folders.items() if folder.exists()}  # without a champion at first
     asked, too_long = _asked(run, models["policy"])
+    _require_context(models, asked, chosen.max_response)
     engine = engine_for(models["sft"], chosen.engine, chosen.precision, run.scratch(), run.report)
     engines = {name: engine_also_for(lm, engine, models["sft"]) for name, lm in models.items()}
     sft = _sft_answers(run, models["sft"], engine, asked, scorers.own,
@@ -69,17 +72,27 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
     if right := reward_accuracy(asked, sft.contestants[0], judges[0]):
         metrics |= with_ends("reward_accuracy_on_sft", right)
         sections = [*reward_accuracy_section(right, judges[0].name), *sections]
-    optimised = None
+    if judges[0].name in optimised:
+        metrics["judge_optimised"] = 1
+    curve = None
     if overoptimisation:
         first = sft.pool[: chosen.bon_prompts] if chosen.bon_pool else []
         whole = [given[: chosen.bon_pool] for given in first]
-        optimised = over.overoptimisation(run.root / "models", asked, contestants, whole, scorers)
-        sections = [*over.overoptimisation_section(optimised), *sections]
-        metrics |= optimised.metrics()
+        curve = over.overoptimisation(run.root / "models", asked, contestants, whole, scorers)
+        sections = [*over.overoptimisation_section(curve), *sections]
+        metrics |= curve.metrics()
     write_report(run.folder / "report", found, sections)
-    if optimised:
-        over.draw_overoptimisation(run.folder / "report" / over.PICTURE, optimised)
+    if curve:
+        over.draw_overoptimisation(run.folder / "report" / over.PICTURE, curve)
     run.finish(metrics)
+
+
+def _rewards(run: StageRun) -> list[str]:
+    """Return the names of what the policy was rewarded by; a direct method has learnt from no reward."""
+    from plumbline.config import RewardParts, candidate_params
+
+    params = candidate_params(run.params, run.item) if run.item else run.params.ppo
+    return list(params.rewards) if isinstance(params, RewardParts) else []
 
 
 def _judge_settings(run: StageRun) -> "JudgeSettings":
@@ -114,6 +127,25 @@ def _asked(run: StageRun, policy: "LanguageModel") -> "tuple[list[Prompt], int]"
     return sorted(fitting, key=prompt_key)[: run.params.preference_eval.prompts], len(heldout) - len(fitting)
 
 
+def _require_context(models: "Models", asked: "list[Prompt]", max_response: int) -> None:
+    """Raise UserError for a model that has no place for a prompt with its answer.
+
+    Pre-flight has asked the base model; a champion may be of another one.
+    """
+    from plumbline.errors import UserError
+    from plumbline.lm.chat import encode_prompt
+    from plumbline.lm.source import context_of
+
+    for name, lm in models.items():
+        context = context_of(lm.model.config)
+        longest = max(len(encode_prompt(lm.tokenizer, prompt)) for prompt in asked) + max_response
+        if context is not None and longest > context:
+            raise UserError(f"The model `{name}` reads at most {context} tokens, but a held-out prompt with "
+                            f"an answer of preference_eval.max_response = {max_response} has {longest}. "
+                            "Lower ppo.max_prompt or preference_eval.max_response, or roll back to a "
+                            "champion that reads as much.")
+
+
 def _contestants(
     run: StageRun, models: "Models", engines: "Engines", asked: "list[Prompt]", reward: "ScoreJudge",
     sft: "SftAnswers",
@@ -139,9 +171,20 @@ def _sampled_and_greedy(
         run.report(0, 1, what=f"{label} answers")
         answers = answer_all(
             lm, engine, asked, [count] * len(asked), max_response=chosen.max_response,
-            temperature=temperature, seed=run.params.seed, keep_ids=_same_tokens(lm, sft))
+            temperature=temperature, seed=_seed(run, name), keep_ids=_same_tokens(lm, sft))
         found.append(_contestant(run, label, lm, sft, asked, answers, temperature, reward))
     return found
+
+
+def _seed(run: StageRun, name: str) -> int:
+    """Return the seed of a contestant's sampled answers, which no other contestant has.
+
+    Two answers that are drawn with the same random numbers are not independent: which one wins would depend
+    on the order of the tokens in the vocabulary.
+    """
+    from plumbline.lm.sampling import seed_named
+
+    return seed_named(run.params.seed, name)
 
 
 def _sft_answers(
@@ -180,15 +223,15 @@ def _pool(
     """
     from plumbline.evaluation.answers import answer_all
 
-    chosen, seed = run.params.preference_eval, run.params.seed
+    chosen = run.params.preference_eval
     run.report(0, 1, what="sft, a pool of answers")
     pool: list[list[ModelAnswer]] = [[] for _ in asked]
-    for prompts, count, own_seed in ((asked, chosen.best_of, seed + 1),
-                                     (asked[: chosen.bon_prompts], more - chosen.best_of, seed + 2)):
+    for prompts, count, seed in ((asked, chosen.best_of, _seed(run, "best of")),
+                                 (asked[: chosen.bon_prompts], more - chosen.best_of, _seed(run, "pool"))):
         if count > 0:
             answers = answer_all(
                 sft, engine, prompts, [count] * len(prompts), max_response=chosen.max_response,
-                temperature=chosen.temperature, seed=own_seed, keep_ids=True)
+                temperature=chosen.temperature, seed=seed, keep_ids=True)
             for given, found in zip(pool, answers, strict=False):
                 given += found
     return pool
@@ -241,7 +284,8 @@ def _price(run: StageRun, models: "Models") -> "tuple[dict[str, Interval], dict[
     from plumbline.preferences.prepare.reader import demonstrations, preferences
 
     chosen, data = run.params.preference_eval, run.root / "data/prepared"
-    settings = (chosen.comparisons, reporter(run.report))
+    longest = run.params.ppo.max_prompt + chosen.max_response
+    settings = (chosen.comparisons, longest, reporter(run.report))
     return (preference_accuracy(models, preferences(data, "heldout"), *settings),
             demonstration_loss(models, demonstrations(data, "heldout"), *settings))
 

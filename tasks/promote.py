@@ -70,14 +70,17 @@ def _settle(run: StageRun, win_rate: object, compared_with: int | None,
     registered = _register(run, registry, win_rate, compared_with)
     version, reason = registered.version, "; ".join(wins.reasons)
     registry.make_challenger(version, "the newest version", by)
-    if not (wins.promoted or wins.awaiting):
-        return version, wins
     with registry.alone():
+        if not (wins.promoted or wins.awaiting):
+            registry.stop_waiting(version)
+            return version, wins
         champion = registry.champion()
         champion_now = champion.version if champion else None
         if registered.rolled_back:
+            registry.stop_waiting(version)
             return version, kept_out(wins, version, registered.rolled_back)
         if was_overtaken(compared_with, champion_now, version):
+            registry.stop_waiting(version)
             registry.leave_open(version)
             return version, postponed(wins, compared_with, champion_now)
         if wins.promoted:

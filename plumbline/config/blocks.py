@@ -52,8 +52,8 @@ class IngestParams(VersionedBlock):
     """Any text: another one gives all prompts other splits, as benchmarks want for each of their seeds. Never
     change it while a champion is in use, which has learnt from what is held out then."""
     near_duplicate: Fraction | None
-    """Similarity (Jaccard, of words and word pairs) to a held-out prompt that keeps a prompt out of training;
-    null compares none."""
+    """Similarity (Jaccard, of words and word pairs; with and without the system message) to a held-out prompt
+    that keeps a prompt out of training; null compares none."""
     chosen_as_demonstrations: bool
     """If true, the best response of each comparison or ranking also serves as a demonstration."""
     max_quarantined: Fraction | None
@@ -251,7 +251,7 @@ class PpoParams(RewardParts, VersionedBlock):
     """Range in which the probability ratio may move (epsilon)."""
     value_clip: Positive | None
     """Range in which a value may move away from its value at sampling time, in standard deviations of the SFT
-    policy's rewards; null is no limit."""
+    policy's rewards, with `whiten_rewards` in those of the batch's; null is no limit."""
     ptx_coef: NotNegative
     """Weight, beside the policy's loss, of the mean loss a token of demonstrations (PPO-ptx: Ouyang et al.
     2022, equation 2), as many in each minibatch as there are responses; 0 uses none."""
@@ -268,14 +268,15 @@ class PpoParams(RewardParts, VersionedBlock):
     value when `kl_target` is set."""
     kl_in: Literal["reward", "loss"]
     """Where the KL penalty is paid: in each token's reward, or in the loss, where `kl_coef` is
-    taken as it is."""
+    taken as it is; trpo takes it in the reward alone."""
     kl_estimator: Literal["k1", "k2", "k3"]
     """How a sampled token's KL is estimated; k1 is the log-ratio itself, k2 half its square, k3 is never
     negative."""
     kl_target: Positive | None
     """Mean KL a response, in nats, that the adaptive controller steers to; null keeps `kl_coef` fixed."""
     kl_horizon: Count
-    """Episodes over which the adaptive controller may double or halve beta, roughly."""
+    """Episodes over which the adaptive controller may double or halve beta, roughly; it moves beta by at most
+    a fifth an update."""
     temperature: Positive
     """Temperature of sampling; log-probabilities use the same one everywhere."""
     max_prompt: Count
@@ -358,8 +359,8 @@ class PreferenceEvalParams(VersionedBlock):
     max_response: Count
     """Longest response in tokens."""
     engine: EngineName
-    """What samples the answers, see `ppo.engine`. A server answers for every model of SFT's shapes and stop
-    tokens; for another, such as a champion of another base model, our own sampler does."""
+    """What samples the answers, see `ppo.engine`. A server answers for every model of SFT's architecture and
+    stop tokens; for another, such as a champion of another base model, our own sampler does."""
     precision: Precision
     """Arithmetic of the models."""
 

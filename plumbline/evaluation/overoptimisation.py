@@ -228,7 +228,7 @@ def peak_kl(
     The curves are those of Gao et al., equation 1: gain(d) = d (a - b d) for the best of n, d (a - b log d)
     for reinforcement learning; a and b by least squares. `bend(d)` is what b stands before, and `peak(a, b)`
     the highest point. None where fewer than FEWEST_POINTS were measured, or where the peak is not within what
-    was measured: then the judge's gain was still rising.
+    was measured.
     """
     measured = [(math.sqrt(point.kl), _value(point.judge)) for point in points
                 if point.kl > 0 and point.judge is not None]
@@ -271,9 +271,17 @@ def _parting(what: str, kl: float | None, points: Sequence[OptimisedPoint]) -> l
     if kl is not None:
         return [f"- {what}: the judge's curve is highest at a KL of {kl:.1f} nats; beyond it only the own "
                 "reward rises."]
-    if any(point.judge is not None for point in points):
+    judged = sorted((point.kl, _value(point.judge)) for point in points if point.judge is not None)
+    if not judged:
+        return []
+    if len(judged) < FEWEST_POINTS:
+        return [f"- {what}: {len(judged)} measurements are too few to tell where the judge's gain is "
+                "highest."]
+    gains = [gain for _, gain in judged]
+    if gains[-1] == max(gains):
         return [f"- {what}: within what was measured the judge's gain rises with the own reward."]
-    return []
+    return [f"- {what}: the judge's gain has no clear top. It was {gains[0]:+.2f} at the lowest KL and "
+            f"{gains[-1]:+.2f} at the highest, {judged[-1][0]:.1f} nats."]
 
 
 def _gain(gain: Interval | float) -> str:

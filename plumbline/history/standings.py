@@ -11,7 +11,7 @@ from functools import lru_cache
 from plumbline.evaluation.ratings import PlayedMatch, Strength, games_of, ratings
 from plumbline.history.history import History, RegisteredVersion, Step
 from plumbline.lineage.graph import Graph
-from plumbline.tracking.promotion import OPTIMISED
+from plumbline.tracking.promotion import was_optimised
 
 SFT = "SFT"
 
@@ -35,7 +35,7 @@ def _matches(history: History, version: RegisteredVersion) -> Iterator[PlayedMat
     """Yield the matches of a version's own evaluation."""
     run = history.runs.get(version.run)
     step = run.steps.get("preference_eval") if run else None
-    if step is None or _judge(step) == OPTIMISED:
+    if step is None or was_optimised(_judge(step), step.metrics):
         return
     opponents: dict[str, Hashable] = {"win_rate_vs_sft": SFT}
     if version.compared_with is not None:

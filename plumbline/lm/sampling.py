@@ -8,6 +8,7 @@ Sampling is from the full distribution at a temperature: with a truncated one (t
 log-probabilities that PPO computes would be wrong.
 """
 
+import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -229,6 +230,11 @@ def last_places(ids_BT: torch.Tensor, count: int) -> torch.Tensor:
 def uniforms(rows: int, tokens: int, generator: torch.Generator) -> torch.Tensor:
     """Return a random number from 0 to 1 for each token of each row; [rows, tokens], on the CPU."""
     return torch.rand(rows, tokens, generator=generator)
+
+
+def seed_named(seed: int, name: str) -> int:
+    """Return a seed of its own for whatever has this name: 32 bits of a digest."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4], "big")
 
 
 def sound(logits_BV: torch.Tensor) -> torch.Tensor:

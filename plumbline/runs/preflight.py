@@ -23,10 +23,11 @@ from plumbline.config import Params, PpoParams, RewardParts, candidate_params
 from plumbline.config.methods import RejectionParams
 from plumbline.config.online import WITH_CRITIC, require_usable
 from plumbline.errors import UserError
-from plumbline.evaluation.judging.names import FUNCTION, GOLD, MODEL, REWARD, kind_of_judge
+from plumbline.evaluation.judging.chat import ChatJudge
+from plumbline.evaluation.judging.names import ENDPOINT, FUNCTION, GOLD, MODEL, REWARD, kind_of_judge
 from plumbline.functions import FUNCTION_NAME, find_module
 from plumbline.lm.engines.address import vllm_addresses
-from plumbline.preferences.batches.arrivals import arrivals
+from plumbline.preferences.batches.arrivals import arrivals, require_all_here
 from plumbline.preferences.batches.batch import SIMULATED
 from plumbline.preferences.batches.snapshot import ADDED
 from plumbline.preferences.reading.source_files import place_of
@@ -79,6 +80,7 @@ class Examined:
 def preflight(home: Home, params: Params) -> None:
     """Raise UserError for the first thing that would stop the run later."""
     check_compute(home.root, params.candidates)
+    require_all_here(home.preferences)
     _sources(home.root, params)
     _judges(home, params)
     base = None if params.base.source == PRETRAIN else _examined(home, "base", params.base.source)
@@ -110,6 +112,8 @@ def _judges(home: Home, params: Params) -> None:
                             "preference_eval.judges=[auto].")
         if kind == FUNCTION:
             find_module("judge", name, home.root, "preference_eval.judges")
+        if kind == ENDPOINT:
+            ChatJudge.named(name, home.folder / "verdicts", params.preference_eval.judge_limit)
 
 
 def _not_simulated(home: Home, params: Params) -> list[str]:

@@ -19,6 +19,8 @@ EQUAL = 0.5
 """The win rate of two policies of which neither is better."""
 OPTIMISED = "reward"
 """The judge that PPO has optimised, as `preference_eval.judges` names it."""
+JUDGE_OPTIMISED = "judge_optimised"
+"""The figure that is 1 where another judge decided that PPO has optimised, too; otherwise there is none."""
 NOT_MEASURED = "not measured"
 SFT, CHAMPION, BY_KIND = "win_rate_vs_sft", "win_rate_vs_champion", "win_rate_vs_sft_kind_"
 ENDS = ("_low", "_high", "_n")
@@ -175,16 +177,23 @@ def stays_near(measured: Measured, most: float) -> Rule:
 
 
 def judged_independently(measured: Measured) -> Rule:
-    """Require another judge than the reward model that PPO optimised: that one can veto, never promote.
+    """Require a judge that PPO was not rewarded by: the reward model, or a rule that is optimised, can veto
+    and never promote.
 
     Two trainings that differ in the seed each win by their own reward model, whichever is better.
     """
     judge = measured.get("judge")
-    name, required = "judge", "not the reward model that PPO optimised"
+    name, required = "judge", "none that PPO optimised"
     if not isinstance(judge, str):
         return Rule(name, required, NOT_MEASURED, None)
-    told = "the reward model that PPO optimised" if judge == OPTIMISED else judge
-    return Rule(name, required, told, judge != OPTIMISED)
+    optimised = was_optimised(judge, measured)
+    told = "the reward model" if judge == OPTIMISED else judge
+    return Rule(name, required, f"{told}, which PPO optimised" if optimised else told, not optimised)
+
+
+def was_optimised(judge: str | None, measured: Measured) -> bool:
+    """Return whether the judge of an evaluation, whose figures are `measured`, is what PPO optimised."""
+    return judge == OPTIMISED or bool(measured.get(JUDGE_OPTIMISED))
 
 
 def examination_passed(examined: Measured) -> Rule:

@@ -100,7 +100,7 @@ class Registry:
             return None
 
     def versions(self) -> list[tuple[int, str, tuple[str, ...]]]:
-        """Return all versions as (number, pipeline run that registered it, aliases), newest first."""
+        """Return all versions as (number, pipeline run that evaluated it last, aliases), newest first."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -141,11 +141,13 @@ class Registry:
                  tags: Mapping[str, str]) -> PolicyVersion:
         """Return the version of these bytes, made if there is none.
 
-        The MLflow model and run may be named by ids of ours.
+        A version that is known gets the tags of its newest evaluation: with whom it was compared, and the run
+        whose record has the figures, belong together. The MLflow model and run may be named by ids of ours.
         """
         known = self.find(md5)
         if known:
-            self._mark(known.version, compared_with)
+            for key, value in {**tags, COMPARED_WITH: str(compared_with or NOBODY)}.items():
+                self._client.set_model_version_tag(self.name, str(known.version), key, value)
             return known
         self._ensure_model()
         model = self._existing(self._store.find(model_id)) or self._pointer(md5)
@@ -189,6 +191,12 @@ class Registry:
     def make_awaiting(self, version: int, reason: str, by: str) -> None:
         """Let a version wait for a person's approval; another one that waited waits no longer."""
         self._move(AWAITING, version, reason, by)
+
+    def stop_waiting(self, version: int) -> None:
+        """Let a version that no longer passes every rule wait for nobody's approval."""
+        waiting = self.aliased(AWAITING)
+        if waiting and waiting.version == version:
+            self._client.delete_registered_model_alias(self.name, AWAITING)
 
     def make_champion(self, version: int, reason: str, by: str) -> None:
         """Put a version into use; the one before keeps the alias `previous`."""
@@ -283,10 +291,6 @@ class Registry:
         move = {"alias": alias, "before": before.version if before else None, "after": version,
                 "reason": reason[:LONGEST_REASON], "by": by, "when": now.isoformat(timespec="seconds")}
         self._client.set_registered_model_tag(self.name, f"{MOVE}{now:%Y%m%dT%H%M%S.%fZ}", json.dumps(move))
-
-    def _mark(self, version: int, compared_with: int | None) -> None:
-        other = str(compared_with or NOBODY)
-        self._client.set_model_version_tag(self.name, str(version), COMPARED_WITH, other)
 
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException

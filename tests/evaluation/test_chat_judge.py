@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -23,7 +24,9 @@ class Endpoint:
     def __init__(self):
         self.say = lambda first, second: "tie" if ("good" in first) == ("good" in second) else (
             "A" if "good" in first else "B.")
-        self.statuses, self.headers, self.asked, self.seen = [], [], [], []
+        self.statuses, self.headers, self.asked = [], [], []
+        self.cut = 0
+        """Answers of which only the half is sent."""
         lock = threading.Lock()
         endpoint = self
 
@@ -43,7 +46,9 @@ class Endpoint:
                 self.send_header("Content-Length", str(len(payload)))
                 self.send_header("Retry-After", "0")
                 self.end_headers()
-                self.wfile.write(payload)
+                with lock:
+                    endpoint.cut, cut = max(0, endpoint.cut - 1), endpoint.cut
+                self.wfile.write(payload[: len(payload) // 2] if cut else payload)
 
             def log_message(self, *args):
                 pass
@@ -137,9 +142,48 @@ def test_the_key_comes_from_the_environment_alone(endpoint, judge, monkeypatch):
 
 
 def test_the_name_of_a_judge_is_an_address_with_a_model(endpoint, tmp_path):
-    settings = JudgeSettings(tmp_path, tmp_path, tmp_path / "verdicts", False, "fp32", 2.0, limit=7)
+    settings = JudgeSettings(tmp_path, tmp_path, tmp_path / "verdicts", False, "fp32", 2.0, limit=11)
     (made,) = make_judges([f"{endpoint.url}/chat/completions#org/referee-2"], settings)
-    assert (made.name, made.judge.most_pairs) == ("org_referee-2", 3)
+    assert (made.name, made.judge.most_pairs) == ("org_referee-2", 5)
     assert judge_both_orders(made.judge, PROMPTS[:1], [GOOD], [BAD]).outcomes == [1.0]
     with pytest.raises(UserError, match="names no model"):
         make_judges([endpoint.url], settings)
+    with pytest.raises(UserError, match=r"judge_limit = 9 requests are too few for .*up to 5 matches"):
+        make_judges([f"{endpoint.url}#referee"], replace(settings, limit=9))
+
+
+def test_of_an_evaluation_that_is_repeated_only_what_could_not_be_read_is_asked_again(endpoint, judge, tmp_path):
+    """Alone it would be all of what is asked, and no reason to refuse the model."""
+    usual = endpoint.say
+    endpoint.say = lambda first, second: "Neither" if "good" in first + second and "an answer" in first + second \
+        else usual(first, second)
+    texts = [GOOD, BAD, GOOD, PLAIN], [BAD, GOOD, BAD, GOOD]
+    once = judge_both_orders(judge, PROMPTS, *texts)
+    assert once.outcomes == [1.0, 0.0, 1.0, 0.5]
+    asked = len(endpoint.asked)
+    again = ChatJudge(endpoint.url, "referee", tmp_path / "verdicts", limit=100)
+    assert judge_both_orders(again, PROMPTS, *texts) == once
+    assert len(endpoint.asked) == asked + 2
+
+
+def test_verdicts_behind_one_that_fails_are_kept(endpoint, judge):
+    """Nothing that was paid for is lost, in whichever order the answers come."""
+    refused = threading.Event()
+
+    def say(first, second):
+        if "bad" in second:
+            return "tie"
+        refused.wait(5)
+        raise ConnectionResetError
+
+    endpoint.say = say
+    threading.Timer(0.3, refused.set).start()
+    with pytest.raises(UserError, match="gave no verdict"):
+        judge.prefer(PROMPTS, [PLAIN, GOOD, GOOD, GOOD], [PLAIN, BAD, BAD, BAD])
+    assert next(judge.kept.iterdir()).read_text().count("outcome") == 3
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(endpoint, judge):
+    endpoint.cut = 1
+    assert judge_both_orders(judge, PROMPTS[:1], [GOOD], [BAD]).outcomes == [1.0]
+    assert len(endpoint.asked) == 3

@@ -73,7 +73,16 @@ def test_the_curves_part_where_it_was_planted():
     rising = Overoptimisation("gold", best_of[:4], ppo[:4], None)
     assert rising.parting_kl_best_of is None and rising.parting_kl is None, "still rising in what was measured"
     assert "rises with the own reward" in "\n".join(overoptimisation_section(rising))
-    assert Overoptimisation(None, [], ppo[:2], None).parting_kl is None, "too few points"
+    few = Overoptimisation("second", [], ppo[:2], None)
+    assert few.parting_kl is None
+    assert "PPO: 2 measurements are too few to tell" in "\n".join(overoptimisation_section(few))
+
+
+def test_a_gain_that_falls_from_the_start_is_not_said_to_rise():
+    falling = planted(lambda d: -0.1 * d * d, [0.0, 0.5, 1.0, 3.0, 6.0])
+    found = "\n".join(overoptimisation_section(Overoptimisation("gold", falling, falling, None)))
+    assert "rises" not in found
+    assert found.count("has no clear top. It was -0.00 at the lowest KL and -0.60 at the highest, 6.0 nats") == 2
 
 
 def test_noise_moves_the_parting_only_a_little():

@@ -56,6 +56,14 @@ def test_a_judge_of_the_version_before_is_among_its_parameters(home: Home) -> No
     assert standings(found) == {}
 
 
+def test_a_match_judged_by_what_ppo_optimised_rates_nobody(home: Home) -> None:
+    made = measured(1, 0.9, facts={"judge": "no_lists"})
+    made.steps["preference_eval"].metrics["judge_optimised"] = 1.0
+    found = History(home)
+    fill(found, [made], [version(1, made)])
+    assert standings(found) == {}
+
+
 def test_what_was_never_measured_has_no_rating(home: Home) -> None:
     found = History(home)
     fill(found, [], [version(1, run(), "champion")])

@@ -47,6 +47,15 @@ def test_a_method_that_cannot_share_its_work_out_is_found_before_anything_starts
         check(tmp_path, "compare.trpo=ppo")
 
 
+def test_an_arrival_that_was_not_pulled_is_found_whatever_the_sources_are(tmp_path: Path) -> None:
+    batches = tmp_path / "data/batches"
+    batches.mkdir(parents=True)
+    (batches / "0123456789abcdef.dvc").write_text("outs: []\n")
+    for sources in ("[simulated]", "[simulated, added]"):
+        with pytest.raises(UserError, match=r"0123456789abcdef\. .* `plumbline pull` brings them"):
+            check(tmp_path, f"snapshot.sources={sources}")
+
+
 @pytest.mark.parametrize(("settings", "words"), [
     (["snapshot.sources=[here.jsonl]"], "here.jsonl does not exist"),
     (["base.context=100", "sft.max_length=101", "reward_model.max_length=100", "ppo.max_prompt=50",
@@ -70,6 +79,9 @@ def test_a_method_that_cannot_share_its_work_out_is_found_before_anything_starts
     (["candidates.fast={method: a2c, epochs: 3}", "compare.fast=ppo"], "but candidates.fast.epochs is 3"),
     (["ppo.trainable=top", "ppo.critic=shared"], "reward_model.top_layers = null changes some of them. Set it to 2"),
     (["ppo.engine=vllm"], "wants the address of a vLLM server in the environment variable PLUMBLINE_VLLM_URL"),
+    (["preference_eval.judges=['https://host/v1']"], "names no model: expected https://host/v1#MODEL"),
+    (["preference_eval.judges=['https://host/v1#m']", "preference_eval.judge_limit=8"],
+     "preference_eval.judge_limit = 8 requests are too few"),
     (["preference_eval.engine=vllm"], "engine: vllm wants the address of a vLLM server"),
     (["candidates.rejection.engine=vllm", "compare.rejection=sft"], "engine: vllm wants the address of a vLLM server"),
     (["base.source=missing/model.gguf"], "missing/model.gguf"),

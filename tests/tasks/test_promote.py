@@ -125,6 +125,14 @@ def test_a_version_that_waited_meets_the_champion_that_came_meanwhile(project: P
     assert waited is not None and not waited.settled
 
 
+def test_a_version_that_no_longer_passes_waits_no_longer(project: Project) -> None:
+    project.promote("first")
+    project.promote("second", approval=True)
+    again = project.promote("second", approval=True, max_kl=1.0)
+    assert (again["version"], again["awaiting"]) == (2, False)
+    assert project.aliases() == {CHAMPION: 1, "challenger": 2}
+
+
 def test_a_newer_version_waits_in_place_of_an_older_one(project: Project) -> None:
     project.promote("first")
     project.promote("second", approval=True)

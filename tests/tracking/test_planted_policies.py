@@ -119,4 +119,4 @@ def test_one_that_only_its_own_reward_judged_is_refused_though_it_wins(writer: W
     decision, figures = decided(writer, judge="reward")
     assert float(figures["win_rate_vs_sft_low"]) > 0.5
     assert "judge" in refused_by(decision)
-    assert any("the reward model that PPO optimised" in reason for reason in decision.reasons)
+    assert any("the reward model, which PPO optimised" in reason for reason in decision.reasons)

@@ -108,9 +108,15 @@ def test_length_and_kl_have_limits(figure: str, value: float, limit: dict[str, A
 def test_the_reward_model_that_ppo_optimised_never_promotes() -> None:
     decision = decided(measured(judge="reward"))
     assert not decision.promoted
-    assert ("judge the reward model that PPO optimised; required is not the reward model that PPO optimised"
-            in decision.reasons)
+    assert "judge the reward model, which PPO optimised; required is none that PPO optimised" in decision.reasons
     assert decided(measured(judge="second")).promoted
+
+
+def test_a_rule_that_ppo_optimised_never_promotes_either() -> None:
+    decision = decided(measured(judge="no_lists", judge_optimised=1))
+    assert not decision.promoted
+    assert "judge no_lists, which PPO optimised; required is none that PPO optimised" in decision.reasons
+    assert decided(measured(judge="no_lists")).promoted
 
 
 def test_a_reward_model_that_failed_its_examination() -> None:

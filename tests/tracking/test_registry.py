@@ -150,6 +150,17 @@ def test_the_same_bytes_make_one_version(home: Home, registry: Registry) -> None
     assert register(home, registry, "a.dir") == register(home, registry, "a.dir") == 1
 
 
+def test_the_run_and_the_opponent_of_a_version_are_those_of_its_newest_evaluation(home: Home,
+                                                                                 registry: Registry) -> None:
+    register(home, registry, "a.dir")
+    register(home, registry, "b.dir")
+    for run, champion in (("monday", None), ("tuesday", 1)):
+        registry.register("b.dir", "model", "run", champion, {"snapshot": "s", "pipeline_run": run})
+        tags = connect(home).get_model_version("policy", "2").tags
+        assert (tags["pipeline_run"], tags["compared_with"]) == (run, str(champion or "none"))
+    assert [(number, run) for number, run, _ in registry.versions()] == [(2, "tuesday"), (1, "")]
+
+
 def test_the_version_points_at_the_model_and_the_run_that_made_it(home: Home, registry: Registry) -> None:
     run = Recording(home, "ppo", {})
     model = run.model("policy", {"dvc.md5": "a.dir"})

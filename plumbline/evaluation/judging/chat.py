@@ -7,6 +7,7 @@ instructions, which the prompt says; a verdict that cannot be read counts as a t
 """
 
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +51,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds between attempts; each pause is twice the one before."""
 TIMEOUT = 120.0
 AT_ONCE = 8
+MOST_MATCHES = 5
+"""Of one evaluation: SFT sampled, greedy and the best of n, and the champion sampled and greedy."""
 MOST_TOKENS = 16
 
 
@@ -71,11 +74,18 @@ class ChatJudge:
 
     @classmethod
     def named(cls, name: str, kept: Path, limit: int) -> "ChatJudge":
-        """Return the judge of a name such as `https://host/v1#model`. Raises UserError without a model."""
+        """Return the judge of a name such as `https://host/v1#model`.
+
+        Raises UserError without a model, and for a limit that leaves a match without a pair.
+        """
         endpoint, _, model = name.partition("#")
         if not model:
             raise UserError(f"The judge {name} of preference_eval.judges names no model: expected "
                             f"{endpoint}#MODEL.")
+        if limit < 2 * MOST_MATCHES:
+            raise UserError(f"preference_eval.judge_limit = {limit} requests are too few for {name}: a pair "
+                            f"takes two, and an evaluation has up to {MOST_MATCHES} matches, so at least "
+                            f"{2 * MOST_MATCHES} are needed, and some hundreds for a verdict.")
         return cls(endpoint.rstrip("/").removesuffix("/chat/completions"), model, kept, limit)
 
     @property
@@ -96,8 +106,11 @@ class ChatJudge:
         keys = [_digest(question) for question in questions]
         new = {key: question for key, question in zip(keys, questions, strict=True)
                if key not in self._verdicts}
-        if new:
-            self._ask(new)
+        unreadable = self._ask(new) if new else []
+        if 2 * len(unreadable) > len(set(keys)):
+            raise UserError(f"The judge {self.model} at {self.endpoint} was asked for A, B or tie, but "
+                            f"{len(unreadable)} of {len(set(keys))} answers begin with none of them; the "
+                            f"last was {unreadable[-1][:100]!r}. Choose a model that answers with one word.")
         return [self._verdicts[key] for key in keys]
 
     @property
@@ -115,27 +128,36 @@ class ChatJudge:
             except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
                 continue
 
-    def _ask(self, questions: dict[str, str]) -> None:
-        """Ask all questions, several at once, and keep each verdict as it comes."""
+    def _ask(self, questions: dict[str, str]) -> list[str]:
+        """Ask all questions, several at once, and keep each verdict as it comes, whatever becomes of the
+        others. Return the answers that could not be read, which are not kept.
+        """
         self.kept.mkdir(parents=True, exist_ok=True)
-        unreadable = 0
-        with self._file.open("a", encoding="utf-8") as out, ThreadPoolExecutor(AT_ONCE) as pool:
-            try:
-                for key, text in zip(questions, pool.map(self._answer, questions.values()), strict=True):
-                    found = VERDICT.match(text)
-                    unreadable += found is None
-                    outcome = OUTCOMES[found[1].lower()] if found else 0.5
-                    self._verdicts[key] = outcome
-                    if found:
-                        out.write(json.dumps({"texts": key, "outcome": outcome}) + "\n")
-                        out.flush()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        if 2 * unreadable > len(questions):
-            raise UserError(f"The judge {self.model} at {self.endpoint} was asked for A, B or tie, but "
-                            f"{unreadable} of {len(questions)} answers begin with none of them; the last was "
-                            f"{text[:100]!r}. Choose a model that answers with one word.")
+        unreadable: list[str] = []
+        with self._file.open("a", encoding="utf-8") as out:
+
+            def take(key: str, text: str) -> None:
+                found = VERDICT.match(text)
+                self._verdicts[key] = OUTCOMES[found[1].lower()] if found else 0.5
+                if found is None:
+                    unreadable.append(text)
+                    return
+                out.write(json.dumps({"texts": key, "outcome": self._verdicts[key]}) + "\n")
+                out.flush()
+
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                asked = {pool.submit(self._answer, text): key for key, text in questions.items()}
+                try:
+                    for done in as_completed(asked):
+                        take(asked[done], done.result())
+                except BaseException:
+                    # What is being asked at this moment is paid for, too.
+                    pool.shutdown(cancel_futures=True)
+                    for done, key in asked.items():
+                        if _succeeded(done) and key not in self._verdicts:
+                            take(key, done.result())
+                    raise
+        return unreadable
 
     def _answer(self, question: str) -> str:
         """Return what the model says, after as many attempts as it takes up to ATTEMPTS."""
@@ -148,7 +170,7 @@ class ChatJudge:
                 asked_to_wait = error.headers.get("Retry-After", "")
                 if error.code not in PASSING:
                     raise self._failed(problem) from None
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
                 problem, asked_to_wait = f"{type(error).__name__}: {error}", ""
             if attempt < ATTEMPTS:
                 wait = max(pause, float(asked_to_wait)) if asked_to_wait.isdecimal() else pause
@@ -172,6 +194,10 @@ class ChatJudge:
         return UserError(f"The judge {self.model} at {self.endpoint} gave no verdict ({said}). Check its "
                          f"address in preference_eval.judges, and that the variable {KEY} holds its key. The "
                          "verdicts given so far are kept: run again to go on from there.")
+
+
+def _succeeded(done: Future[str]) -> bool:
+    return not done.cancelled() and done.exception() is None
 
 
 def _digest(text: str) -> str:

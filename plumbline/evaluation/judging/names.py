@@ -6,7 +6,7 @@ call that overoptimisation). Therefore `auto` is the gold reward on simulated da
 reward model, which learned from other prompts and which PPO never asked.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,12 @@ def labels_of_judges(kinds: Mapping[str, str]) -> dict[str, str]:
         short = short_label(name)
         labels[name] = safe_name(name) if short in {*BUILT_IN, *labels.values()} else short
     return labels
+
+
+def optimised_judges(names: Sequence[str], rewards: Collection[str], simulated: bool) -> frozenset[str]:
+    """Return the labels of those judges that are among the `rewards` which a policy was trained for."""
+    labels = labels_of_judges({name: kind_of_judge(name, simulated) for name in names})
+    return frozenset(labels[name] for name in names if name in rewards)
 
 
 def scores_of_reward_model(folder: Path, settings: JudgeSettings) -> AnswerScores:

@@ -20,6 +20,10 @@ from plumbline.lm.ranks.world import world
 from plumbline.preferences.types import Message
 
 WEIGHTS = "PLUMBLINE_VLLM_WEIGHTS"
+NOT_COMPUTED_WITH = frozenset({
+    "_name_or_path", "architectures", "bos_token_id", "dtype", "eos_token_id", "pad_token_id",
+    "tie_word_embeddings", "torch_dtype", "transformers_version"})
+"""Entries of a model's configuration that change none of its logits."""
 PROBING = (Message("user", "Say something."),)
 
 
@@ -43,10 +47,16 @@ def engine_for(
 def engine_also_for(lm: LanguageModel, engine: Engine, made_for: LanguageModel) -> Engine:
     """Return `engine` if it can sample with the weights of `lm`, too; otherwise our own sampler.
 
-    A server takes weights of the shapes that it was started with, and knows one set of stop tokens.
+    A server keeps the architecture that it was started with: weights of the same shapes may belong to other
+    rotary frequencies, norms or windows.
     """
-    shapes, known = ({name: weight.shape for name, weight in one.model.state_dict().items()}
-                     for one in (lm, made_for))
-    stop = stop_tokens(lm.tokenizer, lm.model)
-    alike = shapes == known and set(stop) == set(stop_tokens(made_for.tokenizer, made_for.model))
-    return engine if alike else OwnEngine(stop)
+    if _served_as(lm) == _served_as(made_for):
+        return engine
+    return OwnEngine(stop_tokens(lm.tokenizer, lm.model))
+
+
+def _served_as(lm: LanguageModel) -> tuple[object, ...]:
+    """Return all that a server must not be wrong about: configuration, shapes, and where responses end."""
+    config = {key: value for key, value in lm.model.config.to_dict().items() if key not in NOT_COMPUTED_WITH}
+    shapes = {name: weight.shape for name, weight in lm.model.state_dict().items()}
+    return config, shapes, set(stop_tokens(lm.tokenizer, lm.model))
