@@ -53,8 +53,8 @@ def _train_direct(run: StageRun, method: str, params: "DirectParams") -> None:
 def _train_rejection(run: StageRun, params: "RejectionParams") -> None:
     """Fine-tune on those of SFT's own answers that have the highest reward."""
     from plumbline.alignment.direct.rejection import train_rejection
-    from plumbline.alignment.online.rewards import make_rewards
-    from plumbline.alignment.own_answers import finished_answers
+    from plumbline.alignment.online.rewards import Reward, make_rewards
+    from plumbline.alignment.own_answers import Answered, finished_answers
     from plumbline.alignment.reward import RewardModel, check_same_tokens
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
@@ -64,12 +64,18 @@ def _train_rejection(run: StageRun, params: "RejectionParams") -> None:
 
     require_passed(run.root / "reports/reward/gate.json")
     data, lm = run.root / "data/prepared", LanguageModel.load(run.root / SFT)
-    model = RewardModel.load(run.root / "models/reward/model", params.precision)
-    check_same_tokens(lm, model)
     seed, samples, train = run.params.seed, run.params.reward_model.centering_samples, prompts(data, "train")
-    reward = make_rewards(model, lm, train, params, run.home.root, params.precision, lambda: finished_answers(
-        lm, train, samples, seed, max_prompt=params.max_length - params.max_response,
-        max_response=params.max_response, temperature=params.temperature))
+
+    def answers() -> list[Answered]:
+        return finished_answers(
+            lm, train, samples, seed, max_prompt=params.max_length - params.max_response,
+            max_response=params.max_response, temperature=params.temperature)
+
+    def reward() -> Reward:
+        model = RewardModel.load(run.root / "models/reward/model", params.precision)
+        check_same_tokens(lm, model)
+        return make_rewards(model, lm, train, params, run.home.root, params.precision, answers)
+
     with kept_policy(run, lm, run.params.ppo):
         engine = engine_for(lm, params.engine, params.precision, run.scratch(), run.report)
         engine_name = engine.name()

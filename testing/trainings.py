@@ -102,7 +102,7 @@ def sampled(folder):
     """Return the prompts and responses of a PPO training that were sampled here, in batches of 10."""
     lm = taught()
     params = online_params("ppo", updates=4, batch_size=10, micro_batch_size=2, value_warmup=0, learning_rate=1e-2)
-    engine = RecordedEngine(own_engine(lm, params))
+    engine = RecordedEngine(own_engine(lm))
     train_policy(lm, taught().model, fresh_reward_model(folder).model, fresh_reward_model(folder), PROMPTS, params, 0,
                  silent, folder, engine=engine)
     return [(prompt, response.ids) for prompt, response in engine.sampled]

@@ -8,7 +8,7 @@ equation 1); `tokenized.py` says why, and what is dropped.
 which for K = 2 is the Bradley-Terry loss (Christiano et al. 2017, arXiv 1706.03741, equation 1), computed as
 softplus so that it stays finite. A tie counts as half a win for each side.
 
-Preferences of some sources may be learnt first, as a lesson of their own (preference-model pretraining).
+Preferences of some sources may be learnt first, as a course of their own (preference-model pretraining).
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ def train_reward_model(
     pair is left to learn from, and if the training diverges.
     """
     torch.manual_seed(seed)
-    lessons, metrics = _lessons(reward, train, params, checkpoint_folder)
+    courses, metrics = _courses(reward, train, params, checkpoint_folder)
     if params.pretrain_on:
         _, validation = _by_source(validation, params)
     held = encode(reward.tokenizer, validation, reward.max_length, checkpoint_folder / "validation")
@@ -68,11 +68,11 @@ def train_reward_model(
     learning = replace(reward, model=sharded(model))
     model = learning.model
     optimizer = adamw((weight for weight in model.parameters() if weight.requires_grad), params.learning_rate)
-    steps = sum(lesson.steps for lesson in lessons)
-    data = [lesson.taught.elements.digest for lesson in lessons]
+    steps = sum(course.steps for course in courses)
+    data = [course.taught.elements.digest for course in courses]
     checkpoint = Checkpoint(checkpoint_folder, made_with("reward_model", params, seed, data))
     resumable = Resumable(model, optimizer, checkpoint, params.checkpoint_every)
-    plan = (planned for lesson in lessons for planned in lesson.plan(params, seed))
+    plan = (planned for course in courses for planned in course.plan(params, seed))
     for step, (learning_rate, batch) in islice(enumerate(plan), resumable.resume(), None):
         optimizer.param_groups[0]["lr"] = learning_rate
         measured = accumulate_gradient(learning, batch, params)
@@ -94,7 +94,7 @@ def train_reward_model(
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Course:
     """Preferences that are learnt from by themselves, in so many steps."""
 
     taught: TokenizedPreferences
@@ -109,30 +109,30 @@ class Lesson:
             yield params.learning_rate * linear_schedule(step, self.steps, params.warmup), batch
 
 
-def _lessons(
+def _courses(
     reward: RewardModel, train: Sequence[Preference], params: RewardModelParams, folder: Path
-) -> tuple[list[Lesson], dict[str, float]]:
+) -> tuple[list[Course], dict[str, float]]:
     """Encode what is learnt from: the sources that are pretrained on, if there are any, and the others.
 
-    Returns the pairs used and dropped, too. Raises UserError if a lesson has no pair.
+    Returns the pairs used and dropped, too. Raises UserError if a course has no pair.
     """
     parts = {"": train}
     if params.pretrain_on:
         first, others = _by_source(train, params)
         parts = {"pretraining_": first, "": others}
-    lessons, metrics = [], dict[str, float]()
+    courses, metrics = [], dict[str, float]()
     for name, rows in parts.items():
         taught = encode(reward.tokenizer, rows, reward.max_length, folder / f"{name}train")
         if not taught.elements:
             raise UserError(_nothing_to_learn(rows, taught, params, pretraining=bool(name)))
         epochs = params.pretrain_epochs if name else params.epochs
         steps = max(1, round(epochs * -(-len(taught.elements) // params.batch_size)))
-        lessons.append(Lesson(taught, steps))
+        courses.append(Course(taught, steps))
         metrics |= {f"{name}pairs": taught.pairs, f"{name}dropped_too_long": taught.too_long,
                     f"{name}dropped_identical": taught.identical}
         if taught.rearranged:
             metrics[f"{name}system_before_user"] = taught.rearranged
-    return lessons, metrics
+    return courses, metrics
 
 
 def _by_source(

@@ -14,21 +14,29 @@ size has been measured elsewhere (model_size.py).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from plumbline.config import Params, PpoParams, SftParams, candidate_params
 from plumbline.config.blocks import DirectParams
-from plumbline.config.methods import METHODS, NlpoParams
+from plumbline.config.methods import METHODS, IlqlParams, NlpoParams, RejectionParams
 from plumbline.config.online import WITH_CRITIC
 
 OVERHEAD = 600_000_000
 """Bytes of a process that has loaded torch and transformers."""
 STATES, FP32, BF16 = 16, 4, 2
 LOGITS = 3 * FP32
-"""Bytes of a logit in SFT: itself, its softmax, its gradient."""
+"""Bytes of a logit that is learnt from as a whole: itself, its softmax, its gradient."""
+NUCLEUS = 5 * FP32 + 8 + 2
+"""Bytes of a logit while NLPO's mask is made: itself, at the temperature, as a probability in order of size,
+the sum of the likelier ones, and that with it; its place in the order; whether it is kept, in either order.
+"""
+HEADS = 2
+"""Values that ILQL learns of each token of the vocabulary, each with a target that follows it."""
 PROBABILITIES = 2**26 * FP32
 """The most that the log-probabilities of a micro-batch keep, see lm/log_probs.py."""
+SAMPLED_AT_ONCE = 128
+"""Answers that a rejection sampling asks for at once, see lm/engines/own.py."""
 SIDES = 2
 """Answers of a comparison."""
 
@@ -59,6 +67,8 @@ class ModelSize:
     """Weights of all decoder layers among them."""
     layers: int
     vocabulary: int
+    width: int
+    """Of a hidden state."""
     kept_fp32: KeptBytes
     kept_bf16: KeptBytes
     cache_per_token: int
@@ -127,8 +137,8 @@ def _candidate(
 ) -> Footprint:
     if isinstance(values, PpoParams):
         return _online(stage, method, values, size, ranks, judge)
-    if isinstance(values, SftParams):
-        return _sft(stage, values, size, ranks)
+    if isinstance(values, RejectionParams):
+        return _rejection(stage, values, size, ranks)
     assert isinstance(values, DirectParams), f"{method} is one of {', '.join(METHODS)}"
     return _direct(stage, values, size, ranks)
 
@@ -138,6 +148,17 @@ def _sft(stage: str, sft: SftParams, size: ModelSize, ranks: int) -> Footprint:
     moment = size.kept(rows, sft.max_length, sft.precision) + rows * sft.max_length * size.vocabulary * LOGITS
     flops = 3 * sft.batch_size * size.flops(sft.max_length)
     return Footprint(stage, STATES * size.weights // ranks, 0, moment, flops)
+
+
+def _rejection(stage: str, rejection: RejectionParams, size: ModelSize, ranks: int) -> Footprint:
+    """Return what the fine-tuning needs, or what the sampling before it does, if that is more: for it each
+    process has the whole policy and the reward model.
+    """
+    learning = _sft(stage, rejection, size, ranks)
+    stored = BF16 if rejection.precision == "bf16" else FP32
+    cache = _share(SAMPLED_AT_ONCE, ranks) * rejection.max_length * size.cache_per_token
+    sampling = FP32 * size.weights + stored * size.body + cache
+    return replace(learning, moment=max(learning.moment, sampling - learning.states))
 
 
 def _reward_model(params: Params, size: ModelSize, ranks: int) -> Footprint:
@@ -151,10 +172,15 @@ def _reward_model(params: Params, size: ModelSize, ranks: int) -> Footprint:
 
 def _direct(stage: str, direct: DirectParams, size: ModelSize, ranks: int) -> Footprint:
     rows = SIDES * min(direct.micro_batch_size, _share(direct.batch_size, ranks))
-    moment = (size.kept(rows, direct.max_length, direct.precision)
-              + _probabilities(rows * direct.max_length, size))
+    tokens, learns, targets = rows * direct.max_length, size.weights, 0
+    logits = _probabilities(tokens, size)
+    if isinstance(direct, IlqlParams):
+        targets = HEADS * size.vocabulary * size.width
+        learns += targets
+        logits = (1 + HEADS) * tokens * size.vocabulary * LOGITS
+    moment = size.kept(rows, direct.max_length, direct.precision) + logits
     flops = 3 * SIDES * direct.batch_size * size.flops(direct.max_length)
-    return Footprint(stage, STATES * size.weights // ranks, 0, moment, flops)
+    return Footprint(stage, STATES * learns // ranks, FP32 * targets // ranks, moment, flops)
 
 
 def _online(
@@ -177,13 +203,27 @@ def _online(
     copies += scoring if ppo.trainable == "lora" and ppo.critic == "shared" else scoring // ranks
 
     length, share = ppo.max_prompt + ppo.max_response, _share(ppo.batch_size, ranks)
-    rows = min(ppo.micro_batch_size, _share(ppo.batch_size // ppo.minibatches, ranks))
-    with_gradient = size.kept(rows, length, ppo.precision) + _probabilities(rows * ppo.max_response, size)
     cache = share * length * size.cache_per_token * stored // FP32
     # To be saved the policy is put together again, once gradients and moments are gone.
     at_the_end = whole - (STATES - FP32) * states // STATES if ranks > 1 and ppo.trainable == "all" else 0
-    return Footprint(stage, states, copies, max(with_gradient, cache, at_the_end),
+    return Footprint(stage, states, copies, max(_learning(ppo, size, ranks), cache, at_the_end),
                      passes * ppo.batch_size * size.flops(length))
+
+
+def _learning(ppo: PpoParams, size: ModelSize, ranks: int) -> int:
+    """Return the bytes of a micro-batch that is learnt from.
+
+    NLPO has all logits at once, and a mask, of a byte for each token of the vocabulary at each place of all
+    responses of this process, which is made a micro-batch at a time.
+    """
+    share, length = _share(ppo.batch_size, ranks), ppo.max_prompt + ppo.max_response
+    rows = min(ppo.micro_batch_size, _share(ppo.batch_size // ppo.minibatches, ranks))
+    kept = size.kept(rows, length, ppo.precision)
+    if not isinstance(ppo, NlpoParams):
+        return kept + _probabilities(rows * ppo.max_response, size)
+    of_a_row = ppo.max_response * size.vocabulary
+    making = min(ppo.micro_batch_size, share) * of_a_row * NUCLEUS
+    return share * of_a_row + max(making, kept + rows * of_a_row * LOGITS)
 
 
 def _policy(ppo: PpoParams, size: ModelSize, stored: int, ranks: int) -> tuple[int, int]:

@@ -50,6 +50,7 @@ def measure(config: PretrainedConfig) -> ModelSize:
             weights=sum(weight.numel() for weight in model.parameters()),
             head=sum(weight.numel() for weight in head.parameters() if weight is not embeddings.weight),
             in_layers=_in_layers(model, layers), layers=layers, vocabulary=head.weight.shape[0],
+            width=head.weight.shape[1],
             kept_fp32=_kept(model, "fp32"), kept_bf16=_kept(model, "bf16"),
             cache_per_token=_cache_bytes(model, LONG) // LONG,
             flops_per_token=short / SHORT - a_pair * SHORT, flops_per_pair=a_pair)

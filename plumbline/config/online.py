@@ -44,6 +44,9 @@ def require_usable(method: str, params: PpoParams, ranks: int = 1, block: str = 
     if method == "trpo" and params.ptx_coef:
         raise UserError("trpo makes one step on its own objective, to which nothing can be added. Set "
                         f"{block}.ptx_coef to 0.")
+    if method == "trpo" and params.kl_in == "loss":
+        raise UserError("trpo makes one step on its own objective, to which no KL can be added, so with "
+                        f"{block}.kl_in: loss nothing would hold it near SFT. Set {block}.kl_in to reward.")
     if method == "trpo" and ranks > 1:
         raise UserError("trpo makes its step on all weights at once, which none of several processes has, "
                         f"and here are {ranks}. Give this stage one process, or choose another method.")

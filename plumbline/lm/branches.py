@@ -2,9 +2,11 @@
 
 A row holds the prompt and then its answers. Each answer sees the prompt and itself, and its positions go on
 from the prompt's, so that every token is what it is with the prompt and its own answer alone. Whether an
-architecture keeps to the mask is tried on a small twin of the model.
+architecture keeps to the mask is tried on a small twin of the model. The mask stands in place of a sliding
+window, too, so answers to conversations that are longer than one have a row each.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +19,8 @@ from plumbline.lm.sampling import right_pad
 
 LEAST_SAVED = 0.2
 """Share of the tokens that must be spared: the mask costs something, too."""
+WINDOWS = ("sliding_window", "attention_chunk_size")
+"""What configurations call the number of tokens that some of their layers look back at."""
 _tried: dict[str, bool] = {}
 """Whether an architecture shares prompts, by its configuration."""
 Answers = tuple[list[int], list[list[int]]]
@@ -37,7 +41,7 @@ class AnswerStates:
 
 def answer_states(model: PreTrainedModel, elements: Sequence[Answers]) -> AnswerStates:
     """Return the states of all answers, in their order; a prompt is read once where that spares enough."""
-    if _saved(elements) < LEAST_SAVED:
+    if _saved(elements) < LEAST_SAVED or _longest(elements) > _window(model.config):
         return apart(model.base_model, elements)
     key = model.config.to_json_string()
     if key not in _tried:
@@ -75,6 +79,19 @@ def _saved(elements: Sequence[Answers]) -> float:
     one_each = sum(len(prompt) + len(answer) for prompt, answers in elements for answer in answers)
     together = sum(len(prompt) + sum(map(len, answers)) for prompt, answers in elements)
     return 1 - together / one_each
+
+
+def _longest(elements: Sequence[Answers]) -> int:
+    """Return the tokens of the longest prompt with one of its answers."""
+    return max(len(prompt) + len(answer) for prompt, answers in elements for answer in answers)
+
+
+def _window(config: PretrainedConfig) -> float:
+    """Return the smallest window of the configuration, in tokens, whether layers use it or not; infinite if
+    there is none.
+    """
+    values = config.get_text_config().to_dict()
+    return min((values[name] for name in WINDOWS if values.get(name)), default=math.inf)
 
 
 def _states(body: PreTrainedModel, elements: Sequence[Answers], several: bool) -> AnswerStates:

@@ -1,5 +1,6 @@
 """The online methods: estimates by hand, contradictions by name, and each learns."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -23,8 +24,8 @@ MASK = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 0]])
 TOTALS = [1.0, 2.5, 2.0, 0.5]
 
 
-def estimated(estimator, name, groups=2, std=2.0, **changed):
-    return estimator(Rewarded(REWARDS, MASK, None, std), online_params(name, answers_per_prompt=groups, **changed))
+def estimated(estimator, name, groups=2, unit=2.0, **changed):
+    return estimator(Rewarded(REWARDS, MASK, None, unit), online_params(name, answers_per_prompt=groups, **changed))
 
 
 def test_a_response_is_compared_with_the_others_to_its_prompt():
@@ -32,14 +33,14 @@ def test_a_response_is_compared_with_the_others_to_its_prompt():
     assert found.returns_BR is None
     assert found.advantages_BR[:, 0].tolist() == pytest.approx([-0.75, 0.75, 0.75, -0.75]), "in deviations of 2"
     assert torch.equal(found.advantages_BR, found.advantages_BR[:, :1] * MASK), "the same at all of its tokens"
-    of_four = estimated(leave_one_out, "rloo", groups=4, std=1.0).advantages_BR[:, 0]
+    of_four = estimated(leave_one_out, "rloo", groups=4, unit=1.0).advantages_BR[:, 0]
     assert of_four.tolist() == pytest.approx([t - (sum(TOTALS) - t) / 3 for t in TOTALS])
     assert float(of_four.sum()) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("scaled", [True, False])
 def test_within_its_group(scaled):
-    found = estimated(within_group, "grpo", groups=4, std=2.0, scale_by_deviation=scaled).advantages_BR[:, 0]
+    found = estimated(within_group, "grpo", groups=4, unit=2.0, scale_by_deviation=scaled).advantages_BR[:, 0]
     scale = stdev(TOTALS) + 1e-4 if scaled else 2.0
     assert found.tolist() == pytest.approx([(t - fmean(TOTALS)) / scale for t in TOTALS])
 
@@ -85,6 +86,7 @@ def test_estimators_of_the_kl():
     ("ppo", {"critic": "shared"}, r"ppo\.critic: shared needs .*ppo\.trainable is all"),
     ("nlpo", {"engine": "vllm"}, r"Set ppo\.engine to own"),
     ("trpo", {"ptx_coef": 0.1}, r"Set ppo\.ptx_coef to 0"),
+    ("trpo", {"kl_in": "loss", "kl_estimator": "k3"}, r"Set ppo\.kl_in to reward"),
     ("ppo", {"batch_size": 2, "minibatches": 3}, r"ppo\.minibatches = 3")])
 def test_values_that_contradict_each_other(method, changed, said):
     with pytest.raises(UserError, match=said):
@@ -98,6 +100,35 @@ def test_values_that_contradict_the_number_of_processes():
         require_usable("ppo", params, 3, "candidates.a")
     with pytest.raises(UserError, match="here are 2"):
         require_usable("trpo", params, 2)
+
+
+@dataclass
+class InUnits(Scripted):
+    """The scripted reward, in a unit of its own."""
+
+    def score(self, row):
+        return self.std * super().score(row)
+
+
+@pytest.mark.parametrize(("method", "changed"), [
+    ("rloo", {"answers_per_prompt": 4}), ("grpo", {"answers_per_prompt": 4, "scale_by_deviation": False}),
+    ("ppo", {"value_clip": 0.01, "value_learning_rate": 1e-2})])
+def test_whitened_rewards_have_lost_their_unit(taught_lm, taught_folder, tokenizer, tmp_path, method, changed):
+    """Answers of several lengths and a KL: gradients of the policy, and the critic's losses, are the same."""
+    RewardModel.from_policy(taught_folder, 64, seed=0).save(tmp_path / "reward")
+    red, = tokenizer(" red", add_special_tokens=False)["input_ids"]
+    found = []
+    for unit in (1.0, 10.0):
+        reports = []
+        train_policy(copy_of(taught_lm), copy_of(taught_lm).model, value_model(tmp_path / "reward"),
+                     InUnits(red, unit), PROMPTS, online_params(method, **{
+                         "whiten_rewards": True, "updates": 3, "epochs": 2, "batch_size": 16, "learning_rate": 1e-3,
+                         "kl_coef": 0.2, **changed}), 0,
+                     lambda step, total, metrics=None, what="", seen=reports: seen.append(metrics),
+                     tmp_path / f"{unit}", method=method)
+        found.append([reports[-1][name] for name in ("policy_grad_norm", "policy_loss", "value_loss")
+                      if name in reports[-1]])
+    assert found[1] == pytest.approx(found[0], rel=1e-3, abs=1e-5)
 
 
 def test_every_online_method_has_its_parameters():

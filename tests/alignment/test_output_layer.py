@@ -52,7 +52,7 @@ def logits(lm):
 
 
 def masked(lm):
-    NucleusMask(lm.model, 0.7, 1.0, "fp32").marked(join(PROMPTS, RESPONSES, lm.model.device))
+    NucleusMask(lm.model, 0.7, 1.0, "fp32", 8).marked(join(PROMPTS, RESPONSES, lm.model.device))
 
 
 @pytest.mark.parametrize("read", [sampled, likelihoods, log_probs, logits, masked])

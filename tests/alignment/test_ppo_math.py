@@ -7,7 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.alignment.online.advantages import advantages_and_returns, explained_variance, token_rewards, whiten
+from plumbline.alignment.online.advantages import (
+    advantages_and_returns,
+    explained_variance,
+    of_unit_variance,
+    token_rewards,
+    whiten,
+)
 from plumbline.alignment.online.kl import KLController
 from plumbline.alignment.online.losses import clipped_surrogate, value_loss
 from plumbline.alignment.sequences import token_log_probs
@@ -67,11 +73,10 @@ def test_whitening_uses_the_mean_and_variance_of_real_tokens(rows):
     assert found.isfinite().all() and (found[mask == 0] == 0).all()
 
 
-def test_without_shifting_the_mean_stays():
+def test_unit_variance_is_that_of_real_tokens():
     values, mask = torch.tensor([[1.0, 3.0, 99.0], [5.0, 7.0, 9.0]]), torch.tensor([[1, 1, 0], [1, 1, 0]])
-    found = whiten(values, mask, shift=False)
-    real = found[mask.bool()]
-    assert float(real.mean()) == pytest.approx(4.0) and float(real.var(correction=0)) == pytest.approx(1.0)
+    found = of_unit_variance(values, mask)
+    assert found[mask.bool()].tolist() == pytest.approx([value / 5 ** 0.5 for value in (1, 3, 5, 7)])
     assert (found[mask == 0] == 0).all()
 
 
@@ -154,6 +159,13 @@ def test_the_value_loss_is_the_larger_of_the_free_and_the_clipped_error(rows):
 def test_the_adaptive_controller_moves_as_computed_by_hand(kl, episodes, expected):
     controller = KLController(0.1, 6.0, 10000)
     controller.update(kl, episodes)
+    assert controller.coef == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("kl", "expected"), [(0.0, 0.08), (60.0, 0.12)])
+def test_a_horizon_within_a_batch_moves_the_weight_by_a_fifth(kl, expected):
+    controller = KLController(0.1, 6.0, 10)
+    controller.update(kl, 64)
     assert controller.coef == pytest.approx(expected, rel=1e-12)
 
 

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from plumbline.alignment.classifier import Classifier
+from plumbline.alignment.online import rewards
 from plumbline.alignment.online.critics import make_critic
 from plumbline.alignment.online.loop import train_online
 from plumbline.alignment.online.rewards import labels_of, make_rewards, repeated
@@ -24,6 +25,7 @@ from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, encode_prompt, encode_response
 from plumbline.lm.pretrain import train_tokenizer
+from plumbline.lm.ranks.world import World
 from plumbline.lm.sampling import Response
 from plumbline.preferences.types import Message, conversation
 from testing.online import own_engine, policy_of
@@ -153,6 +155,21 @@ def test_a_cut_answer_is_asked_of_nobody(own, taught_lm, rules, tmp_path):
     cut = [Response([5, 6, 7], False)] * 2
     assert reward.rewards_and_parts(written(taught_lm)[0][:2], cut, 1.5) == ([-4.5, -4.5], {})
     assert len(import_module(name).asked) == before
+
+
+def test_a_rank_without_a_finished_answer_asks_nothing(own, taught_lm, rules, tmp_path, monkeypatch):
+    """The second of two ranks, of one answer; what the first one found comes by the gathering."""
+    name = rules("def one_by_one(rows):\n    assert rows\n    return [len(text) for _, text in rows]")
+    reward = made(own, taught_lm, tmp_path, rewards={f"{name}:one_by_one": 1.0})
+    prompts, responses = written(taught_lm, ["red"])
+
+    class Second(World):
+        def from_all(self, value):
+            assert value == []
+            return [[3.0], value]
+
+    monkeypatch.setattr(rewards, "world", lambda: Second(1, 2))
+    assert reward.sources[0].scores(prompts, responses) == [3.0]
 
 
 def other_tokenizer():

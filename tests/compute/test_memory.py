@@ -67,9 +67,52 @@ def test_work_grows_with_epochs_and_shrinks_without_a_critic(sizes) -> None:
                 "answers_per_prompt: 4, epochs: 1}").flops == pytest.approx(by_hand * (4 + 3))
 
 
+ILQL = ("compare.ilql=direct", "candidates.ilql={method: ilql, expectile: 0.7, gamma: 0.99, conservatism: 0.1, "
+        "likelihood_weight: 1.0, target_rate: 0.005, steering: 1.0}")
+
+
+def test_ilql_has_two_heads_with_targets_and_all_logits(sizes) -> None:
+    settings = "direct.micro_batch_size=4", "direct.batch_size=8", "direct.max_length=100"
+    dpo = need(sizes["small"], "candidate@dpo", *settings, "compare.dpo=direct")
+    ilql = need(sizes["small"], "candidate@ilql", *settings, *ILQL)
+    heads, logits = 2 * 49152 * 576, 2 * 4 * 100 * 49152
+    assert ilql.states - dpo.states == 16 * heads  # weights, gradients, two moments
+    assert (dpo.copies, ilql.copies) == (0, 4 * heads)  # the targets
+    # Of the policy and of both heads: the logits, their softmax and its gradient; others keep probabilities alone.
+    assert ilql.moment - dpo.moment == 3 * 3 * 4 * logits - 4 * logits
+    shared = need(sizes["small"], "candidate@ilql", *settings, *ILQL, ranks=4)
+    assert (shared.states, shared.copies) == (ilql.states // 4, ilql.copies // 4)
+
+
+def test_nlpo_has_the_masking_policy_and_a_mask_that_a_micro_batch_makes(sizes) -> None:
+    settings = ("compare.nlpo=ppo", "ppo.batch_size=64", "ppo.minibatches=1", "ppo.max_prompt=50",
+                "ppo.max_response=50")
+    ppo = need(sizes["small"], "ppo", *settings)
+    one, eight = (need(sizes["small"], "candidate@nlpo", *settings, f"ppo.micro_batch_size={rows}") for rows in (1, 8))
+    logits = 50 * 49152
+    assert one.copies - ppo.copies == 4 * sizes["small"].weights
+    kept = sizes["small"].kept(8, 100, "fp32")
+    # A byte for each token at each place of all responses. It is made in 30 more, as measured on a CPU (394 MB for
+    # 16 responses, 8 at once, of 192 tokens out of 8,000); learnt from are logits, their softmax and gradient.
+    assert eight.moment == 64 * logits + max(8 * logits * 30, kept + 8 * logits * 3 * 4)
+    assert one.moment < eight.moment
+
+
+def test_rejection_sampling_needs_what_the_larger_of_its_two_halves_does(sizes) -> None:
+    settings = "compare.rejection=sft", "sft.max_length=128", "sft.micro_batch_size=1", "sft.precision=fp32"
+    small, large = sizes["small"], sizes["large"]
+    alone, sft = (need(small, stage, *settings) for stage in ("candidate@rejection", "sft"))
+    assert (alone.states, alone.copies, alone.moment) == (sft.states, 0, sft.moment)
+    many = need(large, "candidate@rejection", *settings, ranks=64)
+    # The whole policy, the reward model without an output layer, and the cache of 2 of 128 answers.
+    sampling = 4 * large.weights + 4 * large.body + 2 * 128 * large.cache_per_token
+    assert many.states + many.copies + many.moment == sampling
+
+
 @pytest.mark.parametrize(("stage", "settings"), [
     ("sft", []), ("reward_model", []), ("ppo", []), ("candidate@dpo", ["compare.dpo=direct"]),
     ("candidate@rloo", ["compare.rloo=ppo"]), ("candidate@rejection", ["compare.rejection=sft"]),
+    ("candidate@ilql", [*ILQL]), ("candidate@nlpo", ["compare.nlpo=ppo"]),
 ])
 def test_what_is_said_to_fit_fits(stage: str, settings: list[str], sizes) -> None:
     blocks = "sft", "reward_model", "ppo", "direct"

@@ -53,6 +53,22 @@ def test_the_prompt_is_read_once_where_that_spares_enough(tokenizer):
     assert shapes == [(3, 17), (2, 10)]
 
 
+@pytest.mark.parametrize("kind", ["mistral", "gemma3_text"])
+@pytest.mark.parametrize(("longest", "rows"), [(12, 1), (13, 3), (30, 3)])
+def test_beyond_a_sliding_window_each_answer_has_a_row_of_its_own(tokenizer, kind, longest, rows):
+    model, shapes = small_causal(kind, tokenizer, sliding_window=12), []
+    watching = model.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True)
+    prompt, answers = list(range(9, 5 + longest)), [[40, 41, 42, 43], [44], [45, 46, 47]]
+    found = answer_states(model, [(prompt, answers)])
+    watching.remove()
+    assert [shape[0] for shape in shapes] == [rows], "up to the window the prompt is read once"
+    for n, answer in enumerate(answers):
+        expected = alone(model, prompt, answer).float()
+        assert torch.allclose(found.before_NRD[n, :len(answer)], expected[:-1], atol=1e-3)
+        assert torch.allclose(found.last_ND[n], expected[-1], atol=1e-3)
+
+
 @pytest.mark.parametrize(("kind", "more", "shares"), [
     ("llama", {}, True), ("qwen3", {}, True), ("gpt2", {}, True),
     ("lfm2", {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}, False),

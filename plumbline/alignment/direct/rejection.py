@@ -7,7 +7,7 @@ themselves can be the best, and a prompt that has none is left out. Answers are 
 sampled, and learnt from as text, as any demonstration is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -27,12 +27,12 @@ SOURCE = "rejection sampling"
 
 
 def train_rejection(
-    lm: LanguageModel, reward: Reward, engine: Engine, prompts: Sequence[Prompt],
+    lm: LanguageModel, make_reward: Callable[[], Reward], engine: Engine, prompts: Sequence[Prompt],
     validation: Sequence[Demonstration], params: RejectionParams, seed: int, report: ReportStep,
     checkpoint_folder: Path,
 ) -> dict[str, float]:
     """Fine-tune `lm`, the SFT policy, in place on the best of its answers to random prompts, which `engine`
-    samples.
+    samples. `make_reward` loads the reward, which is let go before the fine-tuning.
 
     A training that was killed samples again, the same answers, and goes on from its checkpoint.
 
@@ -47,7 +47,7 @@ def train_rejection(
     fitting = [prompt for prompt in prompts if len(encode_prompt(lm.tokenizer, prompt)) <= room]
     order = torch.randperm(len(fitting), generator=generator).tolist()
     asked = [fitting[i] for i in order[: params.prompts]]
-    found, metrics = best_answers(lm, reward, engine, asked, params, generator, report)
+    found, metrics = best_answers(lm, make_reward(), engine, asked, params, generator, report)
     metrics |= {"prompts": len(asked), "prompts_too_long": len(prompts) - len(fitting),
                 "without_finished_answer": len(asked) - len(found)}
     if not found:

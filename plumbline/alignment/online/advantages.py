@@ -31,8 +31,8 @@ class Rewarded:
     mask_BR: torch.Tensor
     values_BR: torch.Tensor | None
     """None without a critic."""
-    std: float
-    """Standard deviation of the SFT policy's rewards."""
+    unit: float
+    """What a reward of 1 is: the standard deviation of the SFT policy's rewards, or 1 for whitened ones."""
 
 
 Estimator = Callable[[Rewarded, PpoParams], Targets]
@@ -54,7 +54,7 @@ def leave_one_out(batch: Rewarded, params: PpoParams) -> Targets:
     size = params.answers_per_prompt
     total_GK = batch.rewards_BR.sum(1).reshape(-1, size)
     others_GK = (total_GK.sum(1, keepdim=True) - total_GK) / (size - 1)
-    advantage_B = (total_GK - others_GK).flatten() / batch.std
+    advantage_B = (total_GK - others_GK).flatten() / batch.unit
     return Targets(advantage_B[:, None] * batch.mask_BR, None)
 
 
@@ -62,14 +62,14 @@ def within_group(batch: Rewarded, params: PpoParams) -> Targets:
     """Return each response's reward less the mean of its group, at all of its tokens.
 
     It is divided by the group's standard deviation (Shao et al. 2024, arXiv 2402.03300, section 4.1.2; the
-    unbiased one, as in TRL), or, without `scale_by_deviation`, by that of the SFT policy's rewards, the same
-    for all groups: divided by its own, a group whose answers hardly differ counts as much as any (Liu et al.
-    2025, arXiv 2503.20783).
+    unbiased one, as in TRL), or, without `scale_by_deviation`, by the rewards' unit, the same for all groups:
+    divided by its own deviation, a group whose answers hardly differ counts as much as any (Liu et al. 2025,
+    arXiv 2503.20783).
     """
     assert isinstance(params, GrpoParams)
     total_GK = batch.rewards_BR.sum(1).reshape(-1, params.answers_per_prompt)
     centred_GK = total_GK - total_GK.mean(1, keepdim=True)
-    scale_G1 = total_GK.std(1, keepdim=True) + 1e-4 if params.scale_by_deviation else batch.std
+    scale_G1 = total_GK.std(1, keepdim=True) + 1e-4 if params.scale_by_deviation else batch.unit
     return Targets((centred_GK / scale_G1).flatten()[:, None] * batch.mask_BR, None)
 
 
@@ -87,15 +87,22 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
-def whiten(values_BR: torch.Tensor, mask_BR: torch.Tensor, shift: bool = True) -> torch.Tensor:
-    """Return the values shifted and scaled to mean 0 and variance 1 over the real tokens; [B, R].
-
-    Without `shift` their mean stays what it was.
-    """
+def whiten(values_BR: torch.Tensor, mask_BR: torch.Tensor) -> torch.Tensor:
+    """Return the values shifted and scaled to mean 0 and variance 1 over the real tokens; [B, R]."""
     mean = masked_mean(values_BR, mask_BR)
     variance = masked_mean((values_BR - mean) ** 2, mask_BR)
-    white_BR = (values_BR - mean) * torch.rsqrt(variance + 1e-8)
-    return (white_BR if shift else white_BR + mean) * mask_BR
+    return (values_BR - mean) * torch.rsqrt(variance + 1e-8) * mask_BR
+
+
+def of_unit_variance(values_BR: torch.Tensor, mask_BR: torch.Tensor) -> torch.Tensor:
+    """Return the values divided by their standard deviation over the real tokens; [B, R].
+
+    Their mean is divided, too, and not lost: it is what the policy earns. openai/lm-human-preferences
+    (`whiten` without `shift_mean`) leaves it as it is, in the unit that the spread no longer has, so that a
+    reward of another unit would favour longer or shorter answers.
+    """
+    variance = masked_mean((values_BR - masked_mean(values_BR, mask_BR)) ** 2, mask_BR)
+    return values_BR * torch.rsqrt(variance + 1e-8) * mask_BR
 
 
 def token_rewards(

@@ -32,7 +32,11 @@ class KLController:
     horizon: int
 
     def update(self, kl: float, episodes: int) -> None:
-        """Move `coef` by at most 20 % of `episodes / horizon`, towards the target."""
+        """Move `coef` by at most 20 % of `episodes / horizon`, towards the target.
+
+        That share is at most 1: with a horizon of fewer than these episodes `coef` moves by 20 %, and never
+        below 0.
+        """
         if self.target is not None:
             error = max(-0.2, min(0.2, kl / self.target - 1))
-            self.coef *= 1 + error * episodes / self.horizon
+            self.coef *= 1 + error * min(1.0, episodes / self.horizon)

@@ -49,7 +49,7 @@ from pathlib import Path
 import torch
 
 from plumbline.alignment.online import kl as kl_of
-from plumbline.alignment.online.advantages import Rewarded, Targets, token_rewards, whiten
+from plumbline.alignment.online.advantages import Rewarded, Targets, of_unit_variance, token_rewards
 from plumbline.alignment.online.critics import Critic
 from plumbline.alignment.online.experience import Experience, Sampler, corrected, gather
 from plumbline.alignment.online.figures import TOKEN_MEANS, average, describe, engine_gap, measured_kl
@@ -118,7 +118,7 @@ class Lesson:
     targets: Targets
     critic_only: bool
     value_clip: float
-    """In the reward's own units."""
+    """In the unit of the rewards that the targets are made of."""
 
 
 def train_online(
@@ -201,11 +201,12 @@ def _learn(learner: Learner, setting: Setting, critic_only: bool = False) -> Met
 
     # The targets of learning stay fixed for all epochs over this batch.
     rewards_BR = _rewards(experience, learner, params, std)
-    targets = setting.method.estimate(Rewarded(rewards_BR, mask_BR, experience.values_BR, std), params)
+    unit = 1.0 if params.whiten_rewards else std
+    targets = setting.method.estimate(Rewarded(rewards_BR, mask_BR, experience.values_BR, unit), params)
     if params.rollout_correction is not None:
         targets = corrected(targets, experience, params.rollout_correction)
     # An untrained value may be anywhere, so before the first update nothing holds it back.
-    clip = math.inf if critic_only or params.value_clip is None else params.value_clip * std
+    clip = math.inf if critic_only or params.value_clip is None else params.value_clip * unit
     lesson = Lesson(experience, targets, critic_only, clip)
 
     natural = {}
@@ -233,8 +234,7 @@ def _rewards(experience: Experience, learner: Learner, params: PpoParams, std: f
     coef = learner.kl.coef * std if params.kl_in == "reward" else 0.0
     kl_BR = kl_of.estimate(experience.kl_BR, params.kl_estimator)
     rewards_BR = token_rewards(experience.score_B, kl_BR, mask_BR, coef)
-    # Their mean must stay: it is what the policy earns (openai/lm-human-preferences, `whiten`).
-    return whiten(rewards_BR, mask_BR, shift=False) if params.whiten_rewards else rewards_BR
+    return of_unit_variance(rewards_BR, mask_BR) if params.whiten_rewards else rewards_BR
 
 
 def _minibatches(learner: Learner, responses: int, params: PpoParams) -> list[torch.Tensor]:

@@ -27,14 +27,22 @@ class NucleusMask:
     top_p: float
     temperature: float
     precision: str
+    micro_batch_size: int
+    """Responses whose logits are held at once."""
 
     @torch.no_grad()
     def marked(self, sequences: Sequences) -> Sequences:
         """Return the sequences with the tokens that could be sampled at each place."""
-        logits_BRV = response_logits(
-            self.model.base_model, self.model.get_output_embeddings(), replace(sequences, trunk_BTD=None),
-            self.precision)
-        allowed_BRV = nucleus(logits_BRV.float() / self.temperature, self.top_p)
+        head, device = self.model.get_output_embeddings(), self.model.device
+        # At padding all are allowed: with none there would be no distribution, and no gradient of the others.
+        allowed_BRV = torch.ones(
+            *sequences.response_BR.shape, head.weight.shape[0], dtype=torch.bool, device=device)
+        every = torch.arange(len(allowed_BRV), device=device)
+        for rows in sequences.micro_batches(every, self.micro_batch_size):
+            part = replace(sequences.rows(rows), trunk_BTD=None)
+            logits_BRV = response_logits(self.model.base_model, head, part, self.precision)
+            kept_BRV = nucleus(logits_BRV.float() / self.temperature, self.top_p)
+            allowed_BRV[rows, : kept_BRV.shape[1]] = kept_BRV
         # What was sampled was allowed, whatever the last digits of another pass say.
         allowed_BRV.scatter_(2, sequences.response_BR[..., None], True)
         return replace(sequences, allowed_BRV=allowed_BRV)

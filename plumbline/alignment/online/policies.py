@@ -162,7 +162,8 @@ def make_policy(
     model.eval()
     mask = None
     if isinstance(params, NlpoParams):
-        mask = NucleusMask(copy.deepcopy(model), params.mask_top_p, params.temperature, params.precision)
+        mask = NucleusMask(copy.deepcopy(model), params.mask_top_p, params.temperature, params.precision,
+                           params.micro_batch_size)
     head, made = model.get_output_embeddings(), partial(
         Policy, model, temperature=params.temperature, precision=params.precision, mask=mask)
     if params.trainable == "all":

@@ -218,8 +218,13 @@ def _outside(
 
     if FUNCTION_NAME.fullmatch(name):
         function = import_function("reward", name, root, "ppo.rewards")
-        return by_text(lambda pairs: world().gathered(
-            function([(conversation(prompt), text) for prompt, text in world().mine(pairs)])))
+
+        def share(pairs: list[tuple[Prompt, str]]) -> list[float]:
+            mine = [(conversation(prompt), text) for prompt, text in world().mine(pairs)]
+            # With fewer answers than ranks, some have none to ask about.
+            return world().gathered(function(mine) if mine else [])
+
+        return by_text(share)
     if not hasattr(require_classifier(name, root), "reward_max_length"):  # it is none of ours
         return by_text(Classifier.load(name, root, precision).score)
     model = RewardModel.load(Path(Source.find(name, root).where), precision)

@@ -1,6 +1,7 @@
 """Rejection sampling: the best finished answer by the reward model is learnt from, and what it likes becomes more
 frequent."""
 
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -79,12 +80,13 @@ def test_a_server_is_handed_the_weights_once_for_all_prompts(taught_lm, tmp_path
 def test_what_cannot_be_answered_is_counted_and_an_empty_lesson_refused(taught_lm):
     long = prompt("red " * 60)
     engine = own_engine(taught_lm)
-    metrics = train_rejection(copy_of(taught_lm), likes_long(taught_lm), engine, [*PROMPTS, long], [],
+    metrics = train_rejection(copy_of(taught_lm), lambda: likes_long(taught_lm), engine, [*PROMPTS, long], [],
                               params(prompts=3), 0, silent, NOWHERE)
     assert (metrics["prompts"], metrics["prompts_too_long"]) == (3, 1)
     assert metrics["examples"] == 3 - metrics["without_finished_answer"]
     with pytest.raises(UserError, match=r"of 1 prompts 0 leave room for an answer of max_response = 8 tokens"):
-        train_rejection(copy_of(taught_lm), likes_long(taught_lm), engine, [long], [], params(), 0, silent, NOWHERE)
+        train_rejection(copy_of(taught_lm), lambda: likes_long(taught_lm), engine, [long], [], params(), 0, silent,
+                        NOWHERE)
 
 
 def test_what_the_reward_model_likes_becomes_more_frequent(taught_lm, taught_folder):
@@ -92,7 +94,23 @@ def test_what_the_reward_model_likes_becomes_more_frequent(taught_lm, taught_fol
     train_reward_model(reward, prefers_red(), [], reward_params(epochs=2), 0, silent, NOWHERE)
     lm = copy_of(taught_lm)
     # There are five prompts only, so each is asked again and again.
-    metrics = train_rejection(lm, reward, own_engine(lm), PROMPTS * 8, demonstrations(16, seed=9), params(), 0,
-                              silent, NOWHERE)
+    metrics = train_rejection(lm, lambda: reward, own_engine(lm), PROMPTS * 8, demonstrations(16, seed=9), params(),
+                              0, silent, NOWHERE)
     assert metrics["best_reward"] > metrics["sampled_reward"]
     assert share_saying("red", lm) > share_saying("red", taught_lm) + 0.2
+
+
+def test_the_reward_model_is_let_go_before_the_fine_tuning(taught_lm, taught_folder):
+    made, alive = [], {}
+
+    def make_reward():
+        reward = RewardModel.from_policy(taught_folder, 64, seed=0)
+        made.append(weakref.ref(reward.model))
+        return reward
+
+    def report(step, total, metrics=None, what=""):
+        alive.setdefault(what, made[0]() is not None)
+
+    lm = copy_of(taught_lm)
+    train_rejection(lm, make_reward, own_engine(lm), PROMPTS, [], params(), 0, report, NOWHERE)
+    assert len(made) == 1 and alive == {"sampling": True, "": False}
