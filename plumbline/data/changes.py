@@ -32,7 +32,7 @@ from plumbline.preferences.batches.index import NOBODY, BatchIndex, Hashes, inde
 from plumbline.preferences.batches.snapshot import ADDED, Simulation, resolve_sources, with_imports_made_again
 from plumbline.preferences.jsonl import lines
 from plumbline.preferences.reading.formats import Reading
-from plumbline.preferences.reading.results import Quarantined, Read, Unread
+from plumbline.preferences.reading.results import Quarantined, Read, Unread, shown_name
 from plumbline.preferences.reading.sources import open_source, read_all
 from plumbline.preferences.splits import SPLITS, split_of
 from plumbline.preferences.types import Row
@@ -159,7 +159,7 @@ def _change(home: Home, source: str, read: Read, action: Action, content: str,
             removes: Callable[[Draft], Hashes], reason: str, dry_run: bool = False,
             beside: Mapping[str, str] | None = None) -> DataChange:
     folders = home.preferences
-    with draft(folders, source, read) as drafted:
+    with draft(folders, shown_name(source), read) as drafted:
         gone = removes(drafted)
         known = readable_arrivals(folders)[0]
         now = time_of_next(known)
