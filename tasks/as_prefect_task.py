@@ -4,6 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
@@ -15,9 +16,10 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
 from plumbline.config import Params
-from plumbline.errors import after
+from plumbline.errors import UserError, after
 from plumbline.notify.prefect_events import unreachable
-from plumbline.project.dvc_yaml import JOIN, stage_params, version_of
+from plumbline.project.digests import digests
+from plumbline.project.dvc_yaml import JOIN, StageSpec, stage_params, version_of
 from plumbline.project.home import API_URL
 from plumbline.project.run_record import Outcome
 from plumbline.project.watcher import Watcher, watcher
@@ -38,6 +40,8 @@ RETRY_SECONDS = 5
 RECORDED_HERE = ("plumbline/runs/stage_record.py", "plumbline/lineage/stage_record.py")
 """Code of a run that leaves its recording to the flow has one of these files."""
 ARTIFACT_SECONDS = 2.0
+HERE = Path(__file__).parents[1]
+"""Where the code of this process comes from."""
 
 
 def run_as_task(stage: "Stage", workspace: Workspace) -> None:
@@ -139,7 +143,7 @@ def _run(stage: "Stage", workspace: Workspace, child: Child) -> None:
                          workspace.params)
     child.record = record
     try:
-        if stage.in_flow:
+        if stage.in_flow and code_is_here(workspace, child.stage):
             child.open_files()
             child.mlflow_run = record.recording.run_id
             run_in_this_process(record, workspace.folder, workspace.home, child.stage,
@@ -152,6 +156,20 @@ def _run(stage: "Stage", workspace: Workspace, child: Child) -> None:
         with after(error):
             record.recording.end("FAILED" if broke else "KILLED")
         raise
+
+
+def code_is_here(workspace: Workspace, stage: StageSpec) -> bool:
+    """Return whether this process has the code that the workspace has for a stage.
+
+    A retry brings that of the run before, and records it: a rule of promotion that has changed since must not
+    decide in its place.
+    """
+    if not workspace.record.retry_of:
+        return True
+    try:
+        return digests(HERE, stage.code) == digests(workspace.folder, stage.code)
+    except (OSError, UserError):  # a file that one of them does not have
+        return False
 
 
 def _params_here(workspace: Workspace) -> Params:

@@ -38,6 +38,8 @@ Force = Annotated[Names, typer.Option(metavar="STAGE", help="Run it though nothi
 NewCode = Annotated[bool, typer.Option("--new-code", help="With the checkout's code as it is now, not with "
                                                           "the run's.")]
 All = Annotated[bool, typer.Option("--all", help=f"All of them, not the newest {NEWEST_RUNS}.")]
+Gone = Annotated[bool, typer.Option("--gone", help="Close a run whose machine or container is gone for "
+                                                   "good.")]
 To = Annotated[str | None, typer.Option(metavar="DIR", help="Put it there instead of its place in runs/.")]
 
 
@@ -88,12 +90,12 @@ def retry(name: RunName, new_code: NewCode = False, verbose: Verbose = False,
     run_pipeline(home, retry_request(home, name, new_code), verbose, as_json)
 
 
-@runs_app.command(epilog=examples("plumbline cancel latest", "plumbline cancel 20261121-104650 --json"))
-def cancel(name: RunName, as_json: AsJson = False) -> None:
+@runs_app.command(epilog=examples("plumbline cancel latest", "plumbline cancel 20261121-104650 --gone"))
+def cancel(name: RunName, gone: Gone = False, as_json: AsJson = False) -> None:
     """End a run of this machine as Ctrl-C would; finished stages are kept."""
     from plumbline.runs.cancel import cancel as end
 
-    run, status = end(entered_home(), name)
+    run, status = end(entered_home(), name, gone)
     answer(as_json, {"id": run, "status": status},
            f"The run {run} has ended: {status}. `plumbline retry {run}` goes on from there.")
 

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 GC_LOCK = "gc.lock"
-"""Held by gc; a run, a restore and a pull begin under it, so that gc knows of them."""
+"""Held by gc. A run and a restore begin under it, so that gc knows of them; a pull, and a person's change of
+the champion, hold it until something needs the bytes."""
 
 
 @contextmanager

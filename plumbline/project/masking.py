@@ -5,8 +5,12 @@ text, what an address carries besides the place goes: a name with a password, an
 tokens.
 """
 
+import json
 import re
 from urllib.parse import urlsplit
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 MASK = "***"
 SECRETS = re.compile(r"(^|[._-])(webhook|secret|token|password|api_?key|credentials?)$")
@@ -30,6 +34,29 @@ def masked_value(name: str, value: str) -> str:
 
 
 def masked_setting(setting: str) -> str:
-    """Return `name=value` with the value for display."""
+    """Return `name=value` with the value for display; of a whole block, each of its values."""
     name, equals, value = setting.partition("=")
-    return f"{name}{equals}{masked_value(name.strip(), value.strip())}" if equals else setting
+    if not equals:
+        return setting
+    block = _block(value)
+    if block is None:
+        return f"{name}={masked_value(name.strip(), value.strip())}"
+    shown = _masked_block(name.strip(), block)
+    return setting if shown == block else f"{name}={json.dumps(shown, ensure_ascii=False)}"
+
+
+def _block(text: str) -> object:
+    """Return the mapping or list that a setting's value is as YAML; None for any other value."""
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError:
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+def _masked_block(name: str, value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _masked_block(f"{name}.{key}", inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_masked_block(name, inner) for inner in value]
+    return masked_value(name, value) if isinstance(value, str) else value

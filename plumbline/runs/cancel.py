@@ -29,8 +29,11 @@ GRACE_SECONDS = 60.0
 KILLED = "Its process was gone without a word: killed, or the machine went down."
 
 
-def cancel(home: Home, name: str) -> tuple[str, Status]:
+def cancel(home: Home, name: str, gone: bool = False) -> tuple[str, Status]:
     """End a run; return its id and how it ended.
+
+    With `gone`, a run of another machine is marked as killed: only a person knows that a container, a pod or
+    a machine of that name will not come back.
 
     A flow run of a Prefect server is cancelled there, so that the server knows. If the server does not end it
     in time, the process gets a signal; if that is not enough, it is killed. Raises UserError for a run that
@@ -41,8 +44,12 @@ def cancel(home: Home, name: str) -> tuple[str, Status]:
     if record.status != "running":
         raise UserError(f"The run {record.id} is not going on: it is {record.status}.")
     if record.host != socket.gethostname():
+        if gone:
+            _mark(home, folder, record)
+            return record.id, "killed"
         raise UserError(f"The run {record.id} belongs to {record.host}, and this is {socket.gethostname()}: "
-                        "cancel it there, or on the page of its Prefect server.")
+                        "cancel it there, or on the page of its Prefect server. If that machine or container "
+                        f"is gone for good, `plumbline cancel {record.id} --gone` closes the run.")
     if is_gone(record):
         mark_dead(home)
         return record.id, "killed"

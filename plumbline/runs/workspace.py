@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from ruamel.yaml import YAML
 
 from plumbline.config import Params
+from plumbline.errors import UserError
 from plumbline.project.dvc_yaml import StageSpec, read_stages
 from plumbline.project.home import Home
 from plumbline.project.masking import masked_value
@@ -151,10 +152,22 @@ def init_dvc(folder: Path, home: Home) -> None:
     (folder / ".dvc").mkdir()
     (folder / ".dvc" / "config").write_text(
         "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
-        f'[cache]\n    dir = {home.cache}\n    type = "reflink,copy"\n', encoding="utf-8")
+        f'[cache]\n    dir = {_quoted(str(home.cache))}\n    type = "reflink,copy"\n', encoding="utf-8")
     settings = [home.root / ".dvc" / name for name in ("config", "config.local")]
     if any(file.exists() and "remote" in file.read_text(encoding="utf-8") for file in settings):
         _carry_remotes(home.root, folder)
+
+
+def _quoted(value: str) -> str:
+    """Return a value for DVC's configuration, in which `#` begins a comment and a comma parts a list.
+
+    Raises UserError for one that holds both kinds of quotes, which the format cannot write.
+    """
+    for quote in ('"', "'"):
+        if quote not in value:
+            return f"{quote}{value}{quote}"
+    raise UserError(f"The project's folder has both kinds of quotes in its path, {value}, which DVC's "
+                    "configuration cannot name. Rename it.")
 
 
 def _carry_remotes(root: Path, folder: Path) -> None:

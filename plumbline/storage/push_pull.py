@@ -11,10 +11,12 @@ from plumbline.project.digests import restore_folder
 from plumbline.project.dvc_objects import NO_REMOTE, Storage, tracked_batches
 from plumbline.project.dvc_yaml import outputs_of
 from plumbline.project.home import Home
+from plumbline.project.locks import GC_LOCK, file_lock
 from plumbline.project.run_record import run_folders
 from plumbline.runs.restore import NEW
 from plumbline.runs.run_files import recorded
 from plumbline.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from plumbline.tracking.store import StoreGone
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ def pull(home: Home, run: str | None) -> Pulled:
 
     Raises UserError without a remote, and for one that does not answer.
     """
+    with file_lock(home.folder / GC_LOCK):  # what is brought must not go before it is in use
+        return _pull(home, run)
+
+
+def _pull(home: Home, run: str | None) -> Pulled:
     storage = Storage(home)
     if not storage.remotes:
         raise UserError(f"There is nowhere to pull from: {NO_REMOTE}.")
@@ -96,8 +103,13 @@ def _named(run: str, outputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _behind_aliases(home: Home) -> dict[str, str]:
-    """Return models of champion, challenger and predecessor, and outputs of the runs that made them."""
-    registry = Registry.open(home, registered_name(home.root))
+    """Return models of champion, challenger and predecessor, and outputs of the runs that made them; nothing
+    where there is no MLflow store yet, as in a fresh clone.
+    """
+    try:
+        registry = Registry.open(home, registered_name(home.root))
+    except StoreGone:
+        return {}
     things = {}
     for number, run, aliases in registry.versions():
         version = registry.version(number) if {CHAMPION, CHALLENGER, PREVIOUS} & set(aliases) else None

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from plumbline.errors import UserError, as_user_error
 from plumbline.project.home import Home
-from plumbline.project.locks import try_lock
+from plumbline.project.locks import file_lock, try_lock
 from plumbline.tracking.store import OURS, MlflowStore, broken_store, is_away
 from plumbline.tracking.writes import WRITE, AnyWrite, CreateRun, EndRun, LogFile, now_ms
 from plumbline.whole_file import write_whole
@@ -175,9 +175,8 @@ def close(home: Home, run: str, *before: AnyWrite) -> None:
     A run that its own process has closed after all stays as it is.
     """
     outbox = Outbox(home, run)
-    with try_lock(outbox.lock) as free:
-        if free:
-            outbox.add(*before, EndRun(status="KILLED", when=now_ms(), abandoned=True))
+    with file_lock(outbox.lock):  # whoever delivers what waits there has it for a moment
+        outbox.add(*before, EndRun(status="KILLED", when=now_ms(), abandoned=True))
     deliver(home)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from plumbline.errors import UserError
 from plumbline.project.home import Home
-from plumbline.project.locks import file_lock
+from plumbline.project.locks import GC_LOCK, file_lock
 from plumbline.tracking.store import MlflowStore
 
 if TYPE_CHECKING:
@@ -221,8 +221,7 @@ class Registry:
         before = self.champion()
         if before and before.version == version:
             raise UserError(f"Version {version} of `{self.name}` is the champion already.")
-        self._prepare(chosen, reason)
-        with self._unchanged(before, seen):
+        with self._prepared(chosen, reason), self._unchanged(before, seen):
             self._client.delete_model_version_tag(self.name, str(version), ROLLED_BACK)
             self.make_champion(version, reason, by)
         return chosen
@@ -237,8 +236,7 @@ class Registry:
         if before is None or chosen is None or chosen.version == before.version:
             raise UserError(f"`{self.name}` cannot be rolled back: expected a champion and a version before "
                             f"it, found {f'version {before.version} alone' if before else 'no champion'}.")
-        self._prepare(chosen, reason)
-        with self._unchanged(before, seen):
+        with self._prepared(chosen, reason), self._unchanged(before, seen):
             short = reason[:LONGEST_REASON]
             self._client.set_model_version_tag(self.name, str(before.version), ROLLED_BACK, short)
             self._client.delete_model_version_tag(self.name, str(chosen.version), ROLLED_BACK)
@@ -247,20 +245,26 @@ class Registry:
             self._move(PREVIOUS, before.version, f"rolled back to version {chosen.version}", by)
         return chosen
 
-    def _prepare(self, chosen: PolicyVersion, reason: str) -> None:
-        """Fetch the bytes of a version that is to be used. Raises UserError if some are nowhere."""
+    @contextmanager
+    def _prepared(self, chosen: PolicyVersion, reason: str) -> Iterator[None]:
+        """Fetch the bytes of a version that is to be used, and keep gc from them until an alias names them.
+
+        Raises UserError if some are nowhere.
+        """
         from plumbline.project.dvc_objects import Storage
 
         if not reason.strip():
             raise UserError("A champion is not changed without a reason: say why, for whoever reads the "
                             "history.")
-        storage = Storage(self._home)
-        storage.drop_damaged([chosen.md5])
-        lacking = storage.fetch([chosen.md5])
-        if lacking:
-            raise UserError(f"Version {chosen.version} of `{self.name}` cannot be put into use: "
-                            f"{len(lacking)} of its files, such as {min(lacking)}, are nowhere. Looked in "
-                            f"{storage.where()}.")
+        with file_lock(self._home.folder / GC_LOCK):
+            storage = Storage(self._home)
+            storage.drop_damaged([chosen.md5])
+            lacking = storage.fetch([chosen.md5])
+            if lacking:
+                raise UserError(f"Version {chosen.version} of `{self.name}` cannot be put into use: "
+                                f"{len(lacking)} of its files, such as {min(lacking)}, are nowhere. Looked "
+                                f"in {storage.where()}.")
+            yield
 
     @contextmanager
     def _unchanged(self, before: PolicyVersion | None, seen: int | None) -> Iterator[None]:

@@ -15,7 +15,8 @@ from plumbline.commands.main import app
 from plumbline.errors import UserError
 from plumbline.project.digests import digest
 from plumbline.project.home import Home, enter
-from plumbline.project.run_record import RunRecord
+from plumbline.project.run_record import RunRecord, raw_record
+from plumbline.storage.push_pull import Pulled, pull
 from plumbline.tracking.recording import Recording
 from plumbline.tracking.registry import Registry
 from plumbline.tracking.store import connect, prepare
@@ -151,6 +152,24 @@ def test_a_run_of_another_machine_cannot_be_cancelled_here(project: Home) -> Non
     a_run(project, "20260101-000002-bbbbbb", status="cancelled")
     with pytest.raises(UserError, match="is not going on: it is cancelled"):
         plumbline("cancel", "latest")
+
+
+def test_a_run_whose_machine_is_gone_for_good_is_closed_because_a_person_says_so(project: Home) -> None:
+    a_run(project, "20260101-000001-aaaaaa", status="running")
+    with pytest.raises(UserError, match=r"`plumbline cancel 20260101-000001-aaaaaa --gone` closes the run"):
+        plumbline("cancel", "latest")
+    assert "has ended: killed" in plumbline("cancel", "latest", "--gone")
+    assert raw_record(project.runs / "20260101-000001-aaaaaa").status == "killed"
+
+
+def test_a_fresh_clone_can_pull_before_its_first_run(tmp_path: Path) -> None:
+    """Batches need no MLflow, and without a store there are no aliases to follow."""
+    home = Home(tmp_path, tmp_path / ".plumbline")
+    shutil.copy(CHECKOUT / "params.yaml", tmp_path)
+    with Repo.init(str(tmp_path), no_scm=True).config.edit() as config:
+        config["remote"]["store"] = {"url": str(tmp_path / "remote")}
+        config["core"]["remote"] = "store"
+    assert pull(home, None) == Pulled([], [])
 
 
 def test_what_cannot_be_restored_or_moved_is_named(project: Home) -> None:

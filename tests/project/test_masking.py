@@ -38,6 +38,16 @@ def test_names_that_are_secrets() -> None:
     assert masked_value("sft.max_tokens", "12") == masked_value("base.tokenizer", "12") == "12"
     assert masked_setting(f"retrain.webhook={HOOK}") == "retrain.webhook=https://hooks.slack.example/***"
     assert masked_setting("snapshot.sources=[added]") == "snapshot.sources=[added]"
+
+
+def test_a_whole_block_hides_its_secrets_as_single_values_do() -> None:
+    shown = masked_setting(f"retrain={{webhook: '{HOOK}', cron: '0 3 * * *'}}")
+    assert shown == 'retrain={"webhook": "https://hooks.slack.example/***", "cron": "0 3 * * *"}'
+    assert masked_setting("snapshot={sources: ['https://u:p@h/x', added]}") \
+        == 'snapshot={"sources": ["https://***@h/x", "added"]}'
+    plain = "candidates.mine={method: ppo, kl_coef: 0.02}"
+    assert masked_setting(plain) == plain
+    assert masked_setting("x={not yaml") == "x={not yaml"
     assert masked_setting("ppo.kl_coef=0.1") == "ppo.kl_coef=0.1"
 
 

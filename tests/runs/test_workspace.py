@@ -13,7 +13,7 @@ from plumbline.project.digests import digest
 from plumbline.project.home import Home
 from plumbline.project.run_record import read_record
 from plumbline.runs.pipeline import open_workspace, resolve
-from plumbline.runs.workspace import CODE, Request
+from plumbline.runs.workspace import CODE, Request, init_dvc
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -25,6 +25,21 @@ def project(home: Home) -> Home:
     for file in ("dvc.yaml", "params.yaml", ".dvcignore"):
         shutil.copy(CHECKOUT / file, home.root / file)
     return home
+
+
+@pytest.mark.parametrize("name", ["a#b", "a, b", "it's a folder", "Übung %s"])
+def test_stages_go_to_the_projects_cache_whatever_its_folder_is_called(tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    init_dvc(root, Home(root, root / ".plumbline"))
+    assert Config(str(root / ".dvc"))["cache"]["dir"] == str(root / ".plumbline/cache")
+
+
+def test_a_folder_that_dvc_cannot_name_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / """both ' and " """
+    root.mkdir()
+    with pytest.raises(UserError, match="has both kinds of quotes in its path"):
+        init_dvc(root, Home(root, root / ".plumbline"))
 
 
 def test_a_workspace_is_a_copy_that_dvc_sees_the_same(project: Home) -> None:

@@ -8,7 +8,9 @@ from dvc.repo import Repo
 
 from plumbline.errors import UserError
 from plumbline.project.digests import cached_file, cached_listing, digest
+from plumbline.project.dvc_objects import Storage
 from plumbline.project.home import Home
+from plumbline.project.locks import GC_LOCK, try_lock
 from plumbline.tracking.recording import Recording
 from plumbline.tracking.registry import CHALLENGER, MOVE, PREVIOUS, Registry
 from plumbline.tracking.store import connect
@@ -144,6 +146,26 @@ def test_nothing_to_roll_back_to(home: Home, registry: Registry) -> None:
     registry.make_champion(register(home, registry, "a.dir"), *WHY)
     with pytest.raises(UserError, match="found version 1 alone"):
         registry.roll_back("why not", "ann")
+
+
+def test_gc_and_a_change_of_the_champion_wait_for_each_other(home: Home, registry: Registry,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise gc could free the bytes of a version that is just being put into use."""
+    held = []
+
+    def fetch(_storage: Storage, _digests: list[str]) -> list[str]:
+        with try_lock(home.folder / GC_LOCK) as free:
+            held.append(not free)
+        return []
+
+    monkeypatch.setattr(Storage, "drop_damaged", lambda *_: None)
+    monkeypatch.setattr(Storage, "fetch", fetch)
+    Repo.init(str(home.root), no_scm=True)
+    register(home, registry, "a.dir")
+    registry.promote(1, "it is kind", "ann")
+    assert held == [True]
+    with try_lock(home.folder / GC_LOCK) as free:
+        assert free
 
 
 def test_the_same_bytes_make_one_version(home: Home, registry: Registry) -> None:
