@@ -18,7 +18,7 @@ Verdicts on pairs for judging are evidence about a policy on held-out prompts, a
 
 A verdict that was undone before it was planned is never exported. One that was undone later is taken away
 again by the next collection: a plan of removals goes through the same three steps, and its batch holds the
-ids of the lines.
+ids of the lines. A verdict that the same person replaced by a later one on the same pair counts as undone.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ from plumbline.preferences.types import from_json, row_id, to_line
 from plumbline.project.home import Home
 
 NAME = "feedback"
-UNDONE = "undone by the annotator"
+UNDONE = "undone or replaced by the annotator"
 Action = Literal["add", "remove"]
 Step = Callable[[str], None]
 

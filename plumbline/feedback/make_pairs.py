@@ -2,8 +2,8 @@
 
 Prompts are those that the champion was trained on (the train split): a verdict on a held-out prompt would be
 held-out data and train no model. Champion, challenger and SFT answer them, the reward model scores the
-answers, and `pairs.choose` keeps the pairs that teach most. The process exits when enough unjudged pairs are
-in the store, and at once if another one is running.
+answers, and `pairs.choose` keeps the pairs that teach most. The process exits when enough unjudged pairs and
+rankings are in the store, and at once if another one is running.
 """
 
 import json
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 ENOUGH = 48
 """Unjudged pairs in the store."""
 ENOUGH_RANKINGS = 8
+"""Unjudged rankings in the store, beside the pairs."""
 ASKED = 48
 """Prompts answered at a time."""
 KEPT = 16
@@ -40,7 +41,22 @@ NICE = 10
 
 
 def make_pairs(home: Home, contestants: Contestants) -> int:
-    """Fill the store, and return the number of pairs added. Raises UserError if a model is missing."""
+    """Fill the store, and return how many pairs and rankings are new. Raises UserError if a model is missing.
+    """
+    store = FeedbackStore.open(home)
+    try:
+        return _fill(store, home, contestants) if any(_short(store)) else 0
+    finally:
+        store.close()
+
+
+def _short(store: FeedbackStore) -> tuple[bool, bool]:
+    """Return whether the store has too few pairs, and whether it has too few rankings."""
+    return stock(store) < ENOUGH, stock(store, ranking=True) < ENOUGH_RANKINGS
+
+
+def _fill(store: FeedbackStore, home: Home, contestants: Contestants) -> int:
+    """Load the models, and make what the store is short of until it has enough."""
     from plumbline.feedback.models import LoadedModels
 
     prompts = _read_prompts(home, contestants, "prompts/train.jsonl")
@@ -48,25 +64,22 @@ def make_pairs(home: Home, contestants: Contestants) -> int:
         raise UserError("The champion's prepared data has no prompts to ask about.")
     counts = count_kinds(_read_prompts(home, contestants, "preferences/train.jsonl"))
     models = LoadedModels.load(contestants, home.cache)
-    store = FeedbackStore.open(home)
     chance = random.Random()
     added = 0
-    try:
-        while stock(store) < ENOUGH:
-            known = open_prompts(store)
-            fresh = [prompt for prompt in prompts if prompt not in known]
-            chance.shuffle(fresh)
-            asked = prompts_to_ask(fresh, counts, ASKED)
-            candidates = _answered(models, asked, chance.randrange(2**31))
-            made = choose(candidates, counts, KEPT)
-            if stock(store, ranking=True) < ENOUGH_RANKINGS:
-                made += rankings(candidates, KEPT_RANKINGS)
-            new = store.add_pairs(made)
-            added += new
-            if not new:
-                break  # no prompts left to ask, or models that always answer the same
-    finally:
-        store.close()
+    while any(short := _short(store)):
+        few_pairs, few_rankings = short
+        known = open_prompts(store)
+        fresh = [prompt for prompt in prompts if prompt not in known]
+        chance.shuffle(fresh)
+        asked = prompts_to_ask(fresh, counts, ASKED)
+        candidates = _answered(models, asked, chance.randrange(2**31))
+        made = choose(candidates, counts, KEPT) if few_pairs else []
+        if few_rankings:
+            made += rankings(candidates, KEPT_RANKINGS)
+        new = store.add_pairs(made)
+        added += new
+        if not new:
+            break  # no prompts left to ask, or models that always answer the same
     return added
 
 

@@ -36,7 +36,7 @@ verdicts = Table(
     Column("time", String, nullable=False),
     Column("undone", String),
 )
-"""Verdicts on pairs. Only `undone`, the time at which a verdict was taken back, ever changes."""
+"""Verdicts on pairs. Only `undone`, the time at which a verdict was taken back or replaced, ever changes."""
 
 collections = Table(
     "collections", metadata,

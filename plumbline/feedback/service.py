@@ -31,6 +31,8 @@ LONGEST_SECONDS = 900.0
 """Longest time that a verdict waits for its batch, however busy people are."""
 LOW = 12
 """New pairs are made when fewer unjudged ones than this are left."""
+LOW_RANKINGS = 4
+"""The same of rankings. Below `make_pairs.ENOUGH_RANKINGS`, or a process would start with nothing to make."""
 AGAIN_SECONDS = 60.0
 """Pause after a process that made pairs, or failed to."""
 log = logging.getLogger("plumbline.web")
@@ -90,8 +92,9 @@ class FeedbackService:
             return self._making is not None
 
     def keep_stock(self, ranking: bool) -> bool:
-        """Have pairs made if few unjudged ones are left. Return whether some are being made."""
-        return stock(self.store(), ranking) < LOW and self.want_pairs()
+        """Have pairs (or rankings) made if few unjudged ones are left. Return whether some are being made."""
+        low = LOW_RANKINGS if ranking else LOW
+        return stock(self.store(), ranking) < low and self.want_pairs()
 
     def look_once(self) -> None:
         """Do all housekeeping once. A step that fails does not keep the others from being done."""

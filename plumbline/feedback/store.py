@@ -3,6 +3,10 @@
 A verdict is acknowledged when it is on the disk. Verdicts share transactions (group commit): a thread takes
 all that have been submitted, commits them together, and then resolves each verdict's future. Sending a
 verdict again under its key is harmless; another verdict under the same key is refused.
+
+The last word counts: a verdict takes back what the same person said of the same pair before, and a person has
+one verdict on a pair that counts, even if the page was open twice. A skip is no word on the answers and takes
+nothing back.
 """
 
 import queue
@@ -78,7 +82,7 @@ class FeedbackStore:
         """Write a verdict. Returns a future that is done when the verdict is on the disk.
 
         Raises UserError if it is no valid verdict on its pair. The future raises UserError if its key belongs
-        to another verdict, or to one that was undone.
+        to another verdict, or to one that was taken back.
         """
         pair = self.pair(verdict.pair)
         if pair is None:
@@ -169,23 +173,50 @@ def verdict_of(row: "Row[tuple[object, ...]]") -> Verdict:
 
 
 def _insert(connection: Connection, said: Sequence[Verdict]) -> "dict[str, Row[tuple[object, ...]]]":
-    """Insert verdicts. Returns, by key, the rows of keys that were in the table already or come twice."""
+    """Insert verdicts, and take back what they replace.
+
+    Returns, by key, the rows of keys that were in the table already or come twice, as they were before
+    anything was taken back.
+    """
+    # Two servers must not write verdicts on one pair at once, or neither would take back the other's. SQLite
+    # has one writer anyway. All servers lock in the order of the ids, so that none waits in a circle.
+    asked = {verdict.pair for verdict in said}
+    connection.execute(select(pairs.c.id).where(pairs.c.id.in_(asked)).order_by(pairs.c.id)
+                       .with_for_update(key_share=True)).all()
     offer = unless_there(connection, verdicts).returning(verdicts.c.key)
     made = set(connection.execute(offer, [_values(verdict) for verdict in said]).scalars())
-    if len(made) == len(said):
-        return {}
     times = Counter(verdict.key for verdict in said)
     doubtful = [key for key, count in times.items() if count > 1 or key not in made]
-    query = select(verdicts).where(verdicts.c.key.in_(doubtful))
-    return {row.key: row for row in connection.execute(query)}
+    there = {}
+    if doubtful:
+        query = select(verdicts).where(verdicts.c.key.in_(doubtful))
+        there = {row.key: row for row in connection.execute(query)}
+    # Of a key that comes twice, the first one was inserted.
+    first = {verdict.key: verdict for verdict in reversed(said)}
+    _take_back_replaced(connection, [first[key] for key in times if key in made])
+    return there
+
+
+def _take_back_replaced(connection: Connection, written: Sequence[Verdict]) -> None:
+    """Take back all verdicts but the last one of each person on each pair in `written`."""
+    last = {(verdict.pair, verdict.annotator): verdict.key for verdict in written if verdict.choice != "skip"}
+    if not last:
+        return
+    columns = (verdicts.c.id, verdicts.c.key, verdicts.c.pair, verdicts.c.annotator)
+    judged = {pair for pair, _ in last}
+    query = select(*columns).where(verdicts.c.pair.in_(judged), verdicts.c.undone.is_(None))
+    replaced = [row.id for row in connection.execute(query)
+                if last.get((row.pair, row.annotator), row.key) != row.key]
+    if replaced:
+        connection.execute(update(verdicts).where(verdicts.c.id.in_(replaced)).values(undone=now()))
 
 
 def _conflict(row: "Row[tuple[object, ...]]", verdict: Verdict) -> UserError | None:
     """Return the error for a verdict whose key is taken by another one, or None if both are the same."""
     kept = verdict_of(row)
     if row.undone is not None:
-        return UserError("This page was answered already, and that verdict was undone. A page takes one "
-                         "verdict: load the page again to give another.")
+        return UserError("This page was answered already, and that verdict was undone or replaced by a later "
+                         "one. A page takes one verdict: load the page again to give another.")
     if replace(kept, session=verdict.session, time=verdict.time, comment=verdict.comment) != verdict:
         return UserError(f"This page was answered already, with {kept.choice!r}. A page takes one verdict: "
                          "undo that one, or load the page again.")

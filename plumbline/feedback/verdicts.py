@@ -9,6 +9,7 @@ were shown, so that a preference for the first one can be measured.
 | tie | a comparison that is a tie |
 | both bad | two ratings of 0, a thumb down each: ingest makes a tie of them, the batch keeps the ratings |
 | ranking | a ranking; equal ranks are ties |
+| best | a ranking of two for each other answer: nobody compared the others with each other |
 | skip | none |
 
 A verdict on a pair whose source is `judge` becomes no row, whatever it is: its prompt is held out, and it is
@@ -27,7 +28,7 @@ from typing import Literal, get_args
 
 from plumbline.preferences.types import Comparison, Label, Origin, Prompt, Ranking, Rating, Row, prompt_json
 
-Choice = Literal["A", "B", "tie", "both bad", "ranking", "skip"]
+Choice = Literal["A", "B", "tie", "both bad", "ranking", "best", "skip"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 Source = Literal["feedback", "try it", "judge"]
 JUDGE: Source = "judge"
@@ -84,7 +85,8 @@ class Verdict:
     time: str
     """ISO 8601, UTC."""
     ranks: tuple[int, ...] | None = None
-    """Of a ranking: each shown answer's rank, from 1 for the best."""
+    """Of a ranking: each shown answer's rank, from 1 for the best. Of best: 1 for that answer, and 2 for all
+    others, which is no tie."""
     strength: int | None = None
     """Of A and B: one of STRENGTHS."""
     comment: str = ""
@@ -95,12 +97,14 @@ class Verdict:
             return f"`shown` must name each of the {answers} answers once; found {list(self.shown)}"
         if self.choice in ("A", "B", "tie", "both bad") and answers != 2:
             return f"the choice {self.choice!r} is for two answers; here are {answers}: rank them"
-        if (self.ranks is not None) != (self.choice == "ranking"):
-            return "a ranking has ranks, and nothing else has"
+        if (self.ranks is not None) != (self.choice in ("ranking", "best")):
+            return "a ranking and the choice of the best have ranks, and nothing else has"
         if self.ranks is not None:
             in_range = all(1 <= rank <= answers for rank in self.ranks)
             if len(self.ranks) != answers or not in_range:
                 return f"expected {answers} ranks from 1 to {answers}, found {list(self.ranks)}"
+            if self.choice == "best" and sorted(self.ranks) != [1] + [2] * (answers - 1):
+                return f"expected rank 1 for the best answer and 2 for each other, found {list(self.ranks)}"
         if self.strength is not None and (self.choice not in ("A", "B") or self.strength not in STRENGTHS):
             return f"a strength is 1, 2 or 3 and goes with A or B; found {self.strength}"
         return None
@@ -115,6 +119,11 @@ def rows_of(pair: OfferedPair, verdict: Verdict) -> list[Row]:
     if verdict.choice == "ranking":
         assert verdict.ranks is not None
         return [Ranking(pair.prompt, texts, verdict.ranks, origin)]
+    if verdict.choice == "best":
+        assert verdict.ranks is not None
+        best = texts[verdict.ranks.index(1)]
+        others = [text for text, rank in zip(texts, verdict.ranks, strict=True) if rank > 1]
+        return [Ranking(pair.prompt, (best, other), (1, 2), origin) for other in others]
     if verdict.choice == "both bad":
         return [Rating(pair.prompt, text, 0.0, origin) for text in texts]
     if pair.source == "try it":

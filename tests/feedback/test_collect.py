@@ -63,7 +63,8 @@ def test_each_choice_becomes_what_the_schema_can_say_and_a_skip_nothing(
         home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
     three = pair_number(5, answers=3)
     store.add_pairs([three])
-    say(store, verdict(pair, "B"), verdict(pair, "tie"), verdict(pair, "both bad"), verdict(pair, "skip"),
+    choices = {"ada": "B", "ben": "tie", "cyd": "both bad", "dan": "skip"}
+    say(store, *[verdict(pair, choice, annotator=who) for who, choice in choices.items()],
         verdict(three, "ranking", shown=(2, 0, 1), ranks=(1, 2, 2)))
     collect_from(store, home)
     rows = in_batches(home)
@@ -82,7 +83,7 @@ def test_nothing_new_makes_no_batch(home: Home, store: FeedbackStore, pair: Offe
 
 
 def test_what_was_undone_in_time_never_arrives(home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
-    told, kept = verdict(pair), verdict(pair, "B")
+    told, kept = verdict(pair), verdict(pair, "B", annotator="ben")
     say(store, told, kept)
     store.undo(told.key, "s1")
     collect_from(store, home)
@@ -91,7 +92,7 @@ def test_what_was_undone_in_time_never_arrives(home: Home, store: FeedbackStore,
 
 def test_what_was_undone_later_is_taken_away_by_the_next_collection_and_only_that(
         home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
-    told, kept = verdict(pair, "both bad"), verdict(pair, "B")
+    told, kept = verdict(pair, "both bad"), verdict(pair, "B", annotator="ben")
     say(store, told, kept)
     collect_from(store, home)
     assert len(in_snapshot(home)) == 3
@@ -99,6 +100,19 @@ def test_what_was_undone_later_is_taken_away_by_the_next_collection_and_only_tha
     assert (uncollected(store).count, uncollected(store).to_add) == (1, 0)
     removal, = collect_from(store, home)
     assert (removal.action, removal.removes) == ("remove", 2)
+    assert [row["label"] for row in in_snapshot(home)] == ["B"]
+    assert collect_from(store, home) == []
+
+
+@pytest.mark.parametrize("collected", [False, True])
+def test_of_two_verdicts_of_one_person_on_a_pair_the_last_is_learned_from_also_if_the_first_was_collected(
+        home: Home, store: FeedbackStore, pair: OfferedPair, collected: bool) -> None:
+    say(store, verdict(pair, "A"))
+    if collected:
+        collect_from(store, home)
+    say(store, verdict(pair, "B"))
+    actions = [arrival.action for arrival in collect_from(store, home)]
+    assert actions == (["add", "remove"] if collected else ["add"])
     assert [row["label"] for row in in_snapshot(home)] == ["B"]
     assert collect_from(store, home) == []
 
@@ -198,7 +212,7 @@ def test_the_snapshot_of_a_run_holds_every_verdict_that_was_acknowledged_before(
         shutil.copy(CHECKOUT / file, home.root / file)
     params = load_params(home.root, None, ["snapshot.sources=[added]"])
     run = StageRun(home.root / "run", home, read_stages(home.root)["snapshot"], params, {}, "", None)
-    say(store, *[verdict(pair) for _ in range(3)])
+    say(store, *[verdict(pair, annotator=who) for who in ("ada", "ben", "cyd")])
     take_snapshot(run)
     manifest = read_manifest(run.folder)
     assert [batch.rows for batch in manifest.batches] == [3]
@@ -222,3 +236,30 @@ def test_a_verdict_from_try_it_claims_no_shown_order(
     row, = in_batches(home)
     assert (row["kind"], row["ranks"]) == ("ranking", ranks)
     assert row["responses"] == [answer.text for answer in pair.answers]
+
+
+@pytest.mark.parametrize(("shown", "ranks", "pairs"), [
+    ((0, 1, 2), (1, 2, 2), [["Answer 0 to 1", "Answer 1 to 1"], ["Answer 0 to 1", "Answer 2 to 1"]]),
+    ((2, 0, 1), (2, 1, 2), [["Answer 0 to 1", "Answer 2 to 1"], ["Answer 0 to 1", "Answer 1 to 1"]])])
+def test_the_best_of_several_beats_each_other_one_and_says_nothing_of_the_others(
+        home: Home, store: FeedbackStore, shown: tuple[int, ...], ranks: tuple[int, ...],
+        pairs: list[list[str]]) -> None:
+    pair = replace(pair_number(1, answers=3), source="try it")
+    store.add_pairs([pair])
+    told = verdict(pair, "best", shown=shown, ranks=ranks)
+    say(store, told)
+    collect_from(store, home)
+    rows = in_batches(home)
+    assert [(row["kind"], row["responses"], row["ranks"]) for row in rows] == [
+        ("ranking", couple, [1, 2]) for couple in pairs]
+    store.undo(told.key, told.session)
+    removal, = collect_from(store, home)
+    assert (removal.removes, in_snapshot(home)) == (2, [])
+
+
+def test_ranks_given_by_a_person_to_answers_of_try_it_keep_their_ties(home: Home, store: FeedbackStore) -> None:
+    pair = replace(pair_number(1, answers=3), source="try it")
+    store.add_pairs([pair])
+    say(store, verdict(pair, "ranking", ranks=(1, 2, 2)))
+    collect_from(store, home)
+    assert [row["ranks"] for row in in_batches(home)] == [[1, 2, 2]]

@@ -105,7 +105,7 @@ def test_no_verdict_on_a_held_out_prompt_becomes_data(home: Home, store: Feedbac
 @pytest.mark.parametrize("choice", CHOICES)
 def test_nor_would_it_if_it_were_collected_by_mistake(choice: str) -> None:
     pair = replace(pair_number(1, answers=2), source="judge")
-    ranks = (1, 2) if choice == "ranking" else None
+    ranks = (1, 2) if choice in ("ranking", "best") else None
     assert rows_of(pair, verdict(pair, choice, ranks=ranks)) == []
 
 
@@ -181,6 +181,9 @@ def test_the_last_word_of_a_person_counts_and_what_was_undone_does_not(store: Fe
     assert figures(store, samples).win_rate.value == 0
     assert figures(store, samples).win_rate.n == 1
     store.undo(last.key, last.session)
+    assert people_figures(said(store.reading), samples, "gold") == [], "what it replaced does not come back"
+    say(store, verdict(pair, "A"))
+    say(store, verdict(pair, "skip"))
     assert figures(store, samples).win_rate.value == 1
 
 

@@ -69,6 +69,17 @@ def test_the_housekeeping_goes_on_after_something_went_wrong(
     assert caplog.text.count("Traceback") == 1, "said once, and not each time"
 
 
+def test_pairs_and_rankings_are_made_when_few_of_their_own_kind_are_left(
+        service: FeedbackService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "want_pairs", lambda: True)
+    service.store().add_pairs([pair_number(n) for n in range(11)] + [pair_number(n, answers=3) for n in range(3)])
+    assert service.keep_stock(ranking=False)
+    assert service.keep_stock(ranking=True)
+    service.store().add_pairs([pair_number(11), pair_number(3, answers=3)])
+    assert not service.keep_stock(ranking=False)
+    assert not service.keep_stock(ranking=True)
+
+
 @pytest.mark.slow
 def test_where_no_pairs_can_be_made_the_reason_is_kept_and_it_is_not_tried_at_once_again(
         service: FeedbackService) -> None:

@@ -29,7 +29,7 @@ def test_what_was_written_is_there_after_the_store_is_opened_again(home: Home) -
 
 def test_the_same_verdict_sent_again_counts_once(store: FeedbackStore, pair: OfferedPair) -> None:
     told = verdict(pair)
-    say(store, told, told, verdict(pair), told)
+    say(store, told, told, verdict(pair, annotator="ben"), told)
     assert count(store) == 2
 
 
@@ -42,7 +42,7 @@ def test_another_verdict_under_the_same_key_is_refused_and_takes_nobody_with_it(
     told = verdict(pair)
     if not at_once:
         say(store, told)
-    good = verdict(pair)
+    good = verdict(pair, annotator="cyd")
     first, again, other, beside = (store.submit(one) for one in (
         told, replace(told, session="s2", time="later"), replace(told, **changed), good))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"answered already, with 'A'.*load the page again"):
@@ -74,6 +74,50 @@ def test_a_verdict_under_the_key_of_one_that_was_undone_is_refused_and_not_dropp
     assert count(store) == 0
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_of_one_persons_verdicts_on_a_pair_the_last_counts_and_those_of_others_and_on_other_pairs_stay(
+        store: FeedbackStore, pair: OfferedPair, at_once: bool) -> None:
+    store.add_pairs([pair_number(1)])
+    others = [verdict(pair, "A", annotator="ben", session="s2"), verdict(pair_number(1), "A", session="s3")]
+    told = [*others, verdict(pair, "skip"), verdict(pair, "A"), verdict(pair, "both bad"), verdict(pair, "B")]
+    for group in [told] if at_once else [[one] for one in told]:
+        say(store, *group)
+    assert count(store) == 3
+    assert store.last("s1") == told[-1]
+    assert [store.last("s2"), store.last("s3")] == others
+
+
+def test_a_skip_takes_back_nothing(store: FeedbackStore, pair: OfferedPair) -> None:
+    told, skipped = verdict(pair, "A"), verdict(pair, "skip")
+    say(store, told)
+    say(store, skipped)
+    assert store.undo(skipped.key, "s1") == skipped
+    assert store.last("s1") == told
+
+
+def test_a_verdict_sent_again_after_it_was_replaced_is_not_the_last_word(
+        store: FeedbackStore, pair: OfferedPair) -> None:
+    told, last = verdict(pair, "A"), verdict(pair, "B")
+    say(store, told, last, told)
+    with pytest.raises(UserError, match=r"replaced by a later one.*load the page again"):
+        say(store, told)
+    assert count(store) == 1
+    assert store.last("s1") == last
+
+
+def test_several_servers_leave_each_person_one_verdict_on_a_pair(home: Home, store: FeedbackStore) -> None:
+    asked = [pair_number(number) for number in range(8)]
+    store.add_pairs(asked)
+    servers = [store, *(FeedbackStore.open(home) for _ in range(3))]
+    written = [server.submit(verdict(pair, choice)) for _ in range(5) for choice in ("A", "B")
+               for place, server in enumerate(servers) for pair in asked[::1 if place % 2 else -1]]
+    for one in written:
+        one.result(30)
+    assert count(store) == len(asked)
+    for server in servers[1:]:
+        server.close()
+
+
 def test_who_stops_waiting_does_not_stop_the_writer(store: FeedbackStore, pair: OfferedPair) -> None:
     assert store.submit(verdict(pair)).cancel()
     say(store, verdict(pair))
@@ -86,7 +130,7 @@ def test_the_same_pair_is_kept_once(store: FeedbackStore) -> None:
 
 
 def test_many_threads_lose_and_double_nothing(store: FeedbackStore, pair: OfferedPair) -> None:
-    told = [verdict(pair, key=f"key {number % 300}") for number in range(600)]
+    told = [verdict(pair, key=f"key {number % 300}", annotator=f"person {number % 300}") for number in range(600)]
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(lambda one: say(store, one), told))
     assert count(store) == 300
@@ -94,7 +138,8 @@ def test_many_threads_lose_and_double_nothing(store: FeedbackStore, pair: Offere
 
 def test_undo_takes_back_one_verdict_of_the_session_and_doing_it_twice_is_harmless(
         store: FeedbackStore, pair: OfferedPair) -> None:
-    first, second, other = verdict(pair), verdict(pair), verdict(pair, session="s2")
+    store.add_pairs([pair_number(1)])
+    first, second, other = verdict(pair), verdict(pair_number(1)), verdict(pair, session="s2", annotator="ben")
     say(store, first, second, other)
     assert store.undo(second.key, "s1") == second
     assert store.undo(second.key, "s1") == second
@@ -105,7 +150,8 @@ def test_undo_takes_back_one_verdict_of_the_session_and_doing_it_twice_is_harmle
 
 @pytest.mark.parametrize(("changed", "says"), [
     ({"shown": (0, 0)}, "each of the 2"), ({"choice": "ranking"}, "ranks"), ({"ranks": (1, 2)}, "nothing else"),
-    ({"choice": "ranking", "ranks": (1, 3)}, "from 1 to 2"), ({"strength": 4}, "1, 2 or 3"),
+    ({"choice": "ranking", "ranks": (1, 3)}, "from 1 to 2"), ({"choice": "best", "ranks": (2, 2)}, "rank 1 for"),
+    ({"choice": "best"}, "ranks"), ({"strength": 4}, "1, 2 or 3"),
     ({"choice": "tie", "strength": 1}, "goes with A or B"), ({"pair": "0"}, "no pair")])
 def test_what_is_no_verdict_is_refused_with_the_reason(
         store: FeedbackStore, pair: OfferedPair, changed: dict[str, object], says: str) -> None:
@@ -124,7 +170,7 @@ def test_a_choice_between_two_is_refused_for_three(store: FeedbackStore) -> None
 def test_one_text_that_the_database_cannot_hold_does_not_take_the_others_with_it(
         store: FeedbackStore, pair: OfferedPair) -> None:
     bad = store.submit(verdict(pair, comment="a\0b"))
-    say(store, *[verdict(pair) for _ in range(5)])
+    say(store, *[verdict(pair, annotator=f"person {number}") for number in range(5)])
     assert count(store) == 5 + (bad.exception(10) is None)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -101,6 +102,19 @@ def test_back_and_another_verdict_is_refused_with_what_to_do(person: TestClient)
     judge(person, "B")
 
 
+def test_of_two_tabs_with_the_same_pair_the_last_word_counts(person: TestClient) -> None:
+    tabs = [fields(person.get("/feedback").text) for _ in range(2)]
+    assert tabs[0]["pair"] == tabs[1]["pair"]
+    for tab, choice in zip(tabs, ("A", "B"), strict=True):
+        assert person.post("/feedback/verdicts", data={**tab, "choice": choice}).status_code == 303
+    kept = store_of(person).last(person.cookies["plumbline-session"])
+    assert kept
+    assert (kept.choice, count(store_of(person))) == ("B", 1)
+    answer = person.post("/feedback/verdicts", data={**tabs[0], "choice": "A"})
+    assert answer.status_code == 400
+    assert "replaced by a later one" in answer.text
+
+
 def test_a_skipped_ranking_leads_to_the_next_and_its_undo_to_its_answers(person: TestClient) -> None:
     judge(person, "skip", "/feedback/ranking")
     page = person.get("/feedback/ranking").text
@@ -143,6 +157,25 @@ def test_answers_are_put_in_order_with_ties(person: TestClient) -> None:
     kept = judge(person, "ranking", "/feedback/ranking", **{"rank-0": "2", "rank-1": "1", "rank-2": "2"})
     assert kept.ranks == (2, 1, 2)
     assert "rank 1" in person.get("/feedback/ranking").text
+
+
+def test_the_best_of_several_is_kept_as_that_and_the_others_get_no_rank(person: TestClient) -> None:
+    tried = replace(make_pair(4, answers=3), source="try it")
+    store_of(person).add_pairs([tried])
+    form = {**fields(person.get("/feedback").text), "pair": tried.id, "shown": "0,1,2"}
+    answer = person.post("/feedback/verdicts", data={**form, "best": "3"})
+    assert answer.status_code == 400
+    assert "rank 1 for the best answer" in answer.text
+    answer = person.post("/feedback/verdicts", data={**form, "best": "1"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/try?kept=1")
+    kept = store_of(person).last(person.cookies["plumbline-session"])
+    assert kept
+    assert (kept.choice, kept.ranks) == ("best", (2, 1, 2))
+    page = person.get("/feedback").text
+    assert "B was the best." in page
+    assert ", rank " not in page
+    people = person.get("/feedback/people").text
+    assert "Best of several" in people
 
 
 @pytest.mark.parametrize(("changed", "says"), [

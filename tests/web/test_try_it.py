@@ -64,7 +64,7 @@ def test_all_models_answer_side_by_side_with_rewards_and_the_best_one_becomes_fe
     assert active_in(page) == []
     answer = person.post("/feedback/verdicts", data={**fields(page), "best": "2"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/try?kept=1")
-    assert (last(person).choice, last(person).ranks) == ("ranking", (2, 2, 1))
+    assert (last(person).choice, last(person).ranks) == ("best", (2, 2, 1))
     assert "verdict is kept" in person.get("/try?kept=1").text
     pair = feedback_service(person.app).store().pair(last(person).pair)  # type: ignore[arg-type]
     assert pair

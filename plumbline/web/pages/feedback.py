@@ -204,16 +204,17 @@ def _verdict(form: Mapping[str, str], who: str, session: str) -> Verdict:
     ranks = tuple(_whole(form, name) for name in sorted(form) if name.startswith("rank-"))
     best = form.get("best")
     shown = tuple(_number(part, "shown") for part in form.get("shown", "").split(","))
-    if best is not None:  # one answer is better than all others, which share a rank
+    if best is not None:
         ranks = tuple(1 if place == _number(best, "best") else 2 for place in range(len(shown)))
     key = form.get("key", "")
     if not 8 <= len(key) <= LONGEST_KEY or not key.isascii():
         raise UserError(f"A verdict needs a key of 8 to {LONGEST_KEY} characters, which makes sending it "
                         "again harmless.")
     strength = _whole(form, "strength") if form.get("strength") else None
-    choice = _choice("ranking" if best is not None else form.get("choice", ""))
+    choice = _choice("best" if best is not None else form.get("choice", ""))
     return Verdict(key, form.get("pair", ""), choice, who, session, shown, now(),
-                   ranks if choice == "ranking" else None, strength if choice in ("A", "B") else None,
+                   ranks if choice in ("ranking", "best") else None,
+                   strength if choice in ("A", "B") else None,
                    form.get("comment", "").replace("\0", "").strip()[:LONGEST_COMMENT])
 
 
