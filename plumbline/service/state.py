@@ -10,6 +10,9 @@ from plumbline.whole_file import write_whole
 
 STATE = "state.json"
 PartStatus = Literal["waiting", "starting", "up", "failing", "stopped"]
+"""A part that is `waiting` has no process: it is to be started, for the first time or because it died. One
+that died again and again is `failing` instead.
+"""
 
 
 @dataclass

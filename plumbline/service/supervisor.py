@@ -65,9 +65,17 @@ class SupervisedPart(threading.Thread):
         while before and not before.well.wait(STARTING_SECONDS):
             if self._service.stop.is_set():
                 return
+        started = False
         while not self._service.stop.is_set():
             sockets = [self.part.listener.fileno()] if self.part.listener else []
-            process = start(self.part.command, self._environment, self.part.log, self._root, sockets)
+            try:
+                process = start(self.part.command, self._environment, self.part.log, self._root, sockets)
+            except OSError as error:  # no memory, process or disk is left for it, perhaps for a while only
+                self._died(f"could not be started: {error}")
+                continue
+            if started:
+                self.state.restarts += 1
+            started = True
             self._is("starting", process.pid)
             problem = self._watch(process)
             self.well.clear()
@@ -76,7 +84,7 @@ class SupervisedPart(threading.Thread):
             end_group(process, self.part.end_seconds)
             if self._service.stop.is_set():
                 break
-            self._died(problem)
+            self._died(problem, self.part.log)
         self._is("stopped", None)
 
     def _before_end(self) -> None:
@@ -115,15 +123,18 @@ class SupervisedPart(threading.Thread):
                 return f"did not answer within {self.part.start_seconds:.0f} s of its start"
         return "stopped"
 
-    def _died(self, problem: str) -> None:
+    def _died(self, problem: str, log: Path | None = None) -> None:
+        """Say that the part is down, and wait until it is time to start it again. `log` may say why."""
         pause = PAUSES[min(self._deaths, len(PAUSES) - 1)]
         self._deaths += 1
-        self.state.restarts += 1
         again = f"starting it again in {pause:.0f} s" if pause else "starting it again"
-        if self._deaths >= OFTEN:
-            last = _last_line(self.part.log)
-            problem = f"{problem}, {self._deaths} times now{f': {last}' if last else ''}. See {self.part.log}"
-            self._is("failing", None, problem)
+        often = self._deaths >= OFTEN
+        if often:
+            problem = f"{problem}, {self._deaths} times now"
+            if log:
+                last = _last_line(log)
+                problem = f"{problem}{f': {last}' if last else ''}. See {log}"
+        self._is("failing" if often else "waiting", None, problem)
         self._service.say(f"{self.part.title} {problem}; {again}.")
         self._service.stop.wait(pause)
 

@@ -3,7 +3,8 @@ server.
 
 Uvicorn waits for ever for a request that has begun, and takes connections until the process has no file
 descriptor left. Here a request's head and body have their time, an answer that nobody reads has, and where
-all places are taken the connection that has waited longest without having asked for anything makes room.
+all places are taken the connection that has kept us waiting longest makes room: one of those that have proven
+nothing, idle ones among them, and if there is none, one that sends a body. Whoever waits for an answer stays.
 """
 
 import asyncio
@@ -12,10 +13,16 @@ import resource
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from plumbline.web.security import OWN_CHECKS, SIGN_IN
+
 HEAD_SECONDS = 20.0
 """From the connection, or the answer before, to the end of a request's head."""
 BODY_SECONDS = 300.0
 """From the head to the end of the body: 32 MB at a hundred kilobytes a second."""
+STRANGERS_BODY_SECONDS = 20.0
+"""The same for a body that is read before its sender has proven anything: 2 MB at that speed."""
+STRANGERS_PATHS = (SIGN_IN, *OWN_CHECKS)
+"""Below these paths the proof is in the body."""
 READ_SECONDS = 60.0
 """How long an answer may wait for a client that takes nothing of it."""
 MOST_CONNECTIONS = 400
@@ -42,12 +49,14 @@ class PatientProtocol(H11Protocol):
     _since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a place; where none is free, close the connection that has been idle longest."""
+        """Take a place; where none is free, close the connection that has kept us waiting longest."""
         super().connection_made(transport)
         if len(self.connections) > self.limit:
-            idle = [one for one in self.connections if isinstance(one, PatientProtocol) and one is not self
-                    and one._waits_for is h11.IDLE]
-            min(idle, key=lambda one: one._since, default=self)._give_up()
+            slow = [one for one in self.connections if isinstance(one, PatientProtocol) and one is not self
+                    and one._waits_for]
+            # Were idle ones first, newcomers would end each other while half-sent bodies hold all places.
+            strangers = [one for one in slow if one._waits_for is h11.IDLE or one._sends_unproven()]
+            min(strangers or slow, key=lambda one: one._since, default=self)._give_up()
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -81,15 +90,26 @@ class PatientProtocol(H11Protocol):
     def _watch(self) -> None:
         """Set the clock when another part of a request is awaited; single bytes do not set it back."""
         state = self.conn.their_state
-        waits_for = state if state in (h11.IDLE, h11.SEND_BODY) else None
+        ours = self in self.connections  # and not a WebSocket's by now
+        waits_for = state if ours and state in (h11.IDLE, h11.SEND_BODY) else None
         if waits_for is self._waits_for:
             return
         if self._deadline:
             self._deadline.cancel()
         self._waits_for, self._since, self._deadline = waits_for, self.loop.time(), None
         if waits_for:
-            seconds = HEAD_SECONDS if waits_for is h11.IDLE else BODY_SECONDS
+            if waits_for is h11.IDLE:
+                seconds = HEAD_SECONDS
+            else:
+                seconds = STRANGERS_BODY_SECONDS if self._is_for_strangers() else BODY_SECONDS
             self._deadline = self.loop.call_later(seconds, self._give_up)
+
+    def _sends_unproven(self) -> bool:
+        """True if the body proves its sender, or if the answer did not wait for it, as one that refuses."""
+        return self._is_for_strangers() or self.cycle.response_complete
+
+    def _is_for_strangers(self) -> bool:
+        return self.scope["path"].startswith(STRANGERS_PATHS)
 
     def _give_up(self) -> None:
         self._waits_for = None

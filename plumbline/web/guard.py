@@ -2,7 +2,8 @@
 too.
 
 It looks at the head of a request first. A body is read only from who may send one: the token, or the cookie
-of a signed-in browser, is in the head.
+of a signed-in browser, is in the head. Only sign-ins and webhooks prove themselves by their bodies, which are
+small and have little time (plumbline.web.connections).
 """
 
 import logging

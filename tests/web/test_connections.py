@@ -17,16 +17,21 @@ from starlette.types import Receive, Scope, Send
 from plumbline.web import connections
 from plumbline.web.connections import PatientProtocol, limit_connections
 
-HEAD, BODY, READ = 0.4, 0.8, 0.5
-PATIENCE = 3.0
+HEAD, BODY, STRANGERS_BODY, READ = 0.4, 2.4, 0.8, 0.5
+PATIENCE = 5.0
 LIMIT = 5
 MUCH = 30_000_000
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the size of the body: late, or with very much, where it is asked to."""
+    """Answers with the size of the body: late, with very much, or before it is there, where it is asked to."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        return
     request = Request(scope, receive)
-    size = len(await request.body())
+    size = 0 if request.url.path == "/refused" else len(await request.body())
     if request.url.path == "/late":
         await asyncio.sleep(2 * HEAD)
     await PlainTextResponse("x" * MUCH if request.url.path == "/much" else str(size))(scope, receive, send)
@@ -34,7 +39,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
-    for name, value in (("HEAD_SECONDS", HEAD), ("BODY_SECONDS", BODY), ("READ_SECONDS", READ)):
+    for name, value in (("HEAD_SECONDS", HEAD), ("BODY_SECONDS", BODY), ("READ_SECONDS", READ),
+                        ("STRANGERS_BODY_SECONDS", STRANGERS_BODY)):
         monkeypatch.setattr(connections, name, value)
     monkeypatch.setattr(PatientProtocol, "limit", LIMIT)
     server = uvicorn.Server(uvicorn.Config(app, http=PatientProtocol, log_level="critical", lifespan="off"))
@@ -68,26 +74,39 @@ def closed_after(peer: socket.socket, drip: bytes = b"") -> float:
 
 
 def ended(peer: socket.socket) -> bool:
-    """Whether the server has hung up already."""
+    """Whether the server has hung up already, after an answer or without one."""
     peer.setblocking(False)
     try:
-        return peer.recv(1) == b""
+        while peer.recv(1000):
+            continue
+        return True
     except BlockingIOError:
         return False
     except ConnectionResetError:
         return True
 
 
+def half_sent(place: tuple[str, int], path: str) -> socket.socket:
+    """A connection that has sent a head and one byte of a thousand."""
+    peer = socket.create_connection(place)
+    peer.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\ny".encode())
+    return peer
+
+
 @pytest.mark.parametrize(("head", "drip", "seconds"), [
     (b"", b"", HEAD), (b"GET / HTTP/1.1\r\n", b"", HEAD), (b"GET / HTTP/1.1\r\nx: ", b"y", HEAD),
     (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n", b"", BODY),
     (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n", b"y", BODY),
+    (b"POST /sign-in HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n", b"y", STRANGERS_BODY),
+    (b"POST /sign-in%3Fx HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n", b"", STRANGERS_BODY),
+    (b"POST /hooks/argilla HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n", b"y", STRANGERS_BODY),
     (b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nx: ", b"y", HEAD)],
-    ids=["nothing", "half a head", "head, drop by drop", "no body", "body, drop by drop", "the second request"])
+    ids=["nothing", "half a head", "head, drop by drop", "no body", "body, drop by drop", "sign-in",
+         "sign-in by another spelling", "webhook", "the second request"])
 def test_a_request_has_its_time(place: tuple[str, int], head: bytes, drip: bytes, seconds: float) -> None:
     with socket.create_connection(place) as peer:
         peer.sendall(head)
-        assert seconds * 0.7 < closed_after(peer, drip) < seconds + 5
+        assert seconds * 0.7 < closed_after(peer, drip) < seconds + 1.4
 
 
 def test_an_answer_that_nobody_reads_has_its_time(place: tuple[str, int]) -> None:
@@ -112,6 +131,15 @@ def test_an_answer_may_take_its_time(place: tuple[str, int]) -> None:
         assert [client.post("/", content=b"x" * size).text for size in (1, 0, 100_000)] == ["1", "0", "100000"]
 
 
+def test_a_websocket_has_no_end(place: tuple[str, int]) -> None:
+    with socket.create_connection(place) as peer:
+        peer.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+                     b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        assert peer.recv(1000).startswith(b"HTTP/1.1 101")
+        time.sleep(BODY + 0.5)
+        assert not ended(peer)
+
+
 def test_idle_connections_make_room(place: tuple[str, int]) -> None:
     idle = [socket.create_connection(place) for _ in range(20 * LIMIT)]
     try:
@@ -120,6 +148,45 @@ def test_idle_connections_make_room(place: tuple[str, int]) -> None:
         assert len(still_open) < LIMIT, "those that came at the same moment too"
     finally:
         for peer in idle:
+            peer.close()
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/hooks/argilla", "/refused", "/"])
+def test_half_sent_bodies_make_room(place: tuple[str, int], path: str) -> None:
+    slow = [half_sent(place, path) for _ in range(LIMIT)]
+    try:
+        time.sleep(HEAD / 4)
+        for _ in range(LIMIT):
+            assert httpx.get(f"http://127.0.0.1:{place[1]}/", timeout=HEAD).status_code == 200
+        assert ended(slow[0]), "the one that has waited longest"
+    finally:
+        for peer in slow:
+            peer.close()
+
+
+def test_newcomers_do_not_end_each_other_where_strangers_hold_the_other_places(place: tuple[str, int]) -> None:
+    slow = [half_sent(place, "/sign-in") for _ in range(LIMIT)]
+    time.sleep(HEAD / 4)
+    newcomers = [socket.create_connection(place) for _ in range(LIMIT)]
+    try:
+        time.sleep(HEAD / 4)
+        assert [ended(peer) for peer in slow + newcomers] == [True] * LIMIT + [False] * LIMIT
+    finally:
+        for peer in slow + newcomers:
+            peer.close()
+
+
+@pytest.mark.parametrize("path", ["", "/sign-in", "/refused"], ids=["idle", "sign-in", "refused"])
+def test_those_who_have_proven_nothing_make_room_first(place: tuple[str, int], path: str) -> None:
+    with half_sent(place, "/") as first:
+        time.sleep(HEAD / 4)
+        strangers = [half_sent(place, path) if path else socket.create_connection(place) for _ in range(3 * LIMIT)]
+        time.sleep(HEAD / 4)
+        assert not ended(first)
+        first.setblocking(True)
+        first.sendall(b"y" * 999)
+        assert first.recv(1000).startswith(b"HTTP/1.1 200")
+        for peer in strangers:
             peer.close()
 
 
