@@ -88,11 +88,10 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
 
 
 def _rewards(run: StageRun) -> list[str]:
-    """Return the names of what the policy was rewarded by; a direct method has learnt from no reward."""
-    from plumbline.config import RewardParts, candidate_params
-
-    params = candidate_params(run.params, run.item) if run.item else run.params.ppo
-    return list(params.rewards) if isinstance(params, RewardParts) else []
+    """Return the names of what the policy was rewarded by. A candidate, which nobody promotes, is not asked:
+    its evaluation has no parameters of its own, so that all candidates share SFT's answers.
+    """
+    return [] if run.item else list(run.params.ppo.rewards)
 
 
 def _judge_settings(run: StageRun) -> "JudgeSettings":

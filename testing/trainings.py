@@ -10,6 +10,7 @@ from plumbline.alignment.reward_training import train_reward_model
 from plumbline.alignment.sft import train_sft
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response
+from plumbline.lm.ranks.world import world
 from testing.online import RecordedEngine, online_params, own_engine, prepared, train_policy
 from testing.tiny_models import (
     PROMPTS,
@@ -66,7 +67,9 @@ def sft(report, folder):
 def fresh_reward_model(folder):
     """With a head of its own, on a body as `taught` has it."""
     taught().save(folder / "start")
-    return RewardModel.from_policy(folder / "start", 64, seed=0)
+    reward = RewardModel.from_policy(folder / "start", 64, seed=0)
+    world().together(lambda: None)  # nobody writes the folder anew while another rank still reads it
+    return reward
 
 
 def reward_model(report, folder, **changed):

@@ -239,7 +239,7 @@ def peak_kl(
     if b <= 0:
         return None
     top = float(peak(a, b))
-    return top * top if 0 < top <= d_N.max() else None
+    return top * top if d_N.min() <= top <= d_N.max() else None
 
 
 def _value(gain: Interval | float) -> float:
