@@ -176,8 +176,10 @@ def _examined(home: Home, role: str, source: str) -> Examined:
     kept_in = home.folder / "examined" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     try:
         kept = json.loads(kept_in.read_text(encoding="utf-8"))
+        if kept["size"]:
+            ModelSize.read(kept["size"])
         return Examined(kept["context"], kept["size"])
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
+    except (OSError, ValueError, KeyError, TypeError):  # not there, damaged, or of code that asked for less
         found = _examine(home, role, source)
     kept_in.parent.mkdir(parents=True, exist_ok=True)
     write_whole(kept_in, json.dumps({"examined": key, **asdict(found)}, indent=1) + "\n")

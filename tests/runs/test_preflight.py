@@ -117,7 +117,12 @@ def test_a_local_model_is_asked_once(tmp_path: Path, random_lm) -> None:
     assert kept.stat().st_mtime_ns == asked
     kept.write_text('{"context"')  # half of it, as after a power loss
     check(tmp_path, *settings)
-    assert json.loads(kept.read_text())["context"] == context
+    whole = json.loads(kept.read_text())
+    assert whole["context"] == context
+    older = {name: value for name, value in whole["size"].items() if name != "width"}
+    kept.write_text(json.dumps(whole | {"size": older}))  # as code that did not ask for the width has left it
+    check(tmp_path, *settings)
+    assert json.loads(kept.read_text()) == whole
     with pytest.raises(UserError, match=f"at most {context} tokens"):
         check(tmp_path, *settings, f"sft.max_length={context + 1}")
 
