@@ -80,7 +80,7 @@ pictures: $(INSTALLED)  ## the pictures of README and docs, from the runs of thi
 # Where the public data of the two recipes lie; examples/ says where to get them.
 DATA ?= ../shared/data
 
-smollm2: recipes  ## align SmolLM2-135M-Instruct on film reviews that critics liked (about 50 minutes on two quiet cores with bf16); DATA=folder
+smollm2: recipes  ## align SmolLM2-135M-Instruct on film reviews that critics liked (about an hour on two cores with bf16); DATA=folder
 	@$(BIN)/python -m examples.film_reviews $(DATA)
 	@$(BIN)/plumbline run --params params/smollm2.yaml
 

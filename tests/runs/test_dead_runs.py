@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -12,10 +13,11 @@ import pytest
 
 from plumbline.project.flow_processes import any_died, has_died, note_flow
 from plumbline.project.home import Home
+from plumbline.project.locks import file_lock
 from plumbline.project.processes import local_process
 from plumbline.project.run_record import RunRecord, read_record
 from plumbline.runs.cancel import mark_dead
-from plumbline.tracking.outbox import deliver
+from plumbline.tracking.outbox import Outbox, close, deliver
 from plumbline.tracking.recording import Recording
 from plumbline.tracking.store import connect
 from plumbline.tracking.writes import PARENT
@@ -64,6 +66,23 @@ def test_a_killed_run_is_closed_everywhere(recording_home: Home, process: "subpr
     assert statuses(home, whole, stage) == ["KILLED", "KILLED"]
     assert connect(home).get_run(whole.run_id).data.tags["status"] == "killed"
     assert mark_dead(home) == []
+
+
+def test_the_end_of_a_killed_run_is_not_lost_while_another_process_delivers_what_waits(recording_home: Home) -> None:
+    stage = Recording(recording_home, "base", {})
+    delivering, done = threading.Event(), threading.Event()
+
+    def deliver_slowly() -> None:
+        with file_lock(Outbox(recording_home, stage.run_id).lock):
+            delivering.set()
+            done.wait(0.3)
+
+    other = threading.Thread(target=deliver_slowly)
+    other.start()
+    assert delivering.wait(5)
+    close(recording_home, stage.run_id)
+    other.join()
+    assert statuses(recording_home, stage) == ["KILLED"]
 
 
 def test_a_process_that_nobody_has_waited_for_is_dead(process: "subprocess.Popen[bytes]") -> None:

@@ -151,19 +151,27 @@ def test_nothing_to_roll_back_to(home: Home, registry: Registry) -> None:
 def test_gc_and_a_change_of_the_champion_wait_for_each_other(home: Home, registry: Registry,
                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise gc could free the bytes of a version that is just being put into use."""
-    held = []
+    held, make_champion = [], Registry.make_champion
 
-    def fetch(_storage: Storage, _digests: list[str]) -> list[str]:
+    def look() -> None:
         with try_lock(home.folder / GC_LOCK) as free:
             held.append(not free)
+
+    def fetch(_storage: Storage, _digests: list[str]) -> list[str]:
+        look()
         return []
 
+    def made_champion(self: Registry, version: int, reason: str, by: str) -> None:
+        make_champion(self, version, reason, by)
+        look()
+
+    monkeypatch.setattr(Registry, "make_champion", made_champion)
     monkeypatch.setattr(Storage, "drop_damaged", lambda *_: None)
     monkeypatch.setattr(Storage, "fetch", fetch)
     Repo.init(str(home.root), no_scm=True)
     register(home, registry, "a.dir")
     registry.promote(1, "it is kind", "ann")
-    assert held == [True]
+    assert held == [True, True], "from the look at the bytes until an alias names them"
     with try_lock(home.folder / GC_LOCK) as free:
         assert free
 
