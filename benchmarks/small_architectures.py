@@ -9,8 +9,8 @@ import torch
 from tokenizers import AddedToken
 from transformers import (
     AutoConfig,
-    AutoModel,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -40,7 +40,8 @@ SPECIAL = {
                     "num_key_value_heads": 4},
     "bamba": {"mamba_n_heads": 4, "mamba_d_head": 24, "mamba_d_state": 8, "mamba_n_groups": 1,
               "attn_layer_indices": [1]},
-    "t5": {"num_layers": 2, "d_ff": 96, "d_kv": 12, "num_heads": 4}, "ctrl": {"dff": 96},
+    "t5": {"num_layers": 2, "d_ff": 96, "d_kv": 12, "num_heads": 4},
+    "ctrl": {"dff": 96},
     "stablelm": {"partial_rotary_factor": 0.5},
     "granite": {"logits_scaling": 1.0},
 }
@@ -96,10 +97,10 @@ def makers() -> Iterator[tuple[str, Callable[[], tuple[PreTrainedModel, PreTrain
 
 
 def architecture(kind: str, template: str = CHATML) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    tokenizer = words(template)
+    tokenizer = words("" if kind == "t5" else template)
     config = small(kind, tokenizer)
     torch.manual_seed(0)
-    auto = AutoModel if config.is_encoder_decoder else AutoModelForCausalLM
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     return auto.from_config(config), tokenizer
 
 
@@ -114,7 +115,7 @@ def words(template: str) -> PreTrainedTokenizerFast:
     subjects, verbs = cycle(("dogs", "ships", "clouds")), cycle(("sail", "sleep", "wait", "wait at sea", "sleep here"))
     texts = [f"{next(subjects)} {next(verbs)}, and {next(subjects)} do not." for _ in range(300)]
     tokenizer = train_tokenizer(texts, 400)
-    tokenizer.chat_template = template
+    tokenizer.chat_template = template or None
     return tokenizer
 
 

@@ -109,7 +109,7 @@ class Clock:
 
     def gold(self) -> float:
         """Return the mean gold reward of the policy's answers."""
-        from plumbline.lm.sample_page import respond
+        from plumbline.alignment.sample_page import respond
         from plumbline.preferences.simulated.gold import gold_reward
 
         texts = respond(self.lm, self.prompts, max_response=self.max_response, temperature=1.0, seed=0)

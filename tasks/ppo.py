@@ -76,7 +76,7 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
 @contextmanager
 def kept_policy(run: StageRun, lm: "LanguageModel", params: "PpoParams") -> Iterator[None]:
     """Write what SFT becomes in the block to the stage's folder, with its answers before and after."""
-    from plumbline.lm.sample_page import respond, samples_page
+    from plumbline.alignment.sample_page import respond, samples_page
     from plumbline.preferences.prepare.reader import prompts
 
     shown = prompts(run.root / "data/prepared", "validation")[:SAMPLES]

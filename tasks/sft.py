@@ -8,9 +8,9 @@ SAMPLES = 12
 
 def program(run: StageRun) -> None:
     """Write the SFT policy to models/sft/model, and its answers to a few validation prompts to samples.md."""
+    from plumbline.alignment.sample_page import respond, samples_page
     from plumbline.alignment.sft import train_sft
     from plumbline.lm.base import LanguageModel
-    from plumbline.lm.sample_page import respond, samples_page
     from plumbline.preferences.prepare.reader import demonstrations, prompts
 
     params = run.params.sft

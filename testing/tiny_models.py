@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
+from tokenizers.normalizers import NFKC
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -15,6 +16,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    T5ForConditionalGeneration,
+    T5Tokenizer,
 )
 
 from plumbline.config import PpoParams, RewardModelParams, SftParams
@@ -59,6 +62,28 @@ def small_gpt2(tokenizer):
     return GPT2LMHeadModel(GPT2Config(
         vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=128, initializer_range=0.2,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)).eval()
+
+
+def small_t5(kind=T5ForConditionalGeneration, tied=False):
+    """A T5 with its tokenizer: v1.1, or v1.0 whose output layer is its embeddings; or an mT5."""
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *(f"▁{word}" for word in WORDS), *sorted(set("".join(ASKED) + ".?,"))]
+    tokenizer = T5Tokenizer(vocab=[(piece, -float(place > 3)) for place, piece in enumerate(pieces)], extra_ids=0)
+    tokenizer.backend_tokenizer.normalizer = NFKC()  # T5's own is this and more
+    torch.manual_seed(0)
+    model = kind(kind.config_class(
+        vocab_size=len(pieces), d_model=32, d_ff=64, d_kv=16, num_layers=2, num_heads=2, decoder_start_token_id=0,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=tied))
+    if not tied:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn(len(pieces), 32) * 0.2)
+    return model.eval(), tokenizer
+
+
+def save_t5(folder, **kind):
+    """Write it as a hub has it."""
+    model, tokenizer = small_t5(**kind)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model
 
 
 def copy_of(lm):

@@ -10,6 +10,7 @@ from plumbline.alignment.reward_training import train_reward_model
 from plumbline.alignment.sft import train_sft
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response
+from plumbline.lm.encoder_decoder import TEMPLATE, CausalT5, as_causal
 from plumbline.lm.ranks.world import world
 from testing.online import RecordedEngine, online_params, own_engine, prepared, train_policy
 from testing.tiny_models import (
@@ -22,6 +23,7 @@ from testing.tiny_models import (
     sft_params,
     silent,
     small_model,
+    small_t5,
     small_tokenizer,
 )
 
@@ -36,6 +38,16 @@ class Killed(BaseException):
 def language_model(**config):
     tokenizer = small_tokenizer()
     return LanguageModel(small_model(tokenizer, **config), tokenizer)
+
+
+def encoder_decoder(report, folder):
+    """SFT of a T5, whose body is no part of the model."""
+    made, tokenizer = small_t5()
+    tokenizer.chat_template = TEMPLATE
+    lm = LanguageModel(CausalT5(as_causal(made.config)).eval(), tokenizer)
+    lm.model.load_state_dict(made.state_dict())
+    params = sft_params(epochs=2, batch_size=5, micro_batch_size=2, learning_rate=3e-4, checkpoint_every=EVERY)
+    return train_sft(lm, demonstrations(16), demonstrations(7, seed=2), params, 0, report, folder), lm.model
 
 
 @cache
@@ -112,7 +124,8 @@ def sampled(folder):
 
 
 TRAININGS = {
-    "sft": sft, "reward model": reward_model, "reward model, top layers": partial(reward_model, top_layers=1),
+    "sft": sft, "sft, encoder-decoder": encoder_decoder,
+    "reward model": reward_model, "reward model, top layers": partial(reward_model, top_layers=1),
     "dpo": partial(direct, "dpo"), "kto": partial(direct, "kto"), "ilql": partial(direct, "ilql"),
     "ppo": partial(online, "ppo", ptx_coef=0.1), "rloo": partial(online, "rloo", answers_per_prompt=2),
     "ppo, top layers": partial(online, "ppo", trainable="top", critic="shared"),

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import DynamicCache
 
 from plumbline.alignment.reward import RewardModel
 from plumbline.errors import UserError
 from plumbline.feedback.contestants import Contestants
 from plumbline.lm.base import LanguageModel
+from plumbline.lm.cache import new_cache
 from plumbline.lm.chat import decode_response, encode_prompt, stop_tokens
 from plumbline.lm.sampling import draw, require_sound, sample_all, sound, uniforms
 from plumbline.lm.source import context_of
@@ -95,7 +95,7 @@ class LoadedModels:
         most = self.contestants.max_response
         uniform_BR = uniforms(1, most, torch.Generator().manual_seed(seed))
         stop = stop_tokens(lm.tokenizer, lm.model)
-        cache = DynamicCache(config=lm.model.config)
+        cache = new_cache(lm.model, len(prompt) + most)
         inputs_BT = torch.tensor([prompt])
         for t in range(most):
             logits_BV = lm.model(

@@ -18,6 +18,7 @@ from transformers import (
 
 from plumbline.errors import UserError
 from plumbline.lm.chat import stop_tokens
+from plumbline.lm.encoder_decoder import CausalT5
 from plumbline.lm.optim import device, require_finite_weights
 from plumbline.lm.ranks.world import world
 from plumbline.lm.source import Source
@@ -78,10 +79,13 @@ def load_base(name: str, root: Path) -> LanguageModel:
         **source.options))
     if source.options:
         model = _without_quantization(model)
-    if missing := sorted(found["missing_keys"]):
-        raise UserError(f"The model {name} lacks {len(missing)} of its weights (the first is {missing[0]}), "
-                        "which would be filled at random. Its files are incomplete or belong to another "
-                        "model: fetch them again.")
+    missing = set(found["missing_keys"])
+    if isinstance(model, CausalT5):
+        model.settle_output(missing)
+    if missing:
+        raise UserError(f"The model {name} lacks {len(missing)} of its weights (the first is "
+                        f"{min(missing)}), which would be filled at random. Its files are incomplete or "
+                        "belong to another model: fetch them again.")
     settle(tokenizer)
     model.config.pad_token_id = tokenizer.pad_token_id
     _repair_generation_config(model, tokenizer)

@@ -8,7 +8,7 @@ other kinds, such as sliding windows and recurrences, stay transformers' own.
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PretrainedConfig
+from transformers import Cache, DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 
@@ -51,6 +51,13 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no typ
     def _view(self, rows: int) -> None:
         self.keys = self.all_keys[:rows, :, : self.filled]
         self.values = self.all_values[:rows, :, : self.filled]
+
+
+def new_cache(model: PreTrainedModel, longest: int) -> Cache:
+    """Return an empty cache for `model` with room for `longest` tokens, of its own kind if it has one."""
+    if hasattr(model, "new_cache"):
+        return model.new_cache(longest)
+    return RoomyCache(model.config, longest)
 
 
 class RoomyCache(DynamicCache):  # type: ignore[misc]

@@ -9,6 +9,7 @@ as `<|im_end|>`, ends no turn and opens none.
 
 import re
 from functools import lru_cache
+from itertools import chain
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,13 +23,13 @@ STAND_IN = "\ue000{}\ue001"
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Return the ids of the prompt, up to and including the marker that opens the assistant's turn."""
-    special = _special_texts(tokenizer)
+    special, spelled = _special_texts(tokenizer), bool(_spelled(tokenizer))
     aside: dict[str, str] = {}
     messages = []
     for turn, message in enumerate(arranged(tokenizer, prompt)):
         content = message.content
         # A message with the text of a special token is set aside, and encoded literally after rendering.
-        if any(text in content for text in special):
+        if spelled or any(text in content for text in special):
             content = STAND_IN.format(turn)
             aside[content] = message.content
         messages.append({"role": message.role, "content": content})
@@ -90,7 +91,34 @@ def differences(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) ->
 
 
 def _encode_literally(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+    """Return the ids of a text without special tokens, but for those that stand for unknown characters."""
+    literally = {"add_special_tokens": False, "split_special_tokens": True}
+    spelled = _spelled(tokenizer)
+    if not spelled:
+        return list(tokenizer(text, **literally)["input_ids"])
+    found = tokenizer(text, **literally, return_offsets_mapping=True)
+    ids: list[int] = []
+    for id, (start, end) in zip(found["input_ids"], found["offset_mapping"], strict=True):
+        if id in spelled:  # letter by letter it is none
+            ids += chain.from_iterable(tokenizer(list(text[start:end]), **literally)["input_ids"])
+        else:
+            ids.append(id)
+    return ids
+
+
+@lru_cache(maxsize=8)
+def _spelled(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of special tokens that a text can spell, even one that is to be read literally.
+
+    SentencePiece's Unigram tokenizers (T5's) have special tokens among their pieces, and they normalise: a
+    text spells `</s>` in wide letters, too.
+    """
+    found = set()
+    for id, token in tokenizer.added_tokens_decoder.items():
+        ids = tokenizer(str(token), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if token.special and id in ids and id != tokenizer.unk_token_id:
+            found.add(id)
+    return frozenset(found)
 
 
 @lru_cache(maxsize=8)

@@ -22,13 +22,15 @@ from transformers import (
 
 from plumbline.errors import UserError
 from plumbline.lm import template
+from plumbline.lm.encoder_decoder import CausalT5Config
 from plumbline.lm.optim import device
 from plumbline.lm.sampling import left_pad, positions, right_pad, sample
 from plumbline.lm.source import Source, context_of
 
 FEW_LAYERS = 4
 SMALL_VOCABULARY = 512
-FEED_FORWARD = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "ffn_dim")
+FEED_FORWARD = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "ffn_dim",
+                "d_ff")
 NARROW = 256
 FIRST_ID = 8
 """Lower ids are often special; architectures may treat them in their own way."""
@@ -68,6 +70,8 @@ def examine(name: str, root: Path) -> Findings:
     except UserError as error:
         raise UserError(f"The base model {name} cannot be used. {error}") from None
     notes = template.notes(tokenizer)
+    if isinstance(config, CausalT5Config):
+        notes.append("The encoder reads a prompt, and the decoder writes the answer to it.")
     if not packed:
         notes.append(f"In this architecture ({config.model_type}) attention does not stay within a packed "
                      "demonstration, so in SFT each demonstration has a row of its own.")
@@ -125,6 +129,8 @@ def twin(config: PretrainedConfig) -> PreTrainedModel:
 
 def _fewer_layers(part: PretrainedConfig) -> None:
     """Keep the first layers, at least one of each kind: hybrid models mix attention with recurrences."""
+    if isinstance(part, CausalT5Config):
+        part.num_layers, part.num_decoder_layers = 2, 2
     values = part.to_dict()
     layers = values.get("num_hidden_layers", 0)
     if layers <= FEW_LAYERS:
@@ -243,7 +249,11 @@ def _hidden(model: PreTrainedModel, rows: Sequence[list[int]]) -> torch.Tensor:
 def _row(model: PreTrainedModel, length: int, seed: int = 0) -> list[int]:
     size = int(model.config.get_text_config().vocab_size)
     generator = torch.Generator().manual_seed(seed)
-    return list(torch.randint(FIRST_ID, size, (length,), generator=generator).tolist())
+    ids = list(torch.randint(FIRST_ID, size, (length,), generator=generator).tolist())
+    if isinstance(model.config, CausalT5Config):
+        # What comes before this is read by an encoder, of which no later token is asked.
+        ids[min(2, length - 1)] = model.config.answer_start
+    return ids
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

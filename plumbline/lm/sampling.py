@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from plumbline.errors import UserError
-from plumbline.lm.cache import RoomyCache
+from plumbline.lm.cache import RoomyCache, new_cache
 from plumbline.lm.ranks.world import world
 
 STEPS_UNSEEN = 8
@@ -157,8 +157,7 @@ def _read(
     places: dict[tuple[int, ...], int] = {}
     row_of = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
     ids_BT, mask_BT = (padded.to(model.device) for padded in left_pad([list(ids) for ids in places], pad=0))
-    longest = ids_BT.shape[1] + max_response
-    cache = model.new_cache(longest) if hasattr(model, "new_cache") else RoomyCache(model.config, longest)
+    cache = new_cache(model, ids_BT.shape[1] + max_response)
     logits_BV = model(
         input_ids=ids_BT, position_ids=positions(mask_BT), attention_mask=mask_BT, past_key_values=cache,
         use_cache=True, logits_to_keep=last_places(ids_BT, 1)).logits[:, -1].float()

@@ -23,8 +23,10 @@ from transformers import (
 )
 
 from plumbline.errors import UserError, as_user_error
-from plumbline.lm.chat import stop_token
+from plumbline.lm.chat import encode_prompt, stop_token
+from plumbline.lm.encoder_decoder import TEMPLATE, CausalT5Config, as_causal
 from plumbline.lm.template import require_usable
+from plumbline.preferences.types import Message
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -51,15 +53,18 @@ class Source:
         return cls(name, *_locate(name, root))
 
     def config(self) -> PretrainedConfig:
-        """Read the configuration. Raises UserError if the model is not a whole causal language model."""
+        """Read the configuration. Raises UserError if the model is not a whole causal language model
+        or T5."""
         _refuse_adapter(self)
         config = self.load(
             lambda: AutoConfig.from_pretrained(self.where, trust_remote_code=False, **self.options))
         _refuse_quantised(self, config)
-        if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise UserError(f"The model {self.name} is of the type {config.model_type}, which is not a "
-                            "causal language model: one that reads a text from left to right and writes on. "
-                            "Choose one that is, such as Llama, Qwen or SmolLM.")
+        config = as_causal(config)
+        other = config.is_encoder_decoder and not isinstance(config, CausalT5Config)
+        if other or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise UserError(f"The model {self.name} is of the type {config.model_type}, which is neither a "
+                            "causal language model, one that reads a text from left to right and writes on, "
+                            "nor a T5. Choose one that is, such as Llama, Qwen, SmolLM or Flan-T5.")
         text = config.get_text_config()
         if text.pad_token_id is not None and not 0 <= text.pad_token_id < text.vocab_size:
             # transformers cannot even make such a model; `load_base` sets the tokenizer's padding later.
@@ -74,7 +79,11 @@ class Source:
         """
         found = self.load(
             lambda: AutoTokenizer.from_pretrained(self.where, trust_remote_code=False, **self.options))
+        if isinstance(config, CausalT5Config) and not found.chat_template:
+            found.chat_template = TEMPLATE
         require_usable(found, self.name)
+        if isinstance(config, CausalT5Config):
+            _refuse_without_start(self, found, config.answer_start)
         rows = config.get_text_config().vocab_size
         _refuse_ids_outside(self, found, rows)
         _distinct_pad(self, found, rows)
@@ -132,6 +141,17 @@ def _refuse_quantised(source: Source, config: PretrainedConfig) -> None:
     how = f"{bits} bit, {method}" if bits else method
     raise UserError(f"The model {source.name} is a quantised checkpoint ({how}), whose weights cannot be "
                     "fine-tuned here. Name the full checkpoint that it was made from.")
+
+
+def _refuse_without_start(source: Source, tokenizer: PreTrainedTokenizerBase, start: int) -> None:
+    """Raise UserError unless the chat template ends a prompt with the decoder's `start`, and only there."""
+    ids = encode_prompt(tokenizer, (Message("user", "x"), Message("assistant", "y"), Message("user", "z")))
+    if start not in ids or ids.index(start) < len(ids) - 1:
+        token = tokenizer.convert_ids_to_tokens(start)
+        raise UserError(f"The model {source.name} has a chat template that does not end a prompt with "
+                        f"{token}, from which its decoder starts an answer, so there is no telling what the "
+                        "encoder is to read. Write {{ '" + str(token) + "' }} where add_generation_prompt is "
+                        "asked for, and nowhere else, or take the template away for the usual one.")
 
 
 def _refuse_ids_outside(source: Source, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from plumbline.alignment.sample_page import respond, samples_page
 from plumbline.errors import UserError
 from plumbline.lm import likelihood
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.likelihood import next_token_log_probs, response_log_likelihoods, sampled_log_likelihoods
-from plumbline.lm.sample_page import respond, samples_page
 from testing.tiny_models import PROMPTS, WORDS, copy_of
 
 

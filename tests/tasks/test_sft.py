@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
+from plumbline.alignment.sample_page import respond
 from plumbline.config import load_params
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.sample_page import respond
 from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.types import Demonstration, Origin, prompt_json, to_json
 from plumbline.project.dvc_yaml import read_stages

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from plumbline.alignment.sequences import Sequences, response_logits
-from plumbline.lm.cache import RoomyCache
+from plumbline.lm.cache import RoomyCache, new_cache
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class MaskedModel(nn.Module):
 
     def new_cache(self, longest: int) -> "PairOfCaches":
         """Return empty caches for both, with room for so many tokens."""
-        return PairOfCaches(RoomyCache(self.config, longest), RoomyCache(self.mask.model.config, longest))
+        return PairOfCaches(new_cache(self.model, longest), new_cache(self.mask.model, longest))
 
     def forward(self, *, past_key_values: "PairOfCaches", **inputs: Any) -> SimpleNamespace:  # noqa: ANN401
         """Return the masked logits, as a language model does."""
