@@ -126,6 +126,8 @@ EXAMPLES = {
     "openai's pair": ("messages-pair", {"messages": TURNS, "chosen": GOOD[0], "rejected": BAD[0]}, [pair()]),
     "ms-swift's pair": ("messages-rejected", {"messages": [*TURNS, *GOOD], "rejected_response": "Paint."}, [pair()]),
     "alpaca eval": ("alpaca-eval", EVAL, [pair(strength=0.5, annotator="gpt4", machine=True)]),
+    "alpaca eval, draw": ("alpaca-eval", EVAL | {"preference": 0}, [
+        pair(label="tie", strength=0.0, annotator="gpt4", machine=True)]),
     "alpaca eval, tie": ("alpaca-eval", EVAL | {"preference": 1.5, "dataset": "koala"},
                          [pair(label="tie", strength=0.0, source="file/koala", annotator="gpt4", machine=True)]),
     "tl;dr": (

@@ -192,17 +192,23 @@ def blame(row: RowId, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"row": found.row, "batches": [asdict(arrival) for arrival in found.arrivals],
                     "removed": found.removed, "went_to": found.went_to,
-                    "learners": [asdict(model) for model in found.learners], "damaged": found.damaged})
+                    "learners": [asdict(model) for model in found.learners], "damaged": found.damaged,
+                    "not_here": found.not_here})
         return
     for arrival in found.arrivals:
         typer.echo(f"batch {arrival.digest[:SHORT]}, {arrival.action} on {_minute(arrival.added)} from "
                    f"{arrival.batch.source}")
-    typer.echo("It was removed: no later run learns from it." if found.removed else "It is in use.")
+    doubt = ", as far as can be told here" if found.damaged or found.not_here else ""
+    typer.echo(f"It was removed{doubt}: no later run learns from it." if found.removed
+               else f"It is in use{doubt}.")
     for run, place in found.went_to.items():
         typer.echo(f"run {run}: {place}")
     _show_learners(found.learners, "learned from it")
     for problem in found.damaged:
         typer.echo(problem, err=True)
+    if found.not_here:
+        typer.echo("Not on this machine are arrivals that may take it away or bring it back: "
+                   f"{', '.join(found.not_here)}. `plumbline pull` brings them.", err=True)
 
 
 @data_app.command(epilog=examples("plumbline data export now --format trl preferences.jsonl",

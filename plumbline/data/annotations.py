@@ -121,7 +121,7 @@ def _beside(file: Path) -> tuple[Entry, ...]:
 
 def _read(file: Path) -> tuple[Entry, ...]:
     found = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):  # not at U+2028
         try:
             values = json.loads(line)
             found.append(Entry(**{**values, "rows": tuple(values["rows"])}))

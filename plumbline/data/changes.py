@@ -1,6 +1,7 @@
 """Changing the preference data: batches are added, corrected and removed, and nothing is edited in place."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -93,8 +94,9 @@ def supersede(home: Home, source: str, how: Reading, reason: str, batch: str | N
 
     Judgements that their annotators have taken back go without a replacement. With `batch` the rows take the
     place of that whole batch. Rows that were removed before and that the correction holds come back. Raises
-    UserError like `add`.
+    UserError like `add`, and when an arrival is not here, which may hold other judgements.
     """
+    require_all_here(home.preferences)
     content, read = _open(source, how)
     taken_back: list[Row] = []
     folders = home.preferences
@@ -141,8 +143,7 @@ def revise(home: Home, name: str, read: Sequence[Row | Quarantined], gone: Hashe
     """
     rows = [row for row in read if not isinstance(row, Quarantined)]
     content = hashlib.sha256(gone.tobytes() + rows_digest(rows).encode()).hexdigest()
-    action: Action = "supersede" if rows else "remove"
-    return _change(home, name, read, action, content, lambda _: gone, reason, beside=beside)
+    return _change(home, name, read, "supersede", content, lambda _: gone, reason, beside=beside)
 
 
 def alike(home: Home, rows: Hashes) -> Hashes:
@@ -161,6 +162,8 @@ def _change(home: Home, source: str, read: Read, action: Action, content: str,
     folders = home.preferences
     with draft(folders, shown_name(source), read) as drafted:
         gone = removes(drafted)
+        if action == "supersede" and not drafted.batch.rows:
+            action = "remove"  # nothing takes the place of what goes, so that a run is due at once
         known = readable_arrivals(folders)[0]
         now = time_of_next(known)
         effects = _effects(home, drafted, known, action)
@@ -257,11 +260,8 @@ def _named(index: BatchIndex, rows: Sequence[str]) -> Hashes:
 
 def row_number(row: str) -> int:
     """Return the number that a row's id writes in hexadecimal. Raises UserError for what is no id."""
-    try:
-        if len(row) == 16:
-            return int(row, 16)
-    except ValueError:
-        pass
+    if re.fullmatch("[0-9a-fA-F]{16}", row):
+        return int(row, 16)
     raise UserError(f"{row!r} is not a row's id: expected 16 hexadecimal digits, as `plumbline data diff` "
                     "and `plumbline data show` print them.")
 

@@ -26,6 +26,7 @@ from plumbline.preferences.batches.arrivals import (
     not_here,
     readable_arrivals,
     removed_rows,
+    require_all_here,
 )
 from plumbline.preferences.batches.batch import ROWS
 from plumbline.preferences.batches.manifest import Batch
@@ -233,7 +234,10 @@ def _files(folder: Path, batches: Sequence[Batch]) -> tuple[tuple[Path, str], ..
 def _now(home: Home, ask_hub: bool) -> DataVersion:
     """Return the batches that a run with params.yaml would learn from, where they are kept, without removed
     rows.
+
+    Raises UserError like a run, also for an arrival that is not here.
     """
+    require_all_here(home.preferences)
     params = load_params(home.root)
     named = [source for source in params.snapshot.sources if source.startswith(HUB)]
     if named and not ask_hub:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from plumbline.data.changes import row_number
-from plumbline.data.named_versions import KnownData
+from plumbline.data.named_versions import PULL, KnownData
 from plumbline.errors import UserError
 from plumbline.history.assembly import runs_here
 from plumbline.lineage.records import RegisteredVersion, Run
@@ -64,7 +64,7 @@ class RowHistory:
     removals: list[Arrival]
     """What took it away."""
     removed: bool
-    """True if it is out now, as far as arrivals can be read."""
+    """True if it is out now, as far as arrivals are here and can be read."""
     uses: list[RowUse]
     learners: list[LearnedModel]
     """Models that learned from it, and those of which that cannot be told; the newest first."""
@@ -72,6 +72,8 @@ class RowHistory:
     """Runs whose prepared data is not on this machine."""
     damaged: list[str]
     """What is wrong with batches that cannot be read, and may hold it or take it away too."""
+    not_here: list[str]
+    """Names of arrivals that are not on this machine, and may hold it or take it away too."""
 
     @property
     def went_to(self) -> dict[str, str]:
@@ -84,8 +86,9 @@ class RowHistory:
         if self.arrivals or self.removals or self.uses:
             return
         damage = "".join(f" {problem}" for problem in self.damaged[:1])
+        elsewhere = f" {PULL}" if self.not_here else ""
         raise UserError(f"No batch and no run on this machine holds the row {self.row}. `plumbline data "
-                        f"diff` and `plumbline data show` print the ids of rows.{damage}")
+                        f"diff` and `plumbline data show` print the ids of rows.{damage}{elsewhere}")
 
 
 def row_history(known: KnownData, versions: Versions, row: str) -> RowHistory:
@@ -98,7 +101,7 @@ def row_history(known: KnownData, versions: Versions, row: str) -> RowHistory:
     uses = [RowUse(went_to[name], tuple(runs)) for runs, went_to in tables if went_to]
     unknown = [run for runs, went_to in tables if went_to is None for run in runs]
     return RowHistory(name, brought, removals, removed, uses, _learners(versions, tables), tuple(unknown),
-                      [*known.damaged().values(), *damaged])
+                      [*known.damaged().values(), *damaged], known.not_here())
 
 
 def where_is(home: Home, versions: Versions, row: str) -> RowHistory:

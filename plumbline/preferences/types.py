@@ -17,7 +17,7 @@ import orjson
 
 encode = json.JSONEncoder(ensure_ascii=False).encode
 """As `json.dumps` with that option, which would make an encoder each time."""
-PROMPT, END_OF_PROMPT, ORIGIN = b'"prompt": ', b'"}], "', b', "source": '
+PROMPT, END_OF_PROMPT, ORIGIN = b'"prompt": ', b'"}], "response', b', "source": '
 """Where the prompt is in a line of a batch, and where what is known of its origin begins."""
 Label = Literal["A", "B", "tie"]
 Role = Literal["system", "user", "assistant"]
@@ -219,7 +219,8 @@ def prompt_on(line: bytes) -> Prompt:
 def prompt_part(line: bytes) -> bytes:
     """Return the JSON of the prompt on a line that `to_line` wrote.
 
-    A quote within a text is escaped, so the first `"}], "` ends the list of messages.
+    What follows the prompt is `response` or `responses`. A quote within a text is escaped, so the first
+    `"}], "response` ends the list of messages; `"}], "` alone would also be the end of a text `"}], `.
     """
     return line[line.index(PROMPT) + len(PROMPT) : line.index(END_OF_PROMPT) + len('"}]')]
 

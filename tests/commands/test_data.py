@@ -190,6 +190,22 @@ def test_batches_travel_by_git_and_a_dvc_remote(project, tmp_path):
     assert data(other, "diff", batch, "now", "--json")["unchanged"] == 30
 
 
+def test_while_a_removal_is_not_here_no_row_is_said_to_be_in_use_and_nothing_is_exported_as_of_now(project):
+    batch = data(project, "add", "given.jsonl", "--json")["arrival"]["digest"]
+    row = data(project, "show", batch, "--json")["examples"][0]["row"]
+    removal = data(project, "remove", "--row", row, "--json")["arrival"]["digest"]
+    folder = project / "data/batches" / removal[:16]
+    assert "It was removed: no later run learns from it." in data(project, "blame", row)
+    folder.rename(project / "elsewhere")  # `git pull` brought its .dvc file
+    said = data(project, "blame", row)
+    assert "It is in use, as far as can be told here." in said
+    assert f"{folder.name}. `plumbline pull` brings them" in said
+    assert data(project, "blame", row, "--json")["not_here"] == [folder.name]
+    for asked in (["export", "now", "out.jsonl"], ["show", "now"], ["supersede", "given.jsonl"]):
+        assert f"{folder.name}. They may take away rows" in data(project, *asked, status=2)
+    assert not (project / "out.jsonl").exists()
+
+
 @pytest.mark.slow
 def test_an_import_killed_at_any_moment_leaves_the_whole_batch_or_none(project):
     with (project / "large.jsonl").open("w") as large:

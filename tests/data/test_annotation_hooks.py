@@ -18,6 +18,7 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
+from plumbline.data.annotations import Entry, known_annotations, note
 from plumbline.data.changes import add, supersede
 from plumbline.data.dvc_tracking import track, untracked
 from plumbline.preferences.batches.arrivals import arrivals, removed_rows
@@ -455,3 +456,9 @@ def test_the_event_time_is_found_at_either_end(client: TestClient, home: Home, p
     body = json.dumps({"timestamp": time_of, **values} if place == "first" else {**values, "timestamp": time_of})
     answer = client.post("/hooks/argilla", content=body, headers=signed(body.encode(), EVENT_SECONDS))
     assert answer.status_code == 200, answer.text
+
+
+def test_a_name_with_another_line_separator_does_not_end_its_entry(home: Home) -> None:
+    entry = Entry("label-studio", "a\u2028b", "1", "2", "2026-01-01", "2026-01-01", (), "d")
+    note(home, [entry])
+    assert list(known_annotations(home).newest.values()) == [entry]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -66,3 +67,16 @@ def test_nothing_is_removed_while_an_arrival_that_may_hold_more_of_it_is_not_her
     shutil.move(elsewhere, folder)
     remove(project, [], "ada", None, "withdrew consent")
     assert annotators(project) == ["ben", "finn"]
+
+
+def test_nothing_is_corrected_while_an_arrival_that_may_hold_what_is_replaced_is_not_here(project: Home) -> None:
+    folder, = project.preferences.arrived.iterdir()
+    corrected = project.root / "corrected.jsonl"
+    corrected.write_text(to_line(replace(ROWS[0], label="B")))
+    folder.with_suffix(".dvc").write_text("outs: []\n")
+    elsewhere = shutil.move(folder, project.root / "elsewhere")
+    with pytest.raises(UserError, match=f"{folder.name}.*`plumbline pull` brings them"):
+        supersede(project, str(corrected), Reading(), "she meant the other", None)
+    shutil.move(elsewhere, folder)
+    assert len(supersede(project, str(corrected), Reading(), "she meant the other", None).gone) == 1
+    assert sorted(annotators(project)) == ["ada", "ben", "finn"]

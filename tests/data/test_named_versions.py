@@ -164,6 +164,25 @@ def test_now_is_without_what_was_taken_away_for_a_command_too(project: Home) -> 
     assert (held.rows, held.prompts, len(list(rows_of(version)))) == (37, 37, 37)
 
 
+def test_while_a_removal_is_not_here_nobody_can_tell_what_there_is_now(history: History, project: Home) -> None:
+    first = arrival_index(project.preferences, arrivals(project.preferences)[0]).row
+    folder = folder_of(project.preferences, arrive(project, "gone.jsonl", [], "remove", first[:3]))
+    folder.with_suffix(".dvc").write_text("outs: []\n")
+    elsewhere = shutil.move(folder, project.root / "elsewhere")
+    with pytest.raises(UserError, match=f"{folder.name}.*`plumbline pull` brings them"):
+        find_version(project, "now")
+    known = KnownData(project, history.runs)
+    assert known.find("now").version is None and "`plumbline pull`" in known.find("now").missing
+    found = story(history, f"{first[0]:016x}")
+    assert not found.removed and found.not_here == [folder.name]
+    with pytest.raises(UserError, match=r"holds the row 0123456789abcdef.*`plumbline pull`"):
+        story(history, "0123456789abcdef").require_known()
+    shutil.move(elsewhere, folder)
+    assert len(list(rows_of(find_version(project, "now")))) == 37
+    found = story(history, f"{first[0]:016x}")
+    assert found.removed and found.not_here == []
+
+
 def test_a_row_is_blamed_without_mlflow_by_what_workspaces_hold(history: History, project: Home) -> None:
     run = next(iter(history.runs.values()))
     (project.runs / run.id / "run.json").write_text("damaged")

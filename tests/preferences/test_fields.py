@@ -195,7 +195,8 @@ def test_content_in_parts_is_read_where_all_parts_are_text():
 @pytest.mark.parametrize(("beside", "label", "strength"), [
     ({"status": "tie"}, "tie", None), ({"status": "swapped"}, "A", None), ({"rating": [9, 9]}, "tie", None),
     ({"rating": [3, 9], "status": "unchanged"}, "A", None), ({"score_chosen": 4, "score_rejected": 4}, "tie", 0.0),
-    ({"chosen_score": "4.5", "rejected_score": "1"}, "A", 3.5), ({"chosen-rating": 5, "rejected-rating": 2}, "A", 3.0)])
+    ({"chosen_score": "4.5", "rejected_score": "1"}, "A", 3.5), ({"chosen-rating": 5, "rejected-rating": 2}, "A", 3.0),
+    ({"score_chosen": 1e308, "score_rejected": -1e308}, "A", None)])
 def test_a_pair_is_weighed_by_what_else_its_record_says(beside, label, strength):
     (row,) = parse(PAIR | beside, "file")
     assert (row.chosen, row.label, row.strength) == ("Scattering.", label, strength)

@@ -32,7 +32,8 @@ def is_judgement(judged):
     """A row that can be written, or what is wrong in words that can be written."""
     if isinstance(judged, Unusable):
         return bool(f"{judged.field}{judged.reason}".encode(errors="backslashreplace"))
-    return isinstance(judged, ROWS) and "NaN" not in (line := to_line(judged)) and bool(line.encode())
+    line = to_line(judged) if isinstance(judged, ROWS) else "NaN"
+    return not any(spelt in line for spelt in ("NaN", "Infinity")) and bool(line.encode())
 
 
 @examples(250)

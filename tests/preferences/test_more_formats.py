@@ -10,6 +10,7 @@ from plumbline.preferences.reading.formats import RECOGNISED, Reading, parse
 from plumbline.preferences.reading.read import UndecidableFile, import_records
 from plumbline.preferences.reading.results import Unread
 from plumbline.preferences.types import Demonstration, Message
+from testing.format_fixtures import EVAL, EXAMPLES
 from testing.more_format_fixtures import (
     ARENA,
     ARENA_140K,
@@ -93,6 +94,36 @@ def test_a_file_whose_numbers_may_count_from_0_or_from_1_is_refused_whole(fields
     records = enumerate([fields | {"label": first}, fields | {"label": second}], start=1)
     with pytest.raises(UndecidableFile, match=r"line 2, field `label`: it is . beside .* Write .* or tie"):
         list(import_records(records, "file.jsonl", "file"))
+
+
+@pytest.mark.parametrize("fields", [FROM_1, FROM_0])
+@pytest.mark.parametrize("proof", [3, 5, 7, -1, -2, "4", "-2", "+1", 4.0, 1.5, "1.5", 0.5, "2.5e0"])
+def test_a_file_whose_numbers_are_a_scale_is_refused_whole(fields, proof):
+    records = enumerate([fields | {"preference": value} for value in (1, 1, proof, 1)], start=1)
+    with pytest.raises(UndecidableFile, match=r"line 3, field `preference`: it is .* are a scale.* Write .* or tie"):
+        list(import_records(records, "file.jsonl", "file"))
+
+
+THUMB = {"prompt": QUESTION, "response": GOOD, "label": 1}
+
+
+@pytest.mark.parametrize(("record", "proof"), [
+    (PKU, {"better_response_id": 2}), (HELPSTEER, {"preference_strength": 5}),
+    (HELPSTEER_3, {"overall_preference": "4"}), (EVAL, {"preference": 4}), (EVAL, {"preference": -1}),
+    (EVAL, {"preference": 0.5}), (EXAMPLES["tl;dr"][1], {"choice": 2}), (THUMB, {"label": 5}), (THUMB, {"label": "2"}),
+    (THUMB, {"label": 0.5}), ({"messages": [ASKED, said(GOOD)], "feedback": 1}, {"feedback": 3})])
+def test_a_number_that_is_not_on_the_scale_of_its_format_refuses_the_file_whole(record, proof):
+    (field,) = proof
+    records = enumerate([record, record | proof], start=1)
+    with pytest.raises(UndecidableFile, match=f"line 2, field `{field}`: .* 1 (may mean either|need not be up)"):
+        list(import_records(records, "file.jsonl", "file"))
+
+
+@pytest.mark.parametrize("record", [
+    HELPSTEER | {"preference_strength": -100}, PKU | {"better_response_id": None}, EVAL | {"preference": None},
+    THUMB | {"label": "sideways"}, FROM_1 | {"preference": float("inf")}, LETTERS | {"preference": 1.5}])
+def test_what_proves_nothing_of_the_other_rows_is_set_aside_alone(record):
+    assert type(only(record)) is Unusable
 
 
 def test_two_verdicts_must_agree():

@@ -5,13 +5,13 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from plumbline.data.changes import remove, supersede
+from plumbline.data.changes import add, remove, supersede
 from plumbline.data.intake import take_in_rows
 from plumbline.errors import UserError
 from plumbline.preferences.batches.arrivals import arrivals
@@ -25,6 +25,7 @@ from plumbline.runs.not_run import BY_THE_CLOCK, decide, not_run
 from plumbline.runs.workspace import Request
 from plumbline.tracking.store import connect
 from testing.fake_project import CHECKOUT
+from testing.format_fixtures import TWO_ANSWERS, annotation, label_studio
 
 NEEDED = 5
 Run = Callable[..., str]
@@ -191,6 +192,59 @@ def test_a_correction_that_was_learned_from_is_not_new(home: Home, run: Run) -> 
     assert due(home).why == f"nothing new since run {last}, which had the same data"
 
 
+def test_what_a_run_learned_from_is_not_new_in_another_order_or_beside_one_row_more(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    champion = run()
+    take_in_rows(home, rows(0)[::-1], "the same")
+    assert (due(home).new_comparisons, due(home).enough) == (0, False)
+    assert due(home).why == f"nothing new since run {champion}, which had the same data"
+    take_in_rows(home, rows(0, 6), "a longer export")
+    take_in_rows(home, rows(0, 7), "a longer one")
+    assert (due(home).new_comparisons, due(home).enough) == (2, False)
+    last = run(champion=False)
+    take_in_rows(home, rows(0, 8), "the longest")
+    assert (due(home).new_comparisons, due(home).enough) == (3, False)
+    assert due(home).why == f"1 new comparisons since run {last}, which gave no champion; 5 are needed"
+
+
+def test_where_the_rows_of_a_runs_snapshot_are_gone_all_of_a_new_batch_counts(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    for file in (home.runs / run() / "data/snapshot").glob("*.jsonl"):
+        file.unlink()
+    shutil.rmtree(home.preferences.indexes)
+    take_in_rows(home, rows(0)[::-1], "the same")
+    assert (due(home).new_comparisons, due(home).enough) == (NEEDED, True)
+
+
+def test_a_correction_that_takes_away_more_than_it_brings_counts_by_what_it_takes(home: Home, run: Run) -> None:
+    change(home, "retrain", min_new_comparisons=2)
+    batch = take_in_rows(home, rows(0), "first").arrival.digest
+    champion = run()
+    fewer = home.root / "fewer.jsonl"
+    fewer.write_text("".join(map(to_line, rows(0, 3))))
+    supersede(home, str(fewer), Reading(), "two were copied by mistake", batch)
+    assert (due(home).new_comparisons, due(home).enough) == (2, True)
+    assert due(home).why == f"2 new comparisons since the champion's snapshot (run {champion}); 2 are needed"
+    last = run()
+    assert due(home).why == f"nothing new since run {last}, which had the same data"
+
+
+def exported(home: Home, **more: object) -> str:
+    """An export of Label Studio with one annotation."""
+    file = home.root / "export.json"
+    file.write_text(json.dumps([label_studio(TWO_ANSWERS, annotation("pairwise", {"selected": "left"}, **more))]))
+    return str(file)
+
+
+def test_an_export_in_which_everything_was_skipped_since_the_last_run_makes_one_due(home: Home, run: Run) -> None:
+    add(home, exported(home), Reading())
+    champion = run()
+    changed = supersede(home, exported(home, was_cancelled=True), Reading(), "exported anew", None)
+    assert (changed.arrival.action, changed.arrival.batch.rows, changed.arrival.removes) == ("remove", 0, 1)
+    assert (due(home).enough, due(home).why) == (
+        True, f"1 rows that run {champion} learned from were removed since")
+
+
 def test_a_run_that_cannot_start_is_written_down(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home.root)
     change(home, "retrain", cron="every night")
@@ -229,6 +283,42 @@ def test_a_source_that_a_file_of_before_the_run_was_moved_onto(home: Home, run: 
     time.sleep(0.01)
     (home.root / "staged.jsonl").rename(home.root / "more.jsonl")
     assert "the source more.jsonl has changed since run" in due(home).why
+
+
+@pytest.mark.parametrize(("before", "learned"), [("kept", False), ("gone", False), ("damaged", False),
+                                                ("without a snapshot", True), ("with another snapshot", True)])
+def test_a_source_that_changed_between_a_run_and_its_retry(home: Home, run: Run, before: str, learned: bool) -> None:
+    """A retry has the snapshot of the run before, unless that left none that could be taken."""
+    change(home, "snapshot", sources=["added", "more.jsonl"])
+    take_in_rows(home, rows(0), "first")
+    first = f"{datetime.now(UTC) - timedelta(minutes=1):%Y%m%d-%H%M%S}-aaaaaa"
+    (home.root / "more.jsonl").write_text("{}")
+    time.sleep(0.01)
+    retry = home.runs / run(retry_of=first)
+    if before != "gone":
+        shutil.copytree(retry, home.runs / first)
+        record = RunRecord.model_validate_json((retry / "run.json").read_text())
+        record.id, record.retry_of, record.status = first, None, "failed"
+        record.created = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+        record.save(home.runs / first)
+    if before == "damaged":
+        (home.runs / first / "run.json").write_text("half of")
+    manifest = home.runs / first / "data/snapshot/manifest.json"
+    if before == "without a snapshot":
+        manifest.unlink()
+    if before == "with another snapshot":
+        manifest.write_text(manifest.read_text() + "\n")
+    assert due(home).enough is not learned
+    assert ("the source more.jsonl has changed" in due(home).why) is not learned
+
+
+def test_a_copy_of_a_run_that_a_person_keeps_tells_nothing(home: Home, run: Run) -> None:
+    take_in_rows(home, rows(0), "first")
+    champion = run()
+    shutil.copytree(home.runs / champion, home.runs / "x-good")
+    take_in_rows(home, rows(10), "second")
+    last = run(champion=False)
+    assert due(home).why == f"nothing new since run {last}, which had the same data"
 
 
 def test_what_runs_do_not_learn_from_is_not_new(home: Home, run: Run) -> None:

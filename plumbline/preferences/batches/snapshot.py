@@ -29,7 +29,7 @@ from plumbline.preferences.batches.arrivals import (
 )
 from plumbline.preferences.batches.batch import QUARANTINE, ROWS, SIMULATED, keep
 from plumbline.preferences.batches.folders import Folders
-from plumbline.preferences.batches.index import KINDS, Flags, Hashes, index_of
+from plumbline.preferences.batches.index import KINDS, BatchIndex, Flags, Hashes, index_of
 from plumbline.preferences.batches.manifest import MANIFEST, Batch, Manifest, read_manifest
 from plumbline.preferences.batches.whole_batch import DamagedBatch, verified_lines
 from plumbline.preferences.reading.results import Read
@@ -115,9 +115,17 @@ def removed_since(folders: Folders, snapshot: Path) -> int:
     gone = removed_rows(folders, arrivals(folders), by=["remove"])
     if not len(gone):
         return 0
-    held = [index_of(snapshot / f"{batch.digest}.jsonl", batch.digest, folders.indexes).row
-            for batch in read_manifest(snapshot).batches if batch.rows]
+    held = [index.row for index in indexes_in(folders, snapshot)]
     return len(np.intersect1d(np.concatenate([NO_ROWS, *held]), gone))
+
+
+def indexes_in(folders: Folders, snapshot: Path) -> list[BatchIndex]:
+    """Return the indexes of the batches of the snapshot in a folder.
+
+    Raises UserError if a file of it is damaged or missing, unless its index is kept.
+    """
+    return [index_of(snapshot / f"{batch.digest}.jsonl", batch.digest, folders.indexes)
+            for batch in read_manifest(snapshot).batches if batch.rows]
 
 
 def resolve_sources(sources: Sequence[str], simulation: Simulation, folders: Folders,

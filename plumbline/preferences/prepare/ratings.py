@@ -8,9 +8,8 @@ whose strength is the difference of the scores, and more make a ranking; equal s
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite
 
-from plumbline.preferences.reading.formats.fields import ranks_by
+from plumbline.preferences.reading.formats.fields import distance, ranks_by
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Comparison, Origin, Preference, Prompt, Ranking, Rating, label_of
 
@@ -48,9 +47,8 @@ def _preferences(groups: Iterable[tuple[Prompt, dict[str, Rating]]]) -> Iterator
         origin = _origin(rated)
         scores = [rating.score for rating in rated]
         if len(rated) == 2:
-            apart = abs(scores[0] - scores[1])
             yield Comparison(prompt, (rated[0].response, rated[1].response), label_of(*scores), origin,
-                             apart if isfinite(apart) else None)
+                             distance(*scores))
         elif len(rated) > 2:
             yield Ranking(prompt, tuple(group), ranks_by(scores), origin)
 

@@ -115,13 +115,16 @@ class PartWriter:
 
     def add(self, line: SnapshotLine, key: int, decision: int, near: Repeat | None) -> None:
         """Write a row to its files, and count it; `key` is the beginning of its prompt's key."""
+        row = from_json(orjson.loads(line.text))
         if decision & DUPLICATE:
             self.written.counts["duplicates"] += 1
+            # After another rating of the same response in between, it is the last word once more.
+            if isinstance(row, Rating) and not decision & NEAR:
+                self._rate(row, key, line)
             return
         split = self._splitting.split(f"{key:016x}")
         went_to = NEAR_HELDOUT if decision & NEAR else split
         self._put(ROWS_FILE, f"{row_id(line.text)},{line.piece.batch[:SHORT]},{went_to}\n".encode())
-        row = from_json(orjson.loads(line.text))
         if decision & NEAR:
             self.written.counts[NEAR_HELDOUT] += 1
             if split == "train":
@@ -140,8 +143,7 @@ class PartWriter:
                 self.written.demonstrated.append(text_hash(key, row.response))
                 self._write(DEMONSTRATIONS, split, line.text)
             case Rating():
-                self.written.rated.append(text_hash(key, repr((row.origin.source, row.origin.annotator))))
-                self.written.rated_at.append((line.piece.number, line.position))
+                self._rate(row, key, line)
             case Comparison() | Ranking():
                 self._prefer(row, key, split, line.text)
 
@@ -150,6 +152,11 @@ class PartWriter:
         key = int(prompt_key(preference.prompt)[:16], 16)
         self.written.reporter.derived(preference, key)
         self._prefer(preference, key, self._splitting.split(f"{key:016x}"), to_line(preference).encode())
+
+    def _rate(self, rating: Rating, key: int, line: SnapshotLine) -> None:
+        origin = rating.origin
+        self.written.rated.append(text_hash(key, repr((origin.source, origin.annotator))))
+        self.written.rated_at.append((line.piece.number, line.position))
 
     def _prefer(self, preference: Preference, key: int, split: Split, text: bytes) -> None:
         self._write(PREFERENCES, split, text)

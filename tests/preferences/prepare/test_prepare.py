@@ -12,7 +12,7 @@ from plumbline.preferences.prepare import reader as prepared
 from plumbline.preferences.prepare.prepare import prepare
 from plumbline.preferences.prepare.writer import Splitting
 from plumbline.preferences.splits import SPLITS, prompt_key
-from plumbline.preferences.types import Comparison, Message, Origin, Ranking, from_json, to_json
+from plumbline.preferences.types import Comparison, Message, Origin, Ranking, Rating, from_json, to_json
 from testing.preference_files import demonstrations, pairs, write_jsonl
 
 SPLITTING = Splitting(0.1, 0.3, chosen_as_demonstrations=False, near_duplicate=0.8)
@@ -25,6 +25,15 @@ def share(found):
 
 def judged(label, annotator, responses=("one", "two"), prompt=PROMPT):
     return to_json(Comparison(prompt, responses, label, Origin("house", annotator)))
+
+
+def rated(prompt, *scores):
+    """Ada's ratings of responses, in the order in which she gave them."""
+    return [to_json(Rating(prompt, response, score, Origin("house", "ada"))) for response, score in scores]
+
+
+def preferences_of(prompt, folder):
+    return [row for split in SPLITS for row in prepared.preferences(folder, split) if row.prompt == prompt]
 
 
 @pytest.fixture
@@ -171,3 +180,29 @@ def test_prompts_are_kept_for_the_judge_unless_the_gold_reward_judges(prepared_f
     assert {line.split(",")[2] for line in (folder / "rows.csv").read_text().splitlines()[1:]} >= {"judge", "train"}
     counts, _ = prepare(snapshot("simulated")[1], tmp_path / "simulated", splitting)
     assert counts["preferences_judge"] == counts["prompts_judge"] == counts["demonstrations_judge"] == 0
+
+
+def test_a_prompt_whose_texts_look_like_the_end_of_it_is_prepared_as_it_is(prepared_from):
+    prompt = (Message("user", 'An array: "}], '), Message("assistant", 'So: "}], "response'), Message("user", '"}], '))
+    _, _, folder = prepared_from(judged("A", "ada", prompt=prompt))
+    assert preferences_of(prompt, folder) == [Comparison(prompt, ("one", "two"), "A", Origin("house", "ada"))]
+    assert prompt in [one for split in SPLITS for one in prepared.prompts(folder, split)]
+
+
+def test_the_last_rating_of_a_response_counts_though_it_is_given_for_the_second_time(prepared_from):
+    ratings = rated(PROMPT, ("one", 1.0), ("one", 0.0), ("one", 1.0), ("two", 0.0))
+    counts, _, folder = prepared_from(*ratings)
+    assert preferences_of(PROMPT, folder) == [Comparison(PROMPT, ("one", "two"), "A", Origin("house", "ada"), 1.0)]
+    assert (counts["rows_read"], counts["rows_accepted"], counts["duplicates"]) == (124, 123, 1)
+    assert len((folder / "rows.csv").read_text().splitlines()) == 1 + 123
+
+
+def test_ratings_of_a_prompt_that_nearly_repeats_a_held_out_one_stay_out_however_often_they_are_given(prepared_from):
+    asked = [(Message("user", f"What is the capital of country {n}"),) for n in range(60)]
+    held = next(prompt for prompt in asked if SPLITTING.split(prompt_key(prompt)) == "heldout")
+    others = [(Message("user", f"{held[0].content} {mark}"),) for mark in ("?", "!", "?!", "...", "??", "!!")]
+    near = next(prompt for prompt in others if SPLITTING.split(prompt_key(prompt)) == "train")
+    ratings = rated(near, ("one", 1.0), ("one", 0.0), ("one", 1.0), ("two", 0.0))
+    counts, _, folder = prepared_from(judged("A", "ada", prompt=held), *ratings)
+    assert preferences_of(near, folder) == []
+    assert (counts["near_heldout"], counts["duplicates"]) == (3, 1)

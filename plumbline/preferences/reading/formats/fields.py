@@ -91,6 +91,15 @@ def as_number(value: object, field: str) -> float:
     return number
 
 
+def is_number(value: object) -> bool:
+    """Return True for a finite number, and for a text that spells one."""
+    try:
+        as_number(value, "")
+    except Unusable:
+        return False
+    return True
+
+
 def optional_number(record: Mapping[str, object], field: str) -> float | None:
     """Return the number in a field, or None if the field is absent. Raises Unusable."""
     value = record.get(field)
@@ -209,6 +218,12 @@ def ranks_by(scores: Sequence[float]) -> tuple[int, ...]:
     """Return ranks by score: 1 for the highest. Equal scores share a rank: 1, 1, 3."""
     place = {score: i for i, score in reversed(list(enumerate(sorted(scores, reverse=True), start=1)))}
     return tuple(place[score] for score in scores)
+
+
+def distance(first: float, second: float) -> float | None:
+    """Return how far apart two scores are; None where that is more than a number can hold."""
+    apart = abs(first - second)
+    return apart if math.isfinite(apart) else None
 
 
 def chosen_pair(record: Record, prompt: Prompt, chosen: str, rejected: str, origin: Origin,

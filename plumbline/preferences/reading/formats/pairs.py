@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from plumbline.preferences.reading.conversations import (
+    Undecidable,
     Unusable,
     any_answer,
     any_conversation,
@@ -24,6 +25,7 @@ from plumbline.preferences.reading.formats.demonstrations import conversation_na
 from plumbline.preferences.reading.formats.fields import (
     as_number,
     chosen_pair,
+    distance,
     origin_of,
     two_texts,
 )
@@ -74,10 +76,15 @@ def conversation_and_rejected(record: Record, source: str) -> Row:
 
 
 def alpaca_eval(record: Record, source: str) -> Row:
-    """Return a comparison by a model that gives a real-valued preference between two outputs."""
-    preference = as_number(record.get("preference"), "preference")
+    """Return a comparison by a model that gives a real-valued preference between two outputs.
+
+    0 is a draw, as in AlpacaEval's own computation of win rates.
+    """
+    preference = as_number(record.get("preference"), "preference") or ALPACA_TIE
     if not 1.0 <= preference <= 2.0:
-        raise Unusable("preference", f"expected a number from 1.0 to 2.0, found {preference}")
+        raise Undecidable("preference", f"expected a number from 1.0 to 2.0, found {preference}, so that "
+                                        "this file has another scale, on which 1 may mean either output. "
+                                        "Bring its numbers onto this one, where 1 is output_1 and 1.5 a tie")
     origin = origin_of(record, source, machine=True, part=record.get("dataset"))
     return Comparison(asked(record), two_texts(record, ("output_1", "output_2")),
                       label_of(ALPACA_TIE, preference), origin, strength=2 * abs(preference - ALPACA_TIE))
@@ -136,7 +143,7 @@ def _weighed(record: Record, row: Comparison) -> Comparison:
         if worse > better:
             raise Unusable(names[1], f"expected at most {names[0]}, {better}, found {worse}")
         row = replace(row, label="tie" if better == worse else row.label,
-                      strength=better - worse if row.strength is None else row.strength)
+                      strength=distance(better, worse) if row.strength is None else row.strength)
     ratings = record.peek("rating")
     if isinstance(ratings, list) and len(ratings) == 2:  # distilabel's, in an order of its own
         record.get("rating")

@@ -7,7 +7,7 @@ repeat one.
 from collections import Counter
 from collections.abc import Sequence
 
-from plumbline.preferences.reading.conversations import Unusable, any_answer, as_text, shown
+from plumbline.preferences.reading.conversations import Undecidable, Unusable, any_answer, as_text, shown
 from plumbline.preferences.reading.formats.asked import asked
 from plumbline.preferences.reading.formats.fields import (
     as_list,
@@ -15,6 +15,7 @@ from plumbline.preferences.reading.formats.fields import (
     as_responses,
     as_thumb,
     as_whole,
+    is_number,
     optional_number,
     origin_of,
 )
@@ -73,14 +74,24 @@ def rating(record: Record, source: str) -> Row:
 def verdict(record: Record) -> float | None:
     """Return the score or thumb that a record has for its one response; None if it has no such field.
 
-    A field that is there and empty is no verdict, but does not make the row a demonstration. Raises Unusable.
+    A field that is there and empty is no verdict, but does not make the row a demonstration. Raises Unusable,
+    and Undecidable for a number that is no thumb: 1 is up beside 0, and the worst of five stars.
     """
     named = [name for name in (*THUMB_FIELDS, *SCORES) if name in record.names]
     if not named:
         return None
     name = next((name for name in named if record.holds(name)), named[0])
     value = record.get(name)
-    return float(as_thumb(value, name)) if name in THUMB_FIELDS else as_number(value, name)
+    if name in SCORES:
+        return as_number(value, name)
+    try:
+        return float(as_thumb(value, name))
+    except Unusable:
+        if not is_number(value):
+            raise
+        raise Undecidable(name, f"it is {shown(value)}, so that the numbers in this file are a scale, on "
+                                f"which 1 need not be up. Read them as scores with --map score={name}"
+                          ) from None
 
 
 def _response(record: Record) -> str:

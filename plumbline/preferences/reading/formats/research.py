@@ -3,7 +3,7 @@ UltraFeedback."""
 
 from collections.abc import Sequence
 
-from plumbline.preferences.reading.conversations import Unusable, as_text, shown, user_prompt
+from plumbline.preferences.reading.conversations import Undecidable, Unusable, as_text, shown, user_prompt
 from plumbline.preferences.reading.formats.asked import asked, with_the_rest
 from plumbline.preferences.reading.formats.fields import (
     as_list,
@@ -32,7 +32,11 @@ def tldr(record: Record, source: str) -> Row:
                       names)
     choice = as_whole(record.get("choice"))
     if choice not in (0, 1):
-        raise Unusable("choice", f"expected 0 or 1, found {shown(record.get('choice'))}")
+        found = f"expected 0 or 1, found {shown(record.get('choice'))}"
+        if choice is None:
+            raise Unusable("choice", found)
+        raise Undecidable("choice", f"{found}, so that 1 may mean either summary in this file. Count them "
+                                    "from 0")
     extra = record.within("extra") if isinstance(record.peek("extra"), dict) else None
     return Comparison(_post(record), texts, "B" if choice else "A",
                       origin_of(record, source, annotator=record.get("worker"), machine=False),

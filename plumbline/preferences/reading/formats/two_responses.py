@@ -29,6 +29,7 @@ from plumbline.preferences.reading.formats.fields import (
     as_whole,
     chosen_pair,
     different,
+    is_number,
     normalised,
     optional_number,
     origin_of,
@@ -109,7 +110,12 @@ def helpsteer(record: Record, source: str) -> Row:
     field = next((name for name in STRENGTHS if name in record.names), STRENGTHS[0])
     strength = as_number(record.get(field), field)
     if abs(strength) > STRONGEST:
-        raise Unusable(field, f"expected a number from -{STRONGEST} to {STRONGEST}, found {strength}")
+        expected = f"expected a number from -{STRONGEST} to {STRONGEST}, found {strength}"
+        if strength < 0:  # on no scale that begins at 1: rather the mark of a pair without a verdict
+            raise Unusable(field, expected)
+        raise Undecidable(field, f"{expected}, so that this file has another scale, on which 1 may mean "
+                                 "either response. Bring its numbers onto this one, where the first response "
+                                 "is better below 0")
     return Comparison(_asked(record), _texts(record, sides),
                       label_of(0, strength), origin_of(record, source, machine=False), abs(strength))
 
@@ -117,13 +123,10 @@ def helpsteer(record: Record, source: str) -> Row:
 def safe_rlhf(record: Record, source: str) -> Row:
     """Return PKU-SafeRLHF's comparison by the better response; the safer one is not used."""
     sides = ("response_0", "response_1")
-    better = as_whole(record.get("better_response_id"))
-    if better not in (0, 1):
-        raise Unusable("better_response_id", "expected 0 or 1, found "
-                                             f"{shown(record.get('better_response_id'))}")
-    if as_whole(record.peek("safer_response_id")) == better:
+    label = _verdict(record, "better_response_id", sides)
+    if as_whole(record.peek("safer_response_id")) == as_whole(record.get("better_response_id")):
         record.get("safer_response_id")
-    return Comparison(_asked(record), _texts(record, sides), "B" if better else "A",
+    return Comparison(_asked(record), _texts(record, sides), label,
                       origin_of(record, source, machine=False, part=record.get("prompt_source")))
 
 
@@ -214,8 +217,8 @@ def _verdict(record: Record, name: str, sides: tuple[str, str]) -> Label:
     counted = as_whole(value)
     if counted is None and isinstance(value, str) and (found := COUNTED.fullmatch(value.strip())):
         counted = int(found[1])
-    if counted is not None:
-        return _counted(counted, name, sides)
+    if counted is not None or is_number(value):
+        return _counted(counted, value, name, sides)
     if isinstance(value, str) and LETTER.search(value):
         spelt = normalised(value).removesuffix("isbetter").removesuffix("wins")
         if spelt in TIES:
@@ -229,18 +232,17 @@ def _verdict(record: Record, name: str, sides: tuple[str, str]) -> Label:
     raise Unusable(name, f"expected {sides[0]}, {sides[1]} or a tie, found {shown(value)}")
 
 
-def _counted(number: int, name: str, sides: tuple[str, str]) -> Label:
-    """Return the side with this number, for numbered fields.
+def _counted(number: int | None, value: object, name: str, sides: tuple[str, str]) -> Label:
+    """Return the side with this number, for numbered fields; None if `value` is another number.
 
-    Raises Undecidable if the file may count otherwise.
+    Raises Undecidable for a number that is no side: the file counts otherwise, or its numbers are a scale.
     """
     marks = [int(side[-1]) for side in sides if side[-1].isdigit()]
     if not marks:
-        raise Unusable(name, f"expected {sides[0]}, {sides[1]} or a tie, found {number}, which names neither")
+        raise Unusable(name, f"expected {sides[0]}, {sides[1]} or a tie, found {shown(value)}, which names "
+                             "neither")
     if number in marks:
         return "A" if number == marks[0] else "B"
-    if number in (0, 2):
-        raise Undecidable(name, f"it is {number} beside {sides[0]} and {sides[1]}, so that 1 may mean either "
-                                f"of them in this file. Write {sides[0]}, {sides[1]} or tie instead of the "
-                                "numbers")
-    raise Unusable(name, f"expected {marks[0]} or {marks[1]}, found {number}")
+    raise Undecidable(name, f"it is {shown(value)} beside {sides[0]} and {sides[1]}, so that the numbers in "
+                            "this file count otherwise, or are a scale, and 1 may mean either response. "
+                            f"Write {sides[0]}, {sides[1]} or tie instead of the numbers")
