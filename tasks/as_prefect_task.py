@@ -125,7 +125,7 @@ def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:
         elif dvc_stage.restore(folder, name):
             if not stage.still_done or stage.still_done(workspace):
                 return None
-            why = "what it had done outside of its files was lost"
+            why = "what it had done outside of its files no longer holds"
         dvc_stage.clear(folder, name)
         _run(stage, workspace, child)
     dvc_stage.commit(folder, name)

@@ -109,17 +109,22 @@ def _register(run: StageRun, registry: "Registry", win_rate: object,
     return registry.register(policy.md5, policy.model_id, receipt.mlflow_run, compared_with, tags)
 
 
-def _still_registered(workspace: "Workspace") -> bool:
-    """True if the registry knows the policy: it may have been lost, while the cache was not."""
+def _still_holds(workspace: "Workspace") -> bool:
+    """Return whether the decision that comes from the cache still holds.
+
+    The registry may have been lost, while the cache was not; and a version that was left open has been
+    overtaken, or waited for a person in vain: it is decided again.
+    """
     from plumbline.project.digests import digest
     from plumbline.tracking.outbox import patiently
     from plumbline.tracking.registry import Registry
 
     md5, name = digest(workspace.folder / "models/policy/model"), workspace.params.promote.model_name
-    return patiently(workspace.home, lambda: Registry.open(workspace.home, name).find(md5)) is not None
+    found = patiently(workspace.home, lambda: Registry.open(workspace.home, name).find(md5))
+    return found is not None and found.settled
 
 
-promote = Stage("promote", program, in_flow=True, still_done=_still_registered)
+promote = Stage("promote", program, in_flow=True, still_done=_still_holds)
 
 if __name__ == "__main__":
     promote.main()

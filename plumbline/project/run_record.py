@@ -58,6 +58,10 @@ class RunRecord(BaseModel):
     git_dirty: bool | None = None
     """True if the checkout had changes that were not committed."""
     mlflow_run: str | None = None
+    outbox: str | None = None
+    """The id of ours that its MLflow run has, under which waits what MLflow has not taken yet; None in
+    records of earlier versions.
+    """
     pid: int
     pid_began: int | None = None
     """When that process began, in ticks since the machine did: numbers of processes are given again."""
@@ -125,9 +129,12 @@ def is_gone(record: RunRecord) -> bool:
 
 
 def run_folders(home: Home) -> list[Path]:
-    """Return the workspaces of all runs, oldest first: their names begin with the time."""
+    """Return the workspaces of all runs, oldest first: their names begin with the time.
+
+    A folder of another name is being restored or deleted, or is a copy that a person keeps.
+    """
     found = (file.parent for file in home.runs.glob(f"*/{RECORD_FILE}"))
-    return sorted(folder for folder in found if not folder.name.startswith("."))  # being restored or deleted
+    return sorted(folder for folder in found if RUN_ID.fullmatch(folder.name))
 
 
 def earlier_runs(home: Home, before: str) -> Iterator[Path]:

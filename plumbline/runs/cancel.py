@@ -108,10 +108,10 @@ def _ended(folder: Path, seconds: float) -> bool:
 def _mark(home: Home, folder: Path, record: RunRecord) -> None:
     record.status, record.message, record.ended = "killed", KILLED, _last_sign(folder)
     record.save(folder)
-    for run in _stage_runs(folder):
-        close(home, run)
+    for outbox in _stage_outboxes(folder):
+        close(home, outbox)
     if record.mlflow_run:
-        close(home, record.mlflow_run, SetTags(values={"status": "killed"}),
+        close(home, record.outbox or record.mlflow_run, SetTags(values={"status": "killed"}),
               LogFile(path=folder / RECORD_FILE, folder=RECORD))
 
 
@@ -121,13 +121,15 @@ def _last_sign(folder: Path) -> str:
     return datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds")
 
 
-def _stage_runs(folder: Path) -> set[str]:
-    """Return the ids of the MLflow runs that the run's stages have begun."""
+def _stage_outboxes(folder: Path) -> set[str]:
+    """Return the outboxes of the MLflow runs that the run's stages have begun; as older code leaves them,
+    MLflow's ids of these.
+    """
     found: set[str] = set()
     for file in folder.glob("logs/*.progress.jsonl"):
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):  # a line that the kill cut off
-                run = json.loads(line).get("mlflow_run")
-                if run:
-                    found.add(run)
+                report = json.loads(line)
+                if outbox := report.get("outbox") or report.get("mlflow_run"):
+                    found.add(outbox)
     return found

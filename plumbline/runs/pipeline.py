@@ -111,7 +111,7 @@ def _begin(home: Home, params: Params, request: Request) -> tuple[Workspace, Rec
         workspace = open_workspace(home, params, request)
     try:
         parent = Recording(home, workspace.record.id, _tags(workspace))
-        workspace.record.mlflow_run = parent.run_id
+        workspace.record.mlflow_run, workspace.record.outbox = parent.run_id, parent.outbox
         workspace.record.save(workspace.folder)
         _upload(workspace, parent, *ASKED_FOR)
         if workspace.record.git_dirty is not False:

@@ -13,13 +13,13 @@ import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from plumbline import __version__
 from plumbline.compute.footprint import ModelSize
 from plumbline.compute.memory import described, require_room, room_here
 from plumbline.compute.settings import StageCompute, check_compute, compute_of
-from plumbline.config import Params, PpoParams, RewardParts, candidate_params
+from plumbline.config import DirectParams, Params, PpoParams, RewardParts, candidate_params
 from plumbline.config.methods import RejectionParams
 from plumbline.config.online import WITH_CRITIC, require_usable
 from plumbline.errors import UserError
@@ -35,6 +35,7 @@ from plumbline.project.home import Home
 from plumbline.project.watcher import watcher
 from plumbline.whole_file import write_whole
 
+Values = TypeVar("Values")
 PRETRAIN = "pretrain"
 HUB = "hub:"
 LEAST_FREE_BYTES = 1_000_000_000
@@ -46,7 +47,7 @@ from pathlib import Path
 from plumbline.errors import UserError
 try:
     role, name, root = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    found = {"context": None, "size": None}
+    found = {"context": None, "size": None, "unsplit": None}
     if role == "function":
         from plumbline.functions import import_function
         import_function("reward", name, root, "ppo.rewards")
@@ -57,9 +58,12 @@ try:
         from plumbline.lm.examination import require_judge
         require_judge(name, root)
     else:
+        from plumbline.alignment.trunk import why_unsplit
         from plumbline.compute.model_size import measure_source
         from plumbline.lm.examination import examine
-        found = {"context": examine(name, root).context, "size": measure_source(name, root)}
+        from plumbline.lm.source import Source
+        found = {"context": examine(name, root).context, "size": measure_source(name, root),
+                 "unsplit": why_unsplit(Source.find(name, root).config())}
 except UserError as error:
     sys.stderr.write(" ".join(str(error).split()))
     raise SystemExit(error.exit_code)
@@ -75,6 +79,8 @@ class Examined:
     """The longest sequence in tokens; None for a model without a limit."""
     size: dict[str, Any] | None
     """Of a base model its `ModelSize`, as plain values; None where it cannot be measured."""
+    unsplit: str | None
+    """Why the layers of a base model cannot be split into a frozen trunk and top layers; None if they can."""
 
 
 def preflight(home: Home, params: Params) -> None:
@@ -87,6 +93,7 @@ def preflight(home: Home, params: Params) -> None:
     _within_context(params, base.context if base else params.base.context)
     _lengths_agree(params)
     _methods(home, params)
+    _splits(params, base)
     _judge_models(home, params)
     _rewards(home, params)
     _engines(params)
@@ -113,7 +120,8 @@ def _judges(home: Home, params: Params) -> None:
         if kind == FUNCTION:
             find_module("judge", name, home.root, "preference_eval.judges")
         if kind == ENDPOINT:
-            ChatJudge.named(name, home.folder / "verdicts", params.preference_eval.judge_limit)
+            chosen = params.preference_eval
+            ChatJudge.named(name, home.folder / "verdicts", chosen.judge_limit, chosen.version)
 
 
 def _not_simulated(home: Home, params: Params) -> list[str]:
@@ -156,6 +164,18 @@ def _methods(home: Home, params: Params) -> None:
                             "separate.")
 
 
+def _splits(params: Params, base: Examined | None) -> None:
+    """Raise UserError if top layers alone are to learn, of a model that cannot be split."""
+    if base is None or base.unsplit is None:
+        return
+    asked = [f"{block}.trainable: top" for block, values in _online(params).items()
+             if values.trainable == "top"]
+    if params.reward_model.top_layers is not None:
+        asked.append(f"reward_model.top_layers: {params.reward_model.top_layers}")
+    if asked:
+        raise UserError(f"{asked[0]} cannot be done with the base model {params.base.source}. {base.unsplit}")
+
+
 def _engines(params: Params) -> None:
     """Raise UserError if responses are to be sampled by a server whose address nobody has given."""
     sampling = [values for values in _rewarded(params) if isinstance(values, PpoParams | RejectionParams)]
@@ -178,7 +198,7 @@ def _examined(home: Home, role: str, source: str) -> Examined:
         kept = json.loads(kept_in.read_text(encoding="utf-8"))
         if kept["size"]:
             ModelSize.read(kept["size"])
-        return Examined(kept["context"], kept["size"])
+        return Examined(kept["context"], kept["size"], kept["unsplit"])
     except (OSError, ValueError, KeyError, TypeError):  # not there, damaged, or of code that asked for less
         found = _examine(home, role, source)
     kept_in.parent.mkdir(parents=True, exist_ok=True)
@@ -204,38 +224,41 @@ def _newest(path: Path) -> int:
     return max((file.stat().st_mtime_ns for file in files), default=0)
 
 
-def _asked_and_answered(params: Params) -> dict[str, int]:
-    """Return the longest sequences, in tokens, that PPO and the evaluation sample."""
-    return {"ppo.max_prompt + ppo.max_response": params.ppo.max_prompt + params.ppo.max_response,
+def _sampled(params: Params) -> dict[str, int]:
+    """Return the longest sequences, in tokens, that PPO, the evaluation and candidates of a comparison
+    sample."""
+    ppo, online, rejection = params.ppo, _online(params), _candidates(params, RejectionParams)
+    return {"ppo.max_prompt + ppo.max_response": ppo.max_prompt + ppo.max_response,
             "ppo.max_prompt + preference_eval.max_response":
-                params.ppo.max_prompt + params.preference_eval.max_response}
+                ppo.max_prompt + params.preference_eval.max_response,
+            **{f"{block}, max_prompt + max_response": values.max_prompt + values.max_response
+               for block, values in online.items() if block != "ppo"},
+            **{f"{block}.max_length": values.max_length for block, values in rejection.items()}}
 
 
-def _asked_of_candidates(params: Params) -> dict[str, int]:
-    """Return the longest sequences, in tokens, that the candidates of a comparison learn from or sample."""
-    return {f"{block}, max_prompt + max_response": values.max_prompt + values.max_response
-            for block, values in _online(params).items() if block != "ppo"}
+def _candidates(params: Params, cls: type[Values]) -> dict[str, Values]:
+    """Return the parameters of the candidates of a comparison that are of a class, by where they stand."""
+    every = {f"candidates.{name}": candidate_params(params, name) for name in params.compare}
+    return {block: values for block, values in every.items() if isinstance(values, cls)}
 
 
 def _online(params: Params) -> dict[str, PpoParams]:
     """Return the parameters of PPO and of the online candidates of a comparison, by where they stand."""
-    candidates = {f"candidates.{name}": candidate_params(params, name) for name in params.compare}
-    return {"ppo": params.ppo, **{block: values for block, values in candidates.items()
-                                  if isinstance(values, PpoParams)}}
+    return {"ppo": params.ppo, **_candidates(params, PpoParams)}
 
 
 def _rewarded(params: Params) -> list[RewardParts]:
     """Return the parameters of PPO and of the candidates of a comparison that learn from rewards."""
-    candidates = [candidate_params(params, name) for name in params.compare]
-    return [params.ppo, *(values for values in candidates if isinstance(values, RewardParts))]
+    return [params.ppo, *_candidates(params, RewardParts).values()]
 
 
 def _within_context(params: Params, context: int | None) -> None:
     if context is None:
         return
+    learnt = {f"{block}.max_length": values.max_length
+              for block, values in _candidates(params, DirectParams).items()}
     wanted = {"sft.max_length": params.sft.max_length,
-              "reward_model.max_length": params.reward_model.max_length, **_asked_and_answered(params),
-              **_asked_of_candidates(params)}
+              "reward_model.max_length": params.reward_model.max_length, **_sampled(params), **learnt}
     too_long = [f"{name} is {tokens}" for name, tokens in wanted.items() if tokens > context]
     if too_long:
         raise UserError(f"The base model {params.base.source} reads at most {context} tokens, but "
@@ -244,19 +267,27 @@ def _within_context(params: Params, context: int | None) -> None:
 
 
 def _lengths_agree(params: Params) -> None:
-    """Raise UserError if the reward model would score what it never saw the like of, or the evaluation cut
-    what PPO lets finish."""
-    longest = params.reward_model.max_length
-    sampled = _asked_and_answered(params) | _asked_of_candidates(params)
+    """Raise UserError if the reward model would score what it never saw the like of, the evaluation cut what
+    a method lets finish, or a rejection sampling have no room for a prompt."""
+    longest, sampled = params.reward_model.max_length, _sampled(params)
     unseen = [f"{name} is {tokens}" for name, tokens in sampled.items() if tokens > longest]
     if unseen:
         raise UserError(f"reward_model.max_length is {longest}, so the reward model learns nothing about "
                         f"longer conversations, but {' and '.join(unseen)}. Raise reward_model.max_length, "
                         "or lower the others.")
-    if params.preference_eval.max_response < params.ppo.max_response:
-        raise UserError(f"preference_eval.max_response is {params.preference_eval.max_response}, but "
-                        f"ppo.max_response is {params.ppo.max_response}: answers that PPO lets finish would "
-                        "count as cut. Make preference_eval.max_response at least as long.")
+    rejection, most = _candidates(params, RejectionParams), params.preference_eval.max_response
+    answers = {block: values.max_response for block, values in _online(params).items()}
+    answers |= {block: values.max_response for block, values in rejection.items()}
+    for block, tokens in answers.items():
+        if tokens > most:
+            raise UserError(f"preference_eval.max_response is {most}, but {block}.max_response is {tokens}: "
+                            "answers that training lets finish would count as cut. Make "
+                            "preference_eval.max_response at least as long.")
+    for block, values in rejection.items():
+        if values.max_response >= values.max_length:
+            raise UserError(f"{block}.max_response = {values.max_response} leaves no room for a prompt "
+                            f"within {block}.max_length = {values.max_length}. Lower the one or raise the "
+                            "other.")
 
 
 def _disk(home: Home, params: Params) -> None:

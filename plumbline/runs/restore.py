@@ -130,34 +130,43 @@ def _make(home: Home, found: Recorded, folder: Path) -> list[str]:
     return code
 
 
-def put_code(home: Home, found: Recorded, draft: Path) -> None:
-    """Lay down a run's code: from its workspace, its archive, git, or else the checkout as it is now."""
+def put_code(home: Home, found: Recorded, draft: Path) -> bool:
+    """Lay down a run's code: from its workspace, its archive, git, or else the checkout as it is now.
+
+    Return False for the checkout's, which may be other code than the run's.
+    """
     archive = found.folder / CODE_ARCHIVE
     if archive.exists():
         with tarfile.open(archive) as packed:
             packed.extractall(draft, filter="data")
-        return
+        return True
     if not found.is_workspace and (committed := _from_git(home.root, found.record.git_commit)):
         with tarfile.open(fileobj=io.BytesIO(committed)) as packed:
             packed.extractall(draft, filter="data")
-        return
+        return True
     source = found.folder if found.is_workspace else home.root
     for room in CODE:
         if (source / room).is_dir():
             shutil.copytree(source / room, draft / room, ignore=shutil.ignore_patterns("__pycache__"))
     if (source / IGNORE).exists():
         shutil.copy(source / IGNORE, draft / IGNORE)
+    return found.is_workspace
 
 
 def _from_git(root: Path, commit: str | None) -> bytes | None:
-    """Return the code of a commit as a tar file, or None if the checkout does not have it or there is no git.
+    """Return what a commit has of the code as a tar file, or None if the checkout does not have the commit or
+    there is no git.
     """
     if commit is None or shutil.which("git") is None:
         return None
-    prefix = subprocess.run(["git", "rev-parse", "--show-prefix"], cwd=root, capture_output=True, check=False)
-    names = [name for name in (*CODE, IGNORE) if (root / name).exists()]
-    tree = f"{commit}:{prefix.stdout.decode().strip()}"
-    done = subprocess.run(["git", "archive", tree, "--", *names], cwd=root, capture_output=True, check=False)
+    # In a folder of a repository both commands see that folder alone.
+    listed = _git(root, "ls-tree", "--name-only", commit, "--", *CODE, IGNORE)
+    names = listed.decode().split() if listed else []
+    return _git(root, "archive", commit, "--", *names) if names else None
+
+
+def _git(root: Path, *arguments: str) -> bytes | None:
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
     return done.stdout if done.returncode == 0 else None
 
 

@@ -101,9 +101,14 @@ def params_of(home: Home, run: str, own_code: bool) -> Params:
 
 
 def take_code(home: Home, run: str, folder: Path) -> GitState:
-    """Put the code and dvc.yaml of a run into a workspace."""
+    """Put the code and dvc.yaml of a run into a workspace. Raises UserError if its code is nowhere."""
     with recorded(home, run, begun=False) as found:
-        put_code(home, found, folder)
+        if not put_code(home, found, folder):
+            commit = found.record.git_commit or "which nobody has written down"
+            raise UserError(f"The code of the run {found.record.id} is not here: MLflow has no copy of it, "
+                            f"and git in {home.root} does not have its commit, {commit}. Fetch that (`git "
+                            "fetch`), or retry with the code of the checkout: `plumbline retry "
+                            f"{found.record.id} --new-code`.")
         (folder / "dvc.yaml").write_bytes((found.folder / "dvc.yaml").read_bytes())
         return found.record.git_commit, found.record.git_dirty
 

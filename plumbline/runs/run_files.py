@@ -17,9 +17,10 @@ from plumbline.project.home import Home
 from plumbline.project.run_record import RunRecord, find_run, raw_record, read_record
 from plumbline.runs.workspace import CODE, IGNORE
 from plumbline.tracking.recording import TRIGGER
-from plumbline.tracking.store import DELETED, EXPERIMENT, connect, deleted_experiment
+from plumbline.tracking.store import DELETED, EXPERIMENT, NoAnswer, connect, deleted_experiment, is_away
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 RECORD = "record"
@@ -92,14 +93,29 @@ def _download(home: Home, name: str, target: Path) -> tuple[Path, str]:
     """Download the record of a run from MLflow; return its folder and the run's id."""
     from mlflow.exceptions import MlflowException
 
-    run = _find(home, name)
+    run, client = _find(home, name), connect(home)
     try:
-        connect(home).download_artifacts(run.info.run_id, RECORD, str(target))
+        client.download_artifacts(run.info.run_id, RECORD, str(target))
     except (MlflowException, OSError) as error:
+        said = " ".join(str(error).split())[:300]
+        if _may_be_there(client, run):
+            raise NoAnswer(f"MLflow at {home.tracking_uri} has the files `{RECORD}/` of the run "
+                           f"{run.info.run_name}, but does not give them now ({said}). Try again when it "
+                           "answers.") from error
         raise UserError(f"MLflow at {home.tracking_uri} knows the run {run.info.run_name}, but not its files "
-                        f"`{RECORD}/` ({' '.join(str(error).split())[:300]}). Restore it on the machine that "
-                        "has its workspace.") from error
+                        f"`{RECORD}/` ({said}). Restore it on the machine that has its workspace."
+                        ) from error
     return target / RECORD, str(run.info.run_name)
+
+
+def _may_be_there(client: "MlflowClient", run: "Run") -> bool:
+    """Return whether MLflow has, or may have, the files of a run: what it fails to fetch it calls missing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.list_artifacts(run.info.run_id, RECORD))
+    except (MlflowException, OSError) as error:
+        return is_away(error)
 
 
 def _find(home: Home, name: str) -> "Run":

@@ -119,8 +119,8 @@ class Child:
         given = {"inputs": record.inputs, "code": record.code, "pipeline_run": record.pipeline_run}
         self.given_file.write_text(json.dumps(given), encoding="utf-8")
         # Whoever finds this run dead must know which of MLflow's runs to close.
-        line = json.dumps({"mlflow_run": record.recording.run_id}) + "\n"
-        self.progress_file.write_text(line, encoding="utf-8")
+        line = {"mlflow_run": record.recording.run_id, "outbox": record.recording.outbox}
+        self.progress_file.write_text(json.dumps(line) + "\n", encoding="utf-8")
 
     def _follow(self, lines: TextIO, progress: TextIO) -> None:
         for line in _complete_lines(lines):

@@ -1,6 +1,5 @@
 """Find what gc must keep: runs, and the digests that runs, aliases and data are made of."""
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,14 @@ from plumbline.config import registered_name
 from plumbline.errors import UserError
 from plumbline.project.dvc_yaml import outputs_of
 from plumbline.project.home import RECORD_FILE, Home
-from plumbline.project.run_record import find_run, is_gone, raw_record, run_folders, workspace_of
+from plumbline.project.run_record import (
+    RUN_ID,
+    find_run,
+    is_gone,
+    raw_record,
+    run_folders,
+    workspace_of,
+)
 from plumbline.runs.run_files import recorded
 from plumbline.tracking.registry import Registry
 from plumbline.tracking.store import is_away
@@ -48,12 +54,29 @@ def needed(home: Home, newest: int, keep: Sequence[str]) -> Needed:
         if workspace_of(home, run):
             runs.setdefault(run, f"it registered version {number}, the {' and '.join(aliases)}")
         else:  # no workspace here (another machine's run, or deleted): its outputs in the cache still stay
-            with contextlib.suppress(UserError), recorded(home, run) as found:
-                digests |= set(found.outputs.values())
+            digests |= _recorded_digests(home, run, number)
     for run in runs:
         digests |= set(outputs_of(home.runs / run).values())
     unfinished = any(_may_go_on(home.runs / run) for run in runs)
     return Needed(runs, digests, others, unfinished)
+
+
+def _recorded_digests(home: Home, run: str, version: int) -> set[str]:
+    """Return the digests of what a run left, as its record in MLflow has it; none if the record is gone.
+
+    Raises UserError if MLflow is away.
+    """
+    try:
+        with recorded(home, run) as found:
+            return set(found.outputs.values())
+    except Exception as error:
+        if is_away(error):
+            raise UserError(f"MLflow at {home.tracking_uri} does not answer, so nobody knows what the run "
+                            f"{run} left, whose version {version} has an alias. Nothing was "
+                            "deleted.") from error
+        if not isinstance(error, UserError):
+            raise
+        return set()
 
 
 def _kept_runs(home: Home, newest: int, keep: Sequence[str]) -> dict[str, str]:
@@ -100,7 +123,7 @@ def _versions(home: Home) -> list[tuple[int, str, tuple[str, ...], str]]:
 
 
 class Tracked:
-    """What DVC tracks in the checkout: batches, files, pipelines in any folder."""
+    """What DVC tracks in the checkout: batches, files, pipelines in any folder but the workspaces of runs."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -114,8 +137,9 @@ class Tracked:
         found = set()
         for place, folders, files in os.walk(self._home.root):
             folder = Path(place)
+            in_runs = folder == self._home.runs
             folders[:] = [name for name in folders
-                          if not name.startswith(".") and folder / name != self._home.runs]
+                          if not (name.startswith(".") or (in_runs and RUN_ID.fullmatch(name)))]
             found |= set(outputs_of(folder).values())
             for file in (folder / name for name in files if name.endswith(".dvc")):
                 found |= self._named_in(file)

@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from plumbline.config import registered_name
@@ -16,7 +16,7 @@ from plumbline.project.run_record import run_folders
 from plumbline.runs.restore import NEW
 from plumbline.runs.run_files import recorded
 from plumbline.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
-from plumbline.tracking.store import StoreGone
+from plumbline.tracking.store import StoreGone, is_away
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def _pull(home: Home, run: str | None) -> Pulled:
         with recorded(home, run) as found:
             things = _named(found.record.id, found.outputs)
     else:
-        things = _batches(home) | _behind_aliases(home)
+        with asking_mlflow(home, ", so nobody knows which versions have an alias. Nothing was pulled."):
+            things = _batches(home) | _behind_aliases(home)
     before = {name for name, digest in things.items() if storage.lacking([digest])}
     storage.fetch({things[name] for name in before})
     missing = {name for name in before if storage.lacking([things[name]])}
@@ -115,9 +116,24 @@ def _behind_aliases(home: Home) -> dict[str, str]:
         version = registry.version(number) if {CHAMPION, CHALLENGER, PREVIOUS} & set(aliases) else None
         if version:
             things[f"version {number} of {registry.name}"] = version.md5
-            with contextlib.suppress(UserError), recorded(home, run) as found:
-                things |= _named(found.record.id, found.outputs)
+            try:
+                with recorded(home, run) as found:
+                    things |= _named(found.record.id, found.outputs)
+            except UserError as error:  # otherwise its record is gone
+                if is_away(error):
+                    raise
     return things
+
+
+@contextlib.contextmanager
+def asking_mlflow(home: Home, unanswered: str) -> Iterator[None]:
+    """Around questions to MLflow: raise UserError where it is away; `unanswered` says what comes of that."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not is_away(error):
+            raise
+        raise UserError(f"MLflow at {home.tracking_uri} does not answer{unanswered}") from error
 
 
 def _check_out_batches(home: Home, missing: set[str]) -> None:

@@ -41,7 +41,10 @@ class Outbox:
     """The writes of one run that wait. Hold `lock` around everything."""
 
     def __init__(self, home: Home, run: str) -> None:
-        """Open the outbox of a run, named by MLflow's id or by ours."""
+        """Open the outbox of a run, named by the id of ours, or by MLflow's where nobody knows ours.
+
+        A run has one outbox as long as all that write to it name it alike: what two hold has no order.
+        """
         self.folder = home.waiting / run.removeprefix(OURS)
         self.lock = home.waiting / f"{self.folder.name}.lock"
         self._run = run
@@ -97,7 +100,8 @@ class Outbox:
     def _waiting(self) -> list[AnyWrite]:
         found: list[AnyWrite] = []
         if self.exists:
-            for line in (self.folder / WRITES).read_text(encoding="utf-8").splitlines():
+            text = (self.folder / WRITES).read_text(encoding="utf-8")
+            for line in text.split("\n"):  # JSON leaves U+2028, an end of lines to splitlines(), as it is
                 with contextlib.suppress(ValueError):  # a line that a full disk or a kill cut off
                     found.append(WRITE.validate_json(line))
         return found
@@ -172,6 +176,7 @@ def _skip(run: str, error: Exception) -> bool:
 def close(home: Home, run: str, *before: AnyWrite) -> None:
     """Close a run whose process was killed, now or when the store is back; first do some more writes.
 
+    `run` is the name of its outbox: what its process could not record comes before its end.
     A run that its own process has closed after all stays as it is.
     """
     outbox = Outbox(home, run)

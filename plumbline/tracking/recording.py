@@ -64,6 +64,11 @@ class Recording:
         """MLflow's id; while the store is away ours, which stands for it."""
         return self._store.known(self._ours)
 
+    @property
+    def outbox(self) -> str:
+        """The id of ours: what MLflow does not take waits under it, whoever adds to it."""
+        return self._ours
+
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters."""
         self._write(LogParams(values={name: masked(str(value)) for name, value in values.items()}))

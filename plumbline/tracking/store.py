@@ -48,6 +48,10 @@ class StoreGone(UserError):
     """The SQLite file of the store is not there."""
 
 
+class NoAnswer(UserError):
+    """The store has what it was asked for, and does not give it now."""
+
+
 class StoreBroken(UserError):
     """The store is there and cannot be used as it is: it is damaged, or of another version of MLflow."""
 
@@ -230,10 +234,10 @@ def is_deleted(error: BaseException) -> bool:
 
 def is_away(error: BaseException) -> bool:
     """True if an error, or one of its causes, means that the store cannot be reached now and may be later."""
+    if isinstance(error, StoreGone | NoAnswer):
+        return True
     if any(text in str(error) for text in NO_SPACE):
         return False
-    if isinstance(error, StoreGone):
-        return True
     cause: BaseException | None = error
     seen: list[BaseException] = []
     while cause is not None and cause not in seen:

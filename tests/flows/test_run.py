@@ -66,6 +66,16 @@ def test_mlflow_alone_tells_the_run(project: Path, tmp_path: Path) -> None:
     assert "win rate against SFT" in champion["reason"]
 
 
+def test_a_run_and_its_stages_name_what_waits_for_mlflow_as_they_do_themselves(project: Path) -> None:
+    """Whoever closes them after a kill adds to the same outbox, and not before it."""
+    folder = project / "runs" / json.loads((project / "first.json").read_text())["id"]
+    client, record = MlflowClient(f"sqlite:///{project / '.plumbline/mlflow.db'}"), read_record(folder)
+    begun = [json.loads(file.open().readline()) for file in folder.glob("logs/*.progress.jsonl")]
+    named = {record.mlflow_run: record.outbox, **{line["mlflow_run"]: line["outbox"] for line in begun}}
+    assert len(named) == 1 + len(STAGES) - 2  # snapshot and champion are not recorded
+    assert {run: client.get_run(str(run)).data.tags["plumbline.id"] for run in named} == named
+
+
 def test_digests_in_receipts_are_those_of_dvc_lock(project: Path) -> None:
     workspace = project / "runs" / json.loads((project / "first.json").read_text())["id"]
     receipt = json.loads((workspace / "models/policy/receipt.json").read_text())

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +18,9 @@ from plumbline.project.locks import file_lock
 from plumbline.project.processes import local_process
 from plumbline.project.run_record import RunRecord, read_record
 from plumbline.runs.cancel import mark_dead
-from plumbline.tracking.outbox import Outbox, close, deliver
+from plumbline.tracking.outbox import Outbox, close, deliver, pending
 from plumbline.tracking.recording import Recording
-from plumbline.tracking.store import connect
+from plumbline.tracking.store import OURS, connect
 from plumbline.tracking.writes import PARENT
 
 RUN = "20260101-000000-abcdef"
@@ -33,15 +34,27 @@ def process() -> Iterator["subprocess.Popen[bytes]"]:
     process.wait()
 
 
-def a_run(home: Home, pid: int, host: str | None = None) -> tuple[RunRecord, Recording, Recording]:
-    """A run in whose first stage its process is; its record, and the MLflow runs of the whole and of the stage."""
-    whole = Recording(home, RUN, {})
-    stage = Recording(home, "base", {PARENT: whole.run_id})
+def recording(home: Home, name: str, tags: dict[str, str]) -> Recording:
+    """A recording whose outbox sorts behind MLflow's id, by which some would name it."""
+    while (found := Recording(home, name, tags)).outbox.removeprefix(OURS) < found.run_id:
+        pass
+    return found
+
+
+def a_run(home: Home, pid: int, host: str | None = None, older: bool = False) -> tuple[RunRecord, Recording, Recording]:
+    """A run in whose first stage its process is; its record, and the MLflow runs of the whole and of the stage.
+
+    What an older version wrote does not say which outboxes are theirs.
+    """
+    whole = recording(home, RUN, {})
+    stage = recording(home, "base", {PARENT: whole.run_id})
     folder = home.runs / RUN
     (folder / "logs").mkdir(parents=True)
-    (folder / "logs/base.progress.jsonl").write_text(json.dumps({"mlflow_run": stage.run_id}) + '\n{"step": 1, "tot')
+    begun = {"mlflow_run": stage.run_id, **({} if older else {"outbox": stage.outbox})}
+    (folder / "logs/base.progress.jsonl").write_text(json.dumps(begun) + '\n{"step": 1, "tot')
     record = RunRecord(id=RUN, created="2026-01-01T00:00:00+00:00", project=str(home.root), mlflow_run=whole.run_id,
-                       pid=pid, pid_began=local_process(pid).began, host=host or socket.gethostname())
+                       outbox=None if older else whole.outbox, pid=pid, pid_began=local_process(pid).began,
+                       host=host or socket.gethostname())
     record.save(folder)
     return record, whole, stage
 
@@ -51,9 +64,11 @@ def statuses(home: Home, *recordings: Recording) -> list[str]:
     return [client.get_run(one.run_id).info.status for one in recordings]
 
 
-def test_a_killed_run_is_closed_everywhere(recording_home: Home, process: "subprocess.Popen[bytes]") -> None:
+@pytest.mark.parametrize("older", [False, True])
+def test_a_killed_run_is_closed_everywhere(recording_home: Home, process: "subprocess.Popen[bytes]",
+                                           older: bool) -> None:
     home = recording_home
-    _, whole, stage = a_run(home, process.pid)
+    _, whole, stage = a_run(home, process.pid, older=older)
     assert mark_dead(home) == []
     assert read_record(home.runs / RUN).status == "running"
     process.kill()
@@ -132,6 +147,28 @@ def test_while_the_store_is_away_the_record_is_marked_and_mlflow_later(recording
     aside.rename(database)
     assert deliver(home) == 0
     assert statuses(home, whole, stage) == ["KILLED", "KILLED"]
+
+
+def test_what_waits_of_a_killed_run_does_not_undo_its_end(recording_home: Home, tmp_path: Path,
+                                                         process: "subprocess.Popen[bytes]") -> None:
+    home = recording_home
+    _, whole, stage = a_run(home, process.pid)
+    database, aside = home.folder / "mlflow.db", home.folder / "aside.db"
+    database.rename(aside)
+    whole.tags({"status": "running"})
+    whole.file(home.runs / RUN / "run.json", "record")
+    stage.tags({"host.cpus": "2"})
+    process.kill()
+    process.wait()
+    assert mark_dead(home) == [RUN]
+    assert len(pending(home)) == 2  # one outbox a run
+    aside.rename(database)
+    assert deliver(home) == 0
+    client = connect(home)
+    assert statuses(home, whole, stage) == ["KILLED", "KILLED"]
+    assert client.get_run(whole.run_id).data.tags["status"] == "killed"
+    kept = client.download_artifacts(whole.run_id, "record/run.json", str(tmp_path))
+    assert json.loads(Path(kept).read_text())["status"] == "killed"
 
 
 def test_the_number_of_a_dead_process_may_be_that_of_another_user_s(home: Home,

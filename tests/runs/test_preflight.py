@@ -14,7 +14,7 @@ from plumbline.lm.base import LanguageModel
 from plumbline.project.home import Home
 from plumbline.project.watcher import Watcher
 from plumbline.runs.preflight import _within_context, preflight
-from testing.tiny_models import small_causal
+from testing.tiny_models import small_causal, small_gpt2
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,6 +75,16 @@ def test_an_arrival_that_was_not_pulled_is_found_whatever_the_sources_are(tmp_pa
     (["preference_eval.max_response=71"], "preference_eval.max_response is 71, but ppo.max_response is 72"),
     (["candidates.long={method: ppo, max_response: 90}", "compare.long=ppo"],
      "candidates.long, max_prompt + max_response is 146"),
+    (["direct.max_length=129", "compare.dpo=direct"], "at most 128 tokens, but candidates.dpo.max_length is 129"),
+    (["candidates.rejection.max_length=129", "compare.rejection=sft"], "but candidates.rejection.max_length is 129"),
+    (["base.context=200", "sft.max_length=150", "compare.rejection=sft"],
+     "longer conversations, but candidates.rejection.max_length is 150"),
+    (["candidates.rejection.max_response=80", "compare.rejection=sft"],
+     "but candidates.rejection.max_response is 80: answers that training lets finish would count as cut"),
+    (["candidates.long={method: rloo, answers_per_prompt: 4, max_prompt: 40, max_response: 80}", "compare.long=ppo"],
+     "preference_eval.max_response is 72, but candidates.long.max_response is 80"),
+    (["candidates.rejection.max_length=72", "compare.rejection=sft"],
+     "candidates.rejection.max_response = 72 leaves no room for a prompt within candidates.rejection.max_length = 72"),
     (["ppo.batch_size=10", "ppo.answers_per_prompt=4"], "ppo.batch_size = 10 responses cannot be divided into groups"),
     (["candidates.fast={method: a2c, epochs: 3}", "compare.fast=ppo"], "but candidates.fast.epochs is 3"),
     (["ppo.trainable=top", "ppo.critic=shared"], "reward_model.top_layers = null changes some of them. Set it to 2"),
@@ -127,6 +137,17 @@ def test_a_local_model_is_asked_once(tmp_path: Path, random_lm) -> None:
         check(tmp_path, *settings, f"sft.max_length={context + 1}")
 
 
+def test_top_layers_of_a_model_that_cannot_be_split_are_refused_before_the_run(tmp_path: Path, tokenizer) -> None:
+    LanguageModel(small_gpt2(tokenizer), tokenizer).save(tmp_path / "model")
+    settings = ["base.source=model", "sft.max_length=128", "reward_model.max_length=128", "ppo.max_prompt=56",
+                "ppo.critic=separate"]
+    check(tmp_path, *settings)
+    for setting, named in (("ppo.trainable=top", "ppo.trainable: top"),
+                           ("reward_model.top_layers=1", "reward_model.top_layers: 1")):
+        with pytest.raises(UserError, match=f"{named} cannot be done with .* model. The architecture gpt2 cannot"):
+            check(tmp_path, *settings, setting)
+
+
 def test_a_base_model_that_no_reward_model_can_be_made_of_is_refused_before_the_run(tmp_path: Path, tokenizer) -> None:
     LanguageModel(small_causal("granite", tokenizer), tokenizer).save(tmp_path / "model")
     with pytest.raises(UserError, match="AutoModelForSequenceClassification") as caught:
@@ -149,6 +170,10 @@ def test_what_a_model_needs_is_told_and_one_too_large_is_refused_before_the_run(
     check(tmp_path, "base.source=small", *lengths)
     assert [stage for stage, _ in told] == ["sft", "reward_model", "ppo"]
     assert all(re.search(r"needs about 0\.\d GB, of .* GB of .*, and \S+ TFLOP", said) for _, said in told)
+    told.clear()
+    (tmp_path / "here.jsonl").touch()  # people's own: a second reward model judges
+    check(tmp_path, "base.source=small", *lengths, "snapshot.sources=[here.jsonl]")
+    assert [stage for stage, _ in told] == ["sft", "reward_model", "judge", "ppo"]
 
     shutil.copytree(tmp_path / "small", tmp_path / "large")
     (tmp_path / "large/model.safetensors").unlink()  # a model is measured by its configuration

@@ -3,19 +3,21 @@
 import hashlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import requests
 from dvc.repo import Repo
 
 from plumbline.errors import UserError
 from plumbline.project.digests import cached_file
 from plumbline.project.dvc_objects import Storage
 from plumbline.project.home import Home
-from plumbline.project.run_record import Outcome, RunRecord, Status, raw_record, run_folders
+from plumbline.project.run_record import Outcome, RunRecord, Status, find_run, raw_record, run_folders
 from plumbline.storage import gc_cache
 from plumbline.storage.gc import collect, make_plan
 from plumbline.tracking.recording import TRIGGER, Recording
@@ -283,3 +285,63 @@ def test_a_run_whose_record_is_damaged_stays_with_its_bytes(project: Home, runs:
     assert "run.json is damaged" in plan.kept[damaged]
     assert plan.runs == [goes]
     assert cached_file(project.cache, policy).exists()
+
+
+def test_a_copy_of_a_run_that_a_person_keeps_is_no_run(project: Home, runs: Runs) -> None:
+    """Its record names the original; its bytes are those of a folder that DVC tracks."""
+    runs.add("looked at closely")
+    seen = project.runs / runs.add("looked at as well")
+    policy, whole = runs.digest, runs.whole
+    copy = project.runs / "x-good"
+    shutil.copytree(seen, copy)
+    runs.add("the newest")
+    kept = shutil.copytree(project.runs / "20260101-000001-abcdef", project.runs / "20260101-000001-abcdef.old")
+    plan = make_plan(project, newest=2)
+    assert plan.runs == ["20260101-000001-abcdef"]
+    assert whole not in plan.records.runs
+    collect(project, newest=1)
+    assert copy.is_dir() and kept.is_dir() and not seen.exists()
+    assert Storage(project).lacking([policy]) == set()
+    assert find_run(project, "latest").name == "20260101-000003-abcdef"
+
+
+def made_elsewhere(home: Home, runs: Runs) -> str:
+    """Let another machine have made the champion: its record is in MLflow, and no workspace here.
+
+    Return the digest of its base model, which nothing else names.
+    """
+    name = runs.add("policy of the champion")
+    runs.register(name)
+    for file in ("run.json", "dvc.lock"):
+        connect(home).log_artifact(runs.whole, str(home.runs / name / file), "record")
+    shutil.rmtree(home.runs / name)
+    return keep_folder(home, "base", "tokenizer")
+
+
+FILES = "mlflow.store.artifact.local_artifact_repo.LocalArtifactRepository"
+
+
+@pytest.mark.parametrize("unanswered", ["mlflow.MlflowClient.download_artifacts", "mlflow.MlflowClient.search_runs",
+                                        f"{FILES}.download_artifacts"])  # MLflow calls such files missing
+def test_nothing_is_deleted_when_mlflow_fails_for_the_record_behind_an_alias(
+        project: Home, runs: Runs, monkeypatch: pytest.MonkeyPatch, unanswered: str) -> None:
+    base, before = made_elsewhere(project, runs), cached(project)
+
+    def fail(*_args: object, **_more: object) -> None:
+        raise requests.ConnectionError("the connection was reset")
+
+    monkeypatch.setattr(unanswered, fail)
+    with pytest.raises(UserError, match=r"does not answer.*Nothing was deleted"):
+        collect(project, newest=0)
+    assert cached(project) == before
+    monkeypatch.undo()
+    collect(project, newest=0)
+    assert Storage(project).lacking([base]) == set()
+
+
+def test_a_record_that_is_gone_for_good_does_not_hold_gc_up(project: Home, runs: Runs) -> None:
+    base = made_elsewhere(project, runs)
+    shutil.rmtree(connect(project).get_run(runs.whole).info.artifact_uri.removeprefix("file://"))
+    collect(project, newest=0)
+    storage = Storage(project)
+    assert storage.lacking([runs.digest]) == set() and storage.lacking([base])

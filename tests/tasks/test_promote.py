@@ -14,12 +14,14 @@ from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 from plumbline.project.digests import digest
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
+from plumbline.project.run_record import RunRecord
 from plumbline.runs.stage_run import StageRun
+from plumbline.runs.workspace import Workspace
 from plumbline.tracking.receipts import Output, Receipt
 from plumbline.tracking.recording import Recording
 from plumbline.tracking.registry import AWAITING, CHAMPION, Registry
 from plumbline.tracking.store import connect
-from tasks.promote import program
+from tasks.promote import program, promote
 from testing.fake_project import CHECKOUT
 from testing.preference_files import pairs, write_jsonl
 
@@ -36,14 +38,18 @@ class Project:
         with repository.config.edit("local") as local:
             local["cache"]["dir"] = str(home.cache)
 
-    def promote(self, name: str, rows: int = 6, champion_low: float = 0.55, **params: object) -> dict[str, Any]:
-        """Run the stage for a policy that learned from the first `rows` pairs; return its decision.json."""
+    def promote(self, name: str, rows: int = 6, champion_low: float = 0.55, compared_with: int | None = None,
+                **params: object) -> dict[str, Any]:
+        """Run the stage for a policy that learned from the first `rows` pairs; return its decision.json.
+
+        It was compared with the champion, or with another version, which was champion at that time.
+        """
         root = self.home.root / name
         root.mkdir(exist_ok=True)
         run = self._run(root, params)
         self._snapshot(root, rows)
         champion = Registry.open(self.home, "policy").champion()
-        version = champion.version if champion else None
+        version = compared_with or (champion.version if champion else None)
         figures = {"judge": "gold", "kl_policy": 2.0, "characters_policy": 10.0, "characters_sft": 10.0}
         for key, rate in GOOD.items():
             low = champion_low if key.endswith("champion") else rate - 0.05
@@ -83,6 +89,18 @@ class Project:
                           code="", params={}, seed=0, started="", seconds=0.0, host={})
         (root / "models/policy/receipt.json").write_text(receipt.model_dump_json())
 
+    def still_done(self, name: str) -> bool:
+        """Whether what was decided of a policy stays as it is when it comes from the cache."""
+        params = check_params(load_params(CHECKOUT).model_dump(), "test")
+        record = RunRecord(id="20260101-000000-abcdef", created="", project="", pid=1, host="here")
+        assert promote.still_done is not None
+        return promote.still_done(Workspace(self.home, self.home.root / name, params, record, {}))
+
+    def keep(self, name: str) -> None:
+        """Put a policy into the cache, so that a person can put it into use."""
+        with contextlib.chdir(self.home.root):
+            Repo(str(self.home.root)).add([str(self.home.root / name / "models/policy/model")])
+
     def aliases(self) -> dict[str, int]:
         found = connect(self.home).get_registered_model("policy").aliases
         return {alias: int(number) for alias, number in found.items()}
@@ -110,8 +128,7 @@ def test_with_approval_it_waits_until_a_person_promotes_it(project: Project) -> 
     assert (waits["promoted"], waits["awaiting"]) == (False, True)
     assert project.aliases() == {CHAMPION: 1, "challenger": 2, AWAITING: 2}
     registry = Registry.open(project.home, "policy")
-    with contextlib.chdir(project.home.root):
-        Repo(str(project.home.root)).add([str(project.home.root / "second/models/policy/model")])
+    project.keep("second")
     registry.promote(2, "read fifty answers", "Ada", 1)
     assert project.aliases() == {CHAMPION: 2, "challenger": 2, "previous": 1}
 
@@ -123,6 +140,23 @@ def test_a_version_that_waited_meets_the_champion_that_came_meanwhile(project: P
     assert third["promoted"] and AWAITING not in project.aliases()
     waited = Registry.open(project.home, "policy").version(2)
     assert waited is not None and not waited.settled
+
+
+@pytest.mark.parametrize("approval", [True, False])
+def test_a_version_that_was_left_open_is_decided_again_after_a_rollback(project: Project, approval: bool) -> None:
+    """Its files are those of before: nothing but the registry says that it was overtaken."""
+    project.promote("first")
+    if approval:
+        assert project.promote("second", approval=True)["awaiting"]
+    project.promote("newer")
+    if not approval:
+        assert "run again to compare it" in project.promote("second", compared_with=1)["reasons"][-1]
+    project.keep("first")
+    Registry.open(project.home, "policy").roll_back("it rambles", "Ada")
+    assert (project.still_done("first"), project.still_done("second")) == (True, False)
+    again = project.promote("second", approval=approval)
+    assert (again["compared_with"], again["promoted"], again["awaiting"]) == (1, not approval, approval)
+    assert project.still_done("second")
 
 
 def test_a_version_that_no_longer_passes_waits_no_longer(project: Project) -> None:

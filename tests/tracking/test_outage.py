@@ -291,6 +291,17 @@ def test_what_an_older_version_left_is_delivered(project: Home) -> None:
     assert store.client.get_run(parent_id).data.tags["stage.sft.run"] == run_id
 
 
+def test_a_text_with_other_line_separators_waits_whole(project: Home) -> None:
+    """JSON leaves them as they are, and Python counts them as the ends of lines."""
+    recording, text = Recording(project, "sft", {}), "one\u2028two\u2029three\x85four"
+    database, aside = project.folder / "mlflow.db", project.folder / "aside.db"
+    database.rename(aside)
+    recording.tags({"reason": text})
+    aside.rename(database)
+    assert deliver(project) == 0
+    assert MlflowStore(project).client.get_run(recording.run_id).data.tags["reason"] == text
+
+
 def test_a_run_that_was_deleted_does_not_hold_up_the_others(project: Home) -> None:
     first, second = Recording(project, "one", {}), Recording(project, "two", {})
     database, aside = project.folder / "mlflow.db", project.folder / "aside.db"
