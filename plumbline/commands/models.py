@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,11 +62,12 @@ def models(all_: All = False, as_json: AsJson = False) -> None:
 def promote(version: Version, reason: Reason = "", yes: Yes = False, as_json: AsJson = False) -> None:
     """Make a version of the policy champion, whatever was measured; the one before becomes `previous`."""
     home = entered_home()
-    registry = _registry(home)
-    seen = _champion(registry)
-    confirm(f"Make version {version} of `{registry.name}` champion instead of {_named(seen)}?", yes, as_json)
-    registry.promote(version, reason, _who(), seen)
-    _announce(home, registry, seen, as_json)
+    with _registry(home) as registry:
+        seen = _champion(registry)
+        confirm(f"Make version {version} of `{registry.name}` champion instead of {_named(seen)}?", yes,
+                as_json)
+        registry.promote(version, reason, _who(), seen)
+        _announce(home, registry, seen, as_json)
 
 
 @models_app.command(epilog=examples("plumbline rollback --reason 'it swears'",
@@ -73,20 +75,25 @@ def promote(version: Version, reason: Reason = "", yes: Yes = False, as_json: As
 def rollback(reason: Reason = "", yes: Yes = False, as_json: AsJson = False) -> None:
     """Make the version before the champion champion again; no run undoes that by itself."""
     home = entered_home()
-    registry = _registry(home)
-    seen = _champion(registry)
-    previous = registry.aliased("previous")
-    before = _named(previous.version if previous else None)
-    confirm(f"Roll `{registry.name}` back from {_named(seen)} to {before}?", yes, as_json)
-    registry.roll_back(reason, _who(), seen)
-    _announce(home, registry, seen, as_json)
+    with _registry(home) as registry:
+        seen = _champion(registry)
+        previous = registry.aliased("previous")
+        before = _named(previous.version if previous else None)
+        confirm(f"Roll `{registry.name}` back from {_named(seen)} to {before}?", yes, as_json)
+        registry.roll_back(reason, _who(), seen)
+        _announce(home, registry, seen, as_json)
 
 
-def _registry(home: Home) -> "Registry":
+@contextlib.contextmanager
+def _registry(home: Home) -> Iterator["Registry"]:
+    """Open the registry. Raises UserError where MLflow is away, or goes away before the end."""
     from plumbline.config import registered_name
+    from plumbline.storage.push_pull import asking_mlflow
     from plumbline.tracking.registry import Registry
 
-    return Registry.open(home, registered_name(home.root))
+    with asking_mlflow(home, ". Try again when it does; `plumbline models` says then which version is "
+                             "champion."):
+        yield Registry.open(home, registered_name(home.root))
 
 
 def _champion(registry: "Registry") -> int | None:

@@ -37,6 +37,8 @@ ASKED = 48
 KEPT = 16
 """Pairs kept of the answers to those prompts."""
 KEPT_RANKINGS = 3
+SHARE = 6
+"""One prompt in so many may become a ranking."""
 NICE = 10
 
 
@@ -73,9 +75,14 @@ def _fill(store: FeedbackStore, home: Home, contestants: Contestants) -> int:
         chance.shuffle(fresh)
         asked = prompts_to_ask(fresh, counts, ASKED)
         candidates = _answered(models, asked, chance.randrange(2**31))
-        made = choose(candidates, counts, KEPT) if few_pairs else []
-        if few_rankings:
-            made += rankings(candidates, KEPT_RANKINGS)
+        # A prompt's answers go into a ranking or into a pair, never both: the verdict on one tells which
+        # models gave them. Rankings take theirs first, because fewer prompts have the three different answers
+        # that they need; where few prompts are left, one in SHARE, so that pairs get some as well.
+        share = -(-len(candidates) // SHARE)
+        made = rankings(candidates, min(KEPT_RANKINGS, share)) if few_rankings else []
+        ranked = {ranking.prompt for ranking in made}
+        if few_pairs:
+            made += choose([one for one in candidates if one.prompt not in ranked], counts, KEPT)
         new = store.add_pairs(made)
         added += new
         if not new:

@@ -57,9 +57,13 @@ def next_pair(store: FeedbackStore, annotator: str, ranking: bool = False) -> Of
     return pair_of(row) if row else None
 
 
-def shown_order(pair: OfferedPair, annotator: str) -> tuple[int, ...]:
-    """Return the random order in which an annotator sees a pair's answers; the same order at each visit."""
-    seed = hashlib.sha256(f"{pair.id}\0{annotator}".encode()).digest()
+def order_seed(pair: OfferedPair, annotator: str) -> str:
+    """Return the seed of the order in which an annotator sees a pair's answers; the same at each visit."""
+    return hashlib.sha256(f"{pair.id}\0{annotator}".encode()).hexdigest()
+
+
+def shown_order(pair: OfferedPair, seed: str) -> tuple[int, ...]:
+    """Return a pair's answers, by their positions, in the random order of a seed."""
     order = list(range(len(pair.answers)))
     random.Random(seed).shuffle(order)
     return tuple(order)

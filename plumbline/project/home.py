@@ -17,6 +17,9 @@ from plumbline.project.service_lock import api_key, api_url
 HOME = "PLUMBLINE_HOME"
 API_URL, API_KEY = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
 """Variables that name Prefect's server and hold the key that it asks for."""
+NO_PROXY = ("no_proxy", "NO_PROXY")
+"""Variables that list the hosts for which no proxy is asked; some programs read the one, some the other."""
+THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 RECORD_FILE = "run.json"
 COMPARISON = "comparison"
 """The folder of a run, and of its record in MLflow, with the table and the picture of its candidates."""
@@ -81,9 +84,12 @@ class Home:
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
 
     def environment(self) -> dict[str, str]:
-        """Return variables for this process and its children: no telemetry, and all state in the home."""
+        """Return variables for this process and its children: no telemetry, all state in the home, and no
+        proxy before our own servers.
+        """
         # MLflow looks up `models:/ID` in the store that the variable names, not in the client's.
-        wanted = {**SETTINGS, HOME: str(self.folder), "MLFLOW_TRACKING_URI": self.tracking_uri}
+        wanted = {**SETTINGS, **_without_proxy(), HOME: str(self.folder),
+                  "MLFLOW_TRACKING_URI": self.tracking_uri}
         url = api_url(self.folder)  # None unless a `plumbline up` is running
         if "PREFECT_HOME" not in os.environ and API_URL not in os.environ:
             wanted["PREFECT_HOME"] = str(self.folder / "prefect")
@@ -103,6 +109,17 @@ def enter(home: Home) -> None:
     for folder in (home.folder, home.folder / "prefect"):
         folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(home.environment())
+
+
+def _without_proxy() -> dict[str, str]:
+    """Return NO_PROXY with this machine's names: a proxy would look for our servers where the proxy runs."""
+    lower, upper = (os.environ.get(name, "") for name in NO_PROXY)
+    found = {}
+    for name, given in zip(NO_PROXY, (lower or upper, upper or lower), strict=True):
+        hosts = [host.strip() for host in given.split(",") if host.strip()]
+        # The star, for all hosts, counts only where it stands alone.
+        found[name] = "*" if hosts == ["*"] else ",".join(dict.fromkeys([*hosts, *THIS_MACHINE]))
+    return found
 
 
 def find_home(start: Path | None = None) -> Home:

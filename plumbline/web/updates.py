@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from plumbline.errors import UserError
 from plumbline.history.history import History
 from plumbline.project.home import RECORD_FILE, Home
+from plumbline.project.run_record import RUN_ID
 from plumbline.retraining.due import Due, due
 from plumbline.tracking.store import is_there, sqlite_file
 from plumbline.web.site import Freshness, Site
@@ -102,7 +103,7 @@ def written(home: Home) -> Mark:
     store = sqlite_file(home)
     if store is None:
         return None
-    newest = max(home.runs.glob("*"), default=home.runs)
+    newest = max((run for run in home.runs.glob("*") if RUN_ID.fullmatch(run.name)), default=home.runs)
     files = (store, home.runs, newest / RECORD_FILE)
     return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 

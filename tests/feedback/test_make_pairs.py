@@ -6,7 +6,7 @@ from plumbline.feedback import make_pairs as making
 from plumbline.feedback import models
 from plumbline.feedback.contestants import AnsweringModel, Contestants
 from plumbline.feedback.make_pairs import ENOUGH, ENOUGH_RANKINGS, make_pairs
-from plumbline.feedback.next_pair import next_pair, stock
+from plumbline.feedback.next_pair import next_pair, open_prompts, stock
 from plumbline.feedback.service import LOW, LOW_RANKINGS
 from plumbline.feedback.store import FeedbackStore
 from plumbline.preferences.types import Message, Prompt
@@ -15,6 +15,10 @@ from testing.verdict_makers import say, verdict
 
 CONTESTANTS = Contestants((AnsweringModel("champion", "c.dir", True), AnsweringModel("SFT", "s.dir", False)), "r.dir",
                           "p.dir", 1.0, 12, "fp32")
+
+
+def questions(count: int) -> list[Prompt]:
+    return [(Message("user", f"Question {number}?"),) for number in range(count)]
 
 
 class FakeModels:
@@ -40,8 +44,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> type[FakeModels]:
     """The models that answer, and how often they were loaded; there are prompts enough."""
     monkeypatch.setattr(FakeModels, "loaded", 0)
     monkeypatch.setattr(models, "LoadedModels", FakeModels)
-    prompts = [(Message("user", f"Question {number}?"),) for number in range(400)]
-    monkeypatch.setattr(making, "_read_prompts", lambda *_: prompts)
+    monkeypatch.setattr(making, "_read_prompts", lambda *_: questions(400))
     return FakeModels
 
 
@@ -75,6 +78,17 @@ def test_pairs_are_made_where_there_are_rankings_enough_and_no_more_rankings(
     judge(store, 40, ranking=False)
     assert make_pairs(home, CONTESTANTS) == 16
     assert (stock(store), stock(store, ranking=True)) == (56, 9)
+
+
+@pytest.mark.parametrize(("prompts", "pairs", "ranked"), [(400, 48, 9), (40, 33, 7), (20, 16, 4), (5, 4, 1)])
+def test_no_prompt_is_in_a_pair_and_in_a_ranking_and_both_get_some(
+        home: Home, store: FeedbackStore, loaded: type[FakeModels], monkeypatch: pytest.MonkeyPatch, prompts: int,
+        pairs: int, ranked: int) -> None:
+    """Whoever has judged a pair is told the models, and would know them again in the ranking."""
+    monkeypatch.setattr(making, "_read_prompts", lambda *_: questions(prompts))
+    make_pairs(home, CONTESTANTS)
+    assert (stock(store), stock(store, ranking=True)) == (pairs, ranked)
+    assert len(open_prompts(store)) == pairs + ranked
 
 
 def test_models_that_say_too_little_for_a_ranking_end_it(

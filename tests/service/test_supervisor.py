@@ -4,13 +4,14 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from subprocess import Popen
 from threading import Thread
 
 import pytest
 
-from plumbline.project.home import Home
+from plumbline.project.home import Home, enter
 from plumbline.project.service_lock import only_one
 from plumbline.service import supervisor
 from plumbline.service.parts import ServicePart
@@ -144,3 +145,14 @@ def test_who_died_again_and_again_is_failing(
         found = pages(home)
         assert (found.pid, found.restarts) == (None, 0 if times else 2)
         assert found.problem == problem.format(log=Path(found.log))
+
+
+def test_a_part_is_asked_directly_where_there_is_a_proxy(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as part:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody is there
+        enter(home)
+        Thread(target=part.serve_forever, daemon=True).start()
+        assert supervisor.answers(f"http://127.0.0.1:{part.server_port}/")
+        part.shutdown()

@@ -1,5 +1,6 @@
 """The compare page: what one sees of two policies, and what of hostile answers."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,22 @@ def test_the_filters_are_in_the_address(client: TestClient) -> None:
 def test_an_unknown_policy_is_not_found(client: TestClient) -> None:
     page = client.get("/compare?a=nonsense")
     assert page.status_code == 404 and "nonsense" in page.text
+
+
+def test_a_stage_is_no_policy_and_not_found(empty: Home) -> None:
+    client, made = visit(empty), run()
+    fill(site_behind(client).history, [made])
+    page = client.get("/compare", params={"a": f"{made.id}:ppo"})
+    assert page.status_code == 404 and "There is no policy" in page.text
+
+
+def test_sft_and_the_champion_then_have_no_win_rate_against_sft(empty: Home) -> None:
+    client, made = visit(empty), run(steps={"preference_eval": step("preference_eval", mlflow_run=None)})
+    fill(site_behind(client).history, [made], [version(1, made)])
+    for other in ("sft", "champion"):
+        page = client.get("/compare", params={"a": "1", "b": f"{made.id}:{other}", "view": "settings"}).text
+        figures = page.split("<td>win rate against SFT</td>")[1].split("</tr>")[0]
+        assert re.findall(r">([^<]+)</td>", figures) == ["0.625", "–"]
 
 
 def test_policies_without_answers_say_what_brings_them(empty: Home) -> None:

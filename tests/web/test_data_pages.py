@@ -12,6 +12,7 @@ from selenium.webdriver import Chrome
 
 from plumbline.data.changes import add, remove, supersede
 from plumbline.data.named_versions import KnownData
+from plumbline.errors import UserError
 from plumbline.history.history import Run
 from plumbline.preferences.batches.arrivals import NO_ROWS, Arrival, arrival_index, arrivals, draft, folder_of, publish
 from plumbline.preferences.batches.manifest import Batch
@@ -141,6 +142,16 @@ def test_a_row_says_how_it_came_and_that_it_was_taken_away(visitor: TestClient) 
     assert "no later run learns from it" in page and "withdrew consent" in page and "first.jsonl" in page
     assert visitor.get("/data/rows/0123456789abcdef").status_code == 404
     assert visitor.get("/data/rows/nonsense").status_code == 404
+
+
+@pytest.mark.parametrize("row", ["-000000000000001", "0x00000000000001", "0_0_0_0_0_0_0_01", " 00000000000001 "])
+def test_a_number_that_is_no_id_is_not_a_row(empty: Home, row: str) -> None:
+    learn_from_added(empty)
+    arrive(empty, "first.jsonl", [judged("Question", "A", "ada")])
+    page = visit(empty).get(f"/data/rows/{row}")
+    assert page.status_code == 404 and "is not a row&#39;s id" in page.text
+    with pytest.raises(UserError, match="is not a row's id"):
+        remove(empty, [row], None, None, "withdrew consent")
 
 
 def test_a_row_leads_to_the_models_that_learned_from_it(client: TestClient) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 from fastapi.testclient import TestClient
@@ -24,6 +25,8 @@ from testing.sites import Serve, emulate, login, opens_a_page, problems_in, visi
 from testing.verdict_makers import count
 
 SAME_SITE = {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1:4280"}
+BLANK = {f"rank-{place}": "" for place in range(3)}
+"""What a browser sends of fields that nobody filled in."""
 
 
 def make_pair(number: int, answers: int = 2) -> OfferedPair:
@@ -55,6 +58,13 @@ def fields(page: str, action: str = "/feedback/verdicts") -> dict[str, str]:
     return dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', form))
 
 
+def unordered(person: TestClient) -> dict[str, str]:
+    """The fields of a page that say all but the order of the answers: a program adds `shown`, as `try it` does."""
+    form = fields(person.get("/feedback").text)
+    del form["order"]
+    return form
+
+
 def judge(person: TestClient, choice: str, page: str = "/feedback", **more: str) -> Verdict:
     """Load the page, send a verdict on what it shows, and read what was kept."""
     answer = person.post("/feedback/verdicts", data={**fields(person.get(page).text), "choice": choice, **more})
@@ -74,6 +84,25 @@ def test_which_model_gave_which_answer_is_told_after_the_verdict_and_not_before(
     page = person.get("/feedback").text
     assert re.search(r"A was better\..*reason 1", page, re.DOTALL)
     assert "champion (reward 0.50)" in page
+
+
+def test_the_source_of_the_page_does_not_say_which_side_is_the_policys(person: TestClient) -> None:
+    for page, orders in (("/feedback", permutations("01")), ("/feedback/ranking", permutations("012"))):
+        assert not set(fields(person.get(page).text).values()) & {",".join(order) for order in orders}
+
+
+def test_a_verdict_is_kept_as_it_was_shown_though_the_name_was_changed_in_another_tab(person: TestClient) -> None:
+    shown, kept = [], []
+    for name in "abcdefgh":
+        person.cookies.set(NAME, "Ada")
+        page = person.get("/feedback?pair=" + make_pair(1).id).text
+        person.cookies.set(NAME, name)
+        assert person.post("/feedback/verdicts", data={**fields(page), "choice": "A"}).status_code == 303
+        last = store_of(person).last(person.cookies["plumbline-session"])
+        assert last
+        shown.append(tuple(map(int, re.findall(r"Answer (\d) of 1\.", page))))
+        kept.append(last.shown)
+    assert kept == shown
 
 
 def test_a_verdict_is_kept_as_it_was_shown_with_strength_and_comment(person: TestClient) -> None:
@@ -116,7 +145,7 @@ def test_of_two_tabs_with_the_same_pair_the_last_word_counts(person: TestClient)
 
 
 def test_a_skipped_ranking_leads_to_the_next_and_its_undo_to_its_answers(person: TestClient) -> None:
-    judge(person, "skip", "/feedback/ranking")
+    judge(person, "skip", "/feedback/ranking", **BLANK)
     page = person.get("/feedback/ranking").text
     answer = person.post("/feedback/undo", data=fields(page, "/feedback/undo"))
     assert answer.headers["location"].startswith("/feedback/ranking?pair=")
@@ -162,7 +191,7 @@ def test_answers_are_put_in_order_with_ties(person: TestClient) -> None:
 def test_the_best_of_several_is_kept_as_that_and_the_others_get_no_rank(person: TestClient) -> None:
     tried = replace(make_pair(4, answers=3), source="try it")
     store_of(person).add_pairs([tried])
-    form = {**fields(person.get("/feedback").text), "pair": tried.id, "shown": "0,1,2"}
+    form = {**unordered(person), "pair": tried.id, "shown": "0,1,2"}
     answer = person.post("/feedback/verdicts", data={**form, "best": "3"})
     assert answer.status_code == 400
     assert "rank 1 for the best answer" in answer.text
@@ -180,10 +209,13 @@ def test_the_best_of_several_is_kept_as_that_and_the_others_get_no_rank(person: 
 
 @pytest.mark.parametrize(("changed", "says"), [
     ({"choice": "C"}, "should be one of"), ({"shown": "0,1,2"}, "each of the 2"), ({"shown": "a"}, "whole numbers"),
-    ({"pair": "0" * 16}, "no pair"), ({"key": "x"}, "key"), ({"strength": "9"}, "1, 2 or 3")])
+    ({"shown": ""}, "whole numbers"), ({"pair": "0" * 16}, "no pair"), ({"pair": "0" * 16, "order": "x"}, "no pair"),
+    ({"key": "x"}, "key"), ({"strength": "9"}, "1, 2 or 3"),
+    ({"choice": "best"}, "whole numbers"), ({"choice": "ranking", "rank-0": ""}, "whole numbers")])
 def test_what_is_no_verdict_is_refused_and_nothing_is_kept(
         person: TestClient, changed: dict[str, str], says: str) -> None:
-    answer = person.post("/feedback/verdicts", data={**fields(person.get("/feedback").text), "choice": "A", **changed})
+    form = {**unordered(person), "shown": "1,0", "choice": "A", **changed}
+    answer = person.post("/feedback/verdicts", data=form)
     assert answer.status_code == 400
     assert says in answer.text
     assert count(store_of(person)) == 0
@@ -290,6 +322,9 @@ def test_a_whole_session_by_keyboard(session: Chrome, empty: Home) -> None:
     assert session.find_element(By.CSS_SELECTOR, ".turn-user .untrusted").text == asked
     press(session, "2", "a")
     session.get(session.current_url.split("/feedback")[0] + "/feedback/ranking")
+    press(session, "s")
+    assert "Skipped." in told(session)
+    press(session, "u")
     press(session, "1", "b", "3", "c", "1", Keys.ENTER)
     assert "rank 3" in told(session)
     assert problems_in(session) == []

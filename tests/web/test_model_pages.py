@@ -6,6 +6,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -13,6 +14,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from plumbline.config import load_params
+from plumbline.errors import UserError
 from plumbline.evaluation import preference_report, reward_report
 from plumbline.evaluation.examination import ScoredComparison, examine
 from plumbline.evaluation.judging.judges import NamedJudge, ScoreJudge
@@ -23,10 +25,12 @@ from plumbline.history.history import Move
 from plumbline.history.standings import standings
 from plumbline.preferences.types import Comparison, Message, Origin
 from plumbline.project.home import Home
-from plumbline.tracking.registry import Registry
+from plumbline.tracking.registry import PolicyVersion, Registry
+from plumbline.web.security import open_keys
 from testing.fake_project import CHECKOUT
 from testing.hostile import TEXTS, active_in
 from testing.made_up import fill, promotion, run, step, version, workspace
+from testing.servers import free_port
 from testing.sites import ADDRESS, emulate, login, opens_a_page, problems_in, site_behind, visit
 
 VIEWS = ("about", "curves", "reward", "evaluation", "samples")
@@ -267,6 +271,36 @@ def test_without_a_reason_or_a_name_nothing_happens(owner: TestClient) -> None:
         assert answer.status_code == 409 and "Say who you are and why" in answer.text
     assert owner.post("/models/999/promote", data={"reason": "good", "by": "Ada"}).status_code == 404
     assert champion(owner) == before
+
+
+def test_while_mlflow_is_away_the_form_is_shown_again_with_its_reason(
+        empty: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, made = visit(empty), run(steps={})
+    fill(site_behind(client).history, [made], [version(2, made, "champion"), version(1, made, "previous")])
+    client.get("/", params={"token": open_keys(empty)[0].token})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address := f"http://127.0.0.1:{free_port()}")
+    for change in ("1/promote", "roll-back"):
+        form = client.get(f"/models/{change}").text
+        fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form))
+        answer = client.post(f"/models/{change}", data={**fields, "reason": "my reason", "by": "Ada"},
+                             headers={"origin": ADDRESS})
+        assert answer.status_code == 409
+        assert f"MLflow at {address} does not answer" in answer.text and ">my reason</textarea>" in answer.text
+
+
+def test_a_change_that_cannot_be_read_back_yet_is_made_all_the_same(
+        empty: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> None:
+        raise UserError("MLflow's store cannot be read")
+
+    client, made = login(visit(empty), empty), run()
+    history = site_behind(client).history
+    fill(history, [made], [version(2, made, "champion"), version(1, made)])
+    monkeypatch.setattr(history, "refresh", gone)
+    registry = SimpleNamespace(promote=lambda number, *_: PolicyVersion(number, "d.dir", "m", None, True, None))
+    monkeypatch.setattr(Registry, "open", lambda *_: registry)
+    answer = client.post("/models/1/promote", data={"reason": "reads better", "by": "Ada", "seen": "2"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/models/1?done=promoted")
 
 
 def test_without_the_token_nothing_happens(client: TestClient) -> None:

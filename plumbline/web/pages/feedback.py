@@ -21,7 +21,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from plumbline.errors import UserError
 from plumbline.feedback.contestants import contestants_of
-from plumbline.feedback.next_pair import annotators, next_pair, shown_order
+from plumbline.feedback.next_pair import annotators, next_pair, order_seed, shown_order
 from plumbline.feedback.service import FeedbackService
 from plumbline.feedback.store import now
 from plumbline.feedback.verdicts import CHOICES, STRENGTHS, Choice, OfferedAnswer, OfferedPair, Verdict
@@ -88,10 +88,10 @@ async def verdicts(request: Request) -> Response:
     """Store a verdict, and show the next pair."""
     form = await form_of(request)
     store = feedback_service(request.app).store()
-    verdict = _verdict(form, name_of(request) or tidy(form.get("name", "")),
+    pair = store.pair(form.get("pair", ""))
+    verdict = _verdict(form, pair, name_of(request) or tidy(form.get("name", "")),
                        session_of(request) or new_session())
     await asyncio.wrap_future(store.submit(verdict))
-    pair = store.pair(verdict.pair)
     kind = "ranking" if pair and _is_ranking(pair) else "feedback"
     answer = RedirectResponse(BACK["try it" if pair and pair.source == "try it" else kind], 303)
     keep_session(request, answer, verdict.session)
@@ -137,8 +137,8 @@ class View:
     progress: FeedbackProgress | None
     last: Last | None = None
     pair: OfferedPair | None = None
-    shown: tuple[int, ...] = ()
-    """The order of the pair's answers on the page."""
+    order: str = ""
+    """What the order of the pair's answers on the page is drawn from."""
     making: bool = False
     """True if answers are on their way."""
     problem: str = ""
@@ -147,7 +147,7 @@ class View:
     @property
     def answers(self) -> Sequence[tuple[str, OfferedAnswer]]:
         """Return the pair's answers with their letters, in their order."""
-        return _lettered(self.pair, self.shown) if self.pair else []
+        return _lettered(self.pair, shown_order(self.pair, self.order)) if self.pair else []
 
 
 def _ask(request: Request, named: str | None, ranking: bool) -> Response:
@@ -159,7 +159,7 @@ def _ask(request: Request, named: str | None, ranking: bool) -> Response:
         pair = _named(service, named, ranking) or next_pair(service.store(), who, ranking)
         making, problem = _stock(site, service, ranking)
         view = replace(view, last=_last(service, session), pair=pair, making=making, problem=problem,
-                       shown=shown_order(pair, who) if pair else ())
+                       order=order_seed(pair, who) if pair else "")
     page = site.page("feedback.html", script=True, view=view, key=secrets.token_hex(16), strengths=STRENGTHS)
     if judging:
         keep_session(request, page, session)
@@ -197,25 +197,44 @@ def _lettered(pair: OfferedPair, shown: Sequence[int]) -> Sequence[tuple[str, Of
     return [(LETTERS[place], pair.answers[number]) for place, number in enumerate(shown)]
 
 
-def _verdict(form: Mapping[str, str], who: str, session: str) -> Verdict:
-    """Return the verdict that a form holds. Raises UserError for a form without one."""
+def _verdict(form: Mapping[str, str], pair: OfferedPair | None, who: str, session: str) -> Verdict:
+    """Return the verdict on a pair that a form holds. Raises UserError for a form without one."""
     if not who:
         raise UserError("Nobody is named as the annotator. Give your name on the feedback page first.")
-    ranks = tuple(_whole(form, name) for name in sorted(form) if name.startswith("rank-"))
-    best = form.get("best")
-    shown = tuple(_number(part, "shown") for part in form.get("shown", "").split(","))
-    if best is not None:
-        ranks = tuple(1 if place == _number(best, "best") else 2 for place in range(len(shown)))
+    choice = _choice("best" if "best" in form else form.get("choice", ""))
+    shown = _shown(form, pair)
     key = form.get("key", "")
     if not 8 <= len(key) <= LONGEST_KEY or not key.isascii():
         raise UserError(f"A verdict needs a key of 8 to {LONGEST_KEY} characters, which makes sending it "
                         "again harmless.")
-    strength = _whole(form, "strength") if form.get("strength") else None
-    choice = _choice("best" if best is not None else form.get("choice", ""))
+    strength = _number(form["strength"], "strength") if form.get("strength") else None
     return Verdict(key, form.get("pair", ""), choice, who, session, shown, now(),
-                   ranks if choice in ("ranking", "best") else None,
+                   _ranks(form, choice, len(shown)),
                    strength if choice in ("A", "B") else None,
                    form.get("comment", "").replace("\0", "").strip()[:LONGEST_COMMENT])
+
+
+def _shown(form: Mapping[str, str], pair: OfferedPair | None) -> tuple[int, ...]:
+    """Return the order in which the answers were shown: drawn again from the page's seed, or as `shown` says.
+
+    Empty if the pair is not known.
+    """
+    if "order" in form:
+        return shown_order(pair, form["order"]) if pair else ()
+    return tuple(_number(part, "shown") for part in form.get("shown", "").split(","))
+
+
+def _ranks(form: Mapping[str, str], choice: Choice, answers: int) -> tuple[int, ...] | None:
+    """Return each shown answer's rank, or None for a choice without ranks.
+
+    Fields that nobody filled in are sent, too: with a skip the ranks are empty.
+    """
+    if choice == "ranking":
+        return tuple(_number(form[name], name) for name in sorted(form) if name.startswith("rank-"))
+    if choice == "best":
+        best = _number(form.get("best", ""), "best")
+        return tuple(1 if place == best else 2 for place in range(answers))
+    return None
 
 
 def _choice(given: str) -> Choice:
@@ -223,10 +242,6 @@ def _choice(given: str) -> Choice:
         if given == known:
             return known
     raise UserError(f"The choice should be one of {', '.join(CHOICES)}; found {given!r:.40}.")
-
-
-def _whole(form: Mapping[str, str], field: str) -> int:
-    return _number(form[field], field)
 
 
 def _number(text: str, field: str) -> int:

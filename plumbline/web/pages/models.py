@@ -3,6 +3,7 @@ champion.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
@@ -18,6 +19,7 @@ from plumbline.history.history import History, Move, RegisteredVersion, Run
 from plumbline.history.reports import Curve, Reports
 from plumbline.history.standings import standings
 from plumbline.lineage.graph import Graph, Ref
+from plumbline.storage.push_pull import asking_mlflow
 from plumbline.tracking.registry import CHAMPION, PREVIOUS, Registry
 from plumbline.web.annotator import feedback_service
 from plumbline.web.drawing.charts import Bar, Series, intervals, lines
@@ -286,9 +288,12 @@ def _move(site: Site, number: int | None, reason: str, by: str, seen: str) -> in
     target = _target(site.history, number)
     if target is None:
         raise UserError("There is no version before the champion to go back to.")
-    registry = Registry.open(site.home, target.name)
     champion = int(seen) if seen.isdecimal() else None
-    made = registry.roll_back(reason, by, champion) if number is None else \
-        registry.promote(target.number, reason, by, champion)
-    site.history.refresh()
+    with asking_mlflow(site.home, ". Try again when it does; the page Models says then which version is "
+                                  "champion."):
+        registry = Registry.open(site.home, target.name)
+        made = registry.roll_back(reason, by, champion) if number is None else \
+            registry.promote(target.number, reason, by, champion)
+    with suppress(UserError):  # MLflow went away since: the change is made, and is shown when it is back
+        site.history.refresh()
     return made.version

@@ -18,7 +18,8 @@ from plumbline.web.views.home import champion_of
 EVALUATION = "preference_eval"
 REWARD_MODEL = "models/reward/model"
 POLICY, SFT, CHAMPION = "policy", "sft", "champion"
-CANDIDATE = "candidate"
+CANDIDATE = f"candidate{JOIN}"
+"""Begins the stage that makes a candidate."""
 VERSIONS, RUNS = 100, 30
 """So many of the newest are offered."""
 Choices = list[tuple[str, list[tuple[str, str]]]]
@@ -82,7 +83,12 @@ class Side:
         return tuple(one for one in found if self.contestant in one.answers)
 
     def figure(self, stage: str, name: str) -> float | None:
-        """Return a metric of one of its stages; of its evaluation where that is meant."""
+        """Return a metric of one of its stages; of its evaluation where that is meant.
+
+        Win rates are the policy's alone: SFT and the champion were its opponents.
+        """
+        if name.startswith("win_rate_") and self.contestant != POLICY:
+            return None
         step = self.step if stage == EVALUATION else self.run.steps.get(stage)
         return step.metrics.get(name.replace(POLICY, self.contestant)) if step else None
 
@@ -106,8 +112,10 @@ def side(history: History, name: str) -> Side | None:
     of, _, model = name.partition(":")
     if model:
         run = history.runs.get(of)
-        known = run is not None and (model in (SFT, CHAMPION) or model in run.steps)
-        return Side(name, run, None, model) if run and known else None
+        if run is None:
+            return None
+        candidate = model.startswith(CANDIDATE) and model in run.steps
+        return Side(name, run, None, model) if candidate or model in (SFT, CHAMPION) else None
     version = history.version(name)
     run = history.runs.get(version.run if version else name)
     if run is None:
@@ -146,7 +154,7 @@ def choices(history: History) -> Choices:
     for run in evaluated:
         when = run.id[:15]
         for stage in run.steps:
-            if stage.startswith(f"{CANDIDATE}{JOIN}") and _new(run, stage, seen):
+            if stage.startswith(CANDIDATE) and _new(run, stage, seen):
                 candidates.append((f"{run.id}:{stage}", f"{stage.partition(JOIN)[2]}, {when}"))
         if _new(run, "sft", seen):
             sfts.append((f"{run.id}:{SFT}", f"SFT, {when}"))

@@ -188,6 +188,14 @@ def test_a_candidates_parameters_stand_under_the_names_of_the_policys(compared: 
     assert chosen(compared, f"{RUN}:sft").figure("preference_eval", "kl_policy") == 0.0
 
 
+def test_a_win_rate_is_the_policys_and_none_of_those_that_it_met(compared: History) -> None:
+    for stage in ("preference_eval", "candidate_eval@near"):
+        compared.runs[RUN].steps[stage].metrics["win_rate_vs_sft"] = 0.75  # type: ignore[index]
+    rates = [chosen(compared, name).figure("preference_eval", "win_rate_vs_sft")
+             for name in ("1", f"{RUN}:candidate@near", f"{RUN}:sft", f"{RUN}:champion")]
+    assert rates == [0.75, 0.75, None, None]
+
+
 def test_everything_that_was_judged_can_be_chosen_once(compared: History) -> None:
     again = replace(compared.runs[RUN], id="20261121-100000-bbbbbb")
     compared.runs = {again.id: again, RUN: compared.runs[RUN]}
@@ -196,3 +204,8 @@ def test_everything_that_was_judged_can_be_chosen_once(compared: History) -> Non
     assert [value for value, _ in offered["Candidates"]] == [f"{again.id}:candidate@near"]
     assert [value for value, _ in offered["SFT models"]] == [f"{again.id}:sft"]
     assert side(compared, f"{RUN}:candidate@far") is None and side(compared, "nowhere:sft") is None
+
+
+@pytest.mark.parametrize("stage", ["ppo", "preference_eval", "candidate_eval@near", "policy"])
+def test_a_stage_that_makes_no_candidate_names_no_policy(compared: History, stage: str) -> None:
+    assert side(compared, f"{RUN}:{stage}") is None
