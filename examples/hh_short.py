@@ -4,8 +4,9 @@
     plumbline run --params params/smollm2_hh.yaml       # or both, and the base model: make smollm2-hh
 
 Of the helpful test files (Bai et al. 2022, arXiv 2204.05862) it keeps the comparisons whose answers have at
-most 260 characters and whose prompt has at most 500: there the longer answer wins about half of the time, and
-a small model on a small machine can read them whole. The lines stay as they are: ingest knows the format.
+most 260 characters and whose prompt has at most 500, which a small model on a small machine can read whole.
+Where one of the answers is longer, people chose it in 706 of 1,242, which is 57 %. The lines stay as they
+are: ingest knows the format.
 """
 
 import argparse

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from examples import film_reviews, hh_short
-from plumbline.preferences.types import Comparison, Demonstration, conversation, from_json
+from plumbline import statistics
+from plumbline.config import METHODS, DirectParams, Params, candidate_params, load_params
+from plumbline.config.methods import RejectionParams
+from plumbline.evaluation.examination import ScoredComparison, examine
+from plumbline.evaluation.probes import Probe
+from plumbline.evaluation.reward_report import gate
+from plumbline.preferences.types import Comparison, Demonstration, Message, Origin, conversation, from_json
+from plumbline.runs.preflight import _lengths_agree, _within_context
+from testing.fake_project import CHECKOUT
 
 LIKED = ["this film is a quiet joy from its first minute to the last .",
          "you will see it again , and this film has a warm heart to show .",
@@ -87,3 +95,44 @@ def test_only_short_dialogues_are_kept():
     long = json.dumps({"chosen": f"{start} Because.", "rejected": f"{start} {'x' * 260}"})
     asked = json.dumps({"chosen": f"\n\nHuman: {'y' * 500}{start} A.", "rejected": f"{start} B."})
     assert [hh_short.is_short(line) for line in (short, long, asked)] == [True, False, False]
+
+
+RECIPES = ("smollm2.yaml", "smollm2_hh.yaml")
+
+
+def compared(recipe: str) -> Params:
+    """The parameters of a recipe with every candidate beside PPO."""
+    blocks = {name: METHODS[given["method"]][0] for name, given in load_params(CHECKOUT).candidates.items()}
+    file = CHECKOUT / "params" / recipe
+    return load_params(CHECKOUT, file, [f"compare.{name}={block}" for name, block in blocks.items()])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_is_compared_with_ppo_is_set_for_the_recipes_model_and_not_for_the_small_world(recipe):
+    params = compared(recipe)
+    _lengths_agree(params)
+    _within_context(params, 8192)  # SmolLM2's
+    candidates = [candidate_params(params, name) for name in params.compare]
+    direct = [one for one in candidates if isinstance(one, DirectParams)]
+    rejection, = (one for one in candidates if isinstance(one, RejectionParams))
+    assert len(direct) >= 5
+    for one in direct:
+        assert (one.max_length, one.precision) == (params.reward_model.max_length, "bf16")
+        assert 1e-6 <= one.learning_rate <= 5e-6
+    assert rejection.max_response == params.ppo.max_response
+    assert rejection.max_length - rejection.max_response >= params.ppo.max_prompt, "PPO's prompts have room"
+    assert rejection.learning_rate <= params.sft.learning_rate
+
+
+def test_the_gate_of_the_short_answers_reports_and_stops_nothing():
+    """On so few held-out pairs chance alone would stop a good reward model."""
+    params = load_params(CHECKOUT, CHECKOUT / "params/smollm2_hh.yaml")
+    pairs = [Comparison((Message("user", f"Question {i}"),), ("no", "a longer answer"), "B", Origin("hh"))
+             for i in range(250)]
+    tossed = [ScoredComparison(pair, (0.5, float(i % 2))) for i, pair in enumerate(pairs)]  # by a coin
+    probes = [Probe(name, "spoilt", statistics.share([1.0] * 99 + [0.0], range(100)))
+              for name in params.reward_eval.probes]
+    asked = load_params(CHECKOUT).reward_eval
+    assert gate(examine(tossed, None), probes, asked), "the small world's gate would stop it"
+    assert gate(examine(tossed, None), probes, params.reward_eval) == []
+    assert {"empty", "padded", "cut", "echo"} <= set(params.reward_eval.probes), "and tells of them all the same"

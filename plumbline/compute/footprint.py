@@ -5,8 +5,9 @@ What one of R processes holds while a model with N weights learns, in bytes:
     states    fp32 weights, gradient and Adam's two moments of what learns, 16 a weight, in shards of 1/R
     copies    models that do not learn: reference, reward model, judge, the best policy so far, in shards,
               too; and what samples, which each process has whole
-    moment    the larger of what a micro-batch's forward pass keeps for its gradient, and the cache of the
-              answers that are sampled at once
+    moment    the fullest one beside these: what a micro-batch's forward pass keeps for its gradient, the
+              cache of the answers that are sampled at once, or whole models, which each of several processes
+              loads before they are shared out, and gets back at the end
 
 OVERHEAD, what Python and torch take themselves, comes on top. Left out are the gaps of the allocator and,
 with several processes, the layers that are gathered one at a time. The module knows no torch: the model's
@@ -37,6 +38,8 @@ PROBABILITIES = 2**26 * FP32
 """The most that the log-probabilities of a micro-batch keep, see lm/log_probs.py."""
 SAMPLED_AT_ONCE = 128
 """Answers that a rejection sampling asks for at once, see lm/engines/own.py."""
+CENTRED_AT_ONCE = 64
+"""Answers of SFT that are sampled at once to centre a reward model, see alignment/own_answers.py."""
 SIDES = 2
 """Answers of a comparison."""
 
@@ -111,7 +114,9 @@ class Footprint:
     copies: int
     moment: int
     flops: float
-    """Of an optimizer step, or of a whole update of an online method, on all processes together."""
+    """Of what `work` names, on all processes together."""
+    work: str = "a step"
+    """`a step` of the optimizer, or `an update`: a whole one of an online method."""
 
     @property
     def bytes(self) -> int:
@@ -122,10 +127,13 @@ class Footprint:
 def footprints(params: Params, size: ModelSize, ranks: Ranks, judge: bool) -> list[Footprint]:
     """Return what each stage that trains needs, candidates of a comparison included.
 
-    `judge` says whether there is a second reward model.
+    `judge` says whether there is a second reward model, which is trained as the first one is.
     """
-    found = [_sft("sft", params.sft, size, ranks("sft")), _reward_model(params, size, ranks("reward_model")),
-             _online("ppo", "ppo", params.ppo, size, ranks("ppo"), judge)]
+    found = [_sft("sft", params.sft, size, ranks("sft")),
+             _reward_model("reward_model", params, size, ranks("reward_model"))]
+    if judge:
+        found.append(_reward_model("judge", params, size, ranks("judge")))
+    found.append(_online("ppo", "ppo", params.ppo, size, ranks("ppo"), judge))
     for name in params.compare:
         stage, method = f"candidate@{name}", params.candidates[name]["method"]
         found.append(_candidate(stage, method, candidate_params(params, name), size, ranks(stage), judge))
@@ -147,7 +155,8 @@ def _sft(stage: str, sft: SftParams, size: ModelSize, ranks: int) -> Footprint:
     rows = min(sft.micro_batch_size, _share(sft.batch_size, ranks))
     moment = size.kept(rows, sft.max_length, sft.precision) + rows * sft.max_length * size.vocabulary * LOGITS
     flops = 3 * sft.batch_size * size.flops(sft.max_length)
-    return Footprint(stage, STATES * size.weights // ranks, 0, moment, flops)
+    return Footprint(stage, STATES * size.weights // ranks, 0, max(moment, _whole_again(size.weights, ranks)),
+                     flops)
 
 
 def _rejection(stage: str, rejection: RejectionParams, size: ModelSize, ranks: int) -> Footprint:
@@ -161,13 +170,21 @@ def _rejection(stage: str, rejection: RejectionParams, size: ModelSize, ranks: i
     return replace(learning, moment=max(learning.moment, sampling - learning.states))
 
 
-def _reward_model(params: Params, size: ModelSize, ranks: int) -> Footprint:
+def _reward_model(stage: str, params: Params, size: ModelSize, ranks: int) -> Footprint:
+    """Return what the training needs, or what centring the reward model does, if that is more: for it each
+    process has the whole reward model and SFT, which answers.
+    """
     reward = params.reward_model
     learns = size.body if reward.top_layers is None else size.top(reward.top_layers)
+    states, copies = _states(size.body, learns, ranks), _beside(size.body - learns, ranks)
     rows = SIDES * min(reward.micro_batch_size, _share(reward.batch_size, ranks))
+    kept = size.kept(rows, reward.max_length, reward.precision)
+    answers = _share(min(CENTRED_AT_ONCE, reward.centering_samples), ranks)
+    cache = answers * (params.ppo.max_prompt + params.ppo.max_response) * size.cache_per_token
+    centring = FP32 * (size.body + size.weights) + cache
+    moment = max(kept, _whole_again(learns, ranks), centring - states - copies)
     flops = 3 * SIDES * reward.batch_size * size.flops(reward.max_length)
-    return Footprint("reward_model", _states(size.body, learns, ranks), 0,
-                     size.kept(rows, reward.max_length, reward.precision), flops)
+    return Footprint(stage, states, copies, moment, flops)
 
 
 def _direct(stage: str, direct: DirectParams, size: ModelSize, ranks: int) -> Footprint:
@@ -178,9 +195,12 @@ def _direct(stage: str, direct: DirectParams, size: ModelSize, ranks: int) -> Fo
         targets = HEADS * size.vocabulary * size.width
         learns += targets
         logits = (1 + HEADS) * tokens * size.vocabulary * LOGITS
-    moment = size.kept(rows, direct.max_length, direct.precision) + logits
+    states, copies = STATES * learns // ranks, FP32 * targets // ranks + _beside(targets, ranks)
+    kept = size.kept(rows, direct.max_length, direct.precision)
+    # The optimizer is gone by then. ILQL's output layer is made anew, of the mean of its targets.
+    at_the_end = FP32 * (learns + targets) - _gone(states) if ranks > 1 else 0
     flops = 3 * SIDES * direct.batch_size * size.flops(direct.max_length)
-    return Footprint(stage, STATES * learns // ranks, FP32 * targets // ranks, moment, flops)
+    return Footprint(stage, states, copies, max(kept + logits, at_the_end), flops)
 
 
 def _online(
@@ -189,25 +209,44 @@ def _online(
     stored = BF16 if ppo.precision == "bf16" else FP32
     states, copies = _policy(ppo, size, stored, ranks)
     passes = 1 + 2 + 1 + 3 * ppo.epochs  # sampling; policy and reference; reward; with gradients
-    if method in WITH_CRITIC:
-        passes += 1 + 3 * ppo.epochs
-        if ppo.critic == "separate":
-            states += _states(size.body, size.body, ranks)
-        elif ppo.trainable == "top":
-            states += _states(size.body, size.top(ppo.top_layers), ranks)
-    whole = FP32 * size.weights
+    whole, loaded = FP32 * size.weights, _loaded(ppo, size)
     if isinstance(ppo, NlpoParams):
         copies += whole
-    scoring = stored * size.body * (2 if judge else 1)
-    # A reward model that carries the critic's adapters is not taken apart.
-    copies += scoring if ppo.trainable == "lora" and ppo.critic == "shared" else scoring // ranks
+    # A reward model that carries the critic's adapters is not taken apart, and no value model is loaded.
+    adapted = method in WITH_CRITIC and ppo.trainable == "lora" and ppo.critic == "shared"
+    if method in WITH_CRITIC:
+        passes += 1 + 3 * ppo.epochs
+    if method in WITH_CRITIC and not adapted:
+        learns = size.body if ppo.critic == "separate" else size.top(ppo.top_layers)
+        states += _states(size.body, learns, ranks)
+        copies += _beside(size.body - learns, ranks)
+        loaded += FP32 * size.body
+    reward = stored * size.body
+    scoring = (reward if adapted else reward // ranks) + (reward // ranks if judge else 0)
+    copies += scoring
 
-    length, share = ppo.max_prompt + ppo.max_response, _share(ppo.batch_size, ranks)
-    cache = share * length * size.cache_per_token * stored // FP32
+    length = ppo.max_prompt + ppo.max_response
+    cache = _answers(ppo, ranks) * length * size.cache_per_token * stored // FP32
+    # Adapters are merged into a copy, and any copy is rounded, once it is there in fp32.
+    merged = whole if ppo.trainable == "lora" or ppo.precision == "bf16" else 0
+    rounding = merged - stored * size.weights if ppo.trainable == "lora" else 0
     # To be saved the policy is put together again, once gradients and moments are gone.
-    at_the_end = whole - (STATES - FP32) * states // STATES if ranks > 1 and ppo.trainable == "all" else 0
-    return Footprint(stage, states, copies, max(_learning(ppo, size, ranks), cache, at_the_end),
-                     passes * ppo.batch_size * size.flops(length))
+    at_the_end = whole - _gone(states) if ranks > 1 and ppo.trainable == "all" else 0
+    at_the_start = 0
+    if ranks > 1:
+        # The reward model is taken apart beside whole models, and they give SFT's answers to validate by.
+        apart = scoring + (0 if adapted else reward)
+        answering = scoring + max(merged, cache + (stored * size.weights if merged else 0))
+        at_the_start = loaded + max(apart, answering) - states - copies
+    moment = max(_learning(ppo, size, ranks), cache, rounding, at_the_end, at_the_start)
+    return Footprint(stage, states, copies, moment, passes * ppo.batch_size * size.flops(length), "an update")
+
+
+def _loaded(ppo: PpoParams, size: ModelSize) -> int:
+    """Return the bytes of SFT and of what is made of it before the first update, whole on each process."""
+    whole, learns = FP32 * size.weights, _top(ppo, size)
+    beside = {"all": whole, "top": 2 * FP32 * learns, "lora": 0}[ppo.trainable]
+    return whole + beside + (whole if isinstance(ppo, NlpoParams) else 0)
 
 
 def _learning(ppo: PpoParams, size: ModelSize, ranks: int) -> int:
@@ -230,18 +269,45 @@ def _policy(ppo: PpoParams, size: ModelSize, stored: int, ranks: int) -> tuple[i
     """Return the bytes of the policy's states, and of the copies of SFT and of the policy beside it."""
     whole = FP32 * size.weights
     if ppo.trainable == "lora":  # the reference is the policy without its adapters; a merged copy samples
-        return whole // ranks, stored * size.weights + (whole if ranks > 1 else 0)
+        return whole // ranks, stored * size.weights + _beside(size.weights, ranks)
     sampling = stored * size.weights if ranks > 1 or ppo.precision == "bf16" else 0
     if ppo.trainable == "all":  # the reference, and the best policy so far
         return STATES * size.weights // ranks, sampling + 2 * whole // ranks
-    learns = size.top(ppo.top_layers) + size.head
-    frozen_below = FP32 * (size.weights - learns) if ranks > 1 else 0
-    reference, best_so_far = FP32 * learns, FP32 * learns // ranks
-    return _states(size.weights, learns, ranks), sampling + frozen_below + reference + best_so_far
+    learns = _top(ppo, size)
+    # Of the layers that learn: the reference, what they were at first, and the best so far.
+    beside = 2 * FP32 * learns + FP32 * learns // ranks
+    return _states(size.weights, learns, ranks), sampling + _beside(size.weights - learns, ranks) + beside
+
+
+def _top(ppo: PpoParams, size: ModelSize) -> int:
+    """Return the weights that learn with `trainable: top`."""
+    return size.top(ppo.top_layers) + size.head
 
 
 def _states(weights: int, learns: int, ranks: int) -> int:
     return (FP32 * weights + (STATES - FP32) * learns) // ranks
+
+
+def _gone(states: int) -> int:
+    """Return the bytes of gradients and moments among the states of a model that learns as a whole."""
+    return (STATES - FP32) * states // STATES
+
+
+def _beside(frozen: int, ranks: int) -> int:
+    """Return the bytes of frozen weights that each of several processes keeps whole, beside their parts."""
+    return FP32 * frozen if ranks > 1 else 0
+
+
+def _whole_again(learns: int, ranks: int) -> int:
+    """Return the bytes, beyond the states, of weights that are put together while the optimizer is there: its
+    gradients are gone.
+    """
+    return FP32 * learns - FP32 * learns // ranks
+
+
+def _answers(ppo: PpoParams, ranks: int) -> int:
+    """Return the most answers that a process samples at once, to learn from or to validate by."""
+    return max(_share(ppo.batch_size, ranks), min(ppo.batch_size, _share(ppo.validation_prompts, ranks)))
 
 
 def _probabilities(tokens: int, size: ModelSize) -> int:

@@ -32,7 +32,10 @@ from plumbline.errors import GateFailed, UserError
 
 Manifest = dict[str, Any]
 PASSED = ("PLUMBLINE_", "PYTHON", "HF_", "NCCL_", "TORCH_", "OMP_", "MLFLOW_TRACKING_URI")
-"""Beginnings of the names of variables that the pods get, too; keys belong into a Secret of the template."""
+"""Beginnings of the names of variables that the pods get, too."""
+SECRET = ("TOKEN", "SECRET", "KEY", "PASSWORD", "PLUMBLINE_FEEDBACK_URL")
+"""Ends of the names of those that they do not get: whoever may read a job reads them. They belong into a
+Secret, which the template names."""
 INDEX = "batch.kubernetes.io/job-completion-index"
 LABELS = {"Job": "batch.kubernetes.io/job-name={}",
           "TrainJob": "jobset.sigs.k8s.io/jobset-name={},jobset.sigs.k8s.io/replicatedjob-name=node"}
@@ -79,7 +82,7 @@ def filled(template: Manifest, name: str, nodes: int, command: Sequence[str], va
     manifest.setdefault("metadata", {})["name"] = name
     words = ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), *command]
     env: list[Manifest] = [{"name": key, "value": value} for key, value in sorted(variables.items())
-                           if key.startswith(PASSED)]
+                           if key.startswith(PASSED) and not key.endswith(SECRET)]
     spec = manifest["spec"]
     if manifest["kind"] == "TrainJob":  # its runtime says which node a pod is
         trainer = spec.setdefault("trainer", {})

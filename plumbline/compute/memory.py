@@ -22,6 +22,8 @@ print(json.dumps(found))
 """
 SMALL_BATCH: dict[str, object] = {"micro_batch_size": 1}
 ADAPTERS: dict[str, object] = {"trainable": "lora", "critic": "shared"}
+OF_STAGE = {"judge": "reward_model"}
+"""The block of a stage that is trained as another one is."""
 SAVINGS: dict[str, list[dict[str, object]]] = {
     "sft": [SMALL_BATCH], "direct": [SMALL_BATCH],
     "reward_model": [SMALL_BATCH, {"top_layers": 2}, {"top_layers": 2, **SMALL_BATCH}],
@@ -63,8 +65,7 @@ def described(one: Footprint, room: Room, place: StageCompute) -> str:
     if place.launcher:
         where = ", wherever its launcher starts it,"
     shared = f" on each of {place.ranks} processes" if place.ranks > 1 else ""
-    work = "a step" if one.stage in ("sft", "reward_model") else "an update"
-    return f"needs about {one.bytes / 1e9:.1f} GB{shared}{where} and {one.flops / 1e12:.3g} TFLOP {work}"
+    return f"needs about {one.bytes / 1e9:.1f} GB{shared}{where} and {one.flops / 1e12:.3g} TFLOP {one.work}"
 
 
 def require_room(
@@ -96,7 +97,7 @@ def require_room(
 def _savings(params: Params, stage: str) -> Iterator[tuple[str, Params]]:
     """Yield changes of a stage's values that take less memory: in words, and as parameters."""
     name = stage.removeprefix("candidate@")
-    block = params.compare[name] if name != stage else stage
+    block = params.compare[name] if name != stage else OF_STAGE.get(stage, stage)
     for values in SAVINGS[block]:
         if name == stage:
             changed = getattr(params, block).model_copy(update=values)
@@ -110,5 +111,5 @@ def _savings(params: Params, stage: str) -> Iterator[tuple[str, Params]]:
 
 def _parts(one: Footprint) -> str:
     parts = {"weights, gradients and optimizer": one.states, "frozen copies": one.copies,
-             "activations or cache": one.moment}
+             "activations, cache or whole models": one.moment}
     return ", ".join(f"{size / 1e9:.1f} GB for {what}" for what, size in parts.items() if size)

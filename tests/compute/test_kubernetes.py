@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from plumbline.compute.kubernetes import filled, main, read_template, service_of
 from plumbline.errors import UserError
@@ -15,12 +16,15 @@ LAUNCHERS = ROOT / "deploy/launchers"
 VERSIONS = ("1.32", "1.37")
 COMMAND = ["python", "-m", "plumbline.compute.agent", "ppo", "--processes", "8"]
 VARIABLES = {"PLUMBLINE_HOME": "/plumbline/.plumbline", "PYTHONPATH": "/plumbline/runs/a", "HOME": "/root",
-             "AWS_SECRET_ACCESS_KEY": "secret"}
+             "HF_HOME": "/plumbline/hub"}
+SECRETS = dict.fromkeys((
+    "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PLUMBLINE_JUDGE_API_KEY", "PLUMBLINE_WEBHOOK_SECRET", "PLUMBLINE_PASSWORD",
+    "PLUMBLINE_FEEDBACK_URL"), "Open-Sesame")
 FOLDER = Path("/plumbline/runs/a")
 
 
 def sent(template: str) -> dict:
-    return filled(read_template(LAUNCHERS / template), "plumbline-0a1b2c3d", 2, COMMAND, VARIABLES, FOLDER)
+    return filled(read_template(LAUNCHERS / template), "plumbline-0a1b2c3d", 2, COMMAND, VARIABLES | SECRETS, FOLDER)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -44,7 +48,28 @@ def test_the_train_job_is_valid() -> None:
 def test_the_command_the_folder_and_our_variables_are_in_it_and_no_key(template: str) -> None:
     text = json.dumps(sent(template))
     assert json.dumps(["sh", "-c", 'cd "$0" && exec "$@"', str(FOLDER), *COMMAND]) in text
-    assert "PLUMBLINE_HOME" in text and "secret" not in text
+    assert "PLUMBLINE_HOME" in text and "HF_HOME" in text
+    assert "Open-Sesame" not in text
+    given = SECRETS.keys() & {one["name"] for one in variables_of(sent(template))}
+    assert not given, "an empty one would hide the Secret's"
+
+
+def variables_of(job: dict) -> list[dict]:
+    if job["kind"] == "TrainJob":
+        return job["spec"]["trainer"]["env"]
+    return job["spec"]["template"]["spec"]["containers"][0]["env"]
+
+
+def test_keys_come_from_a_secret_that_the_template_names() -> None:
+    pod = sent("kubernetes-job.yaml")["spec"]["template"]["spec"]["containers"][0]
+    assert pod["envFrom"] == [{"secretRef": {"name": "plumbline", "optional": True}}]
+    template = read_template(LAUNCHERS / "kubernetes-trainjob.yaml")
+    line = next(line for line in (LAUNCHERS / "kubernetes-trainjob.yaml").read_text().splitlines() if "# env:" in line)
+    template["spec"]["trainer"] |= YAML(typ="safe").load(line.replace("#", ""))
+    job = filled(template, "plumbline-0a1b2c3d", 2, COMMAND, VARIABLES, FOLDER)
+    assert job["spec"]["trainer"]["env"][0]["valueFrom"]["secretKeyRef"]["name"] == "plumbline"
+    parsed = trainer_models.TrainerV1alpha1TrainJob.from_dict(job)
+    assert json.loads(json.dumps(parsed.to_dict())) == json.loads(json.dumps(job)), "no field is unknown to it"
 
 
 def test_one_pod_that_fails_fails_all() -> None:

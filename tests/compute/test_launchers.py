@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,6 +119,25 @@ def test_what_a_rank_on_another_node_says_reaches_the_flow(recording_home: Home,
         child.run()
     none_left(home.root)
     assert list(cluster.iterdir()) == []
+
+
+def test_skypilot_gets_no_secret_and_takes_down_what_its_launcher_left(tmp_path: Path,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("HF_TOKEN", "PLUMBLINE_JUDGE_API_KEY", "PLUMBLINE_WEBHOOK_SECRET", "PLUMBLINE_PASSWORD",
+               "PLUMBLINE_FEEDBACK_URL")
+    for name in (*secrets, "HF_HOME", "PLUMBLINE_KEYS"):
+        monkeypatch.setenv(name, "given")
+    (tmp_path / "sky").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {tmp_path}/said\n')
+    (tmp_path / "sky").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    subprocess.run(["sh", DEPLOY / "skypilot.sh", "2", DEPLOY / "skypilot.yaml", "python", "-m", "x"], check=True)
+    said = (tmp_path / "said").read_text().splitlines()
+    passed = {said[place + 1].partition("=")[0] for place, word in enumerate(said) if word == "--env"}
+    assert {"HF_HOME", "PLUMBLINE_KEYS", "PLUMBLINE_FOLDER", "PLUMBLINE_COMMAND"} <= passed
+    assert not passed & set(secrets)
+    # Should this machine die, the cluster, idle by then, goes by itself; otherwise the launcher takes it down.
+    assert said[said.index("--idle-minutes-to-autostop") + 1] == "10" and "--down" in said
+    assert said[-3:] == ["down", "--yes", said[said.index("--cluster") + 1]]
 
 
 @pytest.mark.parametrize(("variables", "node"), [

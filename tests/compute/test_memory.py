@@ -1,12 +1,13 @@
 """What a run needs, against what its models really take, and what is said where it does not fit."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from transformers import LlamaConfig
 
-from plumbline.compute.footprint import Footprint, footprints
+from plumbline.compute.footprint import OVERHEAD, Footprint, footprints
 from plumbline.compute.memory import Room, described, require_room, room_here
 from plumbline.compute.model_size import measure
 from plumbline.compute.settings import StageCompute
@@ -51,11 +52,119 @@ def test_all_is_shared_out_but_what_samples(sizes) -> None:
     assert eight.flops == one.flops
 
 
-def test_ppo_of_an_8b_model_fits_eight_cards_of_80_gb(sizes) -> None:
+def held(one: Footprint) -> int:
+    """What a process holds at its fullest moment, without Python and torch themselves."""
+    return one.bytes - OVERHEAD
+
+
+@pytest.mark.parametrize("ranks", [4, 8, 16])
+def test_before_its_first_update_ppo_on_several_processes_holds_whole_models(ranks: int, sizes) -> None:
+    """None has an optimizer by then, but from four on they hold less with one, in parts."""
+    large, weights = sizes["large"], 8_030_261_248  # as Llama 3 8B's card says
+    body = weights - 128256 * 4096
+    # SFT, its reference, and SFT once more before it is rounded, to answer validation prompts; the value model; of
+    # reward model and judge the parts, in bf16.
+    bf16 = need(large, "ppo", "ppo.precision=bf16", ranks=ranks)
+    assert held(bf16) == pytest.approx(3 * 4 * weights + 4 * body + 2 * 2 * body / ranks)
+    # In fp32 SFT itself samples, and the fullest moment is when the reward model is whole and in parts, too.
+    fp32 = need(large, "ppo", "ppo.precision=fp32", ranks=ranks)
+    assert held(fp32) == pytest.approx(2 * 4 * weights + 2 * 4 * body + 2 * 4 * body / ranks)
+    # A method without a critic loads no value model, and adapters no reference.
+    rloo = need(large, "candidate@rloo", "ppo.precision=bf16", "compare.rloo=ppo", ranks=ranks)
+    assert held(rloo) == pytest.approx(held(bf16) - 4 * body)
+    lora = need(large, "ppo", "ppo.precision=bf16", "ppo.trainable=lora", ranks=ranks)
+    assert held(lora) >= 2 * 4 * weights + 4 * body + 2 * (2 * body // ranks)
+
+
+def test_ppo_of_an_8b_model_needs_cards_larger_than_80_gb_however_many(sizes) -> None:
     settings = "ppo.precision=bf16", "ppo.batch_size=64", "ppo.micro_batch_size=1", "ppo.max_prompt=256"
-    card = Room(80 * GIGABYTE, gpu=True)
-    assert card.fits(need(sizes["large"], "ppo", *settings, ranks=8), 8)
-    assert not card.fits(need(sizes["large"], "ppo", *settings, ranks=4), 4)
+    small, large = Room(80 * GIGABYTE, gpu=True), Room(141 * GIGABYTE, gpu=True)
+    for ranks in (4, 8, 16, 64):
+        assert not small.fits(need(sizes["large"], "ppo", *settings, ranks=ranks), ranks)
+    assert large.fits(need(sizes["large"], "ppo", *settings, ranks=8), 8)
+    eight = StageCompute(processes=8)
+    with pytest.raises(UserError, match=r"Stage `ppo` needs about 130\.7 GB on each of 8 processes") as caught:
+        require_room(only(params(*settings), "ppo"), sizes["large"], lambda _: eight, True, small)
+    assert str(caught.value).endswith("GB for activations, cache or whole models. Take a smaller model."), \
+        "neither more processes nor adapters would help"
+
+
+def test_at_its_end_a_training_on_several_processes_has_the_whole_model_again(sizes) -> None:
+    large, weights = sizes["large"], 8_030_261_248
+    body, heads = weights - 128256 * 4096, 2 * 128256 * 4096
+    few = "sft.micro_batch_size=1", "sft.max_length=32", "direct.micro_batch_size=1", "direct.max_length=32", \
+        "reward_model.micro_batch_size=1", "reward_model.max_length=32"
+    # The optimizer's moments are still there; gradients are not.
+    assert held(need(large, "sft", *few, ranks=8)) == pytest.approx(4 * weights + 12 * weights / 8)
+    assert held(need(large, "reward_model", *few, ranks=2)) == pytest.approx(4 * body + 12 * body / 2)
+    # A direct method has let its optimizer go.
+    dpo = need(large, "candidate@dpo", *few, "compare.dpo=direct", ranks=8)
+    assert held(dpo) == pytest.approx(4 * weights + 4 * weights / 8)
+    # ILQL has its heads and their targets, too, which are whole all along; their mean; and the layer made of it.
+    ilql = need(large, "candidate@ilql", *few, *ILQL, ranks=8)
+    assert held(ilql) == pytest.approx(4 * (weights + 2 * heads) * (1 + 1 / 8) + 4 * heads)
+    alone = need(large, "sft", *few)
+    assert held(alone) < 16 * weights + GIGABYTE, "one process has no other model to fill"
+
+
+def test_a_reward_model_is_centred_beside_the_whole_sft_policy(sizes) -> None:
+    settings = ("reward_model.micro_batch_size=1", "reward_model.batch_size=64", "ppo.max_prompt=50",
+                "ppo.max_response=30")
+    large, small = sizes["large"], sizes["small"]
+    shared = need(large, "reward_model", *settings, ranks=8)
+    assert held(shared) == 4 * (large.body + large.weights) + 8 * 80 * large.cache_per_token  # 8 of 64 answers
+    top = need(small, "reward_model", *settings, "reward_model.top_layers=2")
+    assert held(top) == 4 * (small.body + small.weights) + 64 * 80 * small.cache_per_token
+    few = need(small, "reward_model", *settings, "reward_model.top_layers=2", "reward_model.centering_samples=9")
+    assert held(few) == 4 * (small.body + small.weights) + 9 * 80 * small.cache_per_token
+    all_layers = need(small, "reward_model", *settings)
+    assert held(all_layers) > 16 * small.body > held(top), "the optimizer takes more"
+
+
+def test_what_would_not_help_against_centring_is_not_offered(sizes) -> None:
+    room, eight = Room(62 * GIGABYTE, gpu=True), StageCompute(processes=8)
+    with pytest.raises(UserError, match="Stage `reward_model` needs about 6") as caught:
+        require_room(only(params(), "reward_model"), sizes["large"], lambda _: eight, True, room)
+    assert str(caught.value).endswith("Take a smaller model.")
+
+
+def test_on_several_processes_frozen_layers_stay_whole_beside_their_parts(sizes) -> None:
+    small = sizes["small"]
+    frozen = 4 * (small.body - small.top(2))
+    one, four = (need(small, "reward_model", "reward_model.top_layers=2", ranks=ranks) for ranks in (1, 4))
+    assert (one.copies, four.copies, four.states) == (0, frozen, one.states // 4)
+    separate, shared = (need(small, "ppo", "ppo.trainable=top", "ppo.top_layers=2", f"ppo.critic={critic}", ranks=4)
+                        for critic in ("separate", "shared"))
+    assert shared.copies - separate.copies == frozen
+    # Of the layers that learn there are the reference, what they were at first, and the best so far.
+    top = need(small, "ppo", "ppo.trainable=top", "ppo.top_layers=2", "ppo.precision=fp32")
+    assert top.copies == 3 * 4 * small.top(2) + 2 * 4 * small.body
+
+
+def test_the_judge_is_trained_as_the_reward_model_is_on_processes_of_its_own(sizes) -> None:
+    small, ranks = sizes["small"], {"sft": 1, "reward_model": 1, "judge": 4, "ppo": 1}
+    first, judge = (one for one in footprints(params(), small, ranks.__getitem__, judge=True)
+                    if one.stage in ("reward_model", "judge"))
+    assert judge == replace(need(small, "reward_model", ranks=4), stage="judge") != replace(first, stage="judge")
+    assert "judge" not in [one.stage for one in footprints(params(), small, ranks.__getitem__, judge=False)]
+
+
+def test_what_would_make_the_judge_fit_is_said_in_the_reward_models_words(sizes) -> None:
+    many = only(params("reward_model.micro_batch_size=64", "reward_model.batch_size=64"), "reward_model")
+    whole = need(sizes["small"], "reward_model", "reward_model.micro_batch_size=64", "reward_model.batch_size=64")
+    room = Room(whole.bytes - GIGABYTE // 10, gpu=True)
+    with pytest.raises(UserError, match=r"Stage `judge` needs .* reward_model\.micro_batch_size=1; or .*2 processes"):
+        require_room(many, sizes["small"],
+                     lambda stage: StageCompute(processes=8 if stage == "reward_model" else 1), True, room)
+
+
+@pytest.mark.parametrize(("stage", "settings", "work"), [
+    ("sft", [], "a step"), ("judge", [], "a step"), ("ppo", [], "an update"),
+    ("candidate@dpo", ["compare.dpo=direct"], "a step"), ("candidate@rejection", ["compare.rejection=sft"], "a step"),
+    ("candidate@rloo", ["compare.rloo=ppo"], "an update")])
+def test_work_is_told_of_a_step_or_of_an_update(stage: str, settings: list[str], work: str, sizes) -> None:
+    said = described(need(sizes["small"], stage, *settings), Room(GIGABYTE, gpu=True), StageCompute())
+    assert said.endswith(f" TFLOP {work}")
 
 
 def test_work_grows_with_epochs_and_shrinks_without_a_critic(sizes) -> None:
@@ -81,7 +190,8 @@ def test_ilql_has_two_heads_with_targets_and_all_logits(sizes) -> None:
     # Of the policy and of both heads: the logits, their softmax and its gradient; others keep probabilities alone.
     assert ilql.moment - dpo.moment == 3 * 3 * 4 * logits - 4 * logits
     shared = need(sizes["small"], "candidate@ilql", *settings, *ILQL, ranks=4)
-    assert (shared.states, shared.copies) == (ilql.states // 4, ilql.copies // 4)
+    assert shared.states == ilql.states // 4
+    assert shared.copies == ilql.copies // 4 + ilql.copies  # targets do not learn, and stay whole, too
 
 
 def test_nlpo_has_the_masking_policy_and_a_mask_that_a_micro_batch_makes(sizes) -> None:

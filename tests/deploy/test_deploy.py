@@ -42,6 +42,15 @@ def test_the_unit_is_valid(tmp_path: Path) -> None:
     assert "RestartPreventExitStatus=2" in text
 
 
+def test_the_units_user_may_write_into_the_checkout_before_it_starts() -> None:
+    text = (DEPLOY / "plumbline.service").read_text(encoding="utf-8")
+    user, folder = (re.search(f"^{key}=(.+)$", text, re.MULTILINE)[1] for key in ("User", "WorkingDirectory"))
+    said = (CHECKOUT / "docs/always-on.md").read_text(encoding="utf-8")
+    steps = [said.index(step) for step in (f"sudo useradd --system --home {folder} {user}",
+                                           f"sudo chown -R {user}: {folder}\n", "systemctl enable --now")]
+    assert steps == sorted(steps)
+
+
 def test_services_that_are_waited_for_exist_and_say_how_they_are() -> None:
     for name, service in SERVICES.items():
         for other, how in service.get("depends_on", {}).items():
