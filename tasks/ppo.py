@@ -76,10 +76,10 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
 @contextmanager
 def kept_policy(run: StageRun, lm: "LanguageModel", params: "PpoParams") -> Iterator[None]:
     """Write what SFT becomes in the block to the stage's folder, with its answers before and after."""
-    from plumbline.alignment.sample_page import respond, samples_page
+    from plumbline.alignment.sample_page import respond, samples_page, shorter
     from plumbline.preferences.prepare.reader import prompts
 
-    shown = prompts(run.root / "data/prepared", "validation")[:SAMPLES]
+    shown = shorter(lm, prompts(run.root / "data/prepared", "validation"), params.max_prompt)[:SAMPLES]
 
     def answers() -> list[str]:
         return respond(lm, shown, max_response=params.max_response, temperature=params.temperature,

@@ -40,14 +40,18 @@ def language_model(**config):
     return LanguageModel(small_model(tokenizer, **config), tokenizer)
 
 
-def encoder_decoder(report, folder):
-    """SFT of a T5, whose body is no part of the model."""
+@cache
+def _t5():
     made, tokenizer = small_t5()
     tokenizer.chat_template = TEMPLATE
     lm = LanguageModel(CausalT5(as_causal(made.config)).eval(), tokenizer)
     lm.model.load_state_dict(made.state_dict())
-    params = sft_params(epochs=2, batch_size=5, micro_batch_size=2, learning_rate=3e-4, checkpoint_every=EVERY)
-    return train_sft(lm, demonstrations(16), demonstrations(7, seed=2), params, 0, report, folder), lm.model
+    return lm
+
+
+def t5():
+    """An encoder-decoder, whose body is no part of the model."""
+    return copy_of(_t5())
 
 
 @cache
@@ -76,9 +80,9 @@ def sft(report, folder):
     return train_sft(lm, demonstrations(42), demonstrations(7, seed=2), params, 0, report, folder), lm.model
 
 
-def fresh_reward_model(folder):
-    """With a head of its own, on a body as `taught` has it."""
-    taught().save(folder / "start")
+def fresh_reward_model(folder, made=None):
+    """With a head of its own, on a body as `made` has it."""
+    (made or taught)().save(folder / "start")
     reward = RewardModel.from_policy(folder / "start", 64, seed=0)
     world().together(lambda: None)  # nobody writes the folder anew while another rank still reads it
     return reward
@@ -100,15 +104,15 @@ def direct(method, report, folder):
     return found, lm.model
 
 
-def online(method, report, folder, judged=False, **changed):
+def online(method, report, folder, judged=False, made=taught, **changed):
     """Minibatches of 5 responses in micro-batches of 2: of two ranks one has 3, the other 2, in 2 passes or 1."""
     torch.manual_seed(0)  # from which adapters are drawn
-    lm, reward = taught(), fresh_reward_model(folder)
+    lm, reward = made(), fresh_reward_model(folder, made)
     judge = RewardModel.from_policy(folder / "start", 64, seed=1).sharded() if judged else None
     params = online_params(method, updates=4, batch_size=10, micro_batch_size=2, minibatches=2, epochs=2,
                            value_warmup=1, evaluate_every=2, checkpoint_every=EVERY, **changed)
-    validation = prepared(taught(), fresh_reward_model(folder), judge, PROMPTS, params, 0)
-    metrics = train_policy(lm, taught().model, fresh_reward_model(folder).model, reward, PROMPTS, params, 0, report,
+    validation = prepared(made(), fresh_reward_model(folder, made), judge, PROMPTS, params, 0)
+    metrics = train_policy(lm, made().model, fresh_reward_model(folder, made).model, reward, PROMPTS, params, 0, report,
                            folder, validation, method, demonstrations(8))
     return metrics, lm.model
 
@@ -124,11 +128,11 @@ def sampled(folder):
 
 
 TRAININGS = {
-    "sft": sft, "sft, encoder-decoder": encoder_decoder,
-    "reward model": reward_model, "reward model, top layers": partial(reward_model, top_layers=1),
+    "sft": sft, "reward model": reward_model, "reward model, top layers": partial(reward_model, top_layers=1),
     "dpo": partial(direct, "dpo"), "kto": partial(direct, "kto"), "ilql": partial(direct, "ilql"),
     "ppo": partial(online, "ppo", ptx_coef=0.1), "rloo": partial(online, "rloo", answers_per_prompt=2),
     "ppo, top layers": partial(online, "ppo", trainable="top", critic="shared"),
+    "ppo, encoder-decoder": partial(online, "ppo", made=t5),
     "ppo, adapters": partial(online, "ppo", trainable="lora", critic="shared"),
     "nlpo": partial(online, "nlpo", judged=True, mask_every=1)}
 

@@ -31,6 +31,8 @@ from plumbline.lm.template import arranged, settled
 from plumbline.preferences.types import Message, Prompt, conversation
 
 BATCH = 32
+UNLIMITED = 10**9
+"""Tokens that no model reads."""
 
 
 def require_classifier(name: str, root: Path) -> PretrainedConfig:
@@ -90,7 +92,10 @@ class Classifier:
         return [found[i] for i in range(len(rows))]
 
     def _encode(self, prompt: Prompt, response: str) -> dict[str, list[int]]:
-        limit = {"truncation": True, "max_length": context_of(self.model.config)}
+        # RoBERTa's positions begin behind its padding id, so that it reads less than its table is long: its
+        # tokenizer knows how much. Other tokenizers say nothing, by a very large number.
+        longest = min(self.tokenizer.model_max_length, context_of(self.model.config) or UNLIMITED)
+        limit = {"truncation": longest < UNLIMITED, "max_length": longest if longest < UNLIMITED else None}
         if not self.tokenizer.chat_template:
             encoded = self.tokenizer(conversation(prompt), response, **limit)
         else:

@@ -22,6 +22,11 @@ def respond(
     return [decode_response(lm.tokenizer, response.ids) for response in responses]
 
 
+def shorter(lm: LanguageModel, prompts: Sequence[Prompt], most: int) -> list[Prompt]:
+    """Return the prompts of at most so many tokens."""
+    return [prompt for prompt in prompts if len(encode_prompt(lm.tokenizer, prompt)) <= most]
+
+
 def samples_page(prompts: Sequence[Prompt], answers: Mapping[str, Sequence[str]]) -> str:
     """Return Markdown with each model's answer under each prompt, quoted so that none can be markup."""
     parts = ["# Samples"]

@@ -10,7 +10,7 @@ import copy
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from plumbline.errors import UserError
 from plumbline.lm.examination import twin
@@ -39,19 +39,31 @@ def require_layers(model: PreTrainedModel, top_layers: int, parameter: str) -> N
     """Raise UserError unless the model has more layers than `top_layers`, and can be split exactly.
 
     `parameter` is where the number stands.
-
-    The split is tried on a small twin of the model: GPT-2, for one, adds positions to whatever it reads.
     """
     layers = int(model.config.get_text_config().num_hidden_layers)
     if top_layers >= layers:
         raise UserError(f"{parameter} = {top_layers} leaves no layer frozen: the model has {layers}. "
                         "Lower it.")
-    small = twin(model.config)
-    lower = max(1, len(getattr(small.base_model, _parts(small.base_model)[0])) - 1)
-    if not _exact(small, lower):
-        raise UserError(f"The architecture {model.config.model_type} cannot be split into a frozen trunk and "
-                        "top layers: the halves give other values than the whole. Let all layers learn, or "
-                        "adapters (ppo.trainable: lora).")
+    if unsplit := why_unsplit(model.config):
+        raise UserError(unsplit)
+
+
+def why_unsplit(config: PretrainedConfig) -> str | None:
+    """Return why models of this configuration cannot be split; None if they can.
+
+    The split is tried on a small twin: GPT-2, for one, adds positions to whatever it reads.
+    """
+    small = twin(config)
+    try:
+        layers, _ = _parts(small.base_model)
+        exact = _exact(small, max(1, len(getattr(small.base_model, layers)) - 1))
+    except UserError as error:
+        return str(error)
+    except Exception:  # foreign code, which takes no embeddings in place of ids
+        exact = False
+    return None if exact else (
+        f"The architecture {config.model_type} cannot be split into a frozen trunk and top layers: the "
+        "halves give other values than the whole. Let all layers learn, or adapters (ppo.trainable: lora).")
 
 
 def freeze_below(model: PreTrainedModel, top_layers: int) -> None:

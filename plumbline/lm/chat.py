@@ -51,7 +51,8 @@ def encode_response(tokenizer: PreTrainedTokenizerBase, response: str) -> list[i
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     """Return the text of a response, without special tokens and white space around it."""
-    return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+    # Cleaned up, a text would be another one than the tokens say: "do n't" would become "don't".
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
 
 
 def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -107,7 +107,12 @@ class Source:
 
 
 def context_of(config: PretrainedConfig) -> int | None:
-    """Return the longest sequence, in tokens, that the model reads; None if there is no limit."""
+    """Return the longest sequence, in tokens, that the model reads; None if there is no limit.
+
+    T5 knows distances alone, so it has none, whatever length its files say that it was trained on.
+    """
+    if isinstance(config, CausalT5Config):
+        return None
     text = config.get_text_config().to_dict()
     return next((int(text[key]) for key in CONTEXT_KEYS if text.get(key)), None)
 

@@ -12,6 +12,8 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
 
 from plumbline.alignment.classifier import Classifier
@@ -238,6 +240,19 @@ def test_an_encoder_without_a_chat_template_reads_a_pair_of_texts(own, taught_lm
     reward = made(own, taught_lm, tmp_path, rewards={"bert": 1.0})
     assert reward.score_sampled(*written(taught_lm), 0.0) == pytest.approx(
         [own.std * z for z in standard(scores)], abs=1e-3)
+
+
+def test_what_is_beyond_an_encoders_context_is_cut_where_positions_begin_behind_padding_too(tmp_path):
+    """RoBERTa's table has two places that no token stands in, which its tokenizer's length leaves out."""
+    words = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "red", "green", "blue", "black"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(tmp_path / "vocab.txt"), model_max_length=12).save_pretrained(tmp_path / "roberta")
+    RobertaForSequenceClassification(RobertaConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=14, pad_token_id=1, num_labels=1)).save_pretrained(tmp_path / "roberta")
+    model = Classifier.load("roberta", tmp_path, "fp32")
+    long, longer = ((PROMPTS[1], " ".join(["red", "green"] * times)) for times in (10, 100))
+    assert model.score([long]) == pytest.approx(model.score([longer]), abs=1e-6)
 
 
 @pytest.mark.parametrize(("body", "words"), [

@@ -5,15 +5,18 @@ import torch
 from transformers import (
     AutoModelForSequenceClassification,
     MT5ForConditionalGeneration,
+    T5Config,
     T5ForConditionalGeneration,
 )
 
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel, load_base
 from plumbline.lm.chat import decode_response, encode_prompt, encode_response, stop_tokens
+from plumbline.lm.encoder_decoder import as_causal
 from plumbline.lm.examination import examine
 from plumbline.lm.likelihood import response_log_likelihoods
 from plumbline.lm.sampling import left_pad, right_pad, sample
+from plumbline.lm.source import context_of
 from plumbline.preferences.types import Message
 from testing.tiny_models import PROMPTS, prompt, save_t5, small_tokenizer
 
@@ -95,6 +98,16 @@ def test_a_conversation_is_turns_with_their_ends_and_the_token_from_which_the_de
     assert ids.count(tokenizer.eos_token_id) == len(asked)  # what a user writes ends no turn
     assert encode_response(tokenizer, "red")[-1] == tokenizer.eos_token_id == stop_tokens(tokenizer, lm.model)[0]
     assert decode_response(tokenizer, encode_response(tokenizer, "red green")) == "red green"
+
+
+def test_an_answers_text_is_what_its_tokens_say_whatever_the_tokenizer_would_clean_up(lm):
+    lm.tokenizer.clean_up_tokenization_spaces = True
+    ids = lm.tokenizer.convert_tokens_to_ids(["▁red", "▁", ".", "▁blue"])
+    assert decode_response(lm.tokenizer, ids) == "red . blue"
+
+
+def test_it_reads_any_length_because_it_knows_distances_alone():
+    assert context_of(as_causal(T5Config(n_positions=512))) is None
 
 
 def test_the_likelihood_of_an_answer_is_minus_the_loss_that_transformers_gives_it(original, lm):

@@ -6,6 +6,7 @@ from pathlib import Path
 from plumbline.alignment.sample_page import respond
 from plumbline.config import load_params
 from plumbline.lm.base import LanguageModel
+from plumbline.lm.chat import encode_prompt
 from plumbline.preferences.jsonl import jsonl
 from plumbline.preferences.types import Demonstration, Origin, prompt_json, to_json
 from plumbline.project.dvc_yaml import read_stages
@@ -41,6 +42,14 @@ def test_it_answers_as_the_demonstrations_of_train_do(tmp_path: Path, random_lm)
     answers = respond(sft, PROMPTS, max_response=8, temperature=0.0, seed=0)
     assert set(answers) == {SHOWN["train"]}
     assert measured["examples"] == 30 and measured["cut"] == 0
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_not_among_the_samples(tmp_path: Path, random_lm) -> None:
+    """With learned positions it would end the stage each time, after all of its steps."""
+    run_sft(tmp_path, random_lm, "sft.epochs=0", "sft.max_length=24")
+    fitting = [one for one in PROMPTS if len(encode_prompt(random_lm.tokenizer, one)) <= 12]
+    page = (tmp_path / "models/sft/samples.md").read_text()
+    assert page.count("**→ sft**") == len(fitting) < len(PROMPTS)
 
 
 def test_without_an_epoch_it_is_the_base_model(tmp_path: Path, random_lm) -> None:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from plumbline.alignment.tokenized import TokenizedPair, TokenizedPreference, micro_batches
 from plumbline.config import DirectParams
 from plumbline.config.methods import KtoParams
+from plumbline.errors import UserError
 from plumbline.lm.branches import answer_states
 from plumbline.lm.log_probs import chosen_log_probs
 from plumbline.lm.optim import autocast
@@ -53,11 +54,11 @@ class DecidedPreferences(LazyRows[DecidedPreference]):
 
     def __init__(self, elements: Sequence[TokenizedPreference], generator: torch.Generator) -> None:
         self._elements = elements
-        self._kept = np.array([i for i, one in enumerate(elements) if _decided_pairs(one)], np.int64)
-        # The other prompt is that of the element before it in a random order.
-        order = torch.randperm(len(self._kept), generator=generator).numpy()
-        self._before = np.zeros_like(order)
-        self._before[order] = np.roll(order, 1)
+        kept = {i: hash(tuple(one.prompt)) for i, one in enumerate(elements) if _decided_pairs(one)}
+        self._kept = np.array(list(kept), np.int64)
+        prompts = np.array(list(kept.values()), np.int64)
+        self.prompts = len(np.unique(prompts))
+        self._other = _others(torch.randperm(len(kept), generator=generator).numpy(), prompts)
         self.own, self.other = _NOT_ASKED, _NOT_ASKED
 
     def __len__(self) -> int:
@@ -65,7 +66,7 @@ class DecidedPreferences(LazyRows[DecidedPreference]):
 
     def row(self, number: int) -> DecidedPreference:
         """Make an element."""
-        one, other = (self._elements[self._kept[i]] for i in (number, self._before[number]))
+        one, other = (self._elements[self._kept[i]] for i in (number, self._other[number]))
         return DecidedPreference(one.prompt, one.responses, _decided_pairs(one), one.best_first,
                                  self.own.at(number), other.prompt, self.other.at(number))
 
@@ -91,13 +92,33 @@ def decided(
     elements: Sequence[TokenizedPreference], reference: PreTrainedModel | None, params: DirectParams,
     generator: torch.Generator,
 ) -> DecidedPreferences:
-    """Return the elements without their ties, and with what the reference, if there is one, says of them."""
+    """Return the elements without their ties, and with what the reference, if there is one, says of them.
+
+    Raises UserError for KTO where all have the same prompt.
+    """
     found = DecidedPreferences(elements, generator)
+    if isinstance(params, KtoParams) and len(found) and found.prompts == 1:
+        raise UserError("KTO measures how far the policy is from SFT on answers to other prompts, and all "
+                        f"{len(found)} comparisons have the same prompt. Add data, or choose another method.")
     if reference is not None:
         own = _all_log_probs(reference, found, params, lambda one: one)
         if isinstance(params, KtoParams):
             found.other = _all_log_probs(reference, found, params, lambda one: one.mismatched)
         found.own = own
+    return found
+
+
+def _others(order: NDArray[np.int64], prompts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return, for each element, one with another prompt: the nearest before it in `order`, a circle.
+
+    `prompts` has a number for the prompt of each; where all are the same, there is none to be found.
+    """
+    found, nearest = np.zeros_like(order), 0
+    for _ in range(2):  # the second time round the first elements have others before them
+        for before, one in zip(np.roll(order, 1).tolist(), order.tolist(), strict=True):
+            if prompts[before] != prompts[one]:
+                nearest = before
+            found[one] = nearest
     return found
 
 

@@ -174,9 +174,9 @@ def make_rewards(
     other reward models; `answers` gives finished answers of SFT. Raises UserError for a source that cannot be
     used.
     """
-    alone = list(params.rewards) == [REWARD]
-    if alone and not params.length_penalty and not params.repetition_penalty:
+    if params.reward_model_alone:
         return reward
+    alone = list(params.rewards) == [REWARD]
     known = {tuple(encode_prompt(lm.tokenizer, prompt)): prompt for prompt in prompts}
     labels = labels_of(params.rewards)
     sources = []

@@ -117,6 +117,18 @@ def test_at_the_reference_the_gradient_of_dpo_is_half_of_beta_times_the_differen
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
+def test_another_prompt_is_never_an_elements_own(taught_lm, tmp_path):
+    rows = [Comparison(PROMPTS[i % 7 == 0], (f"red {i}", "green"), "A", Origin("test")) for i in range(40)]
+    elements = encode(taught_lm.tokenizer, rows, 64, tmp_path).elements
+    for seed in range(5):
+        found = decided(elements, None, direct_params("kto"), torch.Generator().manual_seed(seed))
+        assert all(one.other_prompt != one.prompt for one in found)
+    alone = encode(taught_lm.tokenizer, rows[1:7], 64, tmp_path / "alone").elements
+    with pytest.raises(UserError, match="all 6 comparisons have the same prompt"):
+        decided(alone, None, direct_params("kto"), torch.Generator())
+    assert len(decided(alone, None, direct_params("dpo"), torch.Generator())) == 6
+
+
 @pytest.mark.parametrize("micro_batch_size", [8, 1])
 def test_the_zero_of_kto_is_the_kl_on_answers_to_other_prompts(train, taught_lm, random_lm, micro_batch_size):
     """With two elements each one's answers go with the other one's prompt."""
