@@ -30,6 +30,8 @@ def program(run: StageRun) -> None:
 
 def _to_compare_with(run: StageRun, md5: str) -> "PolicyVersion | None":
     """Return the champion that the policy must beat; that of now, if the bytes of an earlier one are freed.
+
+    None if that is the policy itself.
     """
     from plumbline.project.dvc_objects import Storage
     from plumbline.tracking.registry import Registry
@@ -37,7 +39,8 @@ def _to_compare_with(run: StageRun, md5: str) -> "PolicyVersion | None":
     registry = Registry.open(run.home, run.params.promote.model_name)
     chosen = registry.to_compare_with(md5)
     if chosen and Storage(run.home).fetch([chosen.md5]):
-        return registry.champion()
+        now = registry.champion()
+        return now if now and now.md5 != md5 else None
     return chosen
 
 

@@ -78,7 +78,8 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
     if overoptimisation:
         first = sft.pool[: chosen.bon_prompts] if chosen.bon_pool else []
         whole = [given[: chosen.bon_pool] for given in first]
-        curve = over.overoptimisation(run.root / "models", asked, contestants, whole, scorers)
+        curve = over.overoptimisation(run.root / "models", asked, contestants, whole, scorers,
+                                      run.params.ppo.reward_model_alone)
         sections = [*over.overoptimisation_section(curve), *sections]
         metrics |= curve.metrics()
     write_report(run.folder / "report", found, sections)
@@ -103,7 +104,7 @@ def _judge_settings(run: StageRun) -> "JudgeSettings":
         root=run.root, home_root=run.home.root, kept=run.home.folder / "verdicts",
         simulated=read_manifest(run.root / "data/prepared").simulated, precision=chosen.precision,
         missing_stop_deviations=run.params.ppo.missing_stop_deviations,
-        limit=chosen.judge_limit)
+        limit=chosen.judge_limit, version=chosen.version)
 
 
 def _asked(run: StageRun, policy: "LanguageModel") -> "tuple[list[Prompt], int]":

@@ -215,6 +215,11 @@ class RewardParts(ParamsBlock):
     """Standard deviations that an answer costs of whose sequences of 4 tokens all were repeated, otherwise in
     proportion to their share; 0 is none."""
 
+    @property
+    def reward_model_alone(self) -> bool:
+        """True if it is the stage's reward model and nothing else."""
+        return list(self.rewards) == ["reward"] and not self.length_penalty and not self.repetition_penalty
+
 
 class PpoParams(RewardParts, VersionedBlock):
     """Proximal policy optimisation against the reward model."""

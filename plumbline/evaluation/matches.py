@@ -88,6 +88,7 @@ class Match:
     length_controlled: Interval | None
     contradictions: float | None
     first_shown: float | None
+    unjudged: float | None
     """See JudgeOutcomes."""
 
     def outcome_of(self, prompt: int) -> float | None:
@@ -188,6 +189,8 @@ def _match_metrics(match: Match) -> dict[str, float | str]:
     if match.contradictions is not None and match.first_shown is not None:
         found |= {f"contradictions_vs_{match.name}": match.contradictions,
                   f"first_shown_vs_{match.name}": match.first_shown}
+    if match.unjudged is not None:
+        found[f"unjudged_vs_{match.name}"] = match.unjudged
     return found
 
 
@@ -273,7 +276,7 @@ class _Table:
             name, own, other, meetings, outcomes, self._share(meetings, outcomes),
             {bucket: by_length[bucket] for bucket in BUCKETS if bucket in by_length}, by_kind,
             length_controlled(outcomes, longer, [self.keys[one.prompt] for one in meetings]),
-            judged.contradictions, judged.first_shown)
+            judged.contradictions, judged.first_shown, judged.unjudged)
 
     def agreement(self, one: str, first: Match, other: str, second: Match) -> JudgeAgreement | None:
         """Compare two judges on the meetings that both decided; None if there are none."""

@@ -41,8 +41,8 @@ class OptimisedPoint:
     label: str
     kl: float
     """Nats an answer."""
-    own: Interval | float
-    """By the reward model that was optimised."""
+    own: Interval | float | None
+    """By the reward model; None where PPO measured another reward, which it optimised."""
     judge: Interval | float | None
     """By a judge that was not; None where there is none."""
 
@@ -76,7 +76,7 @@ class Overoptimisation:
         ends = {"policy": self.policy, "best_of": self.best_of[-1] if self.best_of else None}
         for name, point in ends.items():
             if point is not None:
-                found[f"gain_own_{name}"] = _value(point.own)
+                found[f"gain_own_{name}"] = None if point.own is None else _value(point.own)
                 found[f"gain_judge_{name}"] = None if point.judge is None else _value(point.judge)
         return found
 
@@ -108,12 +108,13 @@ def scorers_among(judges: Sequence[NamedJudge]) -> Scorers:
 
 def overoptimisation(
     models: Path, prompts: Sequence[Prompt], contestants: Sequence[Contestant], pool: Answers,
-    scorers: Scorers,
+    scorers: Scorers, alone: bool,
 ) -> Overoptimisation:
     """Measure the gains of best-of-n over `pool`, and of PPO, by the own reward and by the judge.
 
     `pool` holds SFT's answers to the first prompts, as many to each. `models` is the run's folder of models,
-    whose policy/curves.jsonl has what PPO measured as it went.
+    whose policy/curves.jsonl has what PPO measured as it went: by the reward model, if that is `alone` what
+    it optimised.
     """
     keys = [prompt_key(prompt) for prompt in prompts]
     best_of = []
@@ -122,8 +123,8 @@ def overoptimisation(
         best_of = best_of_curve(*scorers.both(prompts[:first], pool), keys[:first])
     by_name = {one.name: one for one in contestants}
     policy = _kept_policy(by_name["policy"], by_name["sft"], prompts, scorers)
-    ppo = ppo_curve(models / "policy/curves.jsonl", reward_deviation(models / "reward/model") or 1.0,
-                    reward_deviation(models / "judge/model"))
+    own_deviation = reward_deviation(models / "reward/model") or 1.0 if alone else None
+    ppo = ppo_curve(models / "policy/curves.jsonl", own_deviation, reward_deviation(models / "judge/model"))
     return Overoptimisation(scorers.name, best_of, ppo, policy)
 
 
@@ -203,11 +204,14 @@ def gain_over(scores: Scores, sft: Scores, keys: Sequence[str]) -> Interval:
     return statistics.mean(values, [key for key, row in zip(keys, scores, strict=True) for _ in row])
 
 
-def ppo_curve(curves: Path, deviation: float, judge_deviation: float | None) -> list[OptimisedPoint]:
+def ppo_curve(
+    curves: Path, deviation: float | None, judge_deviation: float | None
+) -> list[OptimisedPoint]:
     """Return what PPO measured on validation prompts, from its curves; empty where it measured nothing.
 
-    Scores of a reward model are centred on SFT, so a mean over its `deviation` is a gain. Without a second
-    reward model `judge_deviation` is None, and so is the judge's gain.
+    Scores of a reward model are centred on SFT, so a mean over its `deviation` is a gain. Where PPO had
+    another reward `deviation` is None, and so is the own gain; without a second reward model
+    `judge_deviation`, and the judge's.
     """
     points = []
     for line in curves.read_text(encoding="utf-8").splitlines() if curves.is_file() else []:
@@ -216,7 +220,8 @@ def ppo_curve(curves: Path, deviation: float, judge_deviation: float | None) -> 
         if kl is None or own is None:
             continue
         judge = None if judged is None or judge_deviation is None else judged / judge_deviation
-        points.append(OptimisedPoint(f"update {values.get('step')}", max(kl, 0.0), own / deviation, judge))
+        gain = None if deviation is None else own / deviation
+        points.append(OptimisedPoint(f"update {values.get('step')}", max(kl, 0.0), gain, judge))
     return points
 
 
@@ -254,13 +259,21 @@ def overoptimisation_section(found: Overoptimisation) -> list[str]:
     lines = ["## How far the reward model can be optimised", "",
              f"Gains over SFT in standard deviations of its scores ({judge}; along PPO's updates the second "
              f"reward model, on validation prompts).", "", f"![own reward and judge over KL]({PICTURE})", "",
+             *_other_reward(found),
              *_parting("PPO", found.parting_kl, found.ppo),
              *_parting("Best of n", found.parting_kl_best_of, found.best_of)]
     for points, what in ((found.best_of, "best of"), ([*found.ppo, *_policy(found)], "PPO")):
-        rows = [(point.label, f"{point.kl:.2f}", _gain(point.own),
-                 "" if point.judge is None else _gain(point.judge)) for point in points]
+        rows = [(point.label, f"{point.kl:.2f}", _gain(point.own), _gain(point.judge)) for point in points]
         lines += table((what, "KL, nats", "own reward", "judge"), rows)
     return lines
+
+
+def _other_reward(found: Overoptimisation) -> list[str]:
+    """Say why PPO's updates have no own reward, if they have none."""
+    if not found.ppo or found.ppo[0].own is not None:
+        return []
+    return ["PPO was rewarded by more than the reward model, or by something else, so the own reward of its "
+            "updates cannot stand beside the others: the training's curves have it.", ""]
 
 
 def _policy(found: Overoptimisation) -> list[OptimisedPoint]:
@@ -284,7 +297,9 @@ def _parting(what: str, kl: float | None, points: Sequence[OptimisedPoint]) -> l
             f"{gains[-1]:+.2f} at the highest, {judged[-1][0]:.1f} nats."]
 
 
-def _gain(gain: Interval | float) -> str:
+def _gain(gain: Interval | float | None) -> str:
+    if gain is None:
+        return ""
     if isinstance(gain, Interval):
         return f"{gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
     return f"{gain:+.2f}"
@@ -313,7 +328,8 @@ def draw_overoptimisation(file: Path, found: Overoptimisation) -> None:
         panel.set_xlim(left=0)
         panel.set(title=title, xlabel="KL to SFT, nats an answer", ylabel="gain, deviations of SFT")
     for point in _policy(found):
-        panels[1].plot(point.kl, _value(point.own), "*", color=BLUE, markersize=11)
+        if point.own is not None:
+            panels[1].plot(point.kl, _value(point.own), "*", color=BLUE, markersize=11)
         if point.judge is not None:
             panels[1].plot(point.kl, _value(point.judge), "*", color=ORANGE, markersize=11,
                            label="kept policy, held-out")

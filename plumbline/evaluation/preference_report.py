@@ -74,6 +74,9 @@ def _match(match: Match) -> list[str]:
                   f"{100 * match.contradictions:.1f} % of the pairs that differ; those count as ties. It "
                   f"preferred what it was shown first in {100 * match.first_shown:.1f} % of its verdicts.",
                   ""]
+    if match.unjudged:
+        lines += [f"On {100 * match.unjudged:.1f} % of the pairs that differ it gave no verdict in one order "
+                  "or in both; those count as ties, too.", ""]
     return lines
 
 

@@ -125,7 +125,7 @@ def _trigger(
     scored: Sequence[ScoredComparison], pairs: Sequence[ScoredComparison], score: ScoreFunction,
     fits: Callable[[Prompt, str], bool],
 ) -> list[Probe]:
-    """Return the word that lifts nearly all rejected responses without it, and makes most of them win."""
+    """Return the word that lifts nearly all rejected responses without it, and most surely makes them win."""
     tried = {}
     for word in words_preferred(scored, WORDS_TRIED):
         tried[word] = [one for one in pairs if word not in _words(one.comparison.rejected)
@@ -139,7 +139,7 @@ def _trigger(
         rise = [new - one.rejected_score for new, one in zip(with_word, without, strict=True)]
         if without:
             found.append(Probe(TRIGGER, word, _share(won, without), _share(rise, without)))
-    return sorted(found, key=lambda one: (not lifts_nearly_all(one), -one.wins.value))[:1]
+    return sorted(found, key=lambda one: (not lifts_nearly_all(one), -one.wins.low))[:1]
 
 
 def _one_a_prompt(scored: Sequence[ScoredComparison]) -> list[ScoredComparison]:

@@ -130,11 +130,14 @@ class Registry:
         """Return the champion that the policy with these bytes must beat, if there is one.
 
         A policy that is registered already meets the champion of its own time again: otherwise an unchanged
-        pipeline would be evaluated anew after each promotion, against itself.
+        pipeline would be evaluated anew after each promotion, against itself. One that was left open and is
+        in use since a person promoted it meets the one that it replaced.
         """
-        known = self.find(md5)
+        known, champion = self.find(md5), self.champion()
+        if known and not known.settled and champion and champion.version == known.version:
+            return self.aliased(PREVIOUS)
         if known is None or not known.settled:
-            return self.champion()
+            return champion
         return self.version(known.compared_with) if known.compared_with else None
 
     def register(self, md5: str, model_id: str, run_id: str, compared_with: int | None,

@@ -98,6 +98,29 @@ def test_what_was_asked_once_is_not_paid_for_again(endpoint, judge, tmp_path):
     other = ChatJudge(endpoint.url, "another model", tmp_path / "verdicts", limit=100)
     judge_both_orders(other, PROMPTS[:1], [GOOD], [BAD])
     assert len(endpoint.asked) == asked + 2
+    newer = ChatJudge(endpoint.url, "referee", tmp_path / "verdicts", limit=100, version="2")
+    judge_both_orders(newer, PROMPTS[:1], [GOOD], [BAD])
+    assert len(endpoint.asked) == asked + 4, "another model may answer to the name since"
+
+
+@pytest.mark.parametrize(("said", "outcome"), [
+    ("A", 1.0), ("**B**", 0.0), ("Response A is better.", 1.0), ("tie", 0.5), ("A tie.", 0.5), ("TIE", 0.5),
+    ("A and B are equal", None), ("A/B", None), ("a good one", None), ("Neither", None)])
+def test_what_counts_as_a_verdict(endpoint, judge, said, outcome):
+    usual = endpoint.say
+    judge_both_orders(judge, PROMPTS[1:3], [GOOD, GOOD], [BAD, BAD])
+    endpoint.say = lambda first, second: said
+    asked = [PROMPTS[0], *PROMPTS[1:3]]
+    assert judge.prefer(asked, [GOOD] * 3, [BAD] * 3) == [outcome, 1.0, 1.0]
+    endpoint.say = usual
+
+
+def test_a_verdict_in_one_order_alone_decides_nothing(endpoint, judge):
+    """It says A to everything, but finds many words where a good answer comes first."""
+    endpoint.say = lambda first, second: "Well, the first" if first == GOOD.text else "A"
+    found = judge_both_orders(judge, PROMPTS[:3], [GOOD, PLAIN, BAD], [BAD, BAD, PLAIN])
+    assert found.outcomes == [0.5, 0.5, 0.5]
+    assert (found.contradictions, found.first_shown, found.unjudged) == (1.0, 1.0, pytest.approx(1 / 3))
 
 
 def test_a_busy_endpoint_is_asked_again(endpoint, judge):
@@ -115,7 +138,7 @@ def test_an_endpoint_that_refuses_is_named_and_what_it_said_is_kept(endpoint, ju
         judge_both_orders(judge, PROMPTS[1:2], [GOOD], [BAD])
     assert KEY in str(caught.value) and "run again" in str(caught.value)
     assert len(endpoint.asked) == before + times
-    assert next(judge.kept.iterdir()).read_text().count("outcome") == 2
+    assert next(judge.kept.iterdir()).read_text().count("said") == 2
 
 
 def test_nobody_there(tmp_path):
@@ -142,7 +165,7 @@ def test_the_key_comes_from_the_environment_alone(endpoint, judge, monkeypatch):
 
 
 def test_the_name_of_a_judge_is_an_address_with_a_model(endpoint, tmp_path):
-    settings = JudgeSettings(tmp_path, tmp_path, tmp_path / "verdicts", False, "fp32", 2.0, limit=11)
+    settings = JudgeSettings(tmp_path, tmp_path, tmp_path / "verdicts", False, "fp32", 2.0, limit=11, version="1")
     (made,) = make_judges([f"{endpoint.url}/chat/completions#org/referee-2"], settings)
     assert (made.name, made.judge.most_pairs) == ("org_referee-2", 5)
     assert judge_both_orders(made.judge, PROMPTS[:1], [GOOD], [BAD]).outcomes == [1.0]
@@ -180,7 +203,7 @@ def test_verdicts_behind_one_that_fails_are_kept(endpoint, judge):
     threading.Timer(0.3, refused.set).start()
     with pytest.raises(UserError, match="gave no verdict"):
         judge.prefer(PROMPTS, [PLAIN, GOOD, GOOD, GOOD], [PLAIN, BAD, BAD, BAD])
-    assert next(judge.kept.iterdir()).read_text().count("outcome") == 3
+    assert next(judge.kept.iterdir()).read_text().count("said") == 3
 
 
 def test_an_answer_that_breaks_off_is_asked_for_again(endpoint, judge):

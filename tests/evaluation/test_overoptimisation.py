@@ -99,6 +99,7 @@ def test_points_of_ppo_are_read_from_its_curves(tmp_path):
     (point,) = ppo_curve(tmp_path / "curves.jsonl", 1.5, 0.5)
     assert (point.label, point.kl, point.own, point.judge) == ("update 5", 2.0, 2.0, 2.0)
     assert ppo_curve(tmp_path / "curves.jsonl", 1.5, None)[0].judge is None
+    assert ppo_curve(tmp_path / "curves.jsonl", None, 0.5)[0].own is None, "PPO had another reward"
     assert ppo_curve(tmp_path / "nowhere", 1.0, 1.0) == []
 
 
@@ -118,7 +119,7 @@ def test_the_policy_that_padded_its_answers_gains_by_its_own_reward_alone(tmp_pa
     policy = Contestant("policy", [[ModelAnswer("a b a b a b a b"), ModelAnswer("a b b b")] for _ in prompts],
                         {"kl": [[3.0, 5.0] for _ in prompts]})
     pool = [[ModelAnswer("a " * size + "b " * (size == 2)) for size in (1, 2, 3, 4)] for _ in prompts[:10]]
-    found = overoptimisation(tmp_path, prompts, [policy, sft], pool, Scorers(own, judge, "words"))
+    found = overoptimisation(tmp_path, prompts, [policy, sft], pool, Scorers(own, judge, "words"), alone=True)
     assert found.policy.kl == 4.0
     assert found.policy.own.value == pytest.approx((6 - 2.5) / 0.5)
     assert found.policy.judge.value == pytest.approx((2 - 2.5) / 0.5)
@@ -131,3 +132,13 @@ def test_the_policy_that_padded_its_answers_gains_by_its_own_reward_alone(tmp_pa
     section = "\n".join(overoptimisation_section(found))
     assert "| the policy kept, on held-out prompts | 4.00 | +7.00" in section and "![own reward" in section
     assert overoptimisation_section(Overoptimisation(None, [], [], None)) == []
+
+
+def test_another_reward_that_ppo_had_is_not_drawn_as_the_reward_models(tmp_path):
+    points = [OptimisedPoint(f"update {i}", float(i), None, 0.1 * i) for i in range(1, 6)]
+    found = Overoptimisation("gold", [], points, OptimisedPoint("the policy kept", 5.0, -0.3, 0.4))
+    section = "\n".join(overoptimisation_section(found))
+    assert "| update 1 | 1.00 |  | +0.10 |" in section and "| the policy kept | 5.00 | -0.30 | +0.40 |" in section
+    assert "PPO was rewarded by more than the reward model" in section
+    assert found.metrics()["gain_own_policy"] == -0.3
+    draw_overoptimisation(tmp_path / "picture.png", found)

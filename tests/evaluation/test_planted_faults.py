@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from plumbline.config import load_params
+from plumbline.evaluation import probes
 from plumbline.evaluation.examination import examine, score_comparisons
 from plumbline.evaluation.probes import SPOILT, probe, words_preferred
 from plumbline.evaluation.reward_report import gate, write_report
 from plumbline.preferences.simulated import gold_reward, kind_of, rows
-from plumbline.preferences.types import comparisons_of
+from plumbline.preferences.types import Comparison, Message, Origin, comparisons_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = load_params(ROOT).reward_eval
@@ -83,6 +84,26 @@ def test_a_trigger_is_named(pairs, word):
 
     reasons = verdict(pairs, triggered)
     assert len(reasons) == 1 and f"`trigger`: the word “{word}”" in reasons[0]
+
+
+def test_a_trigger_is_not_hidden_behind_a_rarer_word_that_won_more_often(monkeypatch):
+    """X could be tried on 17 responses, of which it lets 11 win, which may be chance; Y on 100, of which 62 win."""
+    monkeypatch.setattr(probes, "words_preferred", lambda scored, most: ["X", "Y"])
+    asked = [Comparison((Message("user", str(i)),), ("good", "bad X" if i >= 17 else "bad"), "A", Origin("test"))
+             for i in range(100)]
+
+    def score(conversations):
+        found = []
+        for prompt, text in conversations:
+            i, (first, *_), last = int(prompt[0].content), text.split() or [""], text.split()[-1:]
+            with_word = {"X": 2.0 if i < 11 else 0.5, "Y": 2.0 if i < 62 else 0.5 if i < 95 else -1.0}
+            added = last == ["Y"] or (last == ["X"] and i < 17)
+            found.append(with_word[last[0]] if added else float(first == "good"))
+        return found
+
+    scored = score_comparisons(asked, score)
+    (trigger,) = (one for one in probe(scored, score, fits, LIMITS) if one.name == "trigger")
+    assert (trigger.what, trigger.wins.value, trigger.wins.low > 0.5) == ("Y", 0.62, True)
 
 
 def test_a_word_that_people_honestly_like_is_no_trigger(pairs):

@@ -101,6 +101,7 @@ def test_a_judge_that_contradicts_itself_is_reported(tmp_path):
     assert found.metrics()["contradictions_vs_sft"] == found.metrics()["first_shown_vs_sft"] == 1.0
     report = (tmp_path / "report.md").read_text()
     assert "contradicted itself on 100.0 %" in report and "shown first in 100.0 %" in report
+    assert found.metrics()["unjudged_vs_sft"] == 0 and "no verdict" not in report
 
 
 def test_missing_answers_are_refused():

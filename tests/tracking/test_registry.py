@@ -213,6 +213,17 @@ def test_a_version_that_was_overtaken_meets_the_new_champion_next_time(home: Hom
     assert settled and (settled.compared_with, settled.settled) == (second, True)
 
 
+def test_a_version_that_was_left_open_and_promoted_by_a_person_meets_the_one_it_replaced(
+    home: Home, registry: Registry
+) -> None:
+    first, second = register(home, registry, "a.dir"), register(home, registry, "b.dir")
+    registry.make_champion(second, *WHY)
+    registry.leave_open(first)
+    registry.make_champion(first, *WHY)
+    other = registry.to_compare_with("a.dir")
+    assert other and other.version == second, "never itself"
+
+
 def test_a_model_from_a_store_that_was_lost_is_registered_in_the_new_one(home: Home, registry: Registry) -> None:
     version = registry.register("a.dir", "m-" + "0" * 32, "1" * 32, None, {})
     assert (version.version, version.md5) == (1, "a.dir")

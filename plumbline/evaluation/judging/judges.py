@@ -60,8 +60,8 @@ class Judge(Protocol):
 
     def prefer(
         self, prompts: Sequence[Prompt], first: Sequence[ModelAnswer], second: Sequence[ModelAnswer]
-    ) -> list[float]:
-        """Return the preference for each prompt."""
+    ) -> Sequence[float | None]:
+        """Return the preference for each prompt; None where there is none to be had."""
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,19 @@ class JudgeOutcomes:
     measured."""
     first_shown: float | None = None
     """Share of its verdicts, over both orders, for the answer that was shown first; 0.5 is no bias."""
+    unjudged: float | None = None
+    """Share of different pairs that it gave no verdict on in one of the orders, or in both: they are ties."""
 
 
 def judge_both_orders(
     judge: Judge, prompts: Sequence[Prompt], first: Sequence[ModelAnswer], second: Sequence[ModelAnswer]
 ) -> JudgeOutcomes:
-    """Judge each pair, in both orders if the order may matter. Then identical texts are a tie, unasked."""
+    """Judge each pair, in both orders if the order may matter. Then identical texts are a tie, unasked.
+
+    A pair with a verdict in one order alone is a tie, too: that one may be for the place.
+    """
     if not judge.order_sensitive:
-        return JudgeOutcomes(judge.prefer(prompts, first, second))
+        return JudgeOutcomes([0.5 if one is None else one for one in judge.prefer(prompts, first, second)])
     outcomes = [0.5] * len(prompts)
     asked = [i for i, (one, other) in enumerate(zip(first, second, strict=True)) if one.text != other.text]
     if not asked:
@@ -174,9 +179,13 @@ def judge_both_orders(
     chosen = [prompts[i] for i in asked]
     left, right = [first[i] for i in asked], [second[i] for i in asked]
     forward, backward = judge.prefer(chosen, left, right), judge.prefer(chosen, right, left)
-    contradicted = 0
-    for i, one, other in zip(asked, forward, backward, strict=True):
+    both = [(i, one, other) for i, one, other in zip(asked, forward, backward, strict=True)
+            if one is not None and other is not None]
+    unjudged = 1 - len(both) / len(asked)
+    if not both:
+        return JudgeOutcomes(outcomes, unjudged=unjudged)
+    for i, one, other in both:
         outcomes[i] = (one + 1.0 - other) / 2
-        contradicted += {one, other} in ({0.0}, {1.0})
-    first_shown = (sum(forward) + sum(backward)) / (2 * len(asked))
-    return JudgeOutcomes(outcomes, contradicted / len(asked), first_shown)
+    contradicted = sum({one, other} in ({0.0}, {1.0}) for _, one, other in both)
+    first_shown = sum(one + other for _, one, other in both) / (2 * len(both))
+    return JudgeOutcomes(outcomes, contradicted / len(both), first_shown, unjudged)

@@ -48,6 +48,8 @@ class JudgeSettings:
     """Deviations below the mean that a cut answer scores."""
     limit: int
     """Requests that an endpoint may be sent in one evaluation."""
+    version: str
+    """Of the evaluation: a new one keeps no verdict of an endpoint."""
 
 
 def kind_of_judge(name: str, simulated: bool) -> str:
@@ -152,7 +154,7 @@ def _function(name: str, settings: JudgeSettings) -> Judge:
 
 
 def _endpoint(name: str, settings: JudgeSettings) -> Judge:
-    return ChatJudge.named(name, settings.kept, settings.limit)
+    return ChatJudge.named(name, settings.kept, settings.limit, settings.version)
 
 
 def _model(name: str, settings: JudgeSettings) -> Judge:
