@@ -31,8 +31,6 @@ from plumbline.lm.template import arranged, settled
 from plumbline.preferences.types import Message, Prompt, conversation
 
 BATCH = 32
-UNLIMITED = 10**9
-"""Tokens that no model reads."""
 
 
 def require_classifier(name: str, root: Path) -> PretrainedConfig:
@@ -93,9 +91,10 @@ class Classifier:
 
     def _encode(self, prompt: Prompt, response: str) -> dict[str, list[int]]:
         # RoBERTa's positions begin behind its padding id, so that it reads less than its table is long: its
-        # tokenizer knows how much. Other tokenizers say nothing, by a very large number.
-        longest = min(self.tokenizer.model_max_length, context_of(self.model.config) or UNLIMITED)
-        limit = {"truncation": longest < UNLIMITED, "max_length": longest if longest < UNLIMITED else None}
+        # tokenizer knows how much. Tokenizers that do not say so, by a very large number.
+        context = context_of(self.model.config)
+        longest = min(context, self.tokenizer.model_max_length) if context else None
+        limit = {"truncation": True, "max_length": longest}
         if not self.tokenizer.chat_template:
             encoded = self.tokenizer(conversation(prompt), response, **limit)
         else:

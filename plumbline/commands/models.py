@@ -88,8 +88,8 @@ def rollback(reason: Reason = "", yes: Yes = False, as_json: AsJson = False) -> 
 def _registry(home: Home) -> Iterator["Registry"]:
     """Open the registry. Raises UserError where MLflow is away, or goes away before the end."""
     from plumbline.config import registered_name
-    from plumbline.storage.push_pull import asking_mlflow
     from plumbline.tracking.registry import Registry
+    from plumbline.tracking.store import asking_mlflow
 
     with asking_mlflow(home, ". Try again when it does; `plumbline models` says then which version is "
                              "champion."):

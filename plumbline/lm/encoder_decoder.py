@@ -8,7 +8,7 @@ Nothing is computed of a prompt's tokens but what the decoder sees of them: thei
 That token is the padding token, from which T5's decoder is trained to start; padding itself is marked by
 masks and never by ids. The output layer is the model's own: T5 v1.0, which takes its embeddings, gets a copy
 with their factor in it. Weights keep T5's names, so `T5ForConditionalGeneration.from_pretrained` reads every
-model that is made.
+policy that is made.
 """
 
 from typing import Any
@@ -133,11 +133,8 @@ class CausalT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
     config_class = CausalT5Config
     _tied_weights_keys = T5Model._tied_weights_keys
-
-    @property
-    def base_model(self) -> nn.Module:
-        """Return the body, made anew of the same weights: it is no part of the model."""
-        return Divided(self)
+    base_model = property(Divided)
+    """The body, made anew of the same weights at each call: it is no part of the model."""
 
     def new_cache(self, longest: int) -> DividedCache:
         """Return an empty cache with room for so many tokens."""
@@ -170,15 +167,11 @@ class CausalT5Classifier(T5Model):  # type: ignore[misc]
     """Encoder and decoder with a layer `score`, as sequence classifiers of causal models have it."""
 
     config_class = CausalT5Config
+    base_model = property(Divided)
 
     def __init__(self, config: CausalT5Config) -> None:
         super().__init__(config)
         self.score = nn.Linear(config.d_model, config.num_labels, bias=False)
-
-    @property
-    def base_model(self) -> nn.Module:
-        """Return the body, made anew of the same weights: it is no part of the model."""
-        return Divided(self)
 
 
 AutoConfig.register(CausalT5Config.model_type, CausalT5Config)

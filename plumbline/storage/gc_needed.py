@@ -22,7 +22,7 @@ from plumbline.project.run_record import (
 )
 from plumbline.runs.run_files import recorded
 from plumbline.tracking.registry import Registry
-from plumbline.tracking.store import is_away
+from plumbline.tracking.store import asking_mlflow, is_away
 
 UNFINISHED = ("failed", "cancelled", "killed")
 
@@ -111,15 +111,10 @@ def _may_go_on(folder: Path) -> bool:
 
 def _versions(home: Home) -> list[tuple[int, str, tuple[str, ...], str]]:
     """Return all registered versions as (number, run, aliases, digest)."""
-    try:
+    with asking_mlflow(home, ", so nobody knows which versions have an alias. Nothing was deleted."):
         registry = Registry.open(home, registered_name(home.root))
         return [(number, run, aliases, version.md5) for number, run, aliases in registry.versions()
                 if (version := registry.version(number))]
-    except Exception as error:
-        if isinstance(error, UserError) or not is_away(error):
-            raise
-        raise UserError(f"MLflow at {home.tracking_uri} does not answer, so nobody knows which versions have "
-                        "an alias. Nothing was deleted.") from error
 
 
 class Tracked:

@@ -1,8 +1,7 @@
 """Move what runs hold between this machine's cache and DVC remotes: `plumbline push` and `pull`."""
 
-import contextlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from plumbline.config import registered_name
@@ -16,7 +15,7 @@ from plumbline.project.run_record import run_folders
 from plumbline.runs.restore import NEW
 from plumbline.runs.run_files import recorded
 from plumbline.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
-from plumbline.tracking.store import StoreGone, is_away
+from plumbline.tracking.store import StoreGone, asking_mlflow, is_away
 
 
 @dataclass(frozen=True)
@@ -123,17 +122,6 @@ def _behind_aliases(home: Home) -> dict[str, str]:
                 if is_away(error):
                     raise
     return things
-
-
-@contextlib.contextmanager
-def asking_mlflow(home: Home, unanswered: str) -> Iterator[None]:
-    """Around questions to MLflow: raise UserError where it is away; `unanswered` says what comes of that."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, UserError) or not is_away(error):
-            raise
-        raise UserError(f"MLflow at {home.tracking_uri} does not answer{unanswered}") from error
 
 
 def _check_out_batches(home: Home, missing: set[str]) -> None:

@@ -9,6 +9,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -246,6 +248,20 @@ def is_away(error: BaseException) -> bool:
         seen.append(cause)
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+@contextmanager
+def asking_mlflow(home: Home, unanswered: str) -> Iterator[None]:
+    """Around questions to MLflow: raise UserError where it is away; `unanswered` says what comes of that.
+
+    A UserError says so already.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not is_away(error):
+            raise
+        raise UserError(f"MLflow at {home.tracking_uri} does not answer{unanswered}") from error
 
 
 def _says_away(error: BaseException) -> bool:

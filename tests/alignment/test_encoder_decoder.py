@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from transformers import T5ForConditionalGeneration
 
 from plumbline.alignment.direct.training import train_direct
 from plumbline.alignment.online.experience import gather
@@ -17,6 +18,7 @@ from plumbline.lm.chat import encode_prompt, stop_token
 from plumbline.lm.sampling import sample
 from testing.online import Scripted, online_params, policy_of, response_log_probs, train_policy
 from testing.tiny_models import (
+    DIRECT,
     NOWHERE,
     PROMPTS,
     copy_of,
@@ -89,20 +91,27 @@ def test_before_the_first_step_the_kl_is_exactly_zero(lm, judged, trainable, pre
 
 
 @pytest.mark.parametrize(("method", "changed"), [
-    ("ppo", {}), ("ppo", {"trainable": "lora", "critic": "shared"}), ("rloo", {"answers_per_prompt": 2}), ("nlpo", {})])
+    ("ppo", {}), ("ppo", {"trainable": "lora", "critic": "shared"}), ("ppo", {"ptx_coef": 0.1}), ("a2c", {}),
+    ("rloo", {"answers_per_prompt": 2}), ("grpo", {"answers_per_prompt": 2}), ("reinforce++", {}), ("nlpo", {}),
+    ("trpo", {})])
 def test_online_methods_learn_what_is_rewarded(lm, judged, tmp_path, method, changed):
     red = lm.tokenizer("red", add_special_tokens=False)["input_ids"][0]
     before, sft = share_saying("red", lm), copy_of(lm)
     params = online_params(method, **{"updates": 12, "batch_size": 32, "micro_batch_size": 32, "epochs": 2,
                                       "learning_rate": 1e-2, "value_learning_rate": 1e-2, "kl_coef": 0.02, **changed})
     reward = RewardModel.load(judged) if changed.get("critic") else Scripted(red)
-    train_policy(lm, sft.model, value_model(judged), reward, PROMPTS, params, 0, silent, tmp_path, method=method)
+    train_policy(lm, sft.model, value_model(judged), reward, PROMPTS, params, 0, silent, tmp_path, method=method,
+                 demonstrations=demonstrations(8))
     assert share_saying("red", lm) > before + 0.15
     lm.save(tmp_path / "policy")
     assert share_saying("red", LanguageModel.load(tmp_path / "policy")) == share_saying("red", lm)
+    asked, answer = torch.tensor([[5, 6, 1]]), torch.tensor([[0, 7, 4]])
+    with torch.no_grad():
+        theirs = T5ForConditionalGeneration.from_pretrained(tmp_path / "policy")(asked, decoder_input_ids=answer).logits
+        torch.testing.assert_close(lm.model(torch.cat([asked, answer], 1)).logits[:, 3:], theirs)
 
 
-@pytest.mark.parametrize("method", ["dpo", "kto"])
+@pytest.mark.parametrize("method", DIRECT)
 def test_direct_methods_learn_what_is_preferred(lm, tmp_path, method):
     before, sft = share_saying("red", lm), copy_of(lm)
     train_direct(lm, sft.model, prefers_red(), prefers_red(16, seed=1), method, direct_params(method), 0, silent,

@@ -107,12 +107,10 @@ def test_what_was_asked_once_is_not_paid_for_again(endpoint, judge, tmp_path):
     ("A", 1.0), ("**B**", 0.0), ("Response A is better.", 1.0), ("tie", 0.5), ("A tie.", 0.5), ("TIE", 0.5),
     ("A and B are equal", None), ("A/B", None), ("a good one", None), ("Neither", None)])
 def test_what_counts_as_a_verdict(endpoint, judge, said, outcome):
-    usual = endpoint.say
     judge_both_orders(judge, PROMPTS[1:3], [GOOD, GOOD], [BAD, BAD])
     endpoint.say = lambda first, second: said
     asked = [PROMPTS[0], *PROMPTS[1:3]]
     assert judge.prefer(asked, [GOOD] * 3, [BAD] * 3) == [outcome, 1.0, 1.0]
-    endpoint.say = usual
 
 
 def test_a_verdict_in_one_order_alone_decides_nothing(endpoint, judge):

@@ -19,8 +19,8 @@ from plumbline.history.history import History, Move, RegisteredVersion, Run
 from plumbline.history.reports import Curve, Reports
 from plumbline.history.standings import standings
 from plumbline.lineage.graph import Graph, Ref
-from plumbline.storage.push_pull import asking_mlflow
 from plumbline.tracking.registry import CHAMPION, PREVIOUS, Registry
+from plumbline.tracking.store import asking_mlflow
 from plumbline.web.annotator import feedback_service
 from plumbline.web.drawing.charts import Bar, Series, intervals, lines
 from plumbline.web.drawing.markdown import ReportBlock, blocks
