@@ -46,6 +46,10 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}], n = {self.n}"
 
+    def metrics(self, name: str) -> dict[str, float]:
+        """Return the estimate as a metric of this name, with its ends and n beside it."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high, f"{name}_n": self.n}
+
 
 def mean(values: Sequence[float], prompts: Sequence[Hashable]) -> Interval:
     """Return the mean of any measurement and its interval.

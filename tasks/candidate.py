@@ -54,7 +54,7 @@ def _train_rejection(run: StageRun, params: "RejectionParams") -> None:
     """Fine-tune on those of SFT's own answers that have the highest reward."""
     from plumbline.alignment.direct.rejection import train_rejection
     from plumbline.alignment.online.rewards import Reward, make_rewards
-    from plumbline.alignment.own_answers import Answered, finished_answers
+    from plumbline.alignment.own_answers import finished_answers
     from plumbline.alignment.reward import RewardModel, check_same_tokens
     from plumbline.evaluation.gate import require_passed
     from plumbline.lm.base import LanguageModel
@@ -66,14 +66,13 @@ def _train_rejection(run: StageRun, params: "RejectionParams") -> None:
     data, lm = run.root / "data/prepared", LanguageModel.load(run.root / SFT)
     seed, samples, train = run.params.seed, run.params.reward_model.centering_samples, prompts(data, "train")
 
-    def answers() -> list[Answered]:
-        return finished_answers(
-            lm, train, samples, seed, max_prompt=params.max_length - params.max_response,
-            max_response=params.max_response, temperature=params.temperature)
-
     def reward() -> Reward:
         model = RewardModel.load(run.root / "models/reward/model", params.precision)
         check_same_tokens(lm, model)
+        answers = finished_answers(
+            lm, train, samples, seed, max_prompt=params.max_length - params.max_response,
+            max_response=params.max_response, temperature=params.temperature, room="max_length - max_response"
+        ) if params.measured_on_answers else []
         return make_rewards(model, lm, train, params, run.home.root, params.precision, answers)
 
     with kept_policy(run, lm, run.params.ppo):

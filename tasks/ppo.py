@@ -26,6 +26,8 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
 
     Raises UserError for parameters that contradict each other.
     """
+    import torch
+
     from plumbline.alignment.online.critics import make_critic
     from plumbline.alignment.online.loop import train_online
     from plumbline.alignment.online.policies import make_policy
@@ -48,22 +50,24 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
     sft_folder, reward_folder, judge_folder = (
         run.root / f"models/{name}/model" for name in ("sft", "reward", "judge"))
     lm = LanguageModel.load(sft_folder)
-    reward = RewardModel.load(reward_folder, params.precision)
-    check_same_tokens(lm, reward)
-    judge = None
-    if (judge_folder / "config.json").exists():  # otherwise a file in it says why there is none
-        judge = RewardModel.load(judge_folder, params.precision).sharded()
-        check_same_tokens(lm, judge)
 
     with kept_policy(run, lm, params):
-        # The reference has fp32 weights, whatever the precision of the forward passes: weights rounded to
-        # bf16 would be another model, and the KL of SFT to itself would not be 0.
+        answers = finished_answers(
+            lm, train, samples, seed, max_prompt=params.max_prompt, max_response=params.max_response,
+            temperature=params.temperature) if params.measured_on_answers else []
+        torch.manual_seed(seed)  # from which adapters are drawn, the same on all ranks
+        # On several ranks each whole model is taken apart before the next is loaded, SFT first. The reference
+        # has fp32 weights, whatever the precision of the forward passes: weights rounded to bf16 would be
+        # another model, and the KL of SFT to itself would not be 0.
         policy = make_policy(lm.model, lambda: LanguageModel.load(sft_folder).model, params)
+        judge = None
+        if (judge_folder / "config.json").exists():  # otherwise a file in it says why there is none
+            judge = RewardModel.load(judge_folder, params.precision).sharded()
+            check_same_tokens(lm, judge)
+        reward = RewardModel.load(reward_folder, params.precision)
+        check_same_tokens(lm, reward)
         critic, alone = make_critic(method, policy, reward, lambda: value_model(reward_folder), params)
-        asked = make_rewards(
-            alone, lm, [*train, *held], params, run.home.root, params.precision, lambda: finished_answers(
-                lm, train, samples, seed, max_prompt=params.max_prompt, max_response=params.max_response,
-                temperature=params.temperature))
+        asked = make_rewards(alone, lm, [*train, *held], params, run.home.root, params.precision, answers)
         engine = engine_for(lm, params.engine, params.precision, run.scratch(), run.report)
         engine_name = engine.name()
         validation = Validation.prepare(lm, policy, engine, asked, judge, held, params, seed)

@@ -41,7 +41,7 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
     """
     from plumbline.evaluation import overoptimisation as over
     from plumbline.evaluation.judging.names import REWARD, make_judges, optimised_judges
-    from plumbline.evaluation.matches import evaluate, with_ends
+    from plumbline.evaluation.matches import evaluate
     from plumbline.evaluation.own_pairs import reward_accuracy, reward_accuracy_section
     from plumbline.evaluation.preference_report import write_report
     from plumbline.evaluation.price import price_metrics, price_section
@@ -70,7 +70,7 @@ def judge_policy(run: StageRun, folders: "Mapping[str, Path]", overoptimisation:
                                     "prompts_too_long": too_long, "engine": engine.name()}
     sections = price_section(*price)
     if right := reward_accuracy(asked, sft.contestants[0], judges[0]):
-        metrics |= with_ends("reward_accuracy_on_sft", right)
+        metrics |= right.metrics("reward_accuracy_on_sft")
         sections = [*reward_accuracy_section(right, judges[0].name), *sections]
     if judges[0].name in optimised:
         metrics["judge_optimised"] = 1

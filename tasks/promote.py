@@ -23,7 +23,8 @@ def program(run: StageRun) -> None:
     measured = _read(run, "reports/preference/metrics.json")
     compared_with = _read(run, "models/champion/champion.json")["version"]
     examined = _read(run, "reports/reward/gate.json")
-    around = Circumstances(compared_with, examined, _lost_rows(run, compared_with))
+    second = _read(run, "models/judge/metrics.json")
+    around = Circumstances(compared_with, examined, second, _lost_rows(run, compared_with))
     wins = decide(measured, around, run.params.promote)
     win_rate = measured.get("win_rate_vs_sft")
     version, decision = patiently(run.home, lambda: _settle(run, win_rate, compared_with, wins))

@@ -17,18 +17,14 @@ def program(run: StageRun) -> None:
     from plumbline.preferences.batches.manifest import read_manifest
     from plumbline.preferences.prepare.reader import preferences
     from plumbline.preferences.simulated import gold_reward
-    from plumbline.preferences.types import Prompt, comparisons_of
+    from plumbline.preferences.types import comparisons_of
 
     chosen = run.params.reward_eval
     data = run.root / "data/prepared"
     model = RewardModel.load(run.root / "models/reward/model", chosen.precision)
 
-    def fits(prompt: Prompt, response: str) -> bool:
-        # PPO never asks about an answer that was cut, so neither do we.
-        return len(model.whole(prompt, response)) <= model.max_length
-
     held = [pair for row in preferences(data, "heldout") for pair in comparisons_of(row)]
-    comparisons = [pair for pair in held if all(fits(pair.prompt, text) for text in pair.responses)]
+    comparisons = [pair for pair in held if all(model.fits(pair.prompt, text) for text in pair.responses)]
     if all(pair.label == "tie" for pair in comparisons):
         raise UserError(f"There is nothing to examine the reward model on: of {len(held)} held-out "
                         f"comparisons {len(held) - len(comparisons)} are longer than "
@@ -38,7 +34,7 @@ def program(run: StageRun) -> None:
     scored = score_comparisons(comparisons, score)
     gold = gold_reward if read_manifest(data).simulated else None
     found = examine(scored, gold)
-    probed = probe(scored, score, fits, chosen)
+    probed = probe(scored, score, model.fits, chosen)
     reasons = gate(found, probed, chosen)
     write_report(run.folder / "report", found, scored, probed, chosen)
     write_verdict(run.folder / "gate.json", reasons)

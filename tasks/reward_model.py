@@ -10,26 +10,32 @@ if TYPE_CHECKING:
 
 def program(run: StageRun) -> None:
     """Write the reward model, centred on the SFT policy, to models/reward/model."""
-    train_on(run, "train", run.params.seed)
+    run.finish(train_on(run, "train", run.params.seed))
 
 
-def train_on(run: StageRun, split: "Split", seed: int) -> None:
-    """Train a reward model on the preferences of `split`, and write it, centred, to the stage's folder."""
+def train_on(run: StageRun, split: "Split", seed: int) -> dict[str, float]:
+    """Train a reward model on the preferences of `split`, and write it, centred, to the stage's folder.
+
+    Returns its metrics.
+    """
     from plumbline.alignment.reward import RewardModel
-    from plumbline.alignment.reward_training import centre, train_reward_model
+    from plumbline.alignment.reward_training import answers_to_centre_on, centre, train_reward_model
     from plumbline.lm.base import LanguageModel
     from plumbline.preferences.prepare.reader import preferences, prompts
 
     params = run.params.reward_model
     data = run.root / "data/prepared"
     sft_folder = run.root / "models/sft/model"
+    # SFT answers first, so that too few answers are known before the training. It is let go before the reward
+    # model is loaded.
+    answers = answers_to_centre_on(LanguageModel.load(sft_folder), prompts(data, "train"), run.params.ppo,
+                                   params.centering_samples, seed)
     reward = RewardModel.from_policy(sft_folder, params.max_length, seed)
     metrics = train_reward_model(reward, preferences(data, split), preferences(data, "validation"), params,
                                  seed, run.report, run.scratch())
-    metrics |= centre(reward, LanguageModel.load(sft_folder), prompts(data, "train"), run.params.ppo,
-                      params.centering_samples, seed)
+    metrics |= centre(reward, answers)
     reward.save(run.folder / "model")
-    run.finish(metrics)
+    return metrics
 
 
 reward_model = Stage("reward_model", program, retries=1, timeout_minutes=24 * 60)

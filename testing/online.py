@@ -10,7 +10,7 @@ from plumbline.alignment.sequences import log_probs_by
 from plumbline.config.methods import METHODS
 from plumbline.lm.chat import stop_tokens
 from plumbline.lm.engines.own import OwnEngine
-from testing.tiny_models import ppo_params
+from testing.tiny_models import copy_of, ppo_params
 
 OWN = {"grpo": {"scale_by_deviation": True}, "nlpo": {"mask_top_p": 0.9, "mask_every": 4},
        "trpo": {"trust_region": 0.02, "conjugate_gradients": 10, "damping": 0.01}}
@@ -73,7 +73,7 @@ def response_log_probs(model, sequences, temperature, precision):
 
 def prepared(lm, reward, judge, prompts, params, seed):
     """A validation against the answers of `lm`."""
-    policy = policy_of(lm.model, lm.model, params)
+    policy = policy_of(lm.model, copy_of(lm).model, params)
     return Validation.prepare(lm, policy, own_engine(lm), reward, judge, prompts, params, seed)
 
 

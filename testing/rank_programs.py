@@ -1,8 +1,19 @@
 """What ranks do in tests; see on_ranks.py."""
 
+import gc
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from plumbline.alignment.online.critics import make_critic
+from plumbline.alignment.online.policies import make_policy
+from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.errors import DiskFull, UserError
+from plumbline.lm.base import LanguageModel
+from plumbline.lm.ranks.sharding import sharded
 from plumbline.lm.ranks.world import world
-from testing.trainings import RESUMED, TRAININGS, run, sampled
+from testing.online import online_params
+from testing.trainings import RESUMED, TRAININGS, fresh_reward_model, run, sampled, taught
 
 
 def sharing(_folder):
@@ -29,12 +40,23 @@ def refusing():
             raise DiskFull("a file")
 
     for attempt in (lambda: here.together(damaged), lambda: here.together(full),
-                    lambda: here.agreed(here.rank // 2, "data"), lambda: here.together(lambda: here.rank)):
+                    lambda: here.agreed(here.rank // 2, "data"), lambda: sharded(of_rank()),
+                    lambda: here.together(lambda: here.rank)):
         try:
             found.append(attempt())
         except UserError as error:
             found.append(str(error))
     return found
+
+
+def of_rank():
+    """Return a model of which one weight differs on the last rank, in a bit that a sum would lose."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 1))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(1e6)
+        model[1].weight[0, 0] += 0.1 * (world().rank == world().size - 1)
+    return model
 
 
 def trainings(folder):
@@ -61,6 +83,37 @@ def resumed(name, folder):
     except UserError as error:
         found["refused"] = str(error)
     return found
+
+
+def loading(folder):
+    """Make a policy and a critic of which all weights learn; return how many whole weights this rank had of them each
+    time that it loaded a further model.
+    """
+    taught().save(folder / "sft")
+    reward, params = fresh_reward_model(folder), online_params("ppo")
+    reward.save(folder / "reward")
+    before, held = whole_weights(), []
+
+    def loaded(load):
+        held.append(whole_weights() - before)
+        return load()
+
+    lm = loaded(lambda: LanguageModel.load(folder / "sft"))
+    policy = make_policy(lm.model, lambda: loaded(lambda: LanguageModel.load(folder / "sft").model), params)
+    asked = loaded(lambda: RewardModel.load(folder / "reward"))
+    value = make_critic("ppo", policy, asked, lambda: loaded(lambda: value_model(folder / "reward")), params)
+    whole = policy.whole().model
+    found = {"at the end": whole_weights() - before, "SFT": sum(map(torch.numel, whole.parameters()))}
+    del value  # not before
+    return {"held": held, **found}
+
+
+def whole_weights():
+    """Count all weights that this process has, but for those that are a part of one."""
+    gc.collect()
+    weights = {id(one): one for one in gc.get_objects()
+               if isinstance(one, torch.nn.Parameter) and not isinstance(one, DTensor)}
+    return sum(weight.numel() for weight in weights.values())
 
 
 def once(folder):

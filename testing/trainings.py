@@ -4,10 +4,13 @@ from functools import cache, partial
 
 import torch
 
+from plumbline.alignment.direct.rejection import train_rejection
 from plumbline.alignment.direct.training import train_direct
+from plumbline.alignment.online.rewards import make_rewards
 from plumbline.alignment.reward import RewardModel
-from plumbline.alignment.reward_training import train_reward_model
+from plumbline.alignment.reward_training import answers_to_centre_on, centre, train_reward_model
 from plumbline.alignment.sft import train_sft
+from plumbline.config.methods import RejectionParams
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.encoder_decoder import TEMPLATE, CausalT5, as_causal
@@ -18,6 +21,7 @@ from testing.tiny_models import (
     copy_of,
     demonstrations,
     direct_params,
+    ppo_params,
     prefers_red,
     reward_params,
     sft_params,
@@ -74,7 +78,7 @@ def taught():
 
 
 def sft(report, folder):
-    """Batches of 5 rows, of which the last of an epoch has one: a rank of two has none then."""
+    """Batches of 5 rows, those over from an epoch with the next: of two ranks one has 3, the other 2."""
     lm = language_model()
     params = sft_params(epochs=2, batch_size=5, micro_batch_size=2, max_length=24, checkpoint_every=EVERY)
     return train_sft(lm, demonstrations(42), demonstrations(7, seed=2), params, 0, report, folder), lm.model
@@ -89,11 +93,13 @@ def fresh_reward_model(folder, made=None):
 
 
 def reward_model(report, folder, **changed):
-    """Batches of 5 comparisons; the last of an epoch has one."""
+    """Batches of 5 comparisons; the last of an epoch has one. It is centred on answers that were there before."""
+    answers = answers_to_centre_on(taught(), PROMPTS, ppo_params(), 17, seed=0)
     reward = fresh_reward_model(folder)
     params = reward_params(epochs=2, batch_size=5, micro_batch_size=2, learning_rate=1e-3, checkpoint_every=EVERY,
                            **changed)
-    return train_reward_model(reward, prefers_red(16), prefers_red(7, seed=1), params, 0, report, folder), reward.model
+    metrics = train_reward_model(reward, prefers_red(16), prefers_red(7, seed=1), params, 0, report, folder)
+    return metrics | centre(reward, answers), reward.model
 
 
 def direct(method, report, folder):
@@ -102,6 +108,19 @@ def direct(method, report, folder):
     params = direct_params(method, epochs=2, batch_size=5, micro_batch_size=2, checkpoint_every=EVERY)
     found = train_direct(lm, lm.model, prefers_red(16), prefers_red(7, seed=1), method, params, 0, report, folder)
     return found, lm.model
+
+
+def rejection(report, folder):
+    """On answers to each of the prompts, several times over, which are sampled before the first step."""
+    lm = taught()
+    params = RejectionParams(**sft_params(
+        epochs=3, batch_size=5, micro_batch_size=2, max_length=24, learning_rate=1e-3,
+        checkpoint_every=EVERY).model_dump(), samples=8, prompts=12, temperature=1.0, max_response=6, engine="own",
+        rewards={"reward": 1.0}, combine="sum", length_penalty=0.1, length_free=2, repetition_penalty=0.0)
+    reward = make_rewards(fresh_reward_model(folder), lm, PROMPTS, params, folder, "fp32", [])
+    metrics = train_rejection(lm, lambda: reward, own_engine(lm), PROMPTS * 3, demonstrations(7, seed=2), params, 0,
+                              report, folder)
+    return metrics, lm.model
 
 
 def online(method, report, folder, judged=False, made=taught, **changed):
@@ -130,22 +149,24 @@ def sampled(folder):
 TRAININGS = {
     "sft": sft, "reward model": reward_model, "reward model, top layers": partial(reward_model, top_layers=1),
     "dpo": partial(direct, "dpo"), "kto": partial(direct, "kto"), "ilql": partial(direct, "ilql"),
+    "rejection": rejection,
     "ppo": partial(online, "ppo", ptx_coef=0.1), "rloo": partial(online, "rloo", answers_per_prompt=2),
     "ppo, top layers": partial(online, "ppo", trainable="top", critic="shared"),
     "ppo, encoder-decoder": partial(online, "ppo", made=t5),
     "ppo, adapters": partial(online, "ppo", trainable="lora", critic="shared"),
     "nlpo": partial(online, "nlpo", judged=True, mask_every=1)}
 
-RESUMED = ("sft", "ppo")
+RESUMED = ("sft", "rejection", "ppo")
 """Those that are killed and resumed, too: the others keep their state by the same code."""
 
 
 def run(name, folder, killed_after=None):
-    """Return what was reported, the metrics and the weights; the latter None if it is killed after a step."""
+    """Return the figures reported, the metrics and the weights; the latter two None if it is killed after a step."""
     reports = []
 
     def report(step, total, metrics=None, what=""):
-        reports.append((what, step, metrics))
+        if metrics is not None:  # as of answers that are sampled before the first step
+            reports.append((what, step, metrics))
         if step == killed_after and not what:
             raise Killed
 

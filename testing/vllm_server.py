@@ -35,6 +35,8 @@ class FakeVllm:
         """Nats by which its log-probabilities are wrong."""
         self.kill_at = None
         """The request for tokens at which the process is killed, counted over all."""
+        self.dies_at_tokens = False
+        """True if each request for tokens kills the process."""
         self.comes_back_after = 0.2
         """Seconds from being killed to being started again; None never."""
         self.fails = 0
@@ -137,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         route, fake = urlsplit(self.path).path, self.fake
         if route == "/inference/v1/generate":
             fake.asked += 1
-            if fake.kill_at == fake.asked:
+            if fake.dies_at_tokens or fake.kill_at == fake.asked:
                 fake.kill()
                 return
             if fake.fails:

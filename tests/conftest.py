@@ -92,7 +92,7 @@ def taught_lm(random_lm):
     from testing.tiny_models import NOWHERE, copy_of, demonstrations, sft_params, silent
 
     lm = copy_of(random_lm)
-    train_sft(lm, demonstrations(), [], sft_params(epochs=8), seed=0, report=silent, checkpoint_folder=NOWHERE)
+    train_sft(lm, demonstrations(), [], sft_params(epochs=9.4), seed=0, report=silent, checkpoint_folder=NOWHERE)
     return lm
 
 

@@ -42,6 +42,12 @@ def test_settings_lie_over_the_file(tmp_path: Path) -> None:
     ("ppo.missing_stop_deviations=.nan", "`ppo.missing_stop_deviations` is nan, but must be a finite number"),
     ("ppo.precision=fp8", "'fp32' or 'bf16'"),
     ("snapshot.sources=[]", "`snapshot.sources`"),
+    ("base.heads=3", "`base.heads` is 3, but must be a number that divides base.hidden_size = 128 into even parts, "
+                     "because rotary positions turn pairs of numbers; set base.hidden_size to 132, or base.heads to"),
+    ("base.hidden_size=132", "`base.heads` is 4, but must be a number that divides base.hidden_size = 132 into even "
+                             "parts, because rotary positions turn pairs of numbers; set base.hidden_size to 136"),
+    ("base.hidden_size=1", "base.hidden_size = 1 into even parts"),
+    ("base.context=1", "`base.context` is 1, but must be at least 2"),
     ("ppo.clip", "KEY=VALUE"),
     ("ppo.clip=[1", "not valid YAML"),
 ])
@@ -50,6 +56,13 @@ def test_a_wrong_setting_is_named(setting: str, words: str) -> None:
         load_params(ROOT, None, [setting])
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_pretraining_takes_is_asked_of_nothing_else() -> None:
+    odd = "base.heads=3", "base.context=1"
+    assert load_params(ROOT, None, ["base.source=org/model", *odd]).base.heads == 3
+    for shape in (("base.hidden_size=132", "base.heads=3"), ("base.hidden_size=2", "base.heads=1")):
+        load_params(ROOT, None, [*shape, "base.context=2"])
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:

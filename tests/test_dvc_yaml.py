@@ -1,6 +1,7 @@
 """dvc.yaml names the code that each stage's result depends on: a forgotten file would be silently stale results."""
 
 import ast
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ MACHINERY = (*(f"plumbline/{room}/" for room in ("project", "compute", "notify",
              "plumbline/__init__.py", "plumbline/config/", "plumbline/progress.py", "plumbline/errors.py",
              "plumbline/whole_file.py", "tasks/__init__.py", "tasks/stage.py", "tasks/as_prefect_task.py")
 """It runs and records a stage, but does not change its result."""
+NOT_READ = {"candidate_eval": ("models/policy/curves.jsonl",)}
+"""What only another stage with the same code reads: how PPO's policy came about is no question to a candidate."""
 DECIDES = ("plumbline/tracking/promotion.py", "plumbline/tracking/registry.py")
 """Parts of it that do."""
 
@@ -59,6 +62,32 @@ def test_every_dependency_is_imported(stage: str) -> None:
     code = code_of(stage)
     unused = [dep for dep in STAGES[stage].code if not any(covers(dep, file) for file in code)]
     assert not unused, f"remove from the deps of `{stage}` in dvc.yaml: {', '.join(unused)}"
+
+
+def paths_in(file: Path) -> set[str]:
+    """The paths in a run's folder that a file names: behind `run.root /`, or `models /` for its folder of models."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            root, named = ast.unparse(node.left), named_by(node.right)
+            if named and root in ("run.root", "settings.root", "models"):
+                found.add(f"models/{named}" if root == "models" else named)
+    return found - set(OUTPUT_ROOTS)
+
+
+def named_by(node: ast.expr) -> str:
+    """The text of a literal, with `*` for what is filled in; empty for anything else."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_file_that_is_read_is_a_dependency(stage: str) -> None:
+    known = {*STAGES[stage].inputs, *STAGES[stage].outputs, *NOT_READ.get(stage.partition(JOIN)[0], ())}
+    read = {path for file in code_of(stage) for path in paths_in(ROOT / file) if not path.endswith("/receipt.json")}
+    missing = [path for path in sorted(read) if not any(covers(one, path) or fnmatch(one, path) for one in known)]
+    assert not missing, f"add to the deps of `{stage}` in dvc.yaml: {', '.join(missing)}"
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -1,6 +1,7 @@
 """The SFT policy's own answers, which say what unit a reward has: it is centred, and measured, on them."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 
@@ -18,20 +19,21 @@ Answered = tuple[list[int], Response]
 
 def finished_answers(
     sft: LanguageModel, prompts: Sequence[Prompt], samples: int, seed: int, *, max_prompt: int,
-    max_response: int, temperature: float,
+    max_response: int, temperature: float, room: str = "ppo.max_prompt",
 ) -> list[Answered]:
     """Return those of `samples` answers of `sft`, to random prompts, that end.
 
-    If the prompts are fewer, each is asked again. Raises UserError if no prompt fits `max_prompt`.
+    Prompts longer than `max_prompt` tokens, which `room` names in a message, are passed over; if those that
+    fit are fewer than `samples`, they are asked again. No more are encoded than it takes. Raises UserError if
+    none fits.
     """
     generator = torch.Generator().manual_seed(seed)
-    encoded = [ids for prompt in prompts
-               if len(ids := encode_prompt(sft.tokenizer, prompt)) <= max_prompt]
-    if not encoded:
-        raise UserError(f"None of the {len(prompts)} prompts fits ppo.max_prompt = {max_prompt} "
-                        "tokens. Raise it.")
-    order = torch.randperm(len(encoded), generator=generator).tolist()
-    asked = [encoded[order[i % len(order)]] for i in range(samples)]
+    order = torch.randperm(len(prompts), generator=generator).numpy()
+    encoded = (encode_prompt(sft.tokenizer, prompts[int(number)]) for number in order)
+    fitting = list(islice((ids for ids in encoded if len(ids) <= max_prompt), samples))
+    if not fitting:
+        raise UserError(f"None of the {len(prompts)} prompts fits {room} = {max_prompt} tokens. Raise it.")
+    asked = [fitting[i % len(fitting)] for i in range(samples)]
     answers = sample_all(sft.model, asked, max_response=max_response,
                          stop=stop_tokens(sft.tokenizer, sft.model), temperature=temperature,
                          generator=generator, batch_size=BATCH)

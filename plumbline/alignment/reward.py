@@ -98,6 +98,10 @@ class RewardModel:
         """Return the ids, cut at `max_length`: then without a stop token, as an answer that was cut."""
         return self.whole(prompt, response)[: self.max_length]
 
+    def fits(self, prompt: Prompt, response: str) -> bool:
+        """Return whether a finished response is read whole. PPO never asks about one that was cut."""
+        return len(self.whole(prompt, response)) <= self.max_length
+
     def score(
         self,
         conversations: Sequence[tuple[Prompt, str]],
@@ -161,12 +165,9 @@ class RewardModel:
     def centre(self, sequences: Sequence[list[int]]) -> None:
         """Shift all rewards so that these sequences score 0 on average, and keep their standard deviation.
 
-        Raises UserError if they are fewer than LEAST_TO_CENTRE, and if all of them have the same reward.
+        Raises UserError if they are too few, and if all of them have the same reward.
         """
-        if len(sequences) < LEAST_TO_CENTRE:
-            raise UserError("The reward model is centred on finished answers of the SFT policy, and wants at "
-                            f"least {LEAST_TO_CENTRE} of them; found {len(sequences)}. Raise "
-                            "ppo.max_response or ppo.max_prompt, or show SFT more answers that end.")
+        require_enough(sequences)
         scores = self.score_ids(sequences)
         if (std := stdev(scores)) == 0:
             raise UserError(f"The reward model gives all {len(scores)} answers of the SFT policy the same "
@@ -174,6 +175,14 @@ class RewardModel:
                             "or reward_model.epochs.")
         self.model.config.reward_offset += fmean(scores)
         self.model.config.reward_std = std
+
+
+def require_enough(finished: Sequence[list[int]]) -> None:
+    """Raise UserError if finished answers are fewer than LEAST_TO_CENTRE."""
+    if len(finished) < LEAST_TO_CENTRE:
+        raise UserError("The reward model is centred on finished answers of the SFT policy, and wants at "
+                        f"least {LEAST_TO_CENTRE} of them; found {len(finished)}. Raise ppo.max_response or "
+                        "reward_model.centering_samples, or show SFT more answers that end.")
 
 
 def token_scores(model: PreTrainedModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch.nn.functional import softplus
 
 from plumbline.alignment.own_answers import finished_answers
-from plumbline.alignment.reward import RewardModel, scores_of
+from plumbline.alignment.reward import RewardModel, require_enough, scores_of
 from plumbline.alignment.tokenized import (
     TokenizedPreference,
     TokenizedPreferences,
@@ -159,20 +159,27 @@ def _nothing_to_learn(
             "responses.")
 
 
-def centre(
-    reward: RewardModel, sft: LanguageModel, prompts: Sequence[Prompt], answering: PpoParams, samples: int,
-    seed: int,
-) -> dict[str, float]:
-    """Centre `reward` on `samples` answers of `sft`, to random prompts, sampled as PPO will sample.
+def answers_to_centre_on(
+    sft: LanguageModel, prompts: Sequence[Prompt], answering: PpoParams, samples: int, seed: int
+) -> list[list[int]]:
+    """Return the finished ones of `samples` answers of `sft`, each after its prompt, in ids.
 
-    If the prompts are fewer, each is asked again. Only answers that end count: PPO gives the others no score.
-    Returns `offset`, `std`, and the answers that were finished. Raises UserError if no prompt fits
-    `ppo.max_prompt`, and if too few answers end.
+    The prompts are random ones, each asked again if they are fewer, and the answers are sampled as PPO will
+    sample. Only those that end count: PPO gives the others no score. Raises UserError if no prompt fits
+    `ppo.max_prompt`, and if too few answers end: both depend on SFT alone, so ask before the training.
     """
-    finished = [prompt + answer.ids
-                for prompt, answer in finished_answers(
-                    sft, prompts, samples, seed, max_prompt=answering.max_prompt,
-                    max_response=answering.max_response, temperature=answering.temperature)]
+    found = finished_answers(sft, prompts, samples, seed, max_prompt=answering.max_prompt,
+                             max_response=answering.max_response, temperature=answering.temperature)
+    finished = [prompt + answer.ids for prompt, answer in found]
+    require_enough(finished)
+    return finished
+
+
+def centre(reward: RewardModel, finished: Sequence[list[int]]) -> dict[str, float]:
+    """Centre `reward` on prompts with finished answers of SFT, in ids. Returns `offset`, `std`, and how many.
+
+    Raises UserError if all of them have the same reward.
+    """
     reward.centre(finished)
     return {"offset": reward.model.config.reward_offset, "std": reward.std,
             "centering_finished": len(finished)}

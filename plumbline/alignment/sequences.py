@@ -32,15 +32,18 @@ class Sequences:
 
     def rows(self, index: torch.Tensor) -> "Sequences":
         """Return the sequences of these rows, without the columns in which all of them have padding."""
-        mask_BT, mask_BR = self.mask_BT[index], self.mask_BR[index]
-        prompt_width = mask_BT.shape[1] - mask_BR.shape[1]
-        first = int(prompt_width - mask_BT[:, :prompt_width].sum(1).max())
-        width = int(mask_BR.sum(1).max())
-        columns = slice(first, prompt_width + width)
+        columns = self.columns(index)
+        width = columns.stop - (self.mask_BT.shape[1] - self.mask_BR.shape[1])
         return Sequences(
-            self.ids_BT[index, columns], mask_BT[:, columns], self.response_BR[index, :width],
-            mask_BR[:, :width], None if self.trunk_BTD is None else self.trunk_BTD[index, columns],
+            self.ids_BT[index, columns], self.mask_BT[index, columns], self.response_BR[index, :width],
+            self.mask_BR[index, :width], None if self.trunk_BTD is None else self.trunk_BTD[index, columns],
             None if self.allowed_BRV is None else self.allowed_BRV[index, :width])
+
+    def columns(self, index: torch.Tensor) -> slice:
+        """Return the columns in which some of these rows have a token."""
+        prompt_width = self.mask_BT.shape[1] - self.mask_BR.shape[1]
+        first = prompt_width - int(self.mask_BT[index, :prompt_width].sum(1).max())
+        return slice(first, prompt_width + int(self.mask_BR[index].sum(1).max()))
 
     def micro_batches(self, index: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
         """Divide the rows `index` into parts of at most `size` rows of similar length, to spare padding."""

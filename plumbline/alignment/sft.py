@@ -96,9 +96,15 @@ def train_sft(
 
 
 def _steps(rows_an_epoch: int, params: SftParams) -> int:
-    """Return the number of optimizer steps. Raises UserError if epochs and rows are not enough for one."""
-    steps = round(params.epochs * -(-rows_an_epoch // params.batch_size))
-    if steps == 0 and params.epochs > 0 and rows_an_epoch > 0:
+    """Return the number of optimizer steps. Raises UserError if epochs and rows are not enough for one.
+
+    What is left over of an epoch begins the next one, so an epoch is `rows / batch_size` steps; but a whole
+    one where the rows are fewer than a batch.
+    """
+    if rows_an_epoch == 0:
+        return 0
+    steps = round(params.epochs * max(1, rows_an_epoch / params.batch_size))
+    if steps == 0 and params.epochs > 0:
         raise UserError(f"sft.epochs = {params.epochs:g} of {rows_an_epoch} rows in batches of "
                         f"sft.batch_size = {params.batch_size} is no step at all. Raise sft.epochs or lower "
                         "sft.batch_size; sft.epochs = 0 keeps the base model as it is.")

@@ -175,12 +175,14 @@ def shuffled_batches(
     numbers; `longest` has the length of each element's longest conversation.
 
     They are sorted by length within random stretches of `STRETCH` batches, which halves the padding, and the
-    batches are shuffled again.
+    batches are shuffled again. Who is in the batch that is not full is drawn before the sorting: it would
+    always be the longest, each of which then weighs more than any other element.
     """
     order = torch.randperm(len(longest), generator=generator).numpy()
-    for start in range(0, len(order), STRETCH * size):
-        stretch = order[start : start + STRETCH * size]
-        order[start : start + STRETCH * size] = stretch[np.argsort(longest[stretch], kind="stable")]
+    in_full_batches = len(order) // size * size
+    for start, end in pairwise([*range(0, in_full_batches, STRETCH * size), in_full_batches, len(order)]):
+        stretch = order[start:end]
+        order[start:end] = stretch[np.argsort(longest[stretch], kind="stable")]
     batches = torch.randperm(-(-len(order) // size), generator=generator)
     for batch in batches.flip(0).tolist():
         yield order[batch * size : (batch + 1) * size].tolist()

@@ -2,12 +2,13 @@
 
 What one of R processes holds while a model with N weights learns, in bytes:
 
-    states    fp32 weights, gradient and Adam's two moments of what learns, 16 a weight, in shards of 1/R
+    states    fp32 weights, gradient and Adam's two moments of what learns, 16 a weight, in shards of 1/R; of
+              policy and critic one has its gradient at a time
     copies    models that do not learn: reference, reward model, judge, the best policy so far, in shards,
               too; and what samples, which each process has whole
     moment    the fullest one beside these: what a micro-batch's forward pass keeps for its gradient, the
-              cache of the answers that are sampled at once, or whole models, which each of several processes
-              loads before they are shared out, and gets back at the end
+              cache of the answers that are sampled at once, or a whole model, which each of several processes
+              loads before it is shared out, and gets back at the end
 
 OVERHEAD, what Python and torch take themselves, comes on top. Left out are the gaps of the allocator and,
 with several processes, the layers that are gathered one at a time. The module knows no torch: the model's
@@ -171,8 +172,8 @@ def _rejection(stage: str, rejection: RejectionParams, size: ModelSize, ranks: i
 
 
 def _reward_model(stage: str, params: Params, size: ModelSize, ranks: int) -> Footprint:
-    """Return what the training needs, or what centring the reward model does, if that is more: for it each
-    process has the whole reward model and SFT, which answers.
+    """Return what the training needs, or what SFT does before it, if that is more: each process has it whole
+    for the answers to centre on, and lets it go before it loads the reward model.
     """
     reward = params.reward_model
     learns = size.body if reward.top_layers is None else size.top(reward.top_layers)
@@ -181,8 +182,8 @@ def _reward_model(stage: str, params: Params, size: ModelSize, ranks: int) -> Fo
     kept = size.kept(rows, reward.max_length, reward.precision)
     answers = _share(min(CENTRED_AT_ONCE, reward.centering_samples), ranks)
     cache = answers * (params.ppo.max_prompt + params.ppo.max_response) * size.cache_per_token
-    centring = FP32 * (size.body + size.weights) + cache
-    moment = max(kept, _whole_again(learns, ranks), centring - states - copies)
+    answering = FP32 * size.weights + cache
+    moment = max(kept, _whole_again(learns, ranks), answering - states - copies)
     flops = 3 * SIDES * reward.batch_size * size.flops(reward.max_length)
     return Footprint(stage, states, copies, moment, flops)
 
@@ -209,44 +210,38 @@ def _online(
     stored = BF16 if ppo.precision == "bf16" else FP32
     states, copies = _policy(ppo, size, stored, ranks)
     passes = 1 + 2 + 1 + 3 * ppo.epochs  # sampling; policy and reference; reward; with gradients
-    whole, loaded = FP32 * size.weights, _loaded(ppo, size)
-    if isinstance(ppo, NlpoParams):
-        copies += whole
+    whole, reward = FP32 * size.weights, stored * size.body
+    mask = whole if isinstance(ppo, NlpoParams) else 0
     # A reward model that carries the critic's adapters is not taken apart, and no value model is loaded.
     adapted = method in WITH_CRITIC and ppo.trainable == "lora" and ppo.critic == "shared"
     if method in WITH_CRITIC:
         passes += 1 + 3 * ppo.epochs
     if method in WITH_CRITIC and not adapted:
         learns = size.body if ppo.critic == "separate" else size.top(ppo.top_layers)
-        states += _states(size.body, learns, ranks)
+        policy_learns = {"all": size.weights, "top": _top(ppo, size), "lora": 0}[ppo.trainable]
+        # The gradients of the two are never there at the same time.
+        states += _states(size.body, learns, ranks) - FP32 * min(learns, policy_learns) // ranks
         copies += _beside(size.body - learns, ranks)
-        loaded += FP32 * size.body
-    reward = stored * size.body
-    scoring = (reward if adapted else reward // ranks) + (reward // ranks if judge else 0)
-    copies += scoring
+    scoring = reward // ranks * (2 if judge else 1)
+    if adapted and ranks > 1:
+        scoring += reward
+    copies += scoring + mask
 
     length = ppo.max_prompt + ppo.max_response
     cache = _answers(ppo, ranks) * length * size.cache_per_token * stored // FP32
-    # Adapters are merged into a copy, and any copy is rounded, once it is there in fp32.
-    merged = whole if ppo.trainable == "lora" or ppo.precision == "bf16" else 0
-    rounding = merged - stored * size.weights if ppo.trainable == "lora" else 0
-    # To be saved the policy is put together again, once gradients and moments are gone.
-    at_the_end = whole - _gone(states) if ranks > 1 and ppo.trainable == "all" else 0
+    if ppo.trainable == "top" and ranks == 1:  # what the trunk makes of a batch is kept for all epochs
+        copies += FP32 * ppo.batch_size * length * size.width
+    # Adapters are merged into a copy in fp32, which is rounded once it is there.
+    rounding = whole - stored * size.weights if ppo.trainable == "lora" else 0
     at_the_start = 0
-    if ranks > 1:
-        # The reward model is taken apart beside whole models, and they give SFT's answers to validate by.
-        apart = scoring + (0 if adapted else reward)
-        answering = scoring + max(merged, cache + (stored * size.weights if merged else 0))
-        at_the_start = loaded + max(apart, answering) - states - copies
-    moment = max(_learning(ppo, size, ranks), cache, rounding, at_the_end, at_the_start)
+    if ranks > 1 and ppo.trainable == "top":
+        # Each process loads its models whole, and takes them apart one after the other. Only with top layers
+        # is that more than what it holds later: when the last model comes, SFT's frozen layers are whole, and
+        # so are the reference's others.
+        last = FP32 * size.body if method in WITH_CRITIC else reward
+        at_the_start = whole + last + (whole + last) // ranks + scoring + mask - states - copies
+    moment = max(_learning(ppo, size, ranks), cache, rounding, at_the_start)
     return Footprint(stage, states, copies, moment, passes * ppo.batch_size * size.flops(length), "an update")
-
-
-def _loaded(ppo: PpoParams, size: ModelSize) -> int:
-    """Return the bytes of SFT and of what is made of it before the first update, whole on each process."""
-    whole, learns = FP32 * size.weights, _top(ppo, size)
-    beside = {"all": whole, "top": 2 * FP32 * learns, "lora": 0}[ppo.trainable]
-    return whole + beside + (whole if isinstance(ppo, NlpoParams) else 0)
 
 
 def _learning(ppo: PpoParams, size: ModelSize, ranks: int) -> int:
@@ -270,12 +265,13 @@ def _policy(ppo: PpoParams, size: ModelSize, stored: int, ranks: int) -> tuple[i
     whole = FP32 * size.weights
     if ppo.trainable == "lora":  # the reference is the policy without its adapters; a merged copy samples
         return whole // ranks, stored * size.weights + _beside(size.weights, ranks)
-    sampling = stored * size.weights if ranks > 1 or ppo.precision == "bf16" else 0
+    learns = size.weights if ppo.trainable == "all" else _top(ppo, size)
+    # In fp32 one process samples from the policy itself, and several from the model that they made it of.
+    sampling = stored * size.weights if ppo.precision == "bf16" else _beside(learns, ranks)
     if ppo.trainable == "all":  # the reference, and the best policy so far
         return STATES * size.weights // ranks, sampling + 2 * whole // ranks
-    learns = _top(ppo, size)
     # Of the layers that learn: the reference, what they were at first, and the best so far.
-    beside = 2 * FP32 * learns + FP32 * learns // ranks
+    beside = FP32 * learns + 2 * FP32 * learns // ranks
     return _states(size.weights, learns, ranks), sampling + _beside(size.weights - learns, ranks) + beside
 
 

@@ -66,7 +66,7 @@ def read_template(file: Path) -> Manifest:
     """Return the template. Raises UserError for a file that is none."""
     try:
         template = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except (OSError, ValueError, YAMLError) as error:
         said = " ".join(str(error).split())
         raise UserError(f"The launcher's template {file} cannot be read: {said}") from None
     if not isinstance(template, dict) or template.get("kind") not in LABELS:

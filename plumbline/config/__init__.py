@@ -20,7 +20,7 @@ from plumbline.config.blocks import (
     SftParams,
     SnapshotParams,
 )
-from plumbline.config.load import check_params, keys, load_params, read_yaml, registered_name
+from plumbline.config.load import check_params, keys, load_params, read_blocks, read_yaml, registered_name
 from plumbline.config.methods import METHODS
 from plumbline.config.params import Params, candidate_params
 from plumbline.config.values import EngineName, ParamsBlock, Precision, VersionedBlock
@@ -49,6 +49,7 @@ __all__ = [
     "check_params",
     "keys",
     "load_params",
+    "read_blocks",
     "read_yaml",
     "registered_name",
 ]

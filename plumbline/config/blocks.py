@@ -5,7 +5,7 @@ They have no defaults, so that a value stands in one place.
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from plumbline.config.values import (
     Count,
@@ -84,7 +84,8 @@ class BaseParams(VersionedBlock):
     """The language model to align."""
 
     source: str
-    """`pretrain`, a hub name, a folder, a `.gguf` file, or `package:NAME/FILE` for one in a package."""
+    """`pretrain`, a hub name, a folder, a `.gguf` file, or `package:NAME/FILE` for one in a package. When
+    what it holds has changed, raise `version`: the stage depends on parameters alone."""
     hidden_size: Count
     """Width of the model to pretrain."""
     layers: Count
@@ -103,6 +104,23 @@ class BaseParams(VersionedBlock):
     """Peak learning rate of pretraining."""
     checkpoint_every: Count
     """Steps of pretraining between resume checkpoints."""
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_share_the_width(cls, heads: int, info: ValidationInfo) -> int:
+        width, pairs = info.data.get("hidden_size", 0), 2 * heads
+        if info.data.get("source") == "pretrain" and width % pairs:
+            raise ValueError(f"a number that divides base.hidden_size = {width} into even parts, because "
+                             "rotary positions turn pairs of numbers; set base.hidden_size to "
+                             f"{-(-width // pairs) * pairs}, or base.heads to such a number")
+        return heads
+
+    @field_validator("context")
+    @classmethod
+    def _a_token_has_others_before_it(cls, context: int, info: ValidationInfo) -> int:
+        if info.data.get("source") == "pretrain" and context < 2:
+            raise ValueError("at least 2, because a token is learnt from those before it; raise it")
+        return context
 
 
 class SftParams(VersionedBlock):
@@ -160,8 +178,9 @@ class RewardModelParams(VersionedBlock):
     """Probability with which each label of a pair is taken to be wrong."""
     precision: Precision
     """Arithmetic of the forward pass."""
-    centering_samples: Count
-    """Random prompts to whose answers by the SFT policy the mean reward is 0, its deviation the unit."""
+    centering_samples: Annotated[int, Field(ge=8)]
+    """Random prompts to whose answers by the SFT policy the mean reward is 0, its deviation the unit; of the
+    answers at least 8 must end."""
     checkpoint_every: Count
     """Steps between resume checkpoints."""
 
@@ -218,7 +237,12 @@ class RewardParts(ParamsBlock):
     @property
     def reward_model_alone(self) -> bool:
         """True if it is the stage's reward model and nothing else."""
-        return list(self.rewards) == ["reward"] and not self.length_penalty and not self.repetition_penalty
+        return not (self.measured_on_answers or self.length_penalty or self.repetition_penalty)
+
+    @property
+    def measured_on_answers(self) -> bool:
+        """True if there are other rewards, whose unit has to be measured on answers of SFT."""
+        return list(self.rewards) != ["reward"]
 
 
 class PpoParams(RewardParts, VersionedBlock):
@@ -280,8 +304,8 @@ class PpoParams(RewardParts, VersionedBlock):
     kl_target: Positive | None
     """Mean KL a response, in nats, that the adaptive controller steers to; null keeps `kl_coef` fixed."""
     kl_horizon: Count
-    """Episodes over which the adaptive controller may double or halve beta, roughly; it moves beta by at most
-    a fifth an update."""
+    """Episodes over which the adaptive controller may raise beta by 22 % or lower it by 18 %, so that to
+    double it takes three and a half of them; it moves beta by at most a fifth an update."""
     temperature: Positive
     """Temperature of sampling; log-probabilities use the same one everywhere."""
     max_prompt: Count
@@ -343,7 +367,8 @@ class PreferenceEvalParams(VersionedBlock):
     """Who judges; the first one decides. `auto` (gold where all data is simulated, otherwise second), `gold`,
     `second` (the reward model of stage `judge`), `reward` (the one that PPO optimised), `module:function`
     from the project's root, an OpenAI-compatible endpoint as `https://host/v1#model`, or a language model as
-    `base.source` names it. When what a function or an endpoint does has changed, raise `version`."""
+    `base.source` names it. When what a function or an endpoint does, or a model's files hold, has changed,
+    raise `version`."""
     judge_limit: CountOrNone
     """Requests that each endpoint may be sent in one evaluation; each pair takes two."""
     prompts: Count

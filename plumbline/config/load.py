@@ -76,17 +76,27 @@ def keys(model: type[BaseModel] = Params, prefix: str = "") -> Iterator[str]:
 def read_yaml(file: Path) -> dict[str, object]:
     """Read a parameter file as plain values. Raises UserError for a missing or broken one."""
     try:
-        values = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+        return read_blocks(file, "Parameter file", "ppo")
     except FileNotFoundError:
         raise UserError(f"Parameter file {file} does not exist. Give one with --params FILE, or run "
                         "plumbline in a checkout that has params.yaml.") from None
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise UserError(f"Parameter file {file} cannot be read as YAML: "
-                        f"{' '.join(str(error).split())}") from None
+
+
+def read_blocks(file: Path, called: str, block: str) -> dict[str, object]:
+    """Read a YAML file of blocks such as `block`, which messages call what it is `called`.
+
+    Raises FileNotFoundError for a missing file, and UserError for a broken one.
+    """
+    try:
+        values = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, YAMLError) as error:  # a ValueError is a date that there is not, or no text
+        raise UserError(f"{called} {file} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"Parameter file {file} must hold blocks such as `ppo:`; found "
+        raise UserError(f"{called} {file} must hold blocks such as `{block}:`; found "
                         f"{type(values).__name__}.")
     return values
 
@@ -97,7 +107,7 @@ def _parse_setting(setting: str) -> dict[str, object]:
         raise UserError(f"--set takes KEY=VALUE, such as --set ppo.kl_coef=0.1; found {setting!r}.")
     try:
         value = YAML(typ="safe").load(text)
-    except YAMLError:
+    except (YAMLError, ValueError):  # such as 2026-99-99, which would be a date
         raise UserError(f"The value in --set {setting} is not valid YAML.") from None
     for part in reversed(key.strip().split(".")):
         value = {part: value}

@@ -28,6 +28,9 @@ def require_usable(method: str, params: PpoParams, ranks: int = 1, block: str = 
     if params.batch_size % params.answers_per_prompt:
         raise UserError(f"{block}.batch_size = {params.batch_size} responses cannot be divided into groups "
                         f"of {block}.answers_per_prompt = {params.answers_per_prompt}. Change either.")
+    if params.kl_target is not None and params.kl_coef == 0:
+        raise UserError(f"{block}.kl_target steers the weight of the KL by factors, which never move it from "
+                        f"{block}.kl_coef = 0. Set that to 0.05, say, or {block}.kl_target to null.")
     if params.kl_in == "loss" and params.kl_estimator == "k1":
         raise UserError(f"{block}.kl_in: loss needs an estimator whose gradient is a KL's, which k1's is "
                         f"not: its mean is 0. Set {block}.kl_estimator to k2 or k3.")

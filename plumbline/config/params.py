@@ -74,7 +74,7 @@ def candidate_params(params: Params, name: str) -> ParamsBlock:
     """
     given = params.candidates[name]
     method = given.get("method")
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise PydanticCustomError(
             "candidate", f"candidates.{name}.method is {method!r}, but must be one of {', '.join(METHODS)}")
     block, cls = METHODS[method]

@@ -102,7 +102,7 @@ class Examination:
         sliced: dict[str, Score] = {}
         for division in ("kind", "agreement", "length"):
             for name, found in self.slices[division].items():
-                sliced |= _with_ends(f"accuracy_{division}_{name.replace(' ', '_')}", found)
+                sliced |= found.metrics(f"accuracy_{division}_{name.replace(' ', '_')}")
         return sliced | {
             "accuracy": self.accuracy.value,
             "accuracy_low": self.accuracy.low, "accuracy_high": self.accuracy.high,
@@ -147,9 +147,6 @@ def examine(scored: Sequence[ScoredComparison], gold: Gold | None) -> Examinatio
     differences = np.abs(margins)
     right = outcomes(margins)
 
-    def share(of: Sequence[float], among: Sequence[ScoredComparison]) -> Interval:
-        return statistics.share(of, [prompt_key(one.comparison.prompt) for one in among])
-
     def sliced(names: Sequence[str]) -> dict[str, Interval]:
         """Return the accuracy of the decided comparisons of each name."""
         rows: dict[str, list[int]] = defaultdict(list)
@@ -158,16 +155,16 @@ def examine(scored: Sequence[ScoredComparison], gold: Gold | None) -> Examinatio
         accuracy = {}
         for name in sorted(rows):
             places = rows[name]
-            accuracy[name] = share([right[i] for i in places], [decided[i] for i in places])
+            accuracy[name] = _share([right[i] for i in places], [decided[i] for i in places])
         return accuracy
 
     pairs = [one.comparison for one in decided]
     agreement = slices.agreement_among([one.comparison for one in scored])
     longer = outcomes(np.array([float(len(one.chosen) - len(one.rejected)) for one in pairs]))
     calibration = _bins(_sigmoid(differences), right, np.linspace(0.5, 1.0, CALIBRATION_BINS + 1))
-    ceiling, gold_agreement = _against_gold(scored, gold, share) if gold else (None, None)
+    ceiling, gold_agreement = _against_gold(scored, gold) if gold else (None, None)
     return Examination(
-        accuracy=share(right, decided),
+        accuracy=_share(right, decided),
         equal_scores=int((margins == 0).sum()),
         slices={
             "source": sliced(list(map(slices.source_of, pairs))),
@@ -184,8 +181,8 @@ def examine(scored: Sequence[ScoredComparison], gold: Gold | None) -> Examinatio
         ties=len(tied),
         difference_decided=float(differences.mean()),
         difference_ties=float(np.abs([one.margin for one in tied]).mean()) if tied else None,
-        longer_baseline=share(longer, decided),
-        shorter_baseline=share([1.0 - outcome for outcome in longer], decided),
+        longer_baseline=_share(longer, decided),
+        shorter_baseline=_share([1.0 - outcome for outcome in longer], decided),
         length_correlation=_length_correlation(scored),
         ceiling=ceiling,
         gold_agreement=gold_agreement,
@@ -193,18 +190,23 @@ def examine(scored: Sequence[ScoredComparison], gold: Gold | None) -> Examinatio
     )
 
 
+def accuracy(scored: Sequence[ScoredComparison]) -> Interval | None:
+    """Return how often the chosen response has the higher score; None if every comparison is a tie."""
+    decided = [one for one in scored if one.comparison.label != "tie"]
+    return _share(outcomes(one.margin for one in decided), decided) if decided else None
+
+
+def _share(of: Sequence[float], among: Sequence[ScoredComparison]) -> Interval:
+    return statistics.share(of, [prompt_key(one.comparison.prompt) for one in among])
+
+
 def outcomes(margins: Iterable[float]) -> list[float]:
     """Return 1 for a margin that favours the chosen response, 0.5 for a margin of 0, and 0 otherwise."""
     return [0.5 if margin == 0 else float(margin > 0) for margin in margins]
 
 
-def _with_ends(name: str, found: Interval) -> dict[str, Score]:
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_n": found.n}
-
-
 def _against_gold(
-    scored: Sequence[ScoredComparison], gold: Gold,
-    share: Callable[[Sequence[float], Sequence[ScoredComparison]], Interval],
+    scored: Sequence[ScoredComparison], gold: Gold
 ) -> tuple[Interval | None, Interval | None]:
     """Return the gold reward's accuracy on the labels, and the reward model's on the gold reward's order.
 
@@ -216,12 +218,12 @@ def _against_gold(
         first, second = (round(gold(prompt, response), 9) for response in one.comparison.responses)
         truth.append(ScoredComparison(one.comparison, (first, second)))
     labelled = [true for true in truth if true.comparison.label != "tie"]
-    ceiling = share(outcomes(np.array([true.margin for true in labelled])), labelled)
+    ceiling = _share(outcomes(np.array([true.margin for true in labelled])), labelled)
 
     ordered = [(one, true) for one, true in zip(scored, truth, strict=True) if true.margin != 0]
     agreement = [0.5 if one.margin == 0 else float((one.margin > 0) == (true.margin > 0))
                  for one, true in ordered]
-    return ceiling, share(agreement, [one for one, _ in ordered]) if ordered else None
+    return ceiling, _share(agreement, [one for one, _ in ordered]) if ordered else None
 
 
 def _length_correlation(scored: Sequence[ScoredComparison]) -> float | None:

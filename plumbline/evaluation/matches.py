@@ -159,10 +159,10 @@ class Evaluation:
             found |= _match_metrics(match)
         for name, matches in self.judged.items():
             for match in matches:
-                found |= with_ends(f"win_rate_vs_{match.name}_by_{name}", match.win_rate)
+                found |= match.win_rate.metrics(f"win_rate_vs_{match.name}_by_{name}")
         for one in self.agreements:
             pair = "_".join(one.judges)
-            found |= with_ends(f"agreement_{pair}", one.share)
+            found |= one.share.metrics(f"agreement_{pair}")
             if one.kappa is not None:
                 found[f"kappa_{pair}"] = one.kappa
         for name, means in self.means.items():
@@ -171,21 +171,15 @@ class Evaluation:
         return found
 
 
-def with_ends(key: str, interval: Interval) -> dict[str, float]:
-    """Return a share with its interval and n as metrics."""
-    return {key: interval.value, f"{key}_low": interval.low, f"{key}_high": interval.high,
-            f"{key}_n": interval.n}
-
-
 def _match_metrics(match: Match) -> dict[str, float | str]:
     key = f"win_rate_vs_{match.name}"
-    found: dict[str, float | str] = {**with_ends(key, match.win_rate)}
+    found: dict[str, float | str] = {**match.win_rate.metrics(key)}
     if match.length_controlled:
-        found |= with_ends(f"{key}_length_controlled", match.length_controlled)
+        found |= match.length_controlled.metrics(f"{key}_length_controlled")
     if "similar" in match.by_length:
-        found |= with_ends(f"{key}_similar_length", match.by_length["similar"])
+        found |= match.by_length["similar"].metrics(f"{key}_similar_length")
     for kind, rate in match.by_kind.items():
-        found |= with_ends(f"{key}_kind_{kind}", rate)
+        found |= rate.metrics(f"{key}_kind_{kind}")
     if match.contradictions is not None and match.first_shown is not None:
         found |= {f"contradictions_vs_{match.name}": match.contradictions,
                   f"first_shown_vs_{match.name}": match.first_shown}

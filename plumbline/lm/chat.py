@@ -23,7 +23,7 @@ STAND_IN = "\ue000{}\ue001"
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Return the ids of the prompt, up to and including the marker that opens the assistant's turn."""
-    special, spelled = _special_texts(tokenizer), bool(_spelled(tokenizer))
+    special, spelled = _special_texts(settled(tokenizer), tokenizer), bool(_spelled(tokenizer))
     aside: dict[str, str] = {}
     messages = []
     for turn, message in enumerate(arranged(tokenizer, prompt)):
@@ -94,7 +94,7 @@ def differences(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) ->
 def _encode_literally(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Return the ids of a text without special tokens, but for those that stand for unknown characters."""
     literally = {"add_special_tokens": False, "split_special_tokens": True}
-    spelled = _spelled(tokenizer)
+    spelled = _spelled(tokenizer) | _turn_markers(settled(tokenizer), tokenizer)
     if not spelled:
         return list(tokenizer(text, **literally)["input_ids"])
     found = tokenizer(text, **literally, return_offsets_mapping=True)
@@ -123,8 +123,37 @@ def _spelled(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 @lru_cache(maxsize=8)
-def _special_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    return tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+def _special_texts(template: str, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    markers = _turn_markers(template, tokenizer)
+    return tuple(str(token) for id, token in tokenizer.added_tokens_decoder.items()
+                 if token.special or id in markers)
+
+
+@lru_cache(maxsize=8)
+def _turn_markers(template: str, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of added tokens that open and end turns in the template without being flagged as
+    special, as DeepSeek's `<｜User｜>`.
+
+    Others that it writes, such as `<think>`, are no markers: a response may contain them.
+    """
+    unflagged = {id for id, token in tokenizer.added_tokens_decoder.items()
+                 if not token.special and str(token).strip()}
+    if not unflagged:
+        return frozenset()
+
+    def among(text: str) -> list[int]:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [id for id in ids if id in unflagged]
+
+    def rendered(*turns: dict[str, str], opened: bool = False) -> str:
+        return str(tokenizer.apply_chat_template(
+            list(turns), chat_template=template, tokenize=False, add_generation_prompt=opened))
+
+    user, assistant = {"role": "user", "content": "x"}, {"role": "assistant", "content": "yyy"}
+    before, answered = rendered(user), rendered(user, assistant)
+    opening = rendered(user, opened=True).removeprefix(before)
+    ending = answered[answered.rindex("yyy") + 3 :]
+    return frozenset([*among(before), *among(opening)[:1], *among(ending)])
 
 
 @lru_cache(maxsize=8)
@@ -134,7 +163,7 @@ def _stop_token(template: str, tokenizer: PreTrainedTokenizerBase) -> int:
     after = tokenizer(rendered[rendered.rindex("yyy") + 3 :], add_special_tokens=False)["input_ids"]
     # Phi and others mark turns with tokens that are special without having a name such as `eos_token`.
     added = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special = {*tokenizer.all_special_ids, *added}
+    special = {*tokenizer.all_special_ids, *added, *_turn_markers(template, tokenizer)}
     for token in after:
         if token in special:
             return int(token)

@@ -56,15 +56,18 @@ def autocast(precision: str) -> AbstractContextManager[None]:
     return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def require_finite(measured: Mapping[str, float], block: str, when: str) -> None:
+def require_finite(
+    measured: Mapping[str, float], block: str, when: str, rate: str = "learning_rate"
+) -> None:
     """Raise UserError if a loss, gradient norm or other figure of training is infinite or not a number.
 
-    `block` is the block of parameters with the learning rate; `when` is the place, such as `step 3 of 90`.
+    `block` is the block of parameters that has the learning rate, called `rate`; `when` is the place, such as
+    `step 3 of 90`.
     """
     for name, value in measured.items():
         if not math.isfinite(value):
             raise UserError(f"At {when}, the {name} is {value:g} where a finite number was expected: the "
-                            f"training diverged, and nothing of it is kept. Lower {block}.learning_rate, set "
+                            f"training diverged, and nothing of it is kept. Lower {block}.{rate}, set "
                             "precision: fp32 if it is bf16, and look for strange rows in the data's report.")
 
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,13 +32,18 @@ from plumbline.preferences.batches.arrivals import arrivals, require_all_here
 from plumbline.preferences.batches.batch import SIMULATED
 from plumbline.preferences.batches.snapshot import ADDED
 from plumbline.preferences.reading.source_files import place_of
+from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home
 from plumbline.project.watcher import watcher
+from plumbline.runs.outcome import would_reuse
+from plumbline.runs.workspace import Request
 from plumbline.whole_file import write_whole
 
 Values = TypeVar("Values")
 PRETRAIN = "pretrain"
 HUB = "hub:"
+NANOSECONDS = 1_000_000_000
+"""In a second."""
 LEAST_FREE_BYTES = 1_000_000_000
 COPIES_OF_BASE = 12
 """A run keeps base, SFT, reward, judge, policy and champion, each in its workspace and in the cache."""
@@ -96,10 +102,27 @@ def preflight(home: Home, params: Params) -> None:
     _splits(params, base)
     _judge_models(home, params)
     _rewards(home, params)
-    _engines(params)
+    _engines(home, params)
     _disk(home, params)
     if base and base.size:
         _memory(home, params, ModelSize.read(base.size))
+
+
+def require_base_unchanged(home: Home, params: Params, request: Request) -> None:
+    """Raise UserError if stage `base` would be reused although its local model has changed since.
+
+    The stage depends on parameters alone. A retry goes on from what its run has read.
+    """
+    source, stage = params.base.source, read_stages(home.root, params.model_dump()).get("base")
+    changed = _newest(home.root / Path(source).expanduser()) // NANOSECONDS
+    if stage is None or source == PRETRAIN or not changed or request.retry_of or "base" in request.force:
+        return
+    made = would_reuse(home, params, stage)
+    if made and changed > datetime.fromisoformat(made.started).timestamp():
+        raise UserError(f"The base model {source} has changed since {made.started}, when stage `base` read "
+                        "it, and a run would go on with the model of then, because the stage depends on "
+                        "parameters alone. Raise base.version, or run once with --force base; what comes "
+                        "after is reused where the content is the same after all.")
 
 
 def _sources(root: Path, params: Params) -> None:
@@ -176,11 +199,18 @@ def _splits(params: Params, base: Examined | None) -> None:
         raise UserError(f"{asked[0]} cannot be done with the base model {params.base.source}. {base.unsplit}")
 
 
-def _engines(params: Params) -> None:
-    """Raise UserError if responses are to be sampled by a server whose address nobody has given."""
-    sampling = [values for values in _rewarded(params) if isinstance(values, PpoParams | RejectionParams)]
-    if "vllm" in [params.preference_eval.engine, *(values.engine for values in sampling)]:
-        vllm_addresses()
+def _engines(home: Home, params: Params) -> None:
+    """Raise UserError if a stage is to let servers sample, and nobody has given an address for each of its
+    processes.
+    """
+    engines = {"ppo": params.ppo.engine, "preference_eval": params.preference_eval.engine}
+    sampling: dict[str, PpoParams | RejectionParams] = {
+        **_candidates(params, PpoParams), **_candidates(params, RejectionParams)}
+    for block, values in sampling.items():
+        engines[f"candidate@{block.partition('.')[2]}"] = values.engine
+    for stage, engine in engines.items():
+        if engine == "vllm":
+            vllm_addresses(compute_of(home.root, stage).ranks)
 
 
 def _examined(home: Home, role: str, source: str) -> Examined:
@@ -192,7 +222,7 @@ def _examined(home: Home, role: str, source: str) -> Examined:
     """
     # What holds of a model may change with our own code and with transformers.
     code = f"plumbline {__version__}, transformers {version('transformers')}"
-    key = f"{role} {source} {_newest(home.root / source)} {code}"
+    key = f"{role} {source} {_newest(home.root / Path(source).expanduser())} {code}"
     kept_in = home.folder / "examined" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     try:
         kept = json.loads(kept_in.read_text(encoding="utf-8"))
@@ -219,9 +249,12 @@ def _examine(home: Home, role: str, source: str) -> Examined:
 
 
 def _newest(path: Path) -> int:
-    """Return when the files of a local model were last changed, in nanoseconds; 0 for what is no path."""
-    files = [path, *path.glob("*")] if path.exists() else []
-    return max((file.stat().st_mtime_ns for file in files), default=0)
+    """Return when the files of a local model were last changed, in nanoseconds; 0 for what is no path.
+
+    What `mv` or `cp -p` put there keeps its time: when it came there is the last change of its inode.
+    """
+    times = [file.stat() for file in (path, *path.glob("*")) if file.exists()]
+    return max((max(one.st_mtime_ns, one.st_ctime_ns) for one in times), default=0)
 
 
 def _sampled(params: Params) -> dict[str, int]:
@@ -292,7 +325,7 @@ def _lengths_agree(params: Params) -> None:
 
 def _disk(home: Home, params: Params) -> None:
     free = shutil.disk_usage(home.root).free
-    file = home.root / params.base.source
+    file = home.root / Path(params.base.source).expanduser()
     needed = max(LEAST_FREE_BYTES, COPIES_OF_BASE * file.stat().st_size if file.is_file() else 0)
     if free < needed:
         raise UserError(f"The disk of {home.root} has {free / 1e9:.1f} GB free; a run with these parameters "

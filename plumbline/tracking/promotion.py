@@ -9,7 +9,7 @@ champion, at most that share is promoted at each challenge.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plumbline.config import PromoteParams
 
@@ -17,8 +17,8 @@ Measured = Mapping[str, object]
 """The figures of an evaluation by name, as metrics.json has them."""
 EQUAL = 0.5
 """The win rate of two policies of which neither is better."""
-OPTIMISED = "reward"
-"""The judge that PPO has optimised, as `preference_eval.judges` names it."""
+OPTIMISED, SECOND = "reward", "second"
+"""The judge that PPO has optimised, and the second reward model, as `preference_eval.judges` names them."""
 JUDGE_OPTIMISED = "judge_optimised"
 """The figure that is 1 where another judge decided that PPO has optimised, too; otherwise there is none."""
 NOT_MEASURED = "not measured"
@@ -83,6 +83,8 @@ class Circumstances:
     """The version that the policy was compared with, if there was a champion."""
     examined: Measured
     """The verdict on the reward model, as gate.json has it: `passed` and `reasons`."""
+    second: Measured
+    """The figures of the second reward model, as its metrics.json has them."""
     lost_rows: int = 0
     """Rows of the champion's snapshot that the policy did not learn from because they were removed."""
 
@@ -115,6 +117,8 @@ def rules_of(measured: Measured, circumstances: Circumstances, params: PromotePa
     if params.max_kl is not None:
         yield stays_near(measured, params.max_kl)
     yield judged_independently(measured)
+    if measured.get("judge") == SECOND:
+        yield second_can_judge(circumstances.second)
     yield examination_passed(circumstances.examined)
 
 
@@ -189,6 +193,14 @@ def judged_independently(measured: Measured) -> Rule:
     optimised = was_optimised(judge, measured)
     told = "the reward model" if judge == OPTIMISED else judge
     return Rule(name, required, f"{told}, which PPO optimised" if optimised else told, not optimised)
+
+
+def second_can_judge(second: Measured) -> Rule:
+    """Require a second reward model that is surely better than chance at held-out comparisons, where it
+    decides: what a coin prefers says nothing, and what a few preferences taught may be length alone.
+    """
+    rule = beats(second, "heldout_accuracy", "second reward model, right on held-out comparisons:", EQUAL)
+    return replace(rule, decisive=False)
 
 
 def was_optimised(judge: str | None, measured: Measured) -> bool:

@@ -90,6 +90,11 @@ def test_what_is_wrong_with_an_online_method(wrong, name, said):
     assert str(finding).startswith(f"{name}: ") and any(digit in finding.seen for digit in "0123456789")
 
 
+def test_trpo_which_clips_nothing_is_not_told_that_gradients_are_clipped():
+    steps = {"policy_grad_norm": towards(5, 60, 5), "accepted": [1.0] * STEPS}
+    assert diagnose(points(ONLINE | steps, VALIDATION), "candidate@trpo", PPO) == []
+
+
 def test_the_figures_are_of_the_beginning_and_the_last_fifth():
     flat = {**ONLINE, "entropy": [0.4] * 4 + [0.2] * 28 + [0.04] * 8}
     (finding,) = diagnose(points(flat), "ppo", PPO)

@@ -87,6 +87,7 @@ def test_estimators_of_the_kl():
     ("nlpo", {"engine": "vllm"}, r"Set ppo\.engine to own"),
     ("trpo", {"ptx_coef": 0.1}, r"Set ppo\.ptx_coef to 0"),
     ("trpo", {"kl_in": "loss", "kl_estimator": "k3"}, r"Set ppo\.kl_in to reward"),
+    ("ppo", {"kl_coef": 0.0, "kl_target": 6.0}, r"never move it from ppo\.kl_coef = 0"),
     ("ppo", {"batch_size": 2, "minibatches": 3}, r"ppo\.minibatches = 3")])
 def test_values_that_contradict_each_other(method, changed, said):
     with pytest.raises(UserError, match=said):

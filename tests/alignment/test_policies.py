@@ -5,9 +5,10 @@ from copy import deepcopy
 import pytest
 import torch
 
+from plumbline.alignment.online import policies
 from plumbline.alignment.online.critics import make_critic
-from plumbline.alignment.online.experience import Sampler, gather, in_bf16
-from plumbline.alignment.online.policies import make_policy
+from plumbline.alignment.online.experience import Sampler, copy_in_bf16, gather, in_bf16
+from plumbline.alignment.online.policies import below, make_policy
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.alignment.sequences import join
 from plumbline.errors import UserError
@@ -125,6 +126,32 @@ def test_a_shared_critic_starts_as_the_reward_model_and_leaves_it_alone(taught_l
     assert asked.score_sampled(PROMPT_IDS, RESPONSES, 1.0) == before
 
 
+@pytest.mark.parametrize("trainable", KINDS)
+def test_a_separate_critic_starts_as_the_reward_model_beside_any_policy(taught_lm, reward, tmp_path, trainable):
+    """Also where the sequences carry what the policy's trunk makes of them, which a whole model must not read."""
+    params = ppo_params(trainable=trainable, critic="separate")
+    policy = policy_of(copy_of(taught_lm).model, copy_of(taught_lm).model, params)
+    critic, asked = make_critic("ppo", policy, reward, lambda: value_model(tmp_path / "reward"), params)
+    stopped = [Response(response.ids, True) for response in RESPONSES]
+    experience = gather(PROMPT_IDS, stopped, policy, critic, asked, missing_stop_deviations=1.0, micro_batch_size=4)
+    # The value before the last token is the reward of an answer that lacks it.
+    shorter = [prompt + response.ids[:-1] for prompt, response in zip(PROMPT_IDS, stopped, strict=True)]
+    values = [float(row[len(response.ids) - 1]) for row, response in zip(experience.values_BR, stopped, strict=True)]
+    assert values == pytest.approx(asked.score_ids(shorter), abs=1e-5)
+
+
+def test_the_trunk_reads_a_micro_batch_at_a_time_and_each_answer_as_if_alone(taught_lm, reward, monkeypatch):
+    params, sizes = ppo_params(trainable="top"), []
+    policy = policy_of(copy_of(taught_lm).model, copy_of(taught_lm).model, params)
+    monkeypatch.setattr(policies, "below", lambda trunk, part, precision: sizes.append(len(part.ids_BT)) or below(
+        trunk, part, precision))
+    found = gather(PROMPT_IDS, RESPONSES, policy, None, reward, missing_stop_deviations=1.0, micro_batch_size=2)
+    assert sizes == [2, 1]
+    for row in range(len(PROMPT_IDS)):
+        alone = found.sequences.rows(torch.tensor([row]))
+        torch.testing.assert_close(alone.trunk_BTD, below(policy.trunk, alone, "fp32"))
+
+
 def test_a_critic_cannot_share_a_trunk_that_the_reward_model_does_not_have(taught_lm, reward):
     other = deepcopy(reward.model)
     with torch.no_grad():
@@ -155,6 +182,7 @@ def test_rounded_to_bf16_the_model_is_what_it_is_when_loaded_in_bf16(taught_lm, 
     """With its frequencies of rotary positions: rounded, they would put a late token somewhere else."""
     ids = torch.arange(100)[None]
     with torch.no_grad():
-        found = in_bf16(copy_of(taught_lm).model)(ids).logits
+        found = copy_in_bf16(taught_lm.model)(ids).logits
+        assert torch.equal(found, in_bf16(copy_of(taught_lm).model)(ids).logits)
         assert torch.equal(found, LanguageModel.load(taught_folder, "bf16").model(ids).logits)
         assert not torch.equal(found, copy_of(taught_lm).model.to(torch.bfloat16)(ids).logits)

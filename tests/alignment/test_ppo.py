@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from plumbline.alignment.online import experience, loop, methods
-from plumbline.alignment.online.experience import in_bf16
+from plumbline.alignment.online.experience import copy_in_bf16
 from plumbline.alignment.online.figures import average, measured_kl
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.errors import UserError
@@ -291,7 +291,7 @@ def test_in_bf16_the_gap_between_sampler_and_policy_is_measured(train, taught_lm
     """Token by token, against the log-probabilities of a copy with weights in bf16."""
     engine = RecordedEngine(own_engine(taught_lm))
     (metrics,) = train(updates=1, precision="bf16", engine=engine)[2]
-    rounded, gaps = in_bf16(deepcopy(taught_lm.model)), []
+    rounded, gaps = copy_in_bf16(taught_lm.model), []
     for prompt_ids, response in engine.sampled:
         ids, start = torch.tensor([prompt_ids + response.ids]), len(prompt_ids)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -410,6 +410,11 @@ def test_an_update_that_diverges_stops_before_the_step_and_leaves_the_checkpoint
         train(policy=policy, updates=4, checkpoint_every=1, folder=tmp_path / "kept")
     assert all(torch.equal(weight, steps[-1][name]) for name, weight in policy.model.state_dict().items())
     assert [file.name[:6] for file in (tmp_path / "kept").glob("*.pt")] == ["000002"]
+
+
+def test_a_critic_that_diverges_is_told_which_parameter_to_lower(train):
+    with pytest.raises(UserError, match=r"At batch 2 of 3 of the value warm-up, .* Lower ppo\.value_learning_rate"):
+        train(value_learning_rate=1e30, value_warmup=3)
 
 
 @pytest.mark.parametrize("updates", [1, 3])

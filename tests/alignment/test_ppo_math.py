@@ -162,6 +162,15 @@ def test_the_adaptive_controller_moves_as_computed_by_hand(kl, episodes, expecte
     assert controller.coef == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(("kl", "expected"), [(0.0, math.exp(-0.2)), (60.0, math.exp(0.2))])
+def test_over_a_horizon_the_weight_moves_as_the_parameter_says(kl, expected):
+    """Up by 22 % and down by 18 %."""
+    controller = KLController(1.0, 6.0, 10000)
+    for _ in range(1000):
+        controller.update(kl, 10)
+    assert controller.coef == pytest.approx(expected, abs=1e-3)
+
+
 @pytest.mark.parametrize(("kl", "expected"), [(0.0, 0.08), (60.0, 0.12)])
 def test_a_horizon_within_a_batch_moves_the_weight_by_a_fifth(kl, expected):
     controller = KLController(0.1, 6.0, 10)

@@ -17,7 +17,7 @@ from testing.tiny_models import PROMPTS, WORDS, copy_of, demonstrations, reward_
 EVERY = 3
 BASE = BaseParams(version="1", source="pretrain", hidden_size=32, layers=2, heads=2, vocabulary=300, context=32,
                   tokens=1408, batch_size=4, learning_rate=1e-2, checkpoint_every=EVERY)
-SFT = sft_params(epochs=2.75, batch_size=3, micro_batch_size=2, checkpoint_every=EVERY)
+SFT = sft_params(epochs=3.3, batch_size=3, micro_batch_size=2, checkpoint_every=EVERY)
 REWARD = reward_params(epochs=2.75, batch_size=5, micro_batch_size=2, checkpoint_every=EVERY)
 PRETRAINED = REWARD.model_copy(update={"pretrain_on": ["forum"], "pretrain_epochs": 5, "epochs": 2})
 STEPS = 11

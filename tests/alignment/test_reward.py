@@ -108,7 +108,7 @@ def test_a_model_stored_before_there_were_deviations_has_one_of_one(reward, tmp_
 
 
 def test_centring_on_a_handful_of_answers_says_what_to_raise(reward):
-    with pytest.raises(UserError, match=r"at least 8 of them; found 7\. Raise ppo\.max_response"):
+    with pytest.raises(UserError, match=r"at least 8 of them; found 7\. Raise ppo\.max_response or reward_model\.cent"):
         reward.centre(conversations(reward)[:7])
 
 

@@ -3,19 +3,30 @@ learns."""
 
 import itertools
 import math
+import weakref
+from collections import Counter
 from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.alignment import reward_training, tokenized
-from plumbline.alignment.reward import RewardModel
+from plumbline.alignment.reward import LEAST_TO_CENTRE, RewardModel
+from plumbline.config import load_params
 from plumbline.errors import UserError
+from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, stop_token
-from plumbline.preferences.types import Comparison, Origin, Ranking
-from testing.tiny_models import NOWHERE, PROMPTS, Steps, prefers_red, reward_params, silent
+from plumbline.preferences.jsonl import jsonl
+from plumbline.preferences.types import Comparison, Origin, Ranking, prompt_json
+from tasks.reward_model import train_on
+from testing.tiny_models import NOWHERE, PROMPTS, Steps, ppo_params, prefers_red, reward_params, silent
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -320,6 +331,29 @@ def test_every_pair_is_used_once_before_any_is_used_again(reward, monkeypatch):
     assert sorted(element.rows[0] for element in used[:24]) == sorted(element.rows[0] for element in used[24:])
 
 
+def test_whoever_is_left_over_is_alone_about_equally_often():
+    """17 elements in batches of 16: the longest would be a step of its own in every epoch."""
+    lengths, generator, alone = np.arange(17, dtype=np.int32), torch.Generator().manual_seed(0), Counter()
+    epochs = 1700
+    for _ in range(epochs):
+        batches = list(tokenized.shuffled_batches(lengths, 16, generator))
+        assert sorted(itertools.chain(*batches)) == list(range(17))
+        small, full = sorted(batches, key=len)
+        assert (len(small), len(full)) == (1, 16) and full == sorted(full), "of similar length within the batch"
+        alone.update(small)
+    deviation = (epochs / 17 * 16 / 17) ** 0.5
+    assert all(abs(alone[number] - epochs / 17) < 4 * deviation for number in range(17))
+
+
+def test_full_batches_are_of_similar_length():
+    lengths = np.random.default_rng(1).integers(10, 500, 3 * tokenized.STRETCH * 4 + 7, np.int32)
+    batches = list(tokenized.shuffled_batches(lengths, 4, torch.Generator().manual_seed(0)))
+    assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
+    assert sorted(map(len, batches)) == [3, *[4] * (3 * tokenized.STRETCH + 1)]
+    spread = [lengths[batch].max() - lengths[batch].min() for batch in batches]
+    assert np.median(spread) < 2 * 490 / tokenized.STRETCH, "of 8 batches each has an eighth of the lengths"
+
+
 def test_a_validation_split_of_ties_has_no_accuracy_and_ends_no_training(reward):
     metrics = reward_training.train_reward_model(reward, prefers_red(16), prefers_red(4, label="tie"), reward_params(),
                                                  0, silent, NOWHERE)
@@ -356,3 +390,63 @@ def test_with_top_layers_the_layers_below_stay_those_of_sft(taught_folder, tmp_p
     assert "score.weight" in changed and found["validation_accuracy"] == 1
     with pytest.raises(UserError, match=r"reward_model\.top_layers = 2 leaves no layer frozen"):
         reward_training.train_reward_model(reward, rows, rows, reward_params(top_layers=2), 0, silent, tmp_path)
+
+
+def test_it_is_centred_on_answers_that_sft_gave_before(reward, taught_lm):
+    answers = reward_training.answers_to_centre_on(taught_lm, PROMPTS, ppo_params(), 64, seed=0)
+    found = reward_training.centre(reward, answers)
+    assert 8 <= found["centering_finished"] == len(answers) <= 64
+    assert sum(reward.score_ids(answers)) / len(answers) == pytest.approx(0, abs=1e-5)
+    assert (found["offset"], found["std"]) == (reward.model.config.reward_offset, reward.std)
+
+
+@pytest.fixture
+def stage(taught_folder, tmp_path):
+    """What the stage `reward_model` is given, up to its training."""
+    (tmp_path / "models/sft").mkdir(parents=True)
+    (tmp_path / "models/sft/model").symlink_to(taught_folder)
+    (tmp_path / "data/prepared/prompts").mkdir(parents=True)
+    (tmp_path / "data/prepared/prompts/train.jsonl").write_text(
+        jsonl({"prompt": prompt_json(asked)} for asked in PROMPTS))
+
+    def run(**changed):
+        settings = {"ppo.max_prompt": 40, "ppo.max_response": 8, "reward_model.centering_samples": 32, **changed}
+        params = load_params(ROOT, None, [f"{key}={value}" for key, value in settings.items()])
+        train_on(SimpleNamespace(root=tmp_path, params=params), "train", 0)
+
+    return run
+
+
+def test_too_few_answers_of_sft_are_known_before_the_reward_model_is_even_loaded(stage, monkeypatch):
+    monkeypatch.setattr(RewardModel, "from_policy", None)
+    with pytest.raises(UserError, match="at least 8 of them; found 0"):
+        stage(**{"ppo.max_response": 1, "ppo.temperature": 0.01})
+    with pytest.raises(UserError, match=r"None of the 5 prompts fits ppo\.max_prompt = 3 tokens"):
+        stage(**{"ppo.max_prompt": 3})
+
+
+def test_sft_has_answered_and_is_let_go_before_the_reward_model_is_loaded(stage, monkeypatch):
+    class Seen(Exception):
+        """That far the stage has come."""
+
+    load, loaded = LanguageModel.load, []
+
+    def noted(folder):
+        lm = load(folder)
+        loaded.append(weakref.ref(lm.model))
+        return lm
+
+    def from_policy(folder, max_length, seed):
+        assert len(loaded) == 1 and loaded[0]() is None
+        raise Seen
+
+    monkeypatch.setattr(LanguageModel, "load", noted)
+    monkeypatch.setattr(RewardModel, "from_policy", from_policy)
+    with pytest.raises(Seen):
+        stage()
+
+
+def test_parameters_ask_for_as_many_samples_as_answers_are_needed_to_centre():
+    load_params(ROOT, None, [f"reward_model.centering_samples={LEAST_TO_CENTRE}"])
+    with pytest.raises(UserError, match=rf"`reward_model\.centering_samples` is {LEAST_TO_CENTRE - 1}, but must be"):
+        load_params(ROOT, None, [f"reward_model.centering_samples={LEAST_TO_CENTRE - 1}"])

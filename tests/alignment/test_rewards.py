@@ -1,5 +1,7 @@
 """Rewards from anywhere: functions, other reward models, combinations and penalties, in the deviations of SFT."""
 
+from collections import Counter
+from collections.abc import Sequence
 from copy import deepcopy
 from importlib import import_module
 from statistics import fmean, pstdev, stdev
@@ -74,7 +76,7 @@ def written(lm, texts=ANSWERS):
 def made(own, lm, root, answers=None, **changed):
     prompts, responses = written(lm)
     return make_rewards(own, lm, PROMPTS, ppo_params(**changed), root, "fp32",
-                        lambda: answers or list(zip(prompts, responses, strict=True)))
+                        answers or list(zip(prompts, responses, strict=True)))
 
 
 def by_model(model):
@@ -119,7 +121,7 @@ def test_a_single_function_keeps_its_order_and_gets_the_unit_of_the_reward_model
 def test_a_function_sees_prompts_and_answers_as_a_judge_does(own, taught_lm, rules, tmp_path):
     name = rules("seen = []\ndef note(rows):\n    seen.extend(rows)\n    return [len(text) for _, text in rows]")
     several = (Message("user", "colors"), Message("assistant", "red"), Message("user", "more"))
-    make_rewards(own, taught_lm, [several], ppo_params(rewards={f"{name}:note": 1.0}), tmp_path, "fp32", lambda: [
+    make_rewards(own, taught_lm, [several], ppo_params(rewards={f"{name}:note": 1.0}), tmp_path, "fp32", [
         (encode_prompt(taught_lm.tokenizer, several), response) for response in written(taught_lm)[1]])
     seen = import_module(name).seen
     assert seen == [(conversation(several), text) for text in ANSWERS]
@@ -266,6 +268,57 @@ def test_a_function_that_gives_no_rewards_is_named(own, taught_lm, rules, tmp_pa
         made(own, taught_lm, tmp_path, rewards={"reward": 1.0, f"{rules(body)}:f": 1.0})
 
 
+class Counted(Sequence):
+    """Prompts, some of which are too long, and the numbers of those that were read."""
+
+    def __init__(self, count, too_long=lambda number: False):
+        self.count, self.too_long, self.read = count, too_long, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, number):
+        if not 0 <= number < self.count:
+            raise IndexError(number)
+        self.read.append(number)
+        return (Message("user", "red " * 60),) if self.too_long(number) else (Message("user", f"colors {number}"),)
+
+
+def asked_of_sft(lm, prompts, samples, **changed):
+    return finished_answers(lm, prompts, samples, 0, **{"max_prompt": 40, "max_response": 8, "temperature": 1.0}
+                            | changed)
+
+
+def test_no_more_prompts_are_encoded_than_are_asked(taught_lm):
+    prompts = Counted(10_000)
+    answers = asked_of_sft(taught_lm, prompts, 8)
+    assert len(prompts.read) == len(set(prompts.read)) == 8 >= len(answers) > 0
+    assert max(prompts.read) - min(prompts.read) > 1000, "random ones"
+    half = Counted(10_000, lambda number: number % 2)
+    asked_of_sft(taught_lm, half, 8)
+    assert 8 <= len(half.read) < 50
+
+
+def test_prompts_are_asked_again_only_when_all_that_fit_were_asked(taught_lm):
+    prompts = Counted(20, lambda number: number >= 3)
+    times = Counter(tuple(prompt) for prompt, _ in asked_of_sft(taught_lm, prompts, 60, max_response=32))
+    assert len(prompts.read) == 20 and len(times) == 3
+    assert max(times.values()) <= 20, "each a third of the times"
+
+
+def test_prompts_that_do_not_fit_name_what_they_did_not_fit(taught_lm):
+    with pytest.raises(UserError, match=r"None of the 5 prompts fits ppo\.max_prompt = 3 tokens\. Raise it\."):
+        asked_of_sft(taught_lm, PROMPTS, 8, max_prompt=3)
+    with pytest.raises(UserError, match=r"None of the 5 prompts fits max_length - max_response = 3 tokens\."):
+        asked_of_sft(taught_lm, PROMPTS, 8, max_prompt=3, room="max_length - max_response")
+
+
+def test_without_a_response_there_are_no_rewards_and_no_means(own, taught_lm, tmp_path):
+    reward = made(own, taught_lm, tmp_path, length_penalty=0.1, repetition_penalty=2.0)
+    assert reward.rewards_and_parts([], [], 0.0) == ([], {})
+    assert reward.score_sampled([], [], 0.0) == []
+
+
 def test_too_few_answers_say_nothing(own, taught_lm, other_folder):
     answers = list(zip(*written(taught_lm, ANSWERS[:7]), strict=True))
     with pytest.raises(UserError, match="at least 8 of them; found 7"):
@@ -294,7 +347,7 @@ def test_a_policy_learns_what_a_function_likes(own, taught_lm, rules, tmp_path, 
     lm, reports = copy_of(taught_lm), []
     policy = policy_of(lm.model, taught_lm.model, params)
     critic, alone = make_critic(method, policy, own, lambda: deepcopy(own.model), params)
-    reward = make_rewards(alone, lm, PROMPTS, params, tmp_path, "fp32", lambda: finished_answers(
+    reward = make_rewards(alone, lm, PROMPTS, params, tmp_path, "fp32", finished_answers(
         lm, PROMPTS, MEASURED, 0, max_prompt=64, max_response=8, temperature=1.0))
     train_online(method, lm, policy, critic, reward, own_engine(lm), PROMPTS, params, 0,
                  lambda step, total, metrics=None, what="": reports.append(metrics), NOWHERE)

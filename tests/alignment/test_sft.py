@@ -143,6 +143,28 @@ def test_less_than_a_step_is_refused_and_none_at_all_is_asked_for_with_zero(rand
     assert none["steps"] == 0
 
 
+@pytest.mark.parametrize(("rows", "batch_size", "epochs", "steps"), [
+    (9, 8, 10, 11),  # 90 rows in batches of 8, of which those over begin the next epoch
+    (9, 8, 1, 1), (16, 8, 1.5, 3), (16, 8, 10, 20), (3, 8, 10, 10), (12, 5, 5, 12), (0, 8, 10, 0)])
+def test_so_many_epochs_are_so_many_passes(random_lm, monkeypatch, rows, batch_size, epochs, steps):
+    used, accumulate = [], sft._accumulate_gradient
+
+    def note(model, batch, params):
+        used.extend(tuple(row.ids) for row in batch)
+        return accumulate(model, batch, params)
+
+    monkeypatch.setattr(sft, "_accumulate_gradient", note)
+    monkeypatch.setattr(sft, "packs", lambda config: False)
+    shown = [Demonstration(PROMPTS[0], " ".join(words), Origin("test"))
+             for words in itertools.islice(itertools.product(WORDS, repeat=2), rows)]
+    metrics = sft.train_sft(copy_of(random_lm), shown, [], sft_params(epochs=epochs, batch_size=batch_size), 0, silent,
+                            NOWHERE)
+    assert metrics["steps"] == steps
+    assert len(used) == steps * min(batch_size, rows) == pytest.approx(rows * epochs, abs=batch_size / 2)
+    times = [used.count(tuple(example.ids)) for example in sft.encode(random_lm, shown, 64)]
+    assert not rows or max(times) - min(times) <= 1, "none is used again before all others are"
+
+
 def test_a_taught_model_answers_as_shown_and_stops(taught_lm):
     """A model whose stop token is masked from the loss never ends (huggingface/trl#1623)."""
     tokenizer = taught_lm.tokenizer

@@ -93,6 +93,12 @@ def test_a_damaged_checkpoint_is_refused_by_all_ranks(two, name):
         assert re.match(r"The resume checkpoint .*damaged.* is damaged", rank[name]["refused"])
 
 
+def test_a_rank_never_loads_a_model_beside_another_that_is_whole_and_learns(tmp_path):
+    for rank in on_ranks(rank_programs.loading, tmp_path):
+        assert rank["held"] == [0, 0, 0, 0], "SFT, its reference, the reward model, the value model"
+        assert rank["at the end"] == rank["SFT"], "the policy alone"
+
+
 def test_two_machines_do_again_what_two_ranks_of_one_did(two, tmp_path):
     for rank in on_ranks(rank_programs.once, tmp_path, nodes=2):
         for name in RESUMED:

@@ -1,9 +1,11 @@
 """What is found out before anything is trained."""
 
 import json
+import os
 import re
 import shutil
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,13 @@ import pytest
 from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
+from plumbline.project.digests import combined, digests
+from plumbline.project.dvc_yaml import read_stages, stage_params
 from plumbline.project.home import Home
 from plumbline.project.watcher import Watcher
-from plumbline.runs.preflight import _within_context, preflight
+from plumbline.runs.preflight import _within_context, preflight, require_base_unchanged
+from plumbline.runs.workspace import Request
+from plumbline.tracking.receipts import Receipt
 from testing.tiny_models import small_causal, small_gpt2
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +111,17 @@ def test_what_cannot_work_is_named(tmp_path: Path, settings: list[str], words: s
     assert words in str(caught.value)
 
 
+def test_each_process_of_a_stage_that_lets_a_server_sample_needs_one(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUMBLINE_VLLM_URL", "http://127.0.0.1:8000")
+    check(tmp_path, "ppo.engine=vllm")
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    (tmp_path / "compute.yaml").write_text("ppo: {processes: 2}\n")
+    check(tmp_path, "preference_eval.engine=vllm")
+    with pytest.raises(UserError, match="one for each of 2 ranks"):
+        check(tmp_path, "ppo.engine=vllm")
+
+
 def test_a_source_in_the_home_folder_of_the_user_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "here.jsonl").touch()
@@ -135,6 +152,67 @@ def test_a_local_model_is_asked_once(tmp_path: Path, random_lm) -> None:
     assert json.loads(kept.read_text()) == whole
     with pytest.raises(UserError, match=f"at most {context} tokens"):
         check(tmp_path, *settings, f"sft.max_length={context + 1}")
+
+
+@pytest.fixture
+def base_read(tmp_path: Path) -> Home:
+    """A project with a local base model, which stage `base` of a run read a minute ago."""
+    home = Home(tmp_path, tmp_path / ".plumbline")
+    (tmp_path / "dvc.yaml").write_text("stages: {base: {cmd: python code.py, deps: [code.py], params: [seed, base], "
+                                       "outs: [models/base/model, models/base/receipt.json]}}\n")
+    (tmp_path / "code.py").touch()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    made_from(home, "20260101-000000-aaaaaa", datetime.now(UTC) - timedelta(minutes=1))
+    return home
+
+
+def made_from(home: Home, run: str, started: datetime) -> None:
+    """Leave what stage `base` of a run leaves."""
+    (home.runs / run / "models/base").mkdir(parents=True)
+    (home.runs / run / "run.json").touch()
+    used = stage_params(load_params(ROOT, None, ["base.source=model"]), read_stages(home.root)["base"])
+    receipt = Receipt(
+        stage="base", version="1", mlflow_run="m", pipeline_run=run, git_commit=None, git_dirty=None, inputs={},
+        outputs={}, code=combined(digests(home.root, ["code.py"])), params=used, seed=0,
+        started=started.isoformat(timespec="seconds"), seconds=1.0, host={})
+    (home.runs / run / "models/base/receipt.json").write_text(receipt.model_dump_json())
+
+
+def would_start(home: Home, *settings: str, **request: object) -> None:
+    params = load_params(ROOT, None, ["base.source=model", *settings])
+    require_base_unchanged(home, params, Request.model_validate(request))
+
+
+def test_a_local_base_model_that_changed_is_not_used_as_it_was(base_read: Home) -> None:
+    with pytest.raises(UserError, match=r"base model model has changed since 20.* Raise base.version, or run once "):
+        would_start(base_read)
+    would_start(base_read, "base.version='2'")
+    would_start(base_read, "base.source=other/model")
+    would_start(base_read, force=["base"])
+    would_start(base_read, retry_of="20260101-000000-aaaaaa")
+    made_from(base_read, "20260102-000000-bbbbbb", datetime.now(UTC))  # with --force
+    would_start(base_read)
+    future = time.time() + 60
+    os.utime(base_read.root / "model/config.json", (future, future))
+    with pytest.raises(UserError, match="has changed since"):
+        would_start(base_read)
+    (base_read.root / "code.py").write_text("pass")  # so the stage runs again
+    would_start(base_read)
+
+
+def test_a_base_model_with_an_old_date_that_was_moved_there_has_changed(base_read: Home) -> None:
+    (base_read.root / "model/config.json").unlink()
+    (base_read.root / "model").rmdir()
+    (base_read.root / "model").write_text("one file")
+    os.utime(base_read.root / "model", (0, 0))
+    with pytest.raises(UserError, match="has changed since"):
+        would_start(base_read)
+
+
+def test_a_damaged_receipt_of_another_run_stops_no_run(base_read: Home) -> None:
+    (base_read.runs / "20260101-000000-aaaaaa/models/base/receipt.json").write_text("")
+    would_start(base_read)
 
 
 def test_top_layers_of_a_model_that_cannot_be_split_are_refused_before_the_run(tmp_path: Path, tokenizer) -> None:

@@ -71,6 +71,16 @@ def test_the_reference_is_the_model_that_the_policy_starts_from(workspace: Path,
     assert curve[1]["kl"] != 0, "the policy moves, the reference does not"
 
 
+def test_adapters_are_drawn_from_the_stages_seed_and_nothing_else(workspace: Path) -> None:
+    """Otherwise a retry would be another training, and several ranks would have adapters that differ."""
+    lora, curves = ("ppo.trainable=lora", "ppo.critic=shared"), []
+    for before, seed in ((1, 0), (2, 0), (2, 1)):
+        torch.manual_seed(before)
+        curves.append(run_ppo(workspace, *lora, f"seed={seed}")[-1])
+        shutil.rmtree(workspace / "models/policy")
+    assert curves[0] == curves[1] != curves[2]
+
+
 def test_only_prompts_of_train_are_learnt_from_and_of_validation_measured_on(
         workspace: Path, tokenizer, monkeypatch) -> None:
     learnt, measured, sample = [], [], OwnEngine.sample

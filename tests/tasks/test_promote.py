@@ -55,7 +55,7 @@ class Project:
             low = champion_low if key.endswith("champion") else rate - 0.05
             figures |= {key: rate, f"{key}_low": low, f"{key}_high": rate + 0.05, f"{key}_n": 400}
         files = {"reports/preference/metrics.json": figures, "models/champion/champion.json": {"version": version},
-                 "reports/reward/gate.json": {"passed": True, "reasons": []}}
+                 "reports/reward/gate.json": {"passed": True, "reasons": []}, "models/judge/metrics.json": {"pairs": 0}}
         for path, values in files.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(json.dumps(values))

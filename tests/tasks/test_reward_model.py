@@ -90,6 +90,22 @@ def test_fresh_answers_of_sft_to_other_prompts_score_zero_on_average(workspace: 
     assert model.std == measured["std"] == pytest.approx(stdev(scores), rel=0.35)
 
 
+def test_how_often_the_judge_is_right_is_measured_on_held_out_comparisons(workspace: Path) -> None:
+    """Decided ones that it reads whole: promote asks for it where the judge decides."""
+    file = workspace / "data/prepared/preferences/heldout.jsonl"
+    right, long = comparisons("blue"), Comparison(prompt("colors " * 80), ("red", "blue"), "B", Origin("test"))
+    tie = Comparison(prompt(ASKED[0]), ("red", "blue"), "tie", Origin("test"))
+    file.write_text(jsonl([to_json(one) for one in [*right, long, tie]]), encoding="utf-8")
+    measured = run_stage(judge, workspace)
+    assert (measured["heldout_accuracy"], measured["heldout_accuracy_n"]) == (1.0, 60)
+    assert 0.5 < measured["heldout_accuracy_low"] < 1.0
+    wrong = [Comparison(one.prompt, one.responses, "B" if one.label == "A" else "A", one.origin) for one in right]
+    file.write_text(jsonl([to_json(one) for one in wrong]), encoding="utf-8")
+    assert run_stage(judge, workspace)["heldout_accuracy"] == 0.0
+    file.write_text(jsonl([to_json(long), to_json(tie)]), encoding="utf-8")
+    assert "heldout_accuracy" not in run_stage(judge, workspace)
+
+
 def test_the_judge_is_another_model_than_the_first_on_the_same_data(workspace: Path) -> None:
     """Its head starts from another seed, and its prompts come in another order."""
     data = workspace / "data/prepared/preferences"

@@ -82,7 +82,7 @@ def decided(writer: Writer, judge: str = "gold", kl: float = 3.0) -> tuple[Decis
         contestants.append(Contestant(name, answers, measured))
     found = evaluate(prompts, contestants, named, [kind_of(prompt) or "other" for prompt in prompts])
     figures = found.metrics()
-    return decide(figures, Circumstances(None, {"passed": True, "reasons": []}), PARAMS), figures
+    return decide(figures, Circumstances(None, {"passed": True, "reasons": []}, {}), PARAMS), figures
 
 
 def refused_by(decision: Decision) -> set[str]:

@@ -48,8 +48,8 @@ def params(**given: object) -> PromoteParams:
 
 
 def decided(figures: dict[str, Any], champion: int | None = None, gate: dict[str, Any] | None = None,
-            lost_rows: int = 0, **given: object) -> Decision:
-    return decide(figures, Circumstances(champion, gate or GATE, lost_rows), params(**given))
+            lost_rows: int = 0, second: dict[str, Any] | None = None, **given: object) -> Decision:
+    return decide(figures, Circumstances(champion, gate or GATE, second or {}, lost_rows), params(**given))
 
 
 def verdicts(decision: Decision) -> dict[str, str]:
@@ -109,7 +109,7 @@ def test_the_reward_model_that_ppo_optimised_never_promotes() -> None:
     decision = decided(measured(judge="reward"))
     assert not decision.promoted
     assert "judge the reward model, which PPO optimised; required is none that PPO optimised" in decision.reasons
-    assert decided(measured(judge="second")).promoted
+    assert decided(measured(judge="gold")).promoted
 
 
 def test_a_rule_that_ppo_optimised_never_promotes_either() -> None:
@@ -138,7 +138,7 @@ def test_a_figure_that_is_missing_blocks_and_is_named(key: str) -> None:
 
 def test_what_the_version_before_measured_is_no_crash() -> None:
     old = {**Rate(0.8, 0.7, 0.9).under("win_rate_vs_sft"), "kl_policy": True}
-    decision = decide(old, Circumstances(None, {}), params())
+    decision = decide(old, Circumstances(None, {}, {}), params())
     assert not decision.promoted and "not measured" in verdicts(decision).values()
 
 
@@ -171,9 +171,22 @@ def test_every_rule_is_told_with_requirement_measurement_and_verdict() -> None:
     assert "`plumbline promote 4`" in as_markdown(4, decided(measured(), approval=True))
 
 
+@pytest.mark.parametrize(("second", "verdict"), [
+    (Rate(0.64, 0.51, 0.75).under("heldout_accuracy"), "passed"),
+    (Rate(0.64, 0.50, 0.76).under("heldout_accuracy"), "failed"),
+    ({"pairs": 12}, "not measured")])
+def test_a_second_reward_model_decides_only_if_it_is_surely_better_than_chance(second, verdict) -> None:
+    decision = decided(measured(judge="second"), second=second)
+    name = "second reward model, right on held-out comparisons:"
+    assert verdicts(decision)[name] == verdict
+    assert decision.promoted is (verdict == "passed")
+    assert any(reason.startswith(name) for reason in decision.reasons) is (verdict != "passed")
+    assert name not in verdicts(decided(measured(judge="gold"), second=second)), "there it decides nothing"
+
+
 def test_a_parameter_that_is_null_asks_nothing() -> None:
     nothing = params(min_win_rate_greedy=None, max_kind_loss=None, max_length_growth=None, max_kl=None)
-    names = [rule.name for rule in rules_of(measured(), Circumstances(None, GATE), nothing)]
+    names = [rule.name for rule in rules_of(measured(), Circumstances(None, GATE, {}), nothing)]
     assert names == ["win rate against SFT", "judge", "examination of the reward model"]
 
 

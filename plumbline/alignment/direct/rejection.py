@@ -10,6 +10,7 @@ sampled, and learnt from as text, as any demonstration is.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import cast
 
 import torch
 
@@ -19,11 +20,15 @@ from plumbline.config.methods import RejectionParams
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import decode_response, encode_prompt
+from plumbline.lm.checkpoint import Checkpoint, made_with
 from plumbline.lm.engines.engine import Engine, sample_by
 from plumbline.lm.optim import ReportStep
-from plumbline.preferences.types import Demonstration, Origin, Prompt
+from plumbline.preferences.lazy_rows import SomeRows, parted
+from plumbline.preferences.types import Demonstration, Origin, Prompt, from_json, to_json
 
 SOURCE = "rejection sampling"
+SAMPLED = "sampled"
+"""The folder, beside the checkpoints of the fine-tuning, of what was sampled for it."""
 
 
 def train_rejection(
@@ -34,7 +39,8 @@ def train_rejection(
     """Fine-tune `lm`, the SFT policy, in place on the best of its answers to random prompts, which `engine`
     samples. `make_reward` loads the reward, which is let go before the fine-tuning.
 
-    A training that was killed samples again, the same answers, and goes on from its checkpoint.
+    The best answers are kept in `checkpoint_folder` once all are sampled, and a training that is killed after
+    that goes on with them: a server may not give the same ones again.
 
     Returns what `train_sft` returns, whose validation loss is of other people's demonstrations; the mean
     reward of the finished answers and that of the best ones; and how many prompts were answered, were too
@@ -44,18 +50,28 @@ def train_rejection(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     room = params.max_length - params.max_response
-    fitting = [prompt for prompt in prompts if len(encode_prompt(lm.tokenizer, prompt)) <= room]
+    fitting, _ = parted(prompts, lambda prompt: len(encode_prompt(lm.tokenizer, prompt)) <= room)
     order = torch.randperm(len(fitting), generator=generator).tolist()
-    asked = [fitting[i] for i in order[: params.prompts]]
-    found, metrics = best_answers(lm, make_reward(), engine, asked, params, generator, report)
-    metrics |= {"prompts": len(asked), "prompts_too_long": len(prompts) - len(fitting),
-                "without_finished_answer": len(asked) - len(found)}
-    if not found:
-        raise UserError(f"There is no best answer to learn from: of {len(prompts)} prompts {len(fitting)} "
-                        f"leave room for an answer of max_response = {params.max_response} tokens within "
-                        f"max_length = {params.max_length}, and none of the {len(asked)} that were answered "
-                        "has an answer that ended by itself. Raise max_length or max_response.")
-    return metrics | train_sft(lm, found, validation, params, seed, report, checkpoint_folder)
+    asked = SomeRows(fitting, order[: params.prompts])
+    checkpoint = Checkpoint(checkpoint_folder / SAMPLED, made_with("rejection", params, seed, asked))
+    kept = checkpoint.load()
+    if kept is None:
+        # Without a prompt the reward is not even made.
+        found, figures = (best_answers(lm, make_reward(), engine, asked, params, generator, report) if asked
+                          else ([], {}))
+        if not found:
+            raise UserError(
+                f"There is no best answer to learn from: of {len(prompts)} prompts {len(fitting)} leave room "
+                f"for an answer of max_response = {params.max_response} tokens within max_length = "
+                f"{params.max_length}, and none of the {len(asked)} that were answered has an answer that "
+                "ended by itself. Raise max_length or max_response.")
+        kept = {"best": [to_json(shown) for shown in found], "figures": figures}
+        checkpoint.save(0, kept)
+    best = [cast(Demonstration, from_json(values)) for values in kept["best"]]
+    metrics: dict[str, float] = {
+        **kept["figures"], "prompts": len(asked), "prompts_too_long": len(prompts) - len(fitting),
+        "without_finished_answer": len(asked) - len(best)}
+    return metrics | train_sft(lm, best, validation, params, seed, report, checkpoint_folder)
 
 
 def best_answers(

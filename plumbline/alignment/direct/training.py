@@ -10,8 +10,8 @@ policy itself, which then is the only model in memory:
 
     train_direct(lm, lm.model, train, validation, "dpo", params, seed, report, folder)
 
-`params` are those of the method, such as IlqlParams for "ilql". SimPO, ORPO and ILQL learn without a
-reference; it is asked about the validation pairs alone, to measure how far the policy goes.
+`params` are those of the method, such as IlqlParams for "ilql". SimPO and ORPO learn without a reference; it
+is asked about the validation pairs alone, to measure how far the policy goes. ILQL does not ask it at all.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel
 
-from plumbline.alignment.direct.decided import DecidedPreference, decided
+from plumbline.alignment.direct.decided import DecidedPreference, DecidedPreferences, decided
 from plumbline.alignment.direct.ilql import Ilql
 from plumbline.alignment.direct.pairwise import Pairwise
 from plumbline.alignment.tokenized import TokenizedPreferences, encode, endless_batches
@@ -68,7 +68,8 @@ def train_direct(
 
     `params` are those of the method, and `lm` is the SFT policy in either case. Returns the figures of the
     validation pairs, before and after (see the objective's `evaluate`), the steps, and the pairs used and
-    left out. Raises UserError if no pair is left to learn from, and if the training diverges.
+    left out. Raises UserError if no pair is left to learn from, for KTO if all have the same prompt, and if
+    the training diverges.
     """
     torch.manual_seed(seed)
     taught, held = (encode(lm.tokenizer, rows, params.max_length, checkpoint_folder / name)
@@ -76,7 +77,7 @@ def train_direct(
     generator = torch.Generator().manual_seed(seed)
     learnt_from = reference if isinstance(params, WITH_REFERENCE) else None
     examples = decided(taught.elements, learnt_from, params, generator)
-    measured_on = decided(held.elements, reference, params, generator)
+    measured_on = _measured_on(held, reference, params, generator)
     metrics = _counts(taught, examples)
     if not examples:
         raise UserError(f"None of the pairs in {len(train)} comparisons and rankings can be learnt from: of "
@@ -101,6 +102,19 @@ def train_direct(
         metrics |= figures
     objective.finish()
     return metrics | {"steps": steps}
+
+
+def _measured_on(
+    held: TokenizedPreferences, reference: PreTrainedModel, params: DirectParams, generator: torch.Generator
+) -> Sequence[DecidedPreference]:
+    """Return the validation pairs, with what the reference says of them; ILQL measures nothing by it.
+
+    For KTO there are none if all have the same prompt: its loss takes answers to other prompts. It is no
+    reason not to train.
+    """
+    if isinstance(params, KtoParams) and DecidedPreferences(held.elements, torch.Generator()).prompts == 1:
+        return []
+    return decided(held.elements, None if isinstance(params, IlqlParams) else reference, params, generator)
 
 
 def _learn(

@@ -33,18 +33,15 @@ from plumbline.lm.sampling import Response
 
 @dataclass(frozen=True)
 class Critic(Learns):
-    """A value model."""
+    """A value model, in parts on several ranks."""
 
     model: PreTrainedModel
     body: nn.Module
     head: nn.Linear
     """A linear layer in the model, whose weight is [1, D]."""
     precision: str
-
-    def sharded(self) -> "Critic":
-        """Return a critic in parts, one on each rank, to learn; itself with one rank."""
-        model, body, head = sharded_with(self.model, self.body, self.head)
-        return self if model is self.model else replace(self, model=model, body=body, head=head)
+    on_trunk: bool = False
+    """True if the body is the top layers alone, which read what the policy's trunk makes of the tokens."""
 
     def values(self, sequences: Sequences) -> torch.Tensor:
         """Return the value [B, R] of the state in which each response token was chosen; 0 at padding.
@@ -59,7 +56,8 @@ class Critic(Learns):
         """Return the values as the head gives them."""
         width = sequences.response_BR.shape[1]
         with autocast(self.precision):
-            hidden_BTD = hidden_states(self.body, sequences.ids_BT, sequences.mask_BT, sequences.trunk_BTD)
+            below_BTD = sequences.trunk_BTD if self.on_trunk else None
+            hidden_BTD = hidden_states(self.body, sequences.ids_BT, sequences.mask_BT, below_BTD)
             return scores_of(hidden_BTD[:, -width - 1 : -1], self.head.weight)
 
     def learnt(self) -> dict[str, nn.Parameter]:
@@ -91,8 +89,8 @@ def make_critic(
     method: str, policy: Policy, reward: RewardModel, load_value: Callable[[], PreTrainedModel],
     params: PpoParams,
 ) -> tuple[Critic | None, RewardModel | WithoutAdapters]:
-    """Return the critic that `params.critic` names, and the reward model to ask from then on, which the ranks
-    share unless it carries the critic's adapters.
+    """Return the critic that `params.critic` names, and the reward model to ask from then on, which is in
+    parts unless it carries the critic's adapters.
 
     A method without a critic gets None.
 
@@ -103,17 +101,25 @@ def make_critic(
         return None, reward.sharded()
     if params.critic == "shared" and policy.adapted:
         return _adapters_on(reward, params)
+    reward = reward.sharded()  # before another whole model is there
     model = load_value().eval()
     if params.critic == "shared":
-        return _on_trunk(model, policy, params), reward.sharded()
-    return Critic(model, model.base_model, model.score, params.precision), reward.sharded()
+        return _on_trunk(model, policy, params), reward
+    return _critic(model, model.base_model, model.score, params), reward
+
+
+def _critic(model: PreTrainedModel, body: nn.Module, head: nn.Linear, params: PpoParams) -> Critic:
+    """Return the critic of a model, of which `body` and `head` are views, in parts."""
+    parts, body, head = sharded_with(model, body, head)
+    return Critic(parts, body, head, params.precision)
 
 
 def _on_trunk(model: PreTrainedModel, policy: Policy, params: PpoParams) -> Critic:
     """Return the top layers of `model`, a copy of the reward model, on the policy's trunk."""
-    assert policy.trunk is not None, "see require_usable"
+    trunk = policy.replica.trunk if policy.replica else policy.trunk  # of frozen weights, and so whole
+    assert trunk is not None, "see require_usable"
     theirs = dict(trunk_of(model, params.top_layers).named_parameters())
-    ours = dict(policy.trunk.named_parameters())
+    ours = dict(trunk.named_parameters())
     if different := [name for name, weight in theirs.items() if not torch.equal(weight, ours[name])]:
         raise UserError("With ppo.critic: shared, the critic starts as the reward model on the policy's "
                         f"frozen layers, but the reward model has other weights there ({different[0]}). "
@@ -121,7 +127,8 @@ def _on_trunk(model: PreTrainedModel, policy: Policy, params: PpoParams) -> Crit
                         "separate.")
     freeze_below(model, params.top_layers)
     model.score.requires_grad_(True)
-    return Critic(model, top_of(model, params.top_layers), model.score, params.precision)
+    critic = _critic(model, top_of(model, params.top_layers), model.score, params)
+    return replace(critic, on_trunk=True)
 
 
 def _adapters_on(reward: RewardModel, params: PpoParams) -> tuple[Critic, WithoutAdapters]:
@@ -133,4 +140,4 @@ def _adapters_on(reward: RewardModel, params: PpoParams) -> tuple[Critic, Withou
         exclude_modules=["score"]))
     model.value_head = head.requires_grad_(True)
     model.eval()
-    return Critic(model, model.base_model, head, params.precision), WithoutAdapters(reward, adapted)
+    return _critic(model, model.base_model, head, params), WithoutAdapters(reward, adapted)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from plumbline.alignment.online.advantages import Targets
@@ -30,18 +31,18 @@ class Sampler:
         self.policy = policy
         self._copy = None
         if policy.precision != "fp32" and not policy.adapted:
-            self._copy = in_bf16(copy.deepcopy((policy.replica or policy).model))
+            self._copy = copy_in_bf16((policy.replica or policy).model)
 
     def renewed(self) -> PreTrainedModel:
         """Return it with the policy's weights of now, all of them on each rank."""
         if self._copy is not None:
             fill(self._copy, self.policy.model)
             return self._copy
-        policy = self.policy.whole()
-        if not policy.adapted:
-            return policy.model
-        merged = policy.merged()
-        return merged if policy.precision == "fp32" else in_bf16(merged)
+        whole = self.policy.whole()
+        if not whole.adapted:
+            return whole.model
+        merged = whole.merged()
+        return merged if self.policy.precision == "fp32" else in_bf16(merged)
 
 
 def in_bf16(model: PreTrainedModel) -> PreTrainedModel:
@@ -51,6 +52,13 @@ def in_bf16(model: PreTrainedModel) -> PreTrainedModel:
     for weight in model.parameters():
         weight.data = weight.data.to(torch.bfloat16)
     return model
+
+
+def copy_in_bf16(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy of the model with its weights rounded, without one in fp32 on the way; see `in_bf16`."""
+    copies = {id(weight): nn.Parameter(weight.to(torch.bfloat16), weight.requires_grad)
+              for weight in model.parameters()}
+    return copy.deepcopy(model, copies)
 
 
 @dataclass(frozen=True)
@@ -114,8 +122,8 @@ def _read_by_all(
 ) -> _Readings:
     """Let each rank read its rows, and put what they found together.
 
-    What `Policy.prepared` and `masked` add to sequences is too large to be sent around: passes over rows of
-    other ranks find it themselves.
+    What `Policy.prepared` and `masked` add to sequences is too large to be sent around: later passes find it
+    themselves.
     """
     here = world()
     found = _read(here.mine(prompts), here.mine(responses), policy, critic, micro_batch_size)
@@ -124,7 +132,9 @@ def _read_by_all(
     sequences = join(prompts, [response.ids for response in responses], policy.model.device)
     tables = [found.old_BR, found.reference_BR, *([] if found.values_BR is None else [found.values_BR])]
     whole_BCR = tables[0].new_zeros(len(prompts), len(tables), sequences.mask_BR.shape[1])
-    for row, own_CR in enumerate(here.gathered(list(torch.stack(tables, 1).cpu()))):
+    # Copies, because a view is sent with all that it is a view of.
+    mine = [row_CR.clone() for row_CR in torch.stack(tables, 1).cpu()]
+    for row, own_CR in enumerate(here.gathered(mine)):
         whole_BCR[row, :, : own_CR.shape[1]] = own_CR
     old_BR, reference_BR, *values = whole_BCR.unbind(1)
     return _Readings(sequences, old_BR, reference_BR, values[0] if values else None)
@@ -135,21 +145,25 @@ def _read(
     micro_batch_size: int,
 ) -> _Readings:
     device = policy.model.device
-    sequences = join(prompts, [response.ids for response in responses], device)
-    sequences = policy.masked(policy.prepared(sequences))
+    sequences = policy.masked(join(prompts, [response.ids for response in responses], device))
+    trunk_BTD = None
     empty_BR = torch.zeros(sequences.mask_BR.shape, device=device)
     old_BR, reference_BR = empty_BR, empty_BR.clone()
     values_BR = empty_BR.clone() if critic else None
     every = torch.arange(len(prompts), device=device)
     # A pass that does not count writes again what is there.
     for rows, _ in world().passes(sequences.micro_batches(every, micro_batch_size), every[:1]):
-        part = sequences.rows(rows)
+        part = policy.prepared(sequences.rows(rows))
         width = part.mask_BR.shape[1]
+        if part.trunk_BTD is not None and world().size == 1:  # kept for all epochs over the batch
+            if trunk_BTD is None:
+                trunk_BTD = part.trunk_BTD.new_zeros(*sequences.ids_BT.shape, part.trunk_BTD.shape[2])
+            trunk_BTD[rows, sequences.columns(rows)] = part.trunk_BTD
         old_BR[rows, :width] = policy.log_probs(part)
         reference_BR[rows, :width] = policy.reference_log_probs(part)
         if critic and values_BR is not None:
             values_BR[rows, :width] = critic.values(part)
-    return _Readings(sequences, old_BR, reference_BR, values_BR)
+    return _Readings(replace(sequences, trunk_BTD=trunk_BTD), old_BR, reference_BR, values_BR)
 
 
 def corrected(targets: Targets, experience: Experience, cap: float) -> Targets:

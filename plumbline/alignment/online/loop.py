@@ -15,13 +15,15 @@ advantages would move the policy at random. One update:
     rewards    = -beta * std * (old - ref) at each token                  advantages.py  token_rewards
                  + score at the last one
     A, returns = the method's estimate, for PPO GAE, whitened             advantages.py
-    for each epoch, for each random minibatch of the responses:           _learn
-        for each micro-batch:                                             _step
+    for each epoch, for each random minibatch of the responses:           _step
+        for each micro-batch, of the policy:                              _backward
             new         = log-probabilities under the policy of now       policies.py    log_probs
             policy loss = the method's, for PPO the clipped one           losses.py
-            value loss  = squared error, the larger of free and clipped   losses.py      value_loss
         with `ptx_coef`: the loss of some demonstrations                  rehearsal.py
-        clip the gradient norms, step both optimizers                     _step
+        clip the gradient's norm, step the optimizer, forget the gradient _take_step
+        for each micro-batch, of the critic:                              _backward
+            value loss  = squared error, the larger of free and clipped   losses.py      value_loss
+        the same for the critic's gradient and optimizer                  _take_step
     beta       = steered towards the target KL, if there is one           kl.py          KLController
 
 Every few updates the policy is measured on validation prompts, and the best one is kept: validation.py.
@@ -40,10 +42,9 @@ of a response that does not stop are given in standard deviations of the SFT pol
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -56,13 +57,12 @@ from plumbline.alignment.online.figures import TOKEN_MEANS, average, describe, e
 from plumbline.alignment.online.learner import Learner, Metrics
 from plumbline.alignment.online.losses import value_loss
 from plumbline.alignment.online.methods import METHODS, Method
-from plumbline.alignment.online.policies import Learns, Policy
+from plumbline.alignment.online.policies import Policy
 from plumbline.alignment.online.rehearsal import rehearse, rehearsed
 from plumbline.alignment.online.rewards import Reward
 from plumbline.alignment.online.trust_region import natural_step
 from plumbline.alignment.online.validation import Validation
 from plumbline.alignment.packing import PackedRow
-from plumbline.alignment.sequences import Sequences
 from plumbline.config import PpoParams
 from plumbline.config.methods import TrpoParams
 from plumbline.errors import UserError
@@ -78,6 +78,8 @@ from plumbline.lm.sampling import shared, uniforms
 from plumbline.lm.template import rearranged
 from plumbline.preferences.types import Demonstration, Prompt
 
+VALUE_RATE = "value_learning_rate"
+"""The parameter to lower where it is the critic that diverges."""
 STEP_MEANS = ("policy_grad_norm", "value_grad_norm", "ptx_loss")
 
 
@@ -119,6 +121,8 @@ class Lesson:
     critic_only: bool
     value_clip: float
     """In the unit of the rewards that the targets are made of."""
+    when: str
+    """Which batch it is, for errors."""
 
 
 def train_online(
@@ -128,7 +132,8 @@ def train_online(
     validation: Validation | None = None, demonstrations: Sequence[Demonstration] = (),
 ) -> Metrics:
     """Train `policy`, which is of `lm`, and `critic` by the method `name`, in place; resume from a checkpoint
-    in `checkpoint_folder` if there is one. `engine` samples the responses.
+    in `checkpoint_folder` if there is one. `engine` samples the responses. On several ranks the policy is
+    whole again at the end, and then `lm` is.
 
     The policy becomes the one that `validation` keeps, without it the last one. Returns the metrics of the
     last tenth of the updates, averaged, and the kept policy's on the validation prompts. Raises UserError if
@@ -138,7 +143,6 @@ def train_online(
     """
     torch.manual_seed(seed)
     encoded = _encode(lm, prompts, params)
-    policy, critic = policy.sharded(), critic.sharded() if critic else None
     setting = Setting(METHODS[name], encoded, reward, Sampler(policy), engine,
                       rehearsed(lm, demonstrations, params), params)
     learner = Learner.new(policy, critic, params, seed)
@@ -168,7 +172,7 @@ def train_online(
         metrics |= learner.kept.put_into(policy)
     if learner.kept.beyond_limit:
         metrics["stopped_early"] = learner.update
-    del learner  # whose gradients and optimizers take more than a whole policy
+    del learner, setting  # gradients, optimizers and what samples take more than a whole policy
     policy.whole().end()
     return metrics | _counts(lm, prompts, encoded)
 
@@ -190,11 +194,12 @@ def _learn(learner: Learner, setting: Setting, critic_only: bool = False) -> Met
     experience = setting.experience(learner)
     mask_BR = experience.sequences.mask_BR
     moved = measured_kl(experience)
-    figures = {"reward": float(experience.score_B.mean()), **moved}
-    if experience.values_BR is not None:
-        figures["value"] = float(experience.values_BR.mean())
     when = f"update {learner.update + 1} of {params.updates}"
-    require_finite(figures, "ppo", when)
+    if critic_only:
+        when = f"batch {learner.warmed + 1} of {params.value_warmup} of the value warm-up"
+    require_finite({"reward": float(experience.score_B.mean()), **moved}, "ppo", when)
+    if experience.values_BR is not None:
+        require_finite({"value": float(experience.values_BR.mean())}, "ppo", when, VALUE_RATE)
     gap = engine_gap(experience)
     if params.engine != "own":
         require_agreement(gap["prob_error"], params.precision, when)
@@ -207,7 +212,7 @@ def _learn(learner: Learner, setting: Setting, critic_only: bool = False) -> Met
         targets = corrected(targets, experience, params.rollout_correction)
     # An untrained value may be anywhere, so before the first update nothing holds it back.
     clip = math.inf if critic_only or params.value_clip is None else params.value_clip * unit
-    lesson = Lesson(experience, targets, critic_only, clip)
+    lesson = Lesson(experience, targets, critic_only, clip, when)
 
     natural = {}
     if isinstance(params, TrpoParams) and not critic_only:
@@ -254,58 +259,68 @@ def _moved_too_far(sums: dict[str, float], params: PpoParams) -> bool:
 def _step(
     learner: Learner, lesson: Lesson, minibatch: torch.Tensor, setting: Setting, sums: dict[str, float]
 ) -> None:
-    """Make one optimizer step of each model that learns, on the rows `minibatch` of the batch.
-
-    Adds the step's figures to `sums`. The loss is a mean over the tokens of the whole minibatch, so its
-    division into micro-batches changes nothing.
+    """Make one optimizer step of each model that learns, on the rows `minibatch` of the batch: the policy
+    first, so that its gradient is gone when the critic's is made. Adds the step's figures to `sums`.
     """
-    params, sequences, here = setting.params, lesson.experience.sequences, world()
+    params, critic = setting.params, learner.critic
+    tokens = float(lesson.experience.sequences.mask_BR[minibatch].sum())
+    found = {"steps": 1.0, "tokens": tokens}
+    if not lesson.critic_only:
+        found |= _backward(lesson, minibatch, params, "policy_loss", lambda rows: _policy_totals(
+            learner, lesson, rows, setting))
+        if setting.rehearsed:
+            found["ptx_loss"] = rehearse(learner, setting.rehearsed, len(minibatch), params)
+        found["policy_grad_norm"] = clip_grad_norm(learner.policy.parameters(), params.max_grad_norm)
+        require_finite(found, "ppo", lesson.when)
+        _take_step(learner.policy_optimizer)
+        sums["last approx_kl"] = found["approx_kl"] / tokens
+    if critic and learner.critic_optimizer:
+        found |= _backward(lesson, minibatch, params, "value_loss", lambda rows: _value_totals(
+            learner, critic, lesson, rows))
+        found["value_grad_norm"] = clip_grad_norm(critic.parameters(), params.max_grad_norm)
+        require_finite(found, "ppo", lesson.when, VALUE_RATE)
+        _take_step(learner.critic_optimizer)
+    for name, value in found.items():
+        sums[name] += value
+
+
+def _backward(
+    lesson: Lesson, minibatch: torch.Tensor, params: PpoParams, loss: str,
+    totals_of: Callable[[torch.Tensor], dict[str, torch.Tensor]],
+) -> dict[str, float]:
+    """Add the gradient of the total that is named `loss`, as a mean over the tokens of the whole minibatch,
+    so that its division into micro-batches changes nothing.
+
+    `totals_of` gives the totals of the rows of a micro-batch. Returns those of the minibatch.
+    """
+    sequences, here, sums = lesson.experience.sequences, world(), defaultdict[str, float](float)
     tokens = sequences.mask_BR[minibatch].sum()
-    before = sums.get("approx_kl", 0.0)
-    found: list[dict[str, float]] = []
     mine = sequences.micro_batches(minibatch[here.share], params.micro_batch_size)
     for rows, weight in here.passes(mine, minibatch[:1]):
-        part = learner.policy.masked(learner.policy.prepared(sequences.rows(rows)))
-        totals = {"tokens": part.mask_BR.sum()}
-        if not lesson.critic_only:
-            totals |= _policy_totals(learner, lesson, rows, part, setting)
-            (weight * totals["policy_loss"] / tokens).backward()
-        if learner.critic:
-            totals["value_loss"] = _value_loss(learner.critic, lesson, rows, part)
-            (weight * totals["value_loss"] / tokens).backward()
-        found += [{name: float(total.detach()) for name, total in totals.items()}] if weight else []
-    for totals_of in chain.from_iterable(here.from_all(found)):
-        for name, value in totals_of.items():
-            sums[name] += value
-    if setting.rehearsed and not lesson.critic_only:
-        sums["ptx_loss"] += rehearse(learner, setting.rehearsed, len(minibatch), params)
-    if not lesson.critic_only:
-        sums["last approx_kl"] = (sums["approx_kl"] - before) / float(tokens)
-    sums["steps"] += 1
+        totals = totals_of(rows)
+        (weight * totals[loss] / tokens).backward()
+        for name, total in totals.items():
+            sums[name] += weight * float(total.detach())
+    return here.summed(sums)
 
-    learning: list[tuple[str, Learns, torch.optim.AdamW]] = []
-    if not lesson.critic_only:
-        learning.append(("policy_grad_norm", learner.policy, learner.policy_optimizer))
-    if learner.critic and learner.critic_optimizer:
-        learning.append(("value_grad_norm", learner.critic, learner.critic_optimizer))
-    for name, model, _ in learning:
-        sums[name] += clip_grad_norm(model.parameters(), params.max_grad_norm)
-    require_finite(sums, "ppo", f"update {learner.update + 1} of {params.updates}")
-    for _, _, optimizer in learning:
-        optimizer.step()
-        optimizer.zero_grad()
+
+def _take_step(optimizer: torch.optim.AdamW) -> None:
+    """Make a step along the gradient, and forget it."""
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def _policy_totals(
-    learner: Learner, lesson: Lesson, rows: torch.Tensor, sequences: Sequences, setting: Setting
+    learner: Learner, lesson: Lesson, rows: torch.Tensor, setting: Setting
 ) -> dict[str, torch.Tensor]:
     """Return the policy's loss on these rows, with its gradient, and its figures, summed over the tokens."""
-    experience, params = lesson.experience, setting.params
+    experience, params, policy = lesson.experience, setting.params, learner.policy
     # The micro-batch has its own, smaller width: columns of padding alone are cut off.
+    sequences = policy.masked(policy.prepared(experience.sequences.rows(rows)))
     width = sequences.mask_BR.shape[1]
-    new_BR = learner.policy.log_probs(sequences)
+    new_BR = policy.log_probs(sequences)
     found = setting.method.loss(new_BR, experience.old_BR[rows, :width],
-                              lesson.targets.advantages_BR[rows, :width], sequences.mask_BR, params.clip)
+                                lesson.targets.advantages_BR[rows, :width], sequences.mask_BR, params.clip)
     loss = found.loss
     if params.kl_in == "loss":
         kl_BR = kl_of.estimate(new_BR - experience.reference_BR[rows, :width], params.kl_estimator)
@@ -314,15 +329,19 @@ def _policy_totals(
             "ratio": found.ratio}
 
 
-def _value_loss(
-    critic: Critic, lesson: Lesson, rows: torch.Tensor, sequences: Sequences
-) -> torch.Tensor:
+def _value_totals(
+    learner: Learner, critic: Critic, lesson: Lesson, rows: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """Return the critic's loss on these rows, with its gradient, summed over the tokens."""
+    sequences = lesson.experience.sequences.rows(rows)
+    if critic.on_trunk:
+        sequences = learner.policy.prepared(sequences)
     width = sequences.mask_BR.shape[1]
     old_BR, returns_BR = lesson.experience.values_BR, lesson.targets.returns_BR
     assert old_BR is not None and returns_BR is not None
-    return value_loss(critic.values(sequences), old_BR[rows, :width], returns_BR[rows, :width],
-                      sequences.mask_BR, lesson.value_clip)
+    return {"value_loss": value_loss(
+        critic.values(sequences), old_BR[rows, :width], returns_BR[rows, :width], sequences.mask_BR,
+        lesson.value_clip)}
 
 
 def _next_prompts(learner: Learner, encoded: Sequence[list[int]], size: int) -> list[list[int]]:

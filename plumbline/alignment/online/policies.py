@@ -10,6 +10,9 @@ All of them are one class. What differs is which body computes log-probabilities
 
 The reference is in the policy's own precision, whatever that is, so that the KL is exactly 0 before the first
 step.
+
+On several ranks all that learns is in parts from the beginning (lm/ranks/sharding.py), one model after the
+other, so that a rank never holds two whole ones that learn.
 """
 
 import copy
@@ -57,46 +60,64 @@ class Learns:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """SFT, as what the policy is held near computes its log-probabilities."""
+
+    body: nn.Module
+    head: nn.Module
+    model: PreTrainedModel | None = None
+    """The model that both are part of, if it is one of its own."""
+
+
+@dataclass(frozen=True)
+class WholeModel:
+    """The model of a policy, with all of its weights on this rank."""
+
+    model: PreTrainedModel
+    trunk: nn.Module | None
+    adapted: PeftModel | None
+
+    def merged(self) -> PreTrainedModel:
+        """Return a model of its own without adapters, which gives the same answers."""
+        if not self.adapted:
+            return copy.deepcopy(self.model)
+        merged: PreTrainedModel = copy.deepcopy(self.adapted).merge_and_unload()
+        return merged
+
+    def end(self) -> None:
+        """Merge the adapters into the model for good, in its place: it is an ordinary model then."""
+        if self.adapted:
+            self.adapted.merge_and_unload()
+
+
+@dataclass(frozen=True)
 class Policy(Learns):
-    """A language model that learns, and the SFT model that it is held near."""
+    """A language model that learns, in parts on several ranks, and the SFT model that it is held near."""
 
     model: PreTrainedModel
     """The whole model, with the weights of now."""
     body: nn.Module
     """The part that computes log-probabilities, below the output layer."""
-    reference_body: nn.Module
-    reference_head: nn.Module
     temperature: float
     precision: str
     trunk: nn.Module | None = None
     """The frozen layers below `body`, if it is not the whole."""
     adapted: PeftModel | None = None
     """The model with its adapters, if it has some."""
-    mask: NucleusMask | None = None
-    """NLPO's masking policy, if the method is that."""
+    reference: Reference | None = None
+    """None if it is the model with its adapters off."""
     start: Weights = field(default_factory=dict)
     """The learnt weights as they were at first."""
-    reference: PreTrainedModel | None = None
-    """The model that the reference is part of, if it is one of its own."""
-    replica: "Policy | None" = None
-    """Where this policy is in parts: one with whole weights, as they were when it was last asked for."""
+    mask: NucleusMask | None = None
+    """NLPO's masking policy, if the method is that."""
+    replica: WholeModel | None = None
+    """Where the policy is in parts: the model that it was made of, with the frozen weights, and those that
+    learn as they were when last asked for; none before."""
 
-    def sharded(self) -> "Policy":
-        """Return a policy in parts, one on each rank, to learn; itself with one rank."""
-        model, body, trunk, adapted = sharded_with(self.model, self.body, self.trunk, self.adapted)
-        if model is self.model:
-            return self
-        found = replace(self, model=model, body=body, trunk=trunk, adapted=adapted, replica=self)
-        if self.reference is None:
-            return found
-        reference, body, head = sharded_with(self.reference, self.reference_body, self.reference_head)
-        return replace(found, reference=reference, reference_body=body, reference_head=head,
-                       start=dict(reference.named_parameters()))
-
-    def whole(self) -> "Policy":
-        """Return the policy with all of its weights of now on this rank; all ranks have to call it."""
+    def whole(self) -> WholeModel:
+        """Return the model with all of its weights of now on this rank; all ranks have to call it."""
         if self.replica is None:
-            return self
+            return WholeModel(self.model, self.trunk, self.adapted)
         fill(self.replica.model, self.model)
         return self.replica
 
@@ -128,23 +149,13 @@ class Policy(Learns):
     @torch.no_grad()
     def reference_log_probs(self, sequences: Sequences) -> torch.Tensor:
         """Return the same under the reference."""
-        if self.adapted:
+        reference = self.reference
+        if reference is None:
+            assert self.adapted, "a policy without a reference has adapters"
             with self.adapted.disable_adapter():
                 return self.log_probs(sequences)
-        return inside(self.reference, lambda: log_probs_by(
-            self.reference_body, self.reference_head, sequences, self.temperature, self.precision))
-
-    def merged(self) -> PreTrainedModel:
-        """Return a model of its own without adapters, which gives the same answers."""
-        if not self.adapted:
-            return copy.deepcopy(self.model)
-        merged: PreTrainedModel = copy.deepcopy(self.adapted).merge_and_unload()
-        return merged
-
-    def end(self) -> None:
-        """Merge the adapters into the model for good, in its place: it is an ordinary model then."""
-        if self.adapted:
-            self.adapted.merge_and_unload()
+        return inside(reference.model, lambda: log_probs_by(
+            reference.body, reference.head, sequences, self.temperature, self.precision))
 
     def learnt(self) -> dict[str, nn.Parameter]:
         """Return the weights that learn, by name."""
@@ -156,36 +167,52 @@ def make_policy(
 ) -> Policy:
     """Make the policy that `params.trainable` names of SFT's model.
 
-    `load_reference` gives another SFT model, which is needed where all weights learn. Raises UserError for an
-    architecture that cannot be split.
+    On several ranks `model` has no weights that learn from then on; `Policy.whole` gives it those of the
+    policy. `load_reference` gives another SFT model, which is needed where all weights learn. Raises
+    UserError for an architecture that cannot be split.
     """
     model.eval()
     mask = None
     if isinstance(params, NlpoParams):
         mask = NucleusMask(copy.deepcopy(model), params.mask_top_p, params.temperature, params.precision,
                            params.micro_batch_size)
-    head, made = model.get_output_embeddings(), partial(
-        Policy, model, temperature=params.temperature, precision=params.precision, mask=mask)
+    made = partial(Policy, model, temperature=params.temperature, precision=params.precision, mask=mask)
+
     if params.trainable == "all":
-        reference = load_reference().eval()
-        return made(model.base_model, reference.base_model, reference.get_output_embeddings(),
-                    start=dict(reference.named_parameters()), reference=reference)
+        policy, reference = _in_parts(made(model.base_model)), _reference(load_reference().eval())
+        assert reference.model is not None
+        return replace(policy, reference=reference, start=dict(reference.model.named_parameters()))
 
     if params.trainable == "lora":
         adapted = get_peft_model(model, LoraConfig(
             r=params.lora_rank, lora_alpha=params.lora_alpha, target_modules="all-linear", lora_dropout=0.0,
             task_type="CAUSAL_LM"))
         model.eval()
-        policy = made(model.base_model, model.base_model, head, adapted=adapted)
+        policy = _in_parts(made(model.base_model, adapted=adapted))
     else:
         require_layers(model, params.top_layers, "ppo.top_layers")
         freeze_below(model, params.top_layers)
         embeddings = model.get_input_embeddings()
         frozen = {id(embeddings): embeddings, id(embeddings.weight): embeddings.weight}  # not copied
         top, trunk = top_of(model, params.top_layers), trunk_of(model, params.top_layers)
-        reference_body, reference_head = copy.deepcopy((top, head), frozen)
-        policy = made(top, reference_body, reference_head, trunk=trunk)
+        body, head = copy.deepcopy((top, model.get_output_embeddings()), frozen)
+        policy = _in_parts(made(top, trunk=trunk, reference=Reference(body, head)))
     return replace(policy, start={name: weight.clone() for name, weight in policy.weights().items()})
+
+
+def _in_parts(policy: Policy) -> Policy:
+    """Return the policy in parts, one on each rank; itself with one rank."""
+    whole = policy.whole()
+    model, body, trunk, adapted = sharded_with(policy.model, policy.body, policy.trunk, policy.adapted)
+    if model is policy.model:
+        return policy
+    return replace(policy, model=model, body=body, trunk=trunk, adapted=adapted, replica=whole)
+
+
+def _reference(model: PreTrainedModel) -> Reference:
+    """Return a model as the reference, in parts."""
+    parts, body, head = sharded_with(model, model.base_model, model.get_output_embeddings())
+    return Reference(body, head, parts)
 
 
 @torch.no_grad()

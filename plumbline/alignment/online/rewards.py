@@ -112,7 +112,7 @@ class CombinedReward:
         self, prompts: Sequence[list[int]], responses: Sequence[Response], missing_stop_deviations: float
     ) -> tuple[list[float], dict[str, float]]:
         """Return the rewards, and the mean of each source's own scores (of finished responses) and of each
-        penalty, in deviations.
+        penalty, in deviations; a mean of nothing is left out.
         """
         rows = [i for i, response in enumerate(responses) if response.stopped]
         scores = self.scores([prompts[i] for i in rows], [responses[i] for i in rows])
@@ -122,7 +122,8 @@ class CombinedReward:
                  for source, found in zip(self.sources, scores, strict=True) if found}
         for name, penalty in self._penalties(responses).items():
             rewards = [reward - less for reward, less in zip(rewards, penalty, strict=True)]
-            parts[name] = fmean(penalty)
+            if penalty:
+                parts[name] = fmean(penalty)
         return [self.std * reward for reward in rewards], parts
 
     def scores(self, prompts: Sequence[list[int]], responses: Sequence[Response]) -> list[list[float]]:
@@ -165,28 +166,27 @@ class CombinedReward:
 
 def make_rewards(
     reward: Reward, lm: LanguageModel, prompts: Sequence[Prompt], params: RewardParts, root: Path,
-    precision: Precision, answers: Callable[[], Sequence[Answered]],
+    precision: Precision, answers: Sequence[Answered],
 ) -> Reward:
     """Return the reward that `params` names; `reward` itself, the stage's reward model, if there is no other
     and no penalty.
 
     `prompts` are all that will be asked of `lm`, the policy; names start at `root`; `precision` is that of
-    other reward models; `answers` gives finished answers of SFT. Raises UserError for a source that cannot be
-    used.
+    other reward models; `answers` are finished ones of SFT, if `params.measured_on_answers`. Raises UserError
+    for a source that cannot be used.
     """
     if params.reward_model_alone:
         return reward
-    alone = list(params.rewards) == [REWARD]
     known = {tuple(encode_prompt(lm.tokenizer, prompt)): prompt for prompt in prompts}
     labels = labels_of(params.rewards)
     sources = []
     for name, weight in params.rewards.items():
         score: Score = _of(reward) if name == REWARD else _outside(name, lm, known, root, precision)
         sources.append(RewardSource(name, labels[name], weight, score))
-    if alone:  # it is centred already, and its config has its deviation
+    if not params.measured_on_answers:  # the one is centred already, and its config has its deviation
         own = replace(sources[0], weight=1.0, std=reward.std)
         return CombinedReward([own], params, reward.std)
-    return CombinedReward(sources, params, reward.std).measured(answers())
+    return CombinedReward(sources, params, reward.std).measured(answers)
 
 
 def labels_of(names: Sequence[str] | Mapping[str, float]) -> dict[str, str]:

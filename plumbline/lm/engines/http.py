@@ -24,8 +24,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 """Seconds between two looks whether a server is back; each pause is twice the one before."""
 PATIENCE = 900.0
 """Seconds for which a server may be away. A large model takes minutes to start."""
-FAILURES = 3
-"""Times that a server may fail (HTTP 500) at the same work; one whose engine has died does, and ends."""
+FAILURES, DEPARTURES = 3, 10
+"""Times that a server may fail (HTTP 500) at the same work, and that it may go away. One whose engine has
+died fails, and ends; one that lacks memory for this very work is killed, started, and killed again.
+"""
 LOOK_SECONDS, ANSWER_SECONDS = 10.0, 1800.0
 # Straight to the server: a proxy of this environment would not know its address.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -76,17 +78,17 @@ class VllmServer:
 
         Raises UserError if the server stays away, or fails again and again.
         """
-        failures = 0
+        failures = departures = 0
         while True:
             try:
                 return work()
             except ServerAway as error:
-                problem = str(error)
+                problem, departures = str(error), departures + 1
             except ServerFailed as error:
                 problem, failures = str(error), failures + 1
-                if failures == FAILURES:
-                    raise UserError(f"The vLLM server at {self.url} failed {failures} times: "
-                                    f"{problem}. Its log says more.") from None
+            if failures == FAILURES or departures == DEPARTURES:
+                raise UserError(f"At the same work the vLLM server at {self.url} failed {failures} times and "
+                                f"went away {departures} times, last with {problem}. Its log says more.")
             self._wait(problem)
 
     def _wait(self, problem: str) -> None:
@@ -118,14 +120,19 @@ class VllmServer:
         """Return what the server answers. Raises ServerAway, ServerFailed, or UserError for a request that
         it refuses."""
         try:
-            with OPENER.open(request, timeout=seconds) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            said = " ".join(error.read(500).decode("utf-8", "replace").split())
-            raise self._refused(request, error.code, said) from None
+            status, text = _read(request, seconds)
         except (OSError, http.client.HTTPException) as error:
             raise ServerAway(f"{type(error).__name__}: {error}") from None
-        found: Json = json.loads(text) if text.strip() else {}
+        if status >= 400:
+            raise self._refused(request, status, " ".join(text[:500].decode("utf-8", "replace").split()))
+        try:
+            found = json.loads(text) if text.strip() else {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise UserError(f"The server at {self.url} answered {request.selector} with something else than "
+                            f"a JSON object ({text[:60]!r}), so it is no vLLM server. Put its address right "
+                            "in PLUMBLINE_VLLM_URL.")
         return found
 
     def _refused(self, request: urllib.request.Request, status: int, said: str) -> Exception:
@@ -138,3 +145,13 @@ class VllmServer:
                              "with VLLM_SERVER_DEV_MODE=1 so that weights can be handed over: see "
                              "docs/scale.md.")
         return UserError(f"The vLLM server at {self.url} refuses {request.selector} (HTTP {status}): {said}")
+
+
+def _read(request: urllib.request.Request, seconds: float) -> tuple[int, bytes]:
+    """Return the status of an answer, of an error, too, and its body."""
+    try:
+        with OPENER.open(request, timeout=seconds) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()

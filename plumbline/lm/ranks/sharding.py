@@ -25,9 +25,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from plumbline.errors import UserError
 from plumbline.lm.optim import device
 from plumbline.lm.ranks.world import world
 
+BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""The integers that are as long as a weight, by its bytes."""
 T = TypeVar("T")
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -50,7 +53,7 @@ def sharded_with(
     here = world()
     if here.size == 1:
         return model, *views
-    here.agreed([float(weight.double().sum()) for weight in model.parameters()], "weights")
+    _require_same_weights(model)
     shared = {id(weight): weight for weight in model.parameters()}  # not copied
     parts, *copies = copy.deepcopy((model, *views), shared)
     mesh = init_device_mesh(device().type, (here.size,))
@@ -146,6 +149,18 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     own = {place: {name: value if name == "step" else like(value, weights[place])
                    for name, value in of_one.items()} for place, of_one in state["state"].items()}
     optimizer.load_state_dict({**state, "state": own})
+
+
+def _require_same_weights(model: nn.Module) -> None:
+    """Raise UserError unless all ranks have the same weights, bit by bit."""
+    # Sums of their bits as integers, which are the same in whatever order a machine adds them up.
+    sums = {name: int(weight.view(BITS[weight.element_size()]).sum(dtype=torch.int64))
+            for name, weight in model.named_parameters()}
+    for rank, theirs in enumerate(found := world().from_all(sums)):
+        if different := [name for name in sums if theirs.get(name) != found[0].get(name)]:
+            raise UserError(f"All ranks must have the same weights, but {different[0]} of rank {rank} is not "
+                            "that of rank 0. Let all of them see the same files, in a folder that their "
+                            "machines share.")
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:

@@ -129,6 +129,41 @@ def test_another_prompt_is_never_an_elements_own(taught_lm, tmp_path):
     assert len(decided(alone, None, direct_params("dpo"), torch.Generator())) == 6
 
 
+def test_validation_pairs_of_one_prompt_keep_kto_from_measuring_and_not_from_learning(train):
+    one, several = prefers_red(1, seed=3), prefers_red(12, seed=3)
+    same = [Comparison(PROMPTS[0], row.responses, row.label, row.origin) for row in several]
+    for held in (one, same):
+        metrics = train("kto", prefers_red(16), held)
+        assert metrics["steps"] == 4 and not [name for name in metrics if name.startswith("validation")]
+    assert "validation_loss" in train("kto", prefers_red(16), several)
+    assert "validation_loss" in train("dpo", prefers_red(16), one), "which compares no prompts"
+
+
+def counted(model):
+    """A copy of a model, and the list of the rows that it reads."""
+    read = []
+    asked = deepcopy(model)
+    asked.base_model.register_forward_pre_hook(
+        lambda module, args, given: read.extend(given["input_ids"].tolist()), with_kwargs=True)
+    return asked, read
+
+
+def test_training_pairs_of_one_prompt_are_refused_before_the_reference_reads_them(train, taught_lm):
+    reference, read = counted(taught_lm.model)
+    same = [Comparison(PROMPTS[0], row.responses, row.label, row.origin) for row in prefers_red(6)]
+    with pytest.raises(UserError, match="all 6 comparisons have the same prompt"):
+        train("kto", same, prefers_red(6), reference=reference)
+    assert not read
+
+
+@pytest.mark.parametrize(("method", "pairs"), [("dpo", 9 + 5), ("simpo", 5), ("orpo", 5), ("ilql", 0)])
+def test_the_reference_reads_only_what_somebody_asks_for(train, taught_lm, method, pairs):
+    reference, read = counted(taught_lm.model)
+    metrics = train(method, prefers_red(9), prefers_red(5, seed=1), reference=reference)
+    assert pairs <= len(read) <= 2 * pairs, "a row or two for a pair"
+    assert "validation_accuracy" in metrics
+
+
 @pytest.mark.parametrize("micro_batch_size", [8, 1])
 def test_the_zero_of_kto_is_the_kl_on_answers_to_other_prompts(train, taught_lm, random_lm, micro_batch_size):
     """With two elements each one's answers go with the other one's prompt."""

@@ -1,5 +1,7 @@
 """The vLLM engine against a server of the same routes: what it draws, what it catches, and a server that goes away."""
 
+import socket
+import threading
 from copy import deepcopy
 from dataclasses import replace
 
@@ -8,12 +10,13 @@ import torch
 
 from plumbline.errors import UserError
 from plumbline.lm.chat import encode_prompt, stop_tokens
-from plumbline.lm.engines.http import VllmServer
+from plumbline.lm.engines import http
+from plumbline.lm.engines.http import ServerAway, VllmServer
 from plumbline.lm.engines.own import OwnEngine
 from plumbline.lm.engines.vllm import VllmEngine, log_probs, seed_of
 from plumbline.lm.engines.weights import write_untied
 from plumbline.lm.sampling import uniforms
-from testing.tiny_models import PROMPTS, copy_of, small_model
+from testing.tiny_models import PROMPTS, copy_of, silent, small_model
 from testing.vllm_server import DrawsAsOurs, FakeVllm
 
 R, TEMPERATURE = 3, 0.7
@@ -146,8 +149,38 @@ def test_an_error_of_the_servers_own_is_tried_again_and_not_for_ever(engine, fak
     fake.fails = 1
     engine.sample(taught_lm.model, *asked)
     fake.fails = 10**6
-    with pytest.raises(UserError, match=r"failed 3 times: HTTP 500 .*EngineDeadError"):
+    with pytest.raises(UserError, match=r"failed 3 times and went away 0 times, last with HTTP 500 .*EngineDeadError"):
         engine.sample(taught_lm.model, *asked)
+
+
+def test_a_server_that_goes_away_at_the_same_work_each_time_is_not_waited_for_for_ever(
+        engine, fake, taught_lm, asked, monkeypatch):
+    """As one does that lacks memory for it."""
+    monkeypatch.setattr(http, "DEPARTURES", 3)
+    fake.dies_at_tokens = True
+    with pytest.raises(UserError, match=r"failed 0 times and went away 3 times"):
+        engine.sample(taught_lm.model, *asked)
+    assert fake.killed >= 3
+
+
+@pytest.mark.parametrize(("answer", "error", "words"), [
+    (b"HTTP/1.1 500 No\r\nContent-Length: 400\r\n\r\nhalf", ServerAway, "IncompleteRead"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\nhalf", ServerAway, "IncompleteRead"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n<html>Log in</h", UserError, "so it is no vLLM server"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", UserError, "so it is no vLLM server")])
+def test_what_is_no_answer_of_a_vllm_server_is_told_in_words(answer, error, words):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        def answering():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=answering)
+        thread.start()
+        with pytest.raises(error, match=words):
+            VllmServer(f"http://127.0.0.1:{listening.getsockname()[1]}", silent).version()
+        thread.join()
 
 
 def test_a_server_that_cannot_load_weights_is_told_how_to_start(engine, fake, taught_lm, asked):

@@ -30,10 +30,11 @@ def test_rows_are_shared_out_and_gathered_in_their_order(found):
 @pytest.mark.slow
 def test_what_one_rank_refuses_all_refuse(found):
     for rank, one in enumerate(found):
-        damaged, full, different, fine = one["refused"]
+        damaged, full, different, other_weights, fine = one["refused"]
         assert damaged == "This file is damaged."
         assert full.startswith("The disk is full: a file")
         assert different.startswith("All ranks must have the same data, but rank 2 found 1 where rank 0 found 0")
+        assert other_weights.startswith("All ranks must have the same weights, but 1.weight of rank 2 is not")
         assert fine == rank
 
 
