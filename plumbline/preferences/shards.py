@@ -54,7 +54,7 @@ class Shards:
 
     def _write(self, number: int, records: Records) -> None:
         with self._file(number).open("ab") as out:
-            records.tofile(out)
+            out.write(records.tobytes())  # `tofile` fails without an errno on a full disk, or not at all
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:04d}"
@@ -88,7 +88,7 @@ class Column(Generic[Scalar]):
     def append(self, values: NDArray[Scalar]) -> None:
         """Add (N, ...) values at the end."""
         with self._file.open("ab") as out:
-            values.tofile(out)
+            out.write(values.tobytes())
 
     def read(self, start: int, count: int) -> NDArray[Scalar]:
         """Return `count` values from `start`, or as many as there are."""

@@ -1,8 +1,11 @@
 """A folder means the same to `plumbline data add` and to `snapshot.sources`: the same files, rows and quarantine."""
 
+import errno
 import json
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from plumbline.errors import UserError
 from plumbline.preferences.batches.arrivals import folder_of
 from plumbline.preferences.batches.batch import QUARANTINE, ROWS
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
-from plumbline.preferences.reading.formats import RECOGNISED
+from plumbline.preferences.reading import read as reading
+from plumbline.preferences.reading.formats import RECOGNISED, Reading
 from plumbline.project.home import Home
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -114,10 +118,17 @@ def test_a_file_whose_numbers_are_in_doubt_stops_the_folder_both_ways(
     assert not list(home.preferences.arrived.glob("*/batch.json"))
 
 
-def test_a_link_to_nothing_and_a_file_that_cannot_be_read_are_set_aside_both_ways(
-        home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    given(home, monkeypatch, a_dot_jsonl=pairs(1), b_dot_jsonl=pairs(2))
+def test_a_link_to_nothing_is_set_aside_both_ways(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(home, monkeypatch, a_dot_jsonl=pairs(1))
     (home.root / "given/c.jsonl").symlink_to("not-fetched.jsonl")
+    rows, quarantined = added(home)
+    assert (rows, quarantined) == taken(home)
+    assert len(rows) == 1
+    assert "target is missing" in quarantined[0]
+
+
+def test_a_file_that_cannot_be_opened_stops_the_folder_both_ways(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(home, monkeypatch, a_dot_jsonl=pairs(1), b_dot_jsonl=pairs(2))
     opened = Path.open
 
     def refuse(path: Path, *arguments: object, **options: object) -> object:
@@ -126,14 +137,113 @@ def test_a_link_to_nothing_and_a_file_that_cannot_be_read_are_set_aside_both_way
         return opened(path, *arguments, **options)  # type: ignore[call-overload]
 
     monkeypatch.setattr(Path, "open", refuse)
-    rows, quarantined = added(home)
-    assert (rows, quarantined) == taken(home)
-    assert len(rows) == 1
-    assert "given/b.jsonl cannot be read: Permission denied" in quarantined[0]
-    assert "target is missing" in quarantined[1]
-    for read in (added, taken):
-        with pytest.raises(UserError, match=r"b\.jsonl cannot be read: Permission denied"):
-            read(home, "given/b.jsonl")
+    for source in ("given", "given/b.jsonl"):
+        for way in (added, taken):
+            with pytest.raises(UserError, match=r"b\.jsonl cannot be read: Permission denied"):
+                way(home, source)
+    assert nothing_kept_of(home, "b.jsonl")
+
+
+def nothing_kept_of(home: Home, name: str) -> bool:
+    """True if no batch was added, and none imported of the file."""
+    kept = [json.loads(file.read_text())["source"] for file in home.preferences.imported.glob("*/batch.json")]
+    return f"given/{name}" not in kept and not list(home.preferences.arrived.glob("*/batch.json"))
+
+
+@pytest.mark.parametrize("before", ["", "not json\n"])
+def test_a_file_that_fails_half_way_stops_the_folder_both_ways_and_is_read_once_the_disk_is_well(
+        home: Home, monkeypatch: pytest.MonkeyPatch, before: str) -> None:
+    given(home, monkeypatch, a_dot_jsonl=pairs(1), b_dot_jsonl=before + pairs(*range(200)))
+    whole = reading.read_records
+
+    def failing(file: Path) -> Iterator[tuple[int, object]]:
+        for line, record in whole(file):
+            if (file.name, line) == ("b.jsonl", 100):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            yield line, record
+
+    with monkeypatch.context() as ill:
+        ill.setattr(reading, "read_records", failing)
+        for way in (added, taken):
+            with pytest.raises(UserError, match=r"given/b\.jsonl cannot be read: Input/output error"):
+                way(home)
+        assert nothing_kept_of(home, "b.jsonl")
+    rows, quarantined = taken(home)
+    assert (len(rows), len(quarantined)) == (201, bool(before))
+    assert added(home) == (rows, quarantined)
+
+
+def test_a_file_whose_digest_cannot_be_read_is_kept_under_none(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(home, monkeypatch, a_dot_jsonl=pairs(1))
+
+    def fails(file: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("plumbline.preferences.reading.sources.file_sha256", fails)
+    for way in (added, taken):
+        with pytest.raises(UserError, match=r"given/a\.jsonl cannot be read: Input/output error"):
+            way(home, "given/a.jsonl")
+    assert nothing_kept_of(home, "a.jsonl")
+
+
+def test_a_file_that_lacks_a_mapped_column_beside_usable_rows_stops_the_folder(
+        home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(home, monkeypatch, a_dot_jsonl=pairs(1).replace("}", ', "who": "ada"}'), b_dot_jsonl=pairs(*range(5000)))
+    with pytest.raises(UserError, match=r"given/b\.jsonl has no column 'who'"):
+        data_changes.add(home, "given", Reading(columns={"annotator": "who"}))
+    assert nothing_kept_of(home, "b.jsonl")
+
+
+def test_a_file_of_which_nothing_is_usable_without_a_mapped_column_is_set_aside_and_says_so(
+        home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(home, monkeypatch, a_dot_jsonl=pairs(1).replace("prompt", "question"), b_dot_jsonl='{"colour": 1}\n' * 5000)
+    batch = data_changes.add(home, "given", Reading(columns={"prompt": "question"})).arrival
+    aside = (folder_of(home.preferences, batch) / QUARANTINE).read_text().splitlines()
+    assert (batch.batch.rows, len(aside)) == (1, 1000)
+    assert json.loads(aside[-1]) == {"file": "given/b.jsonl", "line": 0, "field": "-", "reason":
+                                     "given/b.jsonl has no column 'question'. Its columns: colour."}
+
+
+def test_what_a_missing_package_would_read_is_not_kept_as_unusable(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(home, monkeypatch, a_dot_jsonl=pairs(1), b_dot_parquet=b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for way in (added, taken):
+        with pytest.raises(UserError, match="Reading Parquet needs pyarrow"):
+            way(home)
+    assert nothing_kept_of(home, "b.parquet")
+
+
+@pytest.mark.parametrize("name", ["given", "given/deep"])
+def test_a_folder_that_cannot_be_listed_is_named_and_not_left_out(
+        home: Home, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    given(home, monkeypatch, a_dot_jsonl=pairs(1), deep__b_dot_jsonl=pairs(2))
+    listed = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path) == home.root / name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for way in (added, taken):
+        with pytest.raises(UserError, match=rf"folder .*/{name} cannot be read: Permission denied"):
+            way(home)
+
+
+def test_a_file_in_a_folder_that_only_lets_itself_be_listed_stops_it(
+        home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(home, monkeypatch, a_dot_jsonl=pairs(1), deep__b_dot_jsonl=pairs(2))
+    is_file = Path.is_file
+
+    def refuse(path: Path) -> bool:
+        if path.name == "b.jsonl":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    for way in (added, taken):
+        with pytest.raises(UserError, match=r"file .*/given/deep/b\.jsonl cannot be read: Permission denied"):
+            way(home)
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -1,13 +1,19 @@
 """Nothing that a record says is lost in silence: a field is read, left alone by name, counted, or sets it aside."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plumbline.errors import UserError
+from plumbline.preferences.batches.batch import write_batch
 from plumbline.preferences.reading.conversations import Unusable
 from plumbline.preferences.reading.formats import FORMATS, Reading, parse
 from plumbline.preferences.reading.formats.annotation_tools.tasks import PROMPTS as TASK_PROMPTS
 from plumbline.preferences.reading.formats.meaning import CHANGES_MEANING, LEFT_ALONE
+from plumbline.preferences.reading.read import read_file
 from plumbline.preferences.reading.results import Unread
 from plumbline.preferences.types import Comparison, Message, Rating, to_line
 from testing.depth import examples
@@ -238,3 +244,34 @@ def test_only_the_fields_of_rows_are_counted():
 def test_every_format_that_leaves_fields_alone_is_among_the_examples():
     leaving = {name for name, known in FORMATS.items() if known.leaves} - {"hh-chosen"}
     assert leaving <= {known for known, _, _ in EXAMPLES.values()}
+
+
+HALF = "m\ud83d"
+NAMED_BY_HALF = {
+    "left alone": {"prompt": "Q", "chosen": "a", "rejected": "b", "metadata.": 1, HALF: 1},
+    "sets it aside": {"prompt": [{"role": "user", "content": [{"type": HALF}]}], "chosen": "a", "rejected": "b"},
+    "in a tool's fields": {"fields": {HALF: "Q"}, "responses": {"better": [{"value": 1}]}},
+    "a question of Argilla": {"fields": {"prompt": "Q", "response": "a"}, "responses": {
+        HALF: [{"value": 3}], "quality": [{"value": 3}]}},
+    "a control of Label Studio": {"data": {"prompt": "Q", "response": "a"}, "annotations": [{"result": [
+        {"type": kind, "from_name": name, "to_name": "response", "value": {kind: value}}
+        for kind, name, value in (("rating", "quality", 3), ("textarea", HALF, ["x"]), ("rating", HALF * 2, 3))]}]},
+    "no known field": {HALF: 1}}
+
+
+@pytest.mark.parametrize("name", NAMED_BY_HALF)
+def test_half_a_surrogate_pair_in_a_field_name_can_be_written_wherever_it_is_told(tmp_path, name):
+    good = {"prompt": "Question", "chosen": "yes", "rejected": "no"}
+    file = tmp_path / "given.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in (good, NAMED_BY_HALF[name], good)))
+    batch = write_batch(tmp_path, "given.jsonl", read_file(file, "given.jsonl"))
+    assert batch.rows + batch.quarantined >= 3
+    assert json.dumps(asdict(batch), ensure_ascii=False).encode()
+    file.write_text(json.dumps(NAMED_BY_HALF[name]) + "\n")
+    for how in (Reading(), Reading(columns={"prompt": "asked"})):
+        try:
+            found = list(read_file(file, "given.jsonl", how))
+        except UserError as error:
+            assert str(error).encode()
+        else:
+            assert repr(found).encode()

@@ -31,7 +31,7 @@ values = st.recursive(
 def is_judgement(judged):
     """A row that can be written, or what is wrong in words that can be written."""
     if isinstance(judged, Unusable):
-        return bool(f"{judged.field}{judged.reason}".encode(errors="backslashreplace"))
+        return bool(f"{judged.field}{judged.reason}".encode())
     line = to_line(judged) if isinstance(judged, ROWS) else "NaN"
     return not any(spelt in line for spelt in ("NaN", "Infinity")) and bool(line.encode())
 

@@ -303,3 +303,23 @@ def test_columns_of_any_name_are_mapped_to_two_responses_and_a_label():
     assert only({"q": QUESTION, "one": GOOD, "two": BAD, "best": "1"}, how).label == "A"
     with pytest.raises(UserError, match="no field 'response_3'"):
         Reading(columns={"response_3": "three"})
+
+
+OPENED = "\n\nHuman: Hi?\n\nAssistant: "
+
+
+@pytest.mark.parametrize("prompt", ["Hi?", "\n\nHuman: Hi?\n\nAssistant:", [{"role": "user", "content": "Hi?"}]])
+def test_a_prompt_beside_transcripts_is_not_learnt_as_part_of_the_answers(prompt):
+    row = only({"prompt": prompt, "chosen": f"{OPENED}Hello", "rejected": f"{OPENED}No"})
+    assert (row.prompt, row.responses) == ((Message("user", "Hi?"),), ("Hello", "No"))
+
+
+@pytest.mark.parametrize(("record", "field"), [
+    ({"prompt": "Why?", "chosen": f"{OPENED}Hello", "rejected": f"{OPENED}No"}, "prompt"),
+    ({"prompt": "Hi?", "chosen": f"{OPENED}Hello", "rejected": "No"}, "rejected"),
+    ({"prompt": "Hi?", "chosen": "Hello", "rejected": f"{OPENED}No"}, "chosen"),
+    ({"prompt": "Hi?", "chosen": f"{OPENED}Hello", "rejected": OPENED.replace("Hi", "Ho") + "No"}, "rejected"),
+    ({"prompt": "Hi?", "response_1": f"{OPENED}Hello", "response_2": "No", "winner": "response_1"}, "response_1"),
+    ({"prompt": "Hi?", "completion": f"{OPENED}Hello", "label": True}, "completion")])
+def test_a_transcript_that_says_otherwise_or_is_no_answer_sets_the_row_aside(record, field):
+    assert only(record).field == field

@@ -220,3 +220,124 @@ def test_such_a_cell_counts_as_absent_where_a_value_may_be(tmp_path):
 def test_such_a_word_within_an_answer_stays(tmp_path):
     (row,), _ = read(tmp_path / "frame.csv", "prompt,chosen,rejected\nQ,None of them,nan is not a number\n")
     assert row.responses == ("None of them", "nan is not a number")
+
+
+ASKED, SAID, OTHER = ([{"role": "user", "content": "Hi?"}], [{"role": "assistant", "content": "It's me."}],
+                      [{"role": "assistant", "content": "No"}])
+CHAT = {"prompt": ASKED, "chosen": SAID, "rejected": OTHER}
+CUT = json.dumps([{"role": "user", "content": "Hi? " * 20_000}])[:32_767]
+
+
+def table(record):
+    return "prompt,chosen,rejected\n" + ",".join('"' + str(cell).replace('"', '""') + '"' for cell in record.values())
+
+
+def lines(record):
+    return json.dumps(record)
+
+
+def parquet(record):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    made = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist([record]), made)
+    return made.getvalue()
+
+
+def test_a_data_frame_of_messages_is_not_learnt_as_what_python_prints(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    content = pandas.DataFrame([CHAT]).to_csv(index=False)
+    assert "[{'role': 'user', 'content': 'Hi?'}]" in content
+    rows, quarantined = read(tmp_path / "frame.csv", content + "Q,yes,no\n")
+    assert [row.prompt[0].content for row in rows] == ["Q"]
+    assert [(row.line, row.field, row.reason) for row in quarantined] == [
+        (2, "prompt", "it holds messages as Python prints them: write them with json.dumps")]
+
+
+@pytest.mark.parametrize(("name", "write"), [("c.csv", table), ("c.jsonl", lines), ("c.parquet", parquet)])
+@pytest.mark.parametrize("spell", [json.dumps, lambda value: f" {json.dumps(value)}\n",
+                                   lambda value: json.dumps(value, indent=2), lambda value: json.dumps(value[0])])
+def test_messages_that_a_text_holds_in_json_are_messages(tmp_path, name, write, spell):
+    rows, quarantined = read(tmp_path / name, write({side: spell(turns) for side, turns in CHAT.items()}))
+    assert [(row.prompt[0].content, row.responses) for row in rows] == [("Hi?", ("It's me.", "No"))]
+    assert not quarantined
+
+
+def test_whole_conversations_that_a_text_holds_are_told_apart_from_their_prompt(tmp_path):
+    inside = {side: json.dumps(ASKED + turns) for side, turns in (("chosen", SAID), ("rejected", OTHER))}
+    for prompt in ({}, {"prompt": "Hi?"}, {"prompt": json.dumps(ASKED)}):
+        (row,), _ = read(tmp_path / "inside.jsonl", json.dumps(prompt | inside))
+        assert (row.prompt[0].content, row.responses) == ("Hi?", ("It's me.", "No"))
+    (row,), _ = read(tmp_path / "shared.jsonl", json.dumps({"messages": json.dumps(ASKED + SAID)}))
+    assert (row.prompt[0].content, row.response) == ("Hi?", "It's me.")
+    with pytest.raises(UserError, match="it is not what was asked according to chosen and rejected"):
+        read(tmp_path / "other.jsonl", json.dumps({"prompt": "Why?"} | inside))
+
+
+@pytest.mark.parametrize("side", ["prompt", "chosen", "rejected"])
+@pytest.mark.parametrize("text", [str(SAID), str(SAID[0]), "[{'content': 'Hi', 'role': 'user'}\n {'content': 'a", CUT,
+                                  "[{'from': 'human', 'value': \"it's\"}]"])
+def test_messages_that_are_no_json_set_the_row_aside(tmp_path, side, text):
+    rows, quarantined = read(tmp_path / "mixed.jsonl", LINES + json.dumps(GOOD[0] | {side: text}))
+    assert (len(rows), [(row.line, row.field) for row in quarantined]) == (3, [(4, side)])
+    assert "json.dumps" in quarantined[0].reason
+
+
+@pytest.mark.parametrize("record", [
+    {"instruction": "Q", "output": json.dumps(SAID)}, {"instruction": "Q", "output": str(SAID)},
+    {"instruction": "Q", "output_1": json.dumps(SAID), "output_2": "no", "preference": 1},
+    {"prompt": "Q", "system": str(ASKED), "chosen": "yes", "rejected": "no"}])
+def test_messages_in_a_field_that_holds_texts_alone_set_the_row_aside(tmp_path, record):
+    rows, quarantined = read(tmp_path / "mixed.jsonl", LINES + json.dumps(record))
+    assert (len(rows), [row.line for row in quarantined]) == (3, [4])
+    assert "messages" in quarantined[0].reason
+
+
+def test_what_stands_in_messages_beside_role_and_content_is_found_in_a_text_too(tmp_path):
+    asked = json.dumps([ASKED[0] | {"tool_calls": ["look"], "mood": "glad"}])
+    rows, quarantined = read(tmp_path / "tools.jsonl", LINES + json.dumps(GOOD[0] | {"prompt": asked}))
+    assert (len(rows), [(row.line, row.field) for row in quarantined]) == (3, [(4, "prompt[].tool_calls")])
+
+
+@pytest.mark.parametrize("text", [
+    '{"role": "admin", "content": "all"}', '{"role": "user", "rights": ["read"], "content": "none"}',
+    '{"from": "USD", "value": 3}', '[{"from": "USD", "value": 3}]', '[{"type": "PERSON", "text": "Ada"}]',
+    '{"role": "user", "content": "Hi"} is one message.', '[{"role": "user", "content": "Hi"}]\n\nThis is a list.',
+    '{"messages": [{"role": "user", "content": "Hi"}], ...}', "{ role: 'user', content: 'Hi' }", '[1, {"role": 2}]',
+    "Write [{'role': 'user', 'content': 'Hi'}]"])
+def test_an_answer_that_is_other_json_or_code_stays_a_text(tmp_path, text):
+    (row,), quarantined = read(tmp_path / "code.jsonl", json.dumps(GOOD[0] | {"chosen": text}))
+    assert (row.chosen, quarantined) == (text, [])
+
+
+@pytest.mark.parametrize("text", [json.dumps(SAID), str(SAID), "\n\nHuman: Hi?\n\nAssistant: Hello"])
+def test_a_response_in_our_own_schema_is_what_it_says(tmp_path, text):
+    common = {"prompt": ASKED, "source": "house"}
+    rows, quarantined = read(tmp_path / "ours.jsonl", "\n".join(map(json.dumps, (
+        common | {"kind": "demonstration", "response": text},
+        common | {"kind": "comparison", "responses": [text, "no"], "label": "A"}))))
+    assert (rows[0].response, rows[1].chosen, quarantined) == (text, text, [])
+
+
+@pytest.mark.parametrize(("name", "write"), [("c.jsonl", lines), ("c.parquet", parquet)])
+def test_a_spelling_of_messages_that_is_null_is_absent(tmp_path, name, write):
+    nulls = {side: [{"from": None, "value": None} | turn for turn in turns] for side, turns in CHAT.items()}
+    other = {side: [{"from": {"user": "human"}.get(turn["role"], "gpt"), "value": turn["content"], "role": None,
+                     "content": None} for turn in turns] for side, turns in CHAT.items()}
+    for record in (nulls, other):
+        rows, quarantined = read(tmp_path / name, write(record))
+        assert [(row.prompt[0].content, row.responses) for row in rows] == [("Hi?", ("It's me.", "No"))]
+        assert not quarantined
+
+
+def test_an_answer_in_several_text_parts_beside_a_prompt_is_an_answer(tmp_path):
+    parts = [{"type": "text", "text": "yes"}, {"type": "text", "text": "please"}]
+    (row,), _ = read(tmp_path / "parts.jsonl", json.dumps(GOOD[0] | {"chosen": parts}))
+    assert row.chosen == "yes\nplease"
+
+
+def test_the_type_of_a_text_part_that_is_null_is_absent(tmp_path):
+    asked = [{"role": "user", "content": [{"type": None, "text": "Hi?"}]}]
+    (row,), _ = read(tmp_path / "parts.jsonl", json.dumps(CHAT | {"prompt": asked}))
+    assert row.prompt[0].content == "Hi?"

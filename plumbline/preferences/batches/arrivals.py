@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.index import BatchIndex, Hashes, IndexColumns, index_of, keep_index
 from plumbline.preferences.batches.manifest import DIGEST, Batch
 from plumbline.preferences.batches.whole_batch import put_back
-from plumbline.preferences.reading.results import Read
+from plumbline.preferences.reading.results import Read, shown_name
 from plumbline.whole_file import to_disk
 
 Action = Literal["add", "supersede", "remove"]
@@ -181,7 +181,7 @@ def read_arrival(folder: Path) -> Arrival:
         values = json.loads((folder / BATCH).read_text(encoding="utf-8"))
         if not DIGEST.fullmatch(values["digest"]):  # its folder is named by it
             raise ValueError(f"{values['digest']!r:.100} is no SHA-256")
-        arrival = Arrival(**{**values, "batch": Batch.of(values["batch"])})
+        arrival = Arrival(**{**values, "batch": _shown(Batch.of(values["batch"]))})
         if not arrival.digest.startswith(folder.name):
             raise ValueError(f"it names the batch {arrival.digest[:NAME_DIGITS]}")
         return arrival
@@ -189,6 +189,14 @@ def read_arrival(folder: Path) -> Arrival:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / BATCH} is damaged ({error}). {put_back(folder)}") from None
+
+
+def _shown(batch: Batch) -> Batch:
+    """Return the batch with names of fields that can be written; an earlier version kept them as they came.
+    """
+    unread, left_alone = ({shown_name(name): n for name, n in fields.items()}
+                          for fields in (batch.unread, batch.left_alone))
+    return replace(batch, unread=unread, left_alone=left_alone)
 
 
 def find_arrival(folders: Folders, name: str) -> Arrival:

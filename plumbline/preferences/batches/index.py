@@ -35,10 +35,11 @@ Hashes = NDArray[np.uint64]
 Numbers = NDArray[np.int64]
 Codes = NDArray[np.int32]
 Flags = NDArray[np.bool_]
-Names = NDArray[np.str_]
+Names = NDArray[np.object_]
+"""Python's texts: in an array of NumPy's each takes as much room as the longest."""
 KINDS = ("demonstration", "comparison", "ranking", "rating")
 NOBODY = ""
-VERSION = "version_3"
+VERSION = "version_4"
 """Stands in the kept file; raised when a column gets another meaning. The name stays the digest, which gc
 looks for."""
 
@@ -72,7 +73,9 @@ class BatchIndex:
 
 
 COLUMNS = [field.name for field in fields(BatchIndex)]
-ROW_COLUMNS = [name for name in COLUMNS if name not in ("sources", "annotators")]
+NAMES = ("sources", "annotators")
+"""Kept as the bytes of one JSON list."""
+ROW_COLUMNS = [name for name in COLUMNS if name not in NAMES]
 
 
 def index_of(rows: Path, digest: str, store: Path) -> BatchIndex:
@@ -91,7 +94,9 @@ def keep_index(index: BatchIndex, digest: str, store: Path) -> None:
     """Write an index into the folder `store`; one that cannot be written is made again when it is needed."""
     with contextlib.suppress(OSError):
         store.mkdir(parents=True, exist_ok=True)
-        columns = {name: getattr(index, name) for name in COLUMNS}
+        columns = {name: getattr(index, name) for name in ROW_COLUMNS}
+        columns |= {name: np.frombuffer(orjson.dumps(getattr(index, name).tolist()), np.uint8)
+                    for name in NAMES}
         columns[VERSION] = np.zeros(0, np.bool_)
         with whole_file(_place(digest, store)) as out:
             np.savez(out, **columns)
@@ -107,7 +112,9 @@ def _kept(file: Path) -> BatchIndex | None:
         with np.load(file, allow_pickle=False) as kept:
             if VERSION not in kept.files:
                 return None
-            index = BatchIndex(**{name: kept[name] for name in COLUMNS})
+            sources, annotators = (_names(orjson.loads(kept[name].tobytes())) for name in NAMES)
+            index = BatchIndex(**{name: kept[name] for name in ROW_COLUMNS}, sources=sources,
+                               annotators=annotators)
     except Exception:  # NumPy and zipfile raise a dozen kinds; whatever is wrong, the index is made again
         return None
     return index if len({len(getattr(index, name)) for name in ROW_COLUMNS}) == 1 else None
@@ -161,8 +168,11 @@ class IndexColumns:
             item=np.array(self.item, np.uint64), verdict=np.array(self.verdict, np.int64),
             start=np.array(self.start, np.int64), kind=np.array(self.kind, np.int32),
             source=np.array(self.source, np.int32), annotator=np.array(self.annotator, np.int32),
-            sources=np.array(list(self.sources), np.str_),
-            annotators=np.array(list(self.annotators), np.str_))
+            sources=_names(self.sources), annotators=_names(self.annotators))
+
+
+def _names(texts: Iterable[str]) -> Names:
+    return np.array(list(texts), np.object_)
 
 
 def prompt_hash(prompt: Prompt) -> int:

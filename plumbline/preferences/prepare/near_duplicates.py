@@ -7,13 +7,18 @@ MinHash signatures (Broder 1997, "On the resemblance and containment of document
 bands (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4); what leaves a prompt out of
 training is decided on the texts themselves.
 
-Signatures and bands lie on the disk, 530 bytes a prompt; what is looked at in memory is a shard of one band.
+Where prompts share a long preamble, thousands of them meet in a band. Those are put in the order of their
+signatures, read from another place on in each band, and a prompt is compared with its neighbours in that
+order (Bawa, Condie and Ganesan 2005, "LSH Forest"). Equal sets are neighbours always.
+
+Signatures and bands lie on the disk, 536 bytes a prompt; what is looked at in memory is a shard of one band.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
 from io import FileIO
 from itertools import pairwise, product
 from pathlib import Path
@@ -28,9 +33,12 @@ from plumbline.workers import Workers
 
 PERMUTATIONS, BANDS, SEED = 64, 16, 42
 """Sixteen bands of four: similar by 0.8 is found in 9,998 of 10,000 cases, similar by 0.7 in 98 of 100."""
+BAND_WIDTH, HASH_BYTES = PERMUTATIONS // BANDS, 8
+COLUMNS = PERMUTATIONS + HASH_BYTES // 4
 ESTIMATE_ERROR = 0.2
 """Four standard deviations of the signatures' estimate at 0.8."""
 CANDIDATES = 16
+"""With at most so many held-out prompts of its key a prompt is compared in a band."""
 CHUNK = 8192
 KEPT = 1024
 """Prompts that are looked at together, and whose words are kept: a few megabytes."""
@@ -44,6 +52,9 @@ Flags = NDArray[np.bool_]
 PromptOf = Callable[[int], Prompt]
 """Gives the prompt with a number; processes can be handed it."""
 BAND = np.dtype([("key", np.uint64), ("number", np.int64), ("heldout", np.bool_)])
+PLACE = np.dtype(f"S{8 + PERMUTATIONS + HASH_BYTES}")
+"""A key, one byte of each MinHash, and the hash of the words: as text, because that is put in order quickly.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,14 @@ class NearDuplicate:
 
 def tokens(text: str) -> set[str]:
     """Return the words of a text and its pairs of neighbouring words."""
-    words = WORD.findall(text.lower())
+    return _with_pairs(_words(text))
+
+
+def _words(text: str) -> list[str]:
+    return WORD.findall(text.lower())
+
+
+def _with_pairs(words: Sequence[str]) -> set[str]:
     return {*words, *map(" ".join, pairwise(words))}
 
 
@@ -76,26 +94,30 @@ def has_system(prompt: Prompt) -> bool:
 
 
 def signatures_of(prompts: Sequence[Prompt]) -> Signatures:
-    """Return the (N, PERMUTATIONS) MinHash signatures of prompts.
+    """Return the (N, COLUMNS) signatures of prompts: PERMUTATIONS MinHashes, and a hash of all their words.
 
     They are of the turns without the system message. Of a prompt that has one, every second number is of all
     turns: where thousands ask one question about different documents, candidates have to be alike in both.
     """
-    parts = [np.zeros((0, PERMUTATIONS), np.uint32)]
+    parts = [np.zeros((0, COLUMNS), np.uint32)]
     for start in range(0, len(prompts), CHUNK):
         some = prompts[start : start + CHUNK]
-        signatures = _min_hashes([asked_text(prompt) for prompt in some])
+        signatures = _signed([asked_text(prompt) for prompt in some])
         instructed = [number for number, prompt in enumerate(some) if has_system(prompt)]
         if instructed:
-            whole = _min_hashes([prompt_text(some[number]) for number in instructed])
+            whole = _signed([prompt_text(some[number]) for number in instructed])
             signatures[instructed, 1::2] = whole[:, 1::2]
         parts.append(signatures)
     return np.concatenate(parts)
 
 
-def _min_hashes(texts: Sequence[str]) -> Signatures:
-    sets = [list(tokens(text)) for text in texts]
-    return np.array(RMinHash.digests_from_token_sets(sets, PERMUTATIONS, SEED), np.uint32)
+def _signed(texts: Sequence[str]) -> Signatures:
+    sets, hashes = [], bytearray()
+    for words in map(_words, texts):
+        sets.append(list(_with_pairs(words)))
+        hashes += blake2b("\n".join(sorted(set(words))).encode(), digest_size=HASH_BYTES).digest()
+    return np.hstack([np.array(RMinHash.digests_from_token_sets(sets, PERMUTATIONS, SEED), np.uint32),
+                      np.frombuffer(hashes, np.uint32).reshape(len(sets), -1)])
 
 
 class PromptSurvey:
@@ -111,35 +133,38 @@ class PromptSurvey:
         self._signatures.touch()
 
     def add(self, signatures: Signatures, heldout: Flags) -> None:
-        """Take in the next prompts: (N, PERMUTATIONS) signatures, and whether each is held-out."""
+        """Take in the next prompts: (N, COLUMNS) signatures, and whether each is held-out."""
         with self._signatures.open("ab") as out:
-            signatures.tofile(out)
+            out.write(signatures.tobytes())
         numbers = np.arange(self._size, self._size + len(signatures))
         for band, keys in zip(self._bands, _keys(signatures), strict=True):
             band.append(made_of(BAND, key=keys, number=numbers, heldout=heldout))
         self._size += len(signatures)
 
     def repeats(self, prompt_of: PromptOf, workers: Workers) -> dict[int, NearDuplicate]:
-        """Return the prompts outside of held-out that nearly repeat a held-out one, by number."""
+        """Return the prompts outside of held-out that nearly repeat a held-out one, by number.
+
+        Each names the most similar one that it was compared with, the first of equally similar ones.
+        """
         found: dict[int, NearDuplicate] = {}
-        tasks = [_Joined(*part, prompt_of) for part in self._parts()]
+        tasks = list(self._parts(prompt_of))
         for pairs in workers.map(_near_heldout, tasks):
             for one, other, similarity in pairs:
-                if one not in found or similarity > found[one].similarity:
+                if one not in found or (similarity, -other) > (found[one].similarity, -found[one].of):
                     found[one] = NearDuplicate(other, similarity)
         return found
 
     def near_duplicates(self, workers: Workers) -> int:
         """Return how many prompts nearly repeat another one, estimated from the signatures."""
         flagged = np.zeros(self._size, bool)
-        for numbers in workers.map(_near_any, [_Joined(*part, None) for part in self._parts()]):
+        for numbers in workers.map(_near_any, list(self._parts(None))):
             flagged[numbers] = True
         return int(flagged.sum())
 
-    def _parts(self) -> Iterator[tuple[Path, float, Shards, int]]:
+    def _parts(self, prompt_of: PromptOf | None) -> "Iterator[_Joined]":
         """Yield every shard of every band, the bands in their order."""
-        for band, number in product(self._bands, range(self._bands[0].count)):
-            yield self._signatures, self._threshold, band, number
+        for (band, shards), number in product(enumerate(self._bands), range(self._bands[0].count)):
+            yield _Joined(self._signatures, self._threshold, band, shards, number, prompt_of)
 
 
 @dataclass(frozen=True)
@@ -148,9 +173,38 @@ class _Joined:
 
     signatures: Path
     threshold: float
-    band: Shards
+    band: int
+    shards: Shards
     number: int
     prompt_of: PromptOf | None
+
+    def in_order(self, most: int) -> Records:
+        """Return the prompts in the order of their keys.
+
+        Where more than `most` have one key, they are in the order of their signatures from this band on, so
+        that those are neighbours that are alike in most of what follows.
+        """
+        prompts = self.shards.read(self.number)
+        prompts = prompts[np.argsort(prompts["key"], kind="stable")]
+        _, counts = np.unique(prompts["key"], return_counts=True)
+        crowd = np.flatnonzero(np.repeat(counts > most, counts))
+        places = self._places(prompts[crowd])
+        # A place begins with the key, so that each crowd stays where it is.
+        prompts[crowd] = prompts[crowd][np.argsort(places, kind="stable")]
+        return prompts
+
+    def _places(self, prompts: Records) -> NDArray[np.bytes_]:
+        """Return the (N,) places of prompts; that of the MinHashes begins after this band's."""
+        places = np.zeros(len(prompts), PLACE)
+        with self.signatures.open("rb", buffering=0) as file:
+            for start in range(0, len(prompts), KEPT):
+                some = prompts[start : start + KEPT]
+                hashes, of_words = np.split(_signatures(file, some["number"]), [PERMUTATIONS], axis=1)
+                parts = [some["key"].astype(">u8").reshape(-1, 1).view(np.uint8),
+                         np.roll(hashes, -self.band * BAND_WIDTH, axis=1).astype(np.uint8),
+                         of_words.copy().view(np.uint8)]
+                places[start : start + KEPT] = np.hstack(parts).view(PLACE)[:, 0]
+        return places
 
     def alike(self, left: Positions, right: Positions, least: float) -> Flags:
         """Return which pairs of prompts have an estimated similarity of at least `least`."""
@@ -158,7 +212,8 @@ class _Joined:
         with self.signatures.open("rb", buffering=0) as file:
             for start in range(0, len(left), KEPT):
                 one, other = (_signatures(file, numbers[start : start + KEPT]) for numbers in (left, right))
-                parts.append((one == other).mean(axis=1) >= least)  # estimates of the Jaccard similarity
+                same = (one == other)[:, :PERMUTATIONS]
+                parts.append(same.mean(axis=1) >= least)  # estimates of the Jaccard similarity
         return np.concatenate(parts)
 
 
@@ -167,7 +222,7 @@ def _near_heldout(part: _Joined) -> list[tuple[int, int, float]]:
     assert part.prompt_of is not None
     prompt_of, found = part.prompt_of, []
     known = lru_cache(KEPT)(lambda number: words_of(prompt_of(number)))
-    for one, other in _candidates(part, part.band.read(part.number)):
+    for one, other in _candidates(part):
         similarity = similarity_of(known(one), known(other))
         if similarity >= part.threshold:
             found.append((one, other, similarity))
@@ -176,8 +231,7 @@ def _near_heldout(part: _Joined) -> list[tuple[int, int, float]]:
 
 def _near_any(part: _Joined) -> Positions:
     """Return the numbers of a shard's prompts that nearly repeat another one of their key."""
-    prompts = part.band.read(part.number)
-    prompts = prompts[np.argsort(prompts["key"], kind="stable")]
+    prompts = part.in_order(2)
     same = np.flatnonzero(prompts["key"][1:] == prompts["key"][:-1])
     left, right = prompts["number"][same], prompts["number"][same + 1]
     alike = part.alike(left, right, part.threshold)
@@ -214,32 +268,32 @@ def jaccard(one: set[str], other: set[str]) -> float:
 
 def _keys(signatures: Signatures) -> Iterator[Hashes]:
     """Yield (N,) numbers for each band: prompts with the same number in any band are candidates."""
-    rows = PERMUTATIONS // BANDS
-    for start in range(0, PERMUTATIONS, rows):
-        pairs = np.ascontiguousarray(signatures[:, start : start + rows]).view(np.uint64)
+    for start in range(0, PERMUTATIONS, BAND_WIDTH):
+        pairs = np.ascontiguousarray(signatures[:, start : start + BAND_WIDTH]).view(np.uint64)
         yield pairs[:, 0] * np.uint64(0x9E3779B97F4A7C15) ^ pairs[:, 1]  # Knuth's multiplicative hashing
 
 
-def _candidates(part: _Joined, prompts: Records) -> Iterator[tuple[int, int]]:
+def _candidates(part: _Joined) -> Iterator[tuple[int, int]]:
     """Yield pairs of a prompt and a held-out prompt whose estimated similarity could be enough.
 
-    All pairs of a prompt come one after the other.
+    All pairs of a prompt come one after the other. Of many held-out prompts its neighbours are taken.
     """
-    kept, others = prompts[prompts["heldout"]], prompts[~prompts["heldout"]]
-    kept = kept[np.argsort(kept["key"], kind="stable")]
-    first = np.searchsorted(kept["key"], others["key"], "left")
-    last = np.searchsorted(kept["key"], others["key"], "right")
+    prompts = part.in_order(CANDIDATES)
+    heldout = prompts["heldout"]
+    kept, others, before = prompts[heldout], prompts[~heldout], np.cumsum(heldout)[~heldout]
     for start in range(0, len(others), KEPT):
-        some = slice(start, start + KEPT)
-        row, nth = np.nonzero(first[some, None] + np.arange(CANDIDATES) < last[some, None])
-        left, right = others["number"][some][row], kept["number"][first[some][row] + nth]
+        some, here = others[start : start + KEPT], before[start : start + KEPT]
+        first, last = (np.searchsorted(kept["key"], some["key"], side) for side in ("left", "right"))
+        begin = np.clip(here - CANDIDATES // 2, first, np.maximum(first, last - CANDIDATES))
+        row, nth = np.nonzero(begin[:, None] + np.arange(CANDIDATES) < last[:, None])
+        left, right = some["number"][row], kept["number"][begin[row] + nth]
         alike = part.alike(left, right, part.threshold - ESTIMATE_ERROR)
         yield from zip(left[alike].tolist(), right[alike].tolist(), strict=True)
 
 
 def _signatures(file: FileIO, numbers: Positions) -> Signatures:
     """Return the signatures of prompts, read one by one: pages of a mapped file would count as our memory."""
-    found, size = np.zeros((len(numbers), PERMUTATIONS), np.uint32), 4 * PERMUTATIONS
+    found, size = np.zeros((len(numbers), COLUMNS), np.uint32), 4 * COLUMNS
     for signature, number in zip(found, numbers.tolist(), strict=True):
         file.seek(number * size)
         file.readinto(signature.data)

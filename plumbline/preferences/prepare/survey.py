@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.preferences.prepare.near_duplicates import (
-    PERMUTATIONS,
+    COLUMNS,
     Flags,
     PromptSurvey,
     Signatures,
@@ -28,7 +28,7 @@ from plumbline.workers import Workers
 
 SEEN = np.dtype([("key", np.uint64), ("id", np.uint64), ("row", np.int64)])
 PLACE = np.dtype([("row", np.int64), ("file", np.int32), ("position", np.int64), ("heldout", np.bool_)])
-SIGNED = np.dtype([*PLACE.descr, ("signature", np.uint32, (PERMUTATIONS,))])
+SIGNED = np.dtype([*PLACE.descr, ("signature", np.uint32, (COLUMNS,))])
 COMPARED_AT_ONCE = 20_000
 
 Rows = NDArray[np.int64]

@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-import orjson
-
 from plumbline.preferences.reading.conversations import Unusable, shown
 
 ABSENT = frozenset({"nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "NA", "\\N"})
@@ -64,7 +62,8 @@ def csv_records(lines: Iterable[Line], delimiter: str, longest: int) -> Iterator
             yield reader.line_num, Unusable("-", f"expected {len(header)} cells as in the header, found "
                                                  f"{len(cells)}")
         elif cells:
-            yield reader.line_num, {name: _cell(cell) for name, cell in zip(header, cells, strict=True)}
+            yield reader.line_num, {name: None if cell in ABSENT else cell
+                                    for name, cell in zip(header, cells, strict=True)}
 
 
 def _sniffed(lines: Iterator[Line], delimiter: str) -> tuple[str, Iterator[Line]]:
@@ -111,17 +110,3 @@ def _texts(lines: Iterable[Line], broken: list[tuple[int, Unusable]]) -> Iterato
             broken.append((number, Unusable("-", f"not UTF-8: {error.reason} at byte {error.start} of the "
                                                  "line")))
             yield line.decode(errors="replace")
-
-
-def _cell(cell: str) -> object:
-    """Return a cell's text, or the messages that it holds as JSON; None for an absent value."""
-    if cell in ABSENT:
-        return None
-    if cell.startswith("[") and ('"role"' in cell or '"from"' in cell):
-        try:
-            decoded = orjson.loads(cell.encode("utf-8", "surrogatepass"))
-        except orjson.JSONDecodeError:
-            return cell
-        if isinstance(decoded, list) and decoded and all(isinstance(turn, dict) for turn in decoded):
-            return decoded
-    return cell

@@ -214,7 +214,7 @@ def _parquet(opened: BinaryIO) -> Records:
     except TooLarge as error:
         yield number + 1, Unusable("-", f"not read from here on: {error}. Write it as JSON lines if that is "
                                         "right")
-    except (ArrowException, ValueError, OSError) as error:
+    except (ArrowException, ValueError, OSError, RecursionError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         yield number + 1, Unusable("-", f"not valid Parquet from here on: {str(error)[:200]}")

@@ -14,13 +14,22 @@ from plumbline.preferences.reading.file_records import read_records
 from plumbline.preferences.reading.formats import EXPECTED, RECOGNISED, Reading, closest, parse
 from plumbline.preferences.reading.formats.fields import TakenBack
 from plumbline.preferences.reading.results import Quarantined, Unread, shown_name
+from plumbline.preferences.reading.source_files import unreadable
 from plumbline.preferences.types import Row
 
-__all__ = ["Reading", "UndecidableFile", "import_records", "read_file"]
+__all__ = ["MissingColumn", "Reading", "UndecidableFile", "UnusableFile", "import_records", "read_file"]
 
 NAMED_WITHIN = 1000
 """A mapped column must be named by one of this many first records."""
 KINDS_OF_PROBLEM = 1000
+
+
+class UnusableFile(UserError):
+    """A file in which nothing is usable, so that a folder may go on without it, or a folder of such files."""
+
+
+class MissingColumn(UserError):
+    """A file without a column that was mapped; rows that came before that was known may be usable."""
 
 
 class UndecidableFile(UserError):
@@ -33,23 +42,22 @@ def read_file(file: Path, name: str, how: Reading = RECOGNISED) -> Iterator[Row 
 
     What was not read of its fields, and what was taken back, comes last.
 
-    Raises UserError for a file that cannot be read, or in which nothing is usable.
+    Raises UserError for a file that cannot be read, wherever that shows, and as `import_records` does.
     """
     name = shown_name(name)
     source = Path(name).name.split(".")[0] or name
     try:
         yield from import_records(read_records(file), name, source, how)
     except OSError as error:
-        raise UserError(f"The preference file {shown_name(str(file))} cannot be read: "
-                        f"{error.strerror or error}.") from None
+        raise unreadable("file", file, error) from None
 
 
 def import_records(records: Iterable[tuple[int, object]], name: str, source: str,
                    how: Reading = RECOGNISED) -> Iterator[Row | Quarantined | Unread]:
-    """Turn numbered records into rows. Raises UserError at the end when none of them was usable.
+    """Turn numbered records into rows. Raises UnusableFile at the end when none of them was usable.
 
-    Raises UndecidableFile, whatever was read before, for a record that leaves the meaning of the others in
-    doubt.
+    Raises, whatever was read before, MissingColumn where the first records do not name a mapped column, and
+    UndecidableFile for a record that leaves the meaning of the others in doubt.
     """
     problems, unread = _Problems(name), Unread()
     usable = False
@@ -70,25 +78,25 @@ def import_records(records: Iterable[tuple[int, object]], name: str, source: str
     if unread.unknown or unread.left_alone or unread.taken_back:
         yield unread
     if not usable:
-        raise UserError(problems.message())
+        raise UnusableFile(problems.message())
 
 
 def _with_columns(records: Iterable[tuple[int, object]], name: str,
                   how: Reading) -> Iterator[tuple[int, object]]:
-    """Yield the records if the first ones name all mapped columns. Raises UserError if they do not."""
+    """Yield the records if the first ones name all mapped columns. Raises MissingColumn if they do not."""
     missing, seen, count = set(how.columns.values()), dict[str, None](), 0
     for line, record in records:
         if missing and isinstance(record, dict):
             count += 1
             seen |= dict.fromkeys(record)
             missing -= seen.keys()
-            if count == NAMED_WITHIN:
+            if missing and count == NAMED_WITHIN:
                 break
         yield line, record
     if missing and seen:
         column = min(missing)
-        raise UserError(f"{name} has no column {column!r}.{closest(column, list(seen))} Its columns: "
-                        f"{', '.join(list(seen)[:40])}.")
+        raise MissingColumn(shown_name(f"{name} has no column {column!r}.{closest(column, list(seen))} Its "
+                                       f"columns: {', '.join(list(seen)[:40])}."))
 
 
 class _Problems:

@@ -37,5 +37,8 @@ Read = Iterable[Row | Quarantined | Unread]
 
 
 def shown_name(name: str) -> str:
-    """Return the name of a file as text: what is not UTF-8 in it is replaced."""
+    """Return the name of a file or a field, or words that quote one, as text that can be written.
+
+    What is not UTF-8 in a file's name, and halves of surrogate pairs, which JSON allows, are replaced.
+    """
     return SURROGATE.sub("\ufffd", name)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, NoReturn
 
 from plumbline.errors import UserError
 from plumbline.preferences.reading.results import Quarantined, shown_name
@@ -32,13 +33,17 @@ def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantin
     """Yield the files of a source with their names in manifest and quarantine, in the order of names.
 
     A link that leads out of the folder, or to nothing, is set aside. Raises UserError for a source that does
-    not exist, or a folder without preference files.
+    not exist, a folder without preference files, and one that cannot be listed: what is in it would be left
+    out.
     """
     path = place_of(source, root)
     if path.is_file():
         yield path, shown_name(source)
         return
-    found = sorted(_walk(path))
+    try:
+        found = sorted(_walk(path))
+    except OSError as error:
+        raise unreadable("folder", Path(error.filename or path), error) from None
     if not found:
         others = sorted(shown_name(file.name) for file in path.iterdir())
         held = f", found {', '.join(others[:SHOWN_NAMES])}" if others else ""
@@ -51,26 +56,39 @@ def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantin
     for file in found:
         name = shown_name(f"{source.rstrip('/')}/{file.relative_to(path).as_posix()}")
         try:
-            target = file.resolve()
+            target, is_file = file.resolve(), file.is_file()
+        except PermissionError as error:  # its folder lets itself be listed, and no more
+            raise unreadable("file", file, error) from None
         except (OSError, RuntimeError):  # a link to itself, which older Pythons raise RuntimeError for
             yield Quarantined(name, 0, "-", "a symbolic link that leads back to itself")
             continue
         if not target.is_relative_to(inside):
             yield Quarantined(name, 0, "-", "a symbolic link that leads out of the folder; name its target "
                                             "as a source of its own if it is meant")
-        elif file.is_file():
+        elif is_file:
             yield file, name
         else:
             yield Quarantined(name, 0, "-", "no file: a symbolic link whose target is missing (`git annex "
                                             "get` or `dvc checkout` may fetch it), or a pipe")
 
 
+def unreadable(what: Literal["file", "folder"], path: Path, error: OSError) -> UserError:
+    """Return the error for a file or a folder of preferences that the disk does not give."""
+    return UserError(f"The preference {what} {shown_name(str(path))} cannot be read: "
+                     f"{error.strerror or error}.")
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     """Yield files of preference data, and every link to a folder, because folders behind links are not read.
 
-    Of what `save_to_disk` of datasets leaves, the Arrow files are yielded, to be refused by name.
+    Of what `save_to_disk` of datasets leaves, the Arrow files are yielded, to be refused by name. Raises
+    OSError for a folder that cannot be listed.
     """
-    for parent, folders, files in os.walk(folder):
+
+    def stop(error: OSError) -> NoReturn:
+        raise error
+
+    for parent, folders, files in os.walk(folder, onerror=stop):
         if any(name.endswith(ARROW) for name in files) or any(Path(parent, name,
                                                                    STATE).exists() for name in folders):
             yield from (Path(parent, name) for name in files if name.endswith(ARROW))

@@ -2,7 +2,9 @@
 `hub:NAME`.
 
 A folder is its files in the order of their names. One in which nothing is usable is set aside and does not
-stop the others, as long as one of them is usable; a file that was named itself is refused.
+stop the others, as long as one of them is usable; a file that was named itself is refused. So is a folder of
+which a file cannot be read, or proves wrong after some of its rows were usable: half of a file under the
+digest of the whole would never be read again.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from plumbline.errors import UserError
 from plumbline.preferences.jsonl import file_sha256
 from plumbline.preferences.reading.results import Quarantined, Read, Unread
-from plumbline.preferences.reading.source_files import data_files
+from plumbline.preferences.reading.source_files import data_files, unreadable
 from plumbline.preferences.types import Row
 
 if TYPE_CHECKING:
@@ -46,27 +48,32 @@ class SourcePart:
     def read(self) -> Read:
         """Return the part's rows.
 
-        In a folder, a part without usable rows gives one quarantined row instead of UserError.
+        In a folder, a part without usable rows gives one quarantined row instead of UserError. Raises that
+        for a part that cannot be read, or not to its end.
         """
         return self._tolerantly() if self.in_folder else self.strictly()
 
     def _tolerantly(self) -> Iterator[Row | Quarantined | Unread]:
-        from plumbline.preferences.reading.read import UndecidableFile
+        from plumbline.preferences.reading.read import MissingColumn, UnusableFile
 
-        aside = False
+        usable = aside = False
         try:
             for row in self.strictly():
+                usable |= isinstance(row, Row)
                 aside |= isinstance(row, Quarantined)
                 yield row
-        except UndecidableFile:  # some of it was taken for rows
-            raise
-        except UserError as error:
-            if not aside:
+        except (UnusableFile, MissingColumn) as error:
+            if usable:
+                raise
+            if not aside or isinstance(error, MissingColumn):  # otherwise each record says what is wrong
                 yield Quarantined(self.name, 0, "-", str(error))
 
 
 def open_source(source: str, root: Path, how: "Reading | None" = None) -> list[SourcePart]:
-    """Return the parts of a source, to be read as `how` says. Raises UserError if there is none."""
+    """Return the parts of a source, to be read as `how` says.
+
+    Raises UserError if there is none, or a file of it cannot be read.
+    """
     if source.startswith(HUB):
         from plumbline.preferences.reading import hub  # `datasets` is an optional dependency
 
@@ -78,7 +85,7 @@ def open_source(source: str, root: Path, how: "Reading | None" = None) -> list[S
 
 
 def read_all(source: str, parts: Sequence[SourcePart]) -> Iterator[Row | Quarantined | Unread]:
-    """Yield the rows of all parts. Raises UserError if none is usable."""
+    """Yield the rows of all parts. Raises UnusableFile if none is usable, and as `SourcePart.read` does."""
     usable = 0
     for part in parts:
         for row in part.read():
@@ -89,15 +96,17 @@ def read_all(source: str, parts: Sequence[SourcePart]) -> Iterator[Row | Quarant
 
 
 def refuse(source: str, parts: Sequence[SourcePart]) -> NoReturn:
-    """Raise UserError for a source of which no part is usable, with what is wrong with the first."""
+    """Raise UnusableFile for a source of which no part is usable, with what is wrong with the first."""
+    from plumbline.preferences.reading.read import UnusableFile
+
     for part in parts:
         try:
             deque(part.strictly(), maxlen=0)
         except UserError as error:
             count = "1 file" if len(parts) == 1 else f"{len(parts)} files"
-            raise UserError(f"Nothing in the folder {source} is usable: {count}. {error}") from None
-    raise UserError(f"Nothing in the folder {source} is usable: it holds links alone, out of it or to "
-                    "nothing. Name their targets as sources of their own.")
+            raise UnusableFile(f"Nothing in the folder {source} is usable: {count}. {error}") from None
+    raise UnusableFile(f"Nothing in the folder {source} is usable: it holds links alone, out of it or to "
+                       "nothing. Name their targets as sources of their own.")
 
 
 def _file(file: Path, name: str, in_folder: bool, how: "Reading | None") -> SourcePart:
@@ -108,8 +117,8 @@ def _file(file: Path, name: str, in_folder: bool, how: "Reading | None") -> Sour
 
     try:
         digest = file_sha256(file)
-    except OSError as error:  # reading it says so
-        digest = str(error)
+    except OSError as error:
+        raise unreadable("file", file, error) from None
     return SourcePart(name, digest, read, in_folder)
 
 

@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 
 from plumbline.preferences.batches.manifest import Batch
+from plumbline.preferences.reading.results import shown_name
 from plumbline.preferences.report import agreement, judgements
 from plumbline.preferences.report.biases import bias
 from plumbline.preferences.report.census import Census, Lengths, lengths
@@ -137,8 +138,12 @@ def _reasons(quarantined: Iterable[Mapping[str, object]]) -> dict[str, int]:
 
 
 def _fields(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Return the number of records by field, over all batches."""
+    """Return the number of records by field, over all batches.
+
+    Manifests may hold names that cannot be written, of fields that were counted by an earlier version.
+    """
     found = Counter[str]()
     for of_batch in counts:
-        found.update(of_batch)
+        for name, records in of_batch.items():
+            found[shown_name(name)] += records
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))[:LISTED])

@@ -1,6 +1,7 @@
 """What arrives stays, corrections and removals hold from then on, and an import leaves the whole batch or nothing."""
 
 import hashlib
+import json
 import shutil
 from datetime import UTC, datetime
 
@@ -20,7 +21,7 @@ from plumbline.preferences.batches.arrivals import (
 )
 from plumbline.preferences.batches.batch import BATCH, ROWS
 from plumbline.preferences.batches.folders import Folders
-from plumbline.preferences.batches.index import COLUMNS, make_index
+from plumbline.preferences.batches.index import COLUMNS, index_of, make_index
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot, removed_since
 from plumbline.preferences.reading.read import read_file
 from testing.preference_files import demonstrations, pairs, write_jsonl
@@ -149,9 +150,9 @@ def test_the_index_that_an_import_leaves_is_the_one_that_its_file_gives(folders)
     records = [*pairs(3), *demonstrations(2), {"prompt": "é", "response": "x", "score": 1, "annotator": "ada"},
                {"prompt": "é", "responses": ["a", "b", "c"], "ranks": [2, 1, 3], "source": "other"}]
     arrival, _ = arrive(folders, records)
-    kept = np.load(folders.indexes / f"{arrival.batch.digest}.npz")
+    kept = index_of(folders.root / "nowhere", arrival.batch.digest, folders.indexes)
     made = make_index(folder_of(folders, arrival) / ROWS, arrival.batch.digest)
-    assert all(np.array_equal(kept[name], getattr(made, name)) for name in COLUMNS)
+    assert all(np.array_equal(getattr(kept, name), getattr(made, name)) for name in COLUMNS)
 
 
 def test_a_draft_that_is_not_published_leaves_nothing(folders):
@@ -168,3 +169,15 @@ def test_a_batch_is_named_by_its_content_and_found_by_the_beginning_of_its_name(
     with pytest.raises(UserError, match="data list"):
         find_arrival(folders, "no such digest")
     assert np.array_equal(arrivals(folders), [arrival])
+
+
+def test_an_arrival_of_an_earlier_version_whose_field_names_cannot_be_written_can_be_told(folders):
+    arrival, rows = arrive(folders, pairs(3))
+    kept = folder_of(folders, arrival) / BATCH
+    said = json.loads(kept.read_text())
+    said["batch"] |= {"unread": {"m\ud83d": 3}, "left_alone": {"\udc00": 1}}
+    kept.write_text(json.dumps(said))
+    found = arrivals(folders)[0].batch
+    assert (found.unread, found.left_alone) == ({"m\ufffd": 3}, {"\ufffd": 1})
+    assert in_snapshot(folders)[0] == set(rows.tolist())
+    assert "\\ud83d" not in (folders.root / "snapshot/manifest.json").read_text()

@@ -1,16 +1,26 @@
 """Prompts that nearly repeat a held-out one stay out of training; prompts that differ in a word of few do not."""
 
+import errno
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from plumbline.errors import UserError
 from plumbline.preferences import shards
-from plumbline.preferences.prepare.near_duplicates import NearDuplicate, PromptSurvey, jaccard, signatures_of, tokens
+from plumbline.preferences.prepare.near_duplicates import (
+    COLUMNS,
+    NearDuplicate,
+    PromptSurvey,
+    jaccard,
+    signatures_of,
+    tokens,
+)
 from plumbline.preferences.prepare.prepare import prepare
 from plumbline.preferences.prepare.writer import Splitting
+from plumbline.preferences.shards import Column, Shards
 from plumbline.preferences.simulated.world import requests
 from plumbline.preferences.splits import prompt_key, split_of
 from plumbline.preferences.types import Message
@@ -25,10 +35,12 @@ def survey_of(tmp_path):
     A text is a prompt of one turn; two are a system message and what the user asks.
     """
 
-    def compare(heldout, others):
+    def compare(heldout, others, threshold=0.8, order=None):
         prompts = [prompt_of(given) for given in (*heldout, *others)]
-        survey = PromptSurvey(tmp_path / f"{len(list(tmp_path.iterdir()))}", 0.8, len(prompts))
-        survey.add(signatures_of(prompts), np.arange(len(prompts)) < len(heldout))
+        order = list(range(len(prompts))) if order is None else order
+        prompts = [prompts[number] for number in order]
+        survey = PromptSurvey(tmp_path / f"{len(list(tmp_path.iterdir()))}", threshold, len(prompts))
+        survey.add(signatures_of(prompts), np.array(order, np.int64) < len(heldout))
         return survey.repeats(prompts.__getitem__, Workers(1)), survey.near_duplicates(Workers(1))
 
     return compare
@@ -60,6 +72,31 @@ def test_all_near_duplicates_among_thousands_are_found_and_no_other(survey_of, m
     assert sorted(found) == list(range(1500, 2000))
     assert all(repeat.of == number - 1500 for number, repeat in found.items())
     assert near_any == 1000
+
+
+@pytest.mark.parametrize(("order", "system"), [
+    ("held-out first", False), ("held-out last", False), ("shuffled", False), ("shuffled", True)])
+def test_every_copy_is_found_where_all_prompts_share_a_long_preamble(survey_of, monkeypatch, order, system):
+    monkeypatch.setattr(shards, "SHARD_RECORDS", 300)
+    count, preamble = 200, " ".join(prose(100, 1))
+    held = [f"{preamble} {' '.join(prose(3, 2 + seed))}" for seed in range(count)]
+    copies = [f"{text.upper()} ?" for text in held]
+    numbers = list(range(2 * count))
+    if order == "shuffled":
+        random.Random(0).shuffle(numbers)
+    elif order == "held-out last":
+        numbers.reverse()
+    given = [[("Be brief.", text) for text in texts] if system else texts for texts in (held, copies)]
+    found, near_any = survey_of(*given, threshold=0.97, order=numbers)
+    assert {numbers[one]: (numbers[near.of], near.similarity) for one, near in found.items()} == {
+        number + count: (number, 1.0) for number in range(count)}
+    assert near_any == 2 * count
+
+
+def test_more_equal_prompts_than_are_compared_do_not_hide_each_other(survey_of):
+    held = [f"What is this{'?' * marks} {word}" for word in ("one", "two") for marks in range(40)]
+    found, _ = survey_of(held, ["what is this: TWO", "What is this, one", "What is this, three"], threshold=1.0)
+    assert {one: (near.of // 40, near.similarity) for one, near in found.items()} == {80: (1, 1.0), 81: (0, 1.0)}
 
 
 def test_similarity_is_the_jaccard_index_of_words_and_pairs():
@@ -160,3 +197,28 @@ def test_a_kind_of_data_that_nobody_gave_is_not_said_to_be_left_out(tmp_path, sn
     with pytest.raises(UserError, match="no demonstrations to train on: the snapshot holds 0 demonstrations") as caught:
         prepare(snapshot("a.jsonl")[1], tmp_path / "out", Splitting(0.1, 0.3, False, 0.8))
     assert "near_duplicate" not in str(caught.value)
+
+
+FULL = Path("/dev/full")
+"""Takes nothing, as a disk without room."""
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has it")
+@pytest.mark.parametrize("count", [1, 100_000])
+@pytest.mark.parametrize("what", ["shards", "column", "signatures"])
+def test_a_full_disk_is_named_and_loses_no_record_in_silence(tmp_path, count, what):
+    records = np.zeros(count, [("key", np.uint64)])
+    if what == "shards":
+        (tmp_path / "0000").symlink_to(FULL)
+        append = Shards(tmp_path, records.dtype, 1).append
+    elif what == "column":
+        append = Column(FULL, records.dtype).append
+    else:
+        survey = PromptSurvey(tmp_path / "near", 0.8, count)
+        (tmp_path / "near/signatures").unlink()
+        (tmp_path / "near/signatures").symlink_to(FULL)
+        records = np.zeros((count, COLUMNS), np.uint32)
+        append = lambda signatures: survey.add(signatures, np.zeros(count, bool))  # noqa: E731
+    with pytest.raises(OSError) as caught:
+        append(records)
+    assert caught.value.errno == errno.ENOSPC

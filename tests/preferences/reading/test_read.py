@@ -182,6 +182,34 @@ def test_a_deeply_nested_line_is_quarantined_and_not_a_crash(tmp_path):
     assert (len(rows), len(quarantined)) == (3, 1)
 
 
+NESTED = {"lists": ("[", "]"), "objects": ('{"a": ', "}")}
+
+
+@pytest.mark.parametrize("depth", [300, 450, 700, 1000, 1023])
+@pytest.mark.parametrize("field", ["x", "metadata", "prompt", "chosen", "strength", "annotator", "rating"])
+@pytest.mark.parametrize("kind", NESTED)
+def test_a_deeply_nested_field_spoils_its_own_line_at_the_most(tmp_path, depth, field, kind):
+    start, end = NESTED[kind]
+    deep = f"{start * depth}1{end * depth}"
+    record = json.dumps({name: value for name, value in GOOD[0].items() if name != field})
+    line = f'{record[:-1]}, "{field}": {f"[{deep}, {deep}]" if field == "rating" else deep}}}\n'
+    rows, quarantined = read(tmp_path / "deep.jsonl", LINES + line + LINES)
+    assert len(rows) + len(quarantined) == 7
+    assert len(rows) >= 6 and {row.line for row in quarantined} <= {4}
+
+
+@pytest.mark.parametrize("depth", [300, 1020])
+def test_so_does_one_of_an_annotation_tool(depth):
+    deep = json.loads(f"{'[' * 300}1{']' * 300}")
+    for _ in range(depth - 300):
+        deep = [deep]
+    answer = {"type": "pairwise", "from_name": deep, "to_name": "answer1,answer2", "value": {"selected": "left"}}
+    record = {"data": {"prompt": "Q", "answer1": "a", "answer2": "b"}, "annotations": [{"result": [answer]}]}
+    rows, quarantined = split(import_records([(1, GOOD[0]), (2, record), (3, GOOD[1])], "file", "file"))
+    assert len(rows) + len(quarantined) == 3
+    assert {row.reason for row in quarantined} <= {"nested too deep"}
+
+
 def test_what_is_not_a_number_counts_as_absent(tmp_path):
     line = '{"prompt": "Q", "chosen": "yes", "rejected": "no", "strength": NaN, "annotator": NaN}\n'
     (*_, row), quarantined = read(tmp_path / "numbers.jsonl", LINES + line)
@@ -245,6 +273,17 @@ def test_a_mapped_column_may_be_missing_from_the_first_records(tmp_path):
     how = Reading(columns={"annotator": "who"})
     rows, _ = read(tmp_path / "own.jsonl", LINES + json.dumps(GOOD[0] | {"who": "ada"}), how=how)
     assert [row.origin.annotator for row in rows] == [None, None, None, "ada"]
+
+
+@pytest.mark.parametrize(("first", "rows"), [(999, 3000), (1000, 3000), (1001, None)])
+def test_a_mapped_column_that_comes_with_the_thousandth_record_loses_none(tmp_path, first, rows):
+    records = [GOOD[0] | ({"who": "ada"} if number >= first else {}) for number in range(1, 3001)]
+    content, how = "".join(json.dumps(record) + "\n" for record in records), Reading(columns={"annotator": "who"})
+    if rows is None:
+        with pytest.raises(UserError, match="no column 'who'"):
+            read(tmp_path / "own.jsonl", content, how=how)
+    else:
+        assert len(read(tmp_path / "own.jsonl", content, how=how)[0]) == rows
 
 
 @pytest.mark.parametrize("count", [1, 600])

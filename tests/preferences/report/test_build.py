@@ -214,3 +214,11 @@ def test_a_long_text_is_cut_in_the_examples(tmp_path):
     found = reported([judged("A", responses=("x" * 100_000, "y"), of="z" * 100_000)])
     assert len(json.dumps(found["examples"])) < 10_000
     assert all(len(page) < 40_000 for page in written(found, tmp_path).values())
+
+
+def test_a_field_that_an_earlier_version_counted_under_a_name_that_cannot_be_written_does_not_stop_the_report(tmp_path):
+    unread = {f"m{chr(half)}": n for half, n in ((0xD83D, 3), (0xD83E, 1))}
+    batch = Batch("a" * 64, "a.jsonl", 3, {"comparison": 3}, 0, False, unread=unread, left_alone={"\udc00": 2})
+    report = reported([judged("A")], batches=[batch])
+    assert (report["unread"], report["left_alone"]) == ({"m\ufffd": 4}, {"\ufffd": 2})
+    assert all("\ufffd" in page for page in written(report, tmp_path).values())

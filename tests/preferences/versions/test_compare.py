@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from plumbline.preferences.batches.index import COLUMNS, index_of, make_index
+from plumbline.preferences.batches.index import COLUMNS, NAMES, ROW_COLUMNS, index_of, make_index
 from plumbline.preferences.jsonl import file_sha256
 from plumbline.preferences.types import Comparison, Demonstration, Message, Origin, Ranking, Rating, row_id, to_json
 from plumbline.preferences.versions.compare import DataVersion, chosen_rows, compare, describe
@@ -75,13 +75,14 @@ def test_a_demonstration_is_not_judged_anew_by_a_rating_of_its_response(tmp_path
     assert (found.added.rows, found.removed.rows, found.relabelled.rows) == (1, 1, 0)
 
 
-@pytest.mark.parametrize("marks", [{}, {"version_2": np.zeros(0, bool)}])
+@pytest.mark.parametrize("marks", [{}, {"version_2": np.zeros(0, bool)}, {"version_3": np.zeros(0, bool)}])
 def test_an_index_that_was_kept_before_verdicts_changed_is_made_again_under_its_name(tmp_path, marks):
     file = write_jsonl(tmp_path / "a.jsonl", [judged(1), judged(2)])
     digest = file_sha256(file)
     fresh, store = make_index(file, digest), tmp_path / "index"
     store.mkdir()
-    columns = {name: getattr(fresh, name) for name in COLUMNS}
+    columns = {name: getattr(fresh, name) for name in ROW_COLUMNS}
+    columns |= {name: getattr(fresh, name).astype(np.str_) for name in NAMES}
     np.savez(store / f"{digest}.npz", **columns | {"verdict": fresh.verdict + 1} | marks)
     assert index_of(file, digest, store).verdict.tolist() == fresh.verdict.tolist()
     assert [kept.name for kept in store.iterdir()] == [f"{digest}.npz"]  # gc knows the digest from the name
@@ -111,3 +112,18 @@ def test_an_index_names_rows_as_their_lines_do_and_chooses_by_source_and_annotat
 def test_an_empty_version_differs_by_everything(tmp_path, version):
     found = compare(version("none"), version("some", judged(1)), tmp_path / "index")
     assert (found.unchanged, found.added.rows, found.removed.rows) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("field", ["source", "annotator"])
+def test_one_long_name_does_not_make_all_names_as_long(tmp_path, field):
+    long = "x" * 50_000
+    rows = [judged(n, **{field: long if n == 500 else f"é{n}"}) for n in range(1000)]
+    file = write_jsonl(tmp_path / "a.jsonl", rows)
+    digest, store = file_sha256(file), tmp_path / "index"
+    made = index_of(file, digest, store)
+    assert (store / f"{digest}.npz").stat().st_size < 1_000_000
+    kept = index_of(tmp_path / "nowhere", digest, store)
+    for index in (made, kept):
+        names, codes = (index.sources, index.source) if field == "source" else (index.annotators, index.annotator)
+        assert names[codes].tolist() == [row[field] for row in rows]
+        assert np.flatnonzero(chosen_rows(index, **{"source": None, "annotator": None, field: long})).tolist() == [500]

@@ -17,7 +17,7 @@ from plumbline.preferences.reading.formats.fields import Judgement, Judgements
 from plumbline.preferences.reading.formats.meaning import ASKED, changes, is_left_alone
 from plumbline.preferences.reading.formats.record import Record
 from plumbline.preferences.reading.formats.table import FORMATS, Format
-from plumbline.preferences.reading.results import Unread
+from plumbline.preferences.reading.results import Unread, shown_name
 from plumbline.preferences.types import Prompt, Row
 
 __all__ = ["EXPECTED", "FIELDS", "FORMATS", "RECOGNISED", "Format", "Judgement", "Reading", "parse"]
@@ -82,6 +82,8 @@ def parse(record: object, source: str, how: Reading = RECOGNISED, unread: Unread
         _account_for(given, judged, known, how, unread if unread is not None else Unread())
     except Unusable as problem:
         return (problem,)
+    except RecursionError:  # the decoders nest deeper than Python prints or compares
+        return (Unusable("-", "nested too deep"),)
     return judged
 
 
@@ -109,8 +111,8 @@ def _account_for(given: Record, judged: Judgements, known: Format, how: Reading,
         else:
             raise Unusable(place, f"{reason}. Name a format that reads it, map it, or leave it alone with "
                                   f"--leave {place.rpartition('.')[2]}")
-    unread.left_alone.update(left_alone)
-    unread.unknown.update(unknown)
+    unread.left_alone.update(map(shown_name, left_alone))
+    unread.unknown.update(map(shown_name, unknown))
 
 
 def _is_said(value: object, judged: Judgements) -> bool:

@@ -11,7 +11,7 @@ from plumbline.preferences.reading.conversations import (
     any_prompt,
     as_messages,
     as_prompt,
-    as_text,
+    plain_text,
     shown,
 )
 from plumbline.preferences.reading.formats.fields import as_list
@@ -59,7 +59,7 @@ def with_system(record: Record, turns: Sequence[Message]) -> list[Message]:
     for name in SYSTEMS:
         if record.was_read(name) or not record.holds(name):
             continue
-        system = as_text(record.get(name), name)
+        system = plain_text(record.get(name), name)
         if not _starts_with_system(turns):
             turns = [Message("system", system), *turns]
         elif turns[0].content.strip() != system.strip():
@@ -81,8 +81,8 @@ def _history(record: Record) -> list[Message]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise Unusable(f"{name}[{i}]", "expected a question and its answer, or a message, found "
                                            f"{shown(pair)}")
-        turns += [Message("user", as_text(pair[0], f"{name}[{i}][0]")),
-                  Message("assistant", as_text(pair[1], f"{name}[{i}][1]"))]
+        turns += [Message("user", plain_text(pair[0], f"{name}[{i}][0]")),
+                  Message("assistant", plain_text(pair[1], f"{name}[{i}][1]"))]
     return turns
 
 
@@ -93,9 +93,9 @@ def _unread_text(record: Record, names: Sequence[str]) -> str | None:
         return None
     value = record.get(name)
     if isinstance(value, list):
-        return "\n\n".join(as_text(text, f"{name}[{i}]")
+        return "\n\n".join(plain_text(text, f"{name}[{i}]")
                            for i, text in enumerate(value) if not says_nothing(text))
-    return as_text(value, name)
+    return plain_text(value, name)
 
 
 def _starts_with_system(turns: Sequence[Message]) -> bool:

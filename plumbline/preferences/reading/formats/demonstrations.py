@@ -8,7 +8,7 @@ from plumbline.preferences.reading.conversations import (
     any_answer,
     any_conversation,
     as_messages,
-    as_text,
+    plain_text,
     prompt_and_answer,
 )
 from plumbline.preferences.reading.formats.asked import asked, with_the_rest
@@ -32,7 +32,7 @@ def conversation_name(record: Record) -> str:
 
 def instruction(record: Record, source: str) -> Row:
     """Return an Alpaca row: an instruction, sometimes with an input, and the output."""
-    return _row(record, asked(record), as_text(record.get("output"), "output"), source)
+    return _row(record, asked(record), plain_text(record.get("output"), "output"), source)
 
 
 def completion(record: Record, source: str) -> Row:

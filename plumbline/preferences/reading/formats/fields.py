@@ -7,12 +7,12 @@ Data sets fill absent fields with null, and CSV with nothing: both count as abse
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from functools import lru_cache
 
-from plumbline.preferences.reading.conversations import Unusable, any_answer, as_text, shown
+from plumbline.preferences.reading.conversations import Unusable, any_answer, as_text, plain_text, shown
 from plumbline.preferences.reading.formats.record import Record
 from plumbline.preferences.types import Comparison, Origin, Prompt, Row
 
@@ -191,12 +191,13 @@ def as_list(value: object, field: str) -> list[object]:
     return value
 
 
-def as_responses(value: object, field: str) -> tuple[str, ...]:
-    """Return two or more different texts, given as texts or messages. Raises Unusable."""
+def as_responses(value: object, field: str,
+                 answer: Callable[[object, str], str] = any_answer) -> tuple[str, ...]:
+    """Return two or more different texts, each as `answer` reads it. Raises Unusable."""
     given = as_list(value, field)
     if len(given) < 2:
         raise Unusable(field, f"expected two or more texts, found {len(given)}")
-    texts = tuple(any_answer(text, f"{field}[{i}]") for i, text in enumerate(given))
+    texts = tuple(answer(text, f"{field}[{i}]") for i, text in enumerate(given))
     if len(set(texts)) < len(texts):
         raise Unusable(field, "two of the responses are the same text")
     return texts
@@ -211,7 +212,8 @@ def different(first: str, second: str, names: tuple[str, str]) -> tuple[str, str
 
 def two_texts(record: Record, names: tuple[str, str]) -> tuple[str, str]:
     """Return the two different texts in these fields. Raises Unusable."""
-    return different(as_text(record.get(names[0]), names[0]), as_text(record.get(names[1]), names[1]), names)
+    return different(plain_text(record.get(names[0]), names[0]), plain_text(record.get(names[1]), names[1]),
+                     names)
 
 
 def ranks_by(scores: Sequence[float]) -> tuple[int, ...]:

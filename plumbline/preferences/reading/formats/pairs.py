@@ -18,7 +18,9 @@ from plumbline.preferences.reading.conversations import (
     any_prompt,
     as_messages,
     common_prompt,
+    is_conversation,
     prompt_and_answer,
+    written_messages,
 )
 from plumbline.preferences.reading.formats.asked import asked, prompt_name, with_the_rest
 from plumbline.preferences.reading.formats.demonstrations import conversation_name
@@ -91,9 +93,14 @@ def alpaca_eval(record: Record, source: str) -> Row:
 
 
 def _sides(record: Record) -> tuple[Prompt, str, str]:
+    """Return the prompt, the better and the worse response. Raises Unusable.
+
+    Where a side is a whole conversation, its prompt is inside, and one that stands apart must agree.
+    """
     name = prompt_name(record)
-    given, chosen, rejected = (record.get(field) for field in (name, "chosen", "rejected"))
-    if given is not None and not (isinstance(chosen, list) and len(chosen) > 1):
+    given, chosen, rejected = (written_messages(record.get(field), field)
+                               for field in (name, "chosen", "rejected"))
+    if given is not None and not (is_conversation(chosen) or is_conversation(rejected)):
         return asked(record), any_answer(chosen, "chosen"), any_answer(rejected, "rejected")
     turns, better, worse = common_prompt(any_conversation(chosen, "chosen"),
                                          any_conversation(rejected, "rejected"))

@@ -40,7 +40,7 @@ def ours(record: Record, source: str) -> Row:
                       as_number(record.get("score"), "score"), origin)
     if kind not in ("comparison", "ranking"):
         raise Unusable("kind", f"expected demonstration, comparison, ranking or rating, found {shown(kind)}")
-    responses = as_responses(record.get("responses"), "responses")
+    responses = as_responses(record.get("responses"), "responses", _as_written)
     if kind == "ranking":
         return Ranking(prompt, responses, tuple(_numbers(record.get("ranks"), len(responses), "ranks")),
                        origin)
@@ -51,6 +51,11 @@ def ours(record: Record, source: str) -> Row:
         raise Unusable("label", f"expected A, B or tie, found {shown(label)}")
     return Comparison(prompt, (responses[0], responses[1]), label, origin,
                       optional_number(record, "strength"))
+
+
+def _as_written(value: object, field: str) -> str:
+    """Return a response of our own schema, where a text is what it says even if it spells messages."""
+    return as_text(value, field) if isinstance(value, str) else any_answer(value, field)
 
 
 def ranking(record: Record, source: str) -> Row:

@@ -7,20 +7,25 @@ record aside, or is counted and told (see meaning.py).
 import math
 from collections.abc import Iterator, Mapping
 
-from plumbline.preferences.reading.conversations import SPOKEN, Unusable, shown
+from plumbline.preferences.reading.conversations import SPOKEN, Unusable, shown, written_messages
 
 NOTHING = frozenset({"", "[]", "{}", "null", "nan", "NaN", "<NA>"})
 """Texts that stand for an absent value, as CSV and data frames write it."""
 
 
 def says_nothing(value: object) -> bool:
-    """True if the value of a field is the same as an absent one."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return True
-    if isinstance(value, str):
-        return value.strip() in NOTHING
-    return isinstance(value, list | dict) and not any(not says_nothing(inner) for inner in
-                                                      (value.values() if isinstance(value, dict) else value))
+    """True if the value of a field is the same as an absent one, however deep its lists are nested."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | dict):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str):
+            if value.strip() not in NOTHING:
+                return False
+        elif not (value is None or (isinstance(value, float) and math.isnan(value))):
+            return False
+    return True
 
 
 class Record(Mapping[str, object]):
@@ -117,10 +122,21 @@ class Record(Mapping[str, object]):
             if name not in self._read:
                 if name not in self._left and not says_nothing(value):
                     yield f"{self._place}{name}", value
-            elif (type(value) is list or type(value) is dict) and name not in self._apart:
-                yield from ((f"{self._place}{name}{inner}", said) for inner, said in _beside_messages(value))
+            elif name not in self._apart:
+                held = _messages_in(value) if type(value) is str else value
+                if type(held) is list or type(held) is dict:
+                    yield from ((f"{self._place}{name}{inner}", said)
+                                for inner, said in _beside_messages(held))
         for record in self._inner:
             yield from record.unread()
+
+
+def _messages_in(text: str) -> object:
+    """Return the messages that a text holds; the text itself where its format has taken it for one."""
+    try:
+        return written_messages(text, "")
+    except Unusable:
+        return text
 
 
 def _beside_messages(value: list[object] | dict[str, object]) -> Iterator[tuple[str, object]]:

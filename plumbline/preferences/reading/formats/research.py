@@ -3,7 +3,13 @@ UltraFeedback."""
 
 from collections.abc import Sequence
 
-from plumbline.preferences.reading.conversations import Undecidable, Unusable, as_text, shown, user_prompt
+from plumbline.preferences.reading.conversations import (
+    Undecidable,
+    Unusable,
+    plain_text,
+    shown,
+    user_prompt,
+)
 from plumbline.preferences.reading.formats.asked import asked, with_the_rest
 from plumbline.preferences.reading.formats.fields import (
     as_list,
@@ -47,7 +53,7 @@ def tldr_axis(record: Record, source: str) -> Row:
     """Return one summary and a worker's overall score of it, from 1 to 7."""
     summary = record.within("summary")
     overall = summary.within("axes").get("overall")
-    return Rating(_post(record), as_text(summary.get("text"), "summary.text").strip(),
+    return Rating(_post(record), plain_text(summary.get("text"), "summary.text").strip(),
                   as_number(overall, "summary.axes.overall"),
                   origin_of(record, source, annotator=record.get("worker"), machine=False))
 
@@ -55,10 +61,10 @@ def tldr_axis(record: Record, source: str) -> Row:
 def webgpt(record: Record, source: str) -> Row:
     """Return two answers to one question; their scores add up to 0 (Nakano et al. 2021, arXiv 2112.09332)."""
     question = record.within("question") if isinstance(record.peek("question"), dict) else None
-    text = as_text(question.get("full_text"), "question.full_text") if question else record.get("question")
+    text = plain_text(question.get("full_text"), "question.full_text") if question else record.get("question")
     scores = [as_number(record.get(field), field) for field in ("score_0", "score_1")]
     part = question.get("dataset") if question else None
-    return Comparison(with_the_rest(record, user_prompt(as_text(text, "question"))),
+    return Comparison(with_the_rest(record, user_prompt(plain_text(text, "question"))),
                       two_texts(record, ("answer_0", "answer_1")), label_of(*scores),
                       origin_of(record, source, machine=False, part=part), strength=abs(scores[0]))
 
@@ -70,7 +76,7 @@ def shp(record: Record, source: str) -> Row:
     preferred = as_whole(record.get("labels"))
     if preferred not in (0, 1):
         raise Unusable("labels", f"expected 1 for A or 0 for B, found {shown(record.get('labels'))}")
-    return Comparison(with_the_rest(record, user_prompt(as_text(record.get("history"), "history"))),
+    return Comparison(with_the_rest(record, user_prompt(plain_text(record.get("history"), "history"))),
                       two_texts(record, ("human_ref_A", "human_ref_B")), "A" if preferred else "B",
                       origin_of(record, source, machine=False, part=record.get("domain")),
                       optional_number(record, "score_ratio"))
@@ -85,7 +91,7 @@ def ultrafeedback(record: Record, source: str) -> Row:
     scores: dict[str, float] = {}
     for i, (completion, score) in enumerate(zip(completions, _scores(completions), strict=True)):
         text = completion.get("response") if isinstance(completion, Record) else completion
-        scores.setdefault(as_text(text, f"completions[{i}].response"),
+        scores.setdefault(plain_text(text, f"completions[{i}].response"),
                           score)  # two models may answer with one text
     if len(scores) < 2:
         raise Unusable("completions", f"expected two or more different responses, found {len(scores)}")
@@ -117,14 +123,16 @@ def _mean_aspect(annotations: object, field: str) -> float:
 
 def _summary(record: Record, summary: object, field: str) -> str:
     text = record.inner("summaries", summary).get("text") if isinstance(summary, dict) else summary
-    return as_text(text, field).strip()  # the models' summaries start with a space of their tokeniser
+    return plain_text(text, field).strip()  # the models' summaries start with a space of their tokeniser
 
 
 def _post(record: Record) -> Prompt:
     """Return the query in the form that the authors' models saw."""
     info = record.within("info")
     if "article" in info:
-        return with_the_rest(record, user_prompt(f"{as_text(info.get('article'), 'info.article')}\n\nTL;DR:"))
-    as_text(info.get("post"), "info.post")
-    lines = [line.format(as_text(info[name], f"info.{name}")) for name, line in TLDR_QUERY if info.get(name)]
+        article = plain_text(info.get("article"), "info.article")
+        return with_the_rest(record, user_prompt(f"{article}\n\nTL;DR:"))
+    plain_text(info.get("post"), "info.post")
+    lines = [line.format(plain_text(info[name], f"info.{name}"))
+             for name, line in TLDR_QUERY if info.get(name)]
     return with_the_rest(record, user_prompt("\n\n".join([*lines, "TL;DR:"])))

@@ -17,6 +17,7 @@ from plumbline.preferences.reading.conversations import (
     as_messages,
     as_prompt,
     as_text,
+    plain_text,
     prompt_and_answer,
     shown,
 )
@@ -175,7 +176,7 @@ def _each_turn(value: object, name: str) -> list[str]:
         value = spelt if isinstance(spelt,
                                     list) and all(isinstance(said, str | None) for said in spelt) else value
     given = value if isinstance(value, list) else [value]
-    return [as_text(said, f"{name}[{i}]" if len(given) > 1 else name) for i, said in enumerate(given)]
+    return [plain_text(said, f"{name}[{i}]" if len(given) > 1 else name) for i, said in enumerate(given)]
 
 
 def _interleaved(asked: Sequence[str], answered: Sequence[str]) -> list[Message]:

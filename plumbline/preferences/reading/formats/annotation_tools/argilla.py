@@ -11,7 +11,7 @@ quarantined.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from plumbline.preferences.reading.conversations import Unusable, as_text, shown
+from plumbline.preferences.reading.conversations import Unusable, plain_text, shown
 from plumbline.preferences.reading.formats.annotation_tools.questions import (
     CORRECTIONS,
     Kind,
@@ -210,7 +210,7 @@ def _row(value: object, question: Question, task: Task, origin: Origin, field: s
         return _compared(value, task, origin, field)
     if question.kind == "demonstrates" or (question.kind == "other" and isinstance(value, str)
                                            and normalised(question.name).startswith(CORRECTIONS)):
-        return Demonstration(task.prompt(), as_text(value, field), origin)
+        return Demonstration(task.prompt(), plain_text(value, field), origin)
     if question.kind == "other":
         raise Unusable(field, "expected a ranking, a number, a label that names a response, or yes or no; "
                               f"found {shown(value)}")

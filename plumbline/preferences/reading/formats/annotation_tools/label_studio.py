@@ -9,7 +9,7 @@ judgements.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from plumbline.preferences.reading.conversations import Unusable, as_text, shown
+from plumbline.preferences.reading.conversations import Unusable, plain_text, shown
 from plumbline.preferences.reading.formats.annotation_tools.questions import (
     Question,
     judging,
@@ -282,7 +282,7 @@ def _ranking(value: object, to_name: object, task: Task, origin: Origin, field: 
     if len(set(map(str, order))) < len(order):
         raise Unusable(field, "an item stands in the order twice")
     ranked = _shown_order(texts, [str(name) for name in order])
-    responses = [as_text(texts[name], f"data.items.{name}") for name, _ in ranked]
+    responses = [plain_text(texts[name], f"data.items.{name}") for name, _ in ranked]
     if len(responses) < 2 or len(set(responses)) < len(responses):
         raise Unusable(field, f"expected two or more different responses, found {len(set(responses))}")
     return Ranking(task.prompt(), tuple(responses), tuple(rank for _, rank in ranked), origin)
