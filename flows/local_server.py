@@ -75,9 +75,10 @@ def start_local_server(home: Home) -> LocalServer | None:
     before the first import of Prefect: what Prefect still has to send at exit is sent before this server
     stops, because exit handlers run in the reverse order of their registration.
     """
-    if API_URL in os.environ:
-        _require_answer(home, os.environ[API_URL])
-    if API_URL in os.environ or os.environ.get("PREFECT_HOME") != str(home.folder / "prefect"):
+    given = os.environ.get(API_URL)
+    if given:
+        _require_answer(home, given)
+    if given or os.environ.get("PREFECT_HOME") != str(home.folder / "prefect"):
         return None
     server = LocalServer(home)
     atexit.register(server.stop)

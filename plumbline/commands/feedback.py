@@ -1,6 +1,5 @@
 """The commands about people's feedback: `plumbline feedback judge`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,9 +86,10 @@ def people_on(home: Home, folder: Path) -> "list[PeopleFigures]":
     given = known_verdicts(home) if samples.is_file() else {}
     if not given:
         return []
+    from plumbline.commands.summary import read_metrics
     from plumbline.evaluation.samples import read_samples
     from plumbline.feedback.judging import people_figures
 
-    judge = json.loads(metrics.read_text(encoding="utf-8")).get("judge") if metrics.is_file() else None
+    judge = read_metrics(metrics).get("judge")
     with samples.open(encoding="utf-8") as lines:
-        return people_figures(given, list(read_samples(lines)), judge)
+        return people_figures(given, list(read_samples(lines)), judge if isinstance(judge, str) else None)

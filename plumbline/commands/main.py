@@ -5,6 +5,7 @@ What is slow to import is imported inside the commands, so that `plumbline --hel
 answer at once.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -20,8 +21,11 @@ from plumbline.commands.runs import runs_app
 from plumbline.commands.service import service_app
 from plumbline.commands.storage import storage_app
 from plumbline.errors import UserError, as_user_error
+from plumbline.project.home import HOME
 
 CANCELLED = 130
+IN_THE_WAY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
+"""How the system says that a file or folder cannot be made or read where it is."""
 KEPT = "Cancelled. Finished stages are kept: the same command goes on from there."
 
 app = command_group("Keep a language model aligned with human preferences, and know which data made which "
@@ -61,6 +65,10 @@ def _explain(error: BaseException) -> None:
     problem = as_user_error(error) or broken_store(os.environ.get("MLFLOW_TRACKING_URI", ""), error)
     if problem:
         _leave(str(problem), problem.exit_code)
+    if isinstance(error, OSError) and error.errno in IN_THE_WAY and error.filename:
+        _leave(f"{error.filename} cannot be used: {error.strerror}. See whose it is, and that no file stands "
+               f"where a folder is to be; {HOME} names another place for what Plumbline keeps.",
+               UserError.exit_code)
 
 
 def _leave(message: str, status: int) -> NoReturn:

@@ -62,12 +62,13 @@ def models(all_: All = False, as_json: AsJson = False) -> None:
 def promote(version: Version, reason: Reason = "", yes: Yes = False, as_json: AsJson = False) -> None:
     """Make a version of the policy champion, whatever was measured; the one before becomes `previous`."""
     home = entered_home()
+    webhook = _webhook(home)
     with _registry(home) as registry:
         seen = _champion(registry)
         confirm(f"Make version {version} of `{registry.name}` champion instead of {_named(seen)}?", yes,
                 as_json)
         registry.promote(version, reason, _who(), seen)
-        _announce(home, registry, seen, as_json)
+        _announce(home, registry, seen, webhook, as_json)
 
 
 @models_app.command(epilog=examples("plumbline rollback --reason 'it swears'",
@@ -75,13 +76,14 @@ def promote(version: Version, reason: Reason = "", yes: Yes = False, as_json: As
 def rollback(reason: Reason = "", yes: Yes = False, as_json: AsJson = False) -> None:
     """Make the version before the champion champion again; no run undoes that by itself."""
     home = entered_home()
+    webhook = _webhook(home)
     with _registry(home) as registry:
         seen = _champion(registry)
         previous = registry.aliased("previous")
         before = _named(previous.version if previous else None)
         confirm(f"Roll `{registry.name}` back from {_named(seen)} to {before}?", yes, as_json)
         registry.roll_back(reason, _who(), seen)
-        _announce(home, registry, seen, as_json)
+        _announce(home, registry, seen, webhook, as_json)
 
 
 @contextlib.contextmanager
@@ -96,22 +98,34 @@ def _registry(home: Home) -> Iterator["Registry"]:
         yield Registry.open(home, registered_name(home.root))
 
 
-def _champion(registry: "Registry") -> int | None:
+def _webhook(home: Home) -> str | None:
+    """Return where a new champion is told.
+
+    Asked before it is one: a mistake in params.yaml must not look as if nothing had happened.
+    """
+    from plumbline.config import load_params
+
+    return load_params(home.root).retrain.webhook
+
+
+def _champion(registry: "Registry") -> int:
+    """Return the champion's number, or NO_CHAMPION."""
+    from plumbline.tracking.registry import NO_CHAMPION
+
     champion = registry.champion()
-    return champion.version if champion else None
+    return champion.version if champion else NO_CHAMPION
 
 
-def _announce(home: Home, registry: "Registry", before: int | None, as_json: bool) -> None:
+def _announce(home: Home, registry: "Registry", before: int, webhook: str | None, as_json: bool) -> None:
     """Send the event and the notice of a new champion, and print it.
 
     `before` is the version that it replaces.
     """
-    from plumbline.config import load_params
     from plumbline.runs.announce import champion_changed
 
-    champion_changed(home, registry.name, load_params(home.root).retrain.webhook)
+    champion_changed(home, registry.name, webhook)
     champion = _champion(registry)
-    answer(as_json, {"name": registry.name, "before": before, "champion": champion},
+    answer(as_json, {"name": registry.name, "before": before or None, "champion": champion},
            f"Version {champion} of `{registry.name}` is champion now; before it was "
                    f"{_named(before)}.")
 

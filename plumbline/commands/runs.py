@@ -180,11 +180,11 @@ def unpin(name: RunName, as_json: AsJson = False) -> None:
 
 
 def _set_pin(name: str, reason: str | None, as_json: bool) -> None:
-    from plumbline.project.run_record import find_run, raw_record
+    from plumbline.project.run_record import find_run, is_gone, raw_record
 
     folder = find_run(entered_home(), name)
     record = raw_record(folder)
-    if record.status == "running":
+    if record.status == "running" and not is_gone(record):  # of a killed one nobody may have written the end
         raise UserError(f"The run {record.id} is still going on, and kept as long as it is. Pin it when it "
                         "has ended.")
     record.pinned = reason

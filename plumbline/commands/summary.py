@@ -44,12 +44,15 @@ def show_run(console: Console, folder: Path, record: RunRecord) -> None:
 
 
 def comparison_of(folder: Path) -> "PolicyComparison | None":
-    """Return the comparison of a run's candidates; None if there is none."""
+    """Return the comparison of a run's candidates; None if there is none, or a damaged one."""
     if not (folder / COMPARISON).is_dir():
         return None
     from plumbline.evaluation.comparing.comparison import JSON, PolicyComparison
 
-    return PolicyComparison.from_json((folder / COMPARISON / JSON).read_text(encoding="utf-8"))
+    try:
+        return PolicyComparison.from_json((folder / COMPARISON / JSON).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _show_comparison(console: Console, found: "PolicyComparison") -> None:
@@ -67,19 +70,19 @@ def results(folder: Path, record: RunRecord) -> list[str]:
     """Return one line of figures for each stage that the run has done."""
     lines = []
     if "base" in record.stages:
-        lines += _base(_read(folder / "models/base/metrics.json"))
+        lines += _base(read_metrics(folder / "models/base/metrics.json"))
     if "sft" in record.stages:
-        lines += _sft(_read(folder / "models/sft/metrics.json"))
+        lines += _sft(read_metrics(folder / "models/sft/metrics.json"))
     if "reward_eval" in record.stages:
-        lines += _reward(_read(folder / "reports/reward/metrics.json"))
+        lines += _reward(read_metrics(folder / "reports/reward/metrics.json"))
     if "preference_eval" in record.stages:
-        lines += _win_rates(_read(folder / "reports/preference/metrics.json"))
+        lines += _win_rates(read_metrics(folder / "reports/preference/metrics.json"))
     if "ppo" in record.stages:
-        kl = _read(folder / "models/policy/metrics.json").get("kl")
+        kl = read_metrics(folder / "models/policy/metrics.json").get("kl")
         lines += [f"KL to SFT: {kl:.2f} nats a response"] if isinstance(kl, float) else []
     if "promote" in record.stages:
         earlier = record.stages["promote"].made_by if record.stages["promote"].status == "reused" else None
-        lines += _promotion(_read(folder / "reports/promote/decision.json"), earlier)
+        lines += _promotion(read_metrics(folder / "reports/promote/decision.json"), earlier)
     return lines
 
 
@@ -130,7 +133,7 @@ def measured(folder: Path) -> dict[str, Metrics]:
     """Return every metrics.json, and decision.json, of a run by the folder that holds it."""
     files = sorted([*folder.glob("*/*/metrics.json"), *folder.glob("*/candidates/*/metrics.json"),
                     *folder.glob("reports/promote/decision.json")])
-    return {file.parent.relative_to(folder).as_posix(): _read(file) for file in files}
+    return {file.parent.relative_to(folder).as_posix(): read_metrics(file) for file in files}
 
 
 def _base(metrics: Metrics) -> list[str]:
@@ -190,10 +193,10 @@ def _promotion(decision: Metrics, earlier: str | None) -> list[str]:
     return shown
 
 
-def _read(file: Path) -> Metrics:
+def read_metrics(file: Path) -> Metrics:
+    """Return what a stage measured; nothing where its file is not there or damaged."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {}
-    assert isinstance(values, dict)
-    return values
+    return values if isinstance(values, dict) else {}

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
@@ -27,7 +27,7 @@ from plumbline.project.masking import masked, masked_value
 from plumbline.project.run_record import DVC_REPRO, RUN_ID, Outcome, RunRecord, Status, workspace_of
 from plumbline.tracking.receipts import Receipt
 from plumbline.tracking.recording import TAG_JOIN
-from plumbline.tracking.store import OUR_ID
+from plumbline.tracking.store import OUR_ID, NoAnswer
 from plumbline.tracking.writes import PARENT
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ RECORD = "record"
 SNAPSHOT = "data/snapshot"
 Kept = TypeVar("Kept", bound=BaseModel)
 STATUS: Mapping[str, Status] = {"FINISHED": "finished", "KILLED": "cancelled", "FAILED": "failed"}
+ENDED: tuple[Status, ...] = ("finished", "failed", "cancelled", "killed")
 UNKNOWN = -1
 """The process, or the seconds, of a run that has no run.json."""
 
@@ -104,17 +105,35 @@ class RunArtifacts:
         self._client = client
 
     def read(self, run: "MlflowRun", path: str) -> bytes | None:
-        """Return the bytes of an artifact, or None if the run has none of that name."""
-        from mlflow.exceptions import MlflowException
+        """Return the bytes of an artifact, or None if the run has none of that name.
 
+        Raises NoAnswer, or OSError, where the run has it, or may have it, and it cannot be read now: what is
+        said of a run that has ended is kept for ever.
+        """
         place = urlsplit(run.info.artifact_uri)
         if place.scheme in ("", "file"):
-            return read_bytes(Path(unquote(place.path)) / path)
+            try:
+                return (Path(unquote(place.path)) / path).read_bytes()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
         with tempfile.TemporaryDirectory() as folder:
             try:
                 return Path(self._client.download_artifacts(run.info.run_id, path, folder)).read_bytes()
-            except (MlflowException, FileNotFoundError):
+            except Exception as error:  # of MLflow, or of whichever library reaches its files
+                if self._may_have(run, path):
+                    said = " ".join(str(error).split())[:300]
+                    raise NoAnswer(f"MLflow has the file {path} of its run {run.info.run_id}, but does not "
+                                   f"give it now: {said}") from error
                 return None
+
+    def _may_have(self, run: "MlflowRun", path: str) -> bool:
+        """Return whether a run has, or may have, an artifact: what MLflow fails to fetch it calls missing."""
+        folder = PurePosixPath(path).parent.as_posix()
+        try:
+            listed = self._client.list_artifacts(run.info.run_id, None if folder == "." else folder)
+        except Exception:  # as above: nobody knows
+            return True
+        return any(one.path == path for one in listed)
 
 
 def is_pipeline_run(run: "MlflowRun") -> bool:
@@ -168,7 +187,8 @@ def pipeline_facts(run: "MlflowRun", home: Home,
     if record is None or record.id != run.data.tags[PIPELINE_RUN]:
         record = _from_tags(run)
     if run.info.status in STATUS:  # it may have ended where nobody could write run.json any more
-        record.status = STATUS[run.info.status]
+        if record.status == "running":
+            record.status = _ended(run)
         record.ended = record.ended or iso(run.info.end_time)
     lock = file("dvc.lock", "dvc.lock") if list(record.stages) == ["snapshot"] else None
     manifest = _manifest(file(MANIFEST, f"{SNAPSHOT}/{MANIFEST}"))
@@ -222,8 +242,14 @@ def _numbers(text: bytes | None) -> dict[str, float]:
         return {}
 
 
+def _ended(run: "MlflowRun") -> Status:
+    """Return how a run ended: as our tag has it, because MLflow has one word for cancelled and killed."""
+    told = run.data.tags.get("status")
+    return next((status for status in ENDED if status == told), STATUS[run.info.status])
+
+
 def _from_tags(run: "MlflowRun") -> RunRecord:
-    """Return the record of an old run, of which MLflow's tags are all that was kept."""
+    """Return the record of an old run, of which MLflow's tags are all that was kept; as one that goes on."""
     tags = run.data.tags
     dirty = tags.get("git.dirty")
     return RunRecord(id=tags[PIPELINE_RUN], created=iso(run.info.start_time),
@@ -244,9 +270,10 @@ def _outcomes(tags: Mapping[str, str]) -> list[tuple[str, Outcome]]:
 def _flat_params(text: bytes | None) -> dict[str, str]:
     try:
         values = YAML(typ="safe").load(text.decode()) if text else None
-    except (YAMLError, UnicodeDecodeError):
+    except (YAMLError, ValueError):  # such as a date that there is not
         values = None
-    return {name: masked_value(name, value) for name, value in flat(values or {}).items()}
+    known = flat(values) if isinstance(values, dict) else {}
+    return {name: masked_value(name, value) for name, value in known.items()}
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
@@ -261,7 +288,7 @@ def _locked_snapshot(text: bytes | None) -> str | None:
     try:
         outs = YAML(typ="safe").load(text.decode())["stages"]["snapshot"]["outs"] if text else []
         return next((out["md5"] for out in outs), None)
-    except (YAMLError, UnicodeDecodeError, KeyError, TypeError):
+    except (YAMLError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -133,21 +133,38 @@ class History:
 
     def _update(self, reader: "Reader") -> None:
         before = len(self._known)
-        if not self._known.complete:
-            for number, page in enumerate(reader.all_runs(), 1):
-                self._take(page, reader)
-                if number % SHOW_EVERY == 0:
-                    self._show()
-            self._known.complete = True
-            self._index.note(COMPLETE, True)
         # What waited for the store has the times when it happened, so it may be older than all that is known.
-        for page in reader.all_runs() if self._delivered() else reader.new_runs(self._has):
-            self._take(page, reader)
+        if self._delivered():
+            self._set_complete(False)
+        self._read_pages(reader.new_runs(self._has) if self._known.complete else reader.all_runs(), reader)
         self._take(reader.old_runs(), reader)
         self._follow(reader)
         self._forget(reader.deleted(self._has))
         self._read_registry(reader, again=len(self._known) != before)
         self._show()
+
+    def _read_pages(self, pages: "Iterable[list[MlflowRun]]", reader: "Reader") -> None:
+        """Keep the runs of these pages, newest first; where that fails in between, the next refresh reads
+        all.
+        """
+        taken = 0
+        try:
+            for page in pages:
+                self._take(page, reader)
+                taken += 1
+                if taken % SHOW_EVERY == 0:
+                    self._show()
+        except BaseException:
+            if taken:  # otherwise nobody would look for what is older than these pages
+                self._set_complete(False)
+                self._show()
+            raise
+        self._set_complete(True)
+
+    def _set_complete(self, complete: bool) -> None:
+        if self._known.complete != complete:
+            self._known.complete = complete
+            self._index.note(COMPLETE, complete)
 
     def _read_registry(self, reader: "Reader", again: bool) -> None:
         found = reader.registry(again)
@@ -177,16 +194,12 @@ class History:
 
     def _take(self, runs: "Iterable[MlflowRun]", reader: "Reader") -> None:
         """Keep the facts about these runs that are new, and assemble the pipeline runs that they belong
-        to.
+        to; nothing is kept where some cannot be read.
         """
         ended: list[Facts] = []
         touched: set[str] = set()
-        for run in runs:
-            run_id = run.info.run_id
-            over = run.info.status in STATUS
-            if run_id in self._known or (not over and self._marks.get(run_id) == self._mark(run)):
-                continue
-            facts, manifest = self._facts(run, reader)
+        for run, (facts, manifest) in [(run, self._facts(run, reader)) for run in runs if self._is_new(run)]:
+            run_id, over = run.info.run_id, run.info.status in STATUS
             # Many runs learn from the same snapshot: its manifest is kept once, under its own digest.
             if manifest and manifest.run_id not in self._known.manifests:
                 self._known.add(manifest)
@@ -205,6 +218,12 @@ class History:
                 touched |= {name for name in (facts.parent, facts.ours) if name}
         self._index.keep(ended)
         self._assemble(touched)
+
+    def _is_new(self, run: "MlflowRun") -> bool:
+        """Return whether something about a run may not be known yet."""
+        if run.info.run_id in self._known:
+            return False
+        return run.info.status in STATUS or self._marks.get(run.info.run_id) != self._mark(run)
 
     def _facts(self, run: "MlflowRun",
                reader: "Reader") -> tuple[PipelineFacts | StageFacts | str, ManifestFacts | None]:

@@ -18,7 +18,7 @@ import orjson
 from plumbline.history.facts import ManifestFacts, PipelineFacts, StageFacts
 
 FILE = "history.db"
-VERSION = 5
+VERSION = 6
 """Raise it when what is kept changes."""
 TABLES = """
 DROP TABLE IF EXISTS facts;
@@ -50,7 +50,7 @@ class Known:
     """Runs that somebody else logged in the same experiment."""
     registry: dict[str, list[dict[str, object]]] | None = None
     complete: bool = False
-    """True if all that had ended was read at least once; otherwise there may be gaps."""
+    """True if all that had ended was read; otherwise there may be gaps."""
 
     def add(self, facts: Facts) -> None:
         """Add the facts of one run or snapshot."""
@@ -106,7 +106,7 @@ class HistoryIndex:
             for kind, body in file.execute("SELECT kind, body FROM facts"):
                 known.add(_facts(kind, body))
             notes = dict(file.execute("SELECT name, body FROM notes"))
-        known.complete = COMPLETE in notes
+        known.complete = bool(orjson.loads(notes.get(COMPLETE, b"false")))
         known.registry = orjson.loads(notes[REGISTRY]) if REGISTRY in notes else None
         return known
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from plumbline.config import Params, read_yaml
+from plumbline.config import Params, read_blocks, read_yaml
 from plumbline.errors import UserError
 from plumbline.project.digests import require_inside
 
@@ -83,7 +83,8 @@ def read_stages(root: Path, params: Mapping[str, object] | None = None) -> dict[
     """Return all stages of `root/dvc.yaml`, in the order of the file.
 
     Those with `foreach` are as `params` say, or else `root/params.yaml`. There are none where the file is
-    missing, or from before there was what they are of. Raises UserError for anything else that is not there.
+    missing, or from before there was what they are of. Raises UserError for anything else that is not there,
+    and for a broken dvc.yaml.
     """
     found = {}
     for name, stage in declared_stages(root).items():
@@ -93,26 +94,33 @@ def read_stages(root: Path, params: Mapping[str, object] | None = None) -> dict[
         if params is None:
             params = read_yaml(root / "params.yaml") if (root / "params.yaml").exists() else {}
         for key, known in _items(stage["foreach"], params):
-            found[f"{name}{JOIN}{key}"] = _spec(f"{name}{JOIN}{key}",
-                                              cast(dict[str, Any], _filled_in(stage["do"], known)))
+            found[f"{name}{JOIN}{key}"] = _spec(f"{name}{JOIN}{key}", _filled_in(stage.get("do"), known))
     return found
 
 
 def declared_stages(root: Path) -> Mapping[str, Mapping[str, Any]]:
-    """Return what `root/dvc.yaml` says of each stage, by its name; one with `foreach` is one stage here."""
-    declared: Mapping[str, Mapping[str, Any]] = YAML(typ="safe").load(
-        (root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    """Return what `root/dvc.yaml` says of each stage, by its name; one with `foreach` is one stage here.
+
+    Raises FileNotFoundError for a missing file, and UserError for a broken one.
+    """
+    file = root / "dvc.yaml"
+    declared = read_blocks(file, "The pipeline", "stages").get("stages")
+    if not isinstance(declared, dict) or not all(isinstance(stage, dict) for stage in declared.values()):
+        raise UserError(f"The pipeline {file} must hold a block `stages:` with a block for each stage. Bring "
+                        "the file back, such as with `git checkout dvc.yaml`.")
     return declared
 
 
-def _spec(name: str, stage: Mapping[str, Any]) -> StageSpec:
+def _spec(name: str, stage: object) -> StageSpec:
+    if not isinstance(stage, dict) or "cmd" not in stage:
+        raise UserError(f"dvc.yaml must say of the stage `{name}` which command it runs, as its `cmd`.")
     return StageSpec(
         name=name,
         command="\n".join(stage["cmd"]) if isinstance(stage["cmd"], list) else stage["cmd"],
-        deps=tuple(stage.get("deps", ())),
-        params=tuple(stage.get("params", ())),
-        outs=tuple(stage.get("outs", ())),
-        metrics=tuple(stage.get("metrics", ())),
+        deps=tuple(stage.get("deps") or ()),
+        params=tuple(stage.get("params") or ()),
+        outs=tuple(stage.get("outs") or ()),
+        metrics=tuple(stage.get("metrics") or ()),
         always_changed=stage.get("always_changed", False),
     )
 

@@ -91,7 +91,7 @@ class Home:
         wanted = {**SETTINGS, **_without_proxy(), HOME: str(self.folder),
                   "MLFLOW_TRACKING_URI": self.tracking_uri}
         url = api_url(self.folder)  # None unless a `plumbline up` is running
-        if "PREFECT_HOME" not in os.environ and API_URL not in os.environ:
+        if not os.environ.get("PREFECT_HOME") and not os.environ.get(API_URL):
             wanted["PREFECT_HOME"] = str(self.folder / "prefect")
             if url:
                 wanted[API_URL] = url

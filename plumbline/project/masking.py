@@ -49,7 +49,7 @@ def _block(text: str) -> object:
     """Return the mapping or list that a setting's value is as YAML; None for any other value."""
     try:
         value = YAML(typ="safe").load(text)
-    except YAMLError:
+    except (YAMLError, ValueError):  # such as a date that there is not
         return None
     return value if isinstance(value, dict | list) else None
 

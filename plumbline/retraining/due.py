@@ -127,7 +127,8 @@ def _at_once(home: Home, params: Params, arrived: Mapping[str, Arrived], last: R
     """Return why a run is due however few judgements arrived: a source changed, or rows were removed."""
     changed = _changed_source(home, params, last)
     if changed:
-        return f"the source {changed} has changed since run {last.run if last else ''}".rstrip()
+        return (f"the source {changed} has changed since run {last.run}" if last else
+                f"no run here has learned from the source {changed} yet")
     if last and any(batch.is_removal for batch in arrived.values()):
         removed = _removed_since(home.preferences, home.runs / last.run / SNAPSHOT, frozenset(arrived))
         if removed:

@@ -18,7 +18,7 @@ from plumbline.project.locks import file_lock
 from plumbline.runs.workspace import Workspace
 from plumbline.tracking.curves import findings
 from plumbline.tracking.registry import AWAITING, CHAMPION, Registry
-from plumbline.tracking.store import require_store
+from plumbline.tracking.store import require_store, sqlite_file
 from plumbline.whole_file import write_whole
 
 NOTICED = "champion.json"
@@ -53,8 +53,8 @@ def champion_changed(home: Home, model: str, webhook: str | None) -> None:
 
     It does not matter who moved the alias.
     """
-    if not home.artifacts.exists():
-        return  # no run has been recorded
+    if sqlite_file(home) and not home.artifacts.exists():
+        return  # no run has been recorded; the files of a server are not in the home
     require_store(home)
     _announce(home, model, model, CHAMPION, CHAMPION_CHANGED, webhook)
     _announce(home, model, f"{model}:{AWAITING}", AWAITING, APPROVAL_AWAITED, webhook)

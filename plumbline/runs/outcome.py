@@ -9,11 +9,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
-from plumbline.project.digests import listing
-from plumbline.project.dvc_yaml import LockEntry, dependencies_of, is_code, lock_entry
-from plumbline.project.run_record import Outcome, earlier_runs
+from plumbline.config import Params
+from plumbline.errors import UserError
+from plumbline.project.digests import combined, digests, listing
+from plumbline.project.dvc_yaml import (
+    LockEntry,
+    StageSpec,
+    dependencies_of,
+    is_code,
+    lock_entry,
+    stage_params,
+)
+from plumbline.project.home import Home
+from plumbline.project.run_record import Outcome, earlier_runs, run_folders
 from plumbline.runs.workspace import Workspace
-from plumbline.tracking.receipts import read_receipt
+from plumbline.tracking.receipts import Receipt, read_receipt
 
 FileNames = Callable[[str], list[str]]
 """The names of the files that differ inside a folder that two runs depend on; empty when unknown."""
@@ -39,6 +49,24 @@ def describe(workspace: Workspace, stage: str, why_run: str | None, seconds: flo
         return Outcome(status="reused", seconds=seconds, reason=f"nothing changed since {since}", **made)
     reason = why_run or _why_it_ran(workspace, stage, now)
     return Outcome(status="ran", seconds=seconds, reason=reason, **made)
+
+
+def would_reuse(home: Home, params: Params, stage: StageSpec) -> Receipt | None:
+    """Return the receipt of what a run of the checkout would reuse for a stage without inputs, or None.
+
+    DVC takes what was made last with these parameters and this code.
+    """
+    used, code = stage_params(params, stage), combined(digests(home.root, stage.code))
+    made = [receipt for folder in (home.root, *run_folders(home)) if (receipt := _readable(folder, stage))
+            and (receipt.params, receipt.code) == (used, code)]
+    return max(made, key=lambda receipt: receipt.started, default=None)
+
+
+def _readable(folder: Path, stage: StageSpec) -> Receipt | None:
+    try:
+        return read_receipt(folder, stage)
+    except UserError:  # damaged
+        return None
 
 
 def _why_it_ran(workspace: Workspace, stage: str, now: LockEntry) -> str:

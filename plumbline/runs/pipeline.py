@@ -19,7 +19,7 @@ from plumbline.project.run_record import Outcome, Status
 from plumbline.runs.announce import run_ended
 from plumbline.runs.cancel import mark_dead
 from plumbline.runs.not_run import could_not_start
-from plumbline.runs.preflight import preflight
+from plumbline.runs.preflight import preflight, require_base_unchanged
 from plumbline.runs.retry import OtherVersionParams, params_of, take_code
 from plumbline.runs.run_files import CODE_ARCHIVE, RECORD, pack_code
 from plumbline.runs.workspace import Request, Workspace, copy_checkout, create_workspace
@@ -48,6 +48,7 @@ def pipeline_run(request: Request) -> Iterator[Workspace]:
         params = resolve(home, request)
         if not isinstance(params, OtherVersionParams):  # otherwise the version that made the run has looked
             preflight(home, params)
+            require_base_unchanged(home, params, request)
         prepare(home)
         deliver(home)
         mark_dead(home)

@@ -10,7 +10,7 @@ from ruamel.yaml.error import YAMLError
 
 from plumbline.config import registered_name
 from plumbline.errors import UserError
-from plumbline.project.dvc_yaml import outputs_of
+from plumbline.project.dvc_yaml import LOCK, outputs_of
 from plumbline.project.home import RECORD_FILE, Home
 from plumbline.project.run_record import (
     RUN_ID,
@@ -127,7 +127,7 @@ class Tracked:
     def digests(self) -> set[str]:
         """Return the digests that are tracked now. Only `.dvc` files that are new or changed are read again.
 
-        Raises UserError for a `.dvc` file that cannot be read.
+        Raises UserError for a `.dvc` file, or a dvc.lock, that cannot be read.
         """
         found = set()
         for place, folders, files in os.walk(self._home.root):
@@ -135,7 +135,7 @@ class Tracked:
             in_runs = folder == self._home.runs
             folders[:] = [name for name in folders
                           if not (name.startswith(".") or (in_runs and RUN_ID.fullmatch(name)))]
-            found |= set(outputs_of(folder).values())
+            found |= _locked_in(folder)
             for file in (folder / name for name in files if name.endswith(".dvc")):
                 found |= self._named_in(file)
         return found
@@ -148,11 +148,21 @@ class Tracked:
         return self._known[version]
 
 
+def _locked_in(folder: Path) -> set[str]:
+    try:
+        return set(outputs_of(folder).values())
+    except (YAMLError, ValueError, TypeError, AttributeError):  # such as one with a merge's conflicts
+        raise _unreadable(folder / LOCK) from None
+
+
 def _outputs_in(file: Path) -> set[str]:
     try:
         outs = YAML(typ="safe").load(file.read_text(encoding="utf-8"))["outs"]
         return {str(out["md5"]) for out in outs if "md5" in out}
-    except (YAMLError, KeyError, TypeError):
-        raise UserError(f"{file} is no file of DVC's that can be read, so nobody knows what it needs. "
-                        "Nothing more was deleted. Repair it (`git checkout` knows an older one), or delete "
-                        "it.") from None
+    except (YAMLError, ValueError, KeyError, TypeError):
+        raise _unreadable(file) from None
+
+
+def _unreadable(file: Path) -> UserError:
+    return UserError(f"{file} is no file of DVC's that can be read, so nobody knows what it needs. Nothing "
+                     "more was deleted. Repair it (`git checkout` knows an older one), or delete it.")

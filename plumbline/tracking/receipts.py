@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from plumbline.errors import UserError
 from plumbline.project.dvc_yaml import StageSpec, producer_of
 
 
@@ -48,10 +49,18 @@ class Receipt(BaseModel):
 
 
 def read_receipt(root: Path, stage: StageSpec) -> Receipt | None:
-    """Return the receipt of a stage in a workspace, or None if the stage left none."""
+    """Return the receipt of a stage in a workspace, or None if the stage left none.
+
+    Raises UserError for a damaged one.
+    """
     if stage.receipt is None or not (root / stage.receipt).exists():
         return None
-    return Receipt.model_validate_json((root / stage.receipt).read_text(encoding="utf-8"))
+    file = root / stage.receipt
+    try:
+        return Receipt.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValueError:  # pydantic's, and that of bytes that are no text
+        raise UserError(f"{file} is damaged, or of another version of Plumbline. A run's outputs come back "
+                        "with `plumbline restore RUN`, those of the checkout with `dvc checkout`.") from None
 
 
 def model_of(root: Path, stages: Mapping[str, StageSpec], path: str) -> str | None:

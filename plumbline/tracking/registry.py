@@ -28,6 +28,8 @@ SNAPSHOT = "snapshot"
 DIGEST = "dvc.md5"
 COMPARED_WITH = "compared_with"
 NOBODY, OPEN = "none", "open"
+NO_CHAMPION = 0
+"""The number of the champion where there is none: versions begin with 1."""
 MOST_VERSIONS = 10_000
 MOVE = "plumbline.move."
 """Begins the tag of a move; its UTC time follows."""
@@ -212,10 +214,11 @@ class Registry:
         self._move(CHAMPION, version, reason, by)
 
     def promote(self, version: int, reason: str, by: str, seen: int | None = None) -> PolicyVersion:
-        """Put a version into use because a person says so; `seen` is the champion that the person knew of.
+        """Put a version into use because a person says so.
 
-        Raises UserError for a version that does not exist, is champion already, or whose bytes are nowhere;
-        without a reason; and when the champion is not, or no longer, the one that was seen.
+        `seen` is the champion that the person knew of, NO_CHAMPION where there was none, and None where
+        nobody looked. Raises UserError for a version that does not exist, is champion already, or whose bytes
+        are nowhere; without a reason; and when the champion is not, or no longer, the one that was seen.
         """
         chosen = self.version(version)
         if chosen is None:
@@ -273,11 +276,10 @@ class Registry:
     def _unchanged(self, before: PolicyVersion | None, seen: int | None) -> Iterator[None]:
         """Keep others from moving an alias. Raises UserError if one has since the champion was seen."""
         with self.alone():
-            champion = self.champion()
-            now, then = champion and champion.version, seen or (before and before.version)
+            now, then = _number(self.champion()), _number(before) if seen is None else seen
             if now != then:
-                raise UserError(f"The champion of `{self.name}` has changed meanwhile: expected version "
-                                f"{then}, found version {now}. Look again, then decide again.")
+                raise UserError(f"The champion of `{self.name}` has changed meanwhile: expected "
+                                f"{_named(then)}, found {_named(now)}. Look again, then decide again.")
             yield
 
     def _end_waiting(self, champion: int) -> None:
@@ -307,6 +309,14 @@ class Registry:
         except MlflowException as error:
             _expect_absent(error)
             self._client.create_registered_model(self.name)
+
+
+def _number(champion: PolicyVersion | None) -> int:
+    return champion.version if champion else NO_CHAMPION
+
+
+def _named(number: int) -> str:
+    return "none" if number == NO_CHAMPION else f"version {number}"
 
 
 def _expect_absent(error: "MlflowException") -> None:

@@ -1,5 +1,6 @@
 """The command line as a user meets it, without running the pipeline: tests/flows does that."""
 
+import errno
 import json
 import os
 import socket
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.commands import output
+from plumbline.project.home import Home
 from plumbline.project.run_record import Outcome, RunRecord
 from testing.fake_project import CHECKOUT
 from testing.in_process import command
@@ -33,20 +36,52 @@ def test_help_has_examples(project: Path, command: str) -> None:
     assert "--json" in done.stdout
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["run", "--set", "ppo.kl_coeff=0.1"], "closest that exists is `ppo.kl_coef`"),
-    (["run", "--set", "ppo.updates=many"], "`ppo.updates` is 'many'"),
-    (["run", "--until", "rewardmodel"], "Did you mean `reward_model`?"),
-    (["run", "--force", "pp"], "Did you mean `ppo`?"),
-    (["run", "--params", "missing.yaml"], "missing.yaml does not exist"),
-    (["show", "latest"], "There are no runs"),
+CONFLICT = "<<<<<<< HEAD\nstages:\n=======\nstages: {}\n>>>>>>> theirs\n"
+
+
+@pytest.mark.parametrize(("arguments", "files", "words"), [
+    (["run", "--set", "ppo.kl_coeff=0.1"], {}, "closest that exists is `ppo.kl_coef`"),
+    (["run", "--set", "ppo.updates=many"], {}, "`ppo.updates` is 'many'"),
+    (["run", "--set", "ingest.split_salt=2026-99-99"], {}, "--set ingest.split_salt=2026-99-99 is not valid YAML"),
+    (["run", "--set", "candidates.mine.method=[dpo]"], {}, "candidates.mine.method is ['dpo'], but must be one of ppo"),
+    (["run", "--until", "rewardmodel"], {}, "Did you mean `reward_model`?"),
+    (["run", "--force", "pp"], {}, "Did you mean `ppo`?"),
+    (["run", "--params", "missing.yaml"], {}, "missing.yaml does not exist"),
+    (["run", "--params", "more.yaml"], {"more.yaml": "ingest: {split_salt: 2026-99-99}"}, "cannot be read as YAML"),
+    (["show", "latest"], {}, "There are no runs"),
+    (["run"], {"dvc.yaml": CONFLICT}, "dvc.yaml cannot be read as YAML"),
+    (["models"], {"dvc.yaml": CONFLICT}, "dvc.yaml cannot be read as YAML"),
+    (["run"], {"dvc.yaml": ""}, "dvc.yaml must hold a block `stages:`"),
+    (["run"], {"dvc.yaml": "stages: [base]"}, "dvc.yaml must hold a block `stages:`"),
+    (["run"], {"dvc.yaml": "stages: {base: {deps: [code.py]}}"}, "of the stage `base` which command it runs"),
+    (["run"], {"dvc.yaml": "stages: {many: {foreach: [a], outs: [b]}}"}, "of the stage `many@a` which command it runs"),
+    (["PLUMBLINE_HOME=dvc.yaml", "models"], {}, "dvc.yaml cannot be used: File exists. See whose it is"),
+    (["PLUMBLINE_HOME=dvc.yaml/home", "models"], {}, "dvc.yaml/home cannot be used: Not a directory"),
 ])
-def test_a_mistake_is_one_paragraph_and_exit_status_2(project: Path, arguments: list[str], words: str) -> None:
-    done = plumbline(project, *arguments)
+def test_a_mistake_is_one_paragraph_and_exit_status_2(project: Path, arguments: list[str], files: dict[str, str],
+                                                      words: str) -> None:
+    """Arguments such as `A=b` before the command are the user's environment; `files` are what they have spoilt."""
+    for name, text in files.items():
+        (project / name).write_text(text)
+    given = [one for one in arguments[:1] if "=" in one]
+    done = plumbline(project, *arguments[len(given):], **dict(one.split("=", 1) for one in given))
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (project / "runs").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_place_that_may_not_be_written_is_named(project: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Whoever runs these tests may write anywhere, so it is the system's answer alone."""
+    def refuse(_: Home) -> None:
+        raise OSError(number, os.strerror(number), "/srv/home")
+
+    monkeypatch.setattr(output, "enter", refuse)
+    done = plumbline(project, "models")
+    assert done.returncode == 2
+    assert f"/srv/home cannot be used: {os.strerror(number)}" in done.stderr and "PLUMBLINE_HOME" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_the_command_line_answers_before_anything_slow_is_imported() -> None:
@@ -96,6 +131,27 @@ def test_runs_and_show(project: Path) -> None:
     assert as_json["results"]["reports/preference"]["win_rate_vs_sft_n"] == 400
 
 
+def test_damaged_figures_of_a_run_are_left_out(project: Path) -> None:
+    """As a full disk or a power loss leaves them."""
+    folder = project / "runs" / make_run(project).id
+    for text in ("", "[]", '{"win'):
+        (folder / "reports/preference/metrics.json").write_text(text)
+        shown = plumbline(project, "show", "latest")
+        assert shown.returncode == 0 and "win rate" not in shown.stdout, shown.stderr
+        as_json = plumbline(project, "show", "latest", "--json")
+        assert json.loads(as_json.stdout)["results"] == {"reports/preference": {}}, as_json.stderr
+    (folder / "comparison").mkdir()
+    (folder / "comparison/comparison.json").touch()
+    assert plumbline(project, "show", "latest").returncode == 0
+    assert "comparison" not in json.loads(plumbline(project, "show", "latest", "--json").stdout)
+    (folder / "dvc.yaml").write_text((project / "dvc.yaml").read_text())
+    (folder / "params.yaml").write_text((project / "params.yaml").read_text())
+    (folder / "models/sft").mkdir(parents=True)
+    (folder / "models/sft/receipt.json").touch()
+    shown = plumbline(project, "show", "latest")
+    assert shown.returncode == 2 and "receipt.json is damaged" in shown.stderr and "Traceback" not in shown.stderr
+
+
 def test_a_damaged_record_costs_its_run_and_nothing_else(project: Path) -> None:
     spoil = b'{"id": "2026'
     record = make_run(project)
@@ -128,6 +184,13 @@ def test_a_prefect_server_that_is_gone_is_said_before_anything_begins(project: P
             assert len(done.stderr.strip().splitlines()) == 1
         assert not (project / "runs").exists()
         assert "A run is due" in plumbline(project, "status", PREFECT_API_URL=gone).stdout
+
+
+def test_doctor_where_variables_of_prefect_are_empty(project: Path) -> None:
+    """As in a shell that has taken them back: empty is as if they were not set."""
+    done = plumbline(project, "doctor", PREFECT_API_URL="", PREFECT_HOME="")
+    assert f"each command starts its own; state in {project / '.plumbline/prefect'}" in done.stdout, done.stderr
+    assert done.returncode == 0
 
 
 def test_doctor(project: Path) -> None:

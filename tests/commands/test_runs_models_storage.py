@@ -11,10 +11,12 @@ import pytest
 from dvc.repo import Repo
 from typer.testing import CliRunner
 
+from plumbline.commands import models
 from plumbline.commands.main import app
 from plumbline.errors import UserError
 from plumbline.project.digests import digest
 from plumbline.project.home import Home, enter
+from plumbline.project.processes import local_process
 from plumbline.project.run_record import RunRecord, raw_record
 from plumbline.storage.push_pull import Pulled, pull
 from plumbline.tracking.recording import Recording
@@ -119,6 +121,28 @@ def test_roll_back_and_promote(project: Home) -> None:
     assert moves[-1]["by"].endswith(f"@{socket.gethostname()}")
 
 
+@pytest.mark.parametrize("change", [["promote", "1"], ["rollback"]])
+def test_with_a_mistake_in_params_yaml_no_champion_is_changed(project: Home, change: list[str]) -> None:
+    with (project.root / "params.yaml").open("a") as out:
+        out.write("unknown: 1\n")
+    with pytest.raises(UserError, match="there is no parameter `unknown`"):
+        plumbline(*change, "--reason", "it swears", "--yes")
+    champion = Registry.open(project, "policy").champion()
+    assert champion and champion.version == 2
+
+
+def test_a_champion_that_came_while_the_question_was_asked_is_not_replaced(project: Home,
+                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there was none to begin with."""
+    registry = Registry.open(project, "policy")
+    connect(project).delete_registered_model_alias("policy", "champion")
+    monkeypatch.setattr(models, "confirm", lambda *_: registry.make_champion(1, "a run did it", "run 3"))
+    with pytest.raises(UserError, match="expected none, found version 1"):
+        plumbline("promote", "2", "--reason", "it is kind")
+    champion = registry.champion()
+    assert champion and champion.version == 1
+
+
 def test_nobody_is_asked_where_nobody_can_answer(project: Home) -> None:
     for command in (["rollback", "--reason", "it swears"], ["promote", "1", "--reason", "why not"], ["gc"]):
         with pytest.raises(UserError, match="Nobody is here to answer: say --yes"):
@@ -143,6 +167,17 @@ def test_gc_says_what_it_would_do(project: Home) -> None:
     assert [folder.name for folder in project.runs.iterdir()] == ["20260101-000002-bbbbbb"]
     # Both versions have an alias: what they are made of is still there.
     plumbline("rollback", "--reason", "it swears", "--yes")
+
+
+def test_a_run_that_was_killed_can_be_pinned_and_one_that_goes_on_cannot(project: Home) -> None:
+    goes_on = local_process(os.getpid())
+    killed, going = (a_run(project, f"20260101-00000{number}-aaaaaa", status="running", host=goes_on.host, pid=pid,
+                           pid_began=began)
+                     for number, (pid, began) in enumerate([(2**22 + 1, None), (goes_on.pid, goes_on.began)]))
+    assert "is pinned: the paper cites it" in plumbline("pin", killed.name, "--reason", "the paper cites it")
+    assert raw_record(killed).pinned == "the paper cites it"
+    with pytest.raises(UserError, match="is still going on"):
+        plumbline("pin", going.name)
 
 
 def test_a_run_of_another_machine_cannot_be_cancelled_here(project: Home) -> None:

@@ -7,16 +7,22 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import FileInfo
+from mlflow.exceptions import MlflowException
 
 from plumbline.errors import UserError
+from plumbline.history import facts
 from plumbline.history.history import History
 from plumbline.project.digests import digest
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home, enter
 from plumbline.project.processes import local_process
 from plumbline.project.run_record import RunRecord, read_record
+from plumbline.runs.cancel import mark_dead
 from plumbline.tracking.outbox import WRITES
 from plumbline.tracking.recording import Recording
 from plumbline.tracking.store import connect, experiment
@@ -71,6 +77,11 @@ def read(home: Home) -> History:
 def pipeline(home: Home, name: str, **tags: str) -> Recording:
     """A pipeline run that has only begun."""
     return Recording(home, name, {"plumbline.pipeline_run": name, "plumbline.trigger": "test", **tags})
+
+
+def make_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
 
 
 def test_every_run_is_there_as_its_workspace_has_it(here: Home):
@@ -191,6 +202,55 @@ def test_a_deleted_run_is_gone_and_comes_back_when_it_is_restored(here: Home, mo
     monkeypatch.setattr("plumbline.history.mlflow_reader.LOOK_BACK_SECONDS", 0.0)
     history.refresh()
     assert oldest.id in history.runs
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "nobody knows"])
+def test_a_file_that_mlflow_does_not_give_now_is_asked_for_again(elsewhere: Home, monkeypatch: pytest.MonkeyPatch,
+                                                                 listed: bool):
+    """An artifact store of another machine fails once, in the midst of the runs: nothing is kept without its files."""
+    failed: list[str] = []
+    download, list_artifacts = MlflowClient.download_artifacts, MlflowClient.list_artifacts
+
+    def fail_once(self: MlflowClient, run: str, path: str, folder: str) -> str:
+        if path == "record/params.yaml" and not failed:
+            failed.append(path)
+            raise MlflowException("one of the artifacts could not be downloaded")
+        return download(self, run, path, folder)
+
+    def list_or_fail(self: MlflowClient, run: str, path: str | None) -> list[FileInfo]:
+        if failed == ["record/params.yaml"] and not listed:
+            failed.append("and its folder")
+            raise MlflowException("503")
+        return list_artifacts(self, run, path)
+
+    monkeypatch.setattr(MlflowClient, "download_artifacts", fail_once)
+    monkeypatch.setattr(MlflowClient, "list_artifacts", list_or_fail)
+    monkeypatch.setattr(facts, "urlsplit", lambda _: urlsplit("s3://bucket"))
+    history = History(elsewhere)
+    with pytest.raises(UserError, match=r"MLflow has the file record/params.yaml of .* but does not give it now"):
+        history.refresh()
+    for _ in range(2):
+        history.refresh()
+    for seen in (history, History(elsewhere)):
+        assert len(seen.runs) == RUNS
+        assert all("ppo.kl_coef" in run.params and run.batches for run in seen.runs.values())
+
+
+@pytest.mark.parametrize("kept", ["workspace", "record", "tags"])
+def test_a_run_that_was_killed_is_not_called_cancelled(elsewhere: Home, kept: str):
+    name = "20990101-000000-aaaaaa"
+    recording = pipeline(elsewhere, name)
+    record = RunRecord(id=name, created="2099-01-01T00:00:00+00:00", project="", pid=2**22 + 1,
+                       host=socket.gethostname(), mlflow_run=recording.run_id, outbox=recording.outbox)
+    record.save(make_folder(elsewhere.runs / name))
+    assert mark_dead(elsewhere) == [name]
+    if kept != "workspace":
+        shutil.rmtree(elsewhere.runs / name)
+    artifacts = Path(connect(elsewhere).get_run(recording.run_id).info.artifact_uri.removeprefix("file://"))
+    if kept == "tags":
+        (artifacts / "record/run.json").unlink()
+    assert connect(elsewhere).get_run(recording.run_id).info.status == "KILLED"
+    assert read(elsewhere).runs[name].status == "killed"
 
 
 def test_a_stage_of_plain_dvc_repro_is_kept_apart(here: Home):

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from plumbline.errors import UserError
+from plumbline.history.facts import _flat_params, _locked_snapshot
 from plumbline.history.history import History
 from plumbline.preferences.batches.arrivals import read_arrival
 from plumbline.preferences.batches.manifest import manifest_in
@@ -154,6 +155,12 @@ def test_files_are_named_by_digests_alone(tmp_path: Path, digest: str) -> None:
     (tmp_path / "batch.json").write_text(json.dumps(arrival))
     with pytest.raises(UserError, match="damaged"):
         read_arrival(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["seed: 2026-99-99\n", "[1, 2]\n", "<<<<<<< HEAD\nseed: 1\n", "\x00"])
+def test_parameters_that_cannot_be_read_are_left_out(text: str) -> None:
+    assert _flat_params(text.encode()) == {}
+    assert _locked_snapshot(text.encode()) is None
 
 
 def test_a_tag_that_names_a_folder_is_no_run(recording_home: Home) -> None:

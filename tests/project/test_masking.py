@@ -47,7 +47,8 @@ def test_a_whole_block_hides_its_secrets_as_single_values_do() -> None:
         == 'snapshot={"sources": ["https://***@h/x", "added"]}'
     plain = "candidates.mine={method: ppo, kl_coef: 0.02}"
     assert masked_setting(plain) == plain
-    assert masked_setting("x={not yaml") == "x={not yaml"
+    for broken in ("x={not yaml", "x=[2026-99-99]"):
+        assert masked_setting(broken) == broken
     assert masked_setting("ppo.kl_coef=0.1") == "ppo.kl_coef=0.1"
 
 

@@ -273,6 +273,15 @@ def test_a_source_that_changed(home: Home, run: Run) -> None:
     assert "the source more.jsonl has changed since run" in due(home).why
 
 
+def test_a_source_where_the_champion_came_from_elsewhere(home: Home, run: Run) -> None:
+    change(home, "snapshot", sources=["added", "more.jsonl"])
+    take_in_rows(home, rows(0), "first")
+    shutil.rmtree(home.runs / run())
+    assert not due(home).enough
+    (home.root / "more.jsonl").write_text("{}")
+    assert (due(home).enough, due(home).why) == (True, "no run here has learned from the source more.jsonl yet")
+
+
 def test_a_source_that_a_file_of_before_the_run_was_moved_onto(home: Home, run: Run) -> None:
     change(home, "snapshot", sources=["added", "more.jsonl"])
     for name in ("more.jsonl", "staged.jsonl"):

@@ -28,12 +28,18 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     return found
 
 
-def test_each_is_announced_once(recording_home: Home, told: Told) -> None:
+@pytest.mark.parametrize("server", [False, True])
+def test_each_is_announced_once(recording_home: Home, told: Told, monkeypatch: pytest.MonkeyPatch,
+                                server: bool) -> None:
     registry = Registry.open(recording_home, "policy")
     for md5 in ("a.dir", "b.dir"):
         run = Recording(recording_home, "ppo", {})
         registry.register(md5, run.model("policy", {"dvc.md5": md5}), run.run_id, None, {})
-    recording_home.artifacts.mkdir(parents=True, exist_ok=True)
+    if server:  # which answers as this store does, and keeps the files of runs elsewhere
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org")
+        monkeypatch.setattr(Registry, "open", lambda *_: registry)
+    else:
+        recording_home.artifacts.mkdir(parents=True)
 
     registry.make_champion(1, "better", "run 1")
     registry.make_awaiting(2, "better", "run 2")
@@ -48,6 +54,11 @@ def test_each_is_announced_once(recording_home: Home, told: Told) -> None:
     registry.make_awaiting(1, "better after all", "run 3")
     champion_changed(recording_home, "policy", None)
     assert told[3:] == [("plumbline.approval.awaited", 1, None)]
+
+
+def test_before_the_first_run_nothing_is_announced_and_no_store_is_missed(home: Home, told: Told) -> None:
+    champion_changed(home, "policy", None)
+    assert told == []
 
 
 def test_the_end_of_a_run_says_what_went_wrong_with_its_trainings(

@@ -249,9 +249,12 @@ def test_what_people_track_with_dvc_stays(project: Home, runs: Runs) -> None:
         f"stages:\n  clean:\n    cmd: x\n    outs:\n    - path: clean\n      md5: {made}\n")
     collect(project, newest=0)
     assert Storage(project).lacking([added, made]) == set()
-    (project.root / "corpora/prefs.dvc").write_text("<<<<<<< HEAD\n")
-    with pytest.raises(UserError, match=r"prefs\.dvc is no file of DVC's"):
-        collect(project, newest=0)
+    for name in ("prefs.dvc", "dvc.lock"):
+        whole = (project.root / "corpora" / name).read_text()
+        (project.root / "corpora" / name).write_text(f"<<<<<<< HEAD\n{whole}")
+        with pytest.raises(UserError, match=f"{name} is no file of DVC's"):
+            collect(project, newest=0)
+        (project.root / "corpora" / name).write_text(whole)
 
 
 def test_leftovers_go_when_they_are_old(project: Home, runs: Runs) -> None:

@@ -12,7 +12,7 @@ from plumbline.project.dvc_objects import Storage
 from plumbline.project.home import Home
 from plumbline.project.locks import GC_LOCK, try_lock
 from plumbline.tracking.recording import Recording
-from plumbline.tracking.registry import CHALLENGER, MOVE, PREVIOUS, Registry
+from plumbline.tracking.registry import CHALLENGER, MOVE, NO_CHAMPION, PREVIOUS, Registry
 from plumbline.tracking.store import connect
 
 WHY = ("a test", "tester")
@@ -116,6 +116,23 @@ def test_a_decision_about_another_champion_is_refused(registry: Registry, two_ve
         registry.roll_back("a page that was open for a day", "ann", seen=1)
     assert champion_and_previous(registry) == (2, 1)
     assert registry.roll_back("the page of now", "ann", seen=2).version == 1
+
+
+def test_who_saw_no_champion_replaces_none(registry: Registry, two_versions: list[str]) -> None:
+    with pytest.raises(UserError, match="expected none, found version 2"):
+        registry.promote(1, "the first one", "ann", seen=NO_CHAMPION)
+    assert champion_and_previous(registry) == (2, 1)
+    registry.promote(1, "whatever is in use", "ann", seen=None)
+    assert champion_and_previous(registry) == (1, 2)
+
+
+def test_who_saw_no_champion_makes_the_first(home: Home, registry: Registry,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Storage, "drop_damaged", lambda *_: None)
+    monkeypatch.setattr(Storage, "fetch", lambda *_: [])
+    Repo.init(str(home.root), no_scm=True)
+    register(home, registry, "a.dir")
+    assert registry.promote(1, "it is kind", "ann", seen=NO_CHAMPION).version == 1
 
 
 def test_a_version_whose_bytes_are_nowhere_is_not_put_into_use(home: Home, registry: Registry,

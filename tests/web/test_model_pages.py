@@ -25,7 +25,7 @@ from plumbline.history.history import Move
 from plumbline.history.standings import standings
 from plumbline.preferences.types import Comparison, Message, Origin
 from plumbline.project.home import Home
-from plumbline.tracking.registry import PolicyVersion, Registry
+from plumbline.tracking.registry import NO_CHAMPION, PolicyVersion, Registry
 from plumbline.web.security import open_keys
 from testing.fake_project import CHECKOUT
 from testing.hostile import TEXTS, active_in
@@ -222,6 +222,23 @@ def test_a_champion_that_changed_meanwhile_is_not_overruled(owner: TestClient, o
     assert answer.status_code == 409
     assert "has changed meanwhile" in answer.text and ">my reason</textarea>" in answer.text
     assert champion(owner) == number
+
+
+def test_a_page_without_a_champion_says_that_none_was_seen(empty: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a run that promotes while the page is open would be overruled."""
+    def promote(number: int, _reason: str, _by: str, seen: int | None) -> PolicyVersion:
+        told.append(seen)
+        return PolicyVersion(number, "d.dir", "m", None, True, None)
+
+    told: list[int | None] = []
+    client, made = visit(empty), run()
+    fill(site_behind(client).history, [made], [version(1, made)])
+    client.get("/", params={"token": open_keys(empty)[0].token})
+    monkeypatch.setattr(Registry, "open", lambda *_: SimpleNamespace(promote=promote))
+    form = client.get("/models/1/promote").text
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form))
+    client.post("/models/1/promote", data={**fields, "reason": "the first", "by": "Ada"}, headers={"origin": ADDRESS})
+    assert told == [NO_CHAMPION]
 
 
 def deciding(client: TestClient, tmp_path: Path, *aliases: str, **decision: object) -> None:

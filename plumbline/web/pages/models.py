@@ -19,7 +19,7 @@ from plumbline.history.history import History, Move, RegisteredVersion, Run
 from plumbline.history.reports import Curve, Reports
 from plumbline.history.standings import standings
 from plumbline.lineage.graph import Graph, Ref
-from plumbline.tracking.registry import CHAMPION, PREVIOUS, Registry
+from plumbline.tracking.registry import CHAMPION, NO_CHAMPION, PREVIOUS, Registry
 from plumbline.tracking.store import asking_mlflow
 from plumbline.web.annotator import feedback_service
 from plumbline.web.drawing.charts import Bar, Series, intervals, lines
@@ -262,7 +262,7 @@ def _ask(site: Site, number: int | None, reason: str = "", by: str = "", problem
     people = people_of(site.home, site.reports, models[-1].run) if models else None
     return site.page("model_change.html", status, section=SECTION, number=number, target=target,
                      people=people, champion=champion, models=models, reason=reason, by=by, problem=problem,
-                     longest=(LONGEST_NAME, LONGEST_REASON))
+                     no_champion=NO_CHAMPION, longest=(LONGEST_NAME, LONGEST_REASON))
 
 
 async def _change(request: Request, number: int | None) -> Response:

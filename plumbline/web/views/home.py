@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from markupsafe import Markup
-from ruamel.yaml.error import YAMLError
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
@@ -179,8 +178,7 @@ def _git_diff(root: Path, commit: str, _when: int) -> list[str] | None:
         paths = sorted({path for stage in read_stages(root).values() for path in stage.code})
         command = ["git", "diff", "--name-only", "--relative", "--end-of-options", commit, "--", *paths]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=5)
-    except (OSError, subprocess.SubprocessError, YAMLError, UnicodeDecodeError, KeyError, TypeError,
-            AttributeError):
+    except (OSError, subprocess.SubprocessError, UserError):
         return None  # no git, or a dvc.yaml that is broken
     return done.stdout.splitlines()
 
