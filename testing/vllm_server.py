@@ -26,7 +26,7 @@ class FakeVllm:
 
     def __init__(self, folder: Path, dtype=torch.float32):
         self.folder, self.dtype, self.rows = folder, dtype, {}
-        self.port, self.loads, self.asked, self.killed = 0, [], 0, 0
+        self.port, self.loads, self.asked, self.killed, self.dying = 0, [], 0, 0, threading.Lock()
         self.dev_mode, self.coming_back = True, None
         self.ignores_reload = False
         self.raw = False
@@ -60,7 +60,7 @@ class FakeVllm:
     def start(self):
         """Start the process: with the weights of its folder, whatever was loaded before."""
         self.model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=self.dtype).eval()
-        self.lock, self.connections, self.paused = threading.Lock(), set(), False
+        self.lock, self.connections, self.paused, self.dead = threading.Lock(), set(), False, False
         handler = type("Handler", (_Handler,), {"fake": self})
         self.http = _Server(("127.0.0.1", self.port), handler)
         self.port = self.http.server_address[1]
@@ -72,6 +72,10 @@ class FakeVllm:
 
     def kill(self):
         """Break all connections off in the middle, as `kill -9` does."""
+        with self.dying:  # once in a life: two that load a model at once would leave transformers' patches behind
+            if self.dead:
+                return
+            self.dead = True
         self.killed += 1
         for connection in list(self.connections):
             with suppress(OSError):

@@ -33,6 +33,7 @@ from plumbline.preferences.batches.index import NOBODY, BatchIndex, Hashes, inde
 from plumbline.preferences.batches.snapshot import ADDED, Simulation, resolve_sources, with_imports_made_again
 from plumbline.preferences.jsonl import lines
 from plumbline.preferences.reading.formats import Reading
+from plumbline.preferences.reading.read import UnusableFile
 from plumbline.preferences.reading.results import Quarantined, Read, Unread, shown_name
 from plumbline.preferences.reading.sources import open_source, read_all
 from plumbline.preferences.splits import SPLITS, split_of
@@ -197,7 +198,7 @@ def _noting(read: Read, taken_back: list[Row]) -> Read:
             if isinstance(row, Unread):
                 taken_back += row.taken_back
             yield row
-    except UserError:
+    except UnusableFile:
         if not taken_back:
             raise
 

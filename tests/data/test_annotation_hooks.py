@@ -2,15 +2,17 @@
 
 import asyncio
 import base64
+import errno
 import hashlib
 import hmac
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,9 +23,11 @@ from starlette.types import Message
 from plumbline.data.annotations import Entry, known_annotations, note
 from plumbline.data.changes import add, supersede
 from plumbline.data.dvc_tracking import track, untracked
+from plumbline.errors import UserError
 from plumbline.preferences.batches.arrivals import arrivals, removed_rows
 from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
+from plumbline.preferences.reading import read as reading
 from plumbline.preferences.reading.formats import Reading
 from plumbline.project.home import Home, enter
 from plumbline.web.app import create_app
@@ -357,6 +361,25 @@ def test_what_is_taken_back_in_an_export_goes_when_it_supersedes(home: Home, tmp
     changed = supersede(home, exported(tmp_path, was_cancelled=True), Reading(), "exported anew", None)
     assert (changed.arrival.removes, changed.arrival.batch.rows, changed.arrival.batch.quarantined) == (1, 0, 1)
     assert learned(home, tmp_path) == []
+
+
+def test_an_export_that_fails_half_way_takes_nothing_back(
+        home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(home, exported(tmp_path), Reading())
+    (tmp_path / "anew").mkdir()
+    cancelled = exported(tmp_path / "anew", was_cancelled=True)
+    Path(cancelled).with_name("second.jsonl").write_text("{}\n")
+    whole = reading.read_records
+
+    def failing(file: Path) -> Iterator[tuple[int, object]]:
+        if file.name == "second.jsonl":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        yield from whole(file)
+
+    monkeypatch.setattr(reading, "read_records", failing)
+    with pytest.raises(UserError, match=r"second\.jsonl cannot be read: Input/output error"):
+        supersede(home, str(tmp_path / "anew"), Reading(), "exported anew", None)
+    assert learned(home, tmp_path) == ["Scattering."]
 
 
 def test_what_is_discarded_in_an_export_of_argilla_goes_when_it_supersedes(home: Home, tmp_path: Path) -> None:
