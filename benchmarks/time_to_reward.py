@@ -128,7 +128,7 @@ def ours(root: Path, method: str, params, seed: int, lm, clock: Clock) -> None:
     from plumbline.preferences.prepare.reader import prompts
 
     sft, reward = root / "models/sft/model", root / "models/reward/model"
-    policy = make_policy(lm.model, lambda: LanguageModel.load(sft).model, params)
+    policy = make_policy(lm.model, lambda: LanguageModel.load(sft).model, params, seed)
     critic, asked = make_critic(method, policy, RewardModel.load(reward, params.precision),
                                 lambda: value_model(reward), params)
     params = params.model_copy(update={"checkpoint_every": params.updates + 1})

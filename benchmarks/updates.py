@@ -187,7 +187,7 @@ def ours(shape: Shape, folder: Path, updates: int) -> None:
         "max_response": shape.response, "precision": shape.precision, "checkpoint_every": updates + 1})
     lm = LanguageModel.load(folder / "policy")
     reward = RewardModel.load(folder / "reward", shape.precision)
-    policy = make_policy(lm.model, lambda: LanguageModel.load(folder / "policy").model, params)
+    policy = make_policy(lm.model, lambda: LanguageModel.load(folder / "policy").model, params, 0)
     critic, asked = make_critic("ppo", policy, reward, lambda: value_model(folder / "reward"), params)
     ends = [time.perf_counter()]
     # The prompts are ids: there is no text of them.

@@ -26,8 +26,6 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
 
     Raises UserError for parameters that contradict each other.
     """
-    import torch
-
     from plumbline.alignment.online.critics import make_critic
     from plumbline.alignment.online.loop import train_online
     from plumbline.alignment.online.policies import make_policy
@@ -55,11 +53,10 @@ def train_policy(run: StageRun, method: str, params: "PpoParams") -> None:
         answers = finished_answers(
             lm, train, samples, seed, max_prompt=params.max_prompt, max_response=params.max_response,
             temperature=params.temperature) if params.measured_on_answers else []
-        torch.manual_seed(seed)  # from which adapters are drawn, the same on all ranks
         # On several ranks each whole model is taken apart before the next is loaded, SFT first. The reference
         # has fp32 weights, whatever the precision of the forward passes: weights rounded to bf16 would be
         # another model, and the KL of SFT to itself would not be 0.
-        policy = make_policy(lm.model, lambda: LanguageModel.load(sft_folder).model, params)
+        policy = make_policy(lm.model, lambda: LanguageModel.load(sft_folder).model, params, seed)
         judge = None
         if (judge_folder / "config.json").exists():  # otherwise a file in it says why there is none
             judge = RewardModel.load(judge_folder, params.precision).sharded()

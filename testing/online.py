@@ -42,9 +42,9 @@ class Scripted:
         return self
 
 
-def policy_of(model, reference, params=None):
+def policy_of(model, reference, params=None, seed=0):
     """The policy `model`, held near `reference`."""
-    return make_policy(model, lambda: reference, params or ppo_params())
+    return make_policy(model, lambda: reference, params or ppo_params(), seed)
 
 
 def own_engine(lm):
@@ -80,7 +80,7 @@ def prepared(lm, reward, judge, prompts, params, seed):
 def train_policy(lm, reference, value, reward, prompts, params, seed, report, folder, validation=None, method="ppo",
                  demonstrations=(), engine=None):
     """Train `lm` in place, held near `reference`; `value` becomes the critic."""
-    policy = policy_of(lm.model, reference, params)
+    policy = policy_of(lm.model, reference, params, seed)
     critic, reward = make_critic(method, policy, reward, lambda: value, params)
     return train_online(method, lm, policy, critic, reward, engine or own_engine(lm), prompts, params, seed,
                         report, folder, validation, demonstrations)

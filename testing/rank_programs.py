@@ -99,7 +99,7 @@ def loading(folder):
         return load()
 
     lm = loaded(lambda: LanguageModel.load(folder / "sft"))
-    policy = make_policy(lm.model, lambda: loaded(lambda: LanguageModel.load(folder / "sft").model), params)
+    policy = make_policy(lm.model, lambda: loaded(lambda: LanguageModel.load(folder / "sft").model), params, 0)
     asked = loaded(lambda: RewardModel.load(folder / "reward"))
     value = make_critic("ppo", policy, asked, lambda: loaded(lambda: value_model(folder / "reward")), params)
     whole = policy.whole().model

@@ -125,7 +125,6 @@ def rejection(report, folder):
 
 def online(method, report, folder, judged=False, made=taught, **changed):
     """Minibatches of 5 responses in micro-batches of 2: of two ranks one has 3, the other 2, in 2 passes or 1."""
-    torch.manual_seed(0)  # from which adapters are drawn
     lm, reward = made(), fresh_reward_model(folder, made)
     judge = RewardModel.from_policy(folder / "start", 64, seed=1).sharded() if judged else None
     params = online_params(method, updates=4, batch_size=10, micro_batch_size=2, minibatches=2, epochs=2,

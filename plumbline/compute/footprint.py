@@ -218,9 +218,8 @@ def _online(
         passes += 1 + 3 * ppo.epochs
     if method in WITH_CRITIC and not adapted:
         learns = size.body if ppo.critic == "separate" else size.top(ppo.top_layers)
-        policy_learns = {"all": size.weights, "top": _top(ppo, size), "lora": 0}[ppo.trainable]
         # The gradients of the two are never there at the same time.
-        states += _states(size.body, learns, ranks) - FP32 * min(learns, policy_learns) // ranks
+        states += _states(size.body, learns, ranks) - FP32 * min(learns, _learns(ppo, size)) // ranks
         copies += _beside(size.body - learns, ranks)
     scoring = reward // ranks * (2 if judge else 1)
     if adapted and ranks > 1:
@@ -265,7 +264,7 @@ def _policy(ppo: PpoParams, size: ModelSize, stored: int, ranks: int) -> tuple[i
     whole = FP32 * size.weights
     if ppo.trainable == "lora":  # the reference is the policy without its adapters; a merged copy samples
         return whole // ranks, stored * size.weights + _beside(size.weights, ranks)
-    learns = size.weights if ppo.trainable == "all" else _top(ppo, size)
+    learns = _learns(ppo, size)
     # In fp32 one process samples from the policy itself, and several from the model that they made it of.
     sampling = stored * size.weights if ppo.precision == "bf16" else _beside(learns, ranks)
     if ppo.trainable == "all":  # the reference, and the best policy so far
@@ -275,9 +274,9 @@ def _policy(ppo: PpoParams, size: ModelSize, stored: int, ranks: int) -> tuple[i
     return _states(size.weights, learns, ranks), sampling + _beside(size.weights - learns, ranks) + beside
 
 
-def _top(ppo: PpoParams, size: ModelSize) -> int:
-    """Return the weights that learn with `trainable: top`."""
-    return size.top(ppo.top_layers) + size.head
+def _learns(ppo: PpoParams, size: ModelSize) -> int:
+    """Return the policy's weights that learn; adapters count as none."""
+    return {"all": size.weights, "top": size.top(ppo.top_layers) + size.head, "lora": 0}[ppo.trainable]
 
 
 def _states(weights: int, learns: int, ranks: int) -> int:

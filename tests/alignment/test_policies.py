@@ -173,9 +173,9 @@ def test_architectures_that_can_be_split(tokenizer, kind):
 
 def test_what_cannot_be_split_is_refused(tokenizer, taught_lm):
     with pytest.raises(UserError, match="gpt2 cannot be split"):
-        make_policy(small_gpt2(tokenizer), lambda: small_gpt2(tokenizer), ppo_params(trainable="top"))
+        make_policy(small_gpt2(tokenizer), lambda: small_gpt2(tokenizer), ppo_params(trainable="top"), 0)
     with pytest.raises(UserError, match="leaves no layer frozen: the model has 2"):
-        make_policy(copy_of(taught_lm).model, lambda: taught_lm.model, ppo_params(trainable="top", top_layers=2))
+        policy_of(copy_of(taught_lm).model, taught_lm.model, ppo_params(trainable="top", top_layers=2))
 
 
 def test_rounded_to_bf16_the_model_is_what_it_is_when_loaded_in_bf16(taught_lm, taught_folder):

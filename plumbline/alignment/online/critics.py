@@ -11,7 +11,7 @@ the policy changes: at first its errors would spoil what the policy knows (Stien
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -108,15 +108,17 @@ def make_critic(
     return _critic(model, model.base_model, model.score, params), reward
 
 
-def _critic(model: PreTrainedModel, body: nn.Module, head: nn.Linear, params: PpoParams) -> Critic:
+def _critic(
+    model: PreTrainedModel, body: nn.Module, head: nn.Linear, params: PpoParams, on_trunk: bool = False
+) -> Critic:
     """Return the critic of a model, of which `body` and `head` are views, in parts."""
     parts, body, head = sharded_with(model, body, head)
-    return Critic(parts, body, head, params.precision)
+    return Critic(parts, body, head, params.precision, on_trunk)
 
 
 def _on_trunk(model: PreTrainedModel, policy: Policy, params: PpoParams) -> Critic:
     """Return the top layers of `model`, a copy of the reward model, on the policy's trunk."""
-    trunk = policy.replica.trunk if policy.replica else policy.trunk  # of frozen weights, and so whole
+    trunk = policy.origin.trunk  # of frozen weights, and so whole
     assert trunk is not None, "see require_usable"
     theirs = dict(trunk_of(model, params.top_layers).named_parameters())
     ours = dict(trunk.named_parameters())
@@ -127,8 +129,7 @@ def _on_trunk(model: PreTrainedModel, policy: Policy, params: PpoParams) -> Crit
                         "separate.")
     freeze_below(model, params.top_layers)
     model.score.requires_grad_(True)
-    critic = _critic(model, top_of(model, params.top_layers), model.score, params)
-    return replace(critic, on_trunk=True)
+    return _critic(model, top_of(model, params.top_layers), model.score, params, on_trunk=True)
 
 
 def _adapters_on(reward: RewardModel, params: PpoParams) -> tuple[Critic, WithoutAdapters]:

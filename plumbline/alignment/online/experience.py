@@ -31,7 +31,7 @@ class Sampler:
         self.policy = policy
         self._copy = None
         if policy.precision != "fp32" and not policy.adapted:
-            self._copy = copy_in_bf16((policy.replica or policy).model)
+            self._copy = copy_in_bf16(policy.origin.model)
 
     def renewed(self) -> PreTrainedModel:
         """Return it with the policy's weights of now, all of them on each rank."""

@@ -18,7 +18,6 @@ other, so that a rank never holds two whole ones that learn.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -98,6 +97,9 @@ class Policy(Learns):
     """The whole model, with the weights of now."""
     body: nn.Module
     """The part that computes log-probabilities, below the output layer."""
+    origin: WholeModel
+    """What the policy was made of: the model itself on one rank. On several it has the frozen weights, and
+    those that learn as they were when last asked for, none before."""
     temperature: float
     precision: str
     trunk: nn.Module | None = None
@@ -110,16 +112,11 @@ class Policy(Learns):
     """The learnt weights as they were at first."""
     mask: NucleusMask | None = None
     """NLPO's masking policy, if the method is that."""
-    replica: WholeModel | None = None
-    """Where the policy is in parts: the model that it was made of, with the frozen weights, and those that
-    learn as they were when last asked for; none before."""
 
     def whole(self) -> WholeModel:
         """Return the model with all of its weights of now on this rank; all ranks have to call it."""
-        if self.replica is None:
-            return WholeModel(self.model, self.trunk, self.adapted)
-        fill(self.replica.model, self.model)
-        return self.replica
+        fill(self.origin.model, self.model)
+        return self.origin
 
     def prepared(self, sequences: Sequences) -> Sequences:
         """Return the sequences with what the frozen trunk makes of them, which every later pass reads."""
@@ -163,32 +160,42 @@ class Policy(Learns):
 
 
 def make_policy(
-    model: PreTrainedModel, load_reference: Callable[[], PreTrainedModel], params: PpoParams
+    model: PreTrainedModel, load_reference: Callable[[], PreTrainedModel], params: PpoParams, seed: int
 ) -> Policy:
     """Make the policy that `params.trainable` names of SFT's model.
 
-    On several ranks `model` has no weights that learn from then on; `Policy.whole` gives it those of the
-    policy. `load_reference` gives another SFT model, which is needed where all weights learn. Raises
-    UserError for an architecture that cannot be split.
+    Adapters, and those that a critic gets after it, are drawn from `seed`, the same on all ranks. On several
+    ranks `model` has no weights that learn from then on; `Policy.whole` gives it those of the policy.
+    `load_reference` gives another SFT model, which is needed where all weights learn. Raises UserError for an
+    architecture that cannot be split.
     """
+    torch.manual_seed(seed)
     model.eval()
     mask = None
     if isinstance(params, NlpoParams):
         mask = NucleusMask(copy.deepcopy(model), params.mask_top_p, params.temperature, params.precision,
                            params.micro_batch_size)
-    made = partial(Policy, model, temperature=params.temperature, precision=params.precision, mask=mask)
+
+    def made(
+        body: nn.Module, trunk: nn.Module | None = None, adapted: PeftModel | None = None,
+        reference: Reference | None = None,
+    ) -> Policy:
+        whole = WholeModel(model, trunk, adapted)
+        parts, body, trunk, adapted = sharded_with(model, body, trunk, adapted)
+        return Policy(parts, body, whole, params.temperature, params.precision, trunk, adapted, reference,
+                      mask=mask)
 
     if params.trainable == "all":
-        policy, reference = _in_parts(made(model.base_model)), _reference(load_reference().eval())
-        assert reference.model is not None
-        return replace(policy, reference=reference, start=dict(reference.model.named_parameters()))
+        policy, sft = made(model.base_model), load_reference().eval()
+        sft, body, head = sharded_with(sft, sft.base_model, sft.get_output_embeddings())
+        return replace(policy, reference=Reference(body, head, sft), start=dict(sft.named_parameters()))
 
     if params.trainable == "lora":
         adapted = get_peft_model(model, LoraConfig(
             r=params.lora_rank, lora_alpha=params.lora_alpha, target_modules="all-linear", lora_dropout=0.0,
             task_type="CAUSAL_LM"))
         model.eval()
-        policy = _in_parts(made(model.base_model, adapted=adapted))
+        policy = made(model.base_model, adapted=adapted)
     else:
         require_layers(model, params.top_layers, "ppo.top_layers")
         freeze_below(model, params.top_layers)
@@ -196,23 +203,8 @@ def make_policy(
         frozen = {id(embeddings): embeddings, id(embeddings.weight): embeddings.weight}  # not copied
         top, trunk = top_of(model, params.top_layers), trunk_of(model, params.top_layers)
         body, head = copy.deepcopy((top, model.get_output_embeddings()), frozen)
-        policy = _in_parts(made(top, trunk=trunk, reference=Reference(body, head)))
+        policy = made(top, trunk, reference=Reference(body, head))
     return replace(policy, start={name: weight.clone() for name, weight in policy.weights().items()})
-
-
-def _in_parts(policy: Policy) -> Policy:
-    """Return the policy in parts, one on each rank; itself with one rank."""
-    whole = policy.whole()
-    model, body, trunk, adapted = sharded_with(policy.model, policy.body, policy.trunk, policy.adapted)
-    if model is policy.model:
-        return policy
-    return replace(policy, model=model, body=body, trunk=trunk, adapted=adapted, replica=whole)
-
-
-def _reference(model: PreTrainedModel) -> Reference:
-    """Return a model as the reference, in parts."""
-    parts, body, head = sharded_with(model, model.base_model, model.get_output_embeddings())
-    return Reference(body, head, parts)
 
 
 @torch.no_grad()
