@@ -126,6 +126,7 @@ def rejection(report, folder):
 def online(method, report, folder, judged=False, made=taught, **changed):
     """Minibatches of 5 responses in micro-batches of 2: of two ranks one has 3, the other 2, in 2 passes or 1."""
     lm, reward = made(), fresh_reward_model(folder, made)
+    torch.manual_seed(100 + world().rank)  # nothing may be drawn from what a process happens to start with
     judge = RewardModel.from_policy(folder / "start", 64, seed=1).sharded() if judged else None
     params = online_params(method, updates=4, batch_size=10, micro_batch_size=2, minibatches=2, epochs=2,
                            value_warmup=1, evaluate_every=2, checkpoint_every=EVERY, **changed)

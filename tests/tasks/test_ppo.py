@@ -78,6 +78,7 @@ def test_adapters_are_drawn_from_the_stages_seed_and_nothing_else(workspace: Pat
         torch.manual_seed(before)
         curves.append(run_ppo(workspace, *lora, f"seed={seed}")[-1])
         shutil.rmtree(workspace / "models/policy")
+        shutil.rmtree(workspace / ".plumbline")  # with its checkpoint, which has the adapters
     assert curves[0] == curves[1] != curves[2]
 
 
