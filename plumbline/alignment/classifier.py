@@ -24,11 +24,11 @@ from transformers import (
 
 from plumbline.errors import UserError
 from plumbline.lm.base import DTYPES
+from plumbline.lm.chat import encode_conversation
 from plumbline.lm.optim import device
 from plumbline.lm.ranks.world import world
 from plumbline.lm.source import Source, context_of
-from plumbline.lm.template import arranged, settled
-from plumbline.preferences.types import Message, Prompt, conversation
+from plumbline.preferences.types import Prompt, conversation
 
 BATCH = 32
 
@@ -94,15 +94,16 @@ class Classifier:
         # tokenizer knows how much. Tokenizers that do not say so, by a very large number.
         context = context_of(self.model.config)
         longest = min(context, self.tokenizer.model_max_length) if context else None
-        limit = {"truncation": True, "max_length": longest}
         if not self.tokenizer.chat_template:
-            encoded = self.tokenizer(conversation(prompt), response, **limit)
+            # What people and the policy wrote is no special token, whatever its characters.
+            encoded = self.tokenizer(conversation(prompt), response, split_special_tokens=True,
+                                     truncation=True, max_length=longest)
         else:
-            turns = (*arranged(self.tokenizer, prompt), Message("assistant", response))
-            whole = self.tokenizer.apply_chat_template(
-                [{"role": turn.role, "content": turn.content} for turn in turns],
-                chat_template=settled(self.tokenizer), tokenize=False)
-            encoded = self.tokenizer(whole, add_special_tokens=False, **limit)
+            ids = encode_conversation(self.tokenizer, prompt, response)
+            if longest and len(ids) > longest:
+                ids = ids[-longest:] if self.tokenizer.truncation_side == "left" else ids[:longest]
+            encoded = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": [0] * len(ids)}
+            encoded = {name: encoded[name] for name in self.tokenizer.model_input_names}
         taken = inspect.signature(self.model.forward).parameters  # not all take `token_type_ids`
         return {name: ids for name, ids in encoded.items() if name in taken}
 

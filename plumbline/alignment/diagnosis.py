@@ -148,6 +148,16 @@ class Watched:
         found = [value for key, value in self.params.items() if key.rpartition(".")[2] == name]
         return float(found[-1]) if found and isinstance(found[-1], int | float) else None
 
+    @property
+    def method(self) -> str:
+        """Return the method of a candidate; nothing for an ordinary stage."""
+        return str(self.params.get(f"candidates.{self.stage.partition('@')[2]}.method", ""))
+
+    @property
+    def step_size(self) -> str:
+        """Return the name of what makes the policy's steps larger; TRPO's steps are `accepted`, or not."""
+        return self.key("trust_region" if self.curve("accepted").values else "learning_rate")
+
     def key(self, name: str) -> str:
         """Return the name of a parameter of the stage in params.yaml."""
         group, _, item = self.stage.partition("@")
@@ -184,7 +194,7 @@ def far_from_sft(watched: Watched) -> Iterator[Finding]:
     """A KL beyond its limit, beyond its target, or beyond all reason."""
     limit, target = watched.set_to("kl_limit"), watched.set_to("kl_target")
     measured = watched.curve("validation_kl")
-    nearer = (f"Raise {watched.key('kl_coef')}, or lower {watched.key('learning_rate')}"
+    nearer = (f"Raise {watched.key('kl_coef')}, or lower {watched.step_size}"
               + (f"; or set {watched.key('kl_target')}, which steers it." if target is None else "."))
     cause = "the KL penalty is too weak for what the reward offers, or the steps are too large."
     if limit is not None and measured.values and max(measured.values) > limit:
@@ -198,7 +208,7 @@ def far_from_sft(watched: Watched) -> Iterator[Finding]:
         yield Finding("KL runs away", f"The KL to SFT is {ends[1]}; {watched.key('kl_target')} is "
                       f"{target:g}.", "the controller is slower than the policy.",
                       f"Raise {watched.key('kl_coef')}, lower {watched.key('kl_horizon')} or "
-                      f"{watched.key('learning_rate')}.")
+                      f"{watched.step_size}.")
     elif ends and lengths and ends[1].mean > FAR_A_TOKEN * lengths[1].mean:
         yield Finding("KL runs away", f"The KL to SFT is {ends[1]}, {ends[1].mean / lengths[1].mean:.2g} "
                       "nats a token: the reward model has seen no such answers.", cause, nearer)
@@ -209,7 +219,7 @@ def entropy_collapses(watched: Watched) -> Iterator[Finding]:
     if (ends := watched.ends("entropy")) and ends[1].mean < COLLAPSED * ends[0].mean:
         yield Finding("entropy collapses", f"The entropy a token is {ends[0]}, and {ends[1]}: nearly the "
                       "same answer each time.", "the policy has found one answer that the reward likes.",
-                      f"Raise {watched.key('kl_coef')}, lower {watched.key('learning_rate')} or "
+                      f"Raise {watched.key('kl_coef')}, lower {watched.step_size} or "
                       f"{watched.key('epochs')}, and read samples.md for what the reward model likes.")
 
 
@@ -299,7 +309,7 @@ def reward_falls(watched: Watched) -> Iterator[Finding]:
     if ends and _surely_apart(*ends) and ends[1].mean < ends[0].mean:
         yield Finding("reward falls", f"The reward is {ends[0]}, and {ends[1]}.",
                       "the steps are too large, or the KL penalty outweighs the reward.",
-                      f"Lower {watched.key('learning_rate')}; if the KL stays near 0, lower "
+                      f"Lower {watched.step_size}; if the KL stays near 0, lower "
                       f"{watched.key('kl_coef')}.")
 
 
@@ -311,7 +321,7 @@ def nothing_learnt(watched: Watched) -> Iterator[Finding]:
         yield Finding("nothing learnt", f"The reward is {ends[0]}, and {ends[1]}; the KL to SFT, in nats a "
                       f"response, is {kl[1]}.",
                       "the steps are too small, or the KL penalty outweighs the reward.",
-                      f"Raise {watched.key('learning_rate')}, or lower {watched.key('kl_coef')}.")
+                      f"Raise {watched.step_size}, or lower {watched.key('kl_coef')}.")
 
 
 def sampler_differs(watched: Watched) -> Iterator[Finding]:
@@ -414,17 +424,18 @@ def preferred_unlikelier(watched: Watched) -> Iterator[Finding]:
                       f"steps {ratios[1].steps[0]} to {ratios[1].steps[-1]}: the policy moves to answers "
                       "that nobody judged.",
                       "the loss asks for a distance between two answers alone, and both may fall.",
-                      f"Lower {watched.key('learning_rate')} or {watched.key('epochs')}, or raise "
-                      f"{watched.key('beta')}.")
+                      f"Lower {watched.key('learning_rate')} or {watched.key('epochs')}"
+                      + (f", or raise {watched.key('beta')}." if watched.set_to("beta") else "."))
 
 
 def margins_saturate(watched: Watched) -> Iterator[Finding]:
-    """Margins so wide that the loss teaches nothing more."""
-    if (ends := watched.ends("margin")) and ends[1].mean > SATURATED:
+    """Margins so wide that the loss teaches nothing more; IPO's loss has no sigmoid, and draws them back."""
+    ends, target = watched.ends("margin"), watched.set_to("target_margin") or 0.0
+    if ends and watched.method != "ipo" and ends[1].mean - target > SATURATED:
         yield Finding("margins saturate", f"The margin between two answers' implicit rewards is {ends[1]}.",
                       "the pairs are known by heart, so that the loss has no gradient left.",
-                      f"Lower {watched.key('epochs')}, {watched.key('learning_rate')} or "
-                      f"{watched.key('beta')}.")
+                      f"Lower {watched.key('epochs')} or {watched.key('learning_rate')}"
+                      + (f", or {watched.key('beta')}." if watched.set_to("beta") else "."))
 
 
 def _surely_apart(one: Part, other: Part) -> bool:

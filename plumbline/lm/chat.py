@@ -8,14 +8,15 @@ as `<|im_end|>`, ends no turn and opens none.
 """
 
 import re
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from itertools import chain
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plumbline.errors import UserError
-from plumbline.lm.template import arranged, render, settled
-from plumbline.preferences.types import Prompt
+from plumbline.lm.template import Turn, arranged, render, settled
+from plumbline.preferences.types import Message, Prompt
 
 STAND_IN = "\ue000{}\ue001"
 """Stands for a message while the template is rendered; of characters for private use."""
@@ -23,17 +24,34 @@ STAND_IN = "\ue000{}\ue001"
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Return the ids of the prompt, up to and including the marker that opens the assistant's turn."""
+    return _encode_turns(tokenizer, arranged(tokenizer, prompt), partial(render, tokenizer))
+
+
+def encode_conversation(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> list[int]:
+    """Return the ids of prompt and response as the chat template writes them.
+
+    For models of others, which read an answer as their template ends it; ours read `encode_response`.
+    """
+    turns = (*arranged(tokenizer, prompt), Message("assistant", response))
+    written = partial(tokenizer.apply_chat_template, chat_template=settled(tokenizer), tokenize=False)
+    return _encode_turns(tokenizer, turns, lambda messages: str(written(messages)))
+
+
+def _encode_turns(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], written: Callable[[list[Turn]], str]
+) -> list[int]:
+    """Return the ids of what `written` makes of the turns, in which no message is read as a special token."""
     special, spelled = _special_texts(settled(tokenizer), tokenizer), bool(_spelled(tokenizer))
     aside: dict[str, str] = {}
     messages = []
-    for turn, message in enumerate(arranged(tokenizer, prompt)):
+    for turn, message in enumerate(turns):
         content = message.content
         # A message with the text of a special token is set aside, and encoded literally after rendering.
         if spelled or any(text in content for text in special):
             content = STAND_IN.format(turn)
             aside[content] = message.content
         messages.append({"role": message.role, "content": content})
-    rendered = render(tokenizer, messages)
+    rendered = written(messages)
     parts = re.split(f"({'|'.join(aside)})", rendered) if aside else [rendered]
     ids: list[int] = []
     for part in parts:

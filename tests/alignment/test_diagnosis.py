@@ -167,6 +167,27 @@ def test_what_is_wrong_with_a_direct_method(wrong, name, said):
     assert finding.name == name and said in finding.change
 
 
+def test_margins_are_judged_by_the_loss_of_the_method():
+    wide = {**DPO, "margin": towards(0, 6, 0.1)}
+
+    def found(**values):
+        own = {f"candidates.x.{name}": value for name, value in values.items()}
+        return [one.change for one in diagnose(points(wide, None, HELD), "candidate@x", own)]
+
+    assert found(method="dpo", beta=0.1) == [
+        "Lower candidates.x.epochs or candidates.x.learning_rate, or candidates.x.beta."]
+    assert found(method="orpo", odds_ratio_weight=0.1) == ["Lower candidates.x.epochs or candidates.x.learning_rate."]
+    assert found(method="ipo", beta=0.05) == [], "its loss has its minimum at 1 / (2 beta) = 10"
+    assert found(method="simpo", beta=2.0, target_margin=2.0) == [], "its sigmoid sees 4"
+    assert len(found(method="simpo", beta=2.0, target_margin=0.5)) == 1
+
+
+def test_what_moves_trpo_is_its_trust_region():
+    still = {"reward": towards(0.2, 0.2, 0.1), "kl": towards(0.0, 0.05, 0.01), "accepted": [1.0] * STEPS}
+    (finding,) = diagnose(points(ONLINE | still, VALIDATION), "candidate@trpo", PPO)
+    assert finding.change == "Raise candidates.trpo.trust_region, or lower candidates.trpo.kl_coef."
+
+
 def test_a_measurement_that_was_no_number_is_passed_over():
     holes = [{**point, "entropy": None} if i % 3 else point for i, point in enumerate(points(ONLINE, VALIDATION))]
     assert diagnose(holes, "ppo", PPO) == []

@@ -13,6 +13,7 @@ import torch
 from plumbline.alignment.online import experience, loop, methods
 from plumbline.alignment.online.experience import copy_in_bf16
 from plumbline.alignment.online.figures import average, measured_kl
+from plumbline.alignment.online.rehearsal import rehearsed
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
@@ -461,6 +462,15 @@ def test_beside_the_policy_the_demonstrations_are_learnt_with_their_weight(train
     assert distance < 1e-3 and metrics["ptx_loss"] == pytest.approx(loss, abs=1e-4)
     with pytest.raises(UserError, match=r"ppo\.ptx_coef = 2\.0 wants demonstrations"):
         train(**changed)
+
+
+def test_demonstrations_that_do_not_fit_beside_ppo_are_counted(taught_lm):
+    texts = ["green", "red " * 60, "blue"]
+    shown = [Demonstration(PROMPTS[0], text, Origin("test")) for text in texts]
+    shown.append(Demonstration(prompt("red " * 80), "red", Origin("test")))
+    rows, counts = rehearsed(taught_lm, shown, ppo_params(ptx_coef=0.1, max_prompt=32, max_response=16))
+    assert len(rows) == 3 and counts == {"ptx_dropped_too_long": 1, "ptx_cut": 1}
+    assert rehearsed(taught_lm, shown, ppo_params(ptx_coef=0.0)) == ([], {})
 
 
 def test_the_passes_over_a_batch_end_once_the_policy_has_moved_too_far(train):

@@ -6,10 +6,11 @@ from copy import deepcopy
 import pytest
 import torch
 
+from plumbline.alignment.online.learner import Learner
 from plumbline.alignment.reward import RewardModel, value_model
 from plumbline.errors import UserError
 from plumbline.lm.checkpoint import Checkpoint
-from testing.online import prepared, train_policy
+from testing.online import policy_of, prepared, train_policy
 from testing.tiny_models import PROMPTS, copy_of, ppo_params
 
 PARAMS = ppo_params(updates=6, value_warmup=2, checkpoint_every=1, epochs=2, minibatches=2, kl_target=0.1,
@@ -151,6 +152,15 @@ def test_a_write_that_was_cut_off_leaves_the_checkpoint_before_it(train, tmp_pat
     resumed_last, resumed, _ = train("run")
     assert resumed_last == last and resumed[0][1] == 3
     assert not left.exists()
+
+
+def test_the_policy_kept_so_far_does_not_hold_on_to_the_file_that_it_was_read_from(taught_lm, tmp_path):
+    """The next checkpoint deletes that file, and over a network its pages are gone then."""
+    learner = Learner.new(policy_of(copy_of(taught_lm).model, taught_lm.model, ppo_params()), None, ppo_params(), 0)
+    kept = {"update": 1, "measured": {}, "weights": {"w": torch.ones(2)}, "beyond_limit": False}
+    learner.load_state_dict({**learner.state_dict(), "kept": kept})
+    held = learner.kept.weights["w"]
+    assert held.tolist() == [1.0, 1.0] and held.data_ptr() != kept["weights"]["w"].data_ptr()
 
 
 def test_an_older_checkpoint_left_beside_the_newest_is_not_taken(train, tmp_path):

@@ -83,6 +83,8 @@ class Learner:
             self.policy.mask.model.load_state_dict(state["mask"])
         self.warmed, self.update, self.history = state["warmed"], state["update"], state["history"]
         self.kept = Kept(**state["kept"])
+        if self.kept.weights:  # read from the checkpoint's file as they are used, which the next one deletes
+            self.kept.weights = {name: weight.clone() for name, weight in self.kept.weights.items()}
         self.queue, self.kl.coef = state["queue"], state["kl_coef"]
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])

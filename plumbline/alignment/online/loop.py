@@ -143,8 +143,8 @@ def train_online(
     """
     torch.manual_seed(seed)
     encoded = _encode(lm, prompts, params)
-    setting = Setting(METHODS[name], encoded, reward, Sampler(policy), engine,
-                      rehearsed(lm, demonstrations, params), params)
+    rehearsal, rehearsal_counts = rehearsed(lm, demonstrations, params)
+    setting = Setting(METHODS[name], encoded, reward, Sampler(policy), engine, rehearsal, params)
     learner = Learner.new(policy, critic, params, seed)
     checkpoint = Checkpoint(checkpoint_folder, {"method": name, **made_with("ppo", params, seed, encoded)})
     if state := checkpoint.load():
@@ -174,7 +174,7 @@ def train_online(
         metrics["stopped_early"] = learner.update
     del learner, setting  # gradients, optimizers and what samples take more than a whole policy
     policy.whole().end()
-    return metrics | _counts(lm, prompts, encoded)
+    return metrics | _counts(lm, prompts, encoded) | rehearsal_counts
 
 
 def _warm_up(learner: Learner, setting: Setting, report: ReportStep) -> None:

@@ -197,7 +197,7 @@ def make_policy(
         model.eval()
         policy = made(model.base_model, adapted=adapted)
     else:
-        require_layers(model, params.top_layers, "ppo.top_layers")
+        require_layers(model, params.top_layers, "top_layers")
         freeze_below(model, params.top_layers)
         embeddings = model.get_input_embeddings()
         frozen = {id(embeddings): embeddings, id(embeddings.weight): embeddings.weight}  # not copied

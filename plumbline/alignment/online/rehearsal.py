@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from plumbline.alignment.online.learner import Learner
+from plumbline.alignment.online.learner import Learner, Metrics
 from plumbline.alignment.packing import PackedRow, pack
 from plumbline.alignment.sft import encode, loss_sum, passes, targets
 from plumbline.config import PpoParams
@@ -18,19 +18,21 @@ from plumbline.preferences.types import Demonstration
 
 def rehearsed(
     lm: LanguageModel, demonstrations: Sequence[Demonstration], params: PpoParams
-) -> list[PackedRow]:
-    """Return the demonstrations as rows; none without `ptx_coef`.
+) -> tuple[list[PackedRow], Metrics]:
+    """Return the demonstrations as rows, and how many did not fit or were cut; none without `ptx_coef`.
 
     Raises UserError if some are wanted and there is none that fits.
     """
     if params.ptx_coef == 0:
-        return []
-    found = pack(encode(lm, demonstrations, params.max_prompt + params.max_response), None)
-    if not found:
+        return [], {}
+    encoded = encode(lm, demonstrations, params.max_prompt + params.max_response)
+    if not encoded:
         raise UserError(f"ppo.ptx_coef = {params.ptx_coef} wants demonstrations to learn beside, but none of "
                         f"{len(demonstrations)} has a prompt that fits ppo.max_prompt + ppo.max_response. "
                         "Add some, or set it to 0.")
-    return found
+    counts: Metrics = {"ptx_dropped_too_long": len(demonstrations) - len(encoded),
+                       "ptx_cut": sum(one.cut for one in encoded)}
+    return pack(encoded, None), counts
 
 
 def rehearse(learner: Learner, rows: Sequence[PackedRow], count: int, params: PpoParams) -> float:

@@ -17,7 +17,7 @@ FLAGS = {"fp32": "float32", "bf16": "bfloat16"}
 
 def prob_error(gap_N: torch.Tensor) -> float:
     """Return the mean of exp|gap| of the differences of two log-probabilities, in nats, of each token."""
-    return float(gap_N.double().abs().exp().mean())
+    return float(gap_N.cpu().double().abs().exp().mean())  # not every accelerator has float64
 
 
 def require_agreement(error: float, precision: str, when: str) -> None:

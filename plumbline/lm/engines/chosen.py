@@ -4,6 +4,7 @@ drawn; places are none: where a server is found (address.py), and where weights 
     PLUMBLINE_VLLM_WEIGHTS=/dev/shm/plumbline     beside the checkpoints, if it is not set
 """
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -39,8 +40,9 @@ def engine_for(
     if engine == "own":
         return OwnEngine(stop)
     here, place = world(), Path(os.environ.get(WEIGHTS) or scratch).absolute()
+    run = hashlib.sha256(str(scratch.absolute()).encode()).hexdigest()[:8]  # others may have the same place
     server = VllmServer(vllm_addresses(here.size)[here.rank], report)
-    return VllmEngine(server, place / f"weights-{here.rank}", stop, precision,
+    return VllmEngine(server, place / f"weights-{run}-{here.rank}", stop, precision,
                       encode_prompt(lm.tokenizer, PROBING))
 
 

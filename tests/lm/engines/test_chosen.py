@@ -3,13 +3,25 @@
 import pytest
 
 from plumbline.lm.base import LanguageModel
-from plumbline.lm.engines.chosen import engine_also_for
+from plumbline.lm.engines.chosen import engine_also_for, engine_for
 from plumbline.lm.engines.own import OwnEngine
-from testing.tiny_models import small_model
+from testing.tiny_models import silent, small_model
 
 
 class Server(OwnEngine):
     """Stands for an engine that samples elsewhere."""
+
+
+def test_runs_that_hand_weights_over_in_one_place_do_not_meet_there(taught_lm, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLUMBLINE_VLLM_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("PLUMBLINE_VLLM_WEIGHTS", str(tmp_path / "memory"))
+
+    def folder(scratch):
+        return engine_for(taught_lm, "vllm", "fp32", tmp_path / scratch, silent).folder
+
+    assert folder("one/ppo") != folder("two/ppo")
+    assert folder("one/ppo") == folder("one/ppo"), "what a killed run left is deleted by its retry"
+    assert folder("one/ppo").parent == tmp_path / "memory"
 
 
 @pytest.mark.parametrize(("changed", "served"), [
