@@ -7,12 +7,12 @@ import sqlite3
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +21,7 @@ from plumbline.compute.settings import FILE, check_compute, read_compute
 from plumbline.config import load_params
 from plumbline.errors import UserError
 from plumbline.project.home import API_URL, Home
+from plumbline.project.masking import masked
 from plumbline.retraining.clock import next_scheduled
 from plumbline.runs.preflight import LEAST_FREE_BYTES
 from plumbline.runs.workspace import git_state
@@ -28,7 +29,10 @@ from plumbline.tracking.store import broken_store
 
 Status = Literal["ok", "note", "broken"]
 COLOURS: dict[Status, str] = {"ok": "green", "note": "yellow", "broken": "red"}
-HUB_SECONDS = 3.0
+HUB_SECONDS, STORE_SECONDS = 3.0, 10.0
+"""An answer that takes longer counts as none."""
+LONGEST_PROBLEM = 300
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,11 @@ LIMITS = (
 
 
 def examine(home: Home) -> list[MachineCheck]:
-    """Run all checks. Raises nothing and takes a few seconds at most."""
+    """Run all checks. Raises nothing, and takes a few seconds unless a store does not answer."""
     return [MachineCheck("python", "ok" if platform.python_version_tuple() >= ("3", "11") else "broken",
                     f"{platform.python_version()} on {platform.machine()}"),
             *map(_package, LIMITS), *_devices(), _compute(home), _disk(home), _git(home), _mlflow(home),
-            _prefect(), _clock(home), _cache(home), _hub()]
+            _feedback(home), _prefect(), _clock(home), _cache(home), _hub()]
 
 
 def show_findings(console: Console, findings: list[MachineCheck]) -> None:
@@ -145,7 +149,12 @@ def _mlflow(home: Home) -> MachineCheck:
 
     file = sqlite_file(home)
     if file is None:
-        return MachineCheck("mlflow store", "ok", f"{home.tracking_uri} (MLFLOW_TRACKING_URI)")
+        place = f"{masked(home.tracking_uri)} (MLFLOW_TRACKING_URI)"
+        note, problem = _asked(lambda: _remote_store(home), STORE_SECONDS)
+        if problem:
+            return MachineCheck("mlflow store", "broken", f"{place} cannot be used: {problem}. Start it, or "
+                                                            "put the variable right")
+        return MachineCheck("mlflow store", "note" if note else "ok", note or place)
     if not file.exists():
         return MachineCheck("mlflow store", "ok", f"{file} will be made by the first run")
     try:
@@ -162,13 +171,46 @@ def _mlflow(home: Home) -> MachineCheck:
     return MachineCheck("mlflow store", "ok", f"{file}, {runs} runs")
 
 
+def _remote_store(home: Home) -> str | None:
+    """Ask a store that is no file for our experiment; return what is worth a note."""
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+    from sqlalchemy import create_engine, inspect
+
+    from plumbline.tracking.store import DELETED, EXPERIMENT, connect, deleted_experiment
+
+    if home.tracking_uri.startswith(tuple(DATABASE_ENGINES)):
+        engine = create_engine(home.tracking_uri)
+        # MLflow would make them now, which must not be broken off when the time is over.
+        if not inspect(engine).has_table("experiments"):
+            return f"{masked(home.tracking_uri)} answers, and the first run will make MLflow's tables there"
+    found = connect(home).get_experiment_by_name(EXPERIMENT)
+    return deleted_experiment(home) if found and found.lifecycle_stage == DELETED else None
+
+
+def _feedback(home: Home) -> MachineCheck:
+    from plumbline.feedback.database import FEEDBACK_URL, database_url, is_there
+    from plumbline.feedback.store import FeedbackStore
+
+    try:
+        place = masked(database_url(home).render_as_string())
+        if not is_there(home):
+            return MachineCheck("feedback", "ok", f"{place} will be made by the first pair")
+    except UserError as error:
+        return MachineCheck("feedback", "broken", str(error))
+    _, problem = _asked(lambda: FeedbackStore.open(home).close(), STORE_SECONDS)
+    if problem:
+        return MachineCheck("feedback", "broken", problem if place in problem else f"{place}: {problem}")
+    named = f" ({FEEDBACK_URL})" if os.environ.get(FEEDBACK_URL) else ""
+    return MachineCheck("feedback", "ok", f"{place}{named}")
+
+
 def _prefect() -> MachineCheck:
     url = os.environ.get(API_URL)
     if not url:
         return MachineCheck("prefect server", "ok", "each command starts its own; state in "
                                                       f"{os.environ['PREFECT_HOME']}")
     problem = _unreachable(f"{url.rstrip('/')}/health")
-    return MachineCheck("prefect server", "broken" if problem else "ok", f"{url} (PREFECT_API_URL)"
+    return MachineCheck("prefect server", "broken" if problem else "ok", f"{masked(url)} (PREFECT_API_URL)"
                    + (f" does not answer: {problem}. Start it, or unset PREFECT_API_URL" if problem else ""))
 
 
@@ -193,26 +235,38 @@ def _hub() -> MachineCheck:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     problem = _unreachable(endpoint)
     if problem:
-        return MachineCheck("hub", "note", f"{endpoint} does not answer ({problem}): nothing can be loaded "
-                                             "from the hub")
-    return MachineCheck("hub", "ok", f"{endpoint} answers")
+        return MachineCheck("hub", "note", f"{masked(endpoint)} does not answer ({problem}): nothing can be "
+                                             "loaded from the hub")
+    return MachineCheck("hub", "ok", f"{masked(endpoint)} answers")
 
 
 def _unreachable(url: str) -> str | None:
-    """Return why a URL does not answer, or None.
+    """Return why a URL does not answer, or None."""
+    def ask() -> None:
+        with urllib.request.urlopen(urllib.request.Request(url, method="GET"), timeout=HUB_SECONDS):
+            pass
+
+    return _asked(ask, HUB_SECONDS)[1]
+
+
+def _asked(ask: Callable[[], Answer], seconds: float) -> tuple[Answer | None, str | None]:
+    """Return what `ask` returns within some seconds, and what went wrong.
 
     Asks in a thread: no timeout bounds the look-up of a host name.
     """
-    found: list[str | None] = [f"nothing within {HUB_SECONDS:.0f} s"]
+    answers: list[Answer] = []
+    problems: list[str] = []
 
-    def ask() -> None:
+    def run() -> None:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="GET"), timeout=HUB_SECONDS):
-                found[0] = None
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            found[0] = str(getattr(error, "reason", error))
+            answers.append(ask())
+        except Exception as error:  # of urllib, MLflow, SQLAlchemy or a database's driver
+            said = " ".join(str(getattr(error, "reason", error)).split())
+            problems.append(masked(said)[:LONGEST_PROBLEM].removesuffix(".") or type(error).__name__)
 
-    asking = threading.Thread(target=ask, daemon=True)
+    asking = threading.Thread(target=run, daemon=True)
     asking.start()
-    asking.join(HUB_SECONDS)
-    return found[0]
+    asking.join(seconds)
+    if not answers and not problems:
+        problems.append(f"nothing within {seconds:.0f} s")
+    return (answers[0] if answers else None), (problems[0] if problems else None)

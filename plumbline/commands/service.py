@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from socket import socket
+from socket import gethostname, socket
 from typing import Annotated
 
 import typer
@@ -13,7 +13,7 @@ import typer
 from plumbline.commands.output import AsJson, Names, command_group, entered_home, examples, print_json
 from plumbline.errors import UserError
 from plumbline.project.home import Home, enter, find_home
-from plumbline.project.service_lock import is_up, service_folder
+from plumbline.project.service_lock import STATE, is_up, service_folder
 
 START_SECONDS = 240
 STOP_SECONDS = 90
@@ -78,10 +78,17 @@ def down() -> None:
     home = find_home()
     state = read_state(home.folder)
     if state is None:
+        if is_up(home.folder):
+            raise UserError("Plumbline is up for this project, and does not say as which process: "
+                            f"{service_folder(home.folder) / STATE} is not there or is damaged. If it is "
+                            "being started, try again; otherwise end it where it runs: Ctrl-C, or `kill`.")
         left = kill_marked(home.folder)
         typer.echo(f"Ended {left} processes that a killed `plumbline up` had left." if left else
                    "Nothing is up for this project.")
         return
+    if state.host != gethostname():
+        raise UserError(f"Plumbline is up for this project on {state.host}, as process {state.pid}, and this "
+                        f"is {gethostname()}: call `plumbline down` there.")
     os.kill(state.pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
     while is_up(home.folder):

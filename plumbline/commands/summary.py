@@ -13,6 +13,7 @@ from rich.table import Table
 from plumbline.compute.settings import described_host
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import COMPARISON
+from plumbline.project.masking import masked
 from plumbline.project.run_record import RunRecord
 from plumbline.tracking.curves import findings
 from plumbline.tracking.receipts import read_receipt
@@ -110,7 +111,8 @@ def next_steps(folder: Path, tracking_uri: str) -> list[str]:
     files = [f"cat runs/{folder.name}/{file.relative_to(folder)}" for file in readable]
     lines = ["plumbline show latest", *files]
     # Without the variable MLflow starts ten processes.
-    return [*lines, f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri {tracking_uri}"]
+    ui = f"mlflow ui --backend-store-uri {masked(tracking_uri)}"
+    return [*lines, f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {ui}"]
 
 
 def list_runs(console: Console, records: list[RunRecord], total: int) -> None:

@@ -25,7 +25,7 @@ from plumbline.data.annotations import (
     known_annotations,
     note,
 )
-from plumbline.data.changes import alike, judged_before, revise
+from plumbline.data.changes import alike, revise
 from plumbline.data.intake import NothingUsable, rows_digest, take_in_read
 from plumbline.errors import UserError
 from plumbline.preferences.batches.arrivals import NO_ROWS, arrivals, removed_rows
@@ -46,7 +46,14 @@ class _Outcome:
 
     entries: list[Entry] = field(default_factory=list)
     items: list[Row | Quarantined] = field(default_factory=list)
+    before: list[str] = field(default_factory=list)
+    """The ids of the rows that stood for the annotations until now."""
+    judged: list[Row] = field(default_factory=list)
+    """What takes the place of the same judgements, or takes them back, wherever they came from."""
     gone: Hashes = field(default_factory=lambda: NO_ROWS)
+    """The rows that go for these reasons."""
+    unread: str | None = None
+    """Why they were not looked for everywhere."""
     said: list[str] = field(default_factory=list)
     """For whoever sent it."""
     reasons: list[str] = field(default_factory=list)
@@ -87,18 +94,32 @@ def _accept(home: Home, tool: str, delivery: Delivery, digest: str) -> tuple[str
         when = noted if told.when is None else _text(told.when)
         entry = Entry(tool, told.project, told.task, told.annotation, when, noted, (), digest)
         if told.record is None:
-            _delete(outcome, entry, known, home)
+            _delete(outcome, entry, known)
         else:
-            _say(outcome, entry, _read(tool, told.record, told.stands), delivery.changes, known, home)
-    if len(outcome.gone):
-        new = [entry for entry in outcome.entries if not known.later(entry)]
-        stay = known.standing(entry.key for entry in new) | {row for entry in new for row in entry.rows}
-        out = removed_rows(home.preferences, arrivals(home.preferences))
-        outcome.gone = np.setdiff1d(outcome.gone, np.concatenate([_numbers(stay), out]))
+            _say(outcome, entry, _read(tool, told.record, told.stands), delivery.changes, known)
+    if outcome.before or outcome.judged:
+        _look_for_gone(home, outcome, known)
     return _keep(home, tool, outcome, known)
 
 
-def _delete(outcome: _Outcome, entry: Entry, known: Annotations, home: Home) -> None:
+def _look_for_gone(home: Home, outcome: _Outcome, known: Annotations) -> None:
+    """Look through all data once for the rows that go: reading it takes most of a delivery's time.
+
+    What cannot be read now, such as a source on a hub that is away, is left out: a tool may never send again.
+    """
+    gone, outcome.unread = alike(home, _numbers(outcome.before), index_of_rows(outcome.judged))
+    new = [entry for entry in outcome.entries if not known.later(entry)]
+    stay = known.standing(entry.key for entry in new) | {row for entry in new for row in entry.rows}
+    try:
+        out = removed_rows(home.preferences, arrivals(home.preferences))
+    except UserError:  # one is damaged; a row may be taken away twice
+        out = NO_ROWS
+    outcome.gone = np.setdiff1d(gone, np.concatenate([_numbers(stay), out]))
+    if outcome.unread:
+        outcome.said.append(f"Not all data could be looked through for the same judgement: {outcome.unread}")
+
+
+def _delete(outcome: _Outcome, entry: Entry, known: Annotations) -> None:
     """Note that an annotation, or a task with all of its annotations, was deleted."""
     is_task = entry.annotation == WHOLE_TASK
     name = f"task {entry.task}" if is_task else f"annotation {entry.annotation}"
@@ -110,7 +131,7 @@ def _delete(outcome: _Outcome, entry: Entry, known: Annotations, home: Home) -> 
         last = max(entry.when, one.when)  # there is nothing after a deletion, whatever the clocks say
         outcome.entries.append(replace(one, when=last, noted=entry.noted, rows=(), delivery=entry.delivery,
                                        batch=None))
-        outcome.gone = np.union1d(outcome.gone, alike(home, _numbers(one.rows)))
+        outcome.before += one.rows
     if is_task or not found:
         outcome.entries.append(entry)
     outcome.reasons.append(f"{name} was deleted")
@@ -122,8 +143,7 @@ def _delete(outcome: _Outcome, entry: Entry, known: Annotations, home: Home) -> 
                             "--batch DIGEST`.")
 
 
-def _say(outcome: _Outcome, entry: Entry, found: _Read, changes: bool, known: Annotations,
-         home: Home) -> None:
+def _say(outcome: _Outcome, entry: Entry, found: _Read, changes: bool, known: Annotations) -> None:
     """Note the newest state of an annotation."""
     outcome.entries.append(entry)
     # Deliveries may come late: a newer one has been applied already.
@@ -142,10 +162,9 @@ def _say(outcome: _Outcome, entry: Entry, found: _Read, changes: bool, known: An
     outcome.problem = outcome.problem or found.problem
     # The rows of the annotation's earlier state go, and those of the same judgement from other batches.
     if before:
-        outcome.gone = np.union1d(outcome.gone, alike(home, _numbers(before.rows)))
+        outcome.before += before.rows
     if before or changes or found.taken_back:
-        judged = index_of_rows([*rows, *found.taken_back])
-        outcome.gone = np.union1d(outcome.gone, judged_before(home, judged))
+        outcome.judged += [*rows, *found.taken_back]
     became = "was taken back"
     if rows:
         became = "changed"
@@ -167,13 +186,16 @@ def _keep(home: Home, tool: str, outcome: _Outcome, known: Annotations) -> tuple
         return taken.arrival.digest, " ".join(outcome.said)
     if rows or len(outcome.gone):
         reason = f"{'; '.join(outcome.reasons)[:300]}, in {tool}"
-        changed = revise(home, f"{tool}.jsonl", outcome.items, outcome.gone, reason, beside)
-        count = len(changed.gone)
-        if count:
-            rows_leave = f"{count} rows leave" if count > 1 else "1 row leaves"
+        noted = f"{reason}; not looked through: {outcome.unread:.300}" if outcome.unread else reason
+        arrival = revise(home, f"{tool}.jsonl", outcome.items, outcome.gone, noted, beside)
+        if arrival.removes:
+            rows_leave = f"{arrival.removes} rows leave" if arrival.removes > 1 else "1 row leaves"
             outcome.said.append(f"{rows_leave} the next snapshot: {reason}.")
-        return changed.arrival.digest, " ".join(outcome.said)
+        return arrival.digest, " ".join(outcome.said)
     if outcome.problem:
+        # An older word that comes later must not win. Sent again, it is read again: what was wrong with it
+        # may be how it is read.
+        note(home, [replace(entry, delivery="") for entry in outcome.entries])
         raise outcome.problem
     note(home, outcome.entries)
     return None, " ".join(outcome.said) or NO_JUDGEMENT

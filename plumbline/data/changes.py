@@ -3,13 +3,14 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from plumbline.config import load_params
+from plumbline.config import Params, load_params
 from plumbline.data.arrive import Published, announce_once, arrive
 from plumbline.data.dvc_tracking import track
 from plumbline.data.intake import content_digest, rows_digest
@@ -61,6 +62,9 @@ class DataChange:
     """Rows that were removed or corrected before, and that this correction brings back."""
     new: int
     """Rows that the next run sees for the first time."""
+    judged_again: int
+    """Earlier judgements that stay beside new ones of the same responses by the same annotators, as where a
+    growing export comes under another name; `supersede` would replace them."""
     new_prompts: dict[str, int]
     """Prompts that no earlier batch has, by the split that they fall into."""
     gone: list[str]
@@ -82,7 +86,7 @@ def add(home: Home, source: str, how: Reading, dry_run: bool = False) -> DataCha
         if known.content == content and known.action == "add":
             # An import that was killed after its batch appeared is finished here.
             not_announced = None if dry_run else announce_once(home, known)
-            there = DataChange(known, True, False, 0, 0, 0, 0, {}, [], [], _is_learned_from(home),
+            there = DataChange(known, True, False, 0, 0, 0, 0, 0, {}, [], [], _is_learned_from(home),
                                not_announced, None)
             return _tracked(home, there, dry_run)
     changed = _change(home, source, read(), "add", content, lambda _: NO_ROWS, "", dry_run)
@@ -104,9 +108,9 @@ def supersede(home: Home, source: str, how: Reading, reason: str, batch: str | N
     replaced = arrival_index(folders, find_arrival(folders, batch)).row if batch else None
 
     def superseded(drafted: Draft) -> Hashes:
-        old = replaced if replaced is not None else judged_before(home, drafted.index)
+        old = replaced if replaced is not None else _judged_before(home, drafted.index)
         if taken_back:
-            old = np.union1d(old, judged_before(home, index_of_rows(taken_back)))
+            old = np.union1d(old, _judged_before(home, index_of_rows(taken_back)))
         return np.setdiff1d(old, drafted.index.row)
 
     noted = _noting(read(), taken_back)
@@ -118,12 +122,19 @@ def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str |
            dry_run: bool = False) -> DataChange:
     """Take rows out of every later snapshot: those named, or all of an annotator, of a source, or of both.
 
-    Raises UserError when there is no such row, and when an arrival is not here, which may hold others.
+    Raises UserError when there is no such row, or not each of those named, and when an arrival is not here,
+    which may hold others.
     """
     require_all_here(home.preferences)
-    found = [_named(index, rows) if rows else index.row[chosen_rows(index, source, annotator)]
+    named = np.array([row_number(row) for row in rows], np.uint64)
+    found = [index.row[np.isin(index.row, named) if rows else chosen_rows(index, source, annotator)]
              for index in _present(home)]
     gone = np.unique(np.concatenate([NO_ROWS, *found]))
+    missing = [row for row, is_there in zip(rows, np.isin(named, gone), strict=True) if not is_there]
+    if missing and len(gone):
+        raise UserError("No row was removed, because some that were named are not in the data that the next "
+                        f"run would learn from: {', '.join(missing)}. `plumbline data blame ROW` looks for "
+                        "one; name the others again by themselves.")
     if not len(gone):
         raise UserError("There is no such row in the data that the next run would learn from. `plumbline "
                         "data show now` counts rows by source and annotator; `plumbline data blame ROW` "
@@ -136,35 +147,46 @@ def remove(home: Home, rows: Sequence[str], annotator: str | None, source: str |
 
 
 def revise(home: Home, name: str, read: Sequence[Row | Quarantined], gone: Hashes, reason: str,
-           beside: Mapping[str, str]) -> DataChange:
+           beside: Mapping[str, str]) -> Arrival:
     """Replace the rows in `gone` by the rows in `read`, or only take them away if `read` holds none.
 
-    `beside` are texts to keep in the arrival's folder, by their files' names. Waits for no lock: DVC learns
-    of the change later.
+    `beside` are texts to keep in the arrival's folder, by their files' names. Needs neither params.yaml nor
+    sources, and waits for no lock: DVC learns of the change later.
     """
     rows = [row for row in read if not isinstance(row, Quarantined)]
     content = hashlib.sha256(gone.tobytes() + rows_digest(rows).encode()).hexdigest()
-    return _change(home, name, read, "supersede", content, lambda _: gone, reason, beside=beside)
+    with draft(home.preferences, shown_name(name), read) as drafted:
+        now = time_of_next(readable_arrivals(home.preferences)[0])
+        return arrive(home, drafted, _without_rows(drafted), now, content, gone, reason, beside).arrival
 
 
-def alike(home: Home, rows: Hashes) -> Hashes:
-    """Return these rows, and the others in which the same annotators judge the same responses."""
-    judged: set[tuple[int, str]] = set()
-    for index in _present(home):
-        places = np.flatnonzero(np.isin(index.row, rows))
-        annotators = index.annotators[index.annotator[places]].tolist()
-        judged |= set(zip(index.item[places].tolist(), annotators, strict=True))
-    return np.union1d(rows, _judging(home, {(item, name) for item, name in judged if name != NOBODY}))
+def alike(home: Home, rows: Hashes, judged: BatchIndex) -> tuple[Hashes, str | None]:
+    """Return these rows, the others in which the same annotators judge the same responses, and those in which
+    the annotators of `judged` have judged the same before.
+
+    Also returns what is wrong with a source or an arrival that cannot be read now: its rows are not looked
+    through.
+    """
+    indexes, problem = _readable(home)
+    wanted: set[tuple[int, str]] = set()
+    for index in indexes:
+        wanted |= _judgements(index, np.flatnonzero(np.isin(index.row, rows)))
+    wanted = {(item, name) for item, name in wanted if name != NOBODY} | _judgements(judged)
+    return np.union1d(rows, _judging(indexes, wanted)), problem
+
+
+def _without_rows(drafted: Draft) -> Action:
+    """Return the action of a correction: where nothing takes the place of what goes, a run is due at once."""
+    return "supersede" if drafted.batch.rows else "remove"
 
 
 def _change(home: Home, source: str, read: Read, action: Action, content: str,
-            removes: Callable[[Draft], Hashes], reason: str, dry_run: bool = False,
-            beside: Mapping[str, str] | None = None) -> DataChange:
+            removes: Callable[[Draft], Hashes], reason: str, dry_run: bool = False) -> DataChange:
     folders = home.preferences
     with draft(folders, shown_name(source), read) as drafted:
         gone = removes(drafted)
-        if action == "supersede" and not drafted.batch.rows:
-            action = "remove"  # nothing takes the place of what goes, so that a run is due at once
+        if action == "supersede":
+            action = _without_rows(drafted)
         known = readable_arrivals(folders)[0]
         now = time_of_next(known)
         effects = _effects(home, drafted, known, action)
@@ -173,7 +195,7 @@ def _change(home: Home, source: str, read: Read, action: Action, content: str,
             arrival = Arrival(drafted.batch.digest, action, now, content, len(gone), reason, drafted.batch)
             done = Published(arrival, False, None)
         else:
-            done = arrive(home, drafted, action, now, content, gone, reason, beside)
+            done = arrive(home, drafted, action, now, content, gone, reason)
     written = not (done.already_there or dry_run)
     ids = [f"{row:016x}" for row in gone.tolist()]
     return DataChange(done.arrival, done.already_there, written, *effects, ids, reasons,
@@ -204,59 +226,100 @@ def _noting(read: Read, taken_back: list[Row]) -> Read:
 
 
 def _effects(home: Home, drafted: Draft, before: Sequence[Arrival],
-             action: Action) -> tuple[int, int, int, int, dict[str, int]]:
-    """Return the numbers of rows that are known, stay out, come back and are new, and of new prompts."""
+             action: Action) -> tuple[int, int, int, int, int, dict[str, int]]:
+    """Return the numbers of rows that are known, stay out, come back, are new, and are judged again, and of
+    new prompts."""
     folders, index = home.preferences, drafted.index
     earlier = [arrival_index(folders, arrival) for arrival in before]
     rows, first = np.unique(index.row, return_index=True)
     known = np.isin(rows, np.concatenate([NO_ROWS, *(one.row for one in earlier)]))
-    out = np.isin(rows, removed_rows(folders, before))
-    prompts = np.setdiff1d(index.prompt[first[~known & ~out]],
+    gone = removed_rows(folders, before)
+    out = np.isin(rows, gone)
+    new = first[~known & ~out]
+    met = new[np.isin(index.item[new], np.concatenate([NO_ROWS, *(one.item for one in earlier)]))]
+    again = np.setdiff1d(_judging(earlier, _judgements(index, met)) if action == "add" else NO_ROWS,
+                         np.union1d(gone, rows))
+    prompts = np.setdiff1d(index.prompt[new],
                            np.concatenate([NO_ROWS, *(one.prompt for one in earlier)]))
     chosen = load_params(home.root).ingest
     splits = Counter(split_of(f"{prompt:016x}", chosen.validation_fraction, chosen.heldout_fraction,
                               chosen.judge_fraction, chosen.split_salt) for prompt in prompts.tolist())
     stay_out, come_back = (0, int(out.sum())) if action == "supersede" else (int(out.sum()), 0)
-    return (int(known.sum()), stay_out, come_back, int((~known & ~out).sum()),
+    return (int(known.sum()), stay_out, come_back, len(new), len(again),
             {name: splits[name] for name in SPLITS})
 
 
 def _present(home: Home) -> list[BatchIndex]:
     """Return the indexes of all arrivals and of the other sources that the next run would learn from."""
-    params, folders = load_params(home.root), home.preferences
-    sources = [*(source for source in params.snapshot.sources if source != ADDED), ADDED]
+    params, known = load_params(home.root), arrivals(home.preferences)
+    found = [index for source in _other_sources(params) for index in _indexes(home, params, source)]
+    return [*found, *(arrival_index(home.preferences, arrival) for arrival in known)]
+
+
+def _readable(home: Home) -> tuple[list[BatchIndex], str | None]:
+    """Return as `_present` what can be read now, and what is wrong with the rest."""
+    found: list[BatchIndex] = []
+    known, damaged = readable_arrivals(home.preferences)
+    problems = list(damaged.values())
+    try:
+        params = load_params(home.root)
+        sources = _other_sources(params)
+    except UserError as error:
+        problems.append(str(error))
+        sources = []
+    for source in sources:
+        try:
+            found += _indexes(home, params, source)
+        except UserError as error:
+            problems.append(str(error))
+    for arrival in known:
+        try:
+            found.append(arrival_index(home.preferences, arrival))
+        except UserError as error:
+            problems.append(str(error))
+    return found, problems[0] if problems else None
+
+
+def _other_sources(params: Params) -> list[str]:
+    return [source for source in params.snapshot.sources if source != ADDED]
+
+
+def _indexes(home: Home, params: Params, source: str) -> list[BatchIndex]:
+    """Return the indexes of a source that is not ADDED."""
+    folders = home.preferences
 
     def indexes() -> list[BatchIndex]:
-        found = resolve_sources(sources, Simulation.of(params), folders, arrivals(folders))
+        found = resolve_sources([source], Simulation.of(params), folders, ())
         return [index_of(folder / ROWS, batch.digest, folders.indexes) for batch, folder in found]
 
     return with_imports_made_again(folders, indexes)
 
 
-def judged_before(home: Home, index: BatchIndex) -> Hashes:
+def _judged_before(home: Home, index: BatchIndex) -> Hashes:
     """Return the rows in which the annotators of `index` have judged the same responses before.
 
     Preferences are judged before by preferences, ratings by ratings, demonstrations by demonstrations.
     """
-    annotators = index.annotators[index.annotator].tolist()
-    return _judging(home, set(zip(index.item.tolist(), annotators, strict=True)))
+    return _judging(_present(home), _judgements(index))
 
 
-def _judging(home: Home, wanted: Set[tuple[int, str]]) -> Hashes:
+def _judgements(index: BatchIndex, places: NDArray[np.intp] | slice = slice(None)) -> set[tuple[int, str]]:
+    """Return the pairs of item and annotator in the rows at these places."""
+    annotators = index.annotators[index.annotator[places]].tolist()
+    return set(zip(index.item[places].tolist(), annotators, strict=True))
+
+
+def _judging(indexes: Iterable[BatchIndex], wanted: Set[tuple[int, str]]) -> Hashes:
     """Return the rows of all (item, annotator) pairs in `wanted`."""
     items = np.array(sorted({item for item, _ in wanted}), np.uint64)
     found = [NO_ROWS]
-    for earlier in _present(home):
+    for earlier in indexes:
         candidates = np.flatnonzero(np.isin(earlier.item, items))
         names = earlier.annotators[earlier.annotator[candidates]].tolist()
         same = [place for place, name in zip(candidates.tolist(), names, strict=True)
                 if (int(earlier.item[place]), name) in wanted]
         found.append(earlier.row[same])
     return np.unique(np.concatenate(found))
-
-
-def _named(index: BatchIndex, rows: Sequence[str]) -> Hashes:
-    return index.row[np.isin(index.row, np.array([row_number(row) for row in rows], np.uint64))]
 
 
 def row_number(row: str) -> int:

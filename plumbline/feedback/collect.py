@@ -44,6 +44,7 @@ NAME = "feedback"
 UNDONE = "undone or replaced by the annotator"
 Action = Literal["add", "remove"]
 Step = Callable[[str], None]
+MOST_LOOKS = 100
 
 
 @dataclass(frozen=True)
@@ -122,20 +123,31 @@ def _to_remove() -> Select[tuple[object, ...]]:
 
 
 def _plan(store: FeedbackStore, action: Action) -> None:
-    """Write a new plan, if there are verdicts for one."""
-    try:
-        with store.engine.begin() as connection:
-            lines = _lines_to_add(connection) if action == "add" else _lines_to_remove(connection)
-            if not lines:
-                return
-            made = connection.execute(insert(collections).values(action=action, planned=now()))
-            assert made.inserted_primary_key is not None
-            number = made.inserted_primary_key[0]
-            connection.execute(insert(collected), [
-                {"verdict": verdict, "action": action, "collection": number, "lines": text}
-                for verdict, text in lines.items()])
-    except IntegrityError:
-        return  # another process has planned the same verdicts; `_unfinished` finds its plan
+    """Write a new plan, if there are verdicts for one.
+
+    Where another process has planned some of them meanwhile, `_unfinished` finds its plan, and what is left
+    gets another.
+    """
+    for look in range(1, MOST_LOOKS + 1):
+        try:
+            _plan_once(store, action)
+            return
+        except IntegrityError:
+            if look == MOST_LOOKS:  # nobody else can have been quicker so often
+                raise
+
+
+def _plan_once(store: FeedbackStore, action: Action) -> None:
+    with store.engine.begin() as connection:
+        lines = _lines_to_add(connection) if action == "add" else _lines_to_remove(connection)
+        if not lines:
+            return
+        made = connection.execute(insert(collections).values(action=action, planned=now()))
+        assert made.inserted_primary_key is not None
+        number = made.inserted_primary_key[0]
+        connection.execute(insert(collected), [
+            {"verdict": verdict, "action": action, "collection": number, "lines": text}
+            for verdict, text in lines.items()])
 
 
 def _lines_to_add(connection: Connection) -> dict[int, str]:

@@ -133,7 +133,7 @@ def _read(file: Path) -> Notice | None:
         return Notice(**{**values, "to": tuple(values["to"])})
     except FileNotFoundError:  # another process has delivered it
         return None
-    except ValueError:
+    except (ValueError, KeyError, TypeError):  # damaged, or another version's
         file.rename(file.with_suffix(".broken"))
         return None
 

@@ -6,7 +6,6 @@ decoded from base64.
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Iterable
@@ -33,6 +32,6 @@ def is_signed(secret: str, name: str, timestamps: Iterable[str], body: bytes, si
 def _key(secret: str) -> bytes:
     try:
         return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
-    except binascii.Error:
+    except ValueError:  # also for letters outside of ASCII
         raise UserError("The secret of a webhook must be base64, with or without `whsec_` before it. Make "
                         "one with `openssl rand -base64 32`.") from None

@@ -6,6 +6,8 @@ the same from one `plumbline up` to the next, so that browsers and shells which 
 """
 
 import fcntl
+import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from plumbline.errors import UserError
 from plumbline.project.token_files import open_token
 from plumbline.whole_file import write_whole
 
-LOCK, URL_FILE, KEY = "lock", "prefect_api_url", "prefect_key"
+LOCK, URL_FILE, KEY, STATE = "lock", "prefect_api_url", "prefect_key", "state.json"
 ATTEMPTS = 20
 
 
@@ -53,12 +55,22 @@ def only_one(home: Path) -> Iterator[None]:
 
 
 def api_url(home: Path) -> str | None:
-    """Return the API address of the running Prefect server; None if no `plumbline up` is running."""
+    """Return the API address of the running Prefect server; None if no `plumbline up` is running, or if one
+    runs on another machine, whose server listens only there.
+    """
     try:
         url = (service_folder(home) / URL_FILE).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
-    return url if is_up(home) else None
+    return url if _host(home) in (None, socket.gethostname()) and is_up(home) else None
+
+
+def _host(home: Path) -> str | None:
+    """Return the machine of the last `plumbline up`, as its state has it; None where that does not say."""
+    try:
+        return str(json.loads((service_folder(home) / STATE).read_text(encoding="utf-8"))["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def api_key(home: Path) -> str:

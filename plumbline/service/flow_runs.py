@@ -70,17 +70,17 @@ def mark_crashed(home: Home) -> list[str]:
 
 
 def start_missing(home: Home, debounce_seconds: float) -> list[str]:
-    """Start a run if new data is due for one and no run is on its way, as when an event was lost.
+    """Start a run if what arrived makes one due and no run is on its way, as when an event was lost.
 
     A run that failed or that a person cancelled is not repeated for the same data; one that was killed is,
     three times. Returns a line for each run that was asked for.
     """
     found = due(home)
-    if not (found.enough and found.new_comparisons):
+    batches = list(home.preferences.arrived.glob(f"*/{BATCH}"))
+    if not found.enough or not batches:  # without an arrival there was no event
         return []
     # The event of the newest batch has this long to start a run by itself.
-    newest = max((file.stat().st_mtime for file in home.preferences.arrived.glob(f"*/{BATCH}")), default=0.0)
-    arrived = datetime.fromtimestamp(newest, UTC)
+    arrived = datetime.fromtimestamp(max(file.stat().st_mtime for file in batches), UTC)
     patience = timedelta(seconds=debounce_seconds + PATIENCE_SECONDS)
     age = datetime.now(UTC) - arrived
     if timedelta() <= age < patience:  # a batch from the future counts as old: the clock went back

@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from plumbline.project.service_lock import is_up, service_folder
+from plumbline.project.service_lock import STATE, is_up, service_folder
 from plumbline.whole_file import write_whole
 
-STATE = "state.json"
 PartStatus = Literal["waiting", "starting", "up", "failing", "stopped"]
 """A part that is `waiting` has no process: it is to be started, for the first time or because it died. One
 that died again and again is `failing` instead.

@@ -58,7 +58,8 @@ def as_json(found: Status) -> Mapping[str, object]:
 def lines(found: Status) -> Iterator[str]:
     """Yield the status as lines for a person."""
     if found["service"]:
-        yield f"Up since {found['service'].started} as process {found['service'].pid}."
+        service = found["service"]
+        yield f"Up since {service.started} as process {service.pid} on {service.host}."
         for part in found["service"].parts:
             yield _part(part)
         if found["prefect_key"]:

@@ -211,8 +211,8 @@ def already_up(home: Home) -> str:
     if state is None:
         return "Plumbline is being started for this project by another process. `plumbline status` says more."
     places = ", ".join(f"{part.name} {part.address}" for part in state.parts if part.address)
-    return (f"Plumbline is up for this project already, since {state.started} as process {state.pid}: "
-            f"{places}. `plumbline status` says more; `plumbline down` stops it.")
+    return (f"Plumbline is up for this project already, since {state.started} as process {state.pid} "
+            f"on {state.host}: {places}. `plumbline status` says more; `plumbline down` stops it.")
 
 
 def _rotate(log: Path) -> None:

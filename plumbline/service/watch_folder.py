@@ -6,17 +6,19 @@ usable is said once, and read again when it changes.
 """
 
 import json
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plumbline.data.intake import take_in_file
 from plumbline.errors import UserError
-from plumbline.preferences.reading.results import Quarantined
+from plumbline.preferences.reading.results import Quarantined, shown_name
 from plumbline.preferences.reading.source_files import data_files, is_data
 from plumbline.project.home import Home
 from plumbline.whole_file import write_whole
@@ -94,29 +96,51 @@ class Folder:
         self._aside: dict[str, str] = {}
 
     def look(self) -> Iterator[Found]:
-        """Yield the preference files, and links that are not followed. A missing folder is empty."""
+        """Yield the preference files, and what is set aside: links that are not followed, folders that cannot
+        be listed. A missing folder is empty.
+        """
+        for found in self._files(self._place):
+            if isinstance(found, Quarantined):
+                self._aside[found.file] = found.reason
+                yield Found(found.file, found.reason)
+                continue
+            try:
+                about = found[0].stat()
+            except OSError:  # it has just gone, or is nobody's to look at: the others count
+                continue
+            yield Found(str(found[0]), f"{about.st_size} {about.st_mtime_ns} {about.st_ino}")
+
+    def _files(self, place: str) -> Iterator[tuple[Path, str] | Quarantined]:
+        """Yield what `data_files` does; where it refuses a folder because of one part, that of the others."""
         try:
-            for found in data_files(self._place, self._root):
-                if isinstance(found, Quarantined):
-                    self._aside[found.file] = found.reason
-                    yield Found(found.file, found.reason)
-                    continue
-                try:
-                    about = found[0].stat()
-                except OSError:  # it has just gone, or is nobody's to look at: the others count
-                    continue
-                yield Found(str(found[0]), f"{about.st_size} {about.st_mtime_ns} {about.st_ino}")
-        except (UserError, FileNotFoundError):
+            yield from list(data_files(place, self._root))
             return
+        except (UserError, OSError) as error:
+            problem = str(error)
+        try:
+            below = sorted(os.scandir(self._root / Path(place).expanduser()), key=attrgetter("name"))
+        except (FileNotFoundError, RuntimeError):  # also the folder of a user whom there is not
+            return
+        except OSError:
+            yield Quarantined(shown_name(place), 0, "-", f"left out: {problem.removesuffix('.')}")
+            return
+        for entry in below:
+            if entry.name.startswith("."):
+                continue
+            inner = f"{place.rstrip('/')}/{entry.name}"
+            if entry.is_symlink() and (is_data(entry.name) or entry.is_dir()):
+                yield Quarantined(shown_name(inner), 0, "-", "a symbolic link")
+            elif is_data(entry.name) or entry.is_dir(follow_symlinks=False):
+                yield from self._files(inner)
 
     def take(self, home: Home, found: Found) -> str:
         """Add a file, read from a copy so that it may change meanwhile. Returns the batch's first 16 digits.
 
-        Raises UserError for a link that is not followed.
+        Raises UserError for what was set aside.
         """
         if found.mark == self._aside.get(found.name):
             raise UserError(f"{found.name} was not added. It is {found.mark}.")
-        with tempfile.TemporaryDirectory(dir=home.folder) as folder:
+        with _copies(home) as folder:
             copy = Path(folder) / Path(found.name).name
             shutil.copyfile(found.name, copy)
             return take_in_file(home, copy, Path(found.name).name).arrival.digest[:16]
@@ -138,7 +162,7 @@ class Bucket:
 
     def take(self, home: Home, found: Found) -> str:
         """Fetch an object and add it. Returns the batch's first 16 digits."""
-        with tempfile.TemporaryDirectory(dir=home.folder) as folder:
+        with _copies(home) as folder:
             copy = Path(folder) / found.name.rsplit("/", 1)[-1]
             self._system().get_file(found.name, str(copy))
             return take_in_file(home, copy, copy.name).arrival.digest[:16]
@@ -154,3 +178,9 @@ class Bucket:
 
     def _prefix(self) -> str:
         return self._place.partition("://")[2]
+
+
+def _copies(home: Home) -> tempfile.TemporaryDirectory[str]:
+    """Return a folder for a copy, where `sweep` deletes what a kill leaves."""
+    home.preferences.arrived.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=home.preferences.arrived, prefix=".new-")

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from plumbline.commands.summary import diagnoses, results
+from plumbline.commands.summary import diagnoses, next_steps, results
 from plumbline.project.run_record import Outcome, RunRecord
 from testing.fake_project import CHECKOUT
 
@@ -19,6 +19,11 @@ def test_what_is_done_differently_for_a_base_model_is_said_and_what_was_not_meas
         "base model: The date is fixed.",
         "SFT: the system message of 4 demonstrations stands before the first user's text"]
     assert results(tmp_path / "none", record) == []
+
+
+def test_no_password_is_printed_with_the_command_for_mlflow(tmp_path: Path) -> None:
+    assert next_steps(tmp_path, "postgresql://ada:hunter2@db/mlflow")[-1] == (
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri postgresql://***@db/mlflow")
 
 
 def promotion_of(folder: Path, **decision: object) -> list[str]:

@@ -20,10 +20,12 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
+from plumbline.data import annotation_hooks, changes
 from plumbline.data.annotations import Entry, known_annotations, note
 from plumbline.data.changes import add, supersede
 from plumbline.data.dvc_tracking import track, untracked
 from plumbline.errors import UserError
+from plumbline.preferences.batches import index
 from plumbline.preferences.batches.arrivals import arrivals, removed_rows
 from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
@@ -479,6 +481,97 @@ def test_the_event_time_is_found_at_either_end(client: TestClient, home: Home, p
     body = json.dumps({"timestamp": time_of, **values} if place == "first" else {**values, "timestamp": time_of})
     answer = client.post("/hooks/argilla", content=body, headers=signed(body.encode(), EVENT_SECONDS))
     assert answer.status_code == 200, answer.text
+
+
+def set_sources(home: Home, sources: str) -> None:
+    params = home.root / "params.yaml"
+    params.write_text(re.sub(r"(?m)^  sources: .*$", f"  sources: {sources}", params.read_text()))
+
+
+@pytest.mark.parametrize("sources", ["[added, gone.jsonl]", "[gone.jsonl]", "3", "["],
+                         ids=["a file is away", "without added", "of another kind", "no YAML"])
+def test_a_source_that_cannot_be_read_keeps_no_row_that_was_taken_back(client: TestClient, home: Home, tmp_path: Path,
+                                                                       sources: str) -> None:
+    export = exported(tmp_path, id=6)
+    add(home, export, Reading())
+    post(client, studio_body())
+    post(client, studio_body(id=7, completed_by=8))
+    assert learned(home, tmp_path) == ["Scattering."] * 3
+    set_sources(home, sources)
+    said = post(client, studio_deleted("ANNOTATIONS_DELETED", "annotations", 5))
+    assert learned(home, tmp_path) == ["Scattering."], "of the export as well"
+    changed = post(client, studio_body("ANNOTATION_UPDATED", "right", second=9, id=7, completed_by=8))
+    assert learned(home, tmp_path) == ["Paint."]
+    for answer, arrival in zip((said, changed), arrivals(home.preferences)[-2:], strict=True):
+        assert "Not all data could be looked through for the same judgement: " in str(answer["detail"])
+        assert "; not looked through: " in arrival.reason
+        assert ("gone.jsonl" if "gone" in sources else "params.yaml") in arrival.reason
+    assert post(client, studio_deleted("ANNOTATIONS_DELETED", "annotations", 5))["detail"] == "It had come before."
+
+
+def test_nor_does_an_arrival_that_is_damaged(client: TestClient, home: Home, tmp_path: Path) -> None:
+    post(client, studio_body())
+    post(client, studio_body(id=6, completed_by=8, side="right"))
+    other = home.preferences.arrived / arrivals(home.preferences)[1].digest[:16] / "batch.json"
+    whole = other.read_bytes()
+    other.write_text("{}")
+    said = post(client, studio_deleted("ANNOTATIONS_DELETED", "annotations", 5))
+    assert f"{other} is damaged" in str(said["detail"])
+    other.write_bytes(whole)
+    assert learned(home, tmp_path) == ["Paint."]
+
+
+def test_a_delivery_looks_through_all_data_once_and_opens_no_index_again(client: TestClient, home: Home, tmp_path: Path,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        post(client, studio_body(id=number, completed_by=number))
+    post(client, studio_deleted("ANNOTATIONS_DELETED", "annotations", 0))
+    looked, opened = [], []
+    readable, load = changes._readable, index.np.load
+    monkeypatch.setattr(changes, "_readable", lambda home: (looked.append(home), readable(home))[1])
+    monkeypatch.setattr(index.np, "load", lambda file, **more: (opened.append(file), load(file, **more))[1])
+    post(client, studio_deleted("ANNOTATIONS_DELETED", "annotations", 1, 2, 3, 4))
+    assert (len(looked), len(opened)) == (1, 1), "of what the first deletion brought"
+    assert learned(home, tmp_path) == ["Scattering."]
+
+
+def test_a_newer_word_that_cannot_be_used_is_not_overtaken_by_an_older_one(
+        client: TestClient, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = {"helpful": {"value": "response-2"}, "polite": {"value": "response-1"}}
+    newer, older = of_argilla("response.updated", 3, values=two), of_argilla("response.created", 1)
+    assert client.post("/hooks/argilla", content=newer, headers=signed(newer)).status_code == 422
+    assert "newer" in str(post(client, older)["detail"])
+    assert learned(home, tmp_path) == []
+    assert client.post("/hooks/argilla", content=newer, headers=signed(newer)).status_code == 422, "it is read again"
+    monkeypatch.setenv("PLUMBLINE_ARGILLA_QUESTION", "helpful")
+    post(client, newer)
+    assert learned(home, tmp_path) == ["Paint."]
+
+
+@pytest.mark.parametrize("secret", ["no base64!", "pässword"])
+@pytest.mark.parametrize(("path", "name"), [("argilla", "PLUMBLINE_ARGILLA_SECRET"),
+                                            ("label-studio", "PLUMBLINE_LABEL_STUDIO_SECRET")])
+def test_a_signature_by_a_secret_that_is_no_key_is_refused_like_a_wrong_one(
+        client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, secret: str, path: str,
+        name: str) -> None:
+    annotation_hooks._say_once.cache_clear()
+    monkeypatch.setenv(name, secret)
+    body = argilla_body() if path == "argilla" else studio_body()
+    for _ in range(2):
+        answer = client.post(f"/hooks/{path}", content=body, headers=signed(body))
+        assert answer.status_code == 401
+        assert answer.json()["detail"] == f"The signature is not that of this body with the secret in {name}."
+    said = [record.getMessage() for record in caplog.records if record.name == "plumbline.web"]
+    assert len(said) == 1 and name in said[0] and "must be base64" in said[0]
+
+
+@pytest.mark.parametrize("secret", [STUDIO_SECRET, "no base64!", "pässword"])
+def test_the_right_token_is_enough_whatever_signature_a_proxy_adds(
+        client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    monkeypatch.setenv("PLUMBLINE_LABEL_STUDIO_SECRET", secret)
+    headers = {**signed(studio_body()), "authorization": f"Bearer {secret}".encode()}
+    assert client.post("/hooks/label-studio", content=studio_body(), headers=headers).status_code == 200
+    assert kinds(home) == [("add", {"comparison": 1})]
 
 
 def test_a_name_with_another_line_separator_does_not_end_its_entry(home: Home) -> None:

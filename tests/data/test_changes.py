@@ -14,7 +14,7 @@ from plumbline.errors import UserError
 from plumbline.preferences.batches import arrivals as room
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 from plumbline.preferences.reading.formats import Reading
-from plumbline.preferences.types import Comparison, Message, Origin, to_line
+from plumbline.preferences.types import Comparison, Message, Origin, row_id, to_line
 from plumbline.project.home import Home
 
 CHECKOUT = Path(__file__).parents[2]
@@ -67,6 +67,15 @@ def test_nothing_is_removed_while_an_arrival_that_may_hold_more_of_it_is_not_her
     shutil.move(elsewhere, folder)
     remove(project, [], "ada", None, "withdrew consent")
     assert annotators(project) == ["ben", "finn"]
+
+
+def test_rows_are_removed_by_name_only_where_all_of_them_are_there(project: Home) -> None:
+    first, last = (row_id(to_line(row).encode()) for row in (ROWS[0], ROWS[2]))
+    with pytest.raises(UserError, match=r"learn from: 00000000000000aa, 00000000000000bb\. `plumbline data blame"):
+        remove(project, ["00000000000000aa", first, "00000000000000bb"], None, None, "withdrew consent")
+    assert annotators(project) == ["ada", "ben", "finn"]
+    remove(project, [first.upper(), last], None, None, "withdrew consent")
+    assert annotators(project) == ["ben"]
 
 
 def test_nothing_is_corrected_while_an_arrival_that_may_hold_what_is_replaced_is_not_here(project: Home) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from plumbline.data import changes
 from plumbline.preferences.batches.arrivals import arrival_index
+from plumbline.preferences.batches.index import index_of_rows
 from plumbline.preferences.batches.snapshot import Simulation, fix_snapshot
 from plumbline.preferences.reading.formats import RECOGNISED
 from plumbline.preferences.types import Comparison, Demonstration, Message, Origin, Ranking, Rating, Row, to_line
@@ -63,5 +65,27 @@ def test_rows_alike_are_of_the_same_sort(project: Home) -> None:
     added = changes.add(project, given(project, SHOWN, RATED, COMPARED, RANKED), RECOGNISED)
     rows = arrival_index(project.preferences, added.arrival).row
     shown, rated, *preferred = rows.tolist()
-    assert [changes.alike(project, rows[[n]]).tolist() for n in range(4)] == [
+    nothing = index_of_rows([])
+    assert [changes.alike(project, rows[[n]], nothing)[0].tolist() for n in range(4)] == [
         [shown], [rated], sorted(preferred), sorted(preferred)]
+    # The annotators of other rows have said the same of the same.
+    assert [changes.alike(project, rows[:0], index_of_rows([row]))[0].tolist() for row in (SHOWN, RATED, COMPARED)] == [
+        [shown], [rated], sorted(preferred)]
+
+
+def test_a_growing_export_under_another_name_is_told_to_judge_again_what_a_correction_would_replace(
+        project: Home) -> None:
+    def told(source: str, *rows: Row) -> tuple[int, int, int]:
+        renamed = [replace(row, origin=replace(row.origin, source=source)) for row in rows]
+        changed = changes.add(project, given(project, *renamed), RECOGNISED, dry_run=source == "dry")
+        return changed.known, changed.new, changed.judged_again
+
+    by_ben = replace(COMPARED, origin=Origin("house", "ben"))
+    assert told("monday", COMPARED, RATED) == (0, 2, 0)
+    assert told("dry", COMPARED, RATED, SHOWN, by_ben) == (0, 4, 2)
+    assert told("monday", COMPARED, SHOWN, by_ben) == (1, 2, 0)
+    assert told("tuesday", COMPARED, RATED, SHOWN, by_ben) == (0, 4, 4)
+    changes.remove(project, [], None, "monday", "is in Tuesday's")
+    assert told("wednesday", RATED, SHOWN) == (0, 2, 2)
+    changed = changes.supersede(project, given(project, COMPARED, RATED, SHOWN, by_ben), RECOGNISED, "", None)
+    assert (changed.judged_again, len(learned(project))) == (0, 4)

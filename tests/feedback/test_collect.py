@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from plumbline.config import load_params
+from plumbline.errors import UserError
+from plumbline.feedback import collect as collecting
 from plumbline.feedback.collect import collect, collect_from, uncollected
 from plumbline.feedback.store import FeedbackStore
 from plumbline.feedback.verdicts import OfferedPair
@@ -115,6 +117,33 @@ def test_of_two_verdicts_of_one_person_on_a_pair_the_last_is_learned_from_also_i
     assert actions == (["add", "remove"] if collected else ["add"])
     assert [row["label"] for row in in_snapshot(home)] == ["B"]
     assert collect_from(store, home) == []
+
+
+def test_what_another_process_has_not_planned_is_planned_by_the_one_that_came_second(
+        home: Home, store: FeedbackStore, pair: OfferedPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL lets both look before either has written."""
+    say(store, verdict(pair, annotator="ada"))
+    with store.engine.begin() as connection:
+        seen = collecting._lines_to_add(connection)
+    collect_from(store, home)
+    say(store, verdict(pair, annotator="ben"))
+    look = collecting._lines_to_add
+    looks = [lambda connection: seen | look(connection), look]
+    monkeypatch.setattr(collecting, "_lines_to_add", lambda connection: looks.pop(0)(connection))
+    arrival, = collect_from(store, home)
+    assert (arrival.batch.rows, looks) == (1, [])
+    assert rows_by_annotator(home) == {"ada": 1, "ben": 1}
+
+
+def test_a_plan_that_is_refused_again_and_again_ends(
+        home: Home, store: FeedbackStore, pair: OfferedPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    say(store, verdict(pair))
+    with store.engine.begin() as connection:
+        seen = collecting._lines_to_add(connection)
+    collect_from(store, home)
+    monkeypatch.setattr(collecting, "_lines_to_add", lambda _: seen)
+    with pytest.raises(UserError, match="cannot be used"):
+        collect_from(store, home)
 
 
 def test_a_project_without_feedback_gets_no_store(home: Home) -> None:

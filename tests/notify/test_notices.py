@@ -6,7 +6,7 @@ import hmac
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -125,6 +125,22 @@ def test_a_broken_file_stops_no_other(home: Home, receiver: Receiver) -> None:
     deliver(home)
     assert waiting(home) == []
     assert len(receiver.got) == 2
+
+
+@pytest.mark.parametrize("spoil", [lambda values: values | {"colour": "red"},
+                                   lambda values: {key: values[key] for key in values if key != "to"},
+                                   lambda values: values | {"to": 3}, lambda values: [values]],
+                         ids=["another field", "a field less", "of another kind", "no object"])
+def test_a_notice_of_another_version_stops_no_other(home: Home, receiver: Receiver,
+                                                    spoil: Callable[[dict[str, object]], object]) -> None:
+    receiver.status = 500
+    notify(home, receiver.url, "plumbline.run.failed", "plumbline.run.1", {})
+    file, = (home.folder / "notices").glob("*.json")
+    file.write_text(json.dumps(spoil(json.loads(file.read_text()))))
+    receiver.status = 200
+    notify(home, receiver.url, "plumbline.run.failed", "plumbline.run.2", {})
+    assert (len(receiver.got), waiting(home), deliver(home)) == (2, [], [])
+    assert [kept.suffix for kept in (home.folder / "notices").iterdir()] == [".broken"]
 
 
 def test_what_answers_and_speaks_no_http(home: Home, receiver: Receiver) -> None:

@@ -308,6 +308,11 @@ def test_of_several_lists_the_one_that_is_named_was_ranked():
     assert "to_name" in aside(studio(data, result("ranker", ["b", "a"], to_name="list")))
 
 
+@pytest.mark.parametrize("name", [None, float("nan"), ""])
+def test_a_control_of_label_studio_without_a_name_is_known_by_its_type(name):
+    assert rows(studio(one(), result("rating", 4, from_name=name))) == rows(studio(one(), result("rating", 4)))
+
+
 @pytest.mark.parametrize("more", [{"was_cancelled": True}, {"reviews": [{"accepted": True}, {"accepted": False}]}])
 def test_what_was_taken_back_is_set_aside_and_known(more):
     (back,) = parse(studio(one(), result("rating", 4), **more), "file")

@@ -132,6 +132,15 @@ def test_a_list_is_not_taken_out_of_an_object_that_says_more(tmp_path):
         read(tmp_path / "given.json", json.dumps({"system_prompt": "Be brief.", "data": GOOD}))
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_all_pages_of_a_list_are_opened_and_what_is_none_is_set_aside(tmp_path, indent):
+    pages = [{"data": GOOD[:2], "page": 0}, {"data": GOOD[2:], "page": 1}, {"rows": GOOD, "page": 2},
+             {"data": [], "page": 3}, {"data": [{"colour": "blue"}, GOOD[0]], "next": None}]
+    rows, quarantined = read(tmp_path / "pages.json", "\n".join(json.dumps(page, indent=indent) for page in pages))
+    assert [row.prompt[0].content for row in rows] == ["Question 0", "Question 1", "Question 2", "Question 0"]
+    assert [row.line for row in quarantined] == [3, 4]
+
+
 def test_a_row_that_the_hubs_server_cut_is_set_aside(tmp_path):
     rows, quarantined = read(tmp_path / "given.json", json.dumps(
         {"rows": [SERVED[0] | {"truncated_cells": ["chosen"]}, *SERVED[1:]]}))

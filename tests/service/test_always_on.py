@@ -168,6 +168,7 @@ def why_a_run_did_not_take_place_can_be_seen(since: Since) -> None:
     assert "Last run that did not take place" in command(root, "status").stdout
 
 
+@pytest.mark.evidence
 @pytest.mark.usefixtures("champion")
 def test_too_little_is_not_enough_but_for_a_person(up: Up, since: Since) -> None:
     bring(up.root, fresh(up), count=4)
@@ -230,6 +231,7 @@ def test_a_run_that_was_killed_gives_its_place_to_another(up: Up, since: Since) 
     assert snapshot(up, up.records()[-1]) == arrived(up)
 
 
+@pytest.mark.evidence
 @pytest.mark.usefixtures("champion")
 def test_a_run_that_stopping_cuts_short_goes_on_afterwards(up: Up, since: Since) -> None:
     """Stopped by Ctrl-C, started again in the background, stopped by `plumbline down`."""

@@ -11,6 +11,8 @@ from threading import Thread
 
 import pytest
 
+from plumbline.commands.service import down
+from plumbline.errors import UserError
 from plumbline.project.home import Home, enter
 from plumbline.project.service_lock import only_one
 from plumbline.service import supervisor
@@ -115,6 +117,24 @@ def test_what_died_and_cannot_be_started_is_tried_again(home: Home, monkeypatch:
         assert pages(home).restarts == 1
         assert [one for one in said if "again" in one] == ["Plumbline ended by signal 9; starting it again.",
                                                            f"Plumbline {SAID}; starting it again."]
+
+
+def test_down_leaves_the_processes_of_this_machine_alone_where_up_runs_on_another(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in ("dvc.yaml", "params.yaml"):
+        (tmp_path / file).touch()
+    monkeypatch.setenv("PLUMBLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    killed: list[int] = []
+    monkeypatch.setattr("plumbline.commands.service.os.kill", lambda pid, _: killed.append(pid))
+    with only_one(tmp_path / "home"):
+        with pytest.raises(UserError, match=r"does not say as which process: .*state\.json is not there") as unsaid:
+            down()
+        ServiceState(4711, "elsewhere", "2026-11-21").save(tmp_path / "home")
+        with pytest.raises(UserError, match=r"on elsewhere, as process 4711, and this is .*down` there"):
+            down()
+        assert "as process 4711 on elsewhere" in supervisor.already_up(Home(tmp_path, tmp_path / "home"))
+    assert (killed, unsaid.value.exit_code) == ([], 2)
 
 
 @pytest.mark.parametrize(("command", "times", "problem"), [(DIES, (), "ended with exit status 3"),

@@ -1,6 +1,8 @@
 """Watched files are added once, when they have settled, and never touched."""
 
+import errno
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -8,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.data.dvc_tracking import sweep
 from plumbline.preferences.batches.arrivals import arrivals
 from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.types import to_line
 from plumbline.project.home import Home
+from plumbline.service import watch_folder
 from plumbline.service.watch_folder import Watch
 from testing.always_on_project import comparisons
 from testing.fake_project import CHECKOUT
@@ -142,6 +146,63 @@ def test_a_file_that_cannot_be_read_stops_no_other(home: Home, monkeypatch: pyte
     monkeypatch.undo()
     assert "a.jsonl: batch" in look(watch)[0]
     assert sorted(batches(home)) == [3, 4]
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """Names of folders that cannot be listed, as if they were another user's: root may list all."""
+    names, listed = set[str](), os.scandir
+
+    def scandir(folder: str | Path | int) -> object:
+        if not isinstance(folder, int) and Path(folder).name in names:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    yield names
+
+
+def test_a_folder_that_cannot_be_listed_is_said_once_and_stops_no_other(home: Home, locked: set[str]) -> None:
+    drop = home.root / "drop"
+    for folder in ("lost+found", "more/deep", "more/empty", ".hidden"):
+        (drop / folder).mkdir(parents=True)
+    write(home, "lost+found/a.jsonl", 100)
+    write(home, "here.jsonl", 0)
+    write(home, "more/deep/there.jsonl", 10, 4)
+    (drop / "link.jsonl").symlink_to("/etc/hosts")
+    (drop / "notes.txt").write_text("of no use")
+    locked |= {"lost+found", ".hidden"}
+    watch = Watch(home, "drop", SETTLE)
+    said = look(watch)
+    assert look(watch) == look(Watch(home, "drop", SETTLE)) == []
+    assert sorted(batches(home)) == [3, 4]
+    assert [line for line in said if "was not added" in line] == [
+        "drop: drop/link.jsonl was not added. It is a symbolic link.",
+        f"drop: drop/lost+found was not added. It is left out: The preference folder {drop / 'lost+found'} cannot be "
+        "read: Permission denied."]
+    locked.clear()
+    look(watch)
+    assert sorted(batches(home)) == [3, 3, 4], "it can be listed now"
+
+
+def test_a_watched_folder_that_cannot_be_listed_is_said(home: Home, locked: set[str]) -> None:
+    locked.add("drop")
+    assert look(Watch(home, "drop", SETTLE)) == [
+        f"drop: drop was not added. It is left out: The preference folder {home.root / 'drop'} cannot be read: "
+        "Permission denied."]
+
+
+def test_what_a_kill_leaves_of_a_copy_is_swept(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[Path] = []
+    monkeypatch.setattr(watch_folder, "take_in_file", lambda home, file, name: copied.append(file) or 1 / 0)
+    write(home, "a.jsonl", 0)
+    look(Watch(home, "drop", SETTLE))
+    folder = copied[0].parent
+    assert (folder.parent, folder.name[:5]) == (home.preferences.arrived, ".new-")
+    folder.mkdir()
+    os.utime(folder, (0, 0))
+    sweep(home.preferences.arrived)
+    assert not folder.exists()
 
 
 def test_a_folder_that_comes_later(home: Home) -> None:

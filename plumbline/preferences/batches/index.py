@@ -10,6 +10,7 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,10 @@ NOBODY = ""
 VERSION = "version_4"
 """Stands in the kept file; raised when a column gets another meaning. The name stays the digest, which gc
 looks for."""
+SMALL_BYTES, REMEMBERED = 8_000, 32_768
+"""Indexes in files up to so large, which are some 70 rows, and how many of them a process remembers: each
+annotation that a webhook brings is a batch, and opening its file takes longer than all else.
+"""
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,24 @@ def _place(digest: str, store: Path) -> Path:
 
 def _kept(file: Path) -> BatchIndex | None:
     """Return the index in a file; None if it is missing, damaged, or of another version."""
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    if about.st_size > SMALL_BYTES:
+        return _read(file)
+    return _remembered(file, (about.st_ino, about.st_size, about.st_mtime_ns))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _remembered(file: Path, _mark: tuple[int, int, int]) -> BatchIndex | None:
+    index = _read(file)
+    for name in COLUMNS if index else ():
+        getattr(index, name).flags.writeable = False  # all callers share it
+    return index
+
+
+def _read(file: Path) -> BatchIndex | None:
     try:
         with np.load(file, allow_pickle=False) as kept:
             if VERSION not in kept.files:

@@ -54,6 +54,13 @@ class Manifest:
 
     digest: str
     batches: tuple[Batch, ...]
+    wholly_removed: int = 0
+    """Rows of batches of which nothing is left, so that they are not among `batches`."""
+
+    @property
+    def removed(self) -> int:
+        """Return how many rows were left out because they were removed or superseded."""
+        return self.wholly_removed + sum(batch.removed for batch in self.batches)
 
     @property
     def simulated(self) -> bool:
@@ -70,7 +77,8 @@ def manifest_in(file: Path) -> Manifest:
     """Return the manifest in a file. Raises FileNotFoundError, and UserError if it is damaged."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        return Manifest(values["digest"], tuple(map(Batch.of, values["batches"])))
+        return Manifest(values["digest"], tuple(map(Batch.of, values["batches"])),
+                        int(values.get("wholly_removed", 0)))
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{file} is damaged, or of another version of Plumbline. `plumbline restore` puts a "
                         "run back; `plumbline run` makes a new one without it.") from None

@@ -94,14 +94,19 @@ def _take(sources: Sequence[str], simulation: Simulation, folders: Folders, out:
     gone = removed_rows(folders, known)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    batches: dict[str, Batch] = {}
+    batches, emptied = dict[str, Batch](), dict[str, int]()
     for batch, folder in found:
         kept = _without(batch, folder, gone, folders, out)
         if kept.rows or kept.quarantined:
             batches[kept.digest] = kept  # a snapshot is a set: the same batch named twice is one batch
+        else:
+            emptied[batch.digest] = kept.removed
     digest = hashlib.sha256("\n".join(batches).encode()).hexdigest()
-    manifest = Manifest(digest, tuple(batches.values()))
-    text = json.dumps({"digest": digest, "batches": [asdict(batch) for batch in manifest.batches]}, indent=2)
+    manifest = Manifest(digest, tuple(batches.values()), sum(emptied.values()))
+    values: dict[str, object] = {"digest": digest, "batches": [asdict(batch) for batch in manifest.batches]}
+    if manifest.wholly_removed:  # otherwise the bytes are those of earlier versions, and stages are reused
+        values["wholly_removed"] = manifest.wholly_removed
+    text = json.dumps(values, indent=2)
     (out / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return manifest
 
@@ -139,14 +144,16 @@ def resolve_sources(sources: Sequence[str], simulation: Simulation, folders: Fol
 
 
 def _without(batch: Batch, folder: Path, gone: Hashes, folders: Folders, out: Path) -> Batch:
-    """Copy the batch into the snapshot in `out`, the rows in `gone` left out."""
+    """Copy the batch into the snapshot in `out`, the rows in `gone` left out; nothing if nothing is left."""
     left_out = np.zeros(batch.rows, bool)
     if len(gone):
         index = index_of(folder / ROWS, batch.digest, folders.indexes)
         left_out = np.isin(index.row, gone)
+    if left_out.all() and not batch.quarantined:
+        return replace(batch, rows=0, kinds={}, removed=batch.rows)
     if left_out.any():
         batch = _copy_some(batch, folder, left_out, [KINDS[kind] for kind in index.kind[~left_out]], out)
-    elif batch.rows or batch.quarantined:
+    else:
         with (out / f"{batch.digest}.jsonl").open("wb") as kept:
             kept.writelines(verified_lines(folder / ROWS, batch.digest))
     if batch.quarantined:

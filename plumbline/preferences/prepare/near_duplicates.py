@@ -11,7 +11,8 @@ Where prompts share a long preamble, thousands of them meet in a band. Those are
 signatures, read from another place on in each band, and a prompt is compared with its neighbours in that
 order (Bawa, Condie and Ganesan 2005, "LSH Forest"). Equal sets are neighbours always.
 
-Signatures and bands lie on the disk, 536 bytes a prompt; what is looked at in memory is a shard of one band.
+Signatures and bands lie on the disk, 536 bytes a prompt, or up to 1,352 where the threshold is low; what is
+looked at in memory is a shard of one band.
 """
 
 import re
@@ -31,9 +32,11 @@ from plumbline.preferences.shards import Hashes, Records, Shards, made_of, shard
 from plumbline.preferences.types import Prompt
 from plumbline.workers import Workers
 
-PERMUTATIONS, BANDS, SEED = 64, 16, 42
-"""Sixteen bands of four: similar by 0.8 is found in 9,998 of 10,000 cases, similar by 0.7 in 98 of 100."""
-BAND_WIDTH, HASH_BYTES = PERMUTATIONS // BANDS, 8
+PERMUTATIONS, SEED = 64, 42
+BAND_WIDTHS = ((0.7, 4), (0.4, 2), (0.0, 1))
+"""How many MinHashes a band has from which threshold on. With four, similar by 0.8 is found in 9,998 of
+10,000 cases, by 0.7 in 98 of 100; with two, by 0.5 in 9,999 and by 0.4 in 99; with one, by 0.2 in all."""
+HASH_BYTES = 8
 COLUMNS = PERMUTATIONS + HASH_BYTES // 4
 ESTIMATE_ERROR = 0.2
 """Four standard deviations of the signatures' estimate at 0.8."""
@@ -128,7 +131,9 @@ class PromptSurvey:
 
     def __init__(self, folder: Path, threshold: float, most: int) -> None:
         self._threshold, self._signatures, self._size = threshold, folder / "signatures", 0
-        self._bands = [Shards(folder / f"band-{band:02d}", BAND, shards_for(most)) for band in range(BANDS)]
+        self._width = next(width for least, width in BAND_WIDTHS if threshold >= least)
+        self._bands = [Shards(folder / f"band-{start:02d}", BAND, shards_for(most))
+                       for start in range(0, PERMUTATIONS, self._width)]
         folder.mkdir(parents=True)
         self._signatures.touch()
 
@@ -137,7 +142,7 @@ class PromptSurvey:
         with self._signatures.open("ab") as out:
             out.write(signatures.tobytes())
         numbers = np.arange(self._size, self._size + len(signatures))
-        for band, keys in zip(self._bands, _keys(signatures), strict=True):
+        for band, keys in zip(self._bands, _keys(signatures, self._width), strict=True):
             band.append(made_of(BAND, key=keys, number=numbers, heldout=heldout))
         self._size += len(signatures)
 
@@ -164,7 +169,7 @@ class PromptSurvey:
     def _parts(self, prompt_of: PromptOf | None) -> "Iterator[_Joined]":
         """Yield every shard of every band, the bands in their order."""
         for (band, shards), number in product(enumerate(self._bands), range(self._bands[0].count)):
-            yield _Joined(self._signatures, self._threshold, band, shards, number, prompt_of)
+            yield _Joined(self._signatures, self._threshold, band * self._width, shards, number, prompt_of)
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,8 @@ class _Joined:
 
     signatures: Path
     threshold: float
-    band: int
+    start: int
+    """The first of the band's MinHashes."""
     shards: Shards
     number: int
     prompt_of: PromptOf | None
@@ -201,7 +207,7 @@ class _Joined:
                 some = prompts[start : start + KEPT]
                 hashes, of_words = np.split(_signatures(file, some["number"]), [PERMUTATIONS], axis=1)
                 parts = [some["key"].astype(">u8").reshape(-1, 1).view(np.uint8),
-                         np.roll(hashes, -self.band * BAND_WIDTH, axis=1).astype(np.uint8),
+                         np.roll(hashes, -self.start, axis=1).astype(np.uint8),
                          of_words.copy().view(np.uint8)]
                 places[start : start + KEPT] = np.hstack(parts).view(PLACE)[:, 0]
         return places
@@ -266,11 +272,13 @@ def jaccard(one: set[str], other: set[str]) -> float:
     return len(one & other) / len(one | other) if one or other else 1.0
 
 
-def _keys(signatures: Signatures) -> Iterator[Hashes]:
+def _keys(signatures: Signatures, width: int) -> Iterator[Hashes]:
     """Yield (N,) numbers for each band: prompts with the same number in any band are candidates."""
-    for start in range(0, PERMUTATIONS, BAND_WIDTH):
-        pairs = np.ascontiguousarray(signatures[:, start : start + BAND_WIDTH]).view(np.uint64)
-        yield pairs[:, 0] * np.uint64(0x9E3779B97F4A7C15) ^ pairs[:, 1]  # Knuth's multiplicative hashing
+    for start in range(0, PERMUTATIONS, width):
+        band = signatures[:, start : start + width]
+        pairs = np.ascontiguousarray(np.repeat(band, 2, axis=1) if width == 1 else band).view(np.uint64)
+        # Knuth's multiplicative hashing
+        yield pairs[:, 0] * np.uint64(0x9E3779B97F4A7C15) ^ np.bitwise_xor.reduce(pairs[:, 1:], axis=1)
 
 
 def _candidates(part: _Joined) -> Iterator[tuple[int, int]]:

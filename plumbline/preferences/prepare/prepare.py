@@ -57,6 +57,8 @@ def prepare(snapshot: Path, out: Path, splitting: Splitting,
                         f"ingest.heldout_fraction ({splitting.heldout_fraction}) leave nothing to train on: "
                         "their sum must be below 1.")
     manifest = read_manifest(snapshot)
+    if not any(batch.rows for batch in manifest.batches):
+        raise _no_rows(manifest)
     if manifest.simulated:
         splitting = replace(splitting, judge_fraction=0.0)
     shutil.rmtree(out, ignore_errors=True)
@@ -84,7 +86,7 @@ def _prepare(snapshot: Path, manifest: Manifest, parts: Sequence[Range], out: Pa
     _require(gathered, splitting, most + quarantined)
     shutil.copyfile(snapshot / MANIFEST, out / MANIFEST)
     counts = {"rows_read": most + quarantined, **gathered.counts,
-              "quarantined": quarantined, "removed": sum(batch.removed for batch in manifest.batches),
+              "quarantined": quarantined, "removed": manifest.removed,
               "near_duplicate_prompts": survey.near_duplicates}
     report = gathered.report.report(manifest.digest, counts, gathered.sizes,
                                     map(orjson.loads, lines(out / QUARANTINE)), manifest.batches, workers)
@@ -92,6 +94,14 @@ def _prepare(snapshot: Path, manifest: Manifest, parts: Sequence[Range], out: Pa
     counts["contradictions"] = report["agreement"]["contradictions"]
     return counts | {f"{part}_{split}": size for part, sizes in gathered.sizes.items()
                      for split, size in sizes.items()}, report
+
+
+def _no_rows(manifest: Manifest) -> UserError:
+    quarantined = sum(batch.quarantined for batch in manifest.batches)
+    return UserError("The snapshot is empty: of what its sources hold, "
+                     f"{manifest.removed:,} rows were removed, {quarantined:,} are in quarantine, and none is"
+                     " left to learn from. Add preferences and demonstrations with `plumbline data add`, or "
+                     "name sources that hold some in snapshot.sources.")
 
 
 def _require(parts: Gathered, splitting: Splitting, rows_read: int) -> None:

@@ -5,7 +5,6 @@ first.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +13,8 @@ from plumbline.preferences.batches.manifest import Manifest
 
 RANGE_BYTES = 8 << 20
 """A second's work, roughly."""
+MOST_OPEN = 64
+"""So many files of a snapshot are open at a time; it may have thousands, and a process 1,024."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,14 @@ def _pieces(snapshot: Path, manifest: Manifest) -> Iterator[Piece]:
 def lines_at(files: Sequence[Path], places: Iterable[tuple[int, int]]) -> Iterator[bytes]:
     """Yield the lines that begin at these places, each the number of a file and a position there."""
     opened: dict[int, BinaryIO] = {}
-    with ExitStack() as stack:
+    try:
         for number, position in places:
             if number not in opened:
-                opened[number] = stack.enter_context(files[number].open("rb"))
+                if len(opened) == MOST_OPEN:
+                    opened.pop(next(iter(opened))).close()  # the one that was opened first
+                opened[number] = files[number].open("rb")
             opened[number].seek(position)
             yield opened[number].readline()
+    finally:
+        for file in opened.values():
+            file.close()

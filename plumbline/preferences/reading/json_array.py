@@ -14,6 +14,13 @@ CHUNK = 2**16
 FILLING = re.compile(r"[\s,]*")
 FOLLOWING = re.compile(r"\s*[,\]]")
 NEXT_OBJECT = re.compile(r"\}\s*,\s*(?=\{)")
+STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{},:\']', re.DOTALL)
+"""A text, which may go on where what has been read ends, or a sign between texts; `'` is none of JSON's."""
+OUTSIDE_IN = re.compile(r'\}\s*+,?\s*+\{\s*+"\Z')
+"""How a text ends that is none, but what stands between two records: a quotation mark is missing before."""
+CLOSED_BY = {"]": "[", "}": "{"}
+CLOSES_WITHIN = 2**20
+"""The end of a broken record is looked for no further than this."""
 DECODER = json.JSONDecoder()
 NEAR_THE_END = 16
 """An error this close to the end of what has been read may be a token that goes on."""
@@ -42,12 +49,20 @@ class Elements:
         for number in count(1):
             self._skip_filling()
             if self.text.startswith("]"):
-                yield from self._rest(number)
-                return
-            if not self.text:
+                self.text = self.text[1:]
+                self._skip_filling()
+                if not self.text:
+                    return
+                # It was a list's within a broken record, or there are several arrays: both go on.
+                reason = "not valid JSON: there is more after the end of the array"
+                another = self.text.startswith("[")
+                self.text = self.text.removeprefix("[")
+                yield number, Unusable("-", reason) if another else self._resumed(reason)
+            elif not self.text:
                 yield number, Unusable("-", "not valid JSON: the file ends within its array")
                 return
-            yield number, self._element()
+            else:
+                yield number, self._element()
             if self.lost:
                 return
 
@@ -80,6 +95,15 @@ class Elements:
         return value
 
     def _skipped(self, reason: str) -> Unusable:
+        """Skip the element: to where its brackets close, or if these are broken too, as `_resumed` does."""
+        while (end := _end_of_value(self.text)) is None and not self.ended and len(self.text) < CLOSES_WITHIN:
+            self._read()
+        if not end:
+            return self._resumed(reason)
+        self.text = self.text[end:]
+        return Unusable("-", reason)
+
+    def _resumed(self, reason: str) -> Unusable:
         """Skip to where the next object of the array seems to begin, or to the end of the file."""
         while True:
             found = self.next_object.search(self.text)
@@ -89,12 +113,6 @@ class Elements:
                 return Unusable("-", reason if found else f"{reason}; nothing after it could be read")
             self.text = self.text[-CHUNK:]
             self._read()
-
-    def _rest(self, number: int) -> Iterator[tuple[int, object]]:
-        self.text = self.text[1:]
-        self._skip_filling()
-        if self.text:
-            yield number, Unusable("-", "not valid JSON: there is more after the end of the array")
 
     def _skip_filling(self) -> None:
         while True:
@@ -109,6 +127,32 @@ class Elements:
         read = self.opened.read(max(CHUNK, len(self.text)))
         self.ended = not read
         self.text += self.decode(read, final=self.ended)
+
+
+def _end_of_value(text: str) -> int | None:
+    """Return where the value at the start of a text ends, by its quotation marks and brackets alone.
+
+    Returns 0 where they contradict each other, and None where the text, or CLOSES_WITHIN, ends first.
+    """
+    opened, before = list[str](), ""
+    for found in STRUCTURE.finditer(text, 0, CLOSES_WITHIN):
+        sign = found[0]
+        if sign == "," and not opened:
+            return found.start()
+        if sign in ("{", "["):
+            in_place = before in ("", "[", ":") or (before == "," and opened[-1:] == ["["])
+            if sign == "{" and not in_place:
+                return 0  # the next record begins within this one
+            opened.append(sign)
+        elif sign in CLOSED_BY:
+            if not opened or opened.pop() != CLOSED_BY[sign]:
+                return 0
+            if not opened:
+                return found.end()
+        elif sign == "'" or OUTSIDE_IN.search(sign):
+            return 0
+        before = sign
+    return None
 
 
 def why_not_json(error: json.JSONDecodeError) -> str:

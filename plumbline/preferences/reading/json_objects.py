@@ -3,7 +3,7 @@ records."""
 
 import re
 from collections.abc import Iterator
-from itertools import count
+from itertools import chain, count
 
 from plumbline.preferences.reading.conversations import Unusable
 from plumbline.preferences.reading.json_array import Elements
@@ -46,33 +46,46 @@ class Objects(Elements):
 
 
 def unwrapped(records: Iterator[tuple[int, object]]) -> Iterator[tuple[int, object]]:
-    """Yield the records; the elements of a list that the first object wraps are numbered within it."""
-    for number, value in records:
-        inside = _inside(value) if isinstance(value, dict) else None
+    """Yield the records; where the first object wraps a list, the elements of all such lists are numbered.
+
+    A list may be saved in pages, an object each.
+    """
+    first = next(records, None)
+    if first is None:
+        return
+    number, value = first
+    key = _around(value)
+    if key is None:
+        yield (0, BY_COLUMNS) if _is_by_columns(value) else first
+        yield from records
+        return
+    numbers = count(1)
+    for number, value in chain([first], records):
+        inside = _inside(value, key)
         if inside is None:
             yield number, value
-        elif isinstance(inside, Unusable):
-            yield 0, inside
         else:
-            yield from enumerate(map(_served, inside), start=1)
-        break
-    yield from records
+            yield from ((next(numbers), _served(record)) for record in inside)
 
 
-def _inside(value: dict[str, object]) -> list[object] | Unusable | None:
-    key = next((name for name in AROUND if _are_objects(value.get(name))), None)
-    if key is not None and value.keys() - {key} <= ABOUT:
-        inside = value[key]
-        return inside if isinstance(inside, list) else None
-    return BY_COLUMNS if _is_by_columns(value) else None
+def _around(value: object) -> str | None:
+    """Return what the list of records is called that an object wraps, or None if it is a record itself."""
+    return next((name for name in AROUND if _inside(value, name)), None)
 
 
-def _are_objects(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(record, dict) for record in value)
+def _inside(value: object, key: str) -> list[object] | None:
+    """Return the list of records in an object's field `key`; None where it says more than what describes
+    it."""
+    if not isinstance(value, dict) or not value.keys() - {key} <= ABOUT:
+        return None
+    inside = value.get(key)
+    return inside if isinstance(inside, list) and all(isinstance(record, dict) for record in inside) else None
 
 
-def _is_by_columns(value: dict[str, object]) -> bool:
+def _is_by_columns(value: object) -> bool:
     """True if each field holds a column: an object by row number, or a list as long as `prompt`."""
+    if not isinstance(value, dict):
+        return False
     columns = list(value.values())
     first = columns[0] if len(columns) > 1 else None
     if isinstance(first, dict):

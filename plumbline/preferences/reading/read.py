@@ -5,6 +5,7 @@ Everything is an iterator, so a file of any size is read in the memory of one re
 file as a whole is raised: at the start that it cannot be opened, at the end that nothing in it was usable.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from plumbline.preferences.types import Row
 
 __all__ = ["MissingColumn", "Reading", "UndecidableFile", "UnusableFile", "import_records", "read_file"]
 
+EXPORTED_AT = re.compile(r"-at-\d{4}(-\d\d){4}-[0-9a-f]{8}.*")
+"""What Label Studio puts behind a project's name: each export of a project that grows holds the rows of the
+last one, which are the same rows only if their source is, too."""
 NAMED_WITHIN = 1000
 """A mapped column must be named by one of this many first records."""
 KINDS_OF_PROBLEM = 1000
@@ -38,14 +42,14 @@ class UndecidableFile(UserError):
 
 def read_file(file: Path, name: str, how: Reading = RECOGNISED) -> Iterator[Row | Quarantined | Unread]:
     """Import a file; `name` stands for it in the quarantine, its stem is the source of rows that name none
-    themselves.
+    themselves, without the time at which Label Studio made it.
 
     What was not read of its fields, and what was taken back, comes last.
 
     Raises UserError for a file that cannot be read, wherever that shows, and as `import_records` does.
     """
     name = shown_name(name)
-    source = Path(name).name.split(".")[0] or name
+    source = EXPORTED_AT.sub("", Path(name).name.split(".")[0]) or name
     try:
         yield from import_records(read_records(file), name, source, how)
     except OSError as error:

@@ -1,5 +1,6 @@
 """The files that a source names."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +19,27 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 def place_of(source: str, root: Path) -> Path:
     """Return the path of the file or folder that a source names. Raises UserError if it is missing."""
-    path = root / Path(source).expanduser()
-    if path.exists():
+    try:
+        path = root / Path(source).expanduser()
+    except RuntimeError:  # there is no user whose folder `~name` is: a file may be called so
+        path = root / source
+    if _exists(path):
         return path
-    if Path(f"{path}{TRACKED}").exists():
+    if _exists(Path(f"{path}{TRACKED}")):
         raise UserError(f"The preference source {source} is not here, but {source}{TRACKED} is, which stands "
                         "for it: `dvc pull` fetches the data.")
     raise UserError(f"The preference source {source} does not exist: looked for {path}. Name a file, a "
                     "folder, or hub:NAME, in snapshot.sources or with `plumbline data add`; relative paths "
                     "start at the project's root.")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise unreadable("file", path, error) from None
 
 
 def data_files(source: str, root: Path) -> Iterator[tuple[Path, str] | Quarantined]:
@@ -89,6 +102,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         raise error
 
     for parent, folders, files in os.walk(folder, onerror=stop):
+        folders[:] = [name for name in folders if not _is_hidden(name)]  # those that the walk goes into
         if any(name.endswith(ARROW) for name in files) or any(Path(parent, name,
                                                                    STATE).exists() for name in folders):
             yield from (Path(parent, name) for name in files if name.endswith(ARROW))
@@ -103,4 +117,8 @@ def is_data(name: str) -> bool:
     """True if files of this name are read; upper and lower case are the same."""
     name = name.lower()
     stem = next((name.removesuffix(end) for end in COMPRESSED if name.endswith(end)), name)
-    return not name.startswith(".") and stem.endswith(SUFFIXES)
+    return not _is_hidden(name) and stem.endswith(SUFFIXES)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from plumbline.errors import UserError
 from plumbline.preferences.jsonl import file_sha256
 from plumbline.preferences.reading.results import Quarantined, Read, Unread
-from plumbline.preferences.reading.source_files import data_files, unreadable
+from plumbline.preferences.reading.source_files import data_files, place_of, unreadable
 from plumbline.preferences.types import Row
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def open_source(source: str, root: Path, how: "Reading | None" = None) -> list[S
 
         dataset = hub.find(source) if how is None else hub.find(source, how)
         return [SourcePart(source, dataset.revision, dataset.read)]
-    in_folder = (root / Path(source).expanduser()).is_dir()
+    in_folder = place_of(source, root).is_dir()
     return [_link(found) if isinstance(found, Quarantined) else _file(*found, in_folder, how)
             for found in data_files(source, root)]
 

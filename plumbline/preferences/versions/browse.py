@@ -7,7 +7,6 @@ and ends with a page's worth of hits or when its time is up; it says where to go
 
 import json
 import time
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -15,14 +14,12 @@ from typing import Literal
 import numpy as np
 
 from plumbline.preferences.batches.index import KINDS, NOBODY, Flags
-from plumbline.preferences.versions.compare import Changes, Columns, Rows
+from plumbline.preferences.versions.compare import UNKNOWN, Changes, Columns, Rows, count
 
 Agreement = Literal["disputed", "agreed", "once"]
 AGREEMENTS: dict[Agreement, str] = {"disputed": "others judged it differently", "agreed": "judged again, all "
                                                                                           "the same",
                                     "once": "judged once"}
-UNKNOWN = "unknown"
-"""The name by which a filter finds rows without an annotator."""
 DEMONSTRATION = KINDS.index("demonstration")
 CHECK_TIME_EVERY = 256
 
@@ -87,8 +84,8 @@ class Browser:
         if wanted.source is not None:
             keep &= columns.source == _code(columns.sources, wanted.source)
         if wanted.annotator is not None:
-            name = NOBODY if wanted.annotator == UNKNOWN else wanted.annotator
-            keep &= columns.annotator == _code(columns.annotators, name)
+            names = [wanted.annotator, NOBODY] if wanted.annotator == UNKNOWN else [wanted.annotator]
+            keep &= np.isin(columns.annotator, [_code(columns.annotators, name) for name in names])
         if wanted.agreement is not None:
             keep &= self._judged(wanted.agreement)
         return rows[keep[rows]]
@@ -97,9 +94,9 @@ class Browser:
     def counts(self) -> dict[str, dict[str, int]]:
         """Return rows by kind, source, annotator and agreement, the most frequent first."""
         columns, rows = self.columns, self.columns.once
-        return {"kind": _counted(columns.kind[rows], list(KINDS)),
-                "source": _counted(columns.source[rows], columns.sources),
-                "annotator": _counted(columns.annotator[rows], columns.annotators),
+        return {"kind": count(columns.kind[rows], KINDS),
+                "source": count(columns.source[rows], columns.sources),
+                "annotator": count(columns.annotator[rows], columns.annotators),
                 "agreement": {name: int(self._judged(name)[rows].sum()) for name in AGREEMENTS}}
 
     def by_source_and_kind(self) -> dict[str, dict[str, int]]:
@@ -169,12 +166,6 @@ def changed(found: Changes, what: Literal["added", "removed", "relabelled"]) -> 
 
 def _code(names: list[str], name: str) -> int:
     return names.index(name) if name in names else -1
-
-
-def _counted(codes: "Rows | np.ndarray[tuple[int], np.dtype[np.int32]]", names: list[str]) -> dict[str, int]:
-    counts = np.bincount(codes, minlength=len(names)).tolist()
-    found = Counter({name or UNKNOWN: n for name, n in zip(names, counts, strict=True) if n})
-    return dict(found.most_common())
 
 
 def _agreement(columns: Columns) -> tuple[Flags, Flags]:

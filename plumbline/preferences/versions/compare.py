@@ -6,7 +6,7 @@ are read for the examples alone.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from plumbline.preferences.batches.whole_batch import DamagedBatch, damage_first
 from plumbline.preferences.types import Row, from_json, row_id
 
 EXAMPLES = 3
+UNKNOWN = "unknown"
+"""What rows without an annotator are counted under."""
 COMPARISON = KINDS.index("comparison")
 ODD = np.uint64(0x9E3779B97F4A7C15)
 Rows = NDArray[np.intp]
@@ -144,15 +146,16 @@ def _one_numbering(columns: list[tuple[Codes, Names]]) -> tuple[Codes, list[str]
 
 
 def rows_of(version: DataVersion) -> Iterator[Row]:
-    """Yield the rows of a version. Raises DamagedBatch at the end of a file that was changed."""
+    """Yield the rows of a version, each once. Raises DamagedBatch at the end of a file that was changed."""
     import orjson
 
-    left_out = {f"{row:016x}" for row in version.left_out}
+    passed_over = set(version.left_out)
     for file, digest in version.files:
         lines = verified_lines(file, digest)
         with damage_first(lines):
             for line in lines:
-                if not (left_out and row_id(line) in left_out):
+                if (row := int(row_id(line), 16)) not in passed_over:
+                    passed_over.add(row)  # another batch may hold it, too
                     yield from_json(orjson.loads(line))
 
 
@@ -206,8 +209,8 @@ def difference(old: Columns, new: Columns) -> DataDifference:
     flip_rate, comparisons = flips(old, found)
     return DataDifference(
         len(found.same), _change(new, found.added), _change(old, found.removed),
-        Relabelled(len(found.now), _count(new.source[found.now], new.sources),
-                   _count(new.annotator[found.now], new.annotators), pairs, flip_rate, comparisons))
+        Relabelled(len(found.now), count(new.source[found.now], new.sources),
+                   count(new.annotator[found.now], new.annotators), pairs, flip_rate, comparisons))
 
 
 def flips(old: Columns, found: Changes) -> tuple[float | None, int]:
@@ -221,14 +224,17 @@ def flips(old: Columns, found: Changes) -> tuple[float | None, int]:
 
 
 def _change(columns: Columns, rows: Rows) -> Change:
-    return Change(len(rows), _count(columns.source[rows], columns.sources),
-                  _count(columns.annotator[rows], columns.annotators),
+    return Change(len(rows), count(columns.source[rows], columns.sources),
+                  count(columns.annotator[rows], columns.annotators),
                   [columns.read(row) for row in rows[:EXAMPLES].tolist()])
 
 
-def _count(codes: Codes, names: list[str]) -> dict[str, int]:
-    counts = np.bincount(codes, minlength=len(names)).tolist()
-    found = Counter({name or "unknown": n for name, n in zip(names, counts, strict=True) if n})
+def count(codes: Codes, names: Sequence[str]) -> dict[str, int]:
+    """Return how many rows have each name, the most frequent first; who has none is UNKNOWN."""
+    found = Counter[str]()
+    for name, n in zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True):
+        if n:
+            found[name or UNKNOWN] += n  # somebody may be called so
     return dict(found.most_common())
 
 

@@ -56,6 +56,8 @@ Write = Callable[[Records], None]
 def write_export(rows: Iterable[Row], form: Form, out: Path) -> Exported:
     """Write the rows to the file `out`, which is there only when all of it is. Raises UserError if it cannot
     be."""
+    if out.is_dir():
+        raise UserError(f"The export cannot be written to {out}, which is a folder: name a file in it.")
     left_out: Counter[str] = Counter()
     written = 0
     records = map(to_json, rows) if form in ("jsonl", "parquet") else _pairs(rows, form, left_out)

@@ -64,6 +64,9 @@ def test_a_folder_gives_one_batch_a_file_and_leaves_other_files_alone(tmp_path, 
     write_jsonl(tmp_path / "data/b.jsonl", pairs(2))
     write_jsonl(tmp_path / "data/deep/a.jsonl", pairs(3, start=10))
     (tmp_path / "data/README.md").write_text("not data")
+    for hidden in ("data/.a.jsonl", "data/.ipynb_checkpoints/a.jsonl", "data/deep/.git/x/a.jsonl"):
+        write_jsonl(tmp_path / hidden, pairs(1))
+    (tmp_path / "data/.cache").symlink_to(tmp_path)
     manifest, folder = snapshot("data")
     assert [batch.source for batch in manifest.batches] == ["data/b.jsonl", "data/deep/a.jsonl"]
     assert len(contents(folder)) == 3
@@ -80,6 +83,11 @@ def test_a_folder_is_read_whatever_the_case_of_its_names(tmp_path, snapshot, nam
     (folder / name).write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     batch, = snapshot("given")[0].batches
     assert (batch.source, batch.rows, batch.quarantined) == (f"given/{name}", 1, 0)
+
+
+def test_a_file_is_read_whose_name_begins_like_somebodys_home(tmp_path, snapshot):
+    write_jsonl(tmp_path / "~x.jsonl", pairs(3))
+    assert snapshot("~x.jsonl")[0].batches[0].rows == 3
 
 
 def test_a_link_out_of_a_folder_is_set_aside_and_the_rest_imported(tmp_path, snapshot):
@@ -130,7 +138,8 @@ def test_only_purely_simulated_data_counts_as_simulated(tmp_path, snapshot):
 
 
 @pytest.mark.parametrize(("source", "says"), [
-    ("nowhere.jsonl", "does not exist"), ("empty", "holds no preference files"), ("simulated", "all 0")])
+    ("nowhere.jsonl", "does not exist"), ("~x.jsonl", "does not exist"), (f"{'x' * 300}.jsonl", "does not exist"),
+    ("empty", "holds no preference files"), ("simulated", "all 0")])
 def test_a_source_without_data_says_what_to_do(tmp_path, snapshot, source, says):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=says) as caught:

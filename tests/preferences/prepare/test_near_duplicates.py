@@ -74,6 +74,17 @@ def test_all_near_duplicates_among_thousands_are_found_and_no_other(survey_of, m
     assert near_any == 1000
 
 
+@pytest.mark.parametrize(("threshold", "same"), [(0.6, 55), (0.5, 49), (0.4, 43), (0.3, 35)])
+def test_a_low_threshold_finds_what_it_asks_for(survey_of, threshold, same):
+    held = [prose(70, seed) for seed in range(200)]
+    near = [[*words[:same], *prose(70 - same, 90_000 + seed)] for seed, words in enumerate(held)]
+    texts = [[" ".join(words) for words in given] for given in (held, near)]
+    least = min(jaccard(tokens(one), tokens(other)) for one, other in zip(*texts, strict=True))
+    assert threshold < least < threshold + 0.05
+    found, _ = survey_of(*texts, threshold=threshold)
+    assert {one: near.of for one, near in found.items()} == {number + 200: number for number in range(200)}
+
+
 @pytest.mark.parametrize(("order", "system"), [
     ("held-out first", False), ("held-out last", False), ("shuffled", False), ("shuffled", True)])
 def test_every_copy_is_found_where_all_prompts_share_a_long_preamble(survey_of, monkeypatch, order, system):

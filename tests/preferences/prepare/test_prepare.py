@@ -6,11 +6,15 @@ from dataclasses import replace
 import pytest
 
 from plumbline.errors import UserError
+from plumbline.preferences.batches.arrivals import NO_ROWS, draft, publish
+from plumbline.preferences.batches.folders import Folders
 from plumbline.preferences.batches.manifest import read_manifest
 from plumbline.preferences.batches.snapshot import Simulation
 from plumbline.preferences.prepare import reader as prepared
 from plumbline.preferences.prepare.prepare import prepare
 from plumbline.preferences.prepare.writer import Splitting
+from plumbline.preferences.reading.read import read_file
+from plumbline.preferences.reading.results import Quarantined
 from plumbline.preferences.splits import SPLITS, prompt_key
 from plumbline.preferences.types import Comparison, Message, Origin, Ranking, Rating, from_json, to_json
 from testing.preference_files import demonstrations, pairs, write_jsonl
@@ -128,6 +132,36 @@ def test_a_missing_kind_of_data_is_named_with_what_to_do(tmp_path, snapshot, rec
         prepare(snapshot("a.jsonl")[1], tmp_path / "prepared", Splitting(0.1, 0.3, False, None))
     assert "snapshot.sources" in str(caught.value)
     assert not (tmp_path / "prepared").exists()
+
+
+def test_a_snapshot_of_which_no_row_is_left_is_named_with_what_to_do(tmp_path, snapshot):
+    folders = Folders(tmp_path, tmp_path / "home")
+    rows = [from_json(judged(label, "ada")) for label in ("A", "B")]
+    with draft(folders, "given", [*rows, Quarantined("given", 3, "-", "no fields")]) as drafted:
+        publish(folders, drafted, "add", "2026-01-01", "", NO_ROWS, "")
+        gone = drafted.index.row
+    with draft(folders, "remove", []) as drafted:
+        publish(folders, drafted, "remove", "2026-01-02", "", gone, "")
+    with pytest.raises(UserError, match=r"snapshot is empty: .* 2 rows were removed, 1 are in quarantine.* data add"):
+        prepare(snapshot("added")[1], tmp_path / "prepared", SPLITTING)
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_removed_rows_are_counted_though_nothing_of_their_batch_is_left(tmp_path, snapshot):
+    folders = Folders(tmp_path, tmp_path / "home")
+    records = [*pairs(60), *demonstrations(60)], pairs(3, start=100), pairs(4, start=200)
+    for number, given in enumerate(records):
+        file = write_jsonl(tmp_path / "given.jsonl", given)
+        with draft(folders, "given", list(read_file(file, file.name))) as drafted:
+            publish(folders, drafted, "add", f"2026-01-0{number + 1}", "", NO_ROWS, "")
+            gone = drafted.index.row if number else drafted.index.row[:2]
+        with draft(folders, "remove", []) as drafted:
+            publish(folders, drafted, "remove", f"2026-02-0{number + 1}", "", gone, "")
+    manifest, folder = snapshot("added")
+    assert (manifest.removed, manifest.wholly_removed, len(manifest.batches)) == (9, 7, 1)
+    assert read_manifest(folder) == manifest
+    assert {file.name for file in folder.iterdir()} == {f"{manifest.batches[0].digest}.jsonl", "manifest.json"}
+    assert prepare(folder, tmp_path / "prepared", SPLITTING)[0]["removed"] == 9
 
 
 def test_fractions_that_leave_nothing_to_train_on_are_refused(tmp_path, snapshot):

@@ -8,7 +8,7 @@ import lzma
 import pytest
 
 from plumbline.errors import UserError
-from plumbline.preferences.reading import file_records
+from plumbline.preferences.reading import file_records, json_array
 from plumbline.preferences.reading.file_records import LINE_LIMIT
 from plumbline.preferences.reading.formats import RECOGNISED
 from plumbline.preferences.reading.read import Reading, import_records, read_file
@@ -98,6 +98,44 @@ def test_a_broken_element_of_an_array_is_quarantined_and_the_others_go_on(tmp_pa
     assert len(rows) == 3
     assert [(row.line, row.reason.split(":")[0].split(" at")[0]) for row in quarantined] == [
         (2, "not valid JSON"), (4, "not UTF-8"), (5, "expected an object with named fields, found int")]
+
+
+CHATS = [{"prompt": [{"role": "user", "content": f"Question {i}"}, {"role": "assistant", "content": "Which?"},
+                     {"role": "user", "content": "This."}],
+          "chosen": [{"role": "assistant", "content": "yes"}],
+          "rejected": [{"role": "assistant", "content": f"no {i}"}]}
+         for i in range(1000)]
+BREAKS = {
+    # What is broken, what stands there instead, and how many records are set aside.
+    "an invalid escape": ('"Question 500"', r'"Question \x500"', 1), "a comma": ('"no 500"', '"no 500",', 1),
+    "quotes in a text": ('"no 500"', '"no, "500" it is"', 1), "a line break": ('"no 500"', '"no\n500"', 1),
+    # Where the brackets say nothing, what is left of the record's lists is set aside piece by piece.
+    "one quotation mark": ('"no 500"', '"no, 5" 00"', 4), "no quotation mark": ('"no 500"', '"no 500', 4),
+    "a bracket missing": ('"no 500"}]', '"no 500"}', 4)}
+
+
+@pytest.mark.parametrize("chunk", [7, 2**16])
+@pytest.mark.parametrize("what", BREAKS)
+def test_a_broken_record_with_lists_of_its_own_costs_the_array_no_other(tmp_path, monkeypatch, what, chunk):
+    monkeypatch.setattr(json_array, "CHUNK", chunk)
+    whole, broken, aside = BREAKS[what]
+    text = json.dumps(CHATS)
+    assert text.count(whole) == 1
+    rows, quarantined = read(tmp_path / "chats.json", text.replace(whole, broken))
+    assert [row.prompt[0].content for row in rows] == [f"Question {i}" for i in range(1000) if i != 500]
+    assert [row.line for row in quarantined] == list(range(501, 501 + aside))
+
+
+def test_two_missing_quotation_marks_do_not_hide_what_is_between_them(tmp_path):
+    text = json.dumps(CHATS).replace('"no 500"', '"no, 5" 00"').replace('"no 700"', '"no, 7" 00"')
+    assert len(read(tmp_path / "chats.json", text)[0]) == 998
+
+
+def test_arrays_after_each_other_are_read_to_the_last_and_told(tmp_path):
+    rows, quarantined = read(tmp_path / "arrays.json", json.dumps(GOOD) + "\n" + json.dumps(GOOD[:2]))
+    assert len(rows) == 5
+    assert [(row.line, row.reason) for row in quarantined] == [
+        (4, "not valid JSON: there is more after the end of the array")]
 
 
 @pytest.mark.parametrize(("end", "says"), [
@@ -307,3 +345,26 @@ def test_rows_come_before_the_file_has_been_read():
         raise AssertionError("read too far")
 
     assert next(import_records(records(), "file", "file")).chosen == "yes"
+
+
+@pytest.mark.parametrize(("name", "source"), [
+    ("project-7-at-2026-11-21-09-30-2d5b1b7e.json", "project-7"),
+    ("project-7-at-2026-11-22-18-05-c451917c (1).json.gz", "project-7"),
+    ("project-7-at-2026-11-21.json", "project-7-at-2026-11-21"), ("-at-2026-11-21-09-30-2d5b1b7e.json", None)])
+def test_the_source_does_not_hold_the_time_of_an_export_of_label_studio(tmp_path, name, source):
+    rows, _ = read(tmp_path / "given.jsonl", LINES, name)
+    assert {row.origin.source for row in rows} == {source or name}
+
+
+@pytest.mark.parametrize(("given", "annotator"), [("12.0", "12"), ("12", "12"), ('"12.0"', "12.0"), ("-3.0", "-3")])
+def test_an_annotators_number_that_a_data_frame_made_a_float_is_whole(tmp_path, given, annotator):
+    line = f'{{"prompt": "Q", "chosen": "yes", "rejected": "no", "annotator": {given}}}\n'
+    (row,), quarantined = read(tmp_path / "frame.jsonl", line)
+    assert (row.origin.annotator, quarantined) == (annotator, [])
+
+
+@pytest.mark.parametrize("given", ["12.5", "1e300", "true"])
+def test_an_annotators_number_that_is_none_sets_the_row_aside(tmp_path, given):
+    line = f'{{"prompt": "Q", "chosen": "yes", "rejected": "no", "annotator": {given}}}\n'
+    _, quarantined = read(tmp_path / "frame.jsonl", LINES + line)
+    assert [(row.line, row.field) for row in quarantined] == [(4, "annotator")]

@@ -113,6 +113,12 @@ def test_counts_say_what_there_is_to_filter_by(opened):
     assert browser.prompts == 6
 
 
+def test_an_annotator_called_unknown_is_found_with_those_without_a_name(opened):
+    browser = opened([judged("One", "A", "unknown"), judged("Two", "A", None), judged("Three", "A", "ada")])
+    assert browser.counts["annotator"] == {"unknown": 2, "ada": 1}
+    assert found(browser, annotator="unknown") == ["One", "Two"]
+
+
 def test_rows_left_out_are_not_there(opened):
     browser = opened(left_out=(1, 2))
     assert len(browser) == 6 and "One" not in found(browser)

@@ -6,7 +6,7 @@ import pytest
 from plumbline.preferences.batches.index import COLUMNS, NAMES, ROW_COLUMNS, index_of, make_index
 from plumbline.preferences.jsonl import file_sha256
 from plumbline.preferences.types import Comparison, Demonstration, Message, Origin, Ranking, Rating, row_id, to_json
-from plumbline.preferences.versions.compare import DataVersion, chosen_rows, compare, describe
+from plumbline.preferences.versions.compare import DataVersion, chosen_rows, compare, describe, rows_of
 from testing.preference_files import write_jsonl
 
 
@@ -92,12 +92,43 @@ def test_an_index_that_was_kept_before_verdicts_changed_is_made_again_under_its_
     assert all(np.array_equal(getattr(again, name), getattr(fresh, name)) for name in COLUMNS)
 
 
+def test_a_small_index_is_read_once_and_nobody_changes_it(tmp_path, monkeypatch):
+    file, large = (write_jsonl(tmp_path / name, rows) for name, rows in (
+        ("a.jsonl", [judged(1), judged(2)]), ("b.jsonl", [judged(n) for n in range(1000)])))
+    store, opened, load = tmp_path / "index", [], np.load
+    made = [index_of(one, file_sha256(one), store) for one in (file, large)]
+    monkeypatch.setattr(np, "load", lambda place, **more: (opened.append(place.stem), load(place, **more))[1])
+    for _ in range(3):
+        again = [index_of(one, file_sha256(one), store) for one in (file, large)]
+    assert opened == [file_sha256(file), *[file_sha256(large)] * 3]
+    assert all(np.array_equal(getattr(one, name), getattr(other, name))
+               for one, other in zip(made, again, strict=True) for name in COLUMNS)
+    with pytest.raises(ValueError, match="read-only"):
+        again[0].row.sort()
+    (store / f"{file_sha256(file)}.npz").unlink()
+    assert index_of(file, file_sha256(file), store).row.tolist() == made[0].row.tolist()
+    assert (store / f"{file_sha256(file)}.npz").exists()
+
+
 def test_a_version_is_described_with_each_row_once(tmp_path, version):
     one = version("one", judged(1), judged(2))
     both = DataVersion("both", (*one.files, *version("two", judged(2), judged(3, source="street")).files))
     found = describe(both, tmp_path / "index")
     assert (found.rows, found.prompts, found.by_kind) == (3, 3, {"comparison": 3})
     assert found.by_source == {"house": 2, "street": 1}
+
+
+def test_rows_are_read_once_though_two_batches_hold_them_and_without_those_left_out(version):
+    one = version("one", judged(1), judged(2), judged(2), judged(4))
+    left_out = int(row_id(one.files[0][0].read_bytes().splitlines(keepends=True)[3]), 16)
+    both = DataVersion("both", (*one.files, *version("two", judged(2), judged(3), judged(4)).files), (left_out,))
+    assert [row.prompt[0].content for row in rows_of(both)] == ["Question 1", "Question 2", "Question 3"]
+
+
+def test_an_annotator_called_unknown_is_counted_with_those_without_a_name(tmp_path, version):
+    found = describe(version("one", judged(1, annotator="unknown"), *(judged(n, annotator=None) for n in (2, 3)),
+                             judged(4)), tmp_path / "index")
+    assert found.by_annotator == {"unknown": 3, "ada": 1}
 
 
 def test_an_index_names_rows_as_their_lines_do_and_chooses_by_source_and_annotator(tmp_path):

@@ -1,6 +1,7 @@
 """What is exported imports as the same rows, and what a form cannot say is counted."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -128,3 +129,11 @@ def test_an_export_that_cannot_be_written_is_an_error_of_the_user(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
         write_export([], "jsonl", tmp_path / "file" / "out.jsonl")
+
+
+@pytest.mark.parametrize("out", [".", "/", "folder", "folder/.."])
+def test_an_export_into_a_folder_is_refused_before_a_row_is_read(tmp_path, monkeypatch, out):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="which is a folder: name a file in it"):
+        write_export((pytest.fail("read") for _ in range(1)), "jsonl", Path(out))

@@ -72,7 +72,12 @@ def origin_of(record: Record, source: str, *, annotator: object = None, machine:
 
 
 def as_name(value: object, field: str) -> str:
-    """Return a name given as text or as a number. Raises Unusable."""
+    """Return a name given as text or as a whole number, also as a float, which data frames make of it.
+
+    Raises Unusable.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
         return str(value)
     return as_text(value, field)

@@ -36,7 +36,7 @@ from plumbline.preferences.reading.formats.fields import (
     normalised,
     origin_of,
 )
-from plumbline.preferences.reading.formats.record import Record
+from plumbline.preferences.reading.formats.record import Record, says_nothing
 from plumbline.preferences.types import Comparison, Label, Origin, Ranking, Rating, Row
 
 CONTROLS = ("pairwise", "ranker", "rating", "number", "choices")
@@ -92,7 +92,8 @@ def _questions(results: Sequence[Mapping[str, object]], task: Task) -> list[Ques
 
 
 def _control(result: Mapping[str, object]) -> str:
-    return str(result.get("from_name") or result.get("type"))
+    names = (result.get("from_name"), result.get("type"))
+    return next((str(name) for name in names if not says_nothing(name)), "")
 
 
 def _question(name: str, result: Mapping[str, object], task: Task) -> Question:
