@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from plumbline import statistics
 from plumbline.evaluation.matches import length_controlled
+from plumbline.evaluation.overoptimisation import gain_over
 from plumbline.preferences.report.intervals import share_by_prompt
 
 WANTED = (0.93, 0.97)
@@ -54,6 +55,12 @@ def at_equal_length(values: list[tuple[float, float]], prompts: list[int]) -> tu
     """The interval of length-controlled win rates, of outcomes with how much longer the policy's answer is."""
     found = length_controlled(*map(list, zip(*values, strict=True)), [str(prompt) for prompt in prompts])
     return (found.low, found.high) if found else (0.0, 1.0)
+
+
+def gain(values: list[tuple[list[float], list[float]]], prompts: list[int]) -> tuple[float, float]:
+    """The interval of gains over SFT in deviations of its scores, of the policy's scores with SFT's."""
+    found = gain_over(*map(list, zip(*values, strict=True)), [str(prompt) for prompt in prompts])
+    return found.low, found.high
 
 
 def one_each(prompts: int, truth: float) -> Draw:
@@ -129,6 +136,18 @@ def skewed(prompts: int) -> Draw:
     return lambda rng: (rng.lognormal(0.0, 0.5, prompts).tolist(), list(range(prompts)))
 
 
+def scores(prompts: int, truth: float, likeness: float) -> Draw:
+    """Scores of four answers of SFT and four of a policy to each prompt; `likeness` of SFT's variance is the prompt's,
+    for which the policy's are shifted by the truth, on one prompt by more than on another.
+    """
+    def draw(rng: np.random.Generator) -> tuple[list[tuple[list[float], list[float]]], list[int]]:
+        level = rng.normal(0.0, likeness**0.5, (prompts, 1))
+        sft, policy = (level + rng.normal(0.0, (1 - likeness)**0.5, (prompts, ANSWERS)) for _ in range(2))
+        policy += rng.normal(truth, 0.3, (prompts, 1))
+        return list(zip(policy.tolist(), sft.tolist(), strict=True)), list(range(prompts))
+    return draw
+
+
 def situations() -> Iterator[tuple[str, str, Ends, Draw, float]]:
     """Each interval in each situation, with the truth."""
     for prompts in (20, 96, 193, 1000):
@@ -151,6 +170,11 @@ def situations() -> Iterator[tuple[str, str, Ends, Draw, float]]:
             for weight in (0.0, 1.5):
                 what = f"{prompts} prompts, four answers each, {truth} at equal length, weight of length {weight}"
                 yield "length-controlled", what, at_equal_length, by_length(prompts, truth, weight), truth
+    for prompts in (50, 193):
+        for truth in (0.0, 0.5, 2.0):
+            for likeness in (0.2, 0.8):
+                what = f"{prompts} prompts, four answers each, {truth} deviations, likeness {likeness}"
+                yield "gain over SFT", what, gain, scores(prompts, truth, likeness), truth
     yield "data report", "500 prompts, 0.8, 1 to 6", of_report, alike(500, 0.8, 6, 0.3), 0.8
     for prompts in (10, 30, 193):
         yield "mean", f"{prompts} prompts, 1 to 4 normal values", mean, normal(prompts, 4), 0.0

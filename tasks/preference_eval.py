@@ -262,8 +262,7 @@ def _contestant(
 
 def _kinds(run: StageRun, asked: "list[Prompt]") -> list[str]:
     """Return the kind of each prompt: the simulated world's, otherwise the source of its first row."""
-    from plumbline.evaluation.matches import OTHER
-    from plumbline.functions import safe_name
+    from plumbline.evaluation.matches import OTHER, kind_labels
     from plumbline.preferences.batches.manifest import read_manifest
     from plumbline.preferences.prepare.reader import demonstrations, preferences
     from plumbline.preferences.simulated import kind_of
@@ -275,7 +274,9 @@ def _kinds(run: StageRun, asked: "list[Prompt]") -> list[str]:
     sources: dict[str, str] = {}
     for row in [*preferences(data, "heldout"), *demonstrations(data, "heldout")]:
         sources.setdefault(prompt_key(row.prompt), row.origin.source)
-    return [safe_name(sources.get(prompt_key(prompt), OTHER)) for prompt in asked]
+    labels = kind_labels(set(sources.values()))
+    kinds = {prompt: labels[source] for prompt, source in sources.items()}
+    return [kinds.get(prompt_key(prompt), OTHER) for prompt in asked]
 
 
 def _price(run: StageRun, models: "Models") -> "tuple[dict[str, Interval], dict[str, Interval]]":

@@ -133,10 +133,16 @@ def kept_answers(file: Path | None, make: Callable[[], SftAnswers]) -> SftAnswer
     made = make()
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, FORM.dump_json(made).decode())
-    by_age = sorted(file.parent.glob("*.json"), key=lambda one: one.stat().st_mtime)
-    for old in by_age[:-MOST_KEPT]:
+    for old in sorted(file.parent.glob("*.json"), key=_written)[:-MOST_KEPT]:
         old.unlink(missing_ok=True)
     return made
+
+
+def _written(file: Path) -> float:
+    """Return when a file was written; 0 for one that another evaluation has deleted meanwhile."""
+    with suppress(FileNotFoundError):
+        return file.stat().st_mtime
+    return 0.0
 
 
 def _shaped(values: Sequence[float], answers: Answers) -> list[list[float]]:

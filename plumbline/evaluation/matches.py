@@ -5,8 +5,9 @@ single answer meets all of the other's. Answers to one prompt are not independen
 prompts.
 """
 
+import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -14,8 +15,10 @@ import numpy as np
 
 from plumbline import statistics
 from plumbline.evaluation.judging.judges import Judge, ModelAnswer, NamedJudge, judge_both_orders
+from plumbline.evaluation.judging.names import ENDS, LONGEST_LABEL
 from plumbline.evaluation.samples import Sample, SampleAnswer
 from plumbline.evaluation.slices import SIMILAR_LENGTH
+from plumbline.functions import safe_name
 from plumbline.preferences.splits import prompt_key
 from plumbline.preferences.types import Prompt
 from plumbline.statistics import Interval, Z
@@ -230,6 +233,20 @@ def _pairs(contestants: Sequence[Contestant]) -> list[tuple[str, Contestant, Con
         name = one.name.removeprefix("sft_") if "best_of" in one.name else one.name
         found.append((name, own, one))
     return found
+
+
+def kind_labels(sources: Collection[str]) -> dict[str, str]:
+    """Return a label for each source, by name, that a metric's name may have and no other source has.
+
+    One that is too long, ends as a figure beside an interval does, or would be another's, has a digest.
+    """
+    labels = {source: safe_name(source) for source in sources}
+    times = Counter([OTHER, *labels.values()])
+    for source, label in labels.items():
+        if times[label] > 1 or len(label) > LONGEST_LABEL or label.endswith(ENDS):
+            digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
+            labels[source] = f"{label[:LONGEST_LABEL]}-{digest[:8]}"
+    return labels
 
 
 def joined_kinds(kinds: Sequence[str]) -> list[str]:

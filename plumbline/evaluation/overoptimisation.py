@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -179,29 +180,38 @@ def best_of_curve(
     order = [sorted(range(pool), key=row.__getitem__) for row in own]
 
     def gain(n: int, scores: Scores) -> Interval:
-        weights, (mean, deviation) = best_of_weights(pool, n), moments(scores)
-        best = []
-        for row, places in zip(scores, order, strict=True):
-            expected = sum(weight * row[i] for weight, i in zip(weights, places, strict=True))
-            best.append((expected - mean) / deviation)
-        return statistics.mean(best, keys)
+        over_mean = [weight - 1 / pool for weight in best_of_weights(pool, n)]
+        differences = [sum(weight * row[i] for weight, i in zip(over_mean, places, strict=True))
+                       for row, places in zip(scores, order, strict=True)]
+        return in_deviations(differences, scores, keys)
 
     sizes = [2**power for power in range(pool.bit_length()) if 2**power <= pool]
     return [OptimisedPoint(str(n), best_of_kl(n), gain(n, own), gain(n, judged) if judged else None)
             for n in sizes]
 
 
-def moments(scores: Scores) -> tuple[float, float]:
-    """Return the mean and the standard deviation of all scores; 1 if they are all the same."""
-    every = [value for row in scores for value in row]
-    return float(np.mean(every)), float(np.std(every)) or 1.0
-
-
 def gain_over(scores: Scores, sft: Scores, keys: Sequence[str]) -> Interval:
-    """Return the mean of scores as a gain over SFT's scores on the same prompts, which `keys` names."""
-    mean, deviation = moments(sft)
-    values = [(value - mean) / deviation for row in scores for value in row]
-    return statistics.mean(values, [key for key, row in zip(keys, scores, strict=True) for _ in row])
+    """Return the mean of scores as a gain over SFT's scores on the same prompts, which `keys` names.
+
+    As many scores belong to each prompt, and as many of SFT's.
+    """
+    differences = [fmean(row) - fmean(other) for row, other in zip(scores, sft, strict=True)]
+    return in_deviations(differences, sft, keys)
+
+
+def in_deviations(differences: Sequence[float], sft: Scores, keys: Sequence[str]) -> Interval:
+    """Return the mean of a difference of each prompt, in standard deviations of SFT's scores; in those scores
+    themselves if they are all the same.
+
+    The deviation is of the same prompts, and another draw of them has another one. So the interval is that
+    of the ratio (delta method): what each prompt adds to the deviation is taken off its difference in
+    proportion to the gain, which leaves the mean as it is.
+    """
+    sft_PA = np.array(sft)
+    deviation = float(sft_PA.std()) if np.ptp(sft_PA) else 1.0
+    gain_P = np.array(differences) / deviation
+    spread_P = np.square((sft_PA - sft_PA.mean()) / deviation).mean(1)
+    return statistics.mean((gain_P - gain_P.mean() * (spread_P - spread_P.mean()) / 2).tolist(), keys)
 
 
 def ppo_curve(

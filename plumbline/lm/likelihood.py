@@ -9,6 +9,7 @@ from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.sampling import last_places, left_pad, positions, right_pad
+from plumbline.lm.source import context_of
 from plumbline.preferences.types import Message, Prompt
 
 TOKENS_A_BATCH = 2048
@@ -95,14 +96,21 @@ def next_token_log_probs(
     """Return, for each text as a user's message, the log-probability (nats) of each option's first token as
     answer.
 
-    Raises UserError if one is not a number.
+    Raises UserError if a text is longer than the model's context, before any is read, or if a result is not
+    a number.
     """
     # After a chat template the answer begins at once, so the options lose the space before them.
     ids = [lm.tokenizer(option.strip(), add_special_tokens=False)["input_ids"][0] for option in options]
+    asked = [encode_prompt(lm.tokenizer, (Message("user", text),)) for text in texts]
+    longest, context = max(map(len, asked), default=0), context_of(lm.model.config)
+    if context is not None and longest > context:
+        raise UserError(f"The judge reads at most {context} tokens, but a question with a prompt and two "
+                        f"answers has {longest}. Lower ppo.max_prompt or preference_eval.max_response, or "
+                        "name a judge with a longer context in preference_eval.judges.")
     found = []
-    for text in texts:
-        prompt = torch.tensor([encode_prompt(lm.tokenizer, (Message("user", text),))], device=lm.model.device)
-        logits_V = lm.model(input_ids=prompt, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+    for prompt in asked:
+        ids_1T = torch.tensor([prompt], device=lm.model.device)
+        logits_V = lm.model(input_ids=ids_1T, use_cache=False, logits_to_keep=1).logits[0, -1].float()
         found.append(logits_V.log_softmax(-1)[ids].tolist())
         _require_numbers(found[-1])
     return found

@@ -1,8 +1,11 @@
 """A judge behind a chat endpoint, asked over HTTP by a server of this test."""
 
+import http.client
+import io
 import json
 import re
 import threading
+import urllib.error
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -25,6 +28,8 @@ class Endpoint:
         self.say = lambda first, second: "tie" if ("good" in first) == ("good" in second) else (
             "A" if "good" in first else "B.")
         self.statuses, self.headers, self.asked = [], [], []
+        self.location = ""
+        """Where a status of a redirect leads."""
         self.cut = 0
         """Answers of which only the half is sent."""
         lock = threading.Lock()
@@ -45,6 +50,8 @@ class Endpoint:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(payload)))
                 self.send_header("Retry-After", "0")
+                if 300 <= status < 400:
+                    self.send_header("Location", endpoint.location)
                 self.end_headers()
                 with lock:
                     endpoint.cut, cut = max(0, endpoint.cut - 1), endpoint.cut
@@ -103,9 +110,22 @@ def test_what_was_asked_once_is_not_paid_for_again(endpoint, judge, tmp_path):
     assert len(endpoint.asked) == asked + 4, "another model may answer to the name since"
 
 
+def test_a_verdict_that_an_older_reading_kept_is_read_anew(endpoint, judge):
+    judge.prefer(PROMPTS[:1], [GOOD], [BAD])
+    (file,) = judge.kept.iterdir()
+    file.write_text(file.read_text().replace('"A"', '"A close call, but B"'))
+    again = ChatJudge(endpoint.url, "referee", judge.kept, limit=100)
+    assert again.prefer(PROMPTS[:1], [GOOD], [BAD]) == [1.0]
+    assert len(endpoint.asked) == 2
+
+
 @pytest.mark.parametrize(("said", "outcome"), [
     ("A", 1.0), ("**B**", 0.0), ("Response A is better.", 1.0), ("tie", 0.5), ("A tie.", 0.5), ("TIE", 0.5),
-    ("A and B are equal", None), ("A/B", None), ("a good one", None), ("Neither", None)])
+    ("A and B are equal", None), ("A/B", None), ("a good one", None), ("Neither", None), ("(A)", 1.0), ("[[B]]", 0.0),
+    ("`A`\n", 1.0), ("**A**\n\nIt is more helpful", 1.0), ("B. It answers the", 0.0), ("**B** is better", 0.0),
+    ("A is clearly better than B", 1.0), ("B is the better response.", 0.0), ("**tie**", 0.5),
+    ("A better response is B.", None), ("A close call, but B", None), ("A is worse than B", None), ("A < B", None),
+    ("A, B or tie", None), ("tie-breaker: B", None), ("A is not better", None), ("Ties are not allowed: B", None)])
 def test_what_counts_as_a_verdict(endpoint, judge, said, outcome):
     judge_both_orders(judge, PROMPTS[1:3], [GOOD, GOOD], [BAD, BAD])
     endpoint.say = lambda first, second: said
@@ -160,6 +180,40 @@ def test_the_key_comes_from_the_environment_alone(endpoint, judge, monkeypatch):
     assert endpoint.headers[-1]["Authorization"] == "Bearer secret-key"
     kept = [file.read_text() for file in judge.kept.iterdir()]
     assert "secret-key" not in repr(judge) + "".join(kept)
+
+
+def test_a_redirect_is_not_followed_and_says_where_to(endpoint, judge, monkeypatch):
+    """The key would go to whatever host it names."""
+    monkeypatch.setenv(KEY, "secret-key")
+    other = Endpoint()
+    endpoint.statuses, endpoint.location = [301, 307], f"{other.url}/chat/completions"
+    try:
+        for i, status in enumerate(list(endpoint.statuses)):
+            with pytest.raises(UserError, match=rf"HTTP {status}: it redirects to {other.url}/chat/completions, which"):
+                judge.prefer(PROMPTS[i : i + 1], [GOOD], [BAD])
+    finally:
+        other.server.shutdown()
+        other.server.server_close()
+    assert (len(endpoint.asked), other.headers) == (2, [])
+
+
+@pytest.mark.parametrize("broken", [http.client.IncompleteRead(b""), ConnectionResetError(), TimeoutError()])
+def test_an_error_whose_explanation_breaks_off_is_asked_again_like_others(judge, monkeypatch, broken):
+    class Torn(io.BytesIO):
+        def read(self, size=-1):
+            raise broken
+
+    asked = []
+
+    def post(self, question):
+        asked.append(question)
+        if len(asked) == 1:
+            raise urllib.error.HTTPError(judge.endpoint, 503, "busy", http.client.HTTPMessage(), Torn())
+        return "A"
+
+    monkeypatch.setattr(ChatJudge, "_post", post)
+    assert judge.prefer(PROMPTS[:1], [GOOD], [BAD]) == [1.0]
+    assert len(asked) == 2
 
 
 def test_the_name_of_a_judge_is_an_address_with_a_model(endpoint, tmp_path):

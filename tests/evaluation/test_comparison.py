@@ -15,11 +15,12 @@ from plumbline.preferences.types import Message
 PROMPTS = 60
 
 
-def policy(name: str, won: list[float], seconds: float | None = 12.0) -> Evaluated:
-    """A policy that won these shares against SFT, prompt by prompt."""
+def policy(name: str, won: list[float], seconds: float | None = 12.0, judged: int = PROMPTS) -> Evaluated:
+    """A policy that won these shares against SFT, on the first prompts, which were judged."""
     answers = {one: SampleAnswer("so", True, {"kl": 1.0}) for one in ("policy", "sft")}
-    samples = [Sample((Message("user", f"question {i}"),), answers, {"sft": 1.0}, {"sft": share})
-               for i, share in enumerate(won)]
+    opponents = ("sft", "sft_greedy", "sft_best_of_8")
+    samples = [Sample((Message("user", f"question {i}"),), answers, {"sft": 1.0},
+                      dict.fromkeys(opponents, share) if i < judged else {}) for i, share in enumerate(won)]
     rate = float(np.mean(won))
     metrics: dict[str, float | str] = {
         "judge": "gold", "prompts": PROMPTS, "characters_policy": 90.0, "characters_sft": 100.0, "kl_policy": 2.5}
@@ -98,3 +99,10 @@ def test_the_table_says_what_was_measured_and_nothing_that_was_not(tmp_path: Pat
 def test_where_nobody_is_better_that_is_what_is_said() -> None:
     found = compare([policy("ppo", shares(1, 0.5)), policy("dpo", shares(2, 0.5))])
     assert found.sentences() == ["No policy is surely better than another on these prompts."]
+
+
+def test_prompts_that_nobody_judged_are_not_counted() -> None:
+    """An endpoint with a limit is asked about the first ones alone."""
+    found = compare([policy("ppo", shares(1, 0.5), judged=40), policy("dpo", shares(2, 0.5), judged=40)])
+    assert found.prompts == 40
+    assert {rate.prompts for row in found.rows for rate in row.win_rates.values()} == {40}

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from plumbline.evaluation.judging.judges import LanguageModelJudge, ModelAnswer, NamedJudge, ScoreJudge
 from plumbline.evaluation.matches import Contestant
@@ -17,6 +18,7 @@ from plumbline.evaluation.overoptimisation import (
     best_of_kl,
     best_of_weights,
     draw_overoptimisation,
+    gain_over,
     overoptimisation,
     overoptimisation_section,
     ppo_curve,
@@ -51,12 +53,43 @@ def test_the_curve_of_normal_scores_is_the_expected_maximum():
     keys = [f"p{i}" for i in range(400)]
     curve = best_of_curve((own * 3 + 7).tolist(), half.tolist(), keys)
     assert [point.label for point in curve] == ["1", "2", "4", "8", "16", "32", "64"]
-    assert curve[0].own.value == pytest.approx(0.0, abs=1e-9)
+    for none in (curve[0].own, curve[0].judge):
+        assert (none.value, none.low, none.high) == (0.0, 0.0, 0.0), "the best of 1 is SFT itself"
     for place, expected in ((1, 0.5642), (3, 1.4236), (6, 2.3675)):
         assert curve[place].own.value == pytest.approx(expected, abs=0.06)
         assert curve[place].judge.low - 0.05 < expected / 2 < curve[place].judge.high + 0.05
     none = best_of_curve(own.tolist(), None, keys)
     assert none[6].judge is None and none[6].kl == best_of_kl(64)
+
+
+def test_a_gain_has_the_interval_of_paired_differences():
+    """Each prompt adds as much to SFT's deviation, which is 2, so that it could as well be known."""
+    rng = np.random.default_rng(1)
+    sft = [[5.0 + 2 * side, 5.0 + 2 * side] for side in rng.permutation([1, -1] * 15)]
+    policy = [[row[0] + value, row[0] + value + 0.5] for row, value in zip(sft, rng.normal(0.4, 0.3, 30), strict=True)]
+    found = gain_over(policy, sft, [f"p{i}" for i in range(30)])
+    paired = stats.ttest_rel(np.mean(policy, 1), np.mean(sft, 1)).confidence_interval(0.95)
+    assert found.value == pytest.approx((np.mean(policy) - np.mean(sft)) / 2)
+    assert (found.low, found.high) == (pytest.approx(paired.low / 2), pytest.approx(paired.high / 2))
+
+
+def test_scores_that_are_all_the_same_have_gains_in_scores():
+    sft = [[0.1, 0.1]] * 386
+    assert np.std(sft) > 0, "as numpy rounds it"
+    found = gain_over([[0.1, 1.1], [1.1, 2.1]] * 193, sft, range(386))
+    assert found.value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("gain", [0.0, 2.0])
+def test_the_interval_of_a_gain_holds_it_in_nineteen_of_twenty(gain):
+    """As if SFT's mean were known it held none in all of these and, as if its deviation were, two in half of them."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(300):
+        level = rng.normal(0, 0.8**0.5, (100, 1))
+        sft, policy = (level + rng.normal(0, 0.2**0.5, (100, 4)) for _ in range(2))
+        found = gain_over((policy + rng.normal(gain, 0.3, (100, 1))).tolist(), sft.tolist(), range(100))
+        held += found.low <= gain <= found.high
+    assert 0.92 <= held / 300 <= 0.98
 
 
 def planted(shape, kls):

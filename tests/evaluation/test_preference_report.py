@@ -1,5 +1,6 @@
 """Win rates are counted as a reader expects, and the report shows what might explain them."""
 
+import hashlib
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from plumbline.evaluation.matches import (
     distinct_ngrams,
     evaluate,
     joined_kinds,
+    kind_labels,
     length_controlled,
     meetings_of,
     repeated_ngrams,
@@ -179,6 +181,27 @@ def test_a_judge_with_a_limit_is_asked_about_the_first_answers():
 
 def test_kinds_with_few_prompts_are_joined():
     assert joined_kinds(["a"] * 20 + ["b"] * 19 + ["c"]) == ["a"] * 20 + ["other"] * 20
+
+
+def test_labels_of_sources_are_apart_and_leave_the_ends_of_intervals_alone():
+    plain = {"people": "people", "web chat": "web_chat", "hub:org/set": "hub_org_set"}
+    awkward = ["support_high", "a_low", "x n", "other", "a b", "a/b", "y" * 213, "y" * 212, "\ud83d"]
+    labels = kind_labels([*plain, *awkward, "support"])
+    assert {name: labels[name] for name in plain} == plain and labels["support"] == "support"
+    assert len(set(labels.values())) == len(labels) and max(map(len, labels.values())) == 89
+    assert not any(label.endswith(("_low", "_high", "_n")) or label == "other" for label in labels.values())
+    assert labels["support_high"] == "support_high-" + hashlib.sha256(b"support_high").hexdigest()[:8]
+
+
+def test_a_source_named_like_the_end_of_anothers_interval_overwrites_nothing():
+    sources = ["support", "support_high"] * 20
+    kinds = [kind_labels(set(sources))[source] for source in sources]
+    policy = contestant("policy", ["good" if i % 2 else "bad" for i in range(40)])
+    found = evaluate(PROMPTS, [policy, contestant("sft", ["so"] * 40)], [JUDGE], kinds)
+    metrics = found.metrics()
+    assert metrics["win_rate_vs_sft_kind_support"] == 0.5
+    assert metrics["win_rate_vs_sft_kind_support_high"] == found.matches[0].by_kind["support"].high < 1
+    assert metrics[f"win_rate_vs_sft_kind_{kinds[1]}"] == 1.0
 
 
 def test_length_controlled_win_rate_against_another_optimizer():

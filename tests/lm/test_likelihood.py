@@ -6,9 +6,11 @@ import torch
 from plumbline.alignment.sample_page import respond, samples_page
 from plumbline.errors import UserError
 from plumbline.lm import likelihood
+from plumbline.lm.base import LanguageModel
 from plumbline.lm.chat import encode_prompt, encode_response
 from plumbline.lm.likelihood import next_token_log_probs, response_log_likelihoods, sampled_log_likelihoods
-from testing.tiny_models import PROMPTS, WORDS, copy_of
+from plumbline.preferences.types import Message
+from testing.tiny_models import PROMPTS, WORDS, copy_of, small_gpt2, small_model
 
 
 def log_probs(lm, ids):
@@ -51,6 +53,19 @@ def test_options_are_weighed_as_the_first_token_of_the_answer(random_lm):
     last = log_probs(random_lm, encode_prompt(random_lm.tokenizer, PROMPTS[1]))[-1]
     ids = [random_lm.tokenizer(option, add_special_tokens=False)["input_ids"][0] for option in "AB"]
     assert found == pytest.approx(last[ids].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("make", [small_model, small_gpt2])
+def test_a_question_beyond_the_context_is_refused_before_any_is_read(tokenizer, make, monkeypatch):
+    """With absolute positions it was an IndexError, with rotary ones a verdict of a model out of its depth."""
+    lm = LanguageModel(make(tokenizer), tokenizer)
+    fits = "red " * 100
+    while len(encode_prompt(tokenizer, ((Message("user", fits)),))) < 128:
+        fits += "red "
+    assert len(next_token_log_probs(lm, [fits], ["A", "B"])) == 1
+    monkeypatch.setattr(type(lm.model), "forward", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(UserError, match=r"reads at most 128 tokens, but a question .* has 129. .*ppo.max_prompt"):
+        next_token_log_probs(lm, ["colors", fits + "red "], ["A", "B"])
 
 
 def test_responses_are_text_without_special_tokens_in_the_order_of_the_prompts(taught_lm):

@@ -280,3 +280,32 @@ def test_kinds_are_the_sources_of_rows(workspace: Path) -> None:
     found = run_eval(workspace)
     assert {key for key in found if key.startswith("win_rate_vs_sft_kind") and key.endswith("_n")} == {
         "win_rate_vs_sft_kind_people_n", "win_rate_vs_sft_kind_web_chat_n"}
+
+
+def test_a_source_named_like_an_end_or_at_length_is_a_kind_of_its_own(workspace: Path) -> None:
+    """`people_high` would be the end of `people`, and MLflow refuses names of more than 250 characters."""
+    rows = [to_json(Comparison(prompt(text), ("red", "blue"), "A", Origin("people_high" if i % 2 else "p" * 230)))
+            for i, text in enumerate(HELDOUT)]
+    (workspace / "data/prepared/preferences/heldout.jsonl").write_text(jsonl(rows))
+    found = run_eval(workspace, "preference_eval.judges=['rules:colors']")
+    kinds = [key.removeprefix("win_rate_vs_sft_kind_") for key in found if key.startswith("win_rate_vs_sft_kind_")
+             and not key.endswith(("_low", "_high", "_n"))]
+    assert sorted(kind[:-8] for kind in kinds) == ["people_high-", "p" * 80 + "-"]
+    assert max(map(len, found)) <= 250
+
+
+def test_two_evaluations_may_clear_the_same_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one deletes a file between the list of them and a look at it."""
+    for i in range(20):
+        (tmp_path / f"{i:02}.json").write_text("")
+    listed = Path.glob
+
+    def glob(folder: Path, pattern: str) -> list[Path]:
+        found = list(listed(folder, pattern))
+        for file in found:
+            file.unlink()
+        return found
+
+    made = answers.SftAnswers([], [])
+    monkeypatch.setattr(Path, "glob", glob)
+    assert answers.kept_answers(tmp_path / "new.json", lambda: made) is made

@@ -10,11 +10,16 @@ from typing import cast
 
 import pytest
 
-from plumbline.config import Params, read_yaml
+from plumbline.config import Params, load_params, read_yaml
+from plumbline.errors import UserError
 from plumbline.project.dvc_yaml import read_stages
-from plumbline.project.home import find_home
+from plumbline.project.home import Home, find_home
+from plumbline.project.locks import file_lock
+from plumbline.runs import dvc_stage
+from plumbline.runs.stage_run import drop_scratch
 from plumbline.runs.workspace import Workspace
-from tasks.stage import Stage
+from tasks.stage import Stage, StageRun
+from testing.staged_project import child_of, staged
 
 ROOT = find_home().root
 STAGES = read_stages(ROOT)
@@ -67,3 +72,54 @@ def test_a_retry_is_decided_by_the_code_that_it_brings(tmp_path: Path, retried: 
         (tmp_path / "tasks/promote.py").write_text("# as it was then")
     workspace = cast(Workspace, SimpleNamespace(record=SimpleNamespace(retry_of=retried), folder=tmp_path))
     assert code_is_here(workspace, STAGES["promote"]) is here
+
+
+TRAINING = """
+checkpoint = run.scratch() / "checkpoint"
+print("goes on" if checkpoint.exists() else "begins")
+checkpoint.write_text("half way")
+run.report(1, 1, {"loss": 0.5})
+run.write("model.txt", "trained")
+run.finish({"loss": 0.5})
+"""
+
+
+def program(_run: StageRun) -> None:
+    """Not called: the stage's own process has the program."""
+
+
+def test_checkpoints_stay_until_what_the_training_left_is_in_the_cache(recording_home: Home,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, or a kill, is likely while gigabytes are copied: a retry must not train anew."""
+    from tasks import as_prefect_task
+
+    home = staged(recording_home, TRAINING)
+    task = home.root / "tasks/ppo.py"
+    task.write_text(task.read_text().replace("from plumbline.lm.ranks.world import world\n", ""))
+    monkeypatch.setattr(as_prefect_task, "RECORDED_HERE", ["dvc.yaml"])
+    workspace = cast(Workspace, SimpleNamespace(
+        home=home, folder=home.root, params=load_params(home.root), stages=read_stages(home.root),
+        record=SimpleNamespace(retry_of=None, force=[])))
+
+    def make() -> list[str]:
+        child, lines = child_of(home, record=False)
+        as_prefect_task._do(Stage("ppo", program), workspace, child)
+        return lines
+
+    def full(*_: object) -> None:
+        raise UserError("The disk is full.")
+
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="disk is full"):
+        patched.setattr(dvc_stage, "commit", full)
+        make()
+    assert [path.name for path in home.scratch.glob("*/checkpoint")] == ["checkpoint"]
+    assert make() == ["goes on"]
+    assert list(home.scratch.iterdir()) == []
+
+
+def test_checkpoints_that_another_run_has_taken_stay(tmp_path: Path) -> None:
+    with file_lock(tmp_path / "ppo-123/lock"):
+        drop_scratch(tmp_path / "ppo-123")
+        assert (tmp_path / "ppo-123/lock").exists()
+    drop_scratch(tmp_path / "ppo-123")
+    assert list(tmp_path.iterdir()) == []

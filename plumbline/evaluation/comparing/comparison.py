@@ -86,6 +86,7 @@ class PolicyComparison:
 
     judge: str
     prompts: int
+    """Those that were judged: an endpoint may be asked about the first ones alone."""
     sft_characters: float
     rows: Sequence[Row]
     verdicts: Sequence[SurelyBetter]
@@ -122,11 +123,11 @@ def compare(policies: Sequence[Evaluated]) -> PolicyComparison:
     first, rates = policies[0], [one.won(SFT) for one in policies]
     rows = []
     for one, won in zip(policies, rates, strict=True):
-        rows.append(Row(one.name, one.method, _win_rates(one.metrics), _number(one.metrics, "kl_policy"),
+        rows.append(Row(one.name, one.method, _win_rates(one), _number(one.metrics, "kl_policy"),
                         float(one.metrics["characters_policy"]), one.seconds,
                         None if one is first else paired(won, rates[0])))
     return PolicyComparison(
-        str(first.metrics["judge"]), len(first.samples), float(first.metrics["characters_sft"]), rows,
+        str(first.metrics["judge"]), len(rates[0]), float(first.metrics["characters_sft"]), rows,
         verdicts({one.name: won for one, won in zip(policies, rates, strict=True)}))
 
 
@@ -170,7 +171,8 @@ def title_of(opponent: str) -> str:
     return TITLES[opponent]
 
 
-def _win_rates(metrics: Mapping[str, float | str]) -> dict[str, Interval]:
+def _win_rates(policy: Evaluated) -> dict[str, Interval]:
+    metrics = policy.metrics
     best = [name.removeprefix("win_rate_vs_").removesuffix("_n") for name in metrics
             if name.startswith(f"win_rate_vs_{BEST_OF}") and name.endswith("_n")]
     best = [name for name in best if name.removeprefix(BEST_OF).isdigit()]
@@ -179,7 +181,8 @@ def _win_rates(metrics: Mapping[str, float | str]) -> dict[str, Interval]:
         value, low, high, n = (_number(metrics, f"win_rate_vs_{name}{end}")
                                for end in ("", "_low", "_high", "_n"))
         if value is not None and low is not None and high is not None and n is not None:
-            found[name] = Interval(value, low, high, int(n), int(metrics["prompts"]))
+            judged = policy.won(name if name in TITLES else f"{SFT}_{name}")
+            found[name] = Interval(value, low, high, int(n), len(judged))
     return found
 
 

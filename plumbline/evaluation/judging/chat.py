@@ -16,8 +16,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from plumbline.errors import UserError
 from plumbline.evaluation.judging.judges import ModelAnswer
@@ -43,8 +45,10 @@ Answer with one word: A, B or tie."""
 KEY = "PLUMBLINE_JUDGE_API_KEY"
 """The environment variable with the endpoint's key, sent as a bearer token; without it none is sent."""
 VERDICT = re.compile(
-    r"\W*(?:(?:[Aa]\s+)?([Tt]ie|TIE)\b|(?:[Rr]esponse\s+)?([AB])\b(?!\s*(?:(?:and|or)\b|[/=&])))")
-"""The first word that counts: in `A tie` that is the second, and `A and B` or `A/B` is no verdict."""
+    r"\W*(?:(?:[Aa]\s+)?([Tt]ie|TIE)|(?:[Rr]esponse\s+)?([AB]))[*\"'`)\]]*"
+    r"(?:\s*\Z|\.(?!\w)|[^\S\n]*\n|\s+is\s+(?:the\s+)?(?:(?:clearly|slightly|much)\s+)?better\b)")
+"""One word that ends a sentence, a line or the answer, or `A is better`: whatever else begins so, such as
+`A better response is B`, `A, B or tie` and `A < B`, says something else or nothing."""
 OUTCOMES = {"a": 1.0, "b": 0.0, "tie": 0.5}
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 """HTTP statuses after which the same request may succeed."""
@@ -129,7 +133,8 @@ class ChatJudge:
         for line in self._file.read_text(encoding="utf-8").splitlines():
             try:
                 kept = json.loads(line)
-                self._verdicts[kept["texts"]] = _verdict(kept["said"])
+                if (verdict := _verdict(kept["said"])) is not None:  # an older reading took more for one
+                    self._verdicts[kept["texts"]] = verdict
             except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
                 continue
 
@@ -170,7 +175,7 @@ class ChatJudge:
             try:
                 return self._post(question)
             except urllib.error.HTTPError as error:
-                problem = f"HTTP {error.code}: {error.read(300).decode('utf-8', 'replace')}"
+                problem = f"HTTP {error.code}: {_explained(error)}"
                 asked_to_wait = error.headers.get("Retry-After", "")
                 if error.code not in PASSING:
                     raise self._failed(problem) from None
@@ -190,7 +195,7 @@ class ChatJudge:
             headers["Authorization"] = f"Bearer {key}"
         address = f"{self.endpoint}/chat/completions"
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT) as answer:
             return str(json.loads(answer.read())["choices"][0]["message"]["content"])
 
     def _failed(self, problem: str) -> UserError:
@@ -198,6 +203,25 @@ class ChatJudge:
         return UserError(f"The judge {self.model} at {self.endpoint} gave no verdict ({said}). Check its "
                          f"address in preference_eval.judges, and that the variable {KEY} holds its key. The "
                          "verdicts given so far are kept: run again to go on from there.")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect an error: urllib would take the key along, to any host, and ask without a body."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str,
+        headers: http.client.HTTPMessage, newurl: str,
+    ) -> None:
+        """Follow no redirect."""
+
+
+def _explained(error: urllib.error.HTTPError) -> str:
+    """Return where an answer that is an error redirects to, or how its body begins, as far as it comes."""
+    if 300 <= error.code < 400:
+        return f"it redirects to {error.headers.get('Location', 'nowhere')}, which is not followed"
+    with suppress(OSError, http.client.HTTPException):
+        return error.read(300).decode("utf-8", "replace")
+    return "an answer that breaks off"
 
 
 def _verdict(said: str) -> float | None:

@@ -80,6 +80,8 @@ class ScoreJudge:
     """
 
     score: AnswerScores
+    called: str = "judge"
+    """What messages call it, such as `judge rules:no_lists`."""
     tie_within: float = 1e-6
     _known: dict[tuple[Prompt, ModelAnswer], float] = field(default_factory=dict, repr=False)
 
@@ -87,27 +89,31 @@ class ScoreJudge:
     most_pairs = None
 
     @classmethod
-    def of_texts(cls, score: ScoreFunction) -> "ScoreJudge":
+    def of_texts(cls, score: ScoreFunction, called: str = "judge") -> "ScoreJudge":
         """Return a judge that sees the text alone, and not whether an answer ended by itself."""
-        return cls(lambda pairs: score([(prompt, answer.text) for prompt, answer in pairs]))
+        return cls(lambda pairs: score([(prompt, answer.text) for prompt, answer in pairs]), called)
 
     def scores(self, prompts: Sequence[Prompt], answers: Sequence[ModelAnswer]) -> list[float]:
         """Return the score of each answer to its prompt; each distinct one is scored once.
 
-        Raises UserError if a score is not a number.
+        Raises UserError unless all scores are finite numbers: two infinite ones have no difference.
         """
         pairs = list(zip(prompts, answers, strict=True))
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         if new:
             found = self.score(new)
-            _require_numbers(found)
+            if broken := sum(not math.isfinite(value) for value in found):
+                raise UserError(f"The {self.called} must give a finite number for every answer, but "
+                                f"{broken} of {len(found)} are infinite or not a number. If it is a reward "
+                                "model, its training diverged: lower reward_model.learning_rate. Otherwise "
+                                "correct it, or choose another one in preference_eval.judges.")
             self._known.update(zip(new, found, strict=True))
         return [self._known[pair] for pair in pairs]
 
     def prefer(
         self, prompts: Sequence[Prompt], first: Sequence[ModelAnswer], second: Sequence[ModelAnswer]
     ) -> list[float]:
-        """Return the preference for each prompt. Raises UserError if a score is not a number."""
+        """Return the preference for each prompt. Raises UserError unless all scores are finite numbers."""
         scores = self.scores([*prompts, *prompts], [*first, *second])
         pairs = zip(scores[: len(prompts)], scores[len(prompts) :], strict=True)
         return [self.outcome(one, other) for one, other in pairs]
@@ -136,17 +142,12 @@ class LanguageModelJudge:
         questions = [QUESTION.format(request=conversation(prompt), first=one.text, second=other.text)
                      for prompt, one, other in zip(prompts, first, second, strict=True)]
         answers = self.next_token_logprobs(questions, OPTIONS)
-        _require_numbers([value for answer in answers for value in answer])
+        # In any comparison it would count as a loss; -inf is an option that never comes next.
+        if broken := sum(math.isnan(value) for answer in answers for value in answer):
+            raise UserError(f"The judge must answer with numbers, but {broken} of {2 * len(answers)} "
+                            "log-probabilities are not a number. Choose another one in "
+                            "preference_eval.judges.")
         return [0.5 if a == b else float(a > b) for a, b in answers]
-
-
-def _require_numbers(judged: Sequence[float]) -> None:
-    """Raise UserError if a value is not a number: in any comparison it would count as a loss."""
-    broken = sum(math.isnan(value) for value in judged)
-    if broken:
-        raise UserError(f"The judge must answer with numbers, but {broken} of {len(judged)} of its answers "
-                        "are not a number. If it is a reward model, its training diverged: lower "
-                        "reward_model.learning_rate. Otherwise choose another one in preference_eval.judges.")
 
 
 @dataclass(frozen=True)

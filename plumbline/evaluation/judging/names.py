@@ -3,15 +3,18 @@
 The first judge of the list decides. A policy is no judge of the reward that it was optimised for: two
 policies that differ in the seed alone each win by their own reward model (Gao et al. 2022, arXiv 2210.10760,
 call that overoptimisation). Therefore `auto` is the gold reward on simulated data, and otherwise a second
-reward model, which learned from other prompts and which PPO never asked.
+reward model, which learned from other prompts: PPO is not rewarded by it, and chooses among its updates by
+it, on validation prompts.
 """
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from plumbline.errors import UserError
-from plumbline.evaluation.judging.chat import ChatJudge
+from plumbline.evaluation.judging.chat import KEY, ChatJudge
 from plumbline.evaluation.judging.judges import (
     AnswerScores,
     Judge,
@@ -26,6 +29,10 @@ from plumbline.preferences.types import Prompt, conversation
 AUTO, GOLD, SECOND, REWARD = "auto", "gold", "second", "reward"
 BUILT_IN = (GOLD, SECOND, REWARD)
 FUNCTION, ENDPOINT, MODEL = "function", "endpoint", "model"
+ENDS = ("_low", "_high", "_n")
+"""What stands behind the names of figures for the ends of an interval and its n: no label ends so."""
+LONGEST_LABEL = 80
+"""Characters: MLflow refuses the name of a figure with more than 250, and some have two labels."""
 NO_JUDGE = "NONE"
 """The file that stage `judge` leaves in place of a model, with the reason."""
 
@@ -66,9 +73,10 @@ def kind_of_judge(name: str, simulated: bool) -> str:
 def make_judges(names: Sequence[str], settings: JudgeSettings) -> list[NamedJudge]:
     """Return the judges of these names, the deciding one first; one named twice is made once.
 
-    Raises UserError for a judge that cannot be made.
+    Raises UserError for a judge that cannot be made, and where several hosts would get the same key.
     """
     kinds = {name: kind_of_judge(name, settings.simulated) for name in names}
+    require_one_host(kinds)
     labels = labels_of_judges(kinds)
     made: dict[str, Judge] = {}
     for name, kind in kinds.items():
@@ -77,18 +85,32 @@ def make_judges(names: Sequence[str], settings: JudgeSettings) -> list[NamedJudg
     return [NamedJudge(label, judge) for label, judge in made.items()]
 
 
+def require_one_host(kinds: Mapping[str, str]) -> None:
+    """Raise UserError if several hosts would get the same key, by the kinds of judges with these names."""
+    hosts = {name.split("/")[2].partition("#")[0] for name, kind in kinds.items() if kind == ENDPOINT}
+    if len(hosts) > 1 and os.environ.get(KEY):
+        raise UserError(f"The endpoints of preference_eval.judges are on {len(hosts)} hosts "
+                        f"({', '.join(sorted(hosts))}), and each would be sent the key of the variable "
+                        f"{KEY}. Name endpoints of one host, or unset the variable if none of them wants a "
+                        "key.")
+
+
 def labels_of_judges(kinds: Mapping[str, str]) -> dict[str, str]:
     """Return a label for each judge, by name: short, and never that of another judge.
 
-    The gate goes by labels: a function called `reward` must not be taken for the reward model.
+    The gate goes by labels: a function called `reward` must not be taken for the reward model. Where the
+    whole name is taken, too, it is numbered.
     """
     labels: dict[str, str] = {}
     for name, kind in kinds.items():
         if kind in BUILT_IN:
             labels[name] = kind
             continue
-        short = short_label(name)
-        labels[name] = safe_name(name) if short in {*BUILT_IN, *labels.values()} else short
+        taken = {*BUILT_IN, *labels.values()}
+        whole = safe_name(name)[-LONGEST_LABEL:]
+        numbered = (f"{whole}_{number}" for number in count(2))
+        labels[name] = next(label for label in chain((short_label(name)[-LONGEST_LABEL:], whole), numbered)
+                            if label not in taken and not label.endswith(ENDS))
     return labels
 
 
@@ -140,17 +162,19 @@ def _second(_name: str, settings: JudgeSettings) -> Judge:
         raise UserError(f"There is no second reward model to judge with in models/judge/model{reason}. Add "
                         "preferences, raise ingest.judge_fraction, or name another judge in "
                         "preference_eval.judges.")
-    return ScoreJudge(scores_of_reward_model(folder, settings))
+    return ScoreJudge(scores_of_reward_model(folder, settings), f"judge {SECOND}")
 
 
 def _reward(_name: str, settings: JudgeSettings) -> Judge:
-    return ScoreJudge(scores_of_reward_model(settings.root / "models/reward/model", settings))
+    return ScoreJudge(scores_of_reward_model(settings.root / "models/reward/model", settings),
+                      f"judge {REWARD}")
 
 
 def _function(name: str, settings: JudgeSettings) -> Judge:
     function = import_function("judge", name, settings.home_root, "preference_eval.judges")
     return ScoreJudge.of_texts(
-        lambda pairs: function([(conversation(prompt), response) for prompt, response in pairs]))
+        lambda pairs: function([(conversation(prompt), response) for prompt, response in pairs]),
+        function.called)
 
 
 def _endpoint(name: str, settings: JudgeSettings) -> Judge:
