@@ -2,8 +2,10 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# Servers and runs mostly wait for each other, so that three workers keep two cores busy.
+# Servers and runs mostly wait for each other, so that three workers keep two cores busy. The models of tests are
+# so small that a second thread only costs, also in the stages that they start.
 PARALLEL := -n 3 --no-loadscope-reorder
+TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-fast test-vllm lint types seeds bench chaos attacks architectures pictures smollm2 smollm2-hh recipes clean
@@ -24,13 +26,13 @@ demo: $(INSTALLED)  ## the whole pipeline on the embedded default, about 6 minut
 test: $(INSTALLED)  ## lint, types, and the tests (20 minutes on two cores)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest $(PARALLEL) -m "not evidence and not vllm" --durations=60
+	@$(TESTS) -m "not evidence and not vllm" --durations=60
 
 test-all: test  ## the same, and the slow evidence that repeats it: every property in depth, ten runs at once
-	@$(BIN)/pytest $(PARALLEL) -m "evidence or hypothesis" --hypothesis-profile full --durations=20
+	@$(TESTS) -m "evidence or hypothesis" --hypothesis-profile full --durations=20
 
 test-fast: $(INSTALLED)  ## the tests that need no server
-	@$(BIN)/pytest $(PARALLEL) -m "not slow and not evidence and not vllm"
+	@$(TESTS) -m "not slow and not evidence and not vllm"
 
 test-vllm: $(INSTALLED) .vllm/.installed  ## a real vLLM server samples (3.4 GB in .vllm; minutes)
 	@$(BIN)/pytest -m vllm tests/lm/engines -rs

@@ -36,6 +36,7 @@ from plumbline.project.digests import digest  # noqa: E402
 from plumbline.project.dvc_yaml import StageSpec, read_stages  # noqa: E402
 from plumbline.project.home import HOME, Home  # noqa: E402
 from plumbline.runs.stage_program import GIVEN  # noqa: E402
+from plumbline.runs.stage_run import drop_scratch  # noqa: E402
 
 STAGES = ("base", "sft", "reward_model", "reward_eval", "judge", "ppo")
 TRAINED = tuple(name for name in STAGES if name != "reward_eval")
@@ -111,6 +112,7 @@ class Training:
         first = time.monotonic()
         if process.wait():
             raise SystemExit((self.root / f"{self.name}.log").read_text()[-3000:])
+        self.keep()
         return digest(self.folder), first - started, time.monotonic() - first
 
     def killed(self, after: float, from_report: bool) -> bool:
@@ -127,7 +129,14 @@ class Training:
             time.sleep(0.005)
         if process.returncode:
             raise SystemExit((self.root / f"{self.name}.log").read_text()[-3000:])
+        self.keep()
         return False
+
+    def keep(self) -> None:
+        """Delete the checkpoints, as a flow does when what the stage left is in the cache."""
+        for line in self.progress.read_text().splitlines():
+            if scratch := json.loads(line).get("scratch"):
+                drop_scratch(Path(scratch))
 
 
 def torture(training: Training, kills: int, chance: random.Random) -> str:

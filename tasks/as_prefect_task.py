@@ -129,6 +129,7 @@ def _do(stage: "Stage", workspace: Workspace, child: Child) -> str | None:
         dvc_stage.clear(folder, name)
         _run(stage, workspace, child)
     dvc_stage.commit(folder, name)
+    child.drop_scratch()
     return why
 
 

@@ -64,7 +64,7 @@ def run(project: Path, home: str, *more: str, command: str = "run") -> dict[str,
     return found
 
 
-def test_from_nothing_to_a_champion_and_the_same_again(project: Path, databases: Databases) -> None:
+def test_from_nothing_to_a_champion_and_the_same_again(project: Path) -> None:
     first = run(project, "one")
     assert list(first["stages"]) == STAGES
     assert {stage["status"] for stage in first["stages"].values()} == {"ran"}
@@ -81,7 +81,13 @@ def test_from_nothing_to_a_champion_and_the_same_again(project: Path, databases:
     assert {stage["status"] for stage in again["stages"].values()} == {"reused"}
     assert again["results"] == first["results"]
 
-    # Nothing shared but parameters, data and machine: the same numbers to the last digit.
+
+@pytest.mark.evidence
+def test_the_same_numbers_to_the_last_digit_elsewhere_and_after_all_was_deleted(
+        project: Path, databases: Databases) -> None:
+    first = run(project, "one")
+    folder = project / "runs" / first["id"]
+    # Nothing shared but parameters, data and machine.
     databases.give(project / "two")
     elsewhere = run(project, "two", "--until", "ppo")
     assert {stage["mlflow_run"] for stage in elsewhere["stages"].values()}.isdisjoint(

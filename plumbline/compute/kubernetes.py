@@ -39,6 +39,8 @@ Secret, which the template names."""
 INDEX = "batch.kubernetes.io/job-completion-index"
 LABELS = {"Job": "batch.kubernetes.io/job-name={}",
           "TrainJob": "jobset.sigs.k8s.io/jobset-name={},jobset.sigs.k8s.io/replicatedjob-name=node"}
+ENDED = ("Succeeded", "Failed")
+"""Phases of a pod whose log is whole."""
 LOOK_SECONDS = 2.0
 LOG_SECONDS = 5.0
 """From the end of the job to that of its log."""
@@ -120,7 +122,7 @@ class PodJob:
         self._space = ["--namespace", space] if space else []
         self._log: subprocess.Popen[bytes] | None = None
         self._logged = ""
-        """When the log was last followed anew."""
+        """When the log was last seen to be followed."""
 
     def run(self) -> int:
         """Create the job, follow it to its end and delete it; return its status. Raises UserError if the
@@ -151,7 +153,9 @@ class PodJob:
     def _follow(self) -> int:
         while True:
             succeeded = self._succeeded()
-            if self._log is None or (self._log.poll() is not None and succeeded is None):
+            if self._log and self._log.poll() is None:
+                self._logged = _now()
+            elif self._log is None or succeeded is None:
                 self._follow_log()
             if succeeded is not None:
                 break
@@ -177,11 +181,12 @@ class PodJob:
         return None
 
     def _follow_log(self) -> None:
-        """Copy the log of the first pod once it has one; after a broken connection, go on from there."""
+        """Copy the log of the first pod once it has one; after a broken connection, go on from there, unless
+        it was the pod that has ended.
+        """
         for pod in self._pods(f",{INDEX}=0"):
-            if pod["status"]["phase"] != "Pending":
+            if pod["status"]["phase"] not in ("Pending", *(ENDED if self._log else ())):
                 since = [f"--since-time={self._logged}"] if self._logged else []
-                self._logged = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
                 self._log = subprocess.Popen(["kubectl", *self._space, "logs", "--follow", *since,
                                               pod["metadata"]["name"]], stdin=subprocess.DEVNULL)
 
@@ -207,6 +212,10 @@ class PodJob:
     def _kubectl(self, *words: str, given: str | None = None) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(["kubectl", *self._space, *words], input=given or "", capture_output=True,
                               text=True, check=False)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

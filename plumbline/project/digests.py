@@ -9,12 +9,14 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from plumbline.errors import UserError
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
+FOLDER = ".dir"
+"""Ends the digest of a folder."""
 
 
 def file_digest(path: Path) -> str:
@@ -61,15 +63,49 @@ def cached_file(cache: Path, md5: str) -> Path:
 
 
 def cached_listing(cache: Path, md5: str) -> dict[str, str] | None:
-    """Return the digests of a cached folder's files by their paths; None if its listing is not in the cache.
+    """Return the digests of a cached folder's files by their paths; None if its listing is not in the cache,
+    or cannot be read, as a power loss leaves it.
 
     Raises UserError for a listing with a name that leads out of the folder.
     """
     try:
         entries = json.loads(cached_file(cache, md5).read_text(encoding="utf-8"))
-    except OSError:
+        return {require_inside(entry["relpath"], f"the listing {md5}"): entry["md5"] for entry in entries}
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    return {require_inside(entry["relpath"], f"the listing {md5}"): entry["md5"] for entry in entries}
+
+
+def cached_inside(cache: Path, md5: str) -> Collection[str]:
+    """Return the digests of a folder's files; nothing for a file, or for a folder without a cached listing.
+    """
+    return (cached_listing(cache, md5) or {}).values() if md5.endswith(FOLDER) else ()
+
+
+def drop_damaged(cache: Path, digests: Iterable[str]) -> set[str]:
+    """Delete cached files whose bytes do not have the digest that names them, of these files, folders and
+    the files in the folders. Returns their digests.
+
+    DVC neither flushes what it copies into the cache nor looks at it again, so a power loss may leave a name
+    with other bytes behind it.
+    """
+    wanted = set(digests)
+    damaged = _drop_damaged(cache, wanted)  # first the listings, which could not be read
+    return damaged | _drop_damaged(cache, {name for md5 in wanted for name in cached_inside(cache, md5)})
+
+
+def _drop_damaged(cache: Path, names: set[str]) -> set[str]:
+    damaged = {name for name in names if not _is_whole(cached_file(cache, name), name)}
+    for name in damaged:
+        cached_file(cache, name).unlink(missing_ok=True)
+    return damaged
+
+
+def _is_whole(file: Path, md5: str) -> bool:
+    """Return False if a file has other bytes than its digest says; one that is not there has none."""
+    try:
+        return file_digest(file) == md5.removesuffix(FOLDER)
+    except FileNotFoundError:
+        return True
 
 
 def require_inside(path: str, source: str) -> str:
@@ -84,7 +120,8 @@ def require_inside(path: str, source: str) -> str:
 def restore_folder(cache: Path, md5: str, target: Path) -> None:
     """Copy a folder from the cache to `target`.
 
-    Raises UserError if the cache does not hold the folder's listing.
+    Raises UserError if the cache does not hold the folder's listing, and for a file with other bytes than the
+    listing says.
     """
     names = cached_listing(cache, md5)
     if names is None:
@@ -94,6 +131,10 @@ def restore_folder(cache: Path, md5: str, target: Path) -> None:
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(cached_file(cache, file), path)
+        if file_digest(path) != file:
+            raise UserError(f"{cached_file(cache, file)}, which should become {path}, is damaged: its bytes "
+                            "are not those that name it. Delete it; if the project has a DVC remote, "
+                            "`plumbline pull` may bring it back.")
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -7,20 +7,20 @@ holds.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plumbline.errors import UserError
-from plumbline.project.digests import cached_file, cached_listing, file_digest
+from plumbline.project.digests import FOLDER, cached_file, cached_inside, drop_damaged
 from plumbline.project.home import Home
+from plumbline.project.masking import masked
 
 if TYPE_CHECKING:
     from dvc.data_cloud import Remote
     from dvc_data.hashfile.db import HashFileDB
 
-FOLDER = ".dir"
 NO_REMOTE = ("this checkout has no DVC remote (`dvc remote add -d NAME URL`, where URL is a folder, "
              "s3://bucket/path, ssh://host/path, ...)")
 
@@ -58,14 +58,12 @@ class Storage:
 
         If a folder's listing is missing, only the listing is reported, because its files are unknown.
         """
-        return {name for digest in digests for name in (digest, *self._inside(digest))
+        return {name for digest in digests for name in (digest, *cached_inside(self.cache, digest))
                 if not cached_file(self.cache, name).exists()}
 
     def drop_damaged(self, digests: Iterable[str]) -> set[str]:
         """Delete cached files whose bytes do not have the digest that names them. Returns their digests."""
-        wanted = set(digests)
-        damaged = self._drop_damaged(wanted)  # first the listings, which could not be read
-        return damaged | self._drop_damaged({name for digest in wanted for name in self._inside(digest)})
+        return drop_damaged(self.cache, digests)
 
     def fetch(self, digests: Iterable[str]) -> set[str]:
         """Fetch missing bytes from the remotes, the default one first.
@@ -87,7 +85,7 @@ class Storage:
 
         Returns the numbers of files and of bytes that were new to the remote. A folder's listing goes last,
         because DVC takes a listing for a promise that its files are there. Raises UserError without a remote,
-        for a remote that does not answer, and for what the cache lacks.
+        for a remote that does not answer, and for what the cache lacks or holds damaged.
         """
         name = remote or next(iter(self.remotes), None)
         if name is None:
@@ -99,42 +97,36 @@ class Storage:
                             f"{min(lacking)}. Run `plumbline pull` first, or push single runs.")
         listings = {digest for digest in wanted if digest.endswith(FOLDER)}
         files = {digest for digest in wanted if digest not in listings}
-        files |= {file for listing in listings for file in self._inside(listing)}
+        files |= {file for listing in listings for file in cached_inside(self.cache, listing)}
         done = [self._push_to(name, group) for group in (files, listings)]
         return sum(count for count, _ in done), sum(size for _, size in done)
 
     def where(self) -> str:
         """Return the places that are searched, for a message."""
         settings = self._repo.config["remote"]
-        remotes = ", ".join(f"the remote {name} ({settings[name]['url']})" for name in self.remotes)
+        remotes = ", ".join(f"the remote {name} ({masked(settings[name]['url'])})" for name in self.remotes)
         return f"the cache {self.cache}, {remotes or NO_REMOTE}"
-
-    def _inside(self, digest: str) -> Collection[str]:
-        """Return the digests of a folder's files; nothing for a file, or for a folder without a cached
-        listing.
-        """
-        return (cached_listing(self.cache, digest) or {}).values() if digest.endswith(FOLDER) else ()
-
-    def _drop_damaged(self, names: set[str]) -> set[str]:
-        files = {name: cached_file(self.cache, name) for name in names}
-        damaged = {name for name, file in files.items()
-                   if file.exists() and file_digest(file) != name.removesuffix(FOLDER)}
-        for name in damaged:
-            files[name].unlink()
-        return damaged
 
     def _fetch_from(self, name: str, digests: set[str]) -> None:
         with self._answering(name) as remote:
-            self._copy(remote.odb, self._repo.cache.local, digests, verify=True)
+            local = self._repo.cache.local
+            self._copy(remote.odb, local, digests - set(local.oids_exist(digests)), verify=True)
 
     def _push_to(self, name: str, digests: set[str]) -> tuple[int, int]:
         with self._answering(name) as remote:
-            new = self._copy(self._repo.cache.local, remote.odb, digests, verify=False)
-        return len(new), sum(cached_file(self.cache, digest).stat().st_size for digest in new)
+            new = digests - set(remote.odb.oids_exist(digests))
+            damaged = self.drop_damaged(new)
+            if damaged:
+                raise UserError(f"{len(damaged)} of the files to push, such as {min(damaged)}, were damaged "
+                                f"in the cache {self.cache}: their bytes were not those that name them. "
+                                "They were deleted, and none of them was pushed. Push again for the rest; "
+                                "`plumbline pull` brings back what a remote has, and a run makes the rest "
+                                "again.")
+            copied = self._copy(self._repo.cache.local, remote.odb, new, verify=False)
+        return len(copied), sum(cached_file(self.cache, digest).stat().st_size for digest in copied)
 
-    def _copy(self, source: "HashFileDB", target: "HashFileDB", digests: set[str], verify: bool) -> list[str]:
-        """Copy the bytes that `source` has and `target` has not. Returns their digests."""
-        new = digests - set(target.oids_exist(digests))
+    def _copy(self, source: "HashFileDB", target: "HashFileDB", new: set[str], verify: bool) -> list[str]:
+        """Copy the bytes of digests that are `new` to `target`, as far as `source` has them. Returns them."""
         there = sorted(source.oids_exist(new)) if new else []
         failed: list[BaseException] = []
         if there:
@@ -151,8 +143,8 @@ class Storage:
         except UserError:
             raise
         except Exception as error:  # each kind of remote has exceptions of its own
-            about = self._repo.config["remote"].get(name, {}).get("url", "unknown")
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            about = masked(self._repo.config["remote"].get(name, {}).get("url", "unknown"))
+            said = masked(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
             raise UserError(f"The DVC remote {name} ({about}) does not work: {said}. See `dvc remote list` "
                             "and its credentials in `.dvc/config.local`; s3:// needs `pip install "
                             "'plumbline[s3]'`.") from error

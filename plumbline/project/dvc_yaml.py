@@ -198,10 +198,10 @@ def version_of(used: Mapping[str, object]) -> str:
 
 def read_lock(folder: Path) -> dict[str, LockEntry]:
     """Return the entries of dvc.lock by stage; empty without the file. Raises YAMLError for a damaged one."""
-    file = folder / LOCK
-    if not file.exists():
+    try:
+        lock = YAML(typ="safe").load((folder / LOCK).read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return {}
-    lock = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     return dict((lock or {}).get("stages", {}))
 
 

@@ -6,6 +6,9 @@ the current folder. `PLUMBLINE_HOME` moves the home; `MLFLOW_TRACKING_URI`, `PRE
 `PREFECT_API_URL` are left as the user set them.
 """
 
+import contextlib
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from pathlib import Path
 from plumbline.errors import UserError
 from plumbline.preferences.batches.folders import Folders
 from plumbline.project.service_lock import api_key, api_url
+from plumbline.whole_file import write_whole
 
 HOME = "PLUMBLINE_HOME"
 API_URL, API_KEY = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
@@ -23,6 +27,9 @@ THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 RECORD_FILE = "run.json"
 COMPARISON = "comparison"
 """The folder of a run, and of its record in MLflow, with the table and the picture of its candidates."""
+
+CHECKOUTS = "checkouts"
+"""The folder of a home that says which checkouts use it, a file each."""
 
 STARTUP_SECONDS = "60"
 """Prefect's server creates its database on the first start; on a busy machine its default of 20 s is
@@ -108,7 +115,31 @@ def enter(home: Home) -> None:
     # Prefect's server does not make the folder of its database.
     for folder in (home.folder, home.folder / "prefect"):
         folder.mkdir(parents=True, exist_ok=True)
+    _note_checkout(home)
     os.environ.update(home.environment())
+
+
+def other_checkouts(home: Home) -> dict[Path, Path]:
+    """Return the other checkouts that use a home and still exist, with the files that say so."""
+    found = {}
+    for file in sorted((home.folder / CHECKOUTS).glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # deleted, or damaged
+            said = json.loads(file.read_text(encoding="utf-8"))
+            root = Path(said["root"])
+            # A copy of a home says of which home it is one.
+            if Path(said["home"]) == home.folder and root != home.root and (root / "dvc.yaml").is_file():
+                found[root] = file
+    return found
+
+
+def _note_checkout(home: Home) -> None:
+    """Write down that this checkout uses the home: what it needs there, gc of another one must not delete."""
+    text = json.dumps({"root": str(home.root), "home": str(home.folder)})
+    file = home.folder / CHECKOUTS / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    if not file.exists():
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing of this checkout is kept
+            file.parent.mkdir(exist_ok=True)
+            write_whole(file, text + "\n")
 
 
 def _without_proxy() -> dict[str, str]:

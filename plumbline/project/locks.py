@@ -1,13 +1,14 @@
 """Locks between processes of one machine, that end with the process that holds them."""
 
 import fcntl
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 GC_LOCK = "gc.lock"
-"""Held by gc. A run and a restore begin under it, so that gc knows of them; a pull, and a person's change of
-the champion, hold it until something needs the bytes."""
+"""gc holds it alone, all others together. A run and a restore begin under it, so that gc knows of them; a
+pull, and a person's change of the champion, hold it until something needs the bytes."""
 
 
 @contextmanager
@@ -16,6 +17,31 @@ def file_lock(path: Path) -> Iterator[None]:
     with _opened(path) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def gc_waits(home: Path) -> Iterator[None]:
+    """Keep gc from deleting anything in a home; any number of processes may at once. Says so if gc is on."""
+    with _opened(home / GC_LOCK) as descriptor:
+        _take(descriptor, fcntl.LOCK_SH, "Waiting for `plumbline gc` to end.")
+        yield
+
+
+@contextmanager
+def others_wait(home: Path) -> Iterator[None]:
+    """Hold the lock of gc alone. Says so if it has to wait."""
+    with _opened(home / GC_LOCK) as descriptor:
+        _take(descriptor, fcntl.LOCK_EX, "Waiting for a pull, a restore or another gc to end, or for a run "
+                                         "to begin.")
+        yield
+
+
+def _take(descriptor: int, how: int, waiting: str) -> None:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.stderr.write(f"{waiting}\n")
+        fcntl.flock(descriptor, how)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from plumbline.errors import UserError
 from plumbline.project.home import RECORD_FILE, Home
-from plumbline.project.masking import masked_setting
+from plumbline.project.masking import masked, masked_setting
 from plumbline.project.processes import ProcessId
 from plumbline.whole_file import write_whole
 
@@ -31,7 +31,7 @@ class Outcome(BaseModel):
 
     status: Literal["ran", "reused", "failed"]
     seconds: float
-    reason: str
+    reason: Annotated[str, AfterValidator(masked)]
     """Why it ran, or since when it was reused."""
     mlflow_run: str | None = None
     """The MLflow run that really made the result."""

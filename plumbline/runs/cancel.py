@@ -19,33 +19,39 @@ from plumbline.notify.prefect_events import call
 from plumbline.project.flow_processes import flow_of
 from plumbline.project.home import API_URL, RECORD_FILE, Home
 from plumbline.project.run_record import RunRecord, Status, find_run, is_gone, raw_record, run_folders
-from plumbline.runs.run_files import RECORD
+from plumbline.runs.run_files import RECORD, recorded
 from plumbline.tracking.outbox import close
-from plumbline.tracking.writes import LogFile, SetTags
+from plumbline.tracking.store import MlflowStore, asking_mlflow
+from plumbline.tracking.writes import PARENT, LogFile, SetTags
 
 ASKED_SECONDS = 30.0
 """Prefect's runner looks for cancelled runs every ten seconds."""
 GRACE_SECONDS = 60.0
+UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
+"""What MLflow says of a run that it does not know."""
 KILLED = "Its process was gone without a word: killed, or the machine went down."
 
 
 def cancel(home: Home, name: str, gone: bool = False) -> tuple[str, Status]:
     """End a run; return its id and how it ended.
 
-    With `gone`, a run of another machine is marked as killed: only a person knows that a container, a pod or
-    a machine of that name will not come back.
+    With `gone`, a run of another machine is marked as killed, be it in `runs/` or known to MLflow alone: only
+    a person knows that a container, a pod or a machine of that name will not come back.
 
     A flow run of a Prefect server is cancelled there, so that the server knows. If the server does not end it
     in time, the process gets a signal; if that is not enough, it is killed. Raises UserError for a run that
     is not going on, or that belongs to another machine.
     """
+    if gone and not _is_here(home, name):
+        with recorded(home, name, begun=False) as found:
+            _close_gone(home, found.folder, found.record)
+            return found.record.id, "killed"
     folder = find_run(home, name)
     record = raw_record(folder)
-    if record.status != "running":
-        raise UserError(f"The run {record.id} is not going on: it is {record.status}.")
+    _require_going_on(record)
     if record.host != socket.gethostname():
         if gone:
-            _mark(home, folder, record)
+            _close_gone(home, folder, record)
             return record.id, "killed"
         raise UserError(f"The run {record.id} belongs to {record.host}, and this is {socket.gethostname()}: "
                         "cancel it there, or on the page of its Prefect server. If that machine or container "
@@ -72,14 +78,62 @@ def mark_dead(home: Home) -> list[str]:
     """
     marked = []
     for folder in run_folders(home):
-        try:
-            record = raw_record(folder)
-        except UserError:  # a damaged one is for a person to look at: `plumbline runs` names it
-            continue
-        if record.status == "running" and is_gone(record):
-            _mark(home, folder, record)
-            marked.append(record.id)
+        with contextlib.suppress(FileNotFoundError):  # gc deletes it at this moment
+            try:
+                record = raw_record(folder)
+            except UserError:  # a damaged one is for a person to look at: `plumbline runs` names it
+                continue
+            if record.status == "running" and is_gone(record):
+                _mark(home, folder, record)
+                marked.append(record.id)
     return marked
+
+
+def _is_here(home: Home, name: str) -> bool:
+    try:
+        find_run(home, name)
+    except UserError:
+        return False
+    return True
+
+
+def _require_going_on(record: RunRecord) -> None:
+    if record.status != "running":
+        raise UserError(f"The run {record.id} is not going on: it is {record.status}.")
+
+
+def _close_gone(home: Home, folder: Path, record: RunRecord) -> None:
+    """Mark a run of another machine as killed. Raises UserError if it has ended, or MLflow does not say."""
+    _require_going_on(record)
+    with asking_mlflow(home, ", so nobody knows whether the run has ended. Nothing was changed."):
+        status, stages = _known_to_mlflow(home, record)
+    if status not in (None, "RUNNING"):
+        raise UserError(f"The run {record.id} has ended on {record.host}: MLflow says {status}. If it is in "
+                        f"{home.runs}, delete it there; `plumbline restore {record.id}` brings it back as it "
+                        "ended.")
+    _mark(home, folder, record)
+    for stage in stages:  # those that it had begun, where its logs are not here
+        close(home, stage)
+
+
+def _known_to_mlflow(home: Home, record: RunRecord) -> tuple[str | None, list[str]]:
+    """Return the status that MLflow has of a run, None for one that it does not know, and the runs of its
+    stages that have not ended.
+    """
+    from mlflow.exceptions import MlflowException
+
+    store = MlflowStore(home)
+    run = store.find(record.outbox or record.mlflow_run) if record.mlflow_run else None
+    if run is None:
+        return None, []
+    try:
+        status = store.client.get_run(run).info.status
+    except MlflowException as error:
+        if error.error_code != UNKNOWN:
+            raise
+        return None, []
+    stages = store.client.search_runs([store.experiment], f"tags.`{PARENT}` = '{run}' AND status = 'RUNNING'")
+    return status, [stage.info.run_id for stage in stages]
 
 
 def _prefect_cancels(home: Home, record: RunRecord) -> bool:
@@ -106,6 +160,7 @@ def _ended(folder: Path, seconds: float) -> bool:
 
 
 def _mark(home: Home, folder: Path, record: RunRecord) -> None:
+    """Record a run as killed, in its folder and in MLflow."""
     record.status, record.message, record.ended = "killed", KILLED, _last_sign(folder)
     record.save(folder)
     for outbox in _stage_outboxes(folder):

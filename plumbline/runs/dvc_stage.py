@@ -11,6 +11,8 @@ import functools
 import io
 import json
 import logging
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 from ruamel.yaml import YAML
 
 from plumbline.errors import UserError, as_user_error
+from plumbline.project.digests import digest, drop_damaged
 from plumbline.project.dvc_yaml import LOCK, read_lock
 from plumbline.whole_file import write_whole
 
@@ -27,10 +30,14 @@ if TYPE_CHECKING:
     from dvc.stage.loader import StageLoader
 
 ATTEMPTS = 20
+LOCK_SECONDS = 600.0
+"""How long to wait for DVC's lock of a workspace: gc takes it again and again for moments, and a person's
+`dvc` there may hold it for minutes."""
 
 
 def restore(root: Path, name: str) -> bool:
-    """Restore the outputs of a stage from the run cache; False if it has not run with these inputs before.
+    """Restore the outputs of a stage from the run cache; False if it has not run with these inputs before, or
+    the cache holds other bytes than it left: these are deleted.
 
     Parameters, code and command count as inputs.
     """
@@ -42,6 +49,14 @@ def restore(root: Path, name: str) -> bool:
         except RunCacheNotFoundError:
             return False
         stage.save(run_cache=False)  # what came from the cache need not go there
+        # DVC notes the digests of what it copies, and does not look at the bytes.
+        expected = _digests(stage)
+        if any(digest(root / path) != md5 for path, md5 in expected.items()):
+            damaged = drop_damaged(_cache(repo), expected.values())
+            sys.stderr.write(f"What stage `{name}` left before was damaged in the cache: {len(damaged)} of "
+                             "its files had other bytes than when they were kept, as after a power loss. "
+                             "They were deleted, and the stage runs again.\n")
+            return False
         _write_entry(root, stage)
     return True
 
@@ -63,12 +78,22 @@ def commit(root: Path, name: str) -> None:
     with _locked(root, name) as (repo, stage), _complaints() as complaints:
         try:
             _again_if_disturbed(stage.save)
+            drop_damaged(_cache(repo), _digests(stage).values())  # DVC would take them for these outputs
             stage.commit()
         except (DvcException, OSError) as error:
             complaints.append(error)
         if complaints:
             raise _not_kept(name, repo, complaints)
         _write_entry(root, stage)
+
+
+def _digests(stage: "PipelineStage") -> dict[str, str]:
+    """Return the digests of a stage's outputs, as DVC has them, by path."""
+    return {str(out.def_path): str(out.hash_info.value) for out in stage.outs}
+
+
+def _cache(repo: "Repo") -> Path:
+    return Path(repo.cache.local.path).parents[1]
 
 
 def _write_entry(root: Path, stage: "PipelineStage") -> None:
@@ -117,9 +142,33 @@ def _locked(root: Path, name: str) -> Iterator[tuple["Repo", "PipelineStage"]]:
     """Yield the repository and a stage as dvc.yaml declares it, with DVC's lock held."""
     repo, stages = _opened(root)
     stage = stages[name]
-    # DVC looks for the dvc.yaml of a cached stage in the current folder.
-    with contextlib.chdir(root), repo.lock:
-        yield repo, stage
+    _wait_for_lock(repo)
+    try:
+        # DVC looks for the dvc.yaml of a cached stage in the current folder.
+        with contextlib.chdir(root):
+            yield repo, stage
+    finally:
+        repo.lock.unlock()
+
+
+def _wait_for_lock(repo: "Repo") -> None:
+    """Take DVC's lock. Raises UserError if another process has it for LOCK_SECONDS."""
+    from dvc.lock import LockError
+
+    deadline, told = time.monotonic() + LOCK_SECONDS, False
+    while True:
+        try:
+            repo.lock.lock()  # which tries for three seconds
+        except LockError as error:
+            if time.monotonic() > deadline:
+                raise UserError(f"Another process has had DVC's lock of {repo.root_dir} for "
+                                f"{LOCK_SECONDS:g} seconds. End the `dvc` or `plumbline gc` that holds it, "
+                                "then `plumbline retry`: finished stages are kept.") from error
+            if not told:
+                sys.stderr.write(f"Waiting for DVC's lock of {repo.root_dir}, which another process has.\n")
+            told = True
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from plumbline.notify.notices import notify
 from plumbline.notify.prefect_events import RUN_FAILED
 from plumbline.project.flow_processes import note_flow
 from plumbline.project.home import Home, enter, find_home
+from plumbline.project.masking import masked
 from plumbline.runs.workspace import Request
 from plumbline.tracking.outbox import patiently
 from plumbline.whole_file import write_whole
@@ -72,10 +73,11 @@ def could_not_start(home: Home, request: Request, error: UserError) -> None:
     """
     if request.trigger == COMMAND_LINE:
         return
-    _note(home, NotRun(datetime.now(UTC).isoformat(timespec="seconds"), request.trigger, str(error)))
+    message = masked(str(error))
+    _note(home, NotRun(datetime.now(UTC).isoformat(timespec="seconds"), request.trigger, message))
     with contextlib.suppress(UserError):  # the parameters themselves may be what is wrong
         webhook = load_params(home.root).retrain.webhook
-        payload = {"run": None, "status": "failed", "message": str(error), "trigger": request.trigger}
+        payload = {"run": None, "status": "failed", "message": message, "trigger": request.trigger}
         notify(home, webhook, RUN_FAILED, "plumbline.run", payload)
 
 

@@ -65,7 +65,7 @@ def would_reuse(home: Home, params: Params, stage: StageSpec) -> Receipt | None:
 def _readable(folder: Path, stage: StageSpec) -> Receipt | None:
     try:
         return read_receipt(folder, stage)
-    except UserError:  # damaged
+    except (UserError, FileNotFoundError):  # damaged, or gc deletes it at this moment
         return None
 
 
@@ -99,9 +99,14 @@ def _earlier(workspace: Workspace, stage: str) -> Iterator[tuple[Path, LockEntry
 
 def changed_files(new: Path, old: Path, path: str) -> list[str]:
     """Return the names of the files in which the folder `path` differs between two workspaces; empty for a
-    file.
+    file, and where gc deletes the older one at this moment.
     """
-    now, before = (listing(root / path) if (root / path).is_dir() else {} for root in (new, old))
+    try:
+        now, before = (listing(root / path) if (root / path).is_dir() else {} for root in (new, old))
+    except FileNotFoundError:
+        return []
+    if not old.exists():
+        return []
     return sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
 
 

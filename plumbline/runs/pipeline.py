@@ -14,7 +14,8 @@ from plumbline.config import METHODS, Params, load_params
 from plumbline.errors import UserError, after
 from plumbline.project.dvc_yaml import JOIN, LOCK, read_stages
 from plumbline.project.home import COMPARISON, RECORD_FILE, Home, enter, find_home
-from plumbline.project.locks import GC_LOCK, file_lock
+from plumbline.project.locks import gc_waits
+from plumbline.project.masking import masked
 from plumbline.project.run_record import Outcome, Status
 from plumbline.runs.announce import run_ended
 from plumbline.runs.cancel import mark_dead
@@ -108,7 +109,7 @@ def open_workspace(home: Home, params: Params, request: Request) -> Workspace:
 
 def _begin(home: Home, params: Params, request: Request) -> tuple[Workspace, Recording]:
     """Make the workspace and the MLflow run; after an error there is no workspace: the run has not begun."""
-    with file_lock(home.folder / GC_LOCK):  # gc must know of the run, or be done
+    with gc_waits(home.folder):  # gc must know of the run, or be done
         workspace = open_workspace(home, params, request)
     try:
         parent = Recording(home, workspace.record.id, _tags(workspace))
@@ -164,7 +165,7 @@ def _record(workspace: Workspace, parent: Recording, stage: str, outcome: Outcom
 
 def _end(workspace: Workspace, parent: Recording, status: Status, message: str | None) -> None:
     record = workspace.record
-    record.status, record.message = status, message
+    record.status, record.message = status, message and masked(message)
     record.ended = datetime.now(UTC).isoformat(timespec="seconds")
     record.save(workspace.folder)
     parent.tags({"status": status})

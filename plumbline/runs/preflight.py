@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from plumbline import __version__
-from plumbline.compute.footprint import ModelSize
+from plumbline.compute.footprint import FP32, ModelSize
 from plumbline.compute.memory import described, require_room, room_here
 from plumbline.compute.settings import StageCompute, check_compute, compute_of
 from plumbline.config import DirectParams, Params, PpoParams, RewardParts, candidate_params
@@ -25,7 +25,15 @@ from plumbline.config.methods import RejectionParams
 from plumbline.config.online import WITH_CRITIC, require_usable
 from plumbline.errors import UserError
 from plumbline.evaluation.judging.chat import ChatJudge
-from plumbline.evaluation.judging.names import ENDPOINT, FUNCTION, GOLD, MODEL, REWARD, kind_of_judge
+from plumbline.evaluation.judging.names import (
+    ENDPOINT,
+    FUNCTION,
+    GOLD,
+    MODEL,
+    REWARD,
+    kind_of_judge,
+    require_one_host,
+)
 from plumbline.functions import FUNCTION_NAME, find_module
 from plumbline.lm.engines.address import vllm_addresses
 from plumbline.preferences.batches.arrivals import arrivals, require_all_here
@@ -45,7 +53,7 @@ HUB = "hub:"
 NANOSECONDS = 1_000_000_000
 """In a second."""
 LEAST_FREE_BYTES = 1_000_000_000
-COPIES_OF_BASE = 12
+MODELS = 6
 """A run keeps base, SFT, reward, judge, policy and champion, each in its workspace and in the cache."""
 EXAMINE = """
 import json, sys
@@ -53,7 +61,7 @@ from pathlib import Path
 from plumbline.errors import UserError
 try:
     role, name, root = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    found = {"context": None, "size": None, "unsplit": None}
+    found = {"context": None, "size": None, "unsplit": None, "question": None}
     if role == "function":
         from plumbline.functions import import_function
         import_function("reward", name, root, "ppo.rewards")
@@ -61,15 +69,24 @@ try:
         from plumbline.alignment.classifier import require_classifier
         require_classifier(name, root)
     elif role == "judge":
+        from plumbline.evaluation.judging.judges import QUESTION
+        from plumbline.lm.chat import encode_prompt
         from plumbline.lm.examination import require_judge
+        from plumbline.lm.source import Source, context_of
+        from plumbline.preferences.types import Message
         require_judge(name, root)
+        source = Source.find(name, root)
+        config = source.config()
+        asked = Message("user", QUESTION.format(request="", first="", second=""))
+        question = encode_prompt(source.tokenizer(config), (asked,))
+        found |= {"context": context_of(config), "question": len(question)}
     else:
         from plumbline.alignment.trunk import why_unsplit
         from plumbline.compute.model_size import measure_source
         from plumbline.lm.examination import examine
         from plumbline.lm.source import Source
-        found = {"context": examine(name, root).context, "size": measure_source(name, root),
-                 "unsplit": why_unsplit(Source.find(name, root).config())}
+        found |= {"context": examine(name, root).context, "size": measure_source(name, root),
+                  "unsplit": why_unsplit(Source.find(name, root).config())}
 except UserError as error:
     sys.stderr.write(" ".join(str(error).split()))
     raise SystemExit(error.exit_code)
@@ -87,6 +104,8 @@ class Examined:
     """Of a base model its `ModelSize`, as plain values; None where it cannot be measured."""
     unsplit: str | None
     """Why the layers of a base model cannot be split into a frozen trunk and top layers; None if they can."""
+    question: int | None
+    """Tokens in which a judge is asked, without the prompt and the answers; None for other models."""
 
 
 def preflight(home: Home, params: Params) -> None:
@@ -103,9 +122,10 @@ def preflight(home: Home, params: Params) -> None:
     _judge_models(home, params)
     _rewards(home, params)
     _engines(home, params)
-    _disk(home, params)
-    if base and base.size:
-        _memory(home, params, ModelSize.read(base.size))
+    size = ModelSize.read(base.size) if base and base.size else None
+    if size:
+        _memory(home, params, size)
+    _disk(home, params, size)
 
 
 def require_base_unchanged(home: Home, params: Params, request: Request) -> None:
@@ -134,8 +154,9 @@ def _sources(root: Path, params: Params) -> None:
 def _judges(home: Home, params: Params) -> None:
     """Raise UserError for a judge that could not judge this run's data."""
     outside = _not_simulated(home, params)
-    for name in params.preference_eval.judges:
-        kind = kind_of_judge(name, simulated=not outside)
+    kinds = {name: kind_of_judge(name, simulated=not outside) for name in params.preference_eval.judges}
+    require_one_host(kinds)
+    for name, kind in kinds.items():
         if kind == GOLD and outside:
             raise UserError(f"A judge of preference_eval.judges is `{GOLD}`, which knows the simulated world "
                             f"only, but snapshot.sources has {', '.join(outside)}. Set "
@@ -158,9 +179,17 @@ def _not_simulated(home: Home, params: Params) -> list[str]:
 
 
 def _judge_models(home: Home, params: Params) -> None:
+    """Raise UserError for a language model that cannot judge, or not read a prompt with two answers."""
+    answers = params.ppo.max_prompt + 2 * params.preference_eval.max_response
     for name in params.preference_eval.judges:
-        if kind_of_judge(name, simulated=True) == MODEL:
-            _examined(home, "judge", name)
+        if kind_of_judge(name, simulated=True) != MODEL:
+            continue
+        found = _examined(home, "judge", name)
+        longest = answers + (found.question or 0)
+        if found.context is not None and longest > found.context:
+            raise UserError(f"The judge {name} of preference_eval.judges reads at most {found.context} "
+                            "tokens, but its question with ppo.max_prompt + 2 preference_eval.max_response "
+                            f"is {longest}. Lower what is too long, or name a judge with a longer context.")
 
 
 def _rewards(home: Home, params: Params) -> None:
@@ -188,15 +217,19 @@ def _methods(home: Home, params: Params) -> None:
 
 
 def _splits(params: Params, base: Examined | None) -> None:
-    """Raise UserError if top layers alone are to learn, of a model that cannot be split."""
-    if base is None or base.unsplit is None:
-        return
-    asked = [f"{block}.trainable: top" for block, values in _online(params).items()
-             if values.trainable == "top"]
+    """Raise UserError if top layers alone are to learn, of a model that cannot be split or has too few."""
+    asked = {f"{block}.top_layers": values.top_layers for block, values in _online(params).items()
+             if values.trainable == "top"}
     if params.reward_model.top_layers is not None:
-        asked.append(f"reward_model.top_layers: {params.reward_model.top_layers}")
-    if asked:
-        raise UserError(f"{asked[0]} cannot be done with the base model {params.base.source}. {base.unsplit}")
+        asked["reward_model.top_layers"] = params.reward_model.top_layers
+    layers = params.base.layers if base is None else base.size and base.size["layers"]
+    for name, top_layers in asked.items():
+        if base and base.unsplit:
+            raise UserError(f"{name}: {top_layers} cannot be done with the base model {params.base.source}. "
+                            f"{base.unsplit}")
+        if layers and top_layers >= layers:
+            raise UserError(f"{name} = {top_layers} leaves no layer frozen: the base model has {layers}. "
+                            "Lower it, or let all layers learn.")
 
 
 def _engines(home: Home, params: Params) -> None:
@@ -228,7 +261,7 @@ def _examined(home: Home, role: str, source: str) -> Examined:
         kept = json.loads(kept_in.read_text(encoding="utf-8"))
         if kept["size"]:
             ModelSize.read(kept["size"])
-        return Examined(kept["context"], kept["size"], kept["unsplit"])
+        return Examined(kept["context"], kept["size"], kept["unsplit"], kept["question"])
     except (OSError, ValueError, KeyError, TypeError):  # not there, damaged, or of code that asked for less
         found = _examine(home, role, source)
     kept_in.parent.mkdir(parents=True, exist_ok=True)
@@ -323,14 +356,28 @@ def _lengths_agree(params: Params) -> None:
                             "other.")
 
 
-def _disk(home: Home, params: Params) -> None:
-    free = shutil.disk_usage(home.root).free
+def _disk(home: Home, params: Params, size: ModelSize | None) -> None:
+    """Raise UserError if the models of a run do not fit onto the disks of its workspace and of the cache."""
     file = home.root / Path(params.base.source).expanduser()
-    needed = max(LEAST_FREE_BYTES, COPIES_OF_BASE * file.stat().st_size if file.is_file() else 0)
-    if free < needed:
-        raise UserError(f"The disk of {home.root} has {free / 1e9:.1f} GB free; a run with these parameters "
-                        f"wants at least {needed / 1e9:.1f} GB. See `plumbline gc --dry-run`, or free space "
-                        "elsewhere.")
+    stored = FP32 * size.weights if size else file.stat().st_size if file.is_file() else 0
+    places = [_existing(home.runs), _existing(home.cache)]
+    disks = [_disk_of(place) for place in places]
+    for place, disk in zip(places, disks, strict=True):
+        needed = max(LEAST_FREE_BYTES, MODELS * disks.count(disk) * stored)
+        free = shutil.disk_usage(place).free
+        if free < needed:
+            raise UserError(f"The disk of {place} has {free / 1e9:.1f} GB free; a run with these parameters "
+                            f"wants at least {needed / 1e9:.1f} GB there. See `plumbline gc --dry-run`, or "
+                            "free space elsewhere.")
+
+
+def _existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    return next(one for one in (folder, *folder.parents) if one.exists())
+
+
+def _disk_of(folder: Path) -> int:
+    return folder.stat().st_dev
 
 
 def _memory(home: Home, params: Params, size: ModelSize) -> None:

@@ -22,7 +22,7 @@ from plumbline.project.digests import digest, require_inside
 from plumbline.project.dvc_objects import Storage
 from plumbline.project.dvc_yaml import LOCK, dependencies_of, is_code, outputs_of, read_lock
 from plumbline.project.home import COMPARISON, RECORD_FILE, Home
-from plumbline.project.locks import GC_LOCK, file_lock
+from plumbline.project.locks import gc_waits
 from plumbline.project.run_record import read_record
 from plumbline.runs.run_files import CODE_ARCHIVE, Recorded, recorded
 from plumbline.runs.workspace import CODE, IGNORE, init_dvc
@@ -60,12 +60,14 @@ def restore(home: Home, name: str, target: Path | None = None) -> Restored:
         folder = target or home.runs / run
         if not target:
             _require_replaceable(folder, run)
-        if not target and (folder / RECORD_FILE).exists() and read_record(folder).status == "running":
-            raise UserError(f"The run {run} is still going on in {folder}. Wait for its end, or restore what "
-                            "it has done so far elsewhere, with --to DIR.")
+        if not target and found.record.status == "running":
+            raise UserError(f"The run {run} is still going on, by its record on {found.record.host}. Wait "
+                            "for its end, or restore what it has done so far elsewhere, with --to DIR. If "
+                            f"that machine or container is gone for good, `plumbline cancel {run} --gone` "
+                            "closes the run.")
         if not target and found.is_workspace and not _differing(folder):
             return Restored(run, folder, True, found.outputs, other_code(folder))
-        with file_lock(home.folder / GC_LOCK):
+        with gc_waits(home.folder):
             _bring(home, found)
             return Restored(run, folder, False, found.outputs, _make(home, found, folder))
 

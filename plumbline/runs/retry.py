@@ -15,7 +15,7 @@ from plumbline.config import Params, ParamsBlock, check_params, load_params, rea
 from plumbline.errors import UserError
 from plumbline.project.digests import restore_folder
 from plumbline.project.dvc_objects import Storage
-from plumbline.project.dvc_yaml import lock_entry, outputs_of
+from plumbline.project.dvc_yaml import outputs_of
 from plumbline.project.home import Home
 from plumbline.runs.restore import put_code
 from plumbline.runs.run_files import recorded
@@ -114,15 +114,23 @@ def take_code(home: Home, run: str, folder: Path) -> GitState:
 
 
 def take_outputs(workspace: Workspace, stage: str) -> bool:
-    """Copy the outputs that a stage left in the run that is retried; False if it left none or they are gone.
+    """Copy the outputs that a stage left in the run that is retried, or in the one that this one retried, and
+    so on; False if none of them did the stage.
+
+    Raises UserError if they are gone: the stage would find another world outside than that run did.
     """
-    assert workspace.record.retry_of is not None
-    with recorded(workspace.home, workspace.record.retry_of, begun=False) as found:
-        if lock_entry(found.folder, stage) is None:
-            return False
-        outs = outputs_of(found.folder, stage)
-    if Storage(workspace.home).fetch(outs.values()):
-        return False
+    outs: dict[str, str] = {}
+    run = earlier = workspace.record.retry_of
+    while earlier and not outs:
+        with recorded(workspace.home, earlier, begun=False) as found:
+            outs, run, earlier = outputs_of(found.folder, stage), earlier, found.record.retry_of
+    storage = Storage(workspace.home)
+    storage.drop_damaged(outs.values())
+    gone = storage.fetch(outs.values()) if outs else ()
+    if gone:
+        raise UserError(f"What stage `{stage}` left in the run {run} is gone: {len(gone)} of its files, such "
+                        f"as {min(gone)}. A retry must not go on with anything else. Looked in "
+                        f"{storage.where()}. Start a new run: `plumbline run`.")
     for path, md5 in outs.items():
         restore_folder(workspace.home.cache, md5, workspace.folder / path)
-    return True
+    return bool(outs)

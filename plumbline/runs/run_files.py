@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from plumbline.errors import UserError
 from plumbline.project.dvc_yaml import LOCK, outputs_of
 from plumbline.project.home import Home
+from plumbline.project.masking import masked
 from plumbline.project.run_record import RunRecord, find_run, raw_record, read_record
 from plumbline.runs.workspace import CODE, IGNORE
 from plumbline.tracking.recording import TRIGGER
@@ -97,13 +98,13 @@ def _download(home: Home, name: str, target: Path) -> tuple[Path, str]:
     try:
         client.download_artifacts(run.info.run_id, RECORD, str(target))
     except (MlflowException, OSError) as error:
-        said = " ".join(str(error).split())[:300]
+        said = masked(" ".join(str(error).split()))[:300]
         if _may_be_there(client, run):
-            raise NoAnswer(f"MLflow at {home.tracking_uri} has the files `{RECORD}/` of the run "
+            raise NoAnswer(f"MLflow at {masked(home.tracking_uri)} has the files `{RECORD}/` of the run "
                            f"{run.info.run_name}, but does not give them now ({said}). Try again when it "
                            "answers.") from error
-        raise UserError(f"MLflow at {home.tracking_uri} knows the run {run.info.run_name}, but not its files "
-                        f"`{RECORD}/` ({said}). Restore it on the machine that has its workspace."
+        raise UserError(f"MLflow at {masked(home.tracking_uri)} knows the run {run.info.run_name}, but not "
+                        f"its files `{RECORD}/` ({said}). Restore it on the machine that has its workspace."
                         ) from error
     return target / RECORD, str(run.info.run_name)
 
@@ -134,11 +135,11 @@ def _find(home: Home, name: str) -> "Run":
                                                                                  "DESC"])
                     if ids else [])
     except MlflowException as error:
-        said = " ".join(str(error).split())[:300]
-        raise UserError(f"MLflow at {home.tracking_uri} cannot be read: {said}") from error
+        said = masked(" ".join(str(error).split()))[:300]
+        raise UserError(f"MLflow at {masked(home.tracking_uri)} cannot be read: {said}") from error
     if not runs:
         raise UserError(f"No run's id begins with `{name}`: looked in {home.runs} and in MLflow at "
-                        f"{home.tracking_uri}. `plumbline runs` lists those of this machine.")
+                        f"{masked(home.tracking_uri)}. `plumbline runs` lists those of this machine.")
     if len(runs) > 1 and name != "latest":
         newest = ", ".join(run.info.run_name for run in runs[:5])
         raise UserError(f"`{name}` is the beginning of {len(runs)} runs, the newest {newest}. Give more of "

@@ -25,6 +25,7 @@ from plumbline.project.home import Home
 from plumbline.project.processes import end_group
 from plumbline.runs.stage_program import GIVEN
 from plumbline.runs.stage_record import StageRecord
+from plumbline.runs.stage_run import drop_scratch
 
 GRACE_SECONDS = 5.0
 LOOK_SECONDS = 0.1
@@ -57,6 +58,8 @@ class Child:
     """Where what the stage measures is recorded; None where the stage's own process does that."""
     mlflow_run: str | None = None
     host: dict[str, str] = field(default_factory=dict)
+    scratch: Path | None = None
+    """The folder with the resume checkpoints of a stage that has been done, until it is dropped."""
     error: UserError | None = None
     crashed: bool = False
 
@@ -82,6 +85,11 @@ class Child:
             self._follow(lines, progress)
         if process.returncode:
             raise self._problem(process.returncode)
+
+    def drop_scratch(self) -> None:
+        """Delete the resume checkpoints, once what the stage left is in the cache."""
+        if self.scratch:
+            drop_scratch(self.scratch)
 
     def open_files(self) -> None:
         """Make the files of the stage's run: its log, its reports, and what the flow gives to it."""
@@ -136,6 +144,7 @@ class Child:
                 self.mlflow_run = report["mlflow_run"]
             elif "host" in report:
                 self.host = report["host"]
+                self.scratch = Path(report["scratch"]) if report.get("scratch") else None
             elif self.record and "point" in report:
                 self.record.recording.point(*report["point"])
             elif self.record and "tags" in report:

@@ -118,7 +118,7 @@ def _run_for_the_flow(root: Path, home: Home, stage: StageSpec, params: Params, 
     with StageRun(root, home, stage, params, given["inputs"], given["code"], _ToTheFlow(),
                   given["pipeline_run"]) as run:
         program(run)
-        tell({"host": host_facts()})
+        tell({"host": host_facts(), "scratch": run.hand_over_scratch()})
 
 
 def _run_recorded(root: Path, home: Home, stages: Mapping[str, StageSpec], name: str, params: Params,

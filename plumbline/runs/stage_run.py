@@ -26,6 +26,7 @@ from plumbline.project.run_record import DVC_REPRO
 from plumbline.tracking.curves import CurvePoint, Curves
 
 Measured = float | int | str | bool | None
+SCRATCH_LOCK = "lock"
 
 
 class Measurements(Protocol):
@@ -133,6 +134,13 @@ class StageRun:
                 self._curves.keep_beside(self._scratch)
         return self._scratch
 
+    def hand_over_scratch(self) -> str | None:
+        """Return the folder for resume checkpoints, if there is one, for whoever keeps what the stage leaves
+        to delete after that: until then a retry goes on from it.
+        """
+        folder, self._scratch = self._scratch, None
+        return str(folder) if folder else None
+
     def shared_file(self, kind: str, inputs: Sequence[str], others: Mapping[str, str]) -> Path | None:
         """Return the file, be it there or not, for what stages of the same code and parameters share if these
         `inputs` and `others` are the same.
@@ -154,7 +162,7 @@ class StageRun:
         key = self._key(self._inputs)
         for number in count(1):
             name = f"{self._stage.name}-{key}" + (f"-{number}" if number > 1 else "")
-            if self._held.enter_context(try_lock(self.home.scratch / name / "lock")):
+            if self._held.enter_context(try_lock(self.home.scratch / name / SCRATCH_LOCK)):
                 break
         return self.home.scratch / name
 
@@ -204,6 +212,14 @@ def _of_rank_0(value: str) -> str:
     from plumbline.lm.ranks.world import world
 
     return world().gathered([value])[0]
+
+
+def drop_scratch(folder: Path) -> None:
+    """Delete a folder for resume checkpoints that was handed over, unless another process has taken it."""
+    if folder.is_dir():
+        with try_lock(folder / SCRATCH_LOCK) as free:
+            if free:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 Program = Callable[[StageRun], None]

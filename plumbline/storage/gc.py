@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plumbline.project.home import Home
-from plumbline.project.locks import GC_LOCK, file_lock
+from plumbline.errors import UserError
+from plumbline.project.home import Home, other_checkouts
+from plumbline.project.locks import others_wait
 from plumbline.project.run_record import run_folders
 from plumbline.runs.restore import OLD
 from plumbline.storage import gc_cache, gc_mlflow
@@ -53,7 +54,12 @@ class GcPlan:
 
 
 def make_plan(home: Home, newest: int = KEPT_RUNS, keep: Sequence[str] = ()) -> GcPlan:
-    """List what nothing needs. Raises UserError if MLflow cannot tell which versions have an alias."""
+    """List what nothing needs.
+
+    Raises UserError if another checkout uses the home, for the damaged listing of a folder that is needed,
+    and if MLflow cannot tell which versions have an alias.
+    """
+    _require_alone(home)
     live = needed(home, newest, keep)
     going = [folder for folder in run_folders(home) if folder.name not in live.runs]
     dead = gc_cache.unneeded(home, live.digests)
@@ -72,7 +78,7 @@ def make_plan(home: Home, newest: int = KEPT_RUNS, keep: Sequence[str] = ()) -> 
 
 def collect(home: Home, newest: int = KEPT_RUNS, keep: Sequence[str] = ()) -> GcPlan:
     """Delete what nothing needs and return the plan. Raises UserError as `make_plan`, before any deletion."""
-    with file_lock(home.folder / GC_LOCK):
+    with others_wait(home.folder):
         plan = make_plan(home, newest, keep)
         gc_mlflow.delete(home, plan.records)
         for path in plan.leftovers:
@@ -84,6 +90,14 @@ def collect(home: Home, newest: int = KEPT_RUNS, keep: Sequence[str] = ()) -> Gc
     return plan
 
 
+def _require_alone(home: Home) -> None:
+    for root, file in other_checkouts(home).items():
+        raise UserError(f"The home {home.folder} is that of the checkout {root}, too, and gc in {home.root} "
+                        "does not know what that needs. Nothing was deleted. Give each checkout a home of "
+                        f"its own (PLUMBLINE_HOME); if {root} does not use this one any more, delete "
+                        f"{file}.")
+
+
 def _size(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
@@ -91,11 +105,11 @@ def _size(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """Delete a file or folder, by a rename first: no reader ever sees half of a folder."""
+    """Delete a file, or a folder by a rename first: no reader ever sees half of one."""
     with contextlib.suppress(FileNotFoundError):
+        if not path.is_dir():
+            path.unlink()
+            return
         aside = path.parent / f"{OLD}{path.name}-{secrets.token_hex(3)}"
         path.rename(aside)
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        else:
-            aside.unlink()
+        shutil.rmtree(aside)

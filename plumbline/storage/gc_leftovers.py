@@ -22,7 +22,8 @@ SNAPSHOTS = ("data/snapshot", "data/prepared")
 def leftovers(home: Home, live: Needed) -> list[Path]:
     """Return the leftovers that nothing needs and that are at least a day old."""
     digests = _batches(home, live)
-    found = [*_checkpoints(home, live), *_imports(home, digests), *_indexes(home, digests), *_drafts(home)]
+    found = [*_checkpoints(home, live), *_imports(home, digests), *_indexes(home, digests), *_drafts(home),
+             *_drafts_of_dvc(home)]
     return sorted(path for path in found if time.time() - _touched(path) > DAY_SECONDS)
 
 
@@ -60,6 +61,12 @@ def _drafts(home: Home) -> Iterator[Path]:
     for lock in home.waiting.glob("*.lock"):
         if not lock.with_suffix("").exists():
             yield lock
+
+
+def _drafts_of_dvc(home: Home) -> Iterator[Path]:
+    """Yield what DVC was copying into the cache, or writing of a stage's run, when it was killed."""
+    for pattern in ("files/md5/??/.*.tmp", "runs/??/*/.*.tmp"):
+        yield from home.cache.glob(pattern)
 
 
 def _batches(home: Home, live: Needed) -> set[str]:

@@ -12,6 +12,7 @@ from plumbline.config import registered_name
 from plumbline.errors import UserError
 from plumbline.project.dvc_yaml import LOCK, outputs_of
 from plumbline.project.home import RECORD_FILE, Home
+from plumbline.project.masking import masked
 from plumbline.project.run_record import (
     RUN_ID,
     find_run,
@@ -71,8 +72,8 @@ def _recorded_digests(home: Home, run: str, version: int) -> set[str]:
             return set(found.outputs.values())
     except Exception as error:
         if is_away(error):
-            raise UserError(f"MLflow at {home.tracking_uri} does not answer, so nobody knows what the run "
-                            f"{run} left, whose version {version} has an alias. Nothing was "
+            raise UserError(f"MLflow at {masked(home.tracking_uri)} does not answer, so nobody knows what "
+                            f"the run {run} left, whose version {version} has an alias. Nothing was "
                             "deleted.") from error
         if not isinstance(error, UserError):
             raise
@@ -87,6 +88,8 @@ def _kept_runs(home: Home, newest: int, keep: Sequence[str]) -> dict[str, str]:
     for folder in folders:
         try:
             record = raw_record(folder)
+        except FileNotFoundError:  # deleted at this moment
+            continue
         except UserError:
             found[folder.name] = f"its {RECORD_FILE} is damaged, so nobody knows what it is"
             continue
@@ -105,7 +108,7 @@ def _may_go_on(folder: Path) -> bool:
     """Return True if a run may resume from a checkpoint, also if its record is damaged."""
     try:
         return raw_record(folder).status in ("running", *UNFINISHED)
-    except UserError:
+    except (UserError, FileNotFoundError):
         return True
 
 

@@ -1,6 +1,7 @@
 """Move what runs hold between this machine's cache and DVC remotes: `plumbline push` and `pull`."""
 
 import secrets
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from plumbline.project.digests import restore_folder
 from plumbline.project.dvc_objects import NO_REMOTE, Storage, tracked_batches
 from plumbline.project.dvc_yaml import outputs_of
 from plumbline.project.home import Home
-from plumbline.project.locks import GC_LOCK, file_lock
+from plumbline.project.locks import gc_waits
 from plumbline.project.run_record import run_folders
 from plumbline.runs.restore import NEW
 from plumbline.runs.run_files import recorded
@@ -70,7 +71,7 @@ def pull(home: Home, run: str | None) -> Pulled:
 
     Raises UserError without a remote, and for one that does not answer.
     """
-    with file_lock(home.folder / GC_LOCK):  # what is brought must not go before it is in use
+    with gc_waits(home.folder):  # what is brought must not go before it is in use
         return _pull(home, run)
 
 
@@ -85,6 +86,7 @@ def _pull(home: Home, run: str | None) -> Pulled:
     else:
         with asking_mlflow(home, ", so nobody knows which versions have an alias. Nothing was pulled."):
             things = _batches(home) | _behind_aliases(home)
+    storage.drop_damaged(things.values())
     before = {name for name, digest in things.items() if storage.lacking([digest])}
     storage.fetch({things[name] for name in before})
     missing = {name for name in before if storage.lacking([things[name]])}
@@ -130,4 +132,9 @@ def _check_out_batches(home: Home, missing: set[str]) -> None:
         if not folder.exists() and folder.relative_to(home.root).as_posix() not in missing:
             draft = folder.parent / f"{NEW}{folder.name}-{secrets.token_hex(3)}"
             restore_folder(home.cache, digest, draft)
-            draft.rename(folder)
+            try:
+                draft.rename(folder)
+            except OSError:
+                shutil.rmtree(draft)
+                if not folder.exists():  # otherwise another pull was faster
+                    raise

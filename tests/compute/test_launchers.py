@@ -34,6 +34,11 @@ run.finish({"loss": 0.25})
 slow = pytest.mark.slow
 
 
+def at_length(*values: str) -> list[object]:
+    """Values of a parameter that `make test-all` tries beside those of `make test`."""
+    return [pytest.param(value, marks=pytest.mark.evidence) for value in values]
+
+
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path_factory.mktemp("commands") / "bin"
@@ -48,7 +53,7 @@ def on_two_nodes(home: Home, body: str, launcher: str) -> Home:
 
 
 @slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["srun", "job", *at_length("trainjob", "sky")])
 def test_two_nodes_work_together_and_rank_0_is_on_the_first(recording_home: Home, cluster: Path, launcher: str) -> None:
     home = on_two_nodes(recording_home, WORK, launcher)
     child, lines = child_of(home)
@@ -64,7 +69,7 @@ def test_two_nodes_work_together_and_rank_0_is_on_the_first(recording_home: Home
 
 
 @slow
-@pytest.mark.parametrize("launcher", ["srun", "job", "sky"])
+@pytest.mark.parametrize("launcher", ["srun", *at_length("job", "sky")])
 def test_cancelling_ends_everything(recording_home: Home, cluster: Path, launcher: str) -> None:
     home = on_two_nodes(recording_home, "run.report(1, 2)\ntime.sleep(600)", launcher)
     child, _ = child_of(home)
@@ -82,7 +87,7 @@ def test_cancelling_ends_everything(recording_home: Home, cluster: Path, launche
 
 
 @slow
-@pytest.mark.parametrize("victim", ["-m tasks.ppo", "fake_clusters.py srun"])
+@pytest.mark.parametrize("victim", ["-m tasks.ppo", *at_length("fake_clusters.py srun")])
 def test_a_kill_of_the_launcher_or_of_who_started_it_ends_everything(recording_home: Home, cluster: Path,
                                                                     victim: str) -> None:
     home = on_two_nodes(recording_home, "run.report(1, 2)\ntime.sleep(600)", "srun")
@@ -110,7 +115,7 @@ def test_one_process_elsewhere_is_alone(recording_home: Home, cluster: Path) -> 
 
 
 @slow
-@pytest.mark.parametrize("launcher", ["srun", "job"])
+@pytest.mark.parametrize("launcher", ["srun", *at_length("job")])
 def test_what_a_rank_on_another_node_says_reaches_the_flow(recording_home: Home, cluster: Path, launcher: str) -> None:
     body = 'if rank() == 1: raise GateFailed("Not good enough.")\nworld().gathered([1])'
     home = on_two_nodes(recording_home, body, launcher)

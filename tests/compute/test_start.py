@@ -38,6 +38,7 @@ def test_all_work_and_rank_0_writes(recording_home: Home) -> None:
     assert json.loads((folder / "metrics.json").read_text()) == {"loss": 0.25}
     assert sorted(lines) == ["[rank 1] working", "working"]
     assert (child.host["processes"], child.host["nodes"]) == ("2", "1")
+    child.drop_scratch()
     assert list(home.scratch.iterdir()) == []
     none_left(home.root)
 

@@ -54,6 +54,7 @@ def test_each_candidate_is_made_once_and_the_ordinary_stages_never_again(project
     assert (project / "runs" / str(again["id"]) / "comparison/comparison.png").exists()
 
 
+@pytest.mark.evidence
 def test_a_comparison_that_was_killed_goes_on_with_the_candidates_that_are_left(project: Path) -> None:
     first, second = (f"candidates.{name}={{method: ppo, clip: 0.33}}" for name in ("one", "two"))
     with run_in("candidate@two", project, "compare", "one", "two", "--set", first, "--set", second) as process:

@@ -33,6 +33,7 @@ def run(root: Path, *arguments: str) -> dict[str, str]:
     return {name: stage["status"] for name, stage in json.loads(done.stdout)["stages"].items()}
 
 
+@pytest.mark.evidence
 def test_what_one_process_made_is_reused_by_two_and_the_other_way_round(project: Path, compute: Path) -> None:
     assert set(run(project).values()) == {"reused"}
     assert run(project, *OTHER)["ppo"] == "ran"

@@ -15,6 +15,7 @@ from testing.waiting import PATIENCE
 pytestmark = [pytest.mark.slow]
 
 
+@pytest.mark.evidence
 def test_gc_cancel_then_retry_with_the_code_and_the_data_of_the_run(project: Path, tmp_path: Path) -> None:
     root = tmp_path / "own"
     shutil.copytree(project, root, symlinks=True)

@@ -155,6 +155,7 @@ def test_bad_input_is_one_paragraph(project: Path) -> None:
         assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.evidence
 def test_plain_dvc_repro_gives_the_same_outputs(project: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=project, env=environment(), check=True)
     workspace = project / "runs" / json.loads((project / "first.json").read_text())["id"]

@@ -1,5 +1,6 @@
 """Our digests are DVC's."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from plumbline.errors import UserError
-from plumbline.project.digests import cached_listing, digest, listing, restore_folder
+from plumbline.project.digests import (
+    cached_file,
+    cached_inside,
+    cached_listing,
+    digest,
+    drop_damaged,
+    listing,
+    restore_folder,
+)
 from plumbline.project.dvc_yaml import lock_entry
 from plumbline.project.home import Home
 from plumbline.runs.workspace import init_dvc
@@ -62,6 +71,26 @@ def test_a_folder_comes_back_from_the_cache(project: Path, tmp_path: Path) -> No
     assert cached_listing(project / "cache", md5) == listing(project / "out")
     restore_folder(project / "cache", md5, tmp_path / "again")
     assert digest(tmp_path / "again") == md5
+
+
+@pytest.mark.parametrize("text", ["", "{}[", '{"a": 1}', "[1]", '[{"md5": "0"}]', '[{"relpath": 1, "md5": "0"}]', "7"])
+def test_a_damaged_listing_counts_as_missing(tmp_path: Path, text: str) -> None:
+    md5 = "0" * 32 + ".dir"
+    file = cached_file(tmp_path, md5)
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    assert cached_listing(tmp_path, md5) is None
+    assert list(cached_inside(tmp_path, md5)) == []
+    assert drop_damaged(tmp_path, [md5]) == {md5} and not file.exists()
+
+
+def test_a_damaged_file_is_not_put_into_a_folder(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "cache", tmp_path / "cache")
+    file = cached_file(tmp_path / "cache", digest(project / "out/b.txt"))
+    file.chmod(0o644)
+    file.write_text("0")
+    with pytest.raises(UserError, match=f"{file}, which should become {tmp_path}/again/b.txt, is damaged"):
+        restore_folder(tmp_path / "cache", digest(project / "out"), tmp_path / "again")
 
 
 def test_a_folder_that_the_cache_does_not_hold(project: Path, tmp_path: Path) -> None:

@@ -88,6 +88,27 @@ def test_what_is_damaged_in_the_cache_comes_again(home: Home, first: Home, model
     assert storage.drop_damaged([model]) == set()
 
 
+@pytest.mark.parametrize("which", ["a file", "the listing"])
+def test_what_is_damaged_in_the_cache_is_not_pushed(home: Home, first: Home, model: str, which: str) -> None:
+    add_remote(first, "shelf", str(home.root / "shelf"))
+    name = model if which == "the listing" else min((cached_listing(first.cache, model) or {}).values())
+    file = cached_file(first.cache, name)
+    whole = file.read_text()
+    file.chmod(0o644)
+    file.write_text(whole + " ")
+    with pytest.raises(UserError, match=rf"1 of the files to push, such as {name}, were damaged .* `plumbline pull`"):
+        Storage(first).push([model])
+    assert not file.exists() and name not in on(home.root / "shelf")
+    file.write_text(whole)
+    Storage(first).push([model])
+    assert on(home.root / "shelf") == {model, *(cached_listing(first.cache, model) or {}).values()}
+
+
+def on(shelf: Path) -> set[str]:
+    """The digests that a remote holds."""
+    return {file.parent.name + file.name for file in shelf.glob("files/md5/*/*")}
+
+
 def test_a_second_remote_is_asked_for_what_the_first_lacks(home: Home, first: Home, model: str) -> None:
     add_remote(first, "empty", str(home.root / "empty"))
     add_remote(first, "shelf", str(home.root / "shelf"))
@@ -108,6 +129,11 @@ def test_nowhere_to_push(first: Home, model: str) -> None:
 def test_a_remote_that_does_not_answer_is_named(home: Home, first: Home, model: str) -> None:
     (home.root / "file").write_text("not a folder")
     add_remote(first, "shelf", str(home.root / "file/shelf"))
+    add_remote(first, "far", "ssh://ann:open-sesame@host.invalid/path")
+    assert "the remote far (ssh://***@host.invalid/path)" in Storage(first).where()
+    with pytest.raises(UserError, match=r"far \(ssh://\*\*\*@host.invalid/path\) does not work") as refused:
+        Storage(first).push([model], "far")
+    assert "open-sesame" not in str(refused.value)
     with pytest.raises(UserError, match=r"The DVC remote shelf \(.*\) does not work"):
         Storage(first).push([model])
     with pytest.raises(UserError, match="remote other"):

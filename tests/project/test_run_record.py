@@ -11,6 +11,7 @@ import pytest
 from plumbline.errors import UserError
 from plumbline.project.home import Home, find_home
 from plumbline.project.run_record import (
+    Outcome,
     RunRecord,
     earlier_runs,
     find_run,
@@ -88,3 +89,10 @@ def test_a_damaged_record_is_left_out_with_its_problem(home: Home) -> None:
     assert [record.id for record in found] == [names[0], names[3]]
     assert [name in problem for name, problem in zip(names[1:3], damaged, strict=True)] == [True, True]
     assert mark_dead(home) == []
+
+
+def test_why_a_stage_ran_or_failed_holds_no_password() -> None:
+    reason = "parameter base.source https://ann:open-sesame@host/a -> https://host/b?token=open-sesame"
+    kept = Outcome(status="failed", seconds=1.0, reason=reason)
+    assert kept.reason == "parameter base.source https://***@host/a -> https://host/b?token=***"
+    assert Outcome.model_validate_json(kept.model_dump_json()) == kept

@@ -1,5 +1,7 @@
 """Whether a `plumbline up` runs: told by a lock that dies with its holder."""
 
+import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +57,22 @@ def test_there_is_one_and_others_find_its_server(tmp_path: Path, monkeypatch: py
     # The file is still there, but nobody believes it.
     assert api_url(tmp_path) is None
     assert not is_up(tmp_path)
+
+
+@pytest.mark.parametrize(("state", "url"), [
+    ('{"host": "elsewhere"}', None), (json.dumps({"host": socket.gethostname()}), "http://127.0.0.1:4200/api"),
+    ("{", "http://127.0.0.1:4200/api"), ("[]", "http://127.0.0.1:4200/api")])
+def test_the_server_of_another_machine_is_not_looked_for_on_this_one(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, url: str | None) -> None:
+    for name in ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_API_AUTH_STRING"):
+        monkeypatch.delenv(name, raising=False)
+    with only_one(tmp_path):
+        say_api_url(tmp_path, "http://127.0.0.1:4200/api")
+        (tmp_path / "service/state.json").write_text(state)
+        assert api_url(tmp_path) == url
+        environment = Home(tmp_path, tmp_path).environment()
+    assert environment.get("PREFECT_API_URL") == url
+    assert ("PREFECT_API_AUTH_STRING" in environment) is (url is not None)
 
 
 def test_asking_does_not_keep_others_from_starting(tmp_path: Path) -> None:

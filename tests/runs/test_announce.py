@@ -1,4 +1,4 @@
-"""What is announced of the registry: another champion, and a version that awaits a person's approval, each once."""
+"""What is announced: another champion, and a version that awaits a person's approval, each once; how runs ended."""
 
 import json
 from collections.abc import Mapping
@@ -7,11 +7,20 @@ from types import SimpleNamespace
 
 import pytest
 
+from plumbline.config import load_params
+from plumbline.errors import UserError
 from plumbline.project.home import Home
+from plumbline.project.run_record import RunRecord, read_record
 from plumbline.runs import announce
 from plumbline.runs.announce import champion_changed, run_ended
+from plumbline.runs.not_run import could_not_start, not_run
+from plumbline.runs.pipeline import _end
+from plumbline.runs.run_files import recorded
+from plumbline.runs.workspace import Request
 from plumbline.tracking.recording import Recording
 from plumbline.tracking.registry import Registry
+from testing.fake_project import CHECKOUT
+from testing.servers import free_port
 
 Told = list[tuple[str, object, object]]
 
@@ -79,3 +88,34 @@ def test_the_end_of_a_run_says_what_went_wrong_with_its_trainings(
     assert payloads[0]["diagnosis"] == {}
     assert payloads[1]["diagnosis"] == {"sft": ["loss does not fall: The loss is 2 at steps 0 to 2, and 18.5 at "
                                                 "steps 16 to 19."]}
+
+
+SAID = "MLflow at http://ann:open-sesame@host/ said no."
+SHOWN = "MLflow at http://***@host/ said no."
+
+
+def test_a_run_that_could_not_start_is_told_without_passwords(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    payloads: list[Mapping[str, object]] = []
+    monkeypatch.setattr("plumbline.runs.not_run.notify", lambda *given: payloads.append(given[-1]))
+    monkeypatch.setattr("plumbline.runs.not_run.load_params", lambda _: load_params(CHECKOUT))
+    could_not_start(home, Request(trigger="schedule"), UserError(SAID))
+    assert [one.reason for one in not_run(home)] == [payloads[0]["message"]] == [SHOWN]
+
+
+def test_how_a_run_ended_is_recorded_without_passwords(home: Home, tmp_path: Path) -> None:
+    record = RunRecord(id="20260101-000000-abcdef", created="", project="", pid=1, host="")
+    parent = SimpleNamespace(tags=lambda _: None, file=lambda *_: None, end=lambda _: None)
+    workspace = SimpleNamespace(home=home, folder=tmp_path, record=record)
+    _end(workspace, parent, "failed", SAID)  # type: ignore[arg-type]
+    assert read_record(tmp_path).message == SHOWN
+    _end(workspace, parent, "finished", None)  # type: ignore[arg-type]
+    assert read_record(tmp_path).message is None
+
+
+def test_a_store_that_cannot_be_read_is_named_without_its_password(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:open-sesame@127.0.0.1:{port}")
+    with pytest.raises(UserError, match=rf"MLflow at http://\*\*\*@127.0.0.1:{port}") as refused, \
+            recorded(home, "2026"):
+        pass
+    assert "open-sesame" not in str(refused.value)

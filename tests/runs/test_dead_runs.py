@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.errors import UserError
 from plumbline.project.flow_processes import any_died, has_died, note_flow
 from plumbline.project.home import Home
 from plumbline.project.locks import file_lock
 from plumbline.project.processes import local_process
 from plumbline.project.run_record import RunRecord, read_record
-from plumbline.runs.cancel import mark_dead
+from plumbline.runs.cancel import cancel, mark_dead
+from plumbline.runs.retry import retry_request
 from plumbline.tracking.outbox import Outbox, close, deliver, pending
-from plumbline.tracking.recording import Recording
+from plumbline.tracking.recording import TRIGGER, Recording
 from plumbline.tracking.store import OURS, connect
 from plumbline.tracking.writes import PARENT
 
@@ -124,6 +127,66 @@ def test_a_run_of_another_machine_is_left_alone(recording_home: Home, process: "
     process.wait()
     a_run(recording_home, process.pid, host="elsewhere")
     assert mark_dead(recording_home) == []
+
+
+def lost_machine(home: Home) -> tuple[Recording, Recording]:
+    """A run that goes on elsewhere, by MLflow's record: no workspace is here. The MLflow runs of it and its stage."""
+    record, whole, stage = a_run(home, 1, host="elsewhere")
+    folder = home.runs / RUN
+    for name in ("params.yaml", "dvc.yaml"):
+        (folder / name).write_text("{}\n")
+    whole.tags({TRIGGER: "test"})
+    for file in ("run.json", "params.yaml", "dvc.yaml"):
+        whole.file(folder / file, "record")
+    shutil.rmtree(folder)
+    assert record.host == "elsewhere"
+    return whole, stage
+
+
+def test_a_run_of_a_lost_machine_is_closed_and_then_retried(recording_home: Home) -> None:
+    home = recording_home
+    whole, stage = lost_machine(home)
+    with pytest.raises(UserError, match=f"The run {RUN} is going on"):
+        retry_request(home, RUN, new_code=False)
+    with pytest.raises(UserError, match="There are no runs"):
+        cancel(home, RUN)
+    assert cancel(home, RUN, gone=True) == (RUN, "killed")
+    assert statuses(home, whole, stage) == ["KILLED", "KILLED"]
+    assert connect(home).get_run(whole.run_id).data.tags["status"] == "killed"
+    assert retry_request(home, RUN, new_code=False).retry_of == RUN
+    assert not list(home.runs.iterdir())
+    with pytest.raises(UserError, match=f"The run {RUN} is not going on: it is killed"):
+        cancel(home, RUN, gone=True)
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_a_run_that_has_finished_elsewhere_is_not_recorded_as_killed(recording_home: Home, here: bool) -> None:
+    """Its record that is here says otherwise: it is a copy of one that was restored while the run went on."""
+    home = recording_home
+    if here:
+        record, whole, _ = a_run(home, 1, host="elsewhere")
+        assert record.status == "running"
+    else:
+        whole, _ = lost_machine(home)
+    whole.tags({"status": "finished"})
+    whole.end("FINISHED")
+    with pytest.raises(UserError, match=f"The run {RUN} has ended on elsewhere: MLflow says FINISHED"):
+        cancel(home, RUN, gone=True)
+    found = connect(home).get_run(whole.run_id)
+    assert (found.info.status, found.data.tags["status"]) == ("FINISHED", "finished")
+
+
+def test_a_run_of_a_lost_machine_is_not_closed_while_mlflow_is_away(recording_home: Home) -> None:
+    a_run(recording_home, 1, host="elsewhere")
+    (recording_home.folder / "mlflow.db").rename(recording_home.folder / "aside.db")
+    with pytest.raises(UserError, match=r"mlflow.db is not there"):
+        cancel(recording_home, RUN, gone=True)
+    assert read_record(recording_home.runs / RUN).status == "running"
+
+
+def test_a_workspace_that_gc_deletes_at_this_moment_is_no_dead_run(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plumbline.runs.cancel.run_folders", lambda home: [home.runs / RUN])
+    assert mark_dead(home) == []
 
 
 def test_a_stage_that_had_ended_stays_as_it_is(recording_home: Home, process: "subprocess.Popen[bytes]") -> None:

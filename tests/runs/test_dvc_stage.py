@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from plumbline.errors import UserError
@@ -68,6 +70,65 @@ def test_two_stages_stand_in_the_lock_as_dvc_writes_them(project: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "commit", "--force"], cwd=project, check=True, capture_output=True)
     assert YAML(typ="safe").load(ours) == YAML(typ="safe").load(project / "dvc.lock")
     assert list(YAML(typ="safe").load(ours)["stages"]) == ["one", "two"]
+
+
+def spoil(file: Path, text: str) -> None:
+    """Leave other bytes under the name of a cached file, and protected, as a power loss does."""
+    file.chmod(0o644)
+    file.write_text(text)
+    file.chmod(0o444)
+
+
+@pytest.mark.parametrize("text", ["", "2"])
+@pytest.mark.parametrize("which", ["out/a.txt", "note.txt"])
+def test_what_is_damaged_in_the_cache_is_not_restored_but_made_again(
+        project: Path, capsys: pytest.CaptureFixture[str], which: str, text: str) -> None:
+    make(project, "1")
+    dvc_stage.commit(project, "one")
+    lock = (project / "dvc.lock").read_text()
+    cached = cached_file(project / "cache", digest(project / which))
+    spoil(cached, text)
+    dvc_stage.clear(project, "one")
+    assert not dvc_stage.restore(project, "one")
+    assert "left before was damaged in the cache: 1 of its files" in capsys.readouterr().err
+    assert not cached.exists() and (project / "dvc.lock").read_text() == lock
+    dvc_stage.clear(project, "one")
+    make(project, "1")
+    dvc_stage.commit(project, "one")
+    dvc_stage.clear(project, "one")
+    assert dvc_stage.restore(project, "one")
+    assert digest(cached) == digest(project / which)
+
+
+def test_a_damaged_listing_is_replaced_when_the_stage_has_run_again(project: Path) -> None:
+    make(project, "1")
+    dvc_stage.commit(project, "one")
+    listing = cached_file(project / "cache", digest(project / "out"))
+    whole = listing.read_text()
+    spoil(listing, "")
+    dvc_stage.clear(project, "one")
+    assert not dvc_stage.restore(project, "one")
+    make(project, "1")
+    dvc_stage.commit(project, "one")
+    assert listing.read_text() == whole
+    dvc_stage.clear(project, "one")
+    assert dvc_stage.restore(project, "one")
+
+
+def test_a_lock_that_another_process_holds_is_waited_for(project: Path, capsys: pytest.CaptureFixture[str],
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    make(project, "1")
+    other = Repo(str(project))
+    monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0.06)
+    other.lock.lock()
+    release = threading.Timer(0.3, other.lock.unlock)
+    release.start()
+    dvc_stage.commit(project, "one")
+    release.join()
+    assert capsys.readouterr().err == f"Waiting for DVC's lock of {project}, which another process has.\n"
+    monkeypatch.setattr(dvc_stage, "LOCK_SECONDS", 0.0)
+    with other.lock, pytest.raises(UserError, match="has had DVC's lock of"):
+        dvc_stage.restore(project, "one")
 
 
 def test_clearing_needs_no_outputs(project: Path) -> None:

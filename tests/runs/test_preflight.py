@@ -7,20 +7,25 @@ import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from plumbline.compute.footprint import KeptBytes, ModelSize
 from plumbline.config import load_params
 from plumbline.errors import UserError
+from plumbline.evaluation.judging.judges import QUESTION
 from plumbline.lm.base import LanguageModel
+from plumbline.lm.chat import encode_prompt
 from plumbline.project.digests import combined, digests
 from plumbline.project.dvc_yaml import read_stages, stage_params
 from plumbline.project.home import Home
 from plumbline.project.watcher import Watcher
-from plumbline.runs.preflight import _within_context, preflight, require_base_unchanged
+from plumbline.runs import preflight as preflight_
+from plumbline.runs.preflight import Examined, _within_context, preflight, require_base_unchanged
 from plumbline.runs.workspace import Request
 from plumbline.tracking.receipts import Receipt
-from testing.tiny_models import small_causal, small_gpt2
+from testing.tiny_models import prompt, small_causal, small_gpt2, small_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,6 +99,10 @@ def test_an_arrival_that_was_not_pulled_is_found_whatever_the_sources_are(tmp_pa
     (["ppo.batch_size=10", "ppo.answers_per_prompt=4"], "ppo.batch_size = 10 responses cannot be divided into groups"),
     (["candidates.fast={method: a2c, epochs: 3}", "compare.fast=ppo"], "but candidates.fast.epochs is 3"),
     (["ppo.trainable=top", "ppo.critic=shared"], "reward_model.top_layers = null changes some of them. Set it to 2"),
+    (["ppo.trainable=top", "ppo.top_layers=4"], "ppo.top_layers = 4 leaves no layer frozen: the base model has 4"),
+    (["reward_model.top_layers=99"], "reward_model.top_layers = 99 leaves no layer frozen: the base model has 4"),
+    (["candidates.ppo-top.top_layers=9", "compare.ppo-top=ppo"],
+     "candidates.ppo-top.top_layers = 9 leaves no layer frozen: the base model has 4"),
     (["ppo.engine=vllm"], "wants the address of a vLLM server in the environment variable PLUMBLINE_VLLM_URL"),
     (["preference_eval.judges=['https://host/v1']"], "names no model: expected https://host/v1#MODEL"),
     (["preference_eval.judges=['https://host/v1#m']", "preference_eval.judge_limit=8"],
@@ -109,6 +118,15 @@ def test_what_cannot_work_is_named(tmp_path: Path, settings: list[str], words: s
     with pytest.raises(UserError) as caught:
         check(tmp_path, *settings)
     assert words in str(caught.value)
+
+
+def test_the_key_of_one_endpoint_is_not_for_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judges = "preference_eval.judges=['https://one/v1#m', 'https://two/v1#m']"
+    check(tmp_path, judges)
+    monkeypatch.setenv("PLUMBLINE_JUDGE_API_KEY", "secret")
+    with pytest.raises(UserError, match=r"on 2 hosts \(one, two\)") as caught:
+        check(tmp_path, judges)
+    assert "secret" not in str(caught.value)
 
 
 def test_each_process_of_a_stage_that_lets_a_server_sample_needs_one(
@@ -220,7 +238,7 @@ def test_top_layers_of_a_model_that_cannot_be_split_are_refused_before_the_run(t
     settings = ["base.source=model", "sft.max_length=128", "reward_model.max_length=128", "ppo.max_prompt=56",
                 "ppo.critic=separate"]
     check(tmp_path, *settings)
-    for setting, named in (("ppo.trainable=top", "ppo.trainable: top"),
+    for setting, named in (("ppo.trainable=top", "ppo.top_layers: 2"),
                            ("reward_model.top_layers=1", "reward_model.top_layers: 1")):
         with pytest.raises(UserError, match=f"{named} cannot be done with .* model. The architecture gpt2 cannot"):
             check(tmp_path, *settings, setting)
@@ -263,6 +281,34 @@ def test_what_a_model_needs_is_told_and_one_too_large_is_refused_before_the_run(
         check(tmp_path, "base.source=large", *lengths)
 
 
+@pytest.mark.parametrize(("disks", "wanted"), [
+    ([1, 1], "48.0 GB"),  # six models of 4 GB in the workspace, and in the cache
+    ([1, 2], "24.0 GB")])
+def test_the_models_of_a_run_need_room_on_the_disks_of_workspace_and_cache(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disks: list[int], wanted: str) -> None:
+    home = Home(tmp_path / "checkout", tmp_path / "home")
+    home.runs.mkdir(parents=True)
+    home.cache.mkdir(parents=True)
+    device = {home.runs: disks[0], home.cache: disks[1]}
+    free = {home.runs: 10**12, home.cache: 10**12}
+    monkeypatch.setattr(preflight_, "_disk_of", device.__getitem__)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[folder]))
+    kept = KeptBytes(0, 0, 0)
+    size = ModelSize(10**9, 0, 0, 1, 1, 1, kept, kept, 0, 0, 0)
+    params = load_params(ROOT, None, ["base.source=org/model"])
+    preflight_._disk(home, params, size)
+    for place in (home.runs, home.cache):
+        free[place] = 23 * 10**9
+        with pytest.raises(UserError, match=rf"The disk of {place} has 23.0 GB free; .* at least {wanted} there"):
+            preflight_._disk(home, params, size)
+        free[place] = 10**12
+    free[home.cache] = 2 * 10**9
+    preflight_._disk(home, load_params(ROOT), None)
+    free[home.cache] = 10**8
+    with pytest.raises(UserError, match=r"has 0.1 GB free; .* at least 1.0 GB there"):
+        preflight_._disk(home, load_params(ROOT), None)
+
+
 def test_a_model_without_a_limit_has_no_context_to_exceed() -> None:
     params = load_params(ROOT, None, ["sft.max_length=100000"])
     _within_context(params, None)
@@ -275,3 +321,22 @@ def test_a_judge_that_cannot_judge_is_found_before_the_run(tmp_path: Path, rando
     (tmp_path / "judge/chat_template.jinja").unlink()
     with pytest.raises(UserError, match=r"The model judge cannot be used\. The model has no chat template"):
         check(tmp_path, "preference_eval.judges=[judge]")
+
+
+def test_a_judge_that_cannot_read_two_answers_is_found_before_the_run(
+        tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt of 4 tokens with two answers of 8, and the question, whose tokens are counted by its own tokenizer."""
+    question = len(encode_prompt(tokenizer, prompt(QUESTION.format(request="", first="", second=""))))
+    context = question + 19
+    LanguageModel(small_model(tokenizer, max_position_embeddings=context), tokenizer).save(tmp_path / "judge")
+    settings = ["ppo.max_response=8", "preference_eval.max_response=8", "preference_eval.judges=[judge]"]
+    check(tmp_path, *settings, "ppo.max_prompt=3")
+    words = f"The judge judge .* at most {context} tokens, but .* is {context + 1}"
+    with pytest.raises(UserError, match=words):
+        check(tmp_path, *settings, "ppo.max_prompt=4")
+    (kept,) = (tmp_path / ".plumbline/examined").iterdir()
+    older = {name: value for name, value in json.loads(kept.read_text()).items() if name != "question"}
+    kept.write_text(json.dumps(older | {"context": None}))  # as code that asked no judge for its context has left it
+    monkeypatch.setattr("plumbline.runs.preflight._examine", lambda *_: Examined(context, None, None, question))
+    with pytest.raises(UserError, match=words):
+        check(tmp_path, *settings, "ppo.max_prompt=4")

@@ -1,9 +1,13 @@
 """Why a stage ran, from two entries of dvc.lock."""
 
+from pathlib import Path
+
 import pytest
 
+from plumbline.project.digests import listing
 from plumbline.project.dvc_yaml import LockEntry
-from plumbline.runs.outcome import why
+from plumbline.runs import outcome
+from plumbline.runs.outcome import changed_files, why
 
 
 def entry(**changes: object) -> LockEntry:
@@ -67,3 +71,21 @@ def test_several_reasons_are_all_given() -> None:
     params = {"params.yaml": {"seed": 1, "ppo": {"kl_coef": 0.1, "kl_target": None, "clip": 0.2}}}
     found = why(entry(params=params, cmd="x"), entry(), nothing_known)
     assert found == "parameter seed 0 -> 1; parameter ppo.kl_coef 0.05 -> 0.1; command changed"
+
+
+def test_files_of_a_run_that_gc_deletes_at_this_moment_have_no_names(tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    for root, text in ((new, "1"), (old, "0")):
+        (root / "data").mkdir(parents=True)
+        (root / "data/rows").write_text(text)
+    assert changed_files(new, old, "data") == ["rows"]
+
+    def listed(folder: Path) -> dict[str, str]:
+        if old.exists():
+            old.rename(tmp_path / ".old-")  # as gc does first
+        return listing(folder)
+
+    monkeypatch.setattr(outcome, "listing", listed)
+    assert changed_files(new, old, "data") == []
+    assert changed_files(new, old, "data") == [], "it is gone by now"

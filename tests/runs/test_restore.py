@@ -45,6 +45,35 @@ def test_a_missing_file_is_named_with_the_places_that_were_searched(here: Home, 
     assert not there.runs.exists() or not list(there.runs.iterdir())
 
 
+def test_a_run_that_goes_on_elsewhere_is_not_put_into_its_place(here: Home, there: Home, tmp_path: Path) -> None:
+    """Here it would never end."""
+    folder = here.runs / RUN
+    record = RunRecord.model_validate_json((folder / "run.json").read_text())
+    record.status = "running"
+    record.save(folder)
+    assert record.mlflow_run is not None
+    connect(there).log_artifact(record.mlflow_run, str(folder / "run.json"), RECORD)
+    shutil.copytree(here.cache, there.cache)
+    with pytest.raises(UserError, match=rf"The run {RUN} is still going on, .* on here\. .* --to DIR.*--gone"):
+        restore(there, RUN)
+    assert not (there.runs / RUN).exists()
+    assert restore(there, RUN, tmp_path / "so far").folder == tmp_path / "so far"
+
+
+def test_what_is_damaged_in_the_cache_is_pulled_again(here: Home, there: Home) -> None:
+    for home in (here, there):
+        add_remote(home, "shelf", str(here.root.parent / "shelf"))
+    sharing.push(here, RUN, None)
+    assert sharing.pull(there, RUN).fetched == [f"{RUN}: data/snapshot"]
+    assert sharing.pull(there, RUN).fetched == []
+    for file in there.cache.glob("files/md5/*/*"):  # a listing and three files
+        file.chmod(0o644)
+        file.write_text("")
+    assert sharing.pull(there, RUN).fetched == [f"{RUN}: data/snapshot"]
+    restore(there, RUN)
+    assert digest(there.runs / RUN / "data/snapshot") == digest(here.runs / RUN / "data/snapshot")
+
+
 def test_batches_are_pulled_whole(here: Home, there: Home) -> None:
     shelf = here.root.parent / "shelf"
     for home in (here, there):

@@ -5,18 +5,20 @@ import json
 import os
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
+from dvc.lock import DEFAULT_TIMEOUT
 from dvc.repo import Repo
 
 from plumbline.errors import UserError
 from plumbline.project.digests import cached_file
 from plumbline.project.dvc_objects import Storage
-from plumbline.project.home import Home
+from plumbline.project.home import Home, enter, other_checkouts
 from plumbline.project.run_record import Outcome, RunRecord, Status, find_run, raw_record, run_folders
 from plumbline.storage import gc_cache
 from plumbline.storage.gc import collect, make_plan
@@ -306,6 +308,97 @@ def test_a_copy_of_a_run_that_a_person_keeps_is_no_run(project: Home, runs: Runs
     assert copy.is_dir() and kept.is_dir() and not seen.exists()
     assert Storage(project).lacking([policy]) == set()
     assert find_run(project, "latest").name == "20260101-000003-abcdef"
+
+
+def test_what_dvc_was_copying_when_it_was_killed_is_no_digest_and_goes_when_it_is_old(project: Home,
+                                                                                     runs: Runs) -> None:
+    runs.add("newest")
+    old, young = project.cache / "files/md5/ab/.old.tmp", project.cache / "files/md5/ab/.young.tmp"
+    entry = project.cache / "runs/ab/abcd/.entry.tmp"
+    for file in (old, young, entry):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("half")
+    for file in (old, entry):
+        os.utime(file, (time.time() - DAYS_AGO,) * 2)
+    plan = collect(project, newest=1)
+    assert plan.leftovers == [old, entry]
+    assert (old.exists(), entry.exists(), young.exists()) == (False, False, True)
+    assert list(old.parent.iterdir()) == [young]
+
+
+def test_a_needed_folder_whose_listing_is_damaged_stops_gc_before_it_deletes_anything(project: Home,
+                                                                                     runs: Runs) -> None:
+    runs.add("tried")
+    runs.add("newest")
+    file = cached_file(project.cache, runs.digest)
+    file.write_text("")
+    before = cached(project), run_folders(project)
+    with pytest.raises(UserError, match=f"The listing {file} of a folder that is needed is damaged"):
+        collect(project, newest=1)
+    assert (cached(project), run_folders(project)) == before
+    file.unlink()
+    assert len(collect(project, newest=1).runs) == 1
+
+
+def test_between_two_portions_whoever_waits_for_a_lock_can_take_it(project: Home, runs: Runs,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(2):
+        keep_folder(project, f"of no use {number}")
+    going_on = project.runs / runs.add("going on", status="running", pid=os.getpid())
+    lock, pauses = Repo(str(going_on)).lock, []
+
+    def pause(seconds: float) -> None:
+        with lock:
+            pauses.append(seconds)
+
+    monkeypatch.setattr(gc_cache, "PORTION", 3)
+    monkeypatch.setattr(gc_cache.time, "sleep", pause)
+    gc_cache.sweep(project, lambda: {runs.digest, keep_folder(project, "base", "tokenizer")})
+    assert pauses == [0.6]
+    assert gc_cache.PAUSE_SECONDS > DEFAULT_TIMEOUT / 6, "DVC looks six times"
+
+
+def test_the_entry_of_a_stage_that_is_being_committed_stays(project: Home, runs: Runs,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC writes it before it copies the outputs, and holds the workspace's lock all the while."""
+    going_on = project.runs / runs.add("going on", status="running", pid=os.getpid())
+    entry = project.cache / "runs/ab/abcd/value"
+    entry.parent.mkdir(parents=True)
+    lock = Repo(str(going_on)).lock
+
+    def commit() -> set[str]:
+        lock.lock()
+        entry.write_text(f"cmd: x\nouts:\n- path: model\n  md5: {hashlib.md5(b'coming').hexdigest()}\n")
+        threading.Timer(0.3, end).start()
+        return cached(project)
+
+    def end() -> None:
+        keep_folder(project, "coming")
+        lock.unlock()
+
+    monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0.06)
+    gc_cache.sweep(project, commit)
+    assert entry.exists()
+
+
+def test_the_home_of_two_checkouts_is_left_alone(project: Home, runs: Runs, tmp_path: Path) -> None:
+    runs.add("tried")
+    other = tmp_path / "another checkout"
+    other.mkdir()
+    (other / "dvc.yaml").write_text("stages: {}\n")
+    enter(project)
+    enter(Home(other, project.folder))
+    before = cached(project), run_folders(project)
+    for act in (make_plan, collect):
+        with pytest.raises(UserError, match=f"is that of the checkout {other}, too") as refused:
+            act(project, newest=0)
+    assert (cached(project), run_folders(project)) == before
+    shutil.copytree(project.folder, tmp_path / "copy")
+    assert other_checkouts(Home(tmp_path / "moved", tmp_path / "copy")) == {}, "it is the copy of a home"
+    [file] = other_checkouts(project).values()
+    assert str(file) in str(refused.value)
+    (other / "dvc.yaml").unlink()
+    assert len(collect(project, newest=0).runs) == 1
 
 
 def made_elsewhere(home: Home, runs: Runs) -> str:
