@@ -91,9 +91,10 @@ def test_before_the_first_step_the_kl_is_exactly_zero(lm, judged, trainable, pre
 
 
 @pytest.mark.parametrize(("method", "changed"), [
-    ("ppo", {}), ("ppo", {"trainable": "lora", "critic": "shared"}), ("ppo", {"ptx_coef": 0.1}), ("a2c", {}),
-    ("rloo", {"answers_per_prompt": 2}), ("grpo", {"answers_per_prompt": 2}), ("reinforce++", {}), ("nlpo", {}),
-    ("trpo", {})])
+    ("ppo", {}), ("ppo", {"trainable": "lora", "critic": "shared"}), ("rloo", {"answers_per_prompt": 2}),
+    *(pytest.param(method, changed, marks=pytest.mark.evidence) for method, changed in (
+        ("ppo", {"ptx_coef": 0.1}), ("a2c", {}), ("grpo", {"answers_per_prompt": 2}), ("reinforce++", {}), ("nlpo", {}),
+        ("trpo", {})))])
 def test_online_methods_learn_what_is_rewarded(lm, judged, tmp_path, method, changed):
     red = lm.tokenizer("red", add_special_tokens=False)["input_ids"][0]
     before, sft = share_saying("red", lm), copy_of(lm)

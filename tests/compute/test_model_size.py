@@ -53,6 +53,7 @@ def test_flops_are_those_of_the_matrices() -> None:
     assert measure(config).flops(tokens) == pytest.approx(by_hand, rel=1e-6)
 
 
+@pytest.mark.evidence
 def test_an_8b_model_is_measured_without_its_weights() -> None:
     config = LlamaConfig(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
                          num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=False)

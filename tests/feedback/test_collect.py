@@ -30,6 +30,8 @@ from testing.verdict_makers import pair_number, say, verdict
 
 CHECKOUT = Path(__file__).parents[2]
 STEPS = ("plan add", "plan remove", "export add", "publish add", "finish add", "end add")
+EACH_DATABASE_AT_LENGTH = pytest.mark.parametrize(
+    "home", ["sqlite", pytest.param("postgresql", marks=pytest.mark.evidence)], indirect=True)
 REMOVAL_STEPS = tuple(step.replace("add", "remove") for step in STEPS[2:])
 
 
@@ -173,6 +175,7 @@ def rows_by_annotator(home: Home) -> dict[object, int]:
 
 
 @pytest.mark.slow
+@EACH_DATABASE_AT_LENGTH
 def test_killed_before_any_step_every_verdict_still_ends_up_in_exactly_one_batch(
         home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
     for number, step in enumerate(STEPS):
@@ -185,6 +188,7 @@ def test_killed_before_any_step_every_verdict_still_ends_up_in_exactly_one_batch
 
 
 @pytest.mark.slow
+@EACH_DATABASE_AT_LENGTH
 def test_killed_before_any_step_of_a_removal_the_row_still_goes_and_the_others_stay(
         home: Home, store: FeedbackStore, pair: OfferedPair) -> None:
     say(store, verdict(pair, annotator="stays"))

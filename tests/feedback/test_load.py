@@ -10,7 +10,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "feedback_load.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.evidence)])
 def test_every_acknowledged_verdict_is_there_exactly_once(database: str) -> None:
     done = subprocess.run([sys.executable, str(BENCHMARK), database, "--seconds", "4", "--rate", "100"], text=True,
                           capture_output=True, timeout=300, check=False)

@@ -86,6 +86,7 @@ def follow(up: Up, **retrain: object) -> None:
     eventually(lambda: log.read_text().count("holds from now on") > before, "the new parameters", 60)
 
 
+@pytest.mark.evidence
 def test_a_burst_of_batches_gives_one_run(up: Up, since: Since) -> None:
     follow(up, debounce_seconds=BURST_DEBOUNCE)
     try:
