@@ -286,8 +286,8 @@ def _show_change(changed: "DataChange", as_json: bool, affected: "Sequence[Learn
         typer.echo(f"Stay out: {changed.removed_before:,} rows that were removed before")
     if changed.judged_again:
         typer.echo(f"Judged again: {changed.judged_again:,} earlier judgements stay beside new ones of the "
-                   "same responses by the same annotators. If this is a newer export of the same project, let "
-                   "it take their place: `plumbline data supersede`.")
+                   "same responses by the same annotators. If this is a newer export of the same project, "
+                   "let it take their place: `plumbline data supersede`.")
     if changed.come_back:
         typer.echo(f"Come back: {changed.come_back:,} rows that were removed or corrected before")
     if arrival.removes:

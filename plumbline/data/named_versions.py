@@ -145,7 +145,9 @@ class KnownData:
             if folder.startswith(wanted[:NAME_DIGITS]):
                 raise UserError(problem)
         for snapshot in self.snapshots():
-            if snapshot.digest.startswith(wanted) or (snapshot.runs[0].snapshot or "").startswith(wanted):
+            # DVC has several folders of the same rows where what their manifests say of them differs.
+            folders = (run.snapshot or "" for run in snapshot.runs)
+            if any(digest.startswith(wanted) for digest in (snapshot.digest, *folders)):
                 return self._snapshot(snapshot, f"snapshot {name}")
         if any(folder.startswith(wanted[:NAME_DIGITS]) for folder in self.not_here()):
             return NamedData(wanted, "batch", None, f"This batch is not on this machine. {PULL}")

@@ -121,7 +121,7 @@ class RunArtifacts:
                 return Path(self._client.download_artifacts(run.info.run_id, path, folder)).read_bytes()
             except Exception as error:  # of MLflow, or of whichever library reaches its files
                 if self._may_have(run, path):
-                    said = " ".join(str(error).split())[:300]
+                    said = masked(" ".join(str(error).split()))[:300]
                     raise NoAnswer(f"MLflow has the file {path} of its run {run.info.run_id}, but does not "
                                    f"give it now: {said}") from error
                 return None
@@ -189,7 +189,8 @@ def pipeline_facts(run: "MlflowRun", home: Home,
     if run.info.status in STATUS:  # it may have ended where nobody could write run.json any more
         if record.status == "running":
             record.status = _ended(run)
-        record.ended = record.ended or iso(run.info.end_time)
+        if run.info.end_time is not None:  # whoever sets only the status in MLflow leaves it out
+            record.ended = record.ended or iso(run.info.end_time)
     lock = file("dvc.lock", "dvc.lock") if list(record.stages) == ["snapshot"] else None
     manifest = _manifest(file(MANIFEST, f"{SNAPSHOT}/{MANIFEST}"))
     return PipelineFacts(run.info.run_id, run.info.start_time, record.model_dump(),
@@ -272,8 +273,12 @@ def _flat_params(text: bytes | None) -> dict[str, str]:
         values = YAML(typ="safe").load(text.decode()) if text else None
     except (YAMLError, ValueError):  # such as a date that there is not
         values = None
-    known = flat(values) if isinstance(values, dict) else {}
-    return {name: masked_value(name, value) for name, value in known.items()}
+    return shown_params(values) if isinstance(values, dict) else {}
+
+
+def shown_params(values: Mapping[str, object]) -> dict[str, str]:
+    """Flatten parameters for display: of a secret enough to recognise it."""
+    return {name: masked_value(name, value) for name, value in flat(values).items()}
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:

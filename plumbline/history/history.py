@@ -31,9 +31,10 @@ from plumbline.lineage.graph_build import build
 from plumbline.lineage.records import Move, Registered, RegisteredVersion, Run, Step, StepStatus, registered
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import RECORD_FILE, Home
+from plumbline.project.masking import masked
 from plumbline.project.run_record import runs_called
 from plumbline.tracking.outbox import pending
-from plumbline.tracking.store import StoreGone, is_there, sqlite_file
+from plumbline.tracking.store import NoAnswer, StoreGone, is_there, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -44,6 +45,10 @@ __all__ = ["History", "Move", "RegisteredVersion", "Run", "Step", "StepStatus", 
 
 SHOW_EVERY = 10
 """Pages of a long first reading after which readers see what was read so far."""
+MOST_FAILURES = 3
+"""Runs of which MLflow does not give a file, after which a refresh asks for no others: each may take a
+minute.
+"""
 
 
 class History:
@@ -68,10 +73,18 @@ class History:
         self._one_at_a_time = threading.Lock()
         self._index = HistoryIndex(home.folder, home.tracking_uri)
         self._known = self._index.load()
+        self._noted = self._known.complete
         self._going: dict[str, PipelineFacts | StageFacts] = {}
         """What has not ended, by MLflow run."""
         self._marks: dict[str, object] = {}
         """By MLflow run that has not ended, the state by which a change is noticed."""
+        self._unread: dict[str, MlflowRun] = {}
+        """Runs that have ended and of which MLflow has not given a file; at the end those that were asked for
+        last.
+        """
+        self._failures = 0
+        self._problem = ""
+        """How many runs could not be read in this refresh, and why the last one could not."""
         self._waiting = False
         self._reader: Reader | None = None
         self._assembly = Assembly(home, self._known, read_stages(home.root))
@@ -96,7 +109,8 @@ class History:
 
     def refresh(self) -> None:
         """Read what is new. Raises UserError when MLflow's store cannot be read; what was read before
-        stays.
+        stays. Raises NoAnswer, after all else was read, where it does not give files of some runs: those are
+        left out, and asked for again.
         """
         with self._reading() as reader:
             if reader.experiment is not None:
@@ -114,7 +128,7 @@ class History:
     def _reading(self) -> Iterator["Reader"]:
         """Give one thread at a time the store's reader, and raise UserError for an error of the store."""
         with self._one_at_a_time:
-            store, file = self.home.tracking_uri, sqlite_file(self.home)
+            file = sqlite_file(self.home)
             if file and not is_there(file):
                 raise StoreGone(f"There is no MLflow store at {file} yet, so nothing has been recorded. "
                                 "Start a run with `plumbline run`.")
@@ -128,20 +142,27 @@ class History:
                 yield self._reader
             except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
                 self._reader = None
-                raise UserError(f"MLflow's store {store} cannot be read: {error}. See that its server runs, "
-                                "or that no other program locks the file.") from error
+                said = f"MLflow's store {self.home.tracking_uri} cannot be read: {error}."
+                raise UserError(f"{masked(said)} See that its server runs, or that no other program locks "
+                                "the file.") from error
 
     def _update(self, reader: "Reader") -> None:
-        before = len(self._known)
+        before, self._failures, self._problem = len(self._known), 0, ""
         # What waited for the store has the times when it happened, so it may be older than all that is known.
         if self._delivered():
             self._set_complete(False)
         self._read_pages(reader.new_runs(self._has) if self._known.complete else reader.all_runs(), reader)
-        self._take(reader.old_runs(), reader)
         self._follow(reader)
+        self._take(reader.old_runs(), reader)
+        self._take(list(self._unread.values()), reader)
+        self._set_complete(True)
         self._forget(reader.deleted(self._has))
+        self._assemble(self._moved())
         self._read_registry(reader, again=len(self._known) != before)
         self._show()
+        if self._problem:
+            raise NoAnswer(f"{self._problem.rstrip('.')}. What cannot be read is left out, and asked for "
+                           "again.")
 
     def _read_pages(self, pages: "Iterable[list[MlflowRun]]", reader: "Reader") -> None:
         """Keep the runs of these pages, newest first; where that fails in between, the next refresh reads
@@ -162,9 +183,11 @@ class History:
         self._set_complete(True)
 
     def _set_complete(self, complete: bool) -> None:
-        if self._known.complete != complete:
-            self._known.complete = complete
-            self._index.note(COMPLETE, complete)
+        """Note whether all that had ended was read: another process does not know which runs were not."""
+        self._known.complete, whole = complete, complete and not self._unread
+        if self._noted != whole:
+            self._noted = whole
+            self._index.note(COMPLETE, whole)
 
     def _read_registry(self, reader: "Reader", again: bool) -> None:
         found = reader.registry(again)
@@ -173,7 +196,7 @@ class History:
             self._index.note(REGISTRY, found.plain())
 
     def _has(self, run_id: str) -> bool:
-        return run_id in self._known or run_id in self._going
+        return run_id in self._known or run_id in self._going or run_id in self._unread
 
     def _delivered(self) -> bool:
         """True if records waited for the store at the last refresh and none does now."""
@@ -185,7 +208,7 @@ class History:
         """Read what had not ended at the last refresh: it may have ended or been deleted."""
         running = reader.running()
         self._take(running, reader)
-        for run_id in self._going.keys() - {run.info.run_id for run in running}:
+        for run_id in self._going.keys() - {run.info.run_id for run in running} - self._unread.keys():
             found = reader.run(run_id)
             if found:
                 self._take([found], reader)
@@ -194,11 +217,15 @@ class History:
 
     def _take(self, runs: "Iterable[MlflowRun]", reader: "Reader") -> None:
         """Keep the facts about these runs that are new, and assemble the pipeline runs that they belong
-        to; nothing is kept where some cannot be read.
+        to; those that cannot be read are left out.
         """
         ended: list[Facts] = []
         touched: set[str] = set()
-        for run, (facts, manifest) in [(run, self._facts(run, reader)) for run in runs if self._is_new(run)]:
+        for run in filter(self._is_new, runs):
+            found = self._read(run, reader)
+            if found is None:
+                continue
+            facts, manifest = found
             run_id, over = run.info.run_id, run.info.status in STATUS
             # Many runs learn from the same snapshot: its manifest is kept once, under its own digest.
             if manifest and manifest.run_id not in self._known.manifests:
@@ -207,8 +234,8 @@ class History:
             if over:
                 ended.append(facts)
                 self._known.add(facts)
-                self._going.pop(run_id, None)
-                self._marks.pop(run_id, None)
+                for waiting in (self._going, self._marks, self._unread):
+                    waiting.pop(run_id, None)
             elif not isinstance(facts, str):
                 self._going[run_id] = facts
                 self._marks[run_id] = self._mark(run)
@@ -218,6 +245,24 @@ class History:
                 touched |= {name for name in (facts.parent, facts.ours) if name}
         self._index.keep(ended)
         self._assemble(touched)
+
+    def _read(self, run: "MlflowRun", reader: "Reader"
+              ) -> tuple[PipelineFacts | StageFacts | str, ManifestFacts | None] | None:
+        """Return what `_facts` does; None for a run of which MLflow does not give a file. One that has ended
+        is then asked for again, after all others that wait; one that goes on comes by itself.
+        """
+        run_id, over = run.info.run_id, run.info.status in STATUS
+        if self._failures < MOST_FAILURES:
+            try:
+                return self._facts(run, reader)
+            except (NoAnswer, OSError) as error:
+                self._failures += 1
+                self._problem = str(error) if isinstance(error, NoAnswer) else (
+                    f"A file of MLflow's run {run_id} cannot be read now: {error}")
+                self._unread.pop(run_id, None)
+        if over:
+            self._unread.setdefault(run_id, run)
+        return None
 
     def _is_new(self, run: "MlflowRun") -> bool:
         """Return whether something about a run may not be known yet."""
@@ -245,9 +290,8 @@ class History:
         gone = list(run_ids)
         for run_id in gone:
             self._known.remove(run_id)
-            self._assembled.pop(run_id, None)
-            self._going.pop(run_id, None)
-            self._marks.pop(run_id, None)
+            for known in (self._assembled, self._going, self._marks, self._unread):
+                known.pop(run_id, None)
         if gone:
             self._index.forget(gone)
 
@@ -263,6 +307,13 @@ class History:
                 stages = {one.stage: one for one in self._going.values()
                           if isinstance(one, StageFacts) and one.parent == run_id}
                 self._assembled[run_id] = self._assembly.run(facts, stages)
+
+    def _moved(self) -> list[str]:
+        """Return the pipeline runs whose workspace was made or deleted since they were assembled, as
+        `plumbline restore` and gc do; their MLflow runs stay as they are.
+        """
+        here = {folder.name for folder in self.home.runs.glob("*") if folder.is_dir()}
+        return [name for name, run in self._assembled.items() if (run.folder is None) == (run.id in here)]
 
     def _pipelines(self) -> dict[str, PipelineFacts]:
         going = {one: facts for one, facts in self._going.items() if isinstance(facts, PipelineFacts)}

@@ -16,7 +16,7 @@ from plumbline.errors import UserError
 from plumbline.history.facts import RunArtifacts, iso
 from plumbline.lineage.records import Move, Registered, RegisteredVersion
 from plumbline.project.home import Home
-from plumbline.tracking.registry import COMPARED_WITH, DIGEST, MOVE
+from plumbline.tracking.registry import COMPARED_WITH, DIGEST, EVALUATED_BY, MOVE
 from plumbline.tracking.store import DELETED, EXPERIMENT, connect, deleted_experiment
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Reader:
         self._experiment: str | None = None
         self._asked: object = None
         self._look_back: str | None = None
+        self._trash: str | None = None
         self._looked = time.monotonic()
 
     @property
@@ -90,11 +91,21 @@ class Reader:
         return found if found.info.lifecycle_stage == "active" else None
 
     def deleted(self, known: Callable[[str], bool]) -> list[str]:
-        """Return which known runs are among the hundred newest deleted ones.
+        """Return which known runs are among the deleted ones: on the newest pages, up to one with none, and
+        on one page more, in turn, because MLflow does not tell which were deleted last.
 
         Raises UserError where they went with their experiment.
         """
-        found = [run.info.run_id for run in self._search("", PAGE, deleted=True) if known(run.info.run_id)]
+        found: list[str] = []
+        for page in _pages(self._deleted):
+            here = [run.info.run_id for run in page if known(run.info.run_id)]
+            found += here
+            if not here:
+                break
+        if page.token:
+            page = self._deleted(self._trash or page.token)
+            self._trash = page.token
+            found += [run.info.run_id for run in page if known(run.info.run_id)]
         if found:
             self._look_up_experiment()
         return found
@@ -136,6 +147,9 @@ class Reader:
     def _pages(self, query: str) -> "Iterator[list[MlflowRun]]":
         return _pages(lambda token: self._search(query, PAGE, token))
 
+    def _deleted(self, token: str | None) -> "PagedList[MlflowRun]":
+        return self._search("", PAGE, token, deleted=True)
+
     def _search(self, query: str, size: int, token: str | None = None,
                 deleted: bool = False) -> "PagedList[MlflowRun]":
         from mlflow.entities import ViewType
@@ -148,7 +162,7 @@ class Reader:
         return all(known(run.info.run_id) for run in page)
 
 
-def _pages(ask: "Callable[[str | None], PagedList[Item]]") -> "Iterator[list[Item]]":
+def _pages(ask: "Callable[[str | None], PagedList[Item]]") -> "Iterator[PagedList[Item]]":
     """Yield pages until MLflow gives no token for another."""
     token: str | None = None
     while True:
@@ -163,7 +177,7 @@ def _version(version: "ModelVersion", aliases: Mapping[str, str]) -> RegisteredV
     compared, number = version.tags.get(COMPARED_WITH, ""), int(version.version)
     return RegisteredVersion(
         name=version.name, number=number, md5=version.tags.get(DIGEST, ""),
-        run=version.tags.get("pipeline_run", ""), created=iso(version.creation_timestamp),
+        run=version.tags.get(EVALUATED_BY, ""), created=iso(version.creation_timestamp),
         tags=dict(version.tags),
         aliases=tuple(sorted(alias for alias, of in aliases.items() if int(of) == number)),
         compared_with=int(compared) if compared.isdecimal() else None)

@@ -1,5 +1,5 @@
-"""A run's reports, curves and samples, wherever they are: MLflow's artifacts, else the run's workspace on
-this machine.
+"""A run's reports, curves and samples, wherever they are: the run's workspace on this machine, else MLflow's
+artifacts.
 
 Nothing here joins what a visitor sent to a path: the names of files are those of the stages. A file is read
 only from inside the MLflow run's own folder of artifacts (or the stage's folder), links followed, and only up
@@ -29,6 +29,7 @@ from plumbline.history.facts import RECORD
 from plumbline.history.history import History, Run
 from plumbline.project.dvc_yaml import JOIN, read_stages
 from plumbline.project.home import COMPARISON, Home
+from plumbline.project.masking import masked
 from plumbline.tracking.curves import read_points
 from plumbline.tracking.receipts import Receipt
 from plumbline.tracking.store import connect
@@ -36,7 +37,11 @@ from plumbline.tracking.store import connect
 LARGEST = 20_000_000
 """Bytes of a file that a page reads."""
 ASK_AGAIN_SECONDS = 60.0
-"""After which a store elsewhere is asked again for a file that it did not have."""
+"""After which a store elsewhere is asked again for a file that it did not have, or at all if it kept a page
+waiting in vain.
+"""
+SLOW_SECONDS = 2.0
+"""After which a failure was a wait in vain: a page asks for some twenty files."""
 MLFLOW_RUN = re.compile(r"[0-9a-f]{32}")
 DATA_REPORT = "reports/data"
 log = logging.getLogger("plumbline.web")
@@ -65,15 +70,13 @@ class Reports:
         step = run.steps.get(stage)
         if step is None:
             return None
-        if step.mlflow_run and (found := self._artifacts.file(step.mlflow_run, name)):
-            return found
         maker = self._history.runs.get(step.made_by or run.id)
         for one in (run, maker):
             if one is not None and one.folder is not None and (folder := _stage_folder(one.folder, stage)):
                 found = _inside(one.folder / folder, name)
                 if found:
                     return found
-        return None
+        return self._artifacts.file(step.mlflow_run, name) if step.mlflow_run else None
 
     def text(self, run: Run, stage: str, name: str) -> str | None:
         """Return the text of such a file, or None."""
@@ -109,8 +112,8 @@ class Reports:
 
     def of_comparison(self, run: Run, name: str) -> Path | None:
         """Return a file of the comparison of a run's candidates, or None."""
-        found = self._artifacts.file(run.mlflow_run, f"{RECORD}/{COMPARISON}/{name}")
-        return found or (_inside(run.folder / COMPARISON, name) if run.folder else None)
+        found = _inside(run.folder / COMPARISON, name) if run.folder else None
+        return found or self._artifacts.file(run.mlflow_run, f"{RECORD}/{COMPARISON}/{name}")
 
     def receipt(self, run: Run, stage: str) -> Receipt | None:
         """Return the receipt of a stage from the run that made it; None if there is none that can be read."""
@@ -124,9 +127,8 @@ class Reports:
 
     def data_report(self, run: Run) -> Mapping[str, object] | None:
         """Return `report.json`, the report on the data that a run learned from, or None."""
-        file = self.file(run, "ingest", "report.json")
-        if file is None and run.folder is not None:
-            file = _inside(run.folder / DATA_REPORT, "report.json")
+        file = _inside(run.folder / DATA_REPORT, "report.json") if run.folder else None
+        file = file or self.file(run, "ingest", "report.json")
         return _json(file, file.stat().st_mtime_ns) if file else None
 
 
@@ -138,6 +140,8 @@ class ArtifactFiles:
         self._cache = home.folder / "pages" / "artifacts"
         self._lock = threading.Lock()
         self._missing: dict[tuple[str, str], float] = {}
+        self._silent: float | None = None
+        """When the store last kept somebody waiting in vain."""
 
     def file(self, run: str, name: str) -> Path | None:
         """Return a file of an MLflow run, or None if it has none of that name, or one that is too large to
@@ -148,22 +152,27 @@ class ArtifactFiles:
         for folder in (self._home.artifacts / run / "artifacts", self._cache / run):
             if found := _inside(folder, name):
                 return found
-        if (self._home.artifacts / run).is_dir() or self._asked(run, name):
+        if (self._home.artifacts / run).is_dir() or self._in_vain(run, name):
             return None
         with self._lock:
-            found = _inside(self._cache / run, name) or self._elsewhere(run, name)
+            found = _inside(self._cache / run, name)
+            if found or self._in_vain(run, name):  # somebody asked meanwhile
+                return found
+            found = self._elsewhere(run, name)
             if found is None:
                 self._missing[run, name] = time.monotonic()
             return found
 
-    def _asked(self, run: str, name: str) -> bool:
-        when = self._missing.get((run, name))
-        return when is not None and time.monotonic() - when < ASK_AGAIN_SECONDS
+    def _in_vain(self, run: str, name: str) -> bool:
+        """True if the store has lately not had this file, or not answered at all."""
+        asked = [when for when in (self._missing.get((run, name)), self._silent) if when is not None]
+        return bool(asked) and time.monotonic() - max(asked) < ASK_AGAIN_SECONDS
 
     def _elsewhere(self, run: str, name: str) -> Path | None:
         """Download the file from MLflow's store, or find it in the store's folder; None if it cannot be
         had.
         """
+        began = time.monotonic()
         try:
             client = connect(self._home)
             uri = urlsplit(client.get_run(run).info.artifact_uri)
@@ -178,7 +187,9 @@ class ArtifactFiles:
                 return None
             return self._download(client.download_artifacts, run, name)
         except Exception as error:  # a store that does not answer, or answers nonsense
-            log.warning("MLflow's file %s of run %s could not be read: %s", name, run, error)
+            log.warning("MLflow's file %s of run %s could not be read: %s", name, run, masked(str(error)))
+            if time.monotonic() - began >= SLOW_SECONDS:
+                self._silent = time.monotonic()
             return None
 
     def _download(self, download: Callable[[str, str, str], str], run: str, name: str) -> Path | None:
@@ -200,13 +211,18 @@ def _inside(folder: Path, name: str) -> Path | None:
     return file
 
 
-@lru_cache(maxsize=64)
 def _stage_folder(workspace: Path, stage: str) -> str | None:
-    candidate = stage.partition(JOIN)[2]
-    try:  # a candidate's folder has its name, whatever its parameters are
-        declared = read_stages(workspace, {"compare": {candidate: ""} if candidate else {}}).get(stage)
-    except (OSError, UserError):
+    try:
+        return _declared_folder(workspace, stage)
+    except (OSError, UserError):  # such as of a workspace that is being deleted, and may be restored
         return None
+
+
+@lru_cache(maxsize=64)
+def _declared_folder(workspace: Path, stage: str) -> str | None:
+    candidate = stage.partition(JOIN)[2]
+    # A candidate's folder has its name, whatever its parameters are.
+    declared = read_stages(workspace, {"compare": {candidate: ""} if candidate else {}}).get(stage)
     return declared.folder if declared else None
 
 

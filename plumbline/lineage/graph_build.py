@@ -11,6 +11,7 @@ from plumbline.lineage.records import RegisteredVersion, Run, Step
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.project.digests import combined
 from plumbline.project.dvc_yaml import JOIN
+from plumbline.project.run_record import DVC_REPRO
 
 STAGES: Mapping[Kind, str] = {
     "snapshot": "ingest", "base": "base", "sft": "sft", "reward": "reward_model",
@@ -137,6 +138,8 @@ class _Drafts:
             return
         ref = Ref(kind, key)
         self._drafts[ref] = _Draft(None, step.started or "", _state(step), step)
+        if kind == "policy" and (left := md5_of(ref, step)):
+            self._policies[left].append(ref)
         for path, md5 in step.inputs.items():
             source = ROOMS.get("/".join(path.split("/")[:2]))
             same = [one for one, draft in self._drafts.items() if one.kind == source and (
@@ -147,8 +150,9 @@ class _Drafts:
         """Add the registered versions, with their edges from policies and evaluations."""
         for number, version in sorted(self._versions.items()):
             ref = Ref("version", str(number))
-            draft = self._drafts.setdefault(ref, _Draft(version.run, version.created))
-            draft.made_by, draft.when, draft.version = version.run, version.created, version
+            maker = None if version.registered_by == DVC_REPRO else version.registered_by
+            draft = self._drafts.setdefault(ref, _Draft(maker, version.created))
+            draft.made_by, draft.when, draft.version = maker, version.created, version
             policy, row = self._policy_of(version), self._rows.get(version.run, {})
             sources = [policy, row.get("evaluation") if policy == row.get("policy") else None]
             self._edges[ref].update(dict.fromkeys(source for source in sources if source))

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from plumbline.preferences.batches.manifest import Batch
 from plumbline.project.run_record import Status
+from plumbline.tracking.registry import REGISTERED_BY
 
 StepStatus = Literal["ran", "reused", "failed", "running", "waiting"]
 
@@ -87,11 +88,18 @@ class RegisteredVersion:
     number: int
     md5: str
     run: str
-    """The pipeline run that registered it."""
+    """The pipeline run that evaluated it last, whose record has its figures; `dvc repro` where no run did."""
     created: str
     aliases: tuple[str, ...]
     compared_with: int | None
     tags: Mapping[str, str]
+
+    @property
+    def registered_by(self) -> str:
+        """The pipeline run that registered it, or `dvc repro`; what is known of a version from before that
+        was kept is `run`.
+        """
+        return self.tags.get(REGISTERED_BY, self.run)
 
 
 @dataclass(frozen=True)

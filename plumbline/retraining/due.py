@@ -34,6 +34,7 @@ from plumbline.preferences.batches.manifest import MANIFEST, manifest_in
 from plumbline.preferences.batches.snapshot import ADDED, HUB, indexes_in, removed_since
 from plumbline.project.digests import cached_file, cached_listing
 from plumbline.project.home import RECORD_FILE, Home
+from plumbline.project.masking import masked
 from plumbline.project.run_record import RUN_ID, RunRecord, read_record, workspace_of
 from plumbline.retraining.clock import next_scheduled
 from plumbline.tracking.store import StoreGone, broken_store, is_away, is_there, require_store, sqlite_file
@@ -237,7 +238,8 @@ def _champion_at(home: Home, model: str, _when: int) -> RunData | None:
         version = connect(home).get_model_version_by_alias(model, ALIAS)
     except MlflowException as error:
         if is_away(error):
-            raise StoreGone(f"MLflow's store {home.tracking_uri} does not answer now ({error}).") from None
+            problem = f"MLflow's store {home.tracking_uri} does not answer now ({error})."
+            raise StoreGone(masked(problem)) from None
         if error.error_code in ABSENT:
             return None
         raise broken_store(home.tracking_uri, error) or error from None

@@ -22,6 +22,7 @@ from typing import TypeVar
 from plumbline.errors import UserError, as_user_error
 from plumbline.project.home import Home
 from plumbline.project.locks import file_lock, try_lock
+from plumbline.project.masking import masked
 from plumbline.tracking.store import OURS, MlflowStore, broken_store, is_away
 from plumbline.tracking.writes import WRITE, AnyWrite, CreateRun, EndRun, LogFile, now_ms
 from plumbline.whole_file import write_whole
@@ -71,7 +72,8 @@ class Outbox:
                 try:
                     found = store.find(run)
                     if found is None and not isinstance(left[0], CreateRun):
-                        raise LookupError(f"MLflow at {store.home.tracking_uri} does not know this run")
+                        place = masked(store.home.tracking_uri)
+                        raise LookupError(f"MLflow at {place} does not know this run")
                     left[0].apply(store, found or run)
                 except Exception as error:
                     if is_away(error) or as_user_error(error) or broken_store(store.home.tracking_uri, error):
@@ -169,7 +171,7 @@ def _skip(run: str, error: Exception) -> bool:
     """Go on without a write whose run was deleted, or belongs to another store: it must not hold up the
     others.
     """
-    log.warning("MLflow does not take a write of run %s: %s", run, error)
+    log.warning("MLflow does not take a write of run %s: %s", run, masked(str(error)))
     return False
 
 
@@ -200,8 +202,8 @@ def patiently(home: Home, act: Callable[[], Answer]) -> Answer:
             if not is_away(error):
                 raise
             if time.monotonic() > deadline:
-                said = " ".join(str(error).split())[:300]
-                raise UserError(f"MLflow at {home.tracking_uri} has been away too long, and this needs its "
-                                f"answer: {said}. Bring it back, then run again: finished stages are "
-                                "kept.") from error
+                said = masked(" ".join(str(error).split()))[:300]
+                raise UserError(f"MLflow at {masked(home.tracking_uri)} has been away too long, and this "
+                                f"needs its answer: {said}. Bring it back, then run again: finished stages "
+                                "are kept.") from error
             time.sleep(PAUSE_SECONDS)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from plumbline.errors import UserError
 from plumbline.project.home import Home
-from plumbline.project.locks import GC_LOCK, file_lock
+from plumbline.project.locks import file_lock, gc_waits
 from plumbline.tracking.store import MlflowStore
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ SNAPSHOT = "snapshot"
 """The tag with DVC's digest of the snapshot that a version learned from."""
 DIGEST = "dvc.md5"
 COMPARED_WITH = "compared_with"
+EVALUATED_BY, REGISTERED_BY = "pipeline_run", "registered_by"
+"""The tags with the pipeline run that evaluated a version last, and with the one that registered it; versions
+from before there was the second have only the first.
+"""
 NOBODY, OPEN = "none", "open"
 NO_CHAMPION = 0
 """The number of the champion where there is none: versions begin with 1."""
@@ -114,7 +118,7 @@ class Registry:
         versions = []
         for one in sorted(found, key=lambda one: int(one.version), reverse=True):
             names = sorted(name for name, number in aliases.items() if int(number) == int(one.version))
-            versions.append((int(one.version), one.tags.get("pipeline_run", ""), tuple(names)))
+            versions.append((int(one.version), one.tags.get(EVALUATED_BY, ""), tuple(names)))
         return versions
 
     def tag(self, number: int, name: str) -> str | None:
@@ -157,6 +161,8 @@ class Registry:
         self._ensure_model()
         model = self._existing(self._store.find(model_id)) or self._pointer(md5)
         marks = {DIGEST: md5, COMPARED_WITH: str(compared_with or NOBODY), "model_id": model}
+        if EVALUATED_BY in tags:
+            marks[REGISTERED_BY] = tags[EVALUATED_BY]
         made = self._client.create_model_version(self.name, source=f"models:/{model}", tags={**tags, **marks},
                                                  run_id=self._store.find(run_id), model_id=model)
         return _policy(made)
@@ -262,7 +268,7 @@ class Registry:
         if not reason.strip():
             raise UserError("A champion is not changed without a reason: say why, for whoever reads the "
                             "history.")
-        with file_lock(self._home.folder / GC_LOCK):
+        with gc_waits(self._home.folder):
             storage = Storage(self._home)
             storage.drop_damaged([chosen.md5])
             lacking = storage.fetch([chosen.md5])
@@ -295,11 +301,12 @@ class Registry:
         before = self.aliased(alias)
         if before and before.version == version:
             return
-        self._client.set_registered_model_alias(self.name, alias, str(version))
         now = datetime.now(UTC)
         move = {"alias": alias, "before": before.version if before else None, "after": version,
                 "reason": reason[:LONGEST_REASON], "by": by, "when": now.isoformat(timespec="seconds")}
+        # The reason first: who tries again after a kill finds that the alias has moved, and writes nothing.
         self._client.set_registered_model_tag(self.name, f"{MOVE}{now:%Y%m%dT%H%M%S.%fZ}", json.dumps(move))
+        self._client.set_registered_model_alias(self.name, alias, str(version))
 
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from plumbline.errors import NO_SPACE, UserError
 from plumbline.project.home import Home
 from plumbline.project.locks import file_lock
+from plumbline.project.masking import masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -181,16 +182,17 @@ def experiment(client: "MlflowClient", home: Home) -> str:
                 raise
     if found.lifecycle_stage == DELETED:
         client.restore_experiment(found.experiment_id)
-        sys.stderr.write(f"The experiment `{EXPERIMENT}` had been deleted in MLflow at {home.tracking_uri}. "
-                         "It was restored with its runs, because runs are recorded there. `mlflow gc` "
-                         "deletes for good.\n")
+        sys.stderr.write(f"The experiment `{EXPERIMENT}` had been deleted in MLflow at "
+                         f"{masked(home.tracking_uri)}. It was restored with its runs, because runs are "
+                         "recorded there. `mlflow gc` deletes for good.\n")
     return str(found.experiment_id)
 
 
 def deleted_experiment(home: Home) -> str:
     """Return the message for an experiment that is in MLflow's trash."""
-    return (f"The experiment `{EXPERIMENT}` was deleted in MLflow at {home.tracking_uri}, and with it the "
-            "records of all runs. The next run restores it; before that, `mlflow experiments restore` does.")
+    return (f"The experiment `{EXPERIMENT}` was deleted in MLflow at {masked(home.tracking_uri)}, and with "
+            "it the records of all runs. The next run restores it; before that, `mlflow experiments restore` "
+            "does.")
 
 
 def sqlite_file(home: Home) -> Path | None:
@@ -215,7 +217,7 @@ def require_store(home: Home) -> None:
 
 def broken_store(uri: str, error: BaseException) -> StoreBroken | None:
     """Return an error as StoreBroken if it means that a person has to put the store at `uri` right."""
-    said = " ".join(str(error).split())
+    said, uri = masked(" ".join(str(error).split())), masked(uri)
     if damage := next((text for text in DAMAGED if text in said), None):
         return StoreBroken(f"MLflow's store {uri} is damaged: {damage}. Put back a copy of it, or save what "
                            "can be read with `sqlite3 FILE .recover`. Where neither is left, move the file "
@@ -261,7 +263,7 @@ def asking_mlflow(home: Home, unanswered: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, UserError) or not is_away(error):
             raise
-        raise UserError(f"MLflow at {home.tracking_uri} does not answer{unanswered}") from error
+        raise UserError(f"MLflow at {masked(home.tracking_uri)} does not answer{unanswered}") from error
 
 
 def _says_away(error: BaseException) -> bool:

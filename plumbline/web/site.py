@@ -23,6 +23,7 @@ from plumbline.web.views.run import strip, took
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
+COUNTING = "The new comparisons are being counted; look again in a few seconds."
 
 
 class NotFound(UserError):
@@ -46,9 +47,8 @@ class Freshness:
 
     problem: str = ""
     """Why the history could not be read."""
-    due: Due | str | None = None
-    """The state of the next retraining, or why that is not known; None where nothing looks in the
-    background."""
+    due: Due | str = COUNTING
+    """The state of the next retraining, or why that is not known."""
 
 
 @dataclass(frozen=True)

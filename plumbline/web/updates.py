@@ -23,7 +23,6 @@ AT_LEAST_SECONDS = 30.0
 rest."""
 FIRST_SECONDS = 60.0
 """How long the first visitor waits at most for the history to be read."""
-COUNTING = "The new comparisons are being counted; look again in a few seconds."
 log = logging.getLogger("plumbline.web")
 Mark = tuple[int, ...] | None
 
@@ -42,7 +41,6 @@ class Updates(threading.Thread):
 
     def run(self) -> None:
         """Refresh until `end`."""
-        self._freshness.due = COUNTING
         while not self._end.is_set():
             self.look()
             self.first.set()

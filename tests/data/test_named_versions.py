@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -77,6 +78,12 @@ def test_everything_has_a_name(history: History) -> None:
     (arrived,) = known.arrivals()
     assert known.find(arrived.digest[:12].upper()).kind == "batch"
     assert len(known.browser(known.find("now"))) == 40
+    # The same rows were snapshotted again, with another manifest: both folders are known.
+    again = replace(run, id="20261121-100000-bbbbbb", snapshot="3" * 32 + ".dir")
+    both = KnownData(history.home, {again.id: again, run.id: run})
+    for name in ("1" * 32, "3" * 32 + ".dir"):
+        data = both.find(name)
+        assert data.snapshot and (data.name, data.snapshot.runs) == (digest, (again, run)), name
     for name in ("", "ab", "nonsense", "../../etc", "f" * 64):
         with pytest.raises(UserError, match="There is no data"):
             known.find(name)

@@ -16,7 +16,8 @@ from mlflow.exceptions import MlflowException
 
 from plumbline.errors import UserError
 from plumbline.history import facts
-from plumbline.history.history import History
+from plumbline.history.facts import RunArtifacts
+from plumbline.history.history import MOST_FAILURES, History
 from plumbline.project.digests import digest
 from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home, enter
@@ -204,6 +205,21 @@ def test_a_deleted_run_is_gone_and_comes_back_when_it_is_restored(here: Home, mo
     assert oldest.id in history.runs
 
 
+def test_runs_that_are_deleted_are_noticed_however_full_the_trash_is(here: Home, monkeypatch: pytest.MonkeyPatch):
+    """Many at once, and an old one by itself while newer ones are in the trash."""
+    monkeypatch.setattr("plumbline.history.mlflow_reader.PAGE", 2)
+    history = read(here)
+    client, (*newer, oldest) = connect(here), history.runs.values()
+    for run in newer[:5]:
+        client.delete_run(run.mlflow_run)
+    history.refresh()
+    assert list(history.runs.values()) == [*newer[5:], oldest]
+    client.delete_run(oldest.mlflow_run)
+    for _ in range(3):
+        history.refresh()
+    assert list(history.runs.values()) == newer[5:]
+
+
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "nobody knows"])
 def test_a_file_that_mlflow_does_not_give_now_is_asked_for_again(elsewhere: Home, monkeypatch: pytest.MonkeyPatch,
                                                                  listed: bool):
@@ -234,6 +250,99 @@ def test_a_file_that_mlflow_does_not_give_now_is_asked_for_again(elsewhere: Home
     for seen in (history, History(elsewhere)):
         assert len(seen.runs) == RUNS
         assert all("ppo.kl_coef" in run.params and run.batches for run in seen.runs.values())
+
+
+def test_a_workspace_that_comes_or_goes_is_noticed(elsewhere: Home):
+    """As with `plumbline restore` and gc, long after the run has ended."""
+    history = read(elsewhere)
+    one = list(history.runs.values())[1]
+    folder = make_folder(elsewhere.runs / one.id)
+    history.refresh()
+    assert [run.folder for run in history.runs.values() if run.folder] == [folder]
+    shutil.rmtree(folder)
+    history.refresh()
+    assert history.runs[one.id] == one
+
+
+class Bucket:
+    """An artifact store of another machine, that has lost the files of some MLflow runs, or of all."""
+
+    def __init__(self) -> None:
+        self.lost: set[str] | None = set()
+        """None for all."""
+        self.asked: list[str] = []
+
+    def without(self, run: str) -> bool:
+        return self.lost is None or run in self.lost
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    store, download = Bucket(), MlflowClient.download_artifacts
+
+    def get(self: MlflowClient, run: str, path: str, folder: str) -> str:
+        if store.without(run):
+            store.asked.append(run)
+            raise MlflowException("NoSuchBucket")
+        return download(self, run, path, folder)
+
+    monkeypatch.setattr(MlflowClient, "download_artifacts", get)
+    monkeypatch.setattr(RunArtifacts, "_may_have", lambda _, run, __: store.without(run.info.run_id))
+    monkeypatch.setattr(facts, "urlsplit", lambda _: urlsplit("s3://bucket"))
+    return store
+
+
+@pytest.fixture
+def whole(elsewhere: Home) -> History:
+    """The history with everything, of which no index is left."""
+    history = read(elsewhere)
+    (elsewhere.folder / "history.db").unlink()
+    return history
+
+
+def test_a_run_that_cannot_be_read_is_left_out_and_comes_when_it_can(elsewhere: Home, whole: History, bucket: Bucket):
+    """All others are there, and the registry; a server that starts meanwhile looks for the run, too."""
+    one = list(whole.runs.values())[RUNS // 2]
+    bucket.lost = {one.mlflow_run}
+    history = History(elsewhere)
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"of its run {one.mlflow_run}, .* NoSuchBucket. What cannot be read is"):
+            history.refresh()
+        assert list(history.runs) == [id for id in whole.runs if id != one.id]
+        assert (history.versions, history.moves) == (whole.versions, whole.moves)
+    later = History(elsewhere)
+    assert one.id not in later.runs
+    bucket.lost = set()
+    for seen in (later, history):
+        seen.refresh()
+        assert list(seen.runs) == list(whole.runs)
+    assert list(History(elsewhere).runs) == list(whole.runs)
+
+
+def test_a_store_without_its_files_is_asked_for_a_few_runs_each_time_and_in_turn(
+        elsewhere: Home, whole: History, bucket: Bucket):
+    bucket.lost = None
+    history, asked = History(elsewhere), list[list[str]]()
+    for _ in range(4):
+        with pytest.raises(UserError, match="NoSuchBucket"):
+            history.refresh()
+        asked.append(bucket.asked)
+        bucket.asked = []
+    assert [len(runs) for runs in asked] == [MOST_FAILURES] * 4
+    assert len(set().union(*asked)) == 3 * MOST_FAILURES  # the first three once more, then the others
+    assert not history.runs and history.versions == whole.versions
+    bucket.lost = set()
+    history.refresh()
+    assert list(history.runs) == list(whole.runs)
+
+
+def test_a_run_that_was_ended_in_mlflow_without_a_time_has_no_end(here: Home):
+    name = "20990101-000000-aaaaaa"
+    recording = pipeline(here, name)
+    connect(here).update_run(recording.run_id, status="KILLED")
+    assert connect(here).get_run(recording.run_id).info.end_time is None
+    run = read(here).runs[name]
+    assert (run.status, run.ended) == ("cancelled", None)
 
 
 @pytest.mark.parametrize("kept", ["workspace", "record", "tags"])

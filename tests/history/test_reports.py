@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from plumbline.history import reports
 from plumbline.history.history import History, Run, Step
 from plumbline.history.reports import LARGEST, ArtifactFiles, Curve, Reports
 from plumbline.project.home import Home
@@ -103,6 +104,55 @@ def test_a_store_of_another_machine_is_asked_once(home: Home, monkeypatch: pytes
     assert ArtifactFiles(home).file(run, "report/unknown.md") is None
 
 
+def test_a_silent_store_keeps_a_page_waiting_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def silent(_home: Home) -> MlflowClient:
+        asked.append("MLflow")
+        clock.append(clock[-1] + 30.0)
+        raise ConnectionError("http://ada:s3cret@far/ does not answer")
+
+    clock = [1000.0]
+    monkeypatch.setattr("plumbline.history.reports.time.monotonic", lambda: clock[-1])
+    monkeypatch.setattr(reports, "connect", silent)
+    files = ArtifactFiles(home)
+    for name in ("receipt.json", "curves.jsonl", "receipt.json"):
+        assert files.file(RUN, name) is None
+    assert files.file("1" * 32, "receipt.json") is None
+    assert len(asked) == 1
+    clock.append(clock[-1] + reports.ASK_AGAIN_SECONDS)
+    assert files.file(RUN, "curves.jsonl") is None
+    assert len(asked) == 2
+
+
+def test_what_is_on_this_machine_is_not_asked_of_mlflow(home: Home, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "connect", lambda _home: pytest.fail("MLflow was asked"))
+    folder = tmp_path / "run"
+    for file in ("models/policy/curves.jsonl", "reports/data/report.json", "comparison/comparison.json"):
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_text("{}")
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    history = History(home)
+    maker = made(folder, ppo=step("ppo", RUN, None), ingest=step("ingest", RUN, None))
+    user = made(None, "20261120-110000-bbbbbb", ppo=step("ppo", RUN, maker.id))
+    history.runs = {user.id: user, maker.id: maker}
+    for run in (maker, user):
+        assert Reports(history).file(run, "ppo", "curves.jsonl") == folder / "models/policy/curves.jsonl"
+    assert Reports(history).data_report(maker) == {}
+    assert Reports(history).of_comparison(maker, "comparison.json") == folder / "comparison/comparison.json"
+
+
+def test_a_workspace_that_is_restored_after_a_page_missed_it_is_read(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = made(folder, ppo=step("ppo", None, None))
+    assert Reports(History(home)).file(run, "ppo", "curves.jsonl") is None
+    (folder / "models/policy").mkdir(parents=True)
+    (folder / "models/policy/curves.jsonl").write_text("")
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    assert Reports(History(home)).file(run, "ppo", "curves.jsonl") == folder / "models/policy/curves.jsonl"
+
+
 def test_curves_are_read_as_far_as_they_are_written(home: Home, artifacts: Path) -> None:
     (artifacts / "curves.jsonl").write_text('{"what": "", "step": 1, "loss": 2.0, "kl": null}\n'
                                             '{"what": "validation", "step": 1, "loss": 3.0}\n'
@@ -154,10 +204,10 @@ def test_what_is_wrong_with_a_training_is_read_from_mlflow_alone(home: Home, art
     """As on another machine: the curves and the receipt of the MLflow run, and no workspace."""
     points = [{"what": "", "step": i, "reward": 0.1 * i, "kl": 0.5, "validation_kl": float(i)} for i in range(1, 13)]
     (artifacts / "curves.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
-    run, reports = made(None, ppo=step("ppo", RUN, None)), Reports(History(home))
-    assert reports.findings(run, "ppo") == [] == reports.findings(run, "sft")
+    run, read = made(None, ppo=step("ppo", RUN, None)), Reports(History(home))
+    assert read.findings(run, "ppo") == [] == read.findings(run, "sft")
     (artifacts / "receipt.json").write_text(Receipt(
         stage="ppo", version="1", mlflow_run=RUN, pipeline_run=None, git_commit=None, git_dirty=None, inputs={},
         outputs={}, code="", params={"ppo.kl_limit": 8.0}, seed=0, started="", seconds=1.0, host={}).model_dump_json())
-    (finding,) = reports.findings(run, "ppo")
+    (finding,) = read.findings(run, "ppo")
     assert finding.name == "KL beyond its limit" and "At update 9 " in finding.seen

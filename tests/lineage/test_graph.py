@@ -1,11 +1,15 @@
 """What was made of what: one node a result, whoever used it, and never a wrong answer about the data."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.errors import UserError
+from plumbline.history.history import RegisteredVersion
 from plumbline.lineage.graph import Filter, Graph, Node, Ref, chosen_runs, neighbourhood
+from plumbline.lineage.graph_build import build
 from testing.histories import Story, step
 
 
@@ -201,3 +205,24 @@ def test_a_stage_of_dvc_repro_stands_in_the_graph_beside_what_it_read():
     by_hand = graph.find("policy", "by hand")
     assert (by_hand.made_by, by_hand.runs) == (None, ())
     assert Ref("snapshot", "snapshot of monday") in graph.upstream(by_hand.ref)
+
+
+def test_a_version_of_plain_dvc_repro_is_joined_to_its_policy_and_names_no_run():
+    story = Story()
+    run = story.run()
+    ours = {path: run.steps["ppo"].inputs[path] for path in ("models/sft/model", "data/prepared")}
+    alone = replace(step("ppo", "ran", "", ours, {"models/policy/model": "alone.dir"}, "mlflow of alone"), made_by=None)
+    version = RegisteredVersion("policy", 2, "alone.dir", "dvc repro", "2026-01-02T00:00:00+00:00", (), None, {})
+    graph = build(story.runs, {2: version, **story.versions}, {"mlflow of alone": alone})
+    node = graph.nodes[Ref("version", "2")]
+    (policy,) = graph.up[node.ref]
+    assert node.made_by is None and graph.nodes[policy].step is alone
+    assert {ref.kind for ref in graph.upstream(node.ref)} == {"policy", "sft", "base", "snapshot", "batch"}
+
+
+def test_a_version_was_made_by_the_run_that_registered_it():
+    story = Story()
+    first = story.run()
+    (number, version), = story.versions.items()
+    anew = replace(version, run="20260102-000000-bbbbbb", tags={"registered_by": first.id})
+    assert build(story.runs, {number: anew}, {}).nodes[Ref("version", str(number))].made_by == first.id

@@ -17,11 +17,20 @@ from plumbline.retraining.due import due
 from plumbline.runs.pipeline import pipeline_run
 from plumbline.runs.run_files import recorded
 from plumbline.runs.workspace import Request
-from plumbline.tracking.outbox import deliver, pending
+from plumbline.tracking.outbox import PATIENCE, deliver, patiently, pending
 from plumbline.tracking.recording import TRIGGER, Recording
 from plumbline.tracking.registry import Registry
-from plumbline.tracking.store import EXPERIMENT, broken_store, connect, experiment, prepare
+from plumbline.tracking.store import (
+    EXPERIMENT,
+    asking_mlflow,
+    broken_store,
+    connect,
+    deleted_experiment,
+    experiment,
+    prepare,
+)
 from testing.fake_project import CHECKOUT
+from testing.servers import free_port
 
 RUN = {TRIGGER: "test", "plumbline.pipeline_run": "20260101-000000-abcdef"}
 
@@ -205,3 +214,35 @@ def test_a_run_whose_record_cannot_be_begun_leaves_no_workspace(project: Home, m
                 pass
         assert not list(project.runs.glob("*"))
     assert run_folders(project) == []
+
+
+def ask_with_patience(home: Home) -> None:
+    patiently(home, lambda: connect(home).get_experiment_by_name(EXPERIMENT))
+
+
+def ask_once(home: Home) -> None:
+    with asking_mlflow(home, "."):
+        connect(home).get_experiment_by_name(EXPERIMENT)
+
+
+@pytest.mark.parametrize("ask", [lambda home: History(home).refresh(), due, ask_with_patience, ask_once],
+                         ids=["history", "due", "patiently", "asking"])
+def test_no_message_has_the_password_of_a_store_that_is_away(
+        project: Home, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Home], object]) -> None:
+    """MLflow's own words repeat the address, too."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:s3cret@127.0.0.1:{(port := free_port())}/mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv(PATIENCE, "0")
+    with pytest.raises(UserError, match=rf"http://\*\*\*@127.0.0.1:{port}/mlflow") as caught:
+        ask(project)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_nor_has_one_about_a_store_that_is_broken_or_in_the_trash(
+        project: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = "postgresql://ada:s3cret@db/mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for said in ("file is not a database", "Detected out-of-date database schema"):
+        assert "store postgresql://***@db/mlflow" in str(broken_store(uri, ValueError(f"{said} at {uri}")))
+        assert "s3cret" not in str(broken_store(uri, ValueError(f"{said} at {uri}")))
+    assert "at postgresql://***@db/mlflow, and" in deleted_experiment(project)

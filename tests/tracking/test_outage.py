@@ -187,6 +187,7 @@ def test_a_server_killed_in_the_middle_of_a_stage(project: Home, server: Server,
 
 
 @pytest.mark.slow
+@pytest.mark.evidence
 def test_a_locked_database(project: Home) -> None:
     parent = in_a_run(project)
     other = sqlite3.connect(project.folder / "mlflow.db", isolation_level=None)

@@ -73,6 +73,34 @@ def test_every_move_of_an_alias_is_written_down(home: Home, registry: Registry) 
                            ("champion", 1, 2, "better than both", "run 2")]
 
 
+@pytest.mark.parametrize("done", ["set_registered_model_tag", "set_registered_model_alias"])
+def test_a_stop_amid_a_move_leaves_no_champion_without_a_reason(
+        home: Home, registry: Registry, monkeypatch: pytest.MonkeyPatch, done: str) -> None:
+    """Whether the process was killed after the record or after the move, and the stage runs once more."""
+    first = register(home, registry, "a.dir")
+    do = getattr(registry._client, done)
+
+    def do_and_stop(*arguments: str) -> None:
+        do(*arguments)
+        raise SystemExit
+
+    monkeypatch.setattr(registry._client, done, do_and_stop)
+    with pytest.raises(SystemExit):
+        registry.make_champion(first, "better than SFT", "run 1")
+    monkeypatch.undo()
+    registry.make_champion(first, "better than SFT", "run 1")
+    champion = registry.champion()
+    assert champion and champion.version == first
+    assert set(moves(home)) == {("champion", None, 1, "better than SFT", "run 1")}
+
+
+def test_who_registered_a_version_is_kept_when_others_evaluate_it(home: Home, registry: Registry) -> None:
+    model = Recording(home, "ppo", {}).model("policy", {"dvc.md5": "a.dir"})
+    for run in ("first", "second"):
+        version = registry.register("a.dir", model, "", None, {"pipeline_run": run}).version
+        assert (registry.tag(version, "registered_by"), registry.tag(version, "pipeline_run")) == ("first", run)
+
+
 @pytest.fixture
 def two_versions(home: Home, registry: Registry) -> list[str]:
     """Versions 1, the previous one, and 2, the champion, with their bytes in the cache; their digests."""

@@ -71,6 +71,19 @@ def test_an_unknown_policy_is_not_found(client: TestClient) -> None:
     assert page.status_code == 404 and "nonsense" in page.text
 
 
+@pytest.mark.parametrize("page", ["/compare?a=1&b=2", "/data/{id}"])
+def test_what_mlflow_did_not_have_is_not_asked_for_with_every_request(
+        empty: Home, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
+    asked: list[Home] = []
+    monkeypatch.setattr("plumbline.history.reports.connect", asked.append)
+    client, one, other = visit(empty), run(), run("20261120-110000-bbbbbb")
+    fill(site_behind(client).history, [one, other], [version(1, one), version(2, other)])
+    assert client.get(page.format(id=one.id)).status_code == 200
+    before = len(asked)
+    assert client.get(page.format(id=one.id)).status_code == 200
+    assert len(asked) == before > 0
+
+
 def test_a_stage_is_no_policy_and_not_found(empty: Home) -> None:
     client, made = visit(empty), run()
     fill(site_behind(client).history, [made])

@@ -16,12 +16,14 @@ from plumbline.feedback.store import FeedbackStore
 from plumbline.feedback.verdicts import OfferedAnswer, OfferedPair, Verdict
 from plumbline.preferences.types import Message
 from plumbline.project.home import Home
+from plumbline.retraining.due import Due, due
 from plumbline.web.annotator import NAME, feedback_service
 from plumbline.web.security import open_keys
+from plumbline.web.site import COUNTING
 from plumbline.web.views import feedback as progress
 from plumbline.web.views.feedback import feedback_progress
 from testing.hostile import MARK, TEXTS, active_in
-from testing.sites import Serve, emulate, login, opens_a_page, problems_in, visit, wait
+from testing.sites import Serve, emulate, login, opens_a_page, problems_in, site_behind, visit, wait
 from testing.verdict_makers import count
 
 SAME_SITE = {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1:4280"}
@@ -156,12 +158,26 @@ def test_an_undo_after_the_collection_does_not_move_the_progress_up(person: Test
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "FRESH_SECONDS", 1e-9)
     store, kept = store_of(person), judge(person, "A")
-    before = feedback_progress(empty, store)
+    before = feedback_progress(due(empty), store)
     collect_from(store, empty)
     store.undo(kept.key, kept.session)
-    after = feedback_progress(empty, store)
+    after = feedback_progress(due(empty), store)
     assert before and after
     assert (before.arrived + before.waiting, after.arrived + after.waiting, after.waiting) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("page", ["/feedback", "/feedback/ranking", "/"])
+def test_no_page_asks_mlflow(person: TestClient, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
+    """The background does, whatever it is told: then there is no bar, or the reason, and people judge all the same."""
+    monkeypatch.setattr("plumbline.retraining.due._champion", lambda *_: pytest.fail("MLflow was asked"))
+    freshness = site_behind(person).freshness
+    bar = 'id="progress"' if page != "/" else 'aria-label="New comparisons"'
+    for known in (COUNTING, "That cannot be told (MlflowException); the server's log has the details."):
+        freshness.due = known
+        shown = person.get(page)
+        assert (shown.status_code, bar in shown.text) == (200, False)
+    freshness.due = Due(12, 500, None, None, False, "12 new comparisons; 500 are needed")
+    assert bar in person.get(page).text
 
 
 def test_undo_takes_the_verdict_back_and_shows_its_pair_again(person: TestClient) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from plumbline.config import load_params
+from plumbline.history.facts import shown_params
 from plumbline.history.history import Move
 from plumbline.project.home import Home
-from plumbline.web.views.home import changed_code, differences, win_rates
+from plumbline.web.views.home import changed_code, changed_parameters, differences, win_rates
 from testing.hostile import TEXTS, active_in
 from testing.made_up import STAGES, fill, promotion, run, step, version, workspace
 from testing.sites import site_behind, visit
@@ -126,6 +128,22 @@ def test_what_has_changed_since_the_champion(anyone: TestClient, empty: Home) ->
     assert "more</li>" in page  # the parameters that the made-up run does not have
     (empty.root / "params.yaml").write_text("broken: [")
     assert anyone.get("/").status_code == 200
+
+
+def test_a_secret_that_is_as_it_was_has_not_changed_and_is_not_shown(anyone: TestClient, empty: Home) -> None:
+    file = empty.root / "params.yaml"
+    text = file.read_text().replace("webhook: null", "webhook: https://chat.example/hooks/s3cret")
+    assert "s3cret" in text
+    file.write_text(text)
+    as_kept = shown_params(load_params(empty.root).model_dump())
+    assert as_kept["retrain.webhook"] == "https://chat.example/***"
+    one = run(params={**as_kept, "ppo.clip": "0.75"})
+    fill(site_behind(anyone).history, [one], [version(1, one, "champion")], [promotion(1)])
+    assert [change.name for change in changed_parameters(empty, one)] == ["ppo.clip"]
+    file.write_text(text.replace("chat.example", "other.example"))
+    changed = {change.name: (change.before, change.after) for change in changed_parameters(empty, one)}
+    assert changed["retrain.webhook"] == ("https://chat.example/***", "https://other.example/***")
+    assert "s3cret" not in anyone.get("/").text
 
 
 @pytest.mark.parametrize("text", ["<<<<<<< HEAD\nstages:\n=======\n", "stages: [", "- a\n", "", "stages: 1\n"])

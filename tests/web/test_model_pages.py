@@ -5,6 +5,7 @@ import re
 import shutil
 import time
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -185,6 +186,48 @@ def test_a_version_whose_run_is_gone(empty: Home) -> None:
     for view in VIEWS:
         page = client.get(f"/models/1?view={view}")
         assert page.status_code == 200 and "records of the run that made it are gone" in page.text
+
+
+@pytest.mark.parametrize("maker", ["dvc repro", "20261119-100000-cccccc"])
+def test_a_version_without_a_run_leads_nowhere_in_vain(empty: Home, maker: str) -> None:
+    """Of plain `dvc repro`, and of a run whose records are gone: every link of every page about it is there."""
+    client, known = visit(empty), run(steps={})
+    lost = replace(version(2, known, "champion"), run=maker, compared_with=1)
+    fill(site_behind(client).history, [known], [replace(version(3, known, "challenger"), compared_with=2), lost,
+                                                replace(version(1, known), compared_with=2)], [promotion(2)])
+    pages = ("/", "/models", *(f"/models/{number}" for number in (1, 2, 3)), "/models/1/promote",
+             "/lineage/version/2", "/compare")
+    links = {link for page in pages for link in re.findall(r'(?:href|value)="([^"]*)"', client.get(page).text)}
+    ours = {unescape(link).partition("#")[0] for link in links if link.startswith("/") and "/static/" not in link}
+    assert f"/runs/{known.id}" in ours and "/models/2" in ours
+    assert {link: status for link in ours if (status := client.get(link).status_code) >= 400} == {}
+    choices = re.findall(r'<option value="([^"]+)"', client.get("/compare").text)
+    assert "1" in choices and "2" not in choices
+
+
+def test_a_version_of_plain_dvc_repro_says_so(empty: Home) -> None:
+    client = visit(empty)
+    fill(site_behind(client).history, [], [replace(version(2, run(), "champion"), run="dvc repro")], [promotion(2)])
+    for page in ("/", "/models", "/models/2", "/lineage/version/2"):
+        text = client.get(page).text
+        assert "<code>dvc repro</code>" in text and "records are gone" not in text, page
+    assert "<code>dvc repro</code> made it outside of any run" in client.get("/models/2?view=curves").text
+
+
+def test_who_registered_a_version_and_who_evaluated_it_last(empty: Home) -> None:
+    first, second = run(), run("20261121-100000-bbbbbb")
+    client = visit(empty)
+    anew = replace(version(1, second, "champion"), tags={"registered_by": first.id})
+    fill(site_behind(client).history, [first, second], [anew], [promotion(1)])
+    registered, evaluated = (f'<a class="mono" href="/runs/{one.id}">{one.id}</a>' for one in (first, second))
+    assert f"by run {registered}, evaluated last by run {evaluated}." in client.get("/models/1").text
+    table = client.get("/models").text.partition("<tbody>")[2]
+    assert registered in table and evaluated not in table
+    assert f"<dt>Made by</dt><dd>{registered}</dd>" in client.get("/").text
+    for one, said in ((first, False), (second, True)):
+        page = client.get(f"/runs/{one.id}").text
+        assert 'href="/models/1"' in page and (", evaluated anew here" in page) is said
+    assert client.get("/api/versions").json()["versions"][0]["registered_by"] == first.id
 
 
 def test_promotion_asks_for_a_reason_and_says_what_it_does(client: TestClient) -> None:

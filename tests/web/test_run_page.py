@@ -164,6 +164,13 @@ def test_links_to_the_other_pages(anyone: TestClient, monkeypatch: pytest.Monkey
     page = show(anyone, run())
     assert f'href="http://127.0.0.1:5000/#/runs/{"b" * 32}"' in page
     assert 'href="http://127.0.0.1:4200/runs"' in page
+    monkeypatch.delenv("PLUMBLINE_MLFLOW_URL")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ada:s3cret@mlflow.example/team?key=s3cret")
+    monkeypatch.setenv("PREFECT_API_URL", "http://ada:s3cret@127.0.0.1:4200/api/")
+    page = show(anyone, run())
+    assert f'href="https://mlflow.example/team/#/runs/{"b" * 32}"' in page
+    assert 'href="http://127.0.0.1:4200/runs"' in page
+    assert "s3cret" not in page
     monkeypatch.setenv("PLUMBLINE_MLFLOW_URL", "javascript:alert(1)//")
     monkeypatch.setenv("PREFECT_API_URL", "https://api.prefect.cloud/api/accounts/1/workspaces/2")
     page = show(anyone, run())

@@ -98,7 +98,8 @@ class VersionOut(Plain):
     name: str
     number: int
     md5: str = Field(description="DVC's digest of the model")
-    run: str = Field(description="The pipeline run that registered it")
+    run: str = Field(description="The pipeline run that evaluated it last; `dvc repro` where no run did")
+    registered_by: str = Field(description="The pipeline run that registered it, or `dvc repro`")
     created: str
     aliases: list[str]
     compared_with: int | None = Field(description="The champion of the time when it was evaluated")

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from plumbline.history.history import History, Run
-from plumbline.history.reports import Reports
 from plumbline.web.drawing.charts import Bar, intervals
 from plumbline.web.site import NotFound, not_found, site_of, url
 from plumbline.web.views.compare import SORTS, arranged, batches, match, stages
@@ -38,7 +37,7 @@ def compare(request: Request, a: str = "", b: str = "", view: str = "answers", s
         return site.page("compare.html", section=SECTION, a=left, b=right, choices=offered, view=view,
                          compared=compared)
     query = {"sort": sort if sort in SORTS else "difference", "better": better, "q": q.strip()}
-    found = match(Reports(site.history), left, right)
+    found = match(site.reports, left, right)
     pairs, at = arranged(found, query["sort"], query["better"], query["q"]), max(at, 0)
     rate = found.rate()
     return site.page(

@@ -128,7 +128,7 @@ def version(request: Request, name: str, view: str = "", q: str = "", kind: str 
         context["aside"] = _set_aside(files or ())
         context["elsewhere"] = files is None
     elif shown_view == "about":
-        context["report"] = _report(site.history, data)
+        context["report"] = _report(site.reports, data)
         context["picture"] = None
     if data.version is not None:
         browser = known.browser(data)
@@ -173,9 +173,8 @@ def _choices(known: KnownData) -> list[tuple[str, str]]:
     return [("now", "now: what the next run learns from"), *snapshots, *batches]
 
 
-def _report(history: History, data: NamedData) -> list[Section] | None:
+def _report(reports: Reports, data: NamedData) -> list[Section] | None:
     """Return the report of a run that learned from exactly this data, or None."""
-    reports = Reports(history)
     for run in data.snapshot.runs if data.snapshot else ():
         if found := reports.data_report(run):
             try:

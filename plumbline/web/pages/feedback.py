@@ -152,7 +152,7 @@ class View:
 
 def _ask(request: Request, named: str | None, ranking: bool) -> Response:
     site, service, who = site_of(request), feedback_service(request.app), name_of(request)
-    view = View(ranking, who, feedback_progress(site.home, service.store()))
+    view = View(ranking, who, feedback_progress(site.freshness.due, service.store()))
     session = session_of(request) or new_session()
     judging = bool(who) and signed_in()
     if judging:

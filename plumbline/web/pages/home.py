@@ -14,7 +14,6 @@ from plumbline.project.home import Home
 from plumbline.tracking.registry import AWAITING, CHALLENGER
 from plumbline.web.security import SIGN_IN
 from plumbline.web.site import site_of
-from plumbline.web.updates import look_up_due
 from plumbline.web.views.home import (
     Champion,
     champion_of,
@@ -24,6 +23,7 @@ from plumbline.web.views.home import (
     win_rates,
 )
 from plumbline.web.views.live import stage_progress
+from plumbline.web.views.sides import comparable
 
 router = APIRouter(include_in_schema=False)
 LATEST = 8
@@ -40,8 +40,9 @@ def home_page(request: Request, reload: bool = True) -> HTMLResponse:
     return site.page("home.html", champion=champion, challenger=challenger_of(history, champion),
                      awaiting=history.version(AWAITING),
                      running=[(run, stage_progress(run)) for run in running], reload=reload and bool(running),
+                     runs=history.runs, comparable=comparable(history),
                      latest=list(history.runs.values())[:LATEST], total=len(history.runs),
-                     win_rates=win_rates, due=site.freshness.due or look_up_due(site.home),
+                     win_rates=win_rates, due=site.freshness.due,
                      changed=changed, trends=trends(history))
 
 

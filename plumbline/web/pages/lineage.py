@@ -26,6 +26,7 @@ from plumbline.web.views.lineage import (
     counted,
     figure_of,
     first_upper,
+    maker_of,
     name_of,
     outcome_of,
     run_name,
@@ -86,9 +87,10 @@ def one_node(request: Request, kind: str, key: str, depth: int = 2, run: str = "
 
     near = neighbourhood(graph, node.ref, depth, set(graph.rows.get(focus or "", {}).values()))
     return site.page(
-        "lineage_node.html", node=node, name=name_of(node), what=WHAT[node.ref.kind], names=NAMES,
-        plurals=PLURALS, picture=draw(graph, near, focus), hidden=_hidden(near), depth=depth, depths=DEPTHS,
-        focus=focus, here=here, link=link, more=lambda side, kind: here(**{side: kind}) + f"#{side}",
+        "lineage_node.html", node=node, name=name_of(node), maker=maker_of(node), known=graph.runs,
+        what=WHAT[node.ref.kind], names=NAMES, plurals=PLURALS, picture=draw(graph, near, focus),
+        hidden=_hidden(near), depth=depth, depths=DEPTHS, focus=focus, here=here, link=link,
+        more=lambda side, kind: here(**{side: kind}) + f"#{side}",
         runs=_some_runs(node, focus), facts=_facts(node), links=_links(node),
         metrics=sorted(node.step.metrics.items()) if node.step else [],
         upstream=_groups(graph, graph.upstream(node.ref), up), name_of=name_of, figure_of=figure_of,

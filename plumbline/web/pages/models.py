@@ -30,6 +30,7 @@ from plumbline.web.views.home import OPPONENTS, champion_of, kl_to_sft, trends, 
 from plumbline.web.views.lineage import figure_of, name_of
 from plumbline.web.views.people import people_of
 from plumbline.web.views.run import decision_of
+from plumbline.web.views.sides import comparable
 
 SECTION = "Models"
 PAGE, SAMPLES_A_PAGE = 50, 10
@@ -60,7 +61,7 @@ class ModelView:
 
     version: RegisteredVersion
     run: Run | None
-    """The run that registered it; None where its records are gone."""
+    """The run that evaluated it last; None where its records are gone, or `dvc repro` did."""
     rates: Sequence[Bar]
     rating: Strength | None = None
     """None where no evaluation of it by an independent judge is known."""
@@ -95,7 +96,7 @@ def models(request: Request, page: int = 1) -> HTMLResponse:
     page = min(max(1, page), pages)
     shown = [model_of(site.history, number) for number in numbers[(page - 1) * PAGE:page * PAGE]]
     return site.page("models.html", section=SECTION, models=shown, page=page, pages=pages, total=len(numbers),
-                     trends=trends(site.history),
+                     trends=trends(site.history), runs=site.history.runs, comparable=comparable(site.history),
                      can_roll_back=site.history.version(PREVIOUS) is not None)
 
 
@@ -174,7 +175,8 @@ def model(request: Request, name: str, view: str = "about", at: int = 0, done: s
     elif found.run is not None and view == "samples":
         context = _samples(reports.samples(found.run), at)
     return site.page("model.html", section=SECTION, model=found, view=view, views=VIEWS, done=done,
-                     about=context, champion=champion_of(site.history),
+                     about=context, champion=champion_of(site.history), runs=site.history.runs,
+                     comparable=comparable(site.history),
                      can_roll_back=site.history.version(PREVIOUS) is not None)
 
 
@@ -262,7 +264,8 @@ def _ask(site: Site, number: int | None, reason: str = "", by: str = "", problem
     people = people_of(site.home, site.reports, models[-1].run) if models else None
     return site.page("model_change.html", status, section=SECTION, number=number, target=target,
                      people=people, champion=champion, models=models, reason=reason, by=by, problem=problem,
-                     no_champion=NO_CHAMPION, longest=(LONGEST_NAME, LONGEST_REASON))
+                     comparable=comparable(site.history), no_champion=NO_CHAMPION,
+                     longest=(LONGEST_NAME, LONGEST_REASON))
 
 
 async def _change(request: Request, number: int | None) -> Response:

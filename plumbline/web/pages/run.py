@@ -45,7 +45,8 @@ def run_page(request: Request, id: str, against: str = "", log: str = "", reload
     lineage = {stage: url("lineage", *made[kind]) for stage, kind in BY_STAGE.items() if kind in made}
     lineage |= {stage: url("lineage", *ref)
                 for stage, ref in site.history.graph.candidates.get(run.id, {}).items()}
-    versions = [version for version in site.history.versions.values() if version.run == run.id]
+    versions = [version for version in site.history.versions.values()
+                if run.id in (version.registered_by, version.run)]
     logs = logs_of(run)
     log = log if log in logs else _interesting(run, logs)
     return site.page("run.html", run=run, other=other, champion=champion, view=run_view,

@@ -7,8 +7,7 @@ from functools import lru_cache
 from plumbline.errors import UserError
 from plumbline.feedback.collect import uncollected
 from plumbline.feedback.store import FeedbackStore
-from plumbline.project.home import Home
-from plumbline.retraining.due import due
+from plumbline.retraining.due import Due
 
 FRESH_SECONDS = 2.0
 
@@ -26,15 +25,16 @@ class FeedbackProgress:
     """What the schedule says, in a sentence."""
 
 
-def feedback_progress(home: Home, store: FeedbackStore) -> FeedbackProgress | None:
-    """Return the progress, at most FRESH_SECONDS old; None if the parameters cannot be read."""
-    return _progress(home, store, int(time.monotonic() / FRESH_SECONDS))
+def feedback_progress(due: Due | str, store: FeedbackStore) -> FeedbackProgress | None:
+    """Return the progress, at most FRESH_SECONDS older than `due`, what the background found out; None where
+    that is why it is not known. Judging needs nothing of MLflow, so nobody waits for it here.
+    """
+    return _progress(due, store, int(time.monotonic() / FRESH_SECONDS)) if isinstance(due, Due) else None
 
 
 @lru_cache(maxsize=4)
-def _progress(home: Home, store: FeedbackStore, _when: int) -> FeedbackProgress | None:
+def _progress(due: Due, store: FeedbackStore, _when: int) -> FeedbackProgress | None:
     try:
-        found = due(home)
-        return FeedbackProgress(found.new_comparisons, uncollected(store).to_add, found.needed, found.why)
+        return FeedbackProgress(due.new_comparisons, uncollected(store).to_add, due.needed, due.why)
     except UserError:
         return None

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from plumbline.config import load_params
 from plumbline.errors import UserError
-from plumbline.history.facts import flat
+from plumbline.history.facts import shown_params
 from plumbline.history.history import History, Move, RegisteredVersion, Run
 from plumbline.lineage.graph import Graph
 from plumbline.project.dvc_yaml import read_stages
@@ -33,7 +33,7 @@ class Champion:
 
     version: RegisteredVersion
     run: Run | None
-    """The run that made it; None where its records are gone."""
+    """The run that evaluated it last; None where its records are gone, or `dvc repro` did."""
     move: Move | None
     """How it became champion."""
 
@@ -169,7 +169,7 @@ def _intervals(made: Made, stage: str, metric: str) -> list[tuple[float, float, 
 
 @lru_cache(maxsize=4)
 def _checkout_params(root: Path, _when: int) -> Mapping[str, str]:
-    return flat(load_params(root).model_dump())
+    return shown_params(load_params(root).model_dump())
 
 
 @lru_cache(maxsize=16)

@@ -6,6 +6,7 @@ from datetime import UTC
 from plumbline.history.history import Run
 from plumbline.lineage.graph import Kind, Node
 from plumbline.project.dvc_yaml import JOIN
+from plumbline.project.run_record import DVC_REPRO
 from plumbline.web.drawing.words import number, parsed, short
 
 NAMES: Mapping[Kind, str] = {
@@ -73,8 +74,13 @@ def figure_of(node: Node) -> str:
 def tooltip(node: Node) -> str:
     """Return name, state, figure, aliases and maker of a node on one line."""
     parts = [name_of(node), STATES[node.state], figure_of(node), " ".join(node.aliases)]
-    parts.append(f"made by {node.made_by or 'dvc repro'}" if node.made_by or node.step else "")
+    parts.append(f"made by {maker}" if (maker := maker_of(node)) else "")
     return " · ".join(part for part in dict.fromkeys(parts) if part)
+
+
+def maker_of(node: Node) -> str:
+    """Return the run that made a node, or `dvc repro`; nothing for what came from outside."""
+    return node.made_by or (DVC_REPRO if node.step or node.version else "")
 
 
 def counted(count: int, kind: Kind) -> str:

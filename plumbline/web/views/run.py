@@ -4,6 +4,7 @@ it.
 
 import json
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ MLFLOW_URL = "PLUMBLINE_MLFLOW_URL"
 """Where MLflow's pages are; `plumbline up` sets it. A store behind a server has them at its own address."""
 LONGEST_SPAN = 17
 MLFLOW_STORE, PREFECT_API = "MLFLOW_TRACKING_URI", "PREFECT_API_URL"
+PLACE = re.compile(r"(https?://)(?:[^/]*@)?([^?#]*)")
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,9 @@ def prefect_page() -> str | None:
 
 
 def _address(text: str) -> str | None:
-    return text.rstrip("/") if text.startswith(("http://", "https://")) else None
+    """Return where a server is, without a name, password or key; None for what is no address."""
+    found = PLACE.match(text)
+    return "".join(found.groups()).rstrip("/") if found else None
 
 
 def _verdict(reports: Reports, run: Run, stage: str, file: str, key: str) -> GateVerdict | None:

@@ -5,12 +5,13 @@ In addresses a version is its number or alias, the policy of a run is the run's 
 `RUN:sft`, `RUN:champion` and `RUN:candidate@dpo`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from plumbline.evaluation.samples import Sample
 from plumbline.history.history import History, RegisteredVersion, Run, Step
 from plumbline.history.reports import Reports
+from plumbline.lineage.graph import short_digest
 from plumbline.lineage.graph_build import model_digest
 from plumbline.project.dvc_yaml import JOIN
 from plumbline.web.views.home import champion_of
@@ -124,16 +125,23 @@ def side(history: History, name: str) -> Side | None:
     return Side(str(made.number) if made else run.id, run, made)
 
 
+def comparable(history: History) -> list[int]:
+    """Return the versions of which figures and answers are known, newest first: not those whose run's records
+    are gone, or that `dvc repro` evaluated.
+    """
+    return [number for number, version in history.versions.items() if version.run in history.runs]
+
+
 def usual_sides(history: History) -> tuple[str, str]:
     """Return the names of what is compared where nobody has chosen: the newest version and the champion.
 
     Where that is the same one, the version before it, or else the SFT model that it started from.
     """
-    versions = [str(number) for number in history.versions]
+    versions = [str(number) for number in comparable(history)]
     if not versions:
         return "", ""
     newest, champion = versions[0], champion_of(history)
-    others = [str(champion.version.number)] if champion else []
+    others = [str(champion.version.number)] if champion and champion.run else []
     sft = f"{history.versions[int(newest)].run}:{SFT}"
     return newest, next((name for name in (*others, *versions) if name != newest), sft)
 
@@ -143,13 +151,14 @@ def choices(history: History) -> Choices:
 
     What several runs have in common is named by the newest of them.
     """
+    known = [history.versions[number] for number in comparable(history)[:VERSIONS]]
     versions = [(str(one.number),
                  f"version {one.number}" + (f" ({', '.join(one.aliases)})" if one.aliases else "")
-                 + f", {one.created[:10]}") for one in list(history.versions.values())[:VERSIONS]]
+                 + f", {one.created[:10]}") for one in known]
     candidates: list[tuple[str, str]] = []
     sfts: list[tuple[str, str]] = []
     policies: list[tuple[str, str]] = []
-    registered, seen = {one.run for one in history.versions.values()}, set[str]()
+    registered, seen = {short_digest(one.md5) for one in history.versions.values()}, set[str]()
     evaluated = [run for run in history.runs.values() if _left(run, EVALUATION)][:RUNS]
     for run in evaluated:
         when = run.id[:15]
@@ -158,7 +167,7 @@ def choices(history: History) -> Choices:
                 candidates.append((f"{run.id}:{stage}", f"{stage.partition(JOIN)[2]}, {when}"))
         if _new(run, "sft", seen):
             sfts.append((f"{run.id}:{SFT}", f"SFT, {when}"))
-        if run.id not in registered and _new(run, "ppo", seen):
+        if _new(run, "ppo", seen, registered):
             policies.append((run.id, f"policy, {when}"))
     groups = (("Versions", versions), ("Candidates", candidates), ("SFT models", sfts),
               ("Policies without a version", policies))
@@ -169,10 +178,10 @@ def _left(run: Run, stage: str) -> bool:
     return stage in run.steps and run.steps[stage].status in ("ran", "reused")
 
 
-def _new(run: Run, stage: str, seen: set[str]) -> bool:
-    """True for a model that was made and not seen before."""
+def _new(run: Run, stage: str, seen: set[str], others: Collection[str] = ()) -> bool:
+    """True for a model that was made, not seen before, and not among `others`."""
     md5 = model_digest(run.steps[stage]) if _left(run, stage) else None
-    if md5 is None or md5 in seen:
+    if md5 is None or md5 in seen or md5 in others:
         return False
     seen.add(md5)
     return True

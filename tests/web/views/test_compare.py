@@ -206,6 +206,22 @@ def test_everything_that_was_judged_can_be_chosen_once(compared: History) -> Non
     assert side(compared, f"{RUN}:candidate@far") is None and side(compared, "nowhere:sft") is None
 
 
+def test_a_policy_that_another_run_evaluated_anew_is_offered_as_its_version_alone(compared: History) -> None:
+    steps = {**compared.runs[RUN].steps, "ppo": step("ppo", outputs={"models/policy/model": "9" * 32 + ".dir"})}
+    first, second = (replace(compared.runs[RUN], id=id, steps=steps) for id in (RUN, "20261121-100000-bbbbbb"))
+    compared.runs = {second.id: second, first.id: first}
+    assert [value for value, _ in dict(choices(compared))["Policies without a version"]] == [second.id]
+    compared.versions = {1: replace(version(1, second), md5="9" * 32 + ".dir", tags={"registered_by": RUN})}
+    assert "Policies without a version" not in dict(choices(compared))
+
+
+def test_a_version_that_no_run_evaluated_is_not_offered(compared: History) -> None:
+    alone = replace(version(2, compared.runs[RUN], "champion"), run="dvc repro")
+    compared.versions = {2: alone, **compared.versions}
+    assert [value for value, _ in dict(choices(compared))["Versions"]] == ["1"]
+    assert usual_sides(compared) == ("1", f"{RUN}:sft")
+
+
 @pytest.mark.parametrize("stage", ["ppo", "preference_eval", "candidate_eval@near", "policy"])
 def test_a_stage_that_makes_no_candidate_names_no_policy(compared: History, stage: str) -> None:
     assert side(compared, f"{RUN}:{stage}") is None
