@@ -23,12 +23,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## the whole pipeline on the embedded default, about 6 minutes on two quiet cores
 	@$(BIN)/plumbline run
 
-test: $(INSTALLED)  ## lint, types, and the tests (20 minutes on two cores)
+test: $(INSTALLED)  ## lint, types, and the tests (17 minutes on two cores)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(TESTS) -m "not evidence and not vllm" --durations=60
 
-test-all: test  ## the same, and the slow evidence that repeats it: every property in depth, ten runs at once
+test-all: test  ## the same, and the slow evidence that repeats it: every property in depth, kills, ten runs at once
 	@$(TESTS) -m "evidence or hypothesis" --hypothesis-profile full --durations=20
 
 test-fast: $(INSTALLED)  ## the tests that need no server
