@@ -84,7 +84,7 @@ class History:
         """
         self._failures = 0
         self._problem = ""
-        """How many runs could not be read in this refresh, and why the last one could not."""
+        """Of this refresh: how many runs could not be read, and why the last of them could not."""
         self._waiting = False
         self._reader: Reader | None = None
         self._assembly = Assembly(home, self._known, read_stages(home.root))
