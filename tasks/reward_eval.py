@@ -33,7 +33,10 @@ def program(run: StageRun) -> None:
     score = partial(model.score, report=partial(run.report, what="scoring"))
     scored = score_comparisons(comparisons, score)
     gold = gold_reward if read_manifest(data).simulated else None
-    found = examine(scored, gold)
+    members = model.members if model.others else ()
+    report_member = partial(run.report, what="scoring by each member")
+    by_member = [score_comparisons(comparisons, partial(one.score, report=report_member)) for one in members]
+    found = examine(scored, gold, by_member)
     probed = probe(scored, score, model.fits, chosen)
     reasons = gate(found, probed, chosen)
     write_report(run.folder / "report", found, scored, probed, chosen)

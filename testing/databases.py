@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.project.home import Home
 from plumbline.project.locks import file_lock
-from plumbline.tracking.store import connect
+from plumbline.tracking import store
+from plumbline.tracking.store import make_tables
 from testing.fake_project import environment
 
 MIGRATE = ("import asyncio; from prefect.server.database import provide_database_interface; "
@@ -57,13 +57,17 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's database with no experiment of ours."""
 
     def migrate(folder: Path) -> None:
-        before = dict(os.environ)
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-        connect(Home(folder, folder))
-        os.environ.clear()
-        os.environ.update(before)
+        folder.mkdir()
+        make_tables(folder / MLFLOW)
 
     return made_once(tmp_path_factory, "empty-mlflow", migrate) / MLFLOW
+
+
+@pytest.fixture(autouse=True)
+def tables_made_before(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a home that is made in this process copy MLflow's tables, too."""
+    monkeypatch.setattr(store, "make_tables",
+                        lambda file: shutil.copy(request.getfixturevalue("mlflow_database"), file))
 
 
 @pytest.fixture(scope="session")

@@ -116,8 +116,8 @@ def sft_params(**changed):
 
 def reward_params(**changed):
     return RewardModelParams(**{
-        "version": "1", "epochs": 1, "pretrain_on": [], "pretrain_epochs": 1, "batch_size": 8, "micro_batch_size": 8,
-        "learning_rate": 3e-3, "warmup": 0.1, "max_length": 64, "top_layers": None,
+        "version": "1", "members": 1, "epochs": 1, "pretrain_on": [], "pretrain_epochs": 1, "batch_size": 8,
+        "micro_batch_size": 8, "learning_rate": 3e-3, "warmup": 0.1, "max_length": 64, "top_layers": None,
         "ranking_loss": "pairs", "margin_scale": 0.0, "label_smoothing": 0.0, "precision": "fp32",
         "centering_samples": 64, "checkpoint_every": 1000} | changed)
 

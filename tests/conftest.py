@@ -9,7 +9,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from testing.databases import databases, mlflow_database
+from testing.databases import databases, mlflow_database, tables_made_before
 from testing.depth import register_depths
 from testing.homes import empty_store, home, recording_home
 from testing.recorded_project import recorded_project
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from plumbline.lm.base import LanguageModel
 
 __all__ = ["databases", "empty_store", "here", "home", "mlflow_database", "recorded_project", "recording_home", "s3",
-           "there"]
+           "tables_made_before", "there"]
 
 SHARED = {"tests/service/test_always_on": "service", "tests/service/test_prefect_guard": "service",
           "tests/service/test_up": "service", "tests/flows/": "flows"}

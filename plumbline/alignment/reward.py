@@ -5,6 +5,11 @@ It is a sequence classifier with one output, initialised from SFT, its head N(0,
 transformers looks for padding. Rewards are shifted so that the SFT policy's finished answers score 0 on
 average (ibid.). Their mean and standard deviation are kept in the model's config, as `reward_offset` and
 `reward_std`: a reward has no unit of its own, so whatever is added to it is given in these deviations.
+
+An ensemble has several members, which differ in their heads' first weights and in the order of what they
+have learnt (Coste et al. 2023, arXiv 2310.02743, section 3.1). It scores an answer with the mean of its
+members' deviations, in the unit of the first one, from which PPO's critic starts; the deviation of that mean
+is kept in the first one's config, as `reward_mean_std`. On disk the others are folders in that of the first.
 """
 
 import math
@@ -36,6 +41,8 @@ SPARE = [[0]]
 """What a rank reads that has no row left, while others have."""
 LEAST_TO_CENTRE = 8
 """Finished answers without which a mean and a standard deviation would say nothing."""
+MEMBERS = "members"
+"""The folder, in that of an ensemble, with those of its second and further members."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ class RewardModel:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    others: tuple["RewardModel", ...] = ()
+    """The other members of an ensemble. They are only asked, and on several ranks they are in parts."""
 
     @classmethod
     def from_policy(cls, folder: Path, max_length: int, seed: int) -> "RewardModel":
@@ -60,8 +69,20 @@ class RewardModel:
 
     @classmethod
     def load(cls, folder: Path, precision: str = "fp32") -> "RewardModel":
-        """Load the model that `save` wrote to `folder`, with the weights in `precision`."""
-        return cls(_load(folder, precision), AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+        """Load the model that `save` wrote to `folder`, and the members beside it, with the weights in
+        `precision`.
+        """
+        # Each is taken apart before the next one is loaded.
+        others = tuple(cls.load(member, precision).sharded() for member in members_beside(folder))
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return cls(_load(folder, precision), tokenizer, others)
+
+    @property
+    def members(self) -> tuple["RewardModel", ...]:
+        """Return the members of an ensemble, each as a reward model by itself; a single one is its only
+        member.
+        """
+        return replace(self, others=()), *self.others
 
     def sharded(self) -> "RewardModel":
         """Return the model in parts, one on each rank, to be asked and not trained; itself with one rank.
@@ -122,9 +143,13 @@ class RewardModel:
     ) -> list[float]:
         """Return the reward of each sequence of ids, read at its last token.
 
-        The ranks share the rows. `report` is called with the sequences done here and their total. Raises
-        UserError if a reward is infinite or not a number.
+        The ranks share the rows. `report` is called with the sequences done here and their total, by each
+        member of an ensemble. Raises UserError if a reward is infinite or not a number.
         """
+        if self.others:
+            of_members = [member.deviations(rows, batch_size, report) for member in self.members]
+            unit = self.std / float(self.model.config.reward_mean_std)
+            return [unit * mean for mean in _means(of_members)]
         found = world().gathered(self._score_ids(world().mine(rows), batch_size, report))
         broken = sum(not math.isfinite(score) for score in found)
         if broken:
@@ -132,6 +157,13 @@ class RewardModel:
                             f"{len(rows)} scores are infinite or not a number: its training diverged. Lower "
                             "reward_model.learning_rate, or set precision: fp32 if it is bf16.")
         return found
+
+    def deviations(
+        self, rows: Sequence[list[int]], batch_size: int = 64,
+        report: Callable[[int, int], None] | None = None,
+    ) -> list[float]:
+        """Return the reward of each sequence, see `score_ids`, in standard deviations of SFT's answers."""
+        return [score / self.std for score in self.score_ids(rows, batch_size, report)]
 
     def _score_ids(
         self, rows: Sequence[list[int]], batch_size: int, report: Callable[[int, int], None] | None
@@ -169,12 +201,21 @@ class RewardModel:
         """
         require_enough(sequences)
         scores = self.score_ids(sequences)
-        if (std := stdev(scores)) == 0:
-            raise UserError(f"The reward model gives all {len(scores)} answers of the SFT policy the same "
-                            "reward, so there is nothing to learn from it. Raise reward_model.learning_rate "
-                            "or reward_model.epochs.")
+        self.model.config.reward_std = _deviation(scores)
         self.model.config.reward_offset += fmean(scores)
-        self.model.config.reward_std = std
+
+    def lead(self, of_members: Sequence[Sequence[float]]) -> None:
+        """Make this the first member of an ensemble: keep the standard deviation of the members' mean.
+
+        `of_members` are the deviations, by each member and by this one first, of the sequences that all of
+        them were centred on. Raises UserError if all sequences have the same mean.
+        """
+        self.model.config.reward_mean_std = _deviation(_means(of_members))
+
+
+def members_beside(folder: Path) -> list[Path]:
+    """Return the folders of an ensemble's members but for the first, which is in `folder` itself."""
+    return sorted((folder / MEMBERS).glob("*"), key=lambda member: int(member.name))
 
 
 def require_enough(finished: Sequence[list[int]]) -> None:
@@ -183,6 +224,20 @@ def require_enough(finished: Sequence[list[int]]) -> None:
         raise UserError("The reward model is centred on finished answers of the SFT policy, and wants at "
                         f"least {LEAST_TO_CENTRE} of them; found {len(finished)}. Raise ppo.max_response or "
                         "reward_model.centering_samples, or show SFT more answers that end.")
+
+
+def _means(of_members: Sequence[Sequence[float]]) -> list[float]:
+    """Return the mean over the members of what each gives a sequence."""
+    return [fmean(of_row) for of_row in zip(*of_members, strict=True)]
+
+
+def _deviation(scores: Sequence[float]) -> float:
+    """Return the standard deviation of the SFT policy's scores. Raises UserError if there is none."""
+    if (deviation := stdev(scores)) == 0:
+        raise UserError(f"The reward model gives all {len(scores)} answers of the SFT policy the same "
+                        "reward, so there is nothing to learn from it. Raise reward_model.learning_rate "
+                        "or reward_model.epochs.")
+    return deviation
 
 
 def token_scores(model: PreTrainedModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:

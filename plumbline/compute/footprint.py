@@ -130,24 +130,26 @@ def footprints(params: Params, size: ModelSize, ranks: Ranks, judge: bool) -> li
 
     `judge` says whether there is a second reward model, which is trained as the first one is.
     """
+    members = params.reward_model.members
     found = [_sft("sft", params.sft, size, ranks("sft")),
              _reward_model("reward_model", params, size, ranks("reward_model"))]
     if judge:
         found.append(_reward_model("judge", params, size, ranks("judge")))
-    found.append(_online("ppo", "ppo", params.ppo, size, ranks("ppo"), judge))
+    found.append(_online("ppo", "ppo", params.ppo, size, ranks("ppo"), members, judge))
     for name in params.compare:
         stage, method = f"candidate@{name}", params.candidates[name]["method"]
-        found.append(_candidate(stage, method, candidate_params(params, name), size, ranks(stage), judge))
+        found.append(_candidate(stage, method, candidate_params(params, name), size, ranks(stage), members,
+                                judge))
     return found
 
 
 def _candidate(
-    stage: str, method: str, values: object, size: ModelSize, ranks: int, judge: bool
+    stage: str, method: str, values: object, size: ModelSize, ranks: int, members: int, judge: bool
 ) -> Footprint:
     if isinstance(values, PpoParams):
-        return _online(stage, method, values, size, ranks, judge)
+        return _online(stage, method, values, size, ranks, members, judge)
     if isinstance(values, RejectionParams):
-        return _rejection(stage, values, size, ranks)
+        return _rejection(stage, values, size, ranks, members)
     assert isinstance(values, DirectParams), f"{method} is one of {', '.join(METHODS)}"
     return _direct(stage, values, size, ranks)
 
@@ -160,14 +162,17 @@ def _sft(stage: str, sft: SftParams, size: ModelSize, ranks: int) -> Footprint:
                      flops)
 
 
-def _rejection(stage: str, rejection: RejectionParams, size: ModelSize, ranks: int) -> Footprint:
+def _rejection(
+    stage: str, rejection: RejectionParams, size: ModelSize, ranks: int, members: int
+) -> Footprint:
     """Return what the fine-tuning needs, or what the sampling before it does, if that is more: for it each
-    process has the whole policy and the reward model.
+    process has the whole policy and the reward model, and of an ensemble parts of the other members.
     """
     learning = _sft(stage, rejection, size, ranks)
     stored = BF16 if rejection.precision == "bf16" else FP32
     cache = _share(SAMPLED_AT_ONCE, ranks) * rejection.max_length * size.cache_per_token
-    sampling = FP32 * size.weights + stored * size.body + cache
+    reward = stored * size.body
+    sampling = FP32 * size.weights + reward + (members - 1) * reward // ranks + cache
     return replace(learning, moment=max(learning.moment, sampling - learning.states))
 
 
@@ -205,11 +210,11 @@ def _direct(stage: str, direct: DirectParams, size: ModelSize, ranks: int) -> Fo
 
 
 def _online(
-    stage: str, method: str, ppo: PpoParams, size: ModelSize, ranks: int, judge: bool
+    stage: str, method: str, ppo: PpoParams, size: ModelSize, ranks: int, members: int, judge: bool
 ) -> Footprint:
     stored = BF16 if ppo.precision == "bf16" else FP32
     states, copies = _policy(ppo, size, stored, ranks)
-    passes = 1 + 2 + 1 + 3 * ppo.epochs  # sampling; policy and reference; reward; with gradients
+    passes = 1 + 2 + members + 3 * ppo.epochs  # sampling; policy and reference; reward; with gradients
     whole, reward = FP32 * size.weights, stored * size.body
     mask = whole if isinstance(ppo, NlpoParams) else 0
     # A reward model that carries the critic's adapters is not taken apart, and no value model is loaded.
@@ -221,7 +226,7 @@ def _online(
         # The gradients of the two are never there at the same time.
         states += _states(size.body, learns, ranks) - FP32 * min(learns, _learns(ppo, size)) // ranks
         copies += _beside(size.body - learns, ranks)
-    scoring = reward // ranks * (2 if judge else 1)
+    scoring = reward // ranks * (members + judge)
     if adapted and ranks > 1:
         scoring += reward
     copies += scoring + mask

@@ -147,6 +147,10 @@ class SftParams(VersionedBlock):
 class RewardModelParams(VersionedBlock):
     """Reward-model training on preferences."""
 
+    members: Annotated[int, Field(ge=1, le=16)]
+    """Reward models to train on the same preferences, in orders and with heads of their own: an ensemble,
+    whose score is the mean of theirs in standard deviations of the SFT policy's answers, unless `ppo.combine`
+    names another (Coste et al. 2023, arXiv 2310.02743)."""
     epochs: Positive
     """Passes over the preferences."""
     pretrain_on: list[str]
@@ -210,8 +214,8 @@ class RewardEvalParams(VersionedBlock):
 
 
 class JudgeParams(VersionedBlock):
-    """The second reward model, which judges the policy: trained as `reward_model` says, on the prompts that
-    `ingest.judge_fraction` keeps for it, from the next seed."""
+    """The second reward model, which judges the policy: trained as `reward_model` says, but always a single
+    one, on the prompts that `ingest.judge_fraction` keeps for it, from the next seed."""
 
 
 class RewardParts(ParamsBlock):
@@ -225,7 +229,8 @@ class RewardParts(ParamsBlock):
     function does or a folder holds has changed, raise `version`."""
     combine: Literal["sum", "min", "mean_minus_deviation"]
     """What several of them give together: their sum, the lowest, or their mean less their standard deviation,
-    which trusts an ensemble as far as its members agree (Coste et al. 2023, arXiv 2310.02743)."""
+    which trusts an ensemble as far as its members agree (Coste et al. 2023, arXiv 2310.02743). In the latter
+    two each of `reward_model.members` counts by itself, in a sum their mean."""
     length_penalty: NotNegative
     """Standard deviations that each token beyond `length_free` costs an answer; 0 is none."""
     length_free: CountOrNone
@@ -236,13 +241,13 @@ class RewardParts(ParamsBlock):
 
     @property
     def reward_model_alone(self) -> bool:
-        """True if it is the stage's reward model and nothing else."""
+        """True if it is the stage's reward model as it judges, and nothing else."""
         return not (self.measured_on_answers or self.length_penalty or self.repetition_penalty)
 
     @property
     def measured_on_answers(self) -> bool:
-        """True if there are other rewards, whose unit has to be measured on answers of SFT."""
-        return list(self.rewards) != ["reward"]
+        """True if several rewards are combined, whose units have to be measured on answers of SFT."""
+        return list(self.rewards) != ["reward"] or self.combine != "sum"
 
 
 class PpoParams(RewardParts, VersionedBlock):

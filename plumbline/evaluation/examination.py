@@ -68,9 +68,11 @@ class Examination:
 
     accuracy: Interval
     equal_scores: int
+    members: list[Interval]
+    """Accuracy of each member of an ensemble; empty for a single model."""
     slices: dict[str, dict[str, Interval]]
     """Accuracy by source, kind, annotator, agreement and length; see slices.py. Kinds only where the prompts
-    have them."""
+    have them. Of an ensemble also where all members prefer the same response, and where they do not."""
     by_margin: list[Bin]
     """`predicted` is the mean absolute difference of scores."""
     bt_loss: float
@@ -100,9 +102,11 @@ class Examination:
         Of the slices those with names of our own: sources and annotators may be many, and are in the report.
         """
         sliced: dict[str, Score] = {}
-        for division in ("kind", "agreement", "length"):
+        for division in ("kind", "agreement", "length", "members"):
             for name, found in self.slices[division].items():
                 sliced |= found.metrics(f"accuracy_{division}_{name.replace(' ', '_')}")
+        for number, found in enumerate(self.members, start=1):
+            sliced |= found.metrics(f"accuracy_member_{number}")
         return sliced | {
             "accuracy": self.accuracy.value,
             "accuracy_low": self.accuracy.low, "accuracy_high": self.accuracy.high,
@@ -134,10 +138,14 @@ def score_comparisons(comparisons: Sequence[Comparison], score: ScoreFunction) -
     return scored
 
 
-def examine(scored: Sequence[ScoredComparison], gold: Gold | None) -> Examination:
+def examine(
+    scored: Sequence[ScoredComparison], gold: Gold | None,
+    members: Sequence[Sequence[ScoredComparison]] = (),
+) -> Examination:
     """Examine the scores of held-out comparisons; `gold` is the true reward, if there is one.
 
-    Raises ValueError if every comparison is a tie: then there is no preference to predict.
+    `members` are the same comparisons with the scores of each member of an ensemble. Raises ValueError if
+    every comparison is a tie: then there is no preference to predict.
     """
     decided = [one for one in scored if one.comparison.label != "tie"]
     tied = [one for one in scored if one.comparison.label == "tie"]
@@ -158,6 +166,7 @@ def examine(scored: Sequence[ScoredComparison], gold: Gold | None) -> Examinatio
             accuracy[name] = _share([right[i] for i in places], [decided[i] for i in places])
         return accuracy
 
+    decided_by = [[one for one in by_member if one.comparison.label != "tie"] for by_member in members]
     pairs = [one.comparison for one in decided]
     agreement = slices.agreement_among([one.comparison for one in scored])
     longer = outcomes(np.array([float(len(one.chosen) - len(one.rejected)) for one in pairs]))
@@ -166,6 +175,7 @@ def examine(scored: Sequence[ScoredComparison], gold: Gold | None) -> Examinatio
     return Examination(
         accuracy=_share(right, decided),
         equal_scores=int((margins == 0).sum()),
+        members=[_share(outcomes(one.margin for one in by_member), decided) for by_member in decided_by],
         slices={
             "source": sliced(list(map(slices.source_of, pairs))),
             "kind": sliced(slices.kinds_of(pairs)),
@@ -173,6 +183,8 @@ def examine(scored: Sequence[ScoredComparison], gold: Gold | None) -> Examinatio
             "agreement": sliced([name for name, one in zip(agreement, scored, strict=True)
                                  if one.comparison.label != "tie"]),
             "length": sliced(list(map(slices.length_of, pairs))),
+            "members": sliced(["agree" if len({one.margin > 0 for one in same}) == 1 else "differ"
+                               for same in zip(*decided_by, strict=True)]),
         },
         by_margin=_bins(differences, right, np.quantile(differences, np.linspace(0, 1, MARGIN_BINS + 1))),
         bt_loss=float(np.logaddexp(0.0, -margins).mean()),

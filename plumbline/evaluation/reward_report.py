@@ -16,7 +16,8 @@ from plumbline.statistics import Interval
 
 HISTOGRAM_BINS = 40
 HEADERS = {"source": "source", "kind": "kind of prompt", "annotator": "annotator",
-           "agreement": "judgements of the pair", "length": "the chosen response is"}
+           "agreement": "judgements of the pair", "length": "the chosen response is",
+           "members": "the ensemble's members"}
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ def _accuracies(found: Examination) -> list[tuple[str, str, str]]:
         ("preferring the shorter response", found.shorter_baseline),
         ("the gold reward on the same labels: the ceiling", found.ceiling),
         ("the reward model on the gold reward's order", found.gold_agreement),
+        *((f"member {number} of the ensemble", one) for number, one in enumerate(found.members, start=1)),
     ]
     return [(name, percent(interval), str(interval.n)) for name, interval in named if interval]
 

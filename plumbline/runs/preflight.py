@@ -363,7 +363,8 @@ def _disk(home: Home, params: Params, size: ModelSize | None) -> None:
     places = [_existing(home.runs), _existing(home.cache)]
     disks = [_disk_of(place) for place in places]
     for place, disk in zip(places, disks, strict=True):
-        needed = max(LEAST_FREE_BYTES, MODELS * disks.count(disk) * stored)
+        models = MODELS + params.reward_model.members - 1
+        needed = max(LEAST_FREE_BYTES, models * disks.count(disk) * stored)
         free = shutil.disk_usage(place).free
         if free < needed:
             raise UserError(f"The disk of {place} has {free / 1e9:.1f} GB free; a run with these parameters "

@@ -135,15 +135,20 @@ def _create(file: Path) -> None:
     """Make MLflow's tables elsewhere and put them in place: two processes at once, or a kill, would break
     them.
     """
-    from mlflow import MlflowClient
-
     file.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(file.with_name(f"{file.name}.lock")):
         if is_there(file):
             return
         draft = file.with_name(f".{file.name}.{os.getpid()}")
-        MlflowClient(tracking_uri=f"{SQLITE}{draft}", registry_uri=f"{SQLITE}{draft}")
+        make_tables(draft)
         draft.replace(file)
+
+
+def make_tables(file: Path) -> None:
+    """Let MLflow make its tables in a new SQLite file, which takes a second."""
+    from mlflow import MlflowClient
+
+    MlflowClient(tracking_uri=f"{SQLITE}{file}", registry_uri=f"{SQLITE}{file}")
 
 
 def prepare(home: Home) -> None:

@@ -4,13 +4,21 @@ import dataclasses
 import json
 import math
 from copy import deepcopy
+from statistics import fmean, stdev
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
 from plumbline.alignment.online.critics import make_critic
-from plumbline.alignment.reward import RewardModel, check_same_tokens, last_scores, token_scores, value_model
+from plumbline.alignment.reward import (
+    RewardModel,
+    check_same_tokens,
+    last_scores,
+    members_beside,
+    token_scores,
+    value_model,
+)
 from plumbline.alignment.sequences import join
 from plumbline.errors import UserError
 from plumbline.lm.base import LanguageModel
@@ -105,6 +113,34 @@ def test_a_model_stored_before_there_were_deviations_has_one_of_one(reward, tmp_
     del config["reward_std"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert RewardModel.load(tmp_path).std == 1.0
+
+
+def test_an_ensemble_scores_the_mean_of_its_members_deviations_in_the_unit_of_the_first(taught_folder, tmp_path):
+    members = [RewardModel.from_policy(taught_folder, max_length=64, seed=seed) for seed in range(3)]
+    rows = conversations(members[0])
+    for member in members:
+        member.centre(rows)
+    first, *others = members
+    first.lead([member.deviations(rows) for member in members])
+    first.save(tmp_path)
+    for number, member in enumerate(others, start=2):
+        member.save(tmp_path / "members" / str(number))
+    found = RewardModel.load(tmp_path)
+    assert [one.score_ids(rows) for one in found.members] == [one.score_ids(rows) for one in members]
+    assert not any(one.others for one in found.members)
+    means = [fmean(of_row) for of_row in zip(*([score / one.std for score in one.score_ids(rows)] for one in members),
+                                             strict=True)]
+    assert 0 < stdev(means) < 0.99, "they differ"
+    assert found.score_ids(rows) == pytest.approx([first.std * mean / stdev(means) for mean in means], abs=1e-5)
+    assert (fmean(found.score_ids(rows)), stdev(found.score_ids(rows))) == pytest.approx((0.0, first.std), abs=1e-5)
+    assert found.std == first.std, "critic and penalties are in the unit of the first"
+
+
+def test_members_come_in_their_order_however_many_there_are(tmp_path):
+    for number in (10, 2, 3):
+        (tmp_path / "members" / str(number)).mkdir(parents=True)
+    assert [folder.name for folder in members_beside(tmp_path)] == ["2", "3", "10"]
+    assert members_beside(tmp_path / "single") == []
 
 
 def test_centring_on_a_handful_of_answers_says_what_to_raise(reward):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from importlib import import_module
 from statistics import fmean, pstdev, stdev
 
@@ -90,7 +91,10 @@ def standard(values):
 
 def test_the_reward_model_alone_is_itself(own, taught_lm, tmp_path):
     assert made(own, taught_lm, tmp_path) is own
-    assert made(own, taught_lm, tmp_path, rewards={"reward": 7.0}, combine="min") is own, "a weight needs another"
+    assert made(own, taught_lm, tmp_path, rewards={"reward": 7.0}) is own, "a weight needs another"
+    lowest_of_one = made(own, taught_lm, tmp_path, rewards={"reward": 7.0}, combine="min")
+    assert lowest_of_one.score_sampled(*written(taught_lm), 9.0) == pytest.approx(
+        [own.std * z for z in standard(by_model(own))], abs=1e-4)
 
 
 @pytest.mark.parametrize(("combine", "by_hand"), [
@@ -107,7 +111,54 @@ def test_sources_are_combined_in_deviations_of_sft(own, taught_lm, other_folder,
     assert found == pytest.approx(expected, abs=1e-4)
     assert (reward.std, fmean(found), stdev(found)) == pytest.approx((3.0, 0.0, 3.0), abs=1e-5)
     assert parts == pytest.approx({"reward_of_reward": fmean(sources[0]), "reward_of_other": fmean(sources[1]),
-                                   "reward_of_length": fmean(lengths)}, abs=1e-4)
+                                   "reward_of_length": fmean(lengths),
+                                   **({} if combine == "sum" else {"reward_disagreement": fmean(
+                                       pstdev(z) for z in zip(*weighted, strict=True))})}, abs=1e-4)
+
+
+@pytest.fixture
+def ensemble(own, taught_folder):
+    """The stage's reward model with two further members, in other units."""
+    others = tuple(RewardModel.from_policy(taught_folder, 64, seed) for seed in (1, 2))
+    for unit, member in enumerate(others, start=1):
+        member.model.config.reward_offset, member.model.config.reward_std = 0.1, 10.0 * unit
+    own.model.config.reward_mean_std = 0.8
+    return replace(own, others=others)
+
+
+@pytest.mark.parametrize(("combine", "by_hand"), [
+    ("min", min), ("mean_minus_deviation", lambda z: fmean(z) - pstdev(z))])
+def test_each_member_of_an_ensemble_counts_but_in_a_sum(ensemble, taught_lm, tmp_path, combine, by_hand):
+    reward = made(ensemble, taught_lm, tmp_path, combine=combine)
+    members = [by_model(member) for member in ensemble.members]
+    deviations = list(zip(*map(standard, members), strict=True))
+    found, parts = reward.rewards_and_parts(*written(taught_lm), missing_stop_deviations=9.0)
+    assert found == pytest.approx([ensemble.std * z for z in standard([by_hand(z) for z in deviations])], abs=1e-4)
+    assert parts == pytest.approx({
+        **{f"reward_of_reward_{number}": fmean(scores) for number, scores in enumerate(members, start=1)},
+        "reward_disagreement": fmean(pstdev(z) for z in deviations)}, abs=1e-4)
+
+
+def test_in_a_sum_the_ensemble_is_one_source(ensemble, taught_lm, rules, tmp_path):
+    assert made(ensemble, taught_lm, tmp_path) is ensemble
+    function = f"{rules('def length(rows): return [len(text) for _, text in rows]')}:length"
+    reward = made(ensemble, taught_lm, tmp_path, rewards={"reward": 1.0, function: 1.0})
+    both = zip(standard(by_model(ensemble)), standard([len(text) for text in ANSWERS]), strict=True)
+    found, parts = reward.rewards_and_parts(*written(taught_lm), missing_stop_deviations=9.0)
+    assert found == pytest.approx([ensemble.std * z for z in standard(list(map(sum, both)))], abs=1e-4)
+    assert set(parts) == {"reward_of_reward", "reward_of_length"}
+
+
+def test_members_are_asked_without_the_adapters_of_a_critic_on_the_first(ensemble, taught_lm, tmp_path):
+    params = ppo_params(trainable="lora", critic="shared", combine="min")
+    expected = made(ensemble, taught_lm, tmp_path, combine="min").score_sampled(*written(taught_lm), 9.0)
+    policy = policy_of(copy_of(taught_lm).model, taught_lm.model, params)
+    critic, alone = make_critic("ppo", policy, ensemble, None, params)
+    with torch.no_grad():
+        for weight in critic.learnt().values():
+            weight += 0.5
+    assert made(alone, taught_lm, tmp_path, combine="min").score_sampled(*written(taught_lm), 9.0) == pytest.approx(
+        expected, abs=1e-5)
 
 
 def test_a_single_function_keeps_its_order_and_gets_the_unit_of_the_reward_model(own, taught_lm, rules, tmp_path):

@@ -222,6 +222,18 @@ def test_nlpo_has_the_masking_policy_and_a_mask_that_a_micro_batch_makes(sizes) 
     assert one.moment < eight.moment
 
 
+def test_an_ensembles_members_are_copies_beside_the_first(sizes) -> None:
+    three, small, large = "reward_model.members=3", sizes["small"], sizes["large"]
+    assert need(small, "ppo", three).copies - need(small, "ppo").copies == 2 * 4 * small.body
+    assert need(large, "ppo", three, ranks=8).copies - need(large, "ppo", ranks=8).copies == 2 * (4 * large.body // 8)
+    assert need(small, "ppo", three).flops > need(small, "ppo").flops
+    for stage in ("reward_model", "judge"):
+        assert need(small, stage, three) == need(small, stage), "one at a time"
+    rejection = "compare.rejection=sft", "sft.max_length=128", "sft.micro_batch_size=1", "sft.precision=fp32"
+    more = [need(large, "candidate@rejection", *rejection, *given, ranks=64).moment for given in ((three,), ())]
+    assert more[0] - more[1] == 2 * 4 * large.body // 64
+
+
 def test_rejection_sampling_needs_what_the_larger_of_its_two_halves_does(sizes) -> None:
     settings = "compare.rejection=sft", "sft.max_length=128", "sft.micro_batch_size=1", "sft.precision=fp32"
     small, large = sizes["small"], sizes["large"]

@@ -62,6 +62,20 @@ def test_pairs_on_which_annotators_agree_are_examined_apart():
     assert {name: one.n for name, one in found.slices["agreement"].items()} == {"unanimous": 2, "split": 3, "once": 1}
 
 
+def test_an_ensemble_is_examined_where_its_members_agree_and_where_they_do_not():
+    """Each member is examined, too; ties play no part."""
+    of_ensemble = [scored(1.0), scored(2.0, "B"), scored(-1.0), scored(1.0), scored(3.0, "tie")]
+    members = [[scored(margin, one.comparison.label) for margin, one in zip(margins, of_ensemble, strict=True)]
+               for margins in ((1.0, 1.0, -1.0, 2.0, 1.0), (2.0, 3.0, -2.0, -1.0, 1.0), (1.0, 1.0, -1.0, 1.0, -1.0))]
+    found = examine(of_ensemble, None, members)
+    assert [one.value for one in found.members] == [0.75, 0.5, 0.75]
+    assert {name: (one.value, one.n) for name, one in found.slices["members"].items()} == {
+        "agree": (pytest.approx(2 / 3), 3), "differ": (1.0, 1)}
+    assert (found.metrics()["accuracy_member_2"], found.metrics()["accuracy_members_agree_n"]) == (0.5, 3)
+    alone = looked_at(of_ensemble)
+    assert alone.members == [] and alone.slices["members"] == {}
+
+
 def test_lengths_are_examined_apart():
     """Of 100 characters, 125 are similar and 126 longer, 200 longer and 201 much longer."""
     lengths = {(125, 100): "similar", (100, 125): "similar", (126, 100): "longer", (200, 100): "longer",

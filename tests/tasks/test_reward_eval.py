@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,25 @@ def test_it_is_examined_on_held_out_comparisons_alone(workspace: Path) -> None:
 
     write(workspace, "heldout", comparisons("red", 64))
     assert run_stage(workspace)[0]["accuracy"] > 0.9, "so it has learnt train, and would pass on it"
+
+
+def test_an_ensemble_is_examined_as_a_whole_and_by_member(workspace: Path) -> None:
+    """The second member has learnt nothing, and its weight is a third of what the first and its copy say."""
+    folder = workspace / "models/reward/model"
+    write(workspace, "heldout", comparisons("red", 64))
+    alone = run_stage(workspace)[0]["accuracy"]
+    assert "accuracy_member_1" not in run_stage(workspace)[0]
+    config = json.loads((folder / "config.json").read_text())
+    shutil.copytree(folder, workspace / "copy")
+    (folder / "config.json").write_text(json.dumps({**config, "reward_mean_std": 1.0}))
+    RewardModel.from_policy(workspace / "models/sft/model", 64, seed=5).save(folder / "members/2")
+    shutil.copytree(workspace / "copy", folder / "members/3")
+    metrics, _ = run_stage(workspace)
+    assert metrics["accuracy_member_1"] == metrics["accuracy_member_3"] == alone > metrics["accuracy_member_2"]
+    assert metrics["accuracy_members_agree_n"] + metrics["accuracy_members_differ_n"] == metrics["n"]
+    report = (workspace / "reports/reward/report/report.md").read_text()
+    assert "| member 2 of the ensemble |" in report
+    assert "| the ensemble's members | accuracy" in report
 
 
 def test_the_probes_ask_the_model_that_was_trained(workspace: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,8 @@ def workspace(taught_lm, tmp_path: Path) -> Path:
 def run_stage(module, root: Path, *settings: str) -> dict[str, float]:
     name = module.__name__.removeprefix("tasks.")
     params = load_params(ROOT, None, [*SMALL, *settings])
-    module.program(StageRun(root, Home(root, root / ".plumbline"), read_stages(ROOT)[name], params, {}, "", None))
+    with StageRun(root, Home(root, root / ".plumbline"), read_stages(ROOT)[name], params, {}, "", None) as run:
+        module.program(run)
     folder = {"reward_model": "reward", "judge": "judge"}[name]
     found: dict[str, float] = json.loads((root / f"models/{folder}/metrics.json").read_text())
     return found
@@ -64,7 +66,10 @@ def run_stage(module, root: Path, *settings: str) -> dict[str, float]:
 
 def favourite(folder: Path) -> str:
     """The word that a stored reward model likes most."""
-    model = RewardModel.load(folder)
+    return favourite_of(RewardModel.load(folder))
+
+
+def favourite_of(model: RewardModel) -> str:
     scores = {word: model.score([(prompt(ASKED[0]), word)])[0] for word in ("red", "green", "blue", "black")}
     return max(scores, key=lambda word: scores[word])
 
@@ -112,6 +117,67 @@ def test_the_judge_is_another_model_than_the_first_on_the_same_data(workspace: P
     (data / "judge.jsonl").write_bytes((data / "train.jsonl").read_bytes())
     first, second = run_stage(reward_model, workspace), run_stage(judge, workspace)
     assert first["pairs"] == second["pairs"] and first["validation_loss"] != second["validation_loss"]
+
+
+THREE = "reward_model.members=3"
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it and tidy up."""
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_an_ensemble_has_members_that_differ_and_share_a_centre(workspace: Path) -> None:
+    folder = workspace / "models/reward/model"
+    alone = run_stage(reward_model, workspace)
+    first = weights(folder)
+    measured = run_stage(reward_model, workspace, THREE)
+    assert measured == alone, "the metrics are those of the first, which is the same model"
+    found = [weights(one) for one in (folder, folder / "members/2", folder / "members/3")]
+    assert found[0] == first and len(set(found)) == 3
+    assert sorted(file.name for file in (folder / "members").iterdir()) == ["2", "3"]
+    model = RewardModel.load(folder)
+    assert model.model.config.reward_mean_std < 1.0, "the mean of several is less far from 0 than each"
+    for member in model.members:
+        assert favourite_of(member) == "red"
+    points = [json.loads(line) for line in (workspace / "models/reward/curves.jsonl").read_text().splitlines()]
+    assert {point.get("what", "") for point in points} == {"", "member 2", "member 3"}
+
+
+def test_a_killed_ensemble_goes_on_with_the_member_that_was_killed(workspace: Path, monkeypatch) -> None:
+    """At whatever step of the second member or the third: what is made is what an undisturbed training makes."""
+    folder, steps = workspace / "models/reward/model", []
+    run_stage(reward_model, workspace, THREE, "reward_model.checkpoint_every=5")
+    expected = [weights(one) for one in (folder, folder / "members/2", folder / "members/3")]
+    config = (folder / "config.json").read_text()
+    report = StageRun.report
+
+    def killed(self, step, total, metrics=None, what=""):
+        report(self, step, total, metrics, what)
+        steps.append((what, step))
+        if len(steps) in (8, 31):
+            raise Killed
+
+    monkeypatch.setattr(StageRun, "report", killed)
+    shutil.rmtree(folder)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            run_stage(reward_model, workspace, THREE, "reward_model.checkpoint_every=5")
+        assert not folder.exists()
+    run_stage(reward_model, workspace, THREE, "reward_model.checkpoint_every=5")
+    assert [weights(one) for one in (folder, folder / "members/2", folder / "members/3")] == expected
+    assert (folder / "config.json").read_text() == config
+    # The second member, killed after step 8, went on from step 5; the third, after step 3, began anew. The end of a
+    # training is told, too.
+    assert len(steps) == 3 * (24 + 1) + 3 + 3
+
+
+def test_the_judge_is_a_single_model_beside_an_ensemble(workspace: Path) -> None:
+    run_stage(judge, workspace, THREE)
+    assert not (workspace / "models/judge/model/members").exists()
 
 
 def test_centring_uses_the_prompts_and_the_lengths_of_ppo(workspace: Path) -> None:

@@ -73,6 +73,12 @@ class WithoutAdapters:
     adapted: PeftModel
 
     @property
+    def members(self) -> "tuple[WithoutAdapters | RewardModel, ...]":
+        """Return the members of an ensemble, of which the first carries the adapters."""
+        first, *others = self.reward.members
+        return WithoutAdapters(first, self.adapted), *others
+
+    @property
     def std(self) -> float:
         """Return the standard deviation of the SFT policy's rewards."""
         return self.reward.std

@@ -1,6 +1,7 @@
 """Where a reward comes from: the reward model, others beside it, functions; and what is taken off it.
 
-    reward             the stage's reward model, by the ids that were sampled
+    reward             the stage's reward model, by the ids that were sampled: an ensemble's members each by
+                       itself, but in a sum their mean
     a folder, or hub   another reward model: by ids where it has the policy's tokens, otherwise by text
     module:function    a function of the user's own, by text
 
@@ -19,7 +20,7 @@ Penalties, in the same deviations, are of every answer: one that was cut pays th
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, pstdev, stdev
@@ -61,6 +62,15 @@ class Reward(Protocol):
         self, prompts: Sequence[list[int]], responses: Sequence[Response], missing_stop_deviations: float
     ) -> list[float]:
         """Return the reward of each sampled response; see `RewardModel.score_sampled`."""
+        ...
+
+
+class StageReward(Reward, Protocol):
+    """The stage's reward model."""
+
+    @property
+    def members(self) -> Sequence[Reward]:
+        """Return the members of an ensemble; a single one is its only member."""
         ...
 
 
@@ -120,6 +130,8 @@ class CombinedReward:
         rewards = [deviations.get(i, -missing_stop_deviations) for i in range(len(responses))]
         parts = {f"reward_of_{source.label}": fmean(found)
                  for source, found in zip(self.sources, scores, strict=True) if found}
+        if rows and self.params.combine != "sum" and len(self.sources) > 1:
+            parts["reward_disagreement"] = fmean(pstdev(z) for z in self.weighted(scores))
         for name, penalty in self._penalties(responses).items():
             rewards = [reward - less for reward, less in zip(rewards, penalty, strict=True)]
             if penalty:
@@ -133,9 +145,13 @@ class CombinedReward:
     def combined(self, scores: Sequence[Sequence[float]]) -> list[float]:
         """Return the combination of each response's scores, in deviations of the SFT policy's."""
         combine = COMBINE[self.params.combine]
-        weighted = [[source.weight * (score - source.mean) / source.std for score in found]
-                    for source, found in zip(self.sources, scores, strict=True)]
-        return [(combine(z) - self.mean) / self.deviation for z in zip(*weighted, strict=True)]
+        return [(combine(z) - self.mean) / self.deviation for z in self.weighted(scores)]
+
+    def weighted(self, scores: Sequence[Sequence[float]]) -> Iterable[tuple[float, ...]]:
+        """Yield for each response the weighted deviations that the sources give it."""
+        of_sources = [[source.weight * (score - source.mean) / source.std for score in found]
+                      for source, found in zip(self.sources, scores, strict=True)]
+        return zip(*of_sources, strict=True)
 
     def measured(self, answers: Sequence[Answered]) -> "CombinedReward":
         """Return the reward with all means and deviations as they are on these answers.
@@ -165,7 +181,7 @@ class CombinedReward:
 
 
 def make_rewards(
-    reward: Reward, lm: LanguageModel, prompts: Sequence[Prompt], params: RewardParts, root: Path,
+    reward: StageReward, lm: LanguageModel, prompts: Sequence[Prompt], params: RewardParts, root: Path,
     precision: Precision, answers: Sequence[Answered],
 ) -> Reward:
     """Return the reward that `params` names; `reward` itself, the stage's reward model, if there is no other
@@ -181,8 +197,14 @@ def make_rewards(
     labels = labels_of(params.rewards)
     sources = []
     for name, weight in params.rewards.items():
-        score: Score = _of(reward) if name == REWARD else _outside(name, lm, known, root, precision)
-        sources.append(RewardSource(name, labels[name], weight, score))
+        if name != REWARD:
+            sources.append(RewardSource(name, labels[name], weight,
+                                        _outside(name, lm, known, root, precision)))
+        elif params.combine == "sum" or len(reward.members) == 1:
+            sources.append(RewardSource(name, name, weight, _of(reward)))
+        else:
+            sources += [RewardSource(f"{name}, member {number}", f"{name}_{number}", weight, _of(member))
+                        for number, member in enumerate(reward.members, start=1)]
     if not params.measured_on_answers:  # the one is centred already, and its config has its deviation
         own = replace(sources[0], weight=1.0, std=reward.std)
         return CombinedReward([own], params, reward.std)
