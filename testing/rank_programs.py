@@ -7,7 +7,7 @@ from torch.distributed.tensor import DTensor
 
 from plumbline.alignment.online.critics import make_critic
 from plumbline.alignment.online.policies import make_policy
-from plumbline.alignment.reward import RewardModel, value_model
+from plumbline.alignment.reward import MEMBERS, RewardModel, value_model
 from plumbline.errors import DiskFull, UserError
 from plumbline.lm.base import LanguageModel
 from plumbline.lm.ranks.sharding import sharded
@@ -15,6 +15,7 @@ from plumbline.lm.ranks.world import world
 from testing.online import online_params
 from testing.trainings import RESUMED, TRAININGS, fresh_reward_model, run, sampled, taught
 
+ROWS = [[5, 6, 7], [8, 9], [10, 11, 12, 13], [14], [5, 9, 20]]
 
 def sharing(_folder):
     """Call each method of World with rows that do not divide evenly; return what each rank gets."""
@@ -86,12 +87,15 @@ def resumed(name, folder):
 
 
 def loading(folder):
-    """Make a policy and a critic of which all weights learn; return how many whole weights this rank had of them each
-    time that it loaded a further model.
+    """Make a policy and a critic of which all weights learn, and an ensemble to ask; return how many whole weights this
+    rank had of them each time that it loaded a further model, and what the ensemble says of ROWS.
     """
     taught().save(folder / "sft")
-    reward, params = fresh_reward_model(folder), online_params("ppo")
-    reward.save(folder / "reward")
+    first, second, params = fresh_reward_model(folder), fresh_reward_model(folder, seed=1), online_params("ppo")
+    first.lead([one.deviations(ROWS) for one in (first, second)])
+    first.save(folder / "reward")
+    second.save(folder / "reward" / MEMBERS / "2")
+    del first, second
     before, held = whole_weights(), []
 
     def loaded(load):
@@ -101,9 +105,10 @@ def loading(folder):
     lm = loaded(lambda: LanguageModel.load(folder / "sft"))
     policy = make_policy(lm.model, lambda: loaded(lambda: LanguageModel.load(folder / "sft").model), params, 0)
     asked = loaded(lambda: RewardModel.load(folder / "reward"))
-    value = make_critic("ppo", policy, asked, lambda: loaded(lambda: value_model(folder / "reward")), params)
+    value, asked = make_critic("ppo", policy, asked, lambda: loaded(lambda: value_model(folder / "reward")), params)
     whole = policy.whole().model
-    found = {"at the end": whole_weights() - before, "SFT": sum(map(torch.numel, whole.parameters()))}
+    found = {"at the end": whole_weights() - before, "SFT": sum(map(torch.numel, whole.parameters())),
+             "scores": asked.score_ids(ROWS)}
     del value  # not before
     return {"held": held, **found}
 

@@ -84,10 +84,10 @@ def sft(report, folder):
     return train_sft(lm, demonstrations(42), demonstrations(7, seed=2), params, 0, report, folder), lm.model
 
 
-def fresh_reward_model(folder, made=None):
+def fresh_reward_model(folder, made=None, seed=0):
     """With a head of its own, on a body as `made` has it."""
     (made or taught)().save(folder / "start")
-    reward = RewardModel.from_policy(folder / "start", 64, seed=0)
+    reward = RewardModel.from_policy(folder / "start", 64, seed)
     world().together(lambda: None)  # nobody writes the folder anew while another rank still reads it
     return reward
 

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from plumbline.alignment.reward import RewardModel
 from testing import rank_programs
 from testing.on_ranks import on_ranks
 from testing.trainings import RESUMED, TRAININGS, run, sampled
@@ -94,9 +95,12 @@ def test_a_damaged_checkpoint_is_refused_by_all_ranks(two, name):
 
 
 def test_a_rank_never_loads_a_model_beside_another_that_is_whole_and_learns(tmp_path):
-    for rank in on_ranks(rank_programs.loading, tmp_path):
-        assert rank["held"] == [0, 0, 0, 0], "SFT, its reference, the reward model, the value model"
+    found = on_ranks(rank_programs.loading, tmp_path)
+    alone = RewardModel.load(tmp_path / "reward").score_ids(rank_programs.ROWS)
+    for rank in found:
+        assert rank["held"] == [0, 0, 0, 0], "SFT, its reference, the ensemble, the value model"
         assert rank["at the end"] == rank["SFT"], "the policy alone"
+        assert rank["scores"] == pytest.approx(alone, abs=CLOSE)
 
 
 @pytest.mark.evidence
