@@ -8,7 +8,7 @@ PARALLEL := -n 3 --no-loadscope-reorder
 TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-fast test-vllm lint types seeds bench chaos attacks architectures pictures smollm2 smollm2-hh recipes clean
+.PHONY: help install demo test test-all test-fast test-vllm lint types seeds bench chaos attacks architectures pictures smollm2 smollm2-hh recipes clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,6 +20,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@# Compiling all of it would take another minute: Python compiles what is used, when it is first imported.
 	@$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hub,s3,postgres]'
 	@touch $@
+
+install: $(INSTALLED)  ## .venv with the pinned dependencies; the other targets do it by themselves
 
 demo: $(INSTALLED)  ## the whole pipeline on the embedded default, about 6 minutes on two quiet cores
 	@$(BIN)/plumbline run

@@ -3,7 +3,7 @@
 from prefect import flow
 
 from plumbline.runs.not_run import decide
-from plumbline.runs.pipeline import check_gate, pipeline_run, write_comparison
+from plumbline.runs.pipeline import check_gate, check_judges, pipeline_run, write_comparison
 from plumbline.runs.workspace import Request
 from tasks.base import base
 from tasks.candidate import candidate
@@ -26,6 +26,7 @@ def compare(request: Request) -> str:
     with pipeline_run(request) as run:
         snapshot(run)
         ingest(run)
+        check_judges(run)
         base(run)
         sft(run)
         reward_model(run)

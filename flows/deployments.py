@@ -7,11 +7,13 @@ pools.
 Serving needs a Prefect server that schedules; PREFECT_API_URL says where it is.
 """
 
+import contextlib
 import logging
 import os
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
@@ -22,7 +24,7 @@ from plumbline.notify.prefect_events import PREFERENCES_ADDED
 from plumbline.project.home import API_URL, Home, enter, find_home
 from plumbline.retraining.clock import check_clock
 from plumbline.runs.not_run import BY_NEW_PREFERENCES, BY_THE_CLOCK
-from plumbline.service.flow_runs import DEPLOYMENT
+from plumbline.service.flow_runs import DEPLOYMENT, checkout_tag, require_own_deployment
 from plumbline.service.housekeeping import Housekeeping
 
 if TYPE_CHECKING:
@@ -62,8 +64,8 @@ def request(trigger: str) -> dict[str, object]:
     return {"request": {"trigger": trigger}}
 
 
-def build(one: Deployment) -> "RunnerDeployment":
-    """Return a deployment as Prefect's runner takes it."""
+def build(one: Deployment, tag: str) -> "RunnerDeployment":
+    """Return a deployment as Prefect's runner takes it; `tag` says whose it is."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.deployments.runner import RunnerDeployment
     from prefect.events import DeploymentEventTrigger
@@ -79,7 +81,7 @@ def build(one: Deployment) -> "RunnerDeployment":
     one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
     return RunnerDeployment.from_flow(
         retrain, name=one.name, parameters=request(FROM_THE_FORM), schedules=schedules,
-        concurrency_limit=one_at_a_time,
+        concurrency_limit=one_at_a_time, tags=[tag],
         # The run starts after the window closes, so it sees every batch whose event the window has swallowed.
         triggers=[DeploymentEventTrigger(name=f"retrain/{one.name}", expect={one.event}, within=wait,
                                          schedule_after=wait, parameters=request(BY_NEW_PREFERENCES))])
@@ -134,7 +136,7 @@ def main() -> None:
 def serve_all(home: Home) -> None:
     """Serve all deployments until interrupted, and look after what belongs to them.
 
-    Raises UserError where no server is named.
+    Raises UserError where no server is named, and where it serves another checkout.
     """
     if not os.environ.get(API_URL):
         raise UserError(f"{API_URL} is not set. `plumbline up` starts a server and serves; or start one with "
@@ -142,16 +144,19 @@ def serve_all(home: Home) -> None:
     params = load_params(home.root)
     enter(home)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    with contextlib.suppress(OSError):  # what serves says that the server is away
+        require_own_deployment(home)
     from prefect import serve
 
-    Housekeeping(home, params, _apply).start()
-    serve(*(build(one) for one in deployments(params)), pause_on_shutdown=False)
+    tag = checkout_tag(home)
+    Housekeeping(home, params, partial(_apply, tag)).start()
+    serve(*(build(one, tag) for one in deployments(params)), pause_on_shutdown=False)
 
 
-def _apply(params: Params) -> None:
+def _apply(tag: str, params: Params) -> None:
     """Give the server other schedules and triggers."""
     for one in deployments(params):
-        build(one).apply()
+        build(one, tag).apply()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from plumbline.runs.not_run import decide
-from plumbline.runs.pipeline import check_gate, pipeline_run
+from plumbline.runs.pipeline import check_gate, check_judges, pipeline_run
 from plumbline.runs.workspace import Request
 from tasks.base import base
 from tasks.champion import champion
@@ -29,6 +29,7 @@ def retrain(request: Request) -> str | State[None]:
     with pipeline_run(request) as run:
         snapshot(run)
         ingest(run)
+        check_judges(run)
         base(run)
         sft(run)
         reward_model(run)

@@ -72,8 +72,10 @@ def run_as_task(stage: "Stage", workspace: Workspace) -> None:
     except TimeoutError as error:
         file = f"tasks/{stage.name.partition(JOIN)[0]}.py"
         raise StageFailed(f"Stage `{stage.name}` was stopped after {stage.timeout_minutes:g} minutes, its "
-                          f"limit in {file}. Raise the limit, or make the stage shorter; its log is "
-                          f"{workspace.folder / 'logs' / stage.name}.log.", killed=False) from error
+                          f"limit in {file}; its log is {workspace.folder / 'logs' / stage.name}.log. Make "
+                          "the stage shorter, or raise the limit there, then `plumbline retry "
+                          f"{workspace.record.id}`: with the code of before it goes on from its checkpoint, "
+                          "where a new run would begin it anew.", killed=False) from error
 
 
 def _worth_retrying(_task: object, _run: TaskRun, state: State[None]) -> bool:

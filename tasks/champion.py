@@ -31,17 +31,28 @@ def program(run: StageRun) -> None:
 def _to_compare_with(run: StageRun, md5: str) -> "PolicyVersion | None":
     """Return the champion that the policy must beat; that of now, if the bytes of an earlier one are freed.
 
-    None if that is the policy itself.
+    None if that is the policy itself. Raises UserError if the bytes of that of now are nowhere either.
     """
+    from plumbline.errors import UserError
     from plumbline.project.dvc_objects import Storage
     from plumbline.tracking.registry import Registry
 
     registry = Registry.open(run.home, run.params.promote.model_name)
     chosen = registry.to_compare_with(md5)
-    if chosen and Storage(run.home).fetch([chosen.md5]):
-        now = registry.champion()
-        return now if now and now.md5 != md5 else None
-    return chosen
+    if chosen is None:
+        return None
+    storage = Storage(run.home)
+    if not storage.fetch([chosen.md5]):
+        return chosen
+    now = registry.champion()
+    if now is None or now.md5 == md5:
+        return None
+    if gone := storage.fetch([now.md5]):
+        raise UserError(f"The champion is version {now.version} of {registry.name}, and {len(gone)} of its "
+                        f"files, such as {min(gone)}, are gone. Looked in {storage.where()}. `plumbline "
+                        "push` on the machine that made it brings them to a remote; then go on with "
+                        "`plumbline retry`.")
+    return now
 
 
 champion = Stage("champion", program, resolver=True)

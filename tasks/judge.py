@@ -19,14 +19,12 @@ def program(run: StageRun) -> None:
     """Write the second reward model to models/judge/model, or the file NONE, which says why there is none.
 
     How often it is right on held-out comparisons is among its metrics: where it decides, promote asks.
-    Raises UserError if there is none and `preference_eval.judges` names it: now and not after PPO.
     """
     kept = run.root / "data/prepared/preferences/judge.jsonl"
     if kept.stat().st_size:
         metrics = train_on(run, "judge", run.params.seed + 1)
         run.finish(metrics | _right_on_heldout(run))
         return
-    _require_not_wanted(run)
     run.write(f"model/{NONE}", WHY_NONE)
     run.finish({"pairs": 0})
 
@@ -47,20 +45,6 @@ def _right_on_heldout(run: StageRun) -> dict[str, float]:
     scored = score_comparisons(fitting, partial(model.score, report=partial(run.report, what="held out")))
     right = accuracy(scored)
     return right.metrics("heldout_accuracy") if right else {}
-
-
-def _require_not_wanted(run: StageRun) -> None:
-    from plumbline.errors import UserError
-    from plumbline.preferences.batches.manifest import read_manifest
-
-    simulated = read_manifest(run.root / "data/prepared").simulated
-    means_it = {"second"} if simulated else {"second", "auto"}
-    for name in run.params.preference_eval.judges:
-        if name in means_it:
-            raise UserError(f"preference_eval.judges names `{name}`, a second reward model, but no "
-                            "preference is kept to train it on. Add preferences on more prompts, raise "
-                            "ingest.judge_fraction, or name another judge: a function of yours, an endpoint, "
-                            "a language model.")
 
 
 judge = Stage("judge", program, retries=1, timeout_minutes=24 * 60)

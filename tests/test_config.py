@@ -1,5 +1,6 @@
 """Parameters: what ships can be loaded, what is wrong is named."""
 
+import math
 import re
 from pathlib import Path
 
@@ -14,6 +15,22 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.parametrize("file", sorted((ROOT / "params").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_parameter_file_that_ships_can_be_loaded(file: Path) -> None:
     assert load_params(ROOT, file) != load_params(ROOT), "the file changes nothing"
+
+
+def test_a_model_of_ones_own_gets_no_value_of_the_small_world_that_depends_on_its_size() -> None:
+    """The file of README's example names neither data nor judges, and is one for every model."""
+    small, own = load_params(ROOT), load_params(ROOT, ROOT / "params/own_model.yaml")
+    known = load_params(ROOT, ROOT / "params/smollm2_hh.yaml")
+    assert (own.snapshot, own.ingest, own.base) == (small.snapshot, small.ingest, small.base)
+    assert own.preference_eval.judges == small.preference_eval.judges
+    for block in ("sft", "reward_model", "ppo", "direct"):
+        values, hh, world = (getattr(of, block).model_dump() for of in (own, known, small))
+        sized = [key for key in values if "learning_rate" in key or key in (
+            "max_length", "max_prompt", "max_response", "precision", "batch_size", "micro_batch_size")]
+        assert {key: values[key] for key in sized} == {key: hh[key] for key in sized}
+        assert values["learning_rate"] < world["learning_rate"] / 10
+    for file in ("README.md", "docs/base-models.md"):
+        assert "plumbline run --params params/own_model.yaml" in (ROOT / file).read_text(encoding="utf-8")
 
 
 def test_every_key_says_what_it_means() -> None:
@@ -40,6 +57,9 @@ def test_settings_lie_over_the_file(tmp_path: Path) -> None:
     ("ppo.updates=1.5", "`ppo.updates` is 1.5"),
     ("ppo.learning_rate=.inf", "`ppo.learning_rate` is inf, but must be a finite number"),
     ("ppo.missing_stop_deviations=.nan", "`ppo.missing_stop_deviations` is nan, but must be a finite number"),
+    ("ppo.rollout_correction=.inf", "`ppo.rollout_correction` is inf, but must be a finite number"),
+    ("retrain.debounce_seconds=.inf", "`retrain.debounce_seconds` is inf, but must be less than or equal to 31536000"),
+    ("retrain.debounce_seconds=1e14", "`retrain.debounce_seconds` is "),
     ("ppo.precision=fp8", "'fp32' or 'bf16'"),
     ("snapshot.sources=[]", "`snapshot.sources`"),
     ("base.heads=3", "`base.heads` is 3, but must be a number that divides base.hidden_size = 128 into even parts, "
@@ -56,6 +76,26 @@ def test_a_wrong_setting_is_named(setting: str, words: str) -> None:
         load_params(ROOT, None, [setting])
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("webhook", "said"), [
+    ("hooks.slack.example/T0/SECRET", "`retrain.webhook` is a secret that is not shown, but must"),
+    ("https://hooks.slack.example/SECRET x", "`retrain.webhook` is a secret that is not shown, but must"),
+    ("['https://hooks.slack.example/SECRET']", "`retrain.webhook` is a secret that is not shown, but must"),
+    ("[https://hooks.slack.example/SECRET]", "The value in --set retrain.webhook is not valid YAML")])
+def test_a_webhook_that_cannot_be_used_is_not_shown(webhook: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        load_params(ROOT, None, [f"retrain.webhook={webhook}"])
+    assert "SECRET" not in str(caught.value)
+
+
+def test_no_number_of_a_block_is_infinite_or_none_at_all() -> None:
+    values = {**load_params(ROOT).model_dump(), "candidates": {}}
+    for block in Params.model_fields.keys() - {"seed", "candidates", "compare"}:
+        for key in values[block]:
+            for number in (math.inf, -math.inf, math.nan):
+                with pytest.raises(UserError, match=key):
+                    check_params({**values, block: {**values[block], key: number}}, "a file")
 
 
 def test_what_pretraining_takes_is_asked_of_nothing_else() -> None:
@@ -109,6 +149,8 @@ def test_a_candidate_takes_its_blocks_values_and_its_own() -> None:
 @pytest.mark.parametrize(("setting", "said"), [
     ("candidates.mine={method: dpo}", "candidates.mine.beta (dpo): it is missing"),
     ("candidates.mine={method: magic}", "candidates.mine.method is 'magic', but must be one of ppo, a2c"),
+    ("candidates.ppo={method: ppo}", "candidates.ppo has the name of the pipeline's own policy, beside which a "
+                                     "comparison sets it; give it another one, such as ppo-2"),
     ("candidates.dpo.beta=-1.0", "candidates.dpo.beta (dpo): -1.0 cannot be used"),
     ("candidates.dpo.betta=1.0", "candidates.dpo.betta (dpo): there is no such parameter"),
     ("compare.rlo=ppo", "compare.rlo is no candidate; `candidates` has a2c, rloo"),

@@ -64,6 +64,10 @@ def test_every_dependency_is_imported(stage: str) -> None:
     assert not unused, f"remove from the deps of `{stage}` in dvc.yaml: {', '.join(unused)}"
 
 
+def test_another_judge_to_look_at_trains_no_second_reward_model() -> None:
+    assert not [name for name in STAGES["judge"].params if name.startswith("preference_eval")]
+
+
 def paths_in(file: Path) -> set[str]:
     """The paths in a run's folder that a file names: behind `run.root /`, or `models /` for its folder of models."""
     found = set()

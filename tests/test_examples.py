@@ -97,7 +97,7 @@ def test_only_short_dialogues_are_kept():
     assert [hh_short.is_short(line) for line in (short, long, asked)] == [True, False, False]
 
 
-RECIPES = ("smollm2.yaml", "smollm2_hh.yaml")
+RECIPES = ("smollm2.yaml", "smollm2_hh.yaml", "own_model.yaml")
 
 
 def compared(recipe: str) -> Params:

@@ -22,9 +22,10 @@ trap 'leave 143' TERM
 trap 'leave 130' INT
 
 # Tokens, keys and passwords stay here, and so does an address that holds one; skypilot.yaml says where they belong.
-secret='(TOKEN|SECRET|KEY|PASSWORD|^PLUMBLINE_FEEDBACK_URL)=$'
-variables=$(env | grep -oE '^(PLUMBLINE_[A-Z_]+|PYTHON[A-Z_]+|HF_[A-Z_]+|NCCL_[A-Z_]+)=' | grep -vE "$secret" |
-    sed 's/=$//; s/^/--env /')
+secret='(TOKEN|SECRET|KEY|PASSWORD|PLUMBLINE_FEEDBACK_URL)=$'
+# Both rules are those of plumbline/compute/kubernetes.py.
+passed='^(PLUMBLINE_|PYTHON|HF_|NCCL_|TORCH_|OMP_|MLFLOW_TRACKING_URI)[A-Za-z0-9_]*='
+variables=$(env | grep -oE "$passed" | grep -vE "$secret" | sed 's/=$//; s/^/--env /')
 # If this machine dies, nobody takes the cluster down: without a sign of life its job ends, and then it goes by itself.
 # shellcheck disable=SC2086
 sky launch --yes --cluster "$name" --num-nodes "$nodes" --idle-minutes-to-autostop 10 --down $variables \

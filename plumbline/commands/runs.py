@@ -60,14 +60,15 @@ def run(params: ParameterFile = None, set_: Settings = None, until: Until = None
 
 
 @runs_app.command(epilog=examples(
-    "plumbline compare dpo", "plumbline compare dpo mine --params params/smollm2.yaml",
+    "plumbline compare dpo", "plumbline compare dpo kto --params params/smollm2.yaml",
     "plumbline compare mine --set candidates.mine='{method: ppo, kl_coef: 0.02}'"))
 def compare(names: CandidateNames, params: ParameterFile = None, set_: Settings = None,
             force: Force = None, verbose: Verbose = False, as_json: AsJson = False) -> None:
     """Train and judge candidates beside PPO on the same data; what an ordinary run has made is reused.
 
-    A candidate is a method with parameters, under a name in `candidates` of params.yaml. No champion is
-    promoted.
+    A candidate is a method with parameters, under a name in `candidates` of params.yaml. The method `ilql`
+    has none there: one of yours gives it expectile, gamma, conservatism, likelihood_weight, target_rate and
+    steering. No champion is promoted.
     """
     from plumbline.commands.run import run_pipeline
     from plumbline.runs.workspace import Request

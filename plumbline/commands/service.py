@@ -111,21 +111,39 @@ def status(as_json: AsJson = False) -> None:
 
 
 @service_app.command(epilog=examples("plumbline ui", "plumbline ui --port 8080 --show-token"))
-def ui(host: PagesHost = LOCAL, port: Port = PORT, name: HostNames = None, open_reading: OpenReading = False,
-       inherited: InheritedSocket = None, show_token: ShowToken = False) -> None:
+def ui(context: typer.Context, host: PagesHost = LOCAL, port: Port = PORT, name: HostNames = None,
+       open_reading: OpenReading = False, inherited: InheritedSocket = None,
+       show_token: ShowToken = False) -> None:
     """Show the pages: lineage, runs, data, models, feedback."""
     home = entered_home()
     if show_token:
         from plumbline.web.security import open_keys
 
-        address = LOCAL if host == "0.0.0.0" else host
-        typer.echo(f"http://{address}:{port}/?token={open_keys(home)[0].token}")
+        served = None if _is_given(context, "host") or _is_given(context, "port") else _pages_address(home)
+        address = served or f"http://{LOCAL if host == '0.0.0.0' else host}:{port}/"
+        typer.echo(f"{address}?token={open_keys(home)[0].token}")
         return
     from plumbline.web.server import listen, serve
 
     # `plumbline up` holds the socket, so that nobody is refused while killed pages are started again.
     listening = listen(host, port) if inherited is None else socket(fileno=inherited)
     serve(home, host, listening, name or [], open_reading, typer.echo)
+
+
+def _is_given(context: typer.Context, option: str) -> bool:
+    """True if the option was given on the command line."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _pages_address(home: Home) -> str | None:
+    """Return where `plumbline up` serves the pages, which may be another port; None if it is not up here."""
+    from plumbline.service.state import read_state
+
+    state = read_state(home.folder)
+    if state is None or state.host != gethostname():
+        return None
+    return next((part.address for part in state.parts if part.name == "pages"), None)
 
 
 def _wait_until_up(home: Home, process: "subprocess.Popen[bytes]") -> None:

@@ -5,17 +5,17 @@ What one of R processes holds while a model with N weights learns, in bytes:
     states    fp32 weights, gradient and Adam's two moments of what learns, 16 a weight, in shards of 1/R; of
               policy and critic one has its gradient at a time
     copies    models that do not learn: reference, reward model, judge, the best policy so far, in shards,
-              too; and what samples, which each process has whole
+              too; and what samples, and other reward models, which each process has whole
     moment    the fullest one beside these: what a micro-batch's forward pass keeps for its gradient, the
-              cache of the answers that are sampled at once, or a whole model, which each of several processes
-              loads before it is shared out, and gets back at the end
+              cache of the answers that are sampled at once by our own engine, or a whole model, which each of
+              several processes loads before it is shared out, and gets back at the end
 
 OVERHEAD, what Python and torch take themselves, comes on top. Left out are the gaps of the allocator and,
 with several processes, the layers that are gathered one at a time. The module knows no torch: the model's
 size has been measured elsewhere (model_size.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -40,7 +40,9 @@ PROBABILITIES = 2**26 * FP32
 SAMPLED_AT_ONCE = 128
 """Answers that a rejection sampling asks for at once, see lm/engines/own.py."""
 CENTRED_AT_ONCE = 64
-"""Answers of SFT that are sampled at once to centre a reward model, see alignment/own_answers.py."""
+"""Answers of SFT that our own sampler makes at once, whatever the engine, to centre a reward model or to
+measure rewards on, see alignment/own_answers.py.
+"""
 SIDES = 2
 """Answers of a comparison."""
 
@@ -107,6 +109,28 @@ class ModelSize:
 
 
 @dataclass(frozen=True)
+class RewardModels:
+    """What scores answers and is not trained by the stage."""
+
+    members: int
+    """Of the stage's reward model."""
+    judge: bool
+    """Whether there is a second reward model."""
+    outside: Mapping[str, Sequence[int]]
+    """Of each other reward model its weights, and then those of further members that are an ensemble with it.
+    """
+
+    def outside_bytes(self, rewards: Iterable[str], stored: int, ranks: int) -> int:
+        """Return the bytes of those among `rewards`: each process has them whole, but for further members."""
+        found = [self.outside[name] for name in rewards if name in self.outside]
+        return sum(stored * first + sum(stored * one // ranks for one in more) for first, *more in found)
+
+    def outside_weights(self, rewards: Iterable[str]) -> int:
+        """Return the weights of those among `rewards`, all members together."""
+        return sum(sum(self.outside.get(name, ())) for name in rewards)
+
+
+@dataclass(frozen=True)
 class Footprint:
     """What one process of a stage needs."""
 
@@ -125,54 +149,61 @@ class Footprint:
         return OVERHEAD + self.states + self.copies + self.moment
 
 
-def footprints(params: Params, size: ModelSize, ranks: Ranks, judge: bool) -> list[Footprint]:
+def footprints(
+    params: Params, size: ModelSize, ranks: Ranks, judge: bool,
+    outside: Mapping[str, Sequence[int]] | None = None,
+) -> list[Footprint]:
     """Return what each stage that trains needs, candidates of a comparison included.
 
-    `judge` says whether there is a second reward model, which is trained as the first one is.
+    `judge` says whether there is a second reward model, which is trained as the first one is; `outside` has
+    the weights of other reward models, see `RewardModels`.
     """
-    members = params.reward_model.members
+    rewards = RewardModels(params.reward_model.members, judge, outside or {})
     found = [_sft("sft", params.sft, size, ranks("sft")),
              _reward_model("reward_model", params, size, ranks("reward_model"))]
     if judge:
         found.append(_reward_model("judge", params, size, ranks("judge")))
-    found.append(_online("ppo", "ppo", params.ppo, size, ranks("ppo"), members, judge))
+    found.append(_online("ppo", "ppo", params.ppo, size, ranks("ppo"), rewards))
     for name in params.compare:
         stage, method = f"candidate@{name}", params.candidates[name]["method"]
-        found.append(_candidate(stage, method, candidate_params(params, name), size, ranks(stage), members,
-                                judge))
+        found.append(_candidate(stage, method, candidate_params(params, name), size, ranks(stage), rewards))
     return found
 
 
 def _candidate(
-    stage: str, method: str, values: object, size: ModelSize, ranks: int, members: int, judge: bool
+    stage: str, method: str, values: object, size: ModelSize, ranks: int, rewards: RewardModels
 ) -> Footprint:
     if isinstance(values, PpoParams):
-        return _online(stage, method, values, size, ranks, members, judge)
+        return _online(stage, method, values, size, ranks, rewards)
     if isinstance(values, RejectionParams):
-        return _rejection(stage, values, size, ranks, members)
+        return _rejection(stage, values, size, ranks, rewards)
     assert isinstance(values, DirectParams), f"{method} is one of {', '.join(METHODS)}"
     return _direct(stage, values, size, ranks)
 
 
 def _sft(stage: str, sft: SftParams, size: ModelSize, ranks: int) -> Footprint:
     rows = min(sft.micro_batch_size, _share(sft.batch_size, ranks))
-    moment = size.kept(rows, sft.max_length, sft.precision) + rows * sft.max_length * size.vocabulary * LOGITS
+    moment = _demonstrations(rows, sft.max_length, sft.precision, size)
     flops = 3 * sft.batch_size * size.flops(sft.max_length)
     return Footprint(stage, STATES * size.weights // ranks, 0, max(moment, _whole_again(size.weights, ranks)),
                      flops)
 
 
 def _rejection(
-    stage: str, rejection: RejectionParams, size: ModelSize, ranks: int, members: int
+    stage: str, rejection: RejectionParams, size: ModelSize, ranks: int, rewards: RewardModels
 ) -> Footprint:
     """Return what the fine-tuning needs, or what the sampling before it does, if that is more: for it each
-    process has the whole policy and the reward model, and of an ensemble parts of the other members.
+    process has the whole policy and the reward models, and of an ensemble parts of the other members. Before
+    other reward models are there, the policy's answers are sampled that these are measured on.
     """
     learning = _sft(stage, rejection, size, ranks)
     stored = BF16 if rejection.precision == "bf16" else FP32
-    cache = _share(SAMPLED_AT_ONCE, ranks) * rejection.max_length * size.cache_per_token
-    reward = stored * size.body
-    sampling = FP32 * size.weights + reward + (members - 1) * reward // ranks + cache
+    cache_of_one = rejection.max_length * size.cache_per_token
+    cache = _share(SAMPLED_AT_ONCE, ranks) * cache_of_one if rejection.engine == "own" else 0
+    measuring = _share(CENTRED_AT_ONCE, ranks) * cache_of_one if rejection.measured_on_answers else 0
+    reward, outside = stored * size.body, rewards.outside_bytes(rejection.rewards, stored, ranks)
+    sampling = FP32 * size.weights + reward + (rewards.members - 1) * reward // ranks \
+        + max(outside + cache, measuring)
     return replace(learning, moment=max(learning.moment, sampling - learning.states))
 
 
@@ -210,11 +241,13 @@ def _direct(stage: str, direct: DirectParams, size: ModelSize, ranks: int) -> Fo
 
 
 def _online(
-    stage: str, method: str, ppo: PpoParams, size: ModelSize, ranks: int, members: int, judge: bool
+    stage: str, method: str, ppo: PpoParams, size: ModelSize, ranks: int, rewards: RewardModels
 ) -> Footprint:
     stored = BF16 if ppo.precision == "bf16" else FP32
     states, copies = _policy(ppo, size, stored, ranks)
-    passes = 1 + 2 + members + 3 * ppo.epochs  # sampling; policy and reference; reward; with gradients
+    # Sampling; policy and reference; rewards; with gradients.
+    outside = rewards.outside_weights(ppo.rewards) / size.weights
+    passes = 1 + 2 + rewards.members + outside + 3 * ppo.epochs
     whole, reward = FP32 * size.weights, stored * size.body
     mask = whole if isinstance(ppo, NlpoParams) else 0
     # A reward model that carries the critic's adapters is not taken apart, and no value model is loaded.
@@ -226,13 +259,15 @@ def _online(
         # The gradients of the two are never there at the same time.
         states += _states(size.body, learns, ranks) - FP32 * min(learns, _learns(ppo, size)) // ranks
         copies += _beside(size.body - learns, ranks)
-    scoring = reward // ranks * (members + judge)
+    scoring = reward // ranks * (rewards.members + rewards.judge)
     if adapted and ranks > 1:
         scoring += reward
-    copies += scoring + mask
+    copies += scoring + mask + rewards.outside_bytes(ppo.rewards, stored, ranks)
 
     length = ppo.max_prompt + ppo.max_response
     cache = _answers(ppo, ranks) * length * size.cache_per_token * stored // FP32
+    if ppo.engine != "own":  # the server has it
+        cache = 0
     if ppo.trainable == "top" and ranks == 1:  # what the trunk makes of a batch is kept for all epochs
         copies += FP32 * ppo.batch_size * length * size.width
     # Adapters are merged into a copy in fp32, which is rounded once it is there.
@@ -249,7 +284,8 @@ def _online(
 
 
 def _learning(ppo: PpoParams, size: ModelSize, ranks: int) -> int:
-    """Return the bytes of a micro-batch that is learnt from.
+    """Return the bytes of a micro-batch that is learnt from: of responses, or with `ptx_coef` of
+    demonstrations.
 
     NLPO has all logits at once, and a mask, of a byte for each token of the vocabulary at each place of all
     responses of this process, which is made a micro-batch at a time.
@@ -257,11 +293,17 @@ def _learning(ppo: PpoParams, size: ModelSize, ranks: int) -> int:
     share, length = _share(ppo.batch_size, ranks), ppo.max_prompt + ppo.max_response
     rows = min(ppo.micro_batch_size, _share(ppo.batch_size // ppo.minibatches, ranks))
     kept = size.kept(rows, length, ppo.precision)
+    rehearsing = _demonstrations(rows, length, ppo.precision, size) if ppo.ptx_coef else 0
     if not isinstance(ppo, NlpoParams):
-        return kept + _probabilities(rows * ppo.max_response, size)
+        return max(kept + _probabilities(rows * ppo.max_response, size), rehearsing)
     of_a_row = ppo.max_response * size.vocabulary
     making = min(ppo.micro_batch_size, share) * of_a_row * NUCLEUS
-    return share * of_a_row + max(making, kept + rows * of_a_row * LOGITS)
+    return share * of_a_row + max(making, kept + rows * of_a_row * LOGITS, rehearsing)
+
+
+def _demonstrations(rows: int, length: int, precision: str, size: ModelSize) -> int:
+    """Return the bytes of a micro-batch of demonstrations that is learnt from, with all its logits."""
+    return size.kept(rows, length, precision) + rows * length * size.vocabulary * LOGITS
 
 
 def _policy(ppo: PpoParams, size: ModelSize, stored: int, ranks: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,20 +69,22 @@ def described(one: Footprint, room: Room, place: StageCompute) -> str:
 
 
 def require_room(
-    params: Params, size: ModelSize, place_of: Callable[[str], StageCompute], judge: bool, room: Room
+    params: Params, size: ModelSize, place_of: Callable[[str], StageCompute], judge: bool, room: Room,
+    outside: Mapping[str, Sequence[int]] | None = None,
 ) -> list[Footprint]:
-    """Return what each stage needs. Raises UserError for what cannot fit here, with what would.
+    """Return what each stage needs; see `footprints`. Raises UserError for what cannot fit here, with what
+    would.
 
     What a launcher starts on other machines is told and not refused: their memory is not known here.
     """
-    needed = footprints(params, size, lambda stage: place_of(stage).ranks, judge)
+    needed = footprints(params, size, lambda stage: place_of(stage).ranks, judge, outside)
     for number, one in enumerate(needed):
         place = place_of(one.stage)
         if place.launcher or room.fits(one, place.ranks):
             continue
 
         def fits(changed: Params, ranks: int, number: int = number) -> bool:
-            return room.fits(footprints(changed, size, lambda _: ranks, judge)[number], ranks)
+            return room.fits(footprints(changed, size, lambda _: ranks, judge, outside)[number], ranks)
 
         ways = [said for said, changed in _savings(params, one.stage) if fits(changed, place.ranks)]
         more = [ranks for ranks in RANKS if ranks > place.ranks and fits(params, ranks)]

@@ -14,7 +14,13 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    DynamicCache,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from plumbline.compute.footprint import KeptBytes, ModelSize
 from plumbline.lm.hidden import hidden_states
@@ -36,6 +42,19 @@ def measure_source(name: str, root: Path) -> dict[str, Any] | None:
         return asdict(measure(config))
     except Exception:  # foreign code; a size that is not known refuses nothing
         return None
+
+
+def classifier_weights(config: PretrainedConfig) -> int | None:
+    """Return the weights of a sequence classifier of this configuration, those that are tied counted once.
+
+    None where the architecture's code does not work on tensors without content.
+    """
+    try:
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(config)
+    except Exception:  # foreign code; a size that is not known refuses nothing
+        return None
+    return int(sum(weight.numel() for weight in model.parameters()))
 
 
 def measure(config: PretrainedConfig) -> ModelSize:

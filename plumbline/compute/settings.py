@@ -11,14 +11,17 @@ is about machines and not about results: no digest, no parameter and no stage of
 """
 
 import difflib
+import os
 import shlex
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from plumbline.compute.kubernetes import MODULE, read_template
 from plumbline.config import ParamsBlock, read_yaml
 from plumbline.errors import UserError
 from plumbline.project.dvc_yaml import JOIN, declared_stages
@@ -110,7 +113,7 @@ def read_compute(root: Path) -> dict[str, StageCompute]:
     known = declared_stages(root)
     found = {}
     for name, block in read_yaml(root / FILE).items():
-        group = name.partition(JOIN)[0]
+        group = str(name).partition(JOIN)[0]  # YAML's keys may be numbers, too
         if group not in known:
             close = difflib.get_close_matches(group, known, n=1, cutoff=0.4)
             hint = f" Did you mean `{close[0]}`?" if close else ""
@@ -126,18 +129,31 @@ def compute_of(root: Path, stage: str) -> StageCompute:
     return said.get(stage) or said.get(stage.partition(JOIN)[0]) or StageCompute()
 
 
+def path_of_stages() -> str:
+    """Return the PATH of stages and their launchers: `python` is this one, whether or not its environment was
+    activated.
+    """
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
 def check_compute(root: Path, items: Mapping[str, object]) -> None:
     """Raise UserError for the first mistake in `compute.yaml`: one that `read_compute` finds, a candidate
-    that is not among `items`, or a launcher that is no command of this machine.
+    that is not among `items`, a launcher that is no command of this machine, or its template for Kubernetes.
     """
     for name, compute in read_compute(root).items():
         group, join, item = name.partition(JOIN)
         if join and item not in items:
             raise UserError(f"{FILE} has `{name}`, but `candidates` of params.yaml has no `{item}`; it has "
                             f"{', '.join(items) or 'none'}. `{group}` alone stands for all of them.")
-        if compute.launcher and shutil.which(compute.launch(root)[0]) is None:
-            raise UserError(f"The launcher of `{name}` in {FILE} begins with `{compute.launch(root)[0]}`, "
-                            "which is no command on this machine. Install it, or correct the line.")
+        words = compute.launch(root)
+        if words and shutil.which(words[0], path=path_of_stages()) is None:
+            raise UserError(f"The launcher of `{name}` in {FILE} begins with `{words[0]}`, which is no "
+                            "command on this machine. Install it, or correct the line.")
+        if MODULE in words:
+            # A relative path is one of the run's folder, which is not there yet.
+            for template in [Path(word) for word in words if word.endswith((".yaml", ".yml"))]:
+                if template.is_absolute():
+                    read_template(template)
 
 
 def _checked(name: str, group: str, block: object) -> StageCompute:

@@ -15,13 +15,16 @@ from pathlib import Path
 from types import FrameType
 
 from plumbline.compute.rank import FLOW_PID, LAUNCHER, is_rank
-from plumbline.compute.settings import StageCompute, compute_of
+from plumbline.compute.settings import StageCompute, compute_of, path_of_stages
 from plumbline.project.dvc_yaml import JOIN
 from plumbline.project.home import Home
 from plumbline.project.processes import end_group, local_process, start_bound
 
 GRACE_SECONDS = 40.0
-"""From the request to end until the kill, for a stage with ranks: the agent gives its own 30 seconds."""
+"""From the request to end until the kill of a launcher: the agents that it ends give their ranks 30 seconds.
+"""
+STAGE_GRACE_SECONDS = GRACE_SECONDS + 10
+"""The same for a stage with ranks, which has to outlive its launcher: nobody else would kill that."""
 SIGN_OF_LIFE = "PLUMBLINE_SIGN_OF_LIFE"
 """Names a file in the home that changes while the stage is wanted, for agents on other machines."""
 SIGN_SECONDS = 5.0
@@ -70,8 +73,7 @@ def _launch(home: Home, stage: str, compute: StageCompute, command: list[str]) -
     with tempfile.TemporaryDirectory(prefix=f"{stage}-alive-", dir=home.scratch) as folder:
         sign = Path(folder) / "sign"
         sign.touch()
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        environment = {SIGN_OF_LIFE: str(sign), LAUNCHER: str(compute.launcher), "PATH": path}
+        environment = {SIGN_OF_LIFE: str(sign), LAUNCHER: str(compute.launcher), "PATH": path_of_stages()}
         process = start_bound([*compute.launch(home.root), *command], environment, sys.stdout.buffer)
         try:
             while process.poll() is None and not (flow and flow.has_ended()):

@@ -12,6 +12,7 @@ from plumbline.config.values import (
     CountOrNone,
     Cron,
     EngineName,
+    Finite,
     Fraction,
     NotNegative,
     ParamsBlock,
@@ -330,7 +331,7 @@ class PpoParams(RewardParts, VersionedBlock):
     engine: EngineName
     """What samples the responses: our own sampler, or the vLLM server whose address is in the environment
     variable PLUMBLINE_VLLM_URL (docs/scale.md)."""
-    rollout_correction: Annotated[float, Field(ge=1)] | None
+    rollout_correction: Annotated[Finite, Field(ge=1)] | None
     """Largest weight of a token in the policy's loss, which is its probability by the training over that by
     the engine that sampled it (truncated importance sampling: Yao et al. 2025, "Your efficient RL framework
     secretly brings you off-policy RL training"); null weighs all tokens alike."""
@@ -436,9 +437,9 @@ class RetrainParams(ParamsBlock):
     min_new_comparisons: Count
     """Judgements (comparisons, rankings, ratings) that must have arrived since the champion's snapshot; with
     fewer, a run by the clock or for new preferences ends at once. A run that a person starts always runs."""
-    debounce_seconds: Annotated[float, Field(ge=0.1)]
-    """Seconds from the first new batch to the run that learns from it, and from all that arrives
-    meanwhile."""
+    debounce_seconds: Annotated[float, Field(ge=0.1, le=31_536_000)]
+    """Seconds from the first new batch to the run that learns from it, and from all that arrives meanwhile;
+    a year's at most."""
     watched: str | None
     """Folder or bucket prefix (`s3://bucket/prefix`) whose new files are added; null watches none."""
     settle_seconds: NotNegative

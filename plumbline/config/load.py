@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from plumbline.config.params import Params
+from plumbline.config.values import SECRETS
 from plumbline.errors import UserError
 
 RENAMED = {
@@ -108,7 +109,8 @@ def _parse_setting(setting: str) -> dict[str, object]:
     try:
         value = YAML(typ="safe").load(text)
     except (YAMLError, ValueError):  # such as 2026-99-99, which would be a date
-        raise UserError(f"The value in --set {setting} is not valid YAML.") from None
+        shown = key if SECRETS.search(key.strip()) else setting
+        raise UserError(f"The value in --set {shown} is not valid YAML.") from None
     for part in reversed(key.strip().split(".")):
         value = {part: value}
     assert isinstance(value, dict)
@@ -154,4 +156,5 @@ def _describe(location: tuple[int | str, ...], message: str, kind: str, found: o
     if kind == "missing":
         return f"`{key}` is missing"
     allowed = message.removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid ")
-    return f"`{key}` is {found!r}, but must be {allowed}"
+    shown = "a secret that is not shown" if SECRETS.search(key) else repr(found)
+    return f"`{key}` is {shown}, but must be {allowed}"

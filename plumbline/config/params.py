@@ -26,6 +26,8 @@ from plumbline.config.values import CountOrNone, ParamsBlock
 Candidate = dict[str, Any]
 CandidateName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 """A part of the names of its stages, its folders and what MLflow keeps of it."""
+PIPELINES_OWN = "ppo"
+"""What the policy of the stage `ppo` is called beside the candidates."""
 Block = Literal["ppo", "direct", "sft"]
 
 
@@ -55,6 +57,10 @@ class Params(ParamsBlock):
     @model_validator(mode="after")
     def _candidates_can_be_made(self) -> "Params":
         for name in self.candidates:
+            if name == PIPELINES_OWN:
+                raise PydanticCustomError(
+                    "candidate", f"candidates.{name} has the name of the pipeline's own policy, beside which "
+                    f"a comparison sets it; give it another one, such as {name}-2")
             candidate_params(self, name)
         for name, block in self.compare.items():
             if name not in self.candidates:

@@ -1,5 +1,6 @@
 """What parameters are made of: ranges of values, and the block that holds them."""
 
+import re
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
@@ -15,6 +16,8 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Precision = Literal["fp32", "bf16"]
 EngineName = Literal["own", "vllm"]
 ProbeName = Literal["empty", "repeated", "padded", "cut", "echo", "other", "refusal", "flattery", "trigger"]
+SECRETS = re.compile(r"(^|[._-])(webhook|secret|token|password|api_?key|credentials?)$")
+"""The ends of names of parameters that are secrets whatever they hold."""
 CRON_FIELDS = 5
 """With six, Prefect would read the last as seconds. Prefect checks what the fields hold:
 retraining/clock.py."""

@@ -98,6 +98,8 @@ class History:
         UserError.
         """
         found = runs_called(name, list(self.runs))
+        if not self.runs:
+            raise UserError("There are no runs yet. Start one with `plumbline run`.")
         if len(found) != 1:
             raise UserError(f"{len(found) or 'No'} runs have an id that begins with {name!r:.100}. The page "
                             "Runs lists them all; one that was just started appears within seconds.")

@@ -120,21 +120,27 @@ def require_inside(path: str, source: str) -> str:
 def restore_folder(cache: Path, md5: str, target: Path) -> None:
     """Copy a folder from the cache to `target`.
 
-    Raises UserError if the cache does not hold the folder's listing, and for a file with other bytes than the
-    listing says.
+    Raises UserError if the cache does not hold the folder's listing or one of its files, and for a file with
+    other bytes than the listing says.
     """
     names = cached_listing(cache, md5)
     if names is None:
-        raise UserError(f"The cache {cache} does not hold {md5}, which should become {target}. If the "
-                        "project has a DVC remote, `dvc pull` may bring it back.")
+        raise _not_held(cache, md5, target)
     for name, file in names.items():
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not cached_file(cache, file).exists():
+            raise _not_held(cache, file, path)
         shutil.copyfile(cached_file(cache, file), path)
         if file_digest(path) != file:
             raise UserError(f"{cached_file(cache, file)}, which should become {path}, is damaged: its bytes "
                             "are not those that name it. Delete it; if the project has a DVC remote, "
                             "`plumbline pull` may bring it back.")
+
+
+def _not_held(cache: Path, md5: str, target: Path) -> UserError:
+    return UserError(f"The cache {cache} does not hold {md5}, which should become {target}. If the project "
+                     "has a DVC remote, `plumbline pull` may bring it back.")
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from plumbline.config.values import SECRETS
+
 MASK = "***"
-SECRETS = re.compile(r"(^|[._-])(webhook|secret|token|password|api_?key|credentials?)$")
-"""The ends of names of parameters that are secrets whatever they hold."""
 LOGIN = re.compile(r"(?<=://)[^/@\s\"']+(?=@)")
 QUERY = re.compile(r"([?&](?:[\w.-]*(?:token|secret|password|signature|credential|key)|sig|pwd|code)=)"
                    r"[^&\s\"'#]+", re.I)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plumbline.config import Params, load_params
+from plumbline.config import Params, load_params, read_yaml
 from plumbline.errors import UserError
 from plumbline.preferences.batches.arrivals import (
     NO_ROWS,
@@ -84,6 +84,12 @@ class RunData:
     """Digests of the batches as they arrived, also where the snapshot left rows out; None if unreadable."""
     snapshot: Path | None = None
     """Its folder; None where the workspace is gone."""
+    sources: tuple[str, ...] | None = None
+    """Its `snapshot.sources`; None, here and below, where the run's parameters cannot be read."""
+    base: str | None = None
+    """Its `base.source`."""
+    overridden: bool = False
+    """True if `--params` or `--set` lay over params.yaml."""
 
 
 def due(home: Home) -> Due:
@@ -102,7 +108,7 @@ def due(home: Home) -> Due:
     at_once = _at_once(home, params, arrived, last)
     enough, why = _verdict(params, new, unseen, champion, last, at_once)
     return Due(new, params.retrain.min_new_comparisons, champion.run if champion else None,
-               next_scheduled(home, params.retrain), enough, why)
+               next_scheduled(home, params.retrain), enough, masked(why))
 
 
 def _verdict(params: Params, new: int, unseen: int, champion: RunData | None, last: RunData | None,
@@ -110,10 +116,15 @@ def _verdict(params: Params, new: int, unseen: int, champion: RunData | None, la
     needed = params.retrain.min_new_comparisons
     if champion is None and last is None:
         return True, "there is no champion yet"
+    other = _other_policy(params, champion, last) if champion else None
+    if other:
+        return False, other
     if at_once:
         return True, at_once
     if last and not unseen:
-        return False, f"nothing new since run {last.run}, which had the same data"
+        left_out = [one for one in last.sources or () if one not in params.snapshot.sources]
+        had = f"learned from {', '.join(left_out)} as well" if left_out else "had the same data"
+        return False, f"nothing new since run {last.run}, which {had}"
     if last and unseen < min(needed, new):
         # Otherwise, once a champion is hard to beat, every single judgement would start a run.
         return False, (f"{unseen:,} new comparisons since run {last.run}, which gave no champion; {needed:,} "
@@ -124,8 +135,34 @@ def _verdict(params: Params, new: int, unseen: int, champion: RunData | None, la
     return new >= needed, f"{new:,} new comparisons {since}; {needed:,} are needed"
 
 
+def _other_policy(params: Params, champion: RunData, last: RunData | None) -> str | None:
+    """Return why no run starts by itself, if params.yaml would make another model's policy than the champion
+    is, or one of quite other data than `--params` or `--set` gave to the champion's run.
+
+    A person has decided once a run of params.yaml with its base model has followed the champion's.
+    """
+    base, sources = params.base.source, params.snapshot.sources
+    if champion.base is None or (last and last.run > champion.run and last.base == base):
+        return None
+    learned = set(champion.sources or ()) - {ADDED}
+    if champion.base != base:
+        here, there = f"base.source: {base}", champion.base
+    elif champion.overridden and learned and learned.isdisjoint(sources):
+        here, there = f"snapshot.sources: [{', '.join(sources)}]", f"[{', '.join(champion.sources or ())}]"
+    else:
+        return None
+    return (f"params.yaml has {here}, but the champion's run {champion.run} had {there}: write that into "
+            "params.yaml, or start one run by hand (`plumbline run`) if it is to be replaced")
+
+
 def _at_once(home: Home, params: Params, arrived: Mapping[str, Arrived], last: RunData | None) -> str | None:
-    """Return why a run is due however few judgements arrived: a source changed, or rows were removed."""
+    """Return why a run is due however few judgements arrived: a source came or changed, or rows were removed.
+    """
+    learned = last.sources if last else None
+    if last and learned is not None:
+        for source in params.snapshot.sources:
+            if source != ADDED and source not in learned:  # what was added is counted
+                return f"run {last.run} has not learned from the source {source}"
     changed = _changed_source(home, params, last)
     if changed:
         return (f"the source {changed} has changed since run {last.run}" if last else
@@ -293,10 +330,26 @@ def _learned(home: Home, run: str) -> RunData | None:
     if folder is None or manifest is None or not manifest.exists():
         return None
     try:
-        created = _taken(home, folder, read_record(folder))
+        record = read_record(folder)
+        created = _taken(home, folder, record)
     except (UserError, FileNotFoundError, ValueError):  # MLflow knows as much of the champion's run
         return None
-    return RunData(run, created, _batches_in(manifest), manifest.parent)
+    return RunData(run, created, _batches_in(manifest), manifest.parent, *_asked_for(folder),
+                   overridden=bool(record.settings or record.params_file))
+
+
+def _asked_for(folder: Path) -> tuple[tuple[str, ...] | None, str | None]:
+    """Return `snapshot.sources` and `base.source` of a run's own parameters, which may be another version's.
+    """
+    try:
+        values = read_yaml(folder / "params.yaml")
+    except UserError:
+        return None, None
+    snapshot, base = values.get("snapshot"), values.get("base")
+    sources = snapshot.get("sources") if isinstance(snapshot, dict) else None
+    source = base.get("source") if isinstance(base, dict) else None
+    return (tuple(map(str, sources)) if isinstance(sources, list) else None,
+            source if isinstance(source, str) else None)
 
 
 def _taken(home: Home, folder: Path, record: RunRecord) -> str:

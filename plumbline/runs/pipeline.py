@@ -12,6 +12,8 @@ from pathlib import Path
 
 from plumbline.config import METHODS, Params, load_params
 from plumbline.errors import UserError, after
+from plumbline.evaluation.judging.names import SECOND, kind_of_judge
+from plumbline.preferences.batches.manifest import read_manifest
 from plumbline.project.dvc_yaml import JOIN, LOCK, read_stages
 from plumbline.project.home import COMPARISON, RECORD_FILE, Home, enter, find_home
 from plumbline.project.locks import gc_waits
@@ -33,6 +35,7 @@ from plumbline.tracking.writes import RunStatus
 MLFLOW_STATUS: dict[Status, RunStatus] = {"finished": "FINISHED", "cancelled": "KILLED", "failed": "FAILED"}
 LONGEST_TAG = 1000
 GATE = "reports/reward/gate.json"
+FOR_THE_JUDGE = "data/prepared/preferences/judge.jsonl"
 ASKED_FOR = (RECORD_FILE, "params.yaml", "dvc.yaml")
 CHANGING = (RECORD_FILE, LOCK)
 MANIFEST = "data/snapshot/manifest.json"
@@ -122,6 +125,24 @@ def _begin(home: Home, params: Params, request: Request) -> tuple[Workspace, Rec
         shutil.rmtree(workspace.folder, ignore_errors=True)
         raise
     return workspace, parent
+
+
+def check_judges(workspace: Workspace) -> None:
+    """Stop before anything is trained if no preference was kept for the second reward model, and it is to
+    judge. Raises UserError.
+    """
+    kept, params = workspace.folder / FOR_THE_JUDGE, workspace.params
+    if workspace.complete or isinstance(params, OtherVersionParams):
+        return
+    if not kept.exists() or kept.stat().st_size:
+        return
+    simulated = read_manifest(workspace.folder / "data/prepared").simulated
+    for name in params.preference_eval.judges:
+        if kind_of_judge(name, simulated) == SECOND:
+            raise UserError(f"preference_eval.judges names `{name}`, a second reward model, but no "
+                            "preference is kept to train it on. Add preferences on more prompts, raise "
+                            "ingest.judge_fraction, or name another judge: a function of yours, an endpoint, "
+                            "a language model.")
 
 
 def check_gate(workspace: Workspace) -> None:

@@ -31,6 +31,7 @@ from plumbline.evaluation.judging.names import (
     GOLD,
     MODEL,
     REWARD,
+    SECOND,
     kind_of_judge,
     require_one_host,
 )
@@ -61,13 +62,18 @@ from pathlib import Path
 from plumbline.errors import UserError
 try:
     role, name, root = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    found = {"context": None, "size": None, "unsplit": None, "question": None}
+    found = {"context": None, "size": None, "unsplit": None, "question": None, "weights": None}
     if role == "function":
         from plumbline.functions import import_function
         import_function("reward", name, root, "ppo.rewards")
     elif role == "reward":
         from plumbline.alignment.classifier import require_classifier
-        require_classifier(name, root)
+        from plumbline.alignment.reward import members_beside
+        from plumbline.compute.model_size import classifier_weights
+        from plumbline.lm.source import Source
+        weights = classifier_weights(require_classifier(name, root))
+        members = members_beside(Path(Source.find(name, root).where))
+        found |= {"weights": weights and [weights] * (1 + len(members))}
     elif role == "judge":
         from plumbline.evaluation.judging.judges import QUESTION
         from plumbline.lm.chat import encode_prompt
@@ -106,6 +112,8 @@ class Examined:
     """Why the layers of a base model cannot be split into a frozen trunk and top layers; None if they can."""
     question: int | None
     """Tokens in which a judge is asked, without the prompt and the answers; None for other models."""
+    weights: list[int] | None
+    """Of a reward model its weights, and those of further members of an ensemble; None where not known."""
 
 
 def preflight(home: Home, params: Params) -> None:
@@ -120,11 +128,11 @@ def preflight(home: Home, params: Params) -> None:
     _methods(home, params)
     _splits(params, base)
     _judge_models(home, params)
-    _rewards(home, params)
+    rewards = _rewards(home, params)
     _engines(home, params)
     size = ModelSize.read(base.size) if base and base.size else None
     if size:
-        _memory(home, params, size)
+        _memory(home, params, size, rewards)
     _disk(home, params, size)
 
 
@@ -161,6 +169,14 @@ def _judges(home: Home, params: Params) -> None:
             raise UserError(f"A judge of preference_eval.judges is `{GOLD}`, which knows the simulated world "
                             f"only, but snapshot.sources has {', '.join(outside)}. Set "
                             "preference_eval.judges=[auto].")
+        if kind == SECOND and not outside:
+            raise UserError(f"preference_eval.judges names `{name}`, a second reward model, but where all "
+                            "data is simulated none is trained: the gold reward judges there. Set "
+                            "preference_eval.judges=[auto].")
+        if kind == SECOND and not params.ingest.judge_fraction:
+            raise UserError(f"preference_eval.judges names `{name}`, a second reward model, but "
+                            "ingest.judge_fraction = 0 keeps no preference to train it on. Raise it, or name "
+                            "another judge: a function of yours, an endpoint, a language model.")
         if kind == FUNCTION:
             find_module("judge", name, home.root, "preference_eval.judges")
         if kind == ENDPOINT:
@@ -192,13 +208,17 @@ def _judge_models(home: Home, params: Params) -> None:
                             f"is {longest}. Lower what is too long, or name a judge with a longer context.")
 
 
-def _rewards(home: Home, params: Params) -> None:
-    """Raise UserError for a reward, of PPO or of a candidate, that cannot be loaded."""
+def _rewards(home: Home, params: Params) -> dict[str, list[int]]:
+    """Return the weights of other reward models; see `Examined`. Raises UserError for a reward, of PPO or of
+    a candidate, that cannot be loaded.
+    """
+    found = {}
     for name in dict.fromkeys(name for values in _rewarded(params) for name in values.rewards):
         if FUNCTION_NAME.fullmatch(name):
             _examine(home, "function", name)  # each time: it may have changed with what it imports
-        elif name != REWARD:
-            _examined(home, "reward", name)
+        elif name != REWARD and (weights := _examined(home, "reward", name).weights):
+            found[name] = weights
+    return found
 
 
 def _methods(home: Home, params: Params) -> None:
@@ -261,7 +281,8 @@ def _examined(home: Home, role: str, source: str) -> Examined:
         kept = json.loads(kept_in.read_text(encoding="utf-8"))
         if kept["size"]:
             ModelSize.read(kept["size"])
-        return Examined(kept["context"], kept["size"], kept["unsplit"], kept["question"])
+        return Examined(kept["context"], kept["size"], kept["unsplit"], kept["question"],
+                        kept["weights"])
     except (OSError, ValueError, KeyError, TypeError):  # not there, damaged, or of code that asked for less
         found = _examine(home, role, source)
     kept_in.parent.mkdir(parents=True, exist_ok=True)
@@ -381,12 +402,14 @@ def _disk_of(folder: Path) -> int:
     return folder.stat().st_dev
 
 
-def _memory(home: Home, params: Params, size: ModelSize) -> None:
-    """Tell what each stage needs. Raises UserError for what cannot fit into the memory of this machine."""
+def _memory(home: Home, params: Params, size: ModelSize, rewards: dict[str, list[int]]) -> None:
+    """Tell what each stage needs, with `rewards`, the weights of other reward models. Raises UserError for
+    what cannot fit into the memory of this machine.
+    """
     room, judge = room_here(), bool(_not_simulated(home, params)) and params.ingest.judge_fraction > 0
 
     def where(stage: str) -> StageCompute:
         return compute_of(home.root, stage)
 
-    for one in require_room(params, size, where, judge, room):
+    for one in require_room(params, size, where, judge, room, rewards):
         watcher.get().planned(one.stage, described(one, room, where(one.stage)))

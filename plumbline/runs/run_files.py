@@ -15,7 +15,7 @@ from plumbline.errors import UserError
 from plumbline.project.dvc_yaml import LOCK, outputs_of
 from plumbline.project.home import Home
 from plumbline.project.masking import masked
-from plumbline.project.run_record import RunRecord, find_run, raw_record, read_record
+from plumbline.project.run_record import LATEST, RunRecord, find_run, raw_record, read_record
 from plumbline.runs.workspace import CODE, IGNORE
 from plumbline.tracking.recording import TRIGGER
 from plumbline.tracking.store import DELETED, EXPERIMENT, NoAnswer, connect, deleted_experiment, is_away
@@ -124,7 +124,7 @@ def _find(home: Home, name: str) -> "Run":
     from mlflow.exceptions import MlflowException
 
     client = connect(home)
-    beginning = "" if name == "latest" else name.replace("'", "").replace("%", "")
+    beginning = "" if name == LATEST else name.replace("'", "").replace("%", "")
     query = f"tags.`{TRIGGER}` != '' AND attributes.run_name LIKE '{beginning}%'"
     try:
         experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -137,10 +137,13 @@ def _find(home: Home, name: str) -> "Run":
     except MlflowException as error:
         said = masked(" ".join(str(error).split()))[:300]
         raise UserError(f"MLflow at {masked(home.tracking_uri)} cannot be read: {said}") from error
+    if not runs and name == LATEST:
+        raise UserError(f"There are no runs yet: looked in {home.runs} and in MLflow at "
+                        f"{masked(home.tracking_uri)}. Start one with `plumbline run`.")
     if not runs:
         raise UserError(f"No run's id begins with `{name}`: looked in {home.runs} and in MLflow at "
                         f"{masked(home.tracking_uri)}. `plumbline runs` lists those of this machine.")
-    if len(runs) > 1 and name != "latest":
+    if len(runs) > 1 and name != LATEST:
         newest = ", ".join(run.info.run_name for run in runs[:5])
         raise UserError(f"`{name}` is the beginning of {len(runs)} runs, the newest {newest}. Give more of "
                         "it.")

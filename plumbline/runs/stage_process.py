@@ -8,7 +8,6 @@ followed while it runs.
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from plumbline.compute.rank import FLOW_PID
-from plumbline.compute.settings import compute_of
-from plumbline.compute.start import GRACE_SECONDS as RANKS_GRACE_SECONDS
+from plumbline.compute.settings import compute_of, path_of_stages
+from plumbline.compute.start import STAGE_GRACE_SECONDS
 from plumbline.errors import NO_SPACE, DiskFull, GateFailed, UserError
 from plumbline.progress import PROGRESS_FILE
 from plumbline.project.dvc_yaml import StageSpec
@@ -67,7 +66,7 @@ class Child:
         """Run to the end. Raises UserError for what the user can put right, StageFailed for the rest."""
         self.open_files()
         here = compute_of(self.home.root, self.stage.name).here
-        grace = GRACE_SECONDS if here else RANKS_GRACE_SECONDS
+        grace = GRACE_SECONDS if here else STAGE_GRACE_SECONDS
         with (self.log.open("a", encoding="utf-8") as out,
               self.log.open(encoding="utf-8", errors="replace") as lines,
               self.progress_file.open(encoding="utf-8") as progress):
@@ -115,13 +114,10 @@ class Child:
         return self.folder / "logs" / f"{self.stage.name}.given.json"
 
     def _environment(self) -> dict[str, str]:
-        # `python` in a stage's command must be this Python, whether or not the user activated the
-        # environment.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         given = {GIVEN: str(self.given_file)} if self.record else {}
-        return {**os.environ, **self.home.environment(), "PATH": path, "PYTHONPATH": str(self.folder),
-                "PYTHONUNBUFFERED": "1", PROGRESS_FILE: str(self.progress_file),
-                FLOW_PID: str(os.getpid()), **given}
+        return {**os.environ, **self.home.environment(), "PATH": path_of_stages(),
+                "PYTHONPATH": str(self.folder), "PYTHONUNBUFFERED": "1",
+                PROGRESS_FILE: str(self.progress_file), FLOW_PID: str(os.getpid()), **given}
 
     def _give(self, record: StageRecord) -> None:
         given = {"inputs": record.inputs, "code": record.code, "pipeline_run": record.pipeline_run}

@@ -6,18 +6,28 @@ lost between a batch and its run, when a server is killed: what counts in the en
 gets its run.
 """
 
+import os
+import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from plumbline.errors import UserError
 from plumbline.notify.prefect_events import call
 from plumbline.preferences.batches.batch import BATCH
 from plumbline.project.flow_processes import forget_flows, has_died
-from plumbline.project.home import Home
+from plumbline.project.home import API_URL, Home
+from plumbline.project.masking import masked
 from plumbline.retraining.due import due
 from plumbline.runs.not_run import BY_NEW_PREFERENCES
+from plumbline.whole_file import write_whole
 
 FLOW, DEPLOYMENT = "retrain", "always-on"
+CHECKOUT = "checkout"
+"""The file with a checkout's mark, and the beginning of its deployment's tag."""
+OF_A_CHECKOUT = re.compile(rf"{CHECKOUT}:(?P<mark>[0-9a-f]+):(?P<root>.*)")
 ACTIVE = ("PENDING", "RUNNING", "CANCELLING")
 UNSEEN_SECONDS = 180.0
 """A flow run that no process has noted as its own is given up after this time."""
@@ -38,6 +48,40 @@ class FlowRun:
     expected: datetime
     """When it was, or is, to start."""
     by_the_clock: bool
+
+
+def checkout_tag(home: Home) -> str:
+    """Return the tag of this checkout's deployment; its mark stays the same where the folder is moved."""
+    file = home.folder / CHECKOUT
+    if not file.exists():
+        write_whole(file, secrets.token_hex(8))
+    return f"{CHECKOUT}:{file.read_text(encoding='utf-8')}:{home.root}"
+
+
+def require_own_deployment(home: Home) -> None:
+    """Raise UserError if the deployment on the server is another checkout's: two that share one would do each
+    other's runs, and mark them as crashed.
+
+    One without a tag, as earlier versions made them, is taken over. Raises OSError if the server does not
+    answer.
+    """
+    mark = checkout_tag(home).split(":")[1]
+    for tag in (str(tag) for one in _deployed() for tag in one["tags"]):
+        found = OF_A_CHECKOUT.fullmatch(tag)
+        if found and found["mark"] != mark:
+            raise UserError(f"The Prefect server at {masked(os.environ[API_URL])} has the deployment "
+                            f"{FLOW}/{DEPLOYMENT} of another checkout, {found['root']}, and both would take "
+                            f"each other's runs. Give this one a server of its own: unset {API_URL}, or set "
+                            "it to another address. If the other checkout is used no more: `prefect "
+                            f"deployment delete {FLOW}/{DEPLOYMENT}`.")
+
+
+def _deployed() -> list[dict[str, Any]]:
+    """Return the deployment as the server describes it, if it is there. Raises OSError."""
+    found = call("deployments/filter", {"flows": {"name": {"any_": [FLOW]}},
+                                        "deployments": {"name": {"any_": [DEPLOYMENT]}}})
+    assert isinstance(found, list)
+    return found
 
 
 def flow_runs(states: Sequence[str], limit: int = 50) -> list[FlowRun]:
@@ -95,8 +139,7 @@ def start_missing(home: Home, debounce_seconds: float) -> list[str]:
              if run.expected >= arrived and run.state_name != "Skipped"]
     if any(run.state != "CRASHED" for run in since) or len(since) >= MOST_CRASHES:
         return []
-    deployed = call("deployments/filter", {"deployments": {"name": {"any_": [DEPLOYMENT]}}})
-    assert isinstance(deployed, list)
+    deployed = _deployed()
     parameters = {"request": {"trigger": BY_NEW_PREFERENCES}}
     for one in deployed:
         call(f"deployments/{one['id']}/create_flow_run", {"parameters": parameters})

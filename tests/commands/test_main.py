@@ -13,6 +13,8 @@ import pytest
 from plumbline.commands import output
 from plumbline.project.home import Home
 from plumbline.project.run_record import Outcome, RunRecord
+from plumbline.project.service_lock import only_one
+from plumbline.service.state import PartState, ServiceState
 from testing.fake_project import CHECKOUT
 from testing.in_process import command
 
@@ -100,6 +102,24 @@ def test_an_unknown_option(project: Path) -> None:
     done = plumbline(project, "run", "--sett", "a=b")
     assert done.returncode == 2
     assert "--set" in done.stderr
+
+
+def test_the_address_that_signs_in_is_that_of_the_service(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PLUMBLINE_HOME", raising=False)
+    home, pages = project / ".plumbline", PartState("pages", "http://127.0.0.1:4281/", status="up")
+
+    def shown(*options: str) -> str:
+        return plumbline(project, "ui", "--show-token", *options).stdout.partition("?token=")[0]
+
+    with only_one(home):
+        ServiceState(os.getpid(), socket.gethostname(), "", [PartState("worker"), pages]).save(home)
+        assert shown() == "http://127.0.0.1:4281/"
+        assert shown("--port", "4280") == "http://127.0.0.1:4280/", "another one is asked for"
+        assert shown("--host", "there") == "http://there:4280/"
+        ServiceState(os.getpid(), "elsewhere", "", [pages]).save(home)
+        assert shown() == "http://127.0.0.1:4280/"
+    ServiceState(os.getpid(), socket.gethostname(), "", [pages]).save(home)
+    assert shown() == "http://127.0.0.1:4280/", "it is not up any more"
 
 
 def make_run(project: Path) -> RunRecord:

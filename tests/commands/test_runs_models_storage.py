@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import socket
 from collections.abc import Iterator
@@ -13,11 +14,18 @@ from typer.testing import CliRunner
 
 from plumbline.commands import models
 from plumbline.commands.main import app
+from plumbline.commands.runs import runs_app
+from plumbline.config import load_params
+from plumbline.config.blocks import DirectParams
+from plumbline.config.methods import IlqlParams
 from plumbline.errors import UserError
 from plumbline.project.digests import digest
 from plumbline.project.home import Home, enter
 from plumbline.project.processes import local_process
 from plumbline.project.run_record import RunRecord, raw_record
+from plumbline.runs.pipeline import resolve
+from plumbline.runs.preflight import _lengths_agree
+from plumbline.runs.workspace import Request
 from plumbline.storage.push_pull import Pulled, pull
 from plumbline.tracking.recording import Recording
 from plumbline.tracking.registry import Registry
@@ -93,6 +101,39 @@ def test_help_has_examples(command: str) -> None:
     done = CliRunner().invoke(app, [command, "--help"])
     assert f"plumbline {command}" in done.stdout.split("Examples:")[1]
     assert "--json" in done.stdout
+
+
+def examples_of(command: str) -> list[list[str]]:
+    """The examples of a command's help, as words."""
+    about, = (one for one in runs_app.registered_commands if one.callback and one.callback.__name__ == command)
+    return [shlex.split(line)[1:] for line in str(about.epilog).splitlines() if line.startswith("    ")]
+
+
+@pytest.mark.parametrize("example", [*examples_of("run"), *examples_of("compare")], ids=" ".join)
+def test_every_example_of_the_help_is_a_run_that_can_start(example: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Request] = []
+    monkeypatch.setattr("plumbline.commands.run.run_pipeline", lambda home, request, *_: asked.append(request))
+    monkeypatch.chdir(CHECKOUT)
+    monkeypatch.setenv("PLUMBLINE_HOME", "/nowhere/plumbline")  # which nothing makes
+    plumbline(*example)
+    request, = asked
+    params = resolve(Home(CHECKOUT, Path("/nowhere/plumbline")), request)
+    _lengths_agree(params)
+    assert list(params.compare) == request.compare
+
+
+def test_what_ilql_wants_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    said = " ".join(CliRunner().invoke(app, ["compare", "--help"]).stdout.split())
+    own = [name for name in IlqlParams.model_fields if name not in DirectParams.model_fields]
+    assert f"gives it {', '.join(own[:-1])} and {own[-1]}." in said
+    assert "ilql" not in load_params(CHECKOUT).candidates
+
+
+@pytest.mark.parametrize("command", [["show"], ["retry"], ["restore"], ["cancel"], ["feedback", "judge"]], ids=" ".join)
+def test_without_runs_latest_is_none(project: Home, command: list[str]) -> None:
+    with pytest.raises(UserError, match=r"^There are no runs.* yet.* Start one with `plumbline run`"):
+        plumbline(*command, "latest")
 
 
 def test_the_versions_are_listed(project: Home) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from ruamel.yaml import YAML
@@ -80,7 +81,12 @@ def test_one_pod_that_fails_fails_all() -> None:
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
 
 
-@pytest.mark.parametrize(("text", "words"), [("kind: Pod", "must be a Job or a TrainJob"), ("a: [", "cannot be read")])
+@pytest.mark.parametrize(("text", "words"), [
+    ("kind: Pod", "must be a Job or a TrainJob"), ("a: [", "cannot be read"),
+    ("kind: Job", "is a Job without `spec.template.spec.containers.0`, which gets the command; found None there"),
+    ("kind: Job\nspec: {template: {spec: {containers: []}}}", "is a Job without"),
+    ("kind: Job\nspec: {template: {spec: {containers: [ranks]}}}", "found 'ranks' there"),
+    ("kind: TrainJob\nspec:", "is a TrainJob without `spec`")])
 def test_a_template_that_is_none(tmp_path: Path, text: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(text)
@@ -88,6 +94,56 @@ def test_a_template_that_is_none(tmp_path: Path, text: str, words: str, capsys: 
         read_template(file)
     assert main([str(file), "true"]) == UserError.exit_code
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [
+    "kind: Job\nmetadata:\nspec: {template: {spec: {containers: [{name: ranks, env: }]}}}",
+    "kind: TrainJob\nmetadata:\nspec: {trainer: {env: }}", "kind: TrainJob\nspec: {trainer: }"])
+def test_what_a_template_leaves_empty_is_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    job = filled(read_template(tmp_path / "job.yaml"), "plumbline-0", 2, COMMAND, {"HF_HOME": "/hub"}, FOLDER)
+    assert variables_of(job)[0] == {"name": "HF_HOME", "value": "/hub"}
+    assert job["metadata"] == {"name": "plumbline-0"}
+
+
+def answering(job: PodJob, monkeypatch: pytest.MonkeyPatch, answers: list[tuple[int, str, str]]) -> None:
+    """Let kubectl end with these statuses, outputs and errors, one after the other."""
+    given = iter(answers)
+    monkeypatch.setattr(job, "_kubectl", lambda *_, **__: CompletedProcess([], *next(given)))
+
+
+def test_kubectl_that_fails_says_so_and_not_for_ever(monkeypatch: pytest.MonkeyPatch,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    job, now = PodJob({"kind": "Job", "metadata": {"name": "plumbline-0"}}), {"now": 0.0}
+    monkeypatch.setattr(kubernetes.time, "monotonic", lambda: now["now"])
+    refused, forbidden = (1, "", "E1128 14:55:01.2 memcache.go\nThe connection was refused\n"), (1, "", "Forbidden")
+    going_on = (0, json.dumps({"status": {}}), "")
+    answering(job, monkeypatch, [refused, refused, going_on, forbidden, forbidden, forbidden])
+    for seconds in (0.0, 899.0, 901.0, 1000.0, 1899.0):
+        now["now"] = seconds
+        assert job._succeeded() is None
+    assert capsys.readouterr().err == "kubectl: The connection was refused\nkubectl: Forbidden\n"
+    now["now"] = 1900.0
+    with pytest.raises(UserError, match="the Job plumbline-0 goes on, and has failed for 15 minutes: Forbidden"):
+        job._succeeded()
+
+
+def test_what_pods_wait_for_is_said_when_it_changes(monkeypatch: pytest.MonkeyPatch,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    job = PodJob({"kind": "Job", "metadata": {"name": "plumbline-0"}})
+    no_room = {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                               "message": "0/3 nodes are available"}]}
+    image = {"conditions": [{"type": "PodScheduled", "status": "True"}],
+             "containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]}
+    looks = [[no_room, {}], [no_room, no_room], [image, no_room]]
+    answering(job, monkeypatch, [(0, json.dumps({"items": [
+        {"metadata": {"name": f"pod-{i}", "labels": {kubernetes.INDEX: str(i)}}, "status": {"phase": "Pending", **one}}
+        for i, one in enumerate(look)]}), "") for look in looks])
+    for _ in looks:
+        job._follow_log()
+    words = "Unschedulable: 0/3 nodes are available\n"
+    assert capsys.readouterr().err == f"pod-0: {words}pod-1: {words}pod-0: ImagePullBackOff\n"
+    assert job._log is None
 
 
 class Stream:
@@ -123,7 +179,9 @@ def test_a_log_that_broke_goes_on_from_when_it_was_last_seen_alive(monkeypatch: 
         return Stream(2 if len(begun) == 1 else 9)
 
     monkeypatch.setattr(job, "_succeeded", succeeded)
-    monkeypatch.setattr(job, "_pods", lambda *_: [{"status": {"phase": now["phase"]}, "metadata": {"name": "pod"}}])
+    monkeypatch.setattr(job, "_pods", lambda: [
+        {"status": {"phase": now["phase"] if index == "0" else "Running"},
+         "metadata": {"name": "pod", "labels": {kubernetes.INDEX: index}}} for index in ("1", "0")])
     monkeypatch.setattr(kubernetes, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(kubernetes, "_now", lambda: f"t{now['t']}")
     monkeypatch.setattr(kubernetes.subprocess, "Popen", follow)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.compute import start
+from plumbline.compute.kubernetes import PASSED, SECRET, filled, read_template
 from plumbline.compute.nodes import ComputeNode, this_node
-from plumbline.compute.start import GRACE_SECONDS
+from plumbline.compute.start import GRACE_SECONDS, STAGE_GRACE_SECONDS
 from plumbline.errors import GateFailed, UserError
 from plumbline.project.home import Home
+from plumbline.runs import stage_process
 from plumbline.runs.stage_process import StageFailed
 from testing.fake_clusters import put_on_path
 from testing.imports import ROOT
@@ -87,6 +90,26 @@ def test_cancelling_ends_everything(recording_home: Home, cluster: Path, launche
 
 
 @slow
+def test_a_launcher_that_does_not_listen_is_killed_before_the_stage_is(recording_home: Home,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    home = staged(recording_home, "pass", json.dumps({"ppo": {"launcher": "sh {project}/deaf.sh"}}))
+    (home.root / "deaf.sh").write_text("trap '' TERM\necho up\nsleep 300\n")
+    task = home.root / "tasks/ppo.py"
+    task.write_text(f"import plumbline.compute.start as start\nstart.GRACE_SECONDS = 1.0\n{task.read_text()}")
+    monkeypatch.setattr(stage_process, "STAGE_GRACE_SECONDS", 1.0 + STAGE_GRACE_SECONDS - start.GRACE_SECONDS)
+    child, _ = child_of(home)
+
+    def cancel(_: str) -> None:
+        raise KeyboardInterrupt
+
+    child.on_line = cancel
+    with pytest.raises(KeyboardInterrupt):
+        child.run()
+    assert alive(home.root) == {}
+    assert list(home.scratch.iterdir()) == []
+
+
+@slow
 @pytest.mark.parametrize("victim", ["-m tasks.ppo", *at_length("fake_clusters.py srun")])
 def test_a_kill_of_the_launcher_or_of_who_started_it_ends_everything(recording_home: Home, cluster: Path,
                                                                     victim: str) -> None:
@@ -143,6 +166,23 @@ def test_skypilot_gets_no_secret_and_takes_down_what_its_launcher_left(tmp_path:
     # Should this machine die, the cluster, idle by then, goes by itself; otherwise the launcher takes it down.
     assert said[said.index("--idle-minutes-to-autostop") + 1] == "10" and "--down" in said
     assert said[-3:] == ["down", "--yes", said[said.index("--cluster") + 1]]
+
+
+def test_skypilot_and_kubernetes_pass_the_same_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {f"{start}A_B2C" for start in PASSED} | {"NCCL_P2P_DISABLE", "NCCL_IB_HCA_0", "MLFLOW_TRACKING_URI"}
+    others = {f"PLUMBLINE_2_{end}" for end in SECRET} | {"MY_NCCL_P2P", "HOMEHF_X", "MLFLOW_TRACKING_PASSWORD"}
+    for name in ours | others:
+        monkeypatch.setenv(name, "given")
+    (tmp_path / "sky").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {tmp_path}/said\n')
+    (tmp_path / "sky").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    subprocess.run(["sh", DEPLOY / "skypilot.sh", "2", DEPLOY / "skypilot.yaml", "true"], check=True)
+    said = (tmp_path / "said").read_text().splitlines()
+    sky = {said[place + 1] for place, word in enumerate(said) if word == "--env"}
+    job = filled(read_template(DEPLOY / "kubernetes-trainjob.yaml"), "plumbline-0", 2, ["true"], os.environ, tmp_path)
+    pods = {one["name"] for one in job["spec"]["trainer"]["env"]}
+    assert ours <= sky and not sky & others
+    assert {one for one in sky if not one.startswith(("PLUMBLINE_FOLDER=", "PLUMBLINE_COMMAND="))} == pods
 
 
 @pytest.mark.parametrize(("variables", "node"), [

@@ -31,8 +31,10 @@ def params(*settings: str) -> Params:
     return load_params(ROOT, None, settings)
 
 
-def need(size: object, stage: str, *settings: str, ranks: int = 1, judge: bool = True) -> Footprint:
-    return next(one for one in footprints(params(*settings), size, lambda _: ranks, judge) if one.stage == stage)
+def need(size: object, stage: str, *settings: str, ranks: int = 1, judge: bool = True,
+         outside: dict[str, list[int]] | None = None) -> Footprint:
+    found = footprints(params(*settings), size, lambda _: ranks, judge, outside)
+    return next(one for one in found if one.stage == stage)
 
 
 def test_states_and_copies_of_ppo_add_up(sizes) -> None:
@@ -232,6 +234,58 @@ def test_an_ensembles_members_are_copies_beside_the_first(sizes) -> None:
     rejection = "compare.rejection=sft", "sft.max_length=128", "sft.micro_batch_size=1", "sft.precision=fp32"
     more = [need(large, "candidate@rejection", *rejection, *given, ranks=64).moment for given in ((three,), ())]
     assert more[0] - more[1] == 2 * 4 * large.body // 64
+
+
+OTHERS = "{reward: 1.0, org/helpful: 0.5, ensemble: 0.5, 'module:function': 1.0}"
+OUTSIDE = {"org/helpful": [8_000_000_000], "ensemble": [400, 160], "not/asked": [10**12]}
+
+
+@pytest.mark.parametrize(("precision", "bytes_each"), [("fp32", 4), ("bf16", 2)])
+@pytest.mark.parametrize("ranks", [1, 8])
+def test_other_reward_models_are_whole_on_each_process(precision: str, bytes_each: int, ranks: int, sizes) -> None:
+    small, settings = sizes["small"], [f"ppo.rewards={OTHERS}", f"ppo.precision={precision}"]
+    without, beside = (need(small, "ppo", *settings, ranks=ranks, outside=outside) for outside in (None, OUTSIDE))
+    assert beside.copies - without.copies == bytes_each * (8_000_000_400 + 160 // ranks)
+    more = 64 * small.flops(128) * 8_000_000_560 / small.weights
+    assert beside.flops - without.flops == pytest.approx(more), "a pass of so many weights over each answer"
+    assert need(small, "ppo", outside=OUTSIDE) == need(small, "ppo"), "which none asks for"
+
+
+def test_other_reward_models_are_beside_a_rejection_sampling(sizes) -> None:
+    large, settings = sizes["large"], ("compare.rejection=sft", "sft.max_length=128", "sft.micro_batch_size=1",
+                                       "sft.precision=fp32")
+    asked = *settings, f"candidates.rejection.rewards={OTHERS}"
+    without, beside = (need(large, "candidate@rejection", *asked, ranks=64, outside=outside)
+                       for outside in (None, OUTSIDE))
+    assert beside.moment - without.moment == 4 * 8_000_000_400 + 4 * 160 // 64
+    # A server holds the cache, but not that of the answers on which rewards are measured: 1 of 64.
+    given = "candidates.rejection.engine=vllm"
+    assert held(need(large, "candidate@rejection", *settings, given, ranks=64)) == 4 * (large.weights + large.body)
+    measured = need(large, "candidate@rejection", *asked, given, ranks=64)
+    assert held(measured) == 4 * (large.weights + large.body) + 128 * large.cache_per_token
+    assert held(need(large, "candidate@rejection", *asked, given, ranks=64, outside=OUTSIDE)) == \
+        4 * (large.weights + large.body + 8_000_000_400) + 4 * 160 // 64
+
+
+def test_a_training_holds_no_cache_where_a_server_samples(sizes) -> None:
+    settings = ("ppo.batch_size=64", "ppo.micro_batch_size=1", "ppo.precision=fp32", "ppo.max_prompt=500",
+                "ppo.max_response=1500")
+    own, served = (need(sizes["small"], "ppo", *settings, f"ppo.engine={engine}") for engine in ("own", "vllm"))
+    learning = sizes["small"].kept(1, 2000, "fp32") + min(2**26, 1500 * 49152) * 4
+    assert own.moment == 64 * 2000 * sizes["small"].cache_per_token > served.moment == learning
+    assert own.copies == served.copies, "what is handed over to it"
+
+
+def test_demonstrations_beside_the_responses_have_all_their_logits(sizes) -> None:
+    small = sizes["small"]
+    settings = ("ppo.batch_size=64", "ppo.micro_batch_size=8", "ppo.minibatches=1", "ppo.max_prompt=56",
+                "ppo.max_response=72", "ppo.engine=vllm")
+    without, beside = (need(small, "ppo", *settings, f"ppo.ptx_coef={weight}") for weight in (0, 0.5))
+    kept = small.kept(8, 128, "fp32")
+    assert without.moment == kept + min(2**26, 8 * 72 * 49152) * 4
+    assert beside.moment == kept + 8 * 128 * 49152 * 3 * 4
+    nlpo = "compare.nlpo=ppo", "candidates.nlpo.ptx_coef=0.5", *settings[:-1]
+    assert need(small, "candidate@nlpo", *nlpo).moment == 64 * 72 * 49152 + kept + 8 * 128 * 49152 * 3 * 4
 
 
 def test_rejection_sampling_needs_what_the_larger_of_its_two_halves_does(sizes) -> None:

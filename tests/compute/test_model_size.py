@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import AutoModelForSequenceClassification, LlamaConfig, PretrainedConfig, RobertaConfig
 
-from plumbline.compute.model_size import kept_bytes, measure, measure_source
+from plumbline.compute.model_size import classifier_weights, kept_bytes, measure, measure_source
 from plumbline.errors import UserError
 from plumbline.lm.cache import RoomyCache
 from testing.tiny_models import small_causal
@@ -21,6 +21,20 @@ def test_weights_of_the_whole_and_of_its_parts(kind: str, tokenizer) -> None:
     rest = size.weights - size.in_layers - embeddings - size.head
     assert 0 <= rest <= 4 * model.config.hidden_size  # the last norm; nothing counted twice or forgotten
     assert size.body == sum(weight.numel() for weight in model.base_model.parameters())
+
+
+@pytest.mark.parametrize("config", [
+    LlamaConfig(hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4, vocab_size=300,
+                num_labels=1, pad_token_id=0),
+    RobertaConfig(hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4, vocab_size=300,
+                  num_labels=1)])
+def test_the_weights_of_a_reward_model_are_counted_without_it(config) -> None:
+    real = AutoModelForSequenceClassification.from_config(config)
+    assert classifier_weights(config) == sum(weight.numel() for weight in real.parameters())
+
+
+def test_an_architecture_that_cannot_be_counted_has_no_number_of_weights() -> None:
+    assert classifier_weights(PretrainedConfig()) is None
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -44,6 +44,7 @@ def test_what_it_says_of_a_stage(tmp_path: Path) -> None:
     ("ingest: {processes: 2}", "asks for 2 processes for `ingest`, which runs as one"),
     ("candidate_eval@dpo: {processes: 2}", "for `candidate_eval@dpo`, which runs as one"),
     ("promote: {launcher: env}", "a launcher for `promote`, which runs inside the flow's own process"),
+    ("1: {processes: 2}", "has `1`, but dvc.yaml has no such stage."),
     ("- ppo", "must hold blocks"),
     ("ppo: {", "cannot be read as YAML")])
 def test_mistakes(tmp_path: Path, text: str, words: str) -> None:
@@ -60,6 +61,27 @@ def test_mistakes_that_show_against_the_project(tmp_path: Path, text: str, words
     with pytest.raises(UserError) as caught:
         check_compute(written(tmp_path, text), {"dpo": {}, "kto": {}})
     assert words in str(caught.value)
+
+
+def test_a_launcher_is_looked_for_where_it_will_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`.venv/bin/plumbline run` and the unit for systemd have no `python` of this environment on their PATH."""
+    template = ROOT / "deploy/launchers/kubernetes-job.yaml"
+    written(tmp_path, f"ppo: {{launcher: 'python -m plumbline.compute.kubernetes --nodes {{nodes}} {template}'}}")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check_compute(tmp_path, {})
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("kind: Pod", "must be a Job or a TrainJob"),
+    ("kind: Job\nspec:", r"without `spec\.template\.spec\.containers\.0`")])
+def test_a_template_for_kubernetes_is_read_before_anything_starts(tmp_path: Path, text: str, words: str) -> None:
+    launcher = "python -m plumbline.compute.kubernetes --nodes {nodes}"
+    (tmp_path / "job.yaml").write_text(text)
+    written(tmp_path, f"ppo: {{launcher: '{launcher} {{project}}/job.yaml'}}")
+    with pytest.raises(UserError, match=words):
+        check_compute(tmp_path, {})
+    written(tmp_path, f"ppo: {{launcher: '{launcher} job.yaml'}}")
+    check_compute(tmp_path, {})
 
 
 def test_the_stages_inside_the_flow_are_those_of_the_tasks() -> None:

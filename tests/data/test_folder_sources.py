@@ -113,8 +113,11 @@ def test_a_file_whose_numbers_are_in_doubt_stops_the_folder_both_ways(
                     for n in (1, 0))
     given(home, monkeypatch, a_dot_jsonl=pairs(1), b_dot_jsonl=doubt)
     for read in (added, taken):
-        with pytest.raises(UserError, match=r"Nothing of given/b\.jsonl was read: in line 2, field `label`"):
+        with pytest.raises(UserError, match=r"Nothing of given/b\.jsonl was read: in line 2, field `label`.* So "
+                                            r"nothing of the folder is added: correct the file, or take it out"):
             read(home)
+        with pytest.raises(UserError, match=r"tie instead of the numbers\.$"):  # no folder, no word of it
+            read(home, "given/b.jsonl")
     assert not list(home.preferences.arrived.glob("*/batch.json"))
 
 

@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import get_token
 from ruamel.yaml import YAML
 
+from plumbline.data.annotation_hooks import SECRETS, NotConfigured, admit
+from plumbline.errors import UserError
+from plumbline.evaluation.judging.names import ENDPOINT, require_one_host
+from plumbline.lm.engines.address import vllm_addresses
 from testing.fake_project import CHECKOUT
 
 DEPLOY = CHECKOUT / "deploy"
@@ -44,11 +49,14 @@ def test_the_unit_is_valid(tmp_path: Path) -> None:
 
 def test_the_units_user_may_write_into_the_checkout_before_it_starts() -> None:
     text = (DEPLOY / "plumbline.service").read_text(encoding="utf-8")
-    user, folder = (re.search(f"^{key}=(.+)$", text, re.MULTILINE)[1] for key in ("User", "WorkingDirectory"))
+    user, folder, secrets = (re.search(f"^{key}=-?(.+)$", text, re.MULTILINE)[1]
+                             for key in ("User", "WorkingDirectory", "EnvironmentFile"))
     said = (CHECKOUT / "docs/always-on.md").read_text(encoding="utf-8")
     steps = [said.index(step) for step in (f"sudo useradd --system --home {folder} {user}",
-                                           f"sudo chown -R {user}: {folder}\n", "systemctl enable --now")]
+                                           f"sudo make -C {folder} install ", f"sudo chown -R {user}: {folder}\n",
+                                           f"sudo install -m 600 /dev/null {secrets}", "systemctl enable --now")]
     assert steps == sorted(steps)
+    assert re.search(r"^install: \$\(INSTALLED\)", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
 
 
 def test_services_that_are_waited_for_exist_and_say_how_they_are() -> None:
@@ -76,6 +84,36 @@ def test_every_variable_is_in_the_example() -> None:
     assert used == offered
 
 
+def test_every_variable_that_the_documents_name_reaches_the_containers() -> None:
+    texts = "\n".join(text.read_text(encoding="utf-8") for text in (
+        CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md")))
+    named = set(re.findall(r"(?:PLUMBLINE|HF)_[A-Z_]+", texts))
+    # In the image, of this file, set by it, and of launchers that start an agent on each machine.
+    elsewhere = {"PLUMBLINE_HOME", "PLUMBLINE_ROOT", "PLUMBLINE_IMAGE", "PLUMBLINE_NODE", "PLUMBLINE_FIRST_NODE"}
+    for service in ("worker", "pages"):
+        handed_on = SERVICES[service]["environment"]
+        assert named - elsewhere <= set(handed_on)
+        assert all(value == f"${{{name}:-}}" for name, value in handed_on.items()
+                   if name in named and name != "PLUMBLINE_FEEDBACK_URL")
+
+
+def test_a_variable_that_nobody_filled_in_is_as_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SERVICES["worker"]["environment"].items():
+        if str(value).endswith(":-}"):
+            monkeypatch.setenv(name, "")
+    for tool in SECRETS:
+        with pytest.raises(NotConfigured):
+            admit(tool, {})
+    require_one_host({f"https://{host}.example/v1#model": ENDPOINT for host in "ab"})  # no key is sent to either
+    assert get_token() is None
+    with pytest.raises(UserError, match="found none"):
+        vllm_addresses()
+
+
+def test_the_checkouts_parameters_hold_in_the_containers() -> None:
+    assert "../params.yaml:/plumbline/params.yaml:ro" in SERVICES["worker"]["volumes"]
+
+
 def test_only_what_speaks_tls_is_open_to_other_machines() -> None:
     opened = [(name, port) for name, service in SERVICES.items() for port in service.get("ports", [])]
     assert {name for name, port in opened if not port.startswith("127.0.0.1:")} == {"tls"}
@@ -92,7 +130,7 @@ def test_images_are_of_a_version() -> None:
 def test_no_password_is_in_an_address_or_a_command() -> None:
     for name, service in SERVICES.items():
         for text in (*words(service.get("command", "")), *words(service.get("environment", {}))):
-            alone = re.fullmatch(r"\w+|\$\{\w+:\?\}", text)
+            alone = re.fullmatch(r"\w+|\$\{\w+:[?-]\}", text)
             assert alone or not ("PASSWORD" in text or "KEY:" in text), f"{name}: {text}"
 
 
@@ -127,8 +165,24 @@ def test_what_the_image_copies_is_there_and_small() -> None:
     for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE):
         for source in line.split()[:-1]:
             assert (CHECKOUT / source).exists(), source
-    ignored = (CHECKOUT / ".dockerignore").read_text().split()
-    assert {".venv", ".git", ".plumbline", "runs"} <= set(ignored)
+
+
+def patterns(file: str) -> list[str]:
+    lines = (CHECKOUT / file).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith(("#", "!"))]
+
+
+def test_the_image_holds_nothing_that_git_ignores() -> None:
+    """Of which some are passwords; but for compute.yaml, which a flow that runs in the image reads there."""
+    docker = {one.rstrip("/") for one in patterns(".dockerignore")}  # which tells no folders from files
+    left = set()
+    for folder, file in (("", ".gitignore"), (".dvc/", ".dvc/.gitignore")):
+        for one in patterns(file):
+            path = folder + one.strip("/") if "/" in one.rstrip("/") else f"**/{one.rstrip('/')}"
+            if not {path, f"**/{Path(path).name}"} & docker:
+                left.add(path)
+    assert left == {"compute.yaml"}
+    assert {".git", "**/.env", "data/batches"} <= docker
 
 
 @pytest.mark.parametrize("service", ["worker", "pages", "mlflow", "prefect"])

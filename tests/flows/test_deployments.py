@@ -37,7 +37,7 @@ def test_served_and_deployed_are_the_same(pool: str) -> None:
     """What Prefect makes of a deployment of prefect.yaml, against what is served."""
     written = YAML(typ="safe").load((CHECKOUT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     one = next(one for one in written if one["name"] == f"{ALWAYS_ON.name}-{pool}")
-    served = build(ALWAYS_ON)
+    served = build(ALWAYS_ON, "checkout:1:/here")
     assert served.entrypoint.endswith(one["entrypoint"])
     assert served.parameters == one["parameters"]
     assert served.concurrency_limit == one["concurrency_limit"]["limit"]

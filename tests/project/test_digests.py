@@ -94,5 +94,13 @@ def test_a_damaged_file_is_not_put_into_a_folder(project: Path, tmp_path: Path) 
 
 
 def test_a_folder_that_the_cache_does_not_hold(project: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not hold"):
+    with pytest.raises(UserError, match=r"does not hold 0{32}\.dir, which should become .*/again\. .*`plumbline pull`"):
         restore_folder(project / "cache", "0" * 32 + ".dir", tmp_path / "again")
+
+
+def test_a_folder_of_which_the_cache_does_not_hold_a_file(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "cache", tmp_path / "cache")
+    md5 = digest(project / "out/deep/er/c.txt")
+    cached_file(tmp_path / "cache", md5).unlink()
+    with pytest.raises(UserError, match=rf"does not hold {md5}, which should become .*/again/deep/er/c\.txt\. "):
+        restore_folder(tmp_path / "cache", digest(project / "out"), tmp_path / "again")

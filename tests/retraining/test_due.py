@@ -72,6 +72,7 @@ def run(home: Home) -> Run:
         made.append(name)
         folder = home.runs / name
         fix_snapshot(["added"], Simulation(0, 0, 0, 0), home.preferences, folder / "data/snapshot")
+        shutil.copy(home.root / "params.yaml", folder)
         RunRecord(id=name, created=datetime.now(UTC).isoformat(), project=str(home.root), pid=1, host="test",
                   status=status, **more).save(folder)  # type: ignore[arg-type]
         if champion:
@@ -319,6 +320,93 @@ def test_a_source_that_changed_between_a_run_and_its_retry(home: Home, run: Run,
         manifest.write_text(manifest.read_text() + "\n")
     assert due(home).enough is not learned
     assert ("the source more.jsonl has changed" in due(home).why) is not learned
+
+
+def test_a_source_that_the_last_run_did_not_have(home: Home, run: Run) -> None:
+    (home.root / "own.jsonl").write_text("{}")
+    time.sleep(0.01)
+    take_in_rows(home, rows(0), "first")
+    last = run()
+    assert not due(home).enough
+    for source in ("own.jsonl", "simulated", "hub:org/data"):
+        change(home, "snapshot", sources=["added", source])
+        assert (due(home).enough, due(home).why) == (True, f"run {last} has not learned from the source {source}")
+    change(home, "snapshot", sources=["s3://key:secret@bucket/own.jsonl"])
+    assert due(home).why == f"run {last} has not learned from the source s3://***@bucket/own.jsonl"
+    last = run()
+    assert due(home).why == f"nothing new since run {last}, which had the same data"
+
+
+def test_what_was_added_is_counted_where_the_last_run_did_not_have_it(home: Home, run: Run) -> None:
+    change(home, "snapshot", sources=["simulated"])
+    champion = run()
+    change(home, "snapshot", sources=["simulated", "added"])
+    assert due(home).why == f"nothing new since run {champion}, which had the same data"
+    take_in_rows(home, rows(0, 4), "first")
+    assert due(home).why == f"4 new comparisons since the champion's snapshot (run {champion}); 5 are needed"
+
+
+def test_a_source_that_was_taken_out_is_not_the_same_data(home: Home, run: Run) -> None:
+    change(home, "snapshot", sources=["simulated", "added"])
+    champion = run()
+    change(home, "snapshot", sources=["added"])
+    assert (due(home).enough, due(home).why) == (
+        False, f"nothing new since run {champion}, which learned from simulated as well")
+
+
+@pytest.mark.parametrize("text", ["snapshot: [1", "snapshot: 3\nbase: 4\n", "snapshot: {sources: added}\n", ""])
+def test_a_run_whose_parameters_cannot_be_read_is_taken_to_have_had_the_same(home: Home, run: Run, text: str) -> None:
+    take_in_rows(home, rows(0), "first")
+    last = run()
+    (home.runs / last / "params.yaml").write_text(text)
+    change(home, "snapshot", sources=["added", "simulated"])
+    assert due(home).why == f"nothing new since run {last}, which had the same data"
+
+
+def test_no_run_by_itself_makes_the_policy_of_another_base_model(home: Home, run: Run,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home.root)
+    champion = run(settings=["base.source=org/model"])
+    change(Home(home.runs / champion, home.folder), "base", source="org/model")
+    take_in_rows(home, rows(0), "first")
+    why = (f"params.yaml has base.source: pretrain, but the champion's run {champion} had org/model: write that into "
+           "params.yaml, or start one run by hand (`plumbline run`) if it is to be replaced")
+    assert (due(home).new_comparisons, due(home).enough, due(home).why) == (NEEDED, False, why)
+    assert decide(Request(trigger=BY_THE_CLOCK))[1] == why
+    assert [one.reason for one in not_run(home)] == [why]
+    assert decide(Request())[1] is None, "a person asks for it"
+    change(home, "base", source="org/model")
+    assert due(home).why == f"5 new comparisons since the champion's snapshot (run {champion}); 5 are needed"
+
+
+def test_a_run_by_hand_since_the_champions_decides_for_its_base_model(home: Home, run: Run) -> None:
+    champion = run(settings=["base.source=org/model"])
+    change(Home(home.runs / champion, home.folder), "base", source="org/model")
+    take_in_rows(home, rows(0), "first")
+    last = run(champion=False)
+    assert due(home).why == f"nothing new since run {last}, which had the same data"
+    change(home, "base", source="org/third")
+    assert "params.yaml has base.source: org/third, but" in due(home).why
+
+
+def test_no_run_by_itself_learns_from_quite_other_data_than_a_person_gave_the_champion(home: Home, run: Run) -> None:
+    change(home, "snapshot", sources=["simulated", "added"])
+    champion = run(settings=["snapshot.sources=[own.jsonl, added]"])
+    change(Home(home.runs / champion, home.folder), "snapshot", sources=["own.jsonl", "added"])
+    take_in_rows(home, rows(0), "first")
+    assert (due(home).enough, due(home).why) == (
+        False, f"params.yaml has snapshot.sources: [simulated, added], but the champion's run {champion} had "
+               "[own.jsonl, added]: write that into params.yaml, or start one run by hand (`plumbline run`) if it is "
+               "to be replaced")
+    change(home, "snapshot", sources=["simulated", "own.jsonl", "added"])
+    assert due(home).enough
+
+
+def test_other_sources_than_params_yaml_had_then_are_learned_from(home: Home, run: Run) -> None:
+    change(home, "snapshot", sources=["simulated", "added"])
+    champion = run()
+    change(home, "snapshot", sources=["own.jsonl", "added"])
+    assert (due(home).enough, due(home).why) == (True, f"run {champion} has not learned from the source own.jsonl")
 
 
 def test_a_copy_of_a_run_that_a_person_keeps_tells_nothing(home: Home, run: Run) -> None:

@@ -20,10 +20,12 @@ from plumbline.lm.chat import encode_prompt
 from plumbline.project.digests import combined, digests
 from plumbline.project.dvc_yaml import read_stages, stage_params
 from plumbline.project.home import Home
+from plumbline.project.run_record import Outcome, RunRecord
 from plumbline.project.watcher import Watcher
 from plumbline.runs import preflight as preflight_
+from plumbline.runs.pipeline import check_judges
 from plumbline.runs.preflight import Examined, _within_context, preflight, require_base_unchanged
-from plumbline.runs.workspace import Request
+from plumbline.runs.workspace import Request, Workspace
 from plumbline.tracking.receipts import Receipt
 from testing.tiny_models import prompt, small_causal, small_gpt2, small_model
 
@@ -75,6 +77,12 @@ def test_an_arrival_that_was_not_pulled_is_found_whatever_the_sources_are(tmp_pa
       "ppo.max_response=51"], "ppo.max_prompt + ppo.max_response is 101"),
     (["snapshot.sources=[simulated, 'hub:a/b']", "preference_eval.judges=[auto, gold]"],
      "preference_eval.judges is `gold`"),
+    (["preference_eval.judges=[gold, second]"], "names `second`, a second reward model, but where all data is "
+     "simulated none is trained: the gold reward judges there. Set preference_eval.judges=[auto]."),
+    (["snapshot.sources=['hub:a/b']", "ingest.judge_fraction=0.0"], "names `auto`, a second reward model, but "
+     "ingest.judge_fraction = 0 keeps no preference to train it on. Raise it, or name another judge"),
+    (["snapshot.sources=['hub:a/b']", "ingest.judge_fraction=0.0", "preference_eval.judges=[reward, second]"],
+     "names `second`, a second reward model, but ingest.judge_fraction = 0 keeps"),
     (["preference_eval.judges=['nowhere.rules:no_lists']"], "no module `nowhere`"),
     (["base.context=100", "sft.max_length=100", "reward_model.max_length=100", "ppo.max_prompt=50",
       "ppo.max_response=50", "preference_eval.max_response=51"],
@@ -118,6 +126,37 @@ def test_what_cannot_work_is_named(tmp_path: Path, settings: list[str], words: s
     with pytest.raises(UserError) as caught:
         check(tmp_path, *settings)
     assert words in str(caught.value)
+
+
+def prepared(root: Path, simulated: bool, *settings: str, until: str | None = None) -> Workspace:
+    """A run whose data is prepared, without a preference for a second reward model."""
+    data, home = root / "data/prepared", Home(root, root / ".plumbline")
+    (data / "preferences").mkdir(parents=True, exist_ok=True)
+    (data / "preferences/judge.jsonl").write_text("")
+    batch = {"digest": "0" * 64, "source": "some", "rows": 1, "kinds": {}, "quarantined": 0, "simulated": simulated}
+    (data / "manifest.json").write_text(json.dumps({"digest": "0" * 64, "batches": [batch]}))
+    record = RunRecord(id="20260101-000000-aaaaaa", created="", project="", pid=1, host="", until=until,
+                       stages={"ingest": Outcome(status="ran", seconds=1.0, reason="")})
+    return Workspace(home, root, load_params(ROOT, None, settings), record, {})
+
+
+def test_a_judge_for_whom_no_preference_was_kept_is_missed_before_anything_is_trained(tmp_path: Path) -> None:
+    def judges(simulated: bool, names: str, until: str | None = None) -> None:
+        check_judges(prepared(tmp_path, simulated, f"preference_eval.judges=[{names}]", until=until))
+
+    for simulated, names, named in ((False, "reward, auto", "auto"), (False, "second", "second"),
+                                    (True, "auto, second", "second")):
+        with pytest.raises(UserError, match=rf"names `{named}`, a second .*no preference .*ingest\.judge_fraction"):
+            judges(simulated, names)
+        judges(simulated, names, until="ingest")
+    judges(False, "'rules:polite', reward")
+    judges(True, "auto, reward")
+    workspace = prepared(tmp_path, False)
+    kept = tmp_path / "data/prepared/preferences/judge.jsonl"
+    kept.write_text("{}\n")
+    check_judges(workspace)
+    kept.unlink()  # of a version that kept none
+    check_judges(workspace)
 
 
 def test_the_key_of_one_endpoint_is_not_for_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +320,24 @@ def test_what_a_model_needs_is_told_and_one_too_large_is_refused_before_the_run(
         check(tmp_path, "base.source=large", *lengths)
 
 
+def test_another_reward_model_too_large_is_refused_before_the_run(tmp_path: Path, random_lm) -> None:
+    random_lm.save(tmp_path / "small")
+    shutil.copytree(tmp_path / "small", tmp_path / "reward")
+    (tmp_path / "reward/model.safetensors").unlink()
+    (tmp_path / "reward/members/2").mkdir(parents=True)
+    config = json.loads((tmp_path / "small/config.json").read_text()) | {
+        "architectures": ["LlamaForSequenceClassification"], "num_labels": 1, "id2label": {"0": "reward"},
+        "label2id": {"reward": 0}, "intermediate_size": 100_000_000}
+    (tmp_path / "reward/config.json").write_text(json.dumps(config))
+    home, width, layers = Home(tmp_path, tmp_path / ".plumbline"), config["hidden_size"], config["num_hidden_layers"]
+    settings = ["base.source=small", "sft.max_length=128", "reward_model.max_length=128"]
+    check(tmp_path, *settings)
+    with pytest.raises(UserError, match=r"Stage `ppo` needs about \d{3,}\.\d GB, .* GB for frozen copies"):
+        check(tmp_path, *settings, "ppo.rewards={reward: 1.0, reward/: 0.5}")
+    first, second = preflight_._examined(home, "reward", "reward/").weights or [0, 1]
+    assert first == second == pytest.approx(layers * 3 * width * 100_000_000, rel=0.01)
+
+
 @pytest.mark.parametrize(("disks", "wanted"), [
     ([1, 1], "48.0 GB"),  # six models of 4 GB in the workspace, and in the cache
     ([1, 2], "24.0 GB")])
@@ -337,6 +394,6 @@ def test_a_judge_that_cannot_read_two_answers_is_found_before_the_run(
     (kept,) = (tmp_path / ".plumbline/examined").iterdir()
     older = {name: value for name, value in json.loads(kept.read_text()).items() if name != "question"}
     kept.write_text(json.dumps(older | {"context": None}))  # as code that asked no judge for its context has left it
-    monkeypatch.setattr("plumbline.runs.preflight._examine", lambda *_: Examined(context, None, None, question))
+    monkeypatch.setattr("plumbline.runs.preflight._examine", lambda *_: Examined(context, None, None, question, None))
     with pytest.raises(UserError, match=words):
         check(tmp_path, *settings, "ppo.max_prompt=4")

@@ -1,5 +1,6 @@
 """A run that an event should have started, and did not, is started once."""
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from plumbline.data.intake import take_in_rows
+from plumbline.errors import UserError
 from plumbline.project.home import Home
 from plumbline.retraining.due import Due
 from plumbline.service import flow_runs
-from plumbline.service.flow_runs import FlowRun, start_missing
+from plumbline.service.flow_runs import FlowRun, checkout_tag, require_own_deployment, start_missing
 from testing.always_on_project import comparisons
 from testing.fake_project import CHECKOUT
 
@@ -73,6 +75,30 @@ def test_what_arrived_gets_its_run_whether_it_brought_rows_or_took_them_away(
 def test_a_run_since_then_is_not_repeated_unless_it_was_killed(home: Home, monkeypatch: pytest.MonkeyPatch, found: Due,
                                                                run: FlowRun, started: int) -> None:
     assert asked_for(home, monkeypatch, found, run) == started
+
+
+@pytest.mark.parametrize(("tags", "refused"), [
+    (None, False), ([], False), (["mine", "checkout"], False), (["checkout:0123456789abcdef:/here"], False),
+    (["mine", "checkout:fedcba9876543210:/srv/other:2"], True)])
+def test_the_deployment_of_another_checkout_is_left_to_it(home: Home, monkeypatch: pytest.MonkeyPatch,
+                                                          tags: list[str] | None, refused: bool) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://prefect/api")
+    monkeypatch.setattr(flow_runs, "call", lambda *_: [] if tags is None else [{"id": "1", "tags": tags}])
+    (home.folder / "checkout").write_text("0123456789abcdef")
+    with pytest.raises(UserError, match=r"http://prefect/api has the deployment retrain/always-on of another checkout, "
+                                        r"/srv/other:2, .* own: unset PREFECT_API_URL"
+                       ) if refused else contextlib.nullcontext():
+        require_own_deployment(home)
+
+
+def test_the_tag_of_a_checkout_stays(home: Home, tmp_path: Path) -> None:
+    (home.folder / "checkout").unlink(missing_ok=True)
+    tag = checkout_tag(home)
+    begins, mark, root = tag.split(":", 2)
+    assert (begins, len(mark), root) == ("checkout", 16, str(home.root))
+    assert checkout_tag(home) == tag
+    moved = Home(tmp_path / "moved", home.folder)
+    assert checkout_tag(moved) == f"checkout:{mark}:{tmp_path}/moved"
 
 
 def test_where_nothing_ever_arrived_no_event_was_lost(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ PEOPLE = Origin("people")
 SMALL = ("ppo.updates=2", "ppo.value_warmup=1", "ppo.batch_size=6", "ppo.micro_batch_size=2", "ppo.epochs=1",
          "ppo.max_prompt=64", "ppo.max_response=8", "ppo.learning_rate=0.01", "direct.batch_size=4",
          "direct.learning_rate=0.01", "sft.learning_rate=0.01")
-METHODS = {"ppo": "{method: ppo, kl_coef: 0.5}", "rloo": "{method: rloo, answers_per_prompt: 2}",
+METHODS = {"ppo-2": "{method: ppo, kl_coef: 0.5}", "rloo": "{method: rloo, answers_per_prompt: 2}",
            "dpo": "{method: dpo, beta: 0.1, label_smoothing: 0.0}",
            "orpo": "{method: orpo, odds_ratio_weight: 0.1}",
            "rejection": "{method: rejection, samples: 4, prompts: 6, temperature: 1.0, max_response: 8}"}
@@ -86,14 +86,14 @@ def test_each_method_leaves_another_policy_with_its_records(workspace: Path, met
 
 def test_ppo_with_the_same_parameters_is_the_stage_ppo(workspace: Path) -> None:
     ppo.program(stage_run(workspace, "ppo", "ppo.kl_coef=0.5"))
-    assert same(make(workspace, "ppo"), LanguageModel.load(workspace / "models/policy/model"))
+    assert same(make(workspace, "ppo-2"), LanguageModel.load(workspace / "models/policy/model"))
     assert (workspace / "models/policy/metrics.json").read_text() == (
-        workspace / "models/candidates/ppo/metrics.json").read_text()
+        workspace / "models/candidates/ppo-2/metrics.json").read_text()
 
 
 def test_methods_that_use_the_reward_model_ask_its_gate(workspace: Path) -> None:
     write_verdict(workspace / "reports/reward/gate.json", ["accuracy is too low"])
-    for method in ("ppo", "rejection"):
+    for method in ("ppo-2", "rejection"):
         with pytest.raises(GateFailed, match="accuracy is too low"):
             make(workspace, method)
     make(workspace, "dpo")

@@ -193,23 +193,8 @@ def test_centring_uses_the_prompts_and_the_lengths_of_ppo(workspace: Path) -> No
         run_stage(reward_model, workspace, "ppo.max_response=1", "ppo.temperature=0.01")
 
 
-def nothing_kept(workspace: Path, simulated: bool) -> None:
-    """Leave no preference to the judge, in data that is all simulated or not."""
-    (workspace / "data/prepared/preferences/judge.jsonl").write_text("")
-    batch = {"digest": "0" * 64, "source": "some", "rows": 1, "kinds": {}, "quarantined": 0, "simulated": simulated}
-    manifest = {"digest": "0" * 64, "batches": [batch]}
-    (workspace / "data/prepared/manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-
-
-def test_a_judge_that_is_wanted_and_cannot_be_trained_is_missed_before_ppo(workspace: Path) -> None:
-    nothing_kept(workspace, simulated=False)
-    with pytest.raises(UserError, match=r"names `auto`.*ingest\.judge_fraction"):
-        run_stage(judge, workspace, "preference_eval.judges=[reward, auto]")
-    assert run_stage(judge, workspace, "preference_eval.judges=['rules:polite', reward]") == {"pairs": 0}
-
-
 def test_without_data_for_a_judge_there_is_a_reason_in_its_place_and_no_torch(workspace: Path) -> None:
-    nothing_kept(workspace, simulated=True)
+    (workspace / "data/prepared/preferences/judge.jsonl").write_text("")
     code = f"""
 import sys
 from pathlib import Path

@@ -16,8 +16,10 @@ from plumbline.project.dvc_yaml import read_stages
 from plumbline.project.home import Home, find_home
 from plumbline.project.locks import file_lock
 from plumbline.runs import dvc_stage
+from plumbline.runs.stage_process import StageFailed
 from plumbline.runs.stage_run import drop_scratch
 from plumbline.runs.workspace import Workspace
+from tasks import as_prefect_task
 from tasks.stage import Stage, StageRun
 from testing.staged_project import child_of, staged
 
@@ -41,6 +43,25 @@ def test_each_stage_of_dvc_yaml_has_its_program(name: str) -> None:
     assert stage.name == name
     assert STAGES[name].command == f"python -m tasks.{name}"
     assert stage.resolver == STAGES[name].always_changed == (STAGES[name].receipt is None)
+
+
+def test_a_stage_that_ran_into_its_limit_says_how_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_long(**_: object) -> object:
+        def run() -> None:
+            raise TimeoutError
+        return lambda _: run
+
+    monkeypatch.setattr(as_prefect_task, "task", too_long)
+    spec = SimpleNamespace(receipt=None)
+    workspace = SimpleNamespace(stages={"candidate@dpo": spec}, folder=Path("/run"), record=SimpleNamespace(id="1"))
+    stage = Stage("candidate@dpo", lambda _: None, timeout_minutes=30)
+    with pytest.raises(StageFailed) as caught:
+        as_prefect_task.run_as_task(stage, cast(Workspace, workspace))
+    assert not caught.value.killed
+    assert str(caught.value) == (
+        "Stage `candidate@dpo` was stopped after 30 minutes, its limit in tasks/candidate.py; its log is "
+        "/run/logs/candidate@dpo.log. Make the stage shorter, or raise the limit there, then `plumbline retry 1`: with "
+        "the code of before it goes on from its checkpoint, where a new run would begin it anew.")
 
 
 @pytest.mark.parametrize("name", ["candidate", "candidate_eval"])

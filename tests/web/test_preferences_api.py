@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 from fastapi.testclient import TestClient
@@ -9,6 +10,8 @@ from fastapi.testclient import TestClient
 from plumbline.preferences.batches.arrivals import arrivals, folder_of
 from plumbline.preferences.batches.batch import ROWS
 from plumbline.project.home import Home
+from plumbline.web.security import OTHER_BODIES, open_keys
+from testing.fake_project import CHECKOUT
 from testing.sites import login, visit
 
 ROW = {"kind": "comparison", "prompt": [{"role": "user", "content": "Why?"}], "responses": ["Because.", "No."],
@@ -82,3 +85,22 @@ def test_the_documentation_shows_what_to_send(api: TestClient) -> None:
     described = api.get("/api/openapi.json").json()["paths"]["/api/preferences"]["post"]
     assert described["requestBody"]["content"]["application/json"]["example"] == [ROW]
     assert {"201", "200", "422"} <= described["responses"].keys()
+
+
+def test_the_documents_call_is_taken(empty: Home) -> None:
+    """The header, the body and the size of docs/always-on.md."""
+    text = (CHECKOUT / "docs/always-on.md").read_text(encoding="utf-8")
+    body = re.search(r"--data-binary \\\n +'(.+)'", text)
+    assert body
+    assert "Authorization: Bearer $(cat .plumbline/token)" in text
+    assert "at most 32 MB" in text
+    assert OTHER_BODIES["/api/preferences"] == 32_000_000
+    api, token = visit(empty), open_keys(empty)[0].token
+    assert (empty.folder / "token").read_text().strip() == token
+    sent = {"content-type": "application/x-www-form-urlencoded"}  # what curl says of itself
+    for wrong in ({}, {"authorization": "Bearer x"}):
+        refused = api.post("/api/preferences", content=body[1], headers={**sent, **wrong})
+        assert (refused.status_code, "403 that the token is missing or wrong" in text) == (403, True)
+    sent["authorization"] = f"Bearer {token}"
+    assert [api.post("/api/preferences", content=body[1], headers=sent).status_code for _ in range(2)] == [201, 200]
+    assert "/api/preferences" in api.get("/api/openapi.json").json()["paths"]

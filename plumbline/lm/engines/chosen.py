@@ -16,6 +16,7 @@ from plumbline.lm.engines.engine import Engine
 from plumbline.lm.engines.http import VllmServer
 from plumbline.lm.engines.own import OwnEngine
 from plumbline.lm.engines.vllm import VllmEngine
+from plumbline.lm.engines.weights import delete_left, hold
 from plumbline.lm.optim import ReportStep
 from plumbline.lm.ranks.world import world
 from plumbline.preferences.types import Message
@@ -32,7 +33,8 @@ def engine_for(
     lm: LanguageModel, engine: EngineName, precision: str, scratch: Path, report: ReportStep
 ) -> Engine:
     """Return the engine that samples with weights of the shapes of `lm`, which are in `precision` or handed
-    over in it; `report` is told while its server is away.
+    over in it; `report` is told while its server is away. What killed trainings have left where weights are
+    handed over is deleted.
 
     Raises UserError if there is no address for this rank.
     """
@@ -42,8 +44,10 @@ def engine_for(
     here, place = world(), Path(os.environ.get(WEIGHTS) or scratch).absolute()
     run = hashlib.sha256(str(scratch.absolute()).encode()).hexdigest()[:8]  # others may have the same place
     server = VllmServer(vllm_addresses(here.size)[here.rank], report)
-    return VllmEngine(server, place / f"weights-{run}-{here.rank}", stop, precision,
-                      encode_prompt(lm.tokenizer, PROBING))
+    folder = place / f"weights-{run}-{here.rank}"
+    delete_left(place)
+    hold(folder)
+    return VllmEngine(server, folder, stop, precision, encode_prompt(lm.tokenizer, PROBING))
 
 
 def engine_also_for(lm: LanguageModel, engine: Engine, made_for: LanguageModel) -> Engine:

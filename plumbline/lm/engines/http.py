@@ -6,6 +6,7 @@ reaches it run code there: keep it on this machine, or on a network of your own.
 
 import http.client
 import json
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from typing import TypeVar
 
 from plumbline.errors import UserError
 from plumbline.lm.optim import ReportStep
+from plumbline.lm.ranks.world import world
 
 T = TypeVar("T")
 Json = dict[str, object]
@@ -94,6 +96,8 @@ class VllmServer:
     def _wait(self, problem: str) -> None:
         """Return when the server answers. Raises UserError if it does not for `patience` seconds."""
         began, pause = time.monotonic(), FIRST_PAUSE
+        if not world().first:  # whose reports nobody sees
+            sys.stderr.write(f"Waiting for the vLLM server at {self.url} ({problem}).\n")
         while (waited := time.monotonic() - began) < self.patience:
             self.report(int(waited), int(self.patience), None, "waiting for the vLLM server")
             time.sleep(min(pause, self.patience - waited))

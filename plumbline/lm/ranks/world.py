@@ -23,8 +23,10 @@ from torch import distributed
 from plumbline.errors import UserError, as_user_error
 
 T = TypeVar("T")
-WAIT = timedelta(minutes=30)
-"""How long a rank waits for the others, such as for the first one to write a checkpoint."""
+WAIT = timedelta(hours=2)
+"""How long a rank waits for the others: for the first one to write a checkpoint, or for one whose vLLM server
+is started again in the middle of a batch (lm/engines/http.py).
+"""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,10 @@ FIRST_BYTES = 512
 PARQUET, BOM = b"PAR1", b"\xef\xbb\xbf"
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 Records = Iterator[tuple[int, object]]
+LIKE_A_HEADER = re.compile(rb"[^{}\[\]]*[,\t][^{}\[\]]*")
+"""The first line of a table that lacks its suffix, and of no JSON."""
+OF_A_TABLE = Unusable("-", "not valid JSON, but a line of a table, which is told by a name that ends in .csv "
+                           "(commas) or .tsv (tabs): rename the file")
 
 
 class _Damaged(Exception):
@@ -135,11 +140,15 @@ def _texts(opened: io.BufferedReader, name: str) -> Records:
 
 
 def _json_lines(opened: io.BufferedReader) -> Records:
+    table: bool | None = None
     for number, line in _lines(opened):
         if isinstance(line, Unusable):
             yield number, line
         elif not line.isspace():
-            yield number, _json(line)
+            record = _json(line)
+            if table is None:
+                table = isinstance(record, Unusable) and LIKE_A_HEADER.fullmatch(line) is not None
+            yield number, OF_A_TABLE if table and isinstance(record, Unusable) else record
 
 
 def _damage(damage: _Damaged) -> Unusable:

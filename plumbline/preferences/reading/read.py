@@ -131,4 +131,4 @@ class _Problems:
         where = "" if field == "-" else f" in field `{field}`"
         return (f"Nothing in {self.name} is usable: {self.read} records read, {times} of them (first in line "
                 f"{first}) with this problem{where}: {reason}. Convert the file to one of the formats of "
-                "docs/data-formats.md, name its columns, or leave it out.")
+                "docs/data-formats.md, name its columns with --map FIELD=COLUMN, or leave it out.")

@@ -54,7 +54,7 @@ class SourcePart:
         return self._tolerantly() if self.in_folder else self.strictly()
 
     def _tolerantly(self) -> Iterator[Row | Quarantined | Unread]:
-        from plumbline.preferences.reading.read import MissingColumn, UnusableFile
+        from plumbline.preferences.reading.read import MissingColumn, UndecidableFile, UnusableFile
 
         usable = aside = False
         try:
@@ -62,9 +62,10 @@ class SourcePart:
                 usable |= isinstance(row, Row)
                 aside |= isinstance(row, Quarantined)
                 yield row
-        except (UnusableFile, MissingColumn) as error:
-            if usable:
-                raise
+        except (UnusableFile, MissingColumn, UndecidableFile) as error:
+            if usable or isinstance(error, UndecidableFile):
+                raise type(error)(f"{error} So nothing of the folder is added: correct the file, or take it "
+                                  "out of the folder.") from None
             if not aside or isinstance(error, MissingColumn):  # otherwise each record says what is wrong
                 yield Quarantined(self.name, 0, "-", str(error))
 

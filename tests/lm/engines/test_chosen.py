@@ -3,6 +3,7 @@
 import pytest
 
 from plumbline.lm.base import LanguageModel
+from plumbline.lm.engines import weights
 from plumbline.lm.engines.chosen import engine_also_for, engine_for
 from plumbline.lm.engines.own import OwnEngine
 from testing.tiny_models import silent, small_model
@@ -22,6 +23,13 @@ def test_runs_that_hand_weights_over_in_one_place_do_not_meet_there(taught_lm, t
     assert folder("one/ppo") != folder("two/ppo")
     assert folder("one/ppo") == folder("one/ppo"), "what a killed run left is deleted by its retry"
     assert folder("one/ppo").parent == tmp_path / "memory"
+    folder("two/ppo").mkdir()
+    folder("one/ppo")
+    assert folder("two/ppo").is_dir(), "whose process goes on"
+    left = folder("two/ppo")
+    weights._held.pop(left).close()  # as the end of its process does
+    folder("three/ppo")
+    assert not list(left.parent.glob(f"{left.name}*"))
 
 
 @pytest.mark.parametrize(("changed", "served"), [

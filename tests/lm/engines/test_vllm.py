@@ -15,6 +15,7 @@ from plumbline.lm.engines.http import ServerAway, VllmServer
 from plumbline.lm.engines.own import OwnEngine
 from plumbline.lm.engines.vllm import VllmEngine, log_probs, seed_of
 from plumbline.lm.engines.weights import write_untied
+from plumbline.lm.ranks.world import WAIT, World
 from plumbline.lm.sampling import uniforms
 from testing.tiny_models import PROMPTS, copy_of, silent, small_model
 from testing.vllm_server import DrawsAsOurs, FakeVllm
@@ -143,6 +144,20 @@ def test_a_server_that_stays_away_is_told_in_words(engine, fake, taught_lm, aske
     engine.server = replace(engine.server, patience=0.6)
     with pytest.raises(UserError, match=r"has not answered for 1 seconds \(.*refused.*PLUMBLINE_VLLM_URL"):
         engine.sample(taught_lm.model, *asked)
+
+
+@pytest.mark.parametrize(("rank", "said"), [
+    (0, ""), (1, "Waiting for the vLLM server at http://127.0.0.1:9 (refused).\n")])
+def test_a_rank_whose_reports_nobody_sees_says_that_it_waits(rank, said, monkeypatch, capsys):
+    monkeypatch.setattr(http, "world", lambda: World(rank, 2))
+    with pytest.raises(UserError, match="has not answered"):
+        VllmServer("http://127.0.0.1:9", silent, 0.05)._wait("refused")
+    assert capsys.readouterr().err == said
+
+
+def test_the_other_ranks_have_the_patience_for_a_batch_that_begins_anew():
+    # A request that gets no answer, the restart, the weights, the batch.
+    assert WAIT.total_seconds() > http.ANSWER_SECONDS + http.PATIENCE + 2 * http.ANSWER_SECONDS
 
 
 def test_an_error_of_the_servers_own_is_tried_again_and_not_for_ever(engine, fake, taught_lm, asked):

@@ -1,13 +1,16 @@
 """Each format's records, in that format's own field names, become the rows that a person would expect."""
 
 import math
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from plumbline.errors import UserError
 from plumbline.preferences.reading.conversations import Unusable
 from plumbline.preferences.reading.formats import FORMATS, RECOGNISED, Reading, parse
+from plumbline.preferences.reading.results import Unread
 from plumbline.preferences.types import Comparison, Demonstration, Origin, Ranking, Rating, Row, from_json, to_json
 from testing.format_fixtures import (
     ARGILLA,
@@ -51,6 +54,24 @@ def test_a_format_that_is_named_reads_the_same(name):
 def test_every_format_has_an_example():
     apart = {"plumbline", "hh-chosen", "label-studio-min"}
     assert {named for named, _, _ in EXAMPLES.values()} == FORMATS.keys() - apart
+
+
+def test_the_documents_table_has_every_format_in_the_order_in_which_they_are_tried():
+    text = (Path(__file__).parents[3] / "docs/data-formats.md").read_text(encoding="utf-8")
+    table = text.partition("## Formats that can be imported")[2].partition("Notes:")[0]
+    assert re.findall(r"^\| `([a-z][a-z-]*)` \|", table, re.MULTILINE) == list(FORMATS)
+
+
+def test_the_other_axes_of_a_summary_are_known_and_left_alone():
+    """As openai/summarize_from_feedback has them."""
+    axes = {"overall": 6, "accuracy": 7, "coverage": 5, "coherence": 7, "compatible": None}
+    record = {"info": {"post": "Long.", "title": "T", "subreddit": "r"}, "worker": "w", "batch": "b",
+              "summary": {"text": "Short.", "policy": "ref", "note": "", "axes": axes}}
+    unread = Unread()
+    row, = parse(record, "tldr", RECOGNISED, unread)
+    assert isinstance(row, Rating)
+    assert row.score == 6
+    assert (dict(unread.unknown), unread.left_alone["summary.axes.accuracy"]) == ({}, 1)
 
 
 def test_the_chosen_side_of_hh_is_a_demonstration_when_it_is_asked_for():

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from plumbline.errors import UserError
 from plumbline.preferences.reading import file_records, json_array
 from plumbline.preferences.reading.file_records import LINE_LIMIT
 from plumbline.preferences.reading.formats import RECOGNISED
+from plumbline.preferences.reading.parquet_limits import ALWAYS, MOST_TIMES
 from plumbline.preferences.reading.read import Reading, import_records, read_file
 from plumbline.preferences.reading.results import Quarantined, Unread
 
@@ -294,6 +296,33 @@ def test_a_file_with_nothing_usable_says_what_was_expected_and_found(tmp_path, c
     with pytest.raises(UserError, match="bad") as caught:
         read(tmp_path / ("bad.csv" if content.startswith("colour,") else "bad.json"), content)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["pairs.txt", "pairs", "pairs.jsonl"])
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_a_table_without_its_suffix_is_told_what_it_lacks(tmp_path, name, delimiter):
+    lines = [delimiter.join(("prompt", "chosen", "rejected")), *[delimiter.join(("1", "yes", "no"))] * 3]
+    with pytest.raises(UserError, match=r"4 records read, 4 of them .* a line of a table, which is told by a name that "
+                                        r"ends in \.csv \(commas\) or \.tsv .* its columns with --map FIELD=COLUMN"):
+        read(tmp_path / name, "\n".join(lines))
+
+
+def test_json_lines_with_a_first_line_of_another_kind_are_no_table(tmp_path):
+    broken = '{"prompt": "Why?", "chosen": \n'
+    found = read(tmp_path / "a.jsonl", f"prompt, chosen\n{LINES}{broken}")[1]
+    assert [one.line for one in found] == [1, 5]
+    with pytest.raises(UserError, match="not valid JSON: Expecting value at character"):
+        read(tmp_path / "b.jsonl", f"{broken}prompt, chosen\n{broken}")
+
+
+def test_a_table_whose_columns_are_not_known_is_told_how_to_name_them(tmp_path):
+    with pytest.raises(UserError, match=r"found best, question, worst.* name its columns with --map FIELD=COLUMN"):
+        read(tmp_path / "pairs.csv", "question,best,worst\nWhy?,yes,no\n")
+
+
+def test_the_documents_name_the_limits_of_unpacking():
+    text = (Path(__file__).parents[3] / "docs/data-formats.md").read_text(encoding="utf-8")
+    assert f"unpacks to more than {MOST_TIMES} times its size ({ALWAYS // 2**20} MiB in any case)" in text
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path):

@@ -102,7 +102,8 @@ _LISTED = (
                          "summaries.note")),
     Format("tldr-axis", "OpenAI's TL;DR evaluations by axis", _keys("info summary"), _one(research.tldr_axis),
            leaves=_names("info.id info.site info.title info.subreddit batch summary.policy summary.note "
-                         "summary.axes")),
+                         "summary.axes.accuracy summary.axes.coverage summary.axes.coherence "
+                         "summary.axes.compatible")),
     Format("webgpt", "OpenAI's WebGPT comparisons", _keys("question answer_0 answer_1 score_0 score_1"),
            _one(research.webgpt), leaves=_names("quotes_0 quotes_1 tokens_0 tokens_1 question.id")),
     Format("shp", "Stanford Human Preferences", _keys("history human_ref_A human_ref_B labels"),
