@@ -27,7 +27,7 @@ class FakeVllm:
     def __init__(self, folder: Path, dtype=torch.float32):
         self.folder, self.dtype, self.rows = folder, dtype, {}
         self.port, self.loads, self.asked, self.killed, self.dying = 0, [], 0, 0, threading.Lock()
-        self.dev_mode, self.coming_back = True, None
+        self.dev_mode, self.going, self.coming_back = True, None, None
         self.ignores_reload = False
         self.raw = False
         """True if it gives the log-probabilities at temperature 1, as vLLM does by default."""
@@ -48,6 +48,8 @@ class FakeVllm:
 
     def __exit__(self, *_):
         self.comes_back_after = None
+        if self.going:
+            self.going.join()
         if self.coming_back:
             self.coming_back.cancel()
             self.coming_back.join()
@@ -80,7 +82,8 @@ class FakeVllm:
         for connection in list(self.connections):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        threading.Thread(target=self._gone, daemon=True).start()
+        self.going = threading.Thread(target=self._gone, daemon=True)
+        self.going.start()
 
     def _gone(self):
         self.stop()

@@ -156,11 +156,11 @@ def test_the_process_ends_when_nobody_asks_and_when_the_server_is_gone(cache: Pa
                                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
                for seconds in (1.0, 600.0)]
     try:
-        assert waiting[0].wait(60) == 0
+        assert waiting[0].wait(180) == 0
         assert waiting[1].poll() is None
         assert waiting[1].stdin
         waiting[1].stdin.close()
-        assert waiting[1].wait(60) == 0
+        assert waiting[1].wait(180) == 0
     finally:
         for one in waiting:
             one.kill()
