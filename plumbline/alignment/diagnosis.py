@@ -268,8 +268,8 @@ def over_optimised(watched: Watched) -> Iterator[Finding]:
                       f"{wins[best]:.3g} to {wins[-1]:.3g}: they part at a KL of {kl[best]:.3g} nats.",
                       "the policy exploits the reward model, which is wrong so far from SFT.",
                       f"Raise {watched.key('kl_coef')}, or set {watched.key('kl_limit')} to about "
-                      f"{max(kl[best], 1.0):.2g}; a reward model from more preferences, of the policy's own "
-                      "answers, holds longer.")
+                      f"{max(kl[best], 1.0):.2g}. What holds longer: several reward models "
+                      "(reward_model.members: 3), or one from more preferences, of the policy's own answers.")
 
 
 def critic_does_not_learn(watched: Watched) -> Iterator[Finding]:

@@ -107,7 +107,8 @@ def test_over_optimisation_says_at_which_kl_reward_and_judge_part():
     assert finding.name == "over-optimised"
     assert "From update 15 to 40 the reward rose from 0.6 to 0.8" in finding.seen
     assert "fell from 0.81 to 0.4: they part at a KL of 2 nats" in finding.seen
-    assert "Raise candidates.mine.kl_coef, or set candidates.mine.kl_limit to about 2;" in finding.change
+    assert "Raise candidates.mine.kl_coef, or set candidates.mine.kl_limit to about 2." in finding.change
+    assert "reward_model.members: 3" in finding.change
     never = {**VALIDATION, "validation_judge_win_rate": [0.3, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]}
     assert "from 0.5 to 0.2: they part at a KL of 0 nats" in diagnose(points(ONLINE, never), "ppo", {})[0].seen
     noise = {**VALIDATION, "validation_judge_win_rate": [0.62, 0.72, 0.81, 0.7, 0.6, 0.65, 0.7, 0.66]}
