@@ -16,9 +16,8 @@ help:  ## list the targets
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with: make demo PYTHON=python3.12"; exit 1; }
 	@test -d .venv || $(PYTHON) -m venv .venv
-	@echo "Installing the pinned dependencies into .venv (a minute or two the first time)"
-	@# Compiling all of it would take another minute: Python compiles what is used, when it is first imported.
-	@$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hub,s3,postgres]'
+	@echo "Installing the pinned dependencies into .venv (some minutes the first time)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hub,s3,postgres]'
 	@touch $@
 
 install: $(INSTALLED)  ## .venv with the pinned dependencies; the other targets do it by themselves
