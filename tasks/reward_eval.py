@@ -10,7 +10,7 @@ def program(run: StageRun) -> None:
     """Write the examination to reports/reward/report, and PPO's permission or refusal to gate.json."""
     from plumbline.alignment.reward import RewardModel
     from plumbline.errors import UserError
-    from plumbline.evaluation.examination import examine, score_comparisons
+    from plumbline.evaluation.examination import ScoredComparison, examine, score_comparisons
     from plumbline.evaluation.gate import write_verdict
     from plumbline.evaluation.probes import probe
     from plumbline.evaluation.reward_report import gate, write_report
@@ -30,14 +30,16 @@ def program(run: StageRun) -> None:
                         f"comparisons {len(held) - len(comparisons)} are longer than "
                         "reward_model.max_length, and the others are ties. Add preferences to "
                         "snapshot.sources, or raise ingest.heldout_fraction or reward_model.max_length.")
-    score = partial(model.score, report=partial(run.report, what="scoring"))
-    scored = score_comparisons(comparisons, score)
+    report = partial(run.report, what="scoring")
+    by_member = [score_comparisons(comparisons, partial(one.score, report=report)) for one in model.members]
+    scored = by_member[0]
+    if model.others:  # the whole follows from its members
+        sides = [model.combined([[one.scores[side] for one in scored_by] for scored_by in by_member])
+                 for side in (0, 1)]
+        scored = list(map(ScoredComparison, comparisons, zip(*sides, strict=True)))
     gold = gold_reward if read_manifest(data).simulated else None
-    members = model.members if model.others else ()
-    report_member = partial(run.report, what="scoring by each member")
-    by_member = [score_comparisons(comparisons, partial(one.score, report=report_member)) for one in members]
-    found = examine(scored, gold, by_member)
-    probed = probe(scored, score, model.fits, chosen)
+    found = examine(scored, gold, by_member if model.others else ())
+    probed = probe(scored, partial(model.score, report=report), model.fits, chosen)
     reasons = gate(found, probed, chosen)
     write_report(run.folder / "report", found, scored, probed, chosen)
     write_verdict(run.folder / "gate.json", reasons)

@@ -147,9 +147,7 @@ class RewardModel:
         member of an ensemble. Raises UserError if a reward is infinite or not a number.
         """
         if self.others:
-            of_members = [member.deviations(rows, batch_size, report) for member in self.members]
-            unit = self.std / float(self.model.config.reward_mean_std)
-            return [unit * mean for mean in _means(of_members)]
+            return self.combined([member.score_ids(rows, batch_size, report) for member in self.members])
         found = world().gathered(self._score_ids(world().mine(rows), batch_size, report))
         broken = sum(not math.isfinite(score) for score in found)
         if broken:
@@ -158,12 +156,16 @@ class RewardModel:
                             "reward_model.learning_rate, or set precision: fp32 if it is bf16.")
         return found
 
-    def deviations(
-        self, rows: Sequence[list[int]], batch_size: int = 64,
-        report: Callable[[int, int], None] | None = None,
-    ) -> list[float]:
+    def combined(self, of_members: Sequence[Sequence[float]]) -> list[float]:
+        """Return an ensemble's reward of each sequence, from those that its members give them."""
+        deviations = [[score / member.std for score in scores]
+                      for member, scores in zip(self.members, of_members, strict=True)]
+        unit = self.std / float(self.model.config.reward_mean_std)
+        return [unit * mean for mean in _means(deviations)]
+
+    def deviations(self, rows: Sequence[list[int]]) -> list[float]:
         """Return the reward of each sequence, see `score_ids`, in standard deviations of SFT's answers."""
-        return [score / self.std for score in self.score_ids(rows, batch_size, report)]
+        return [score / self.std for score in self.score_ids(rows)]
 
     def _score_ids(
         self, rows: Sequence[list[int]], batch_size: int, report: Callable[[int, int], None] | None

@@ -155,20 +155,8 @@ def examine(
     differences = np.abs(margins)
     right = outcomes(margins)
 
-    def sliced(names: Sequence[str]) -> dict[str, Interval]:
-        """Return the accuracy of the decided comparisons of each name."""
-        rows: dict[str, list[int]] = defaultdict(list)
-        for i, name in enumerate(names):
-            rows[name].append(i)
-        accuracy = {}
-        for name in sorted(rows):
-            places = rows[name]
-            accuracy[name] = _share([right[i] for i in places], [decided[i] for i in places])
-        return accuracy
-
     decided_by = [[one for one in by_member if one.comparison.label != "tie"] for by_member in members]
     pairs = [one.comparison for one in decided]
-    agreement = slices.agreement_among([one.comparison for one in scored])
     longer = outcomes(np.array([float(len(one.chosen) - len(one.rejected)) for one in pairs]))
     calibration = _bins(_sigmoid(differences), right, np.linspace(0.5, 1.0, CALIBRATION_BINS + 1))
     ceiling, gold_agreement = _against_gold(scored, gold) if gold else (None, None)
@@ -176,16 +164,7 @@ def examine(
         accuracy=_share(right, decided),
         equal_scores=int((margins == 0).sum()),
         members=[_share(outcomes(one.margin for one in by_member), decided) for by_member in decided_by],
-        slices={
-            "source": sliced(list(map(slices.source_of, pairs))),
-            "kind": sliced(slices.kinds_of(pairs)),
-            "annotator": sliced(list(map(slices.annotator_of, pairs))),
-            "agreement": sliced([name for name, one in zip(agreement, scored, strict=True)
-                                 if one.comparison.label != "tie"]),
-            "length": sliced(list(map(slices.length_of, pairs))),
-            "members": sliced(["agree" if len({one.margin > 0 for one in same}) == 1 else "differ"
-                               for same in zip(*decided_by, strict=True)]),
-        },
+        slices=_slices(scored, decided, right, decided_by),
         by_margin=_bins(differences, right, np.quantile(differences, np.linspace(0, 1, MARGIN_BINS + 1))),
         bt_loss=float(np.logaddexp(0.0, -margins).mean()),
         calibration=calibration,
@@ -200,6 +179,36 @@ def examine(
         gold_agreement=gold_agreement,
         worst=sorted((one for one in decided if one.margin < 0), key=lambda one: one.margin)[:WORST],
     )
+
+
+def _slices(
+    scored: Sequence[ScoredComparison], decided: Sequence[ScoredComparison], right: Sequence[float],
+    decided_by: Sequence[Sequence[ScoredComparison]],
+) -> dict[str, dict[str, Interval]]:
+    """Return the accuracy of the decided comparisons by each division, see `Examination.slices`."""
+    def sliced(names: Sequence[str]) -> dict[str, Interval]:
+        """Return the accuracy of the decided comparisons of each name."""
+        rows: dict[str, list[int]] = defaultdict(list)
+        for i, name in enumerate(names):
+            rows[name].append(i)
+        accuracy = {}
+        for name in sorted(rows):
+            places = rows[name]
+            accuracy[name] = _share([right[i] for i in places], [decided[i] for i in places])
+        return accuracy
+
+    pairs = [one.comparison for one in decided]
+    agreement = slices.agreement_among([one.comparison for one in scored])
+    return {
+        "source": sliced(list(map(slices.source_of, pairs))),
+        "kind": sliced(slices.kinds_of(pairs)),
+        "annotator": sliced(list(map(slices.annotator_of, pairs))),
+        "agreement": sliced([name for name, one in zip(agreement, scored, strict=True)
+                             if one.comparison.label != "tie"]),
+        "length": sliced(list(map(slices.length_of, pairs))),
+        "members": sliced(["agree" if len({one.margin > 0 for one in same}) == 1 else "differ"
+                           for same in zip(*decided_by, strict=True)]),
+    }
 
 
 def accuracy(scored: Sequence[ScoredComparison]) -> Interval | None:

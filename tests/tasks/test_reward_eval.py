@@ -1,9 +1,11 @@
 """The stage `reward_eval` by itself, with a tiny reward model: what it is examined on, and what the gate says."""
 
 import json
+import math
 import random
 import shutil
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -88,6 +90,12 @@ def test_an_ensemble_is_examined_as_a_whole_and_by_member(workspace: Path) -> No
     metrics, _ = run_stage(workspace)
     assert metrics["accuracy_member_1"] == metrics["accuracy_member_3"] == alone > metrics["accuracy_member_2"]
     assert metrics["accuracy_members_agree_n"] + metrics["accuracy_members_differ_n"] == metrics["n"]
+    whole = RewardModel.load(folder)
+    margins = [score[0] - score[1] if pair.label == "A" else score[1] - score[0]
+               for pair in comparisons("red", 64)
+               for score in [whole.score([(pair.prompt, text) for text in pair.responses])]]
+    assert metrics["accuracy"] == sum(margin > 0 for margin in margins) / 64
+    assert metrics["bt_loss"] == pytest.approx(fmean(math.log1p(math.exp(-margin)) for margin in margins), abs=1e-5)
     report = (workspace / "reports/reward/report/report.md").read_text()
     assert "| member 2 of the ensemble |" in report
     assert "| the ensemble's members | accuracy" in report
